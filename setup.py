@@ -1,0 +1,60 @@
+"""Packaging: the folders of this repository become `wildfern.*` (the mapping that pyproject.toml cannot express).
+
+`ssl/` itself has no `__init__.py` on purpose: as a regular package in the repository root it would shadow the standard
+library's `ssl` for anything started there. Each of its sub-folders is an ordinary package and is listed by hand.
+"""
+
+from pathlib import Path
+
+from setuptools import setup
+
+ROOMS = ["augmentation", "data", "evaluation", "losses", "methods", "models", "tracking", "training"]
+PACKAGE_DIR = {
+    "wildfern.generators": "generators",
+    "wildfern.recipes": "recipes",
+    "wildfern.launch": "launch",
+    "wildfern.benchmarks": "benchmarks",
+    **{f"wildfern.ssl.{room}": f"ssl/{room}" for room in ROOMS},
+}
+
+setup(
+    name="wildfern",
+    version="0.1.0",
+    description="Self-supervised pretraining of vision backbones on rendered and uncurated images",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    author="The wildfern authors",
+    python_requires=">=3.11,<3.14",
+    packages=list(PACKAGE_DIR),
+    package_dir=PACKAGE_DIR,
+    package_data={"wildfern.recipes": ["*.yaml"]},
+    install_requires=[
+        "torch>=2.6",
+        "torchvision",
+        "timm>=1.0.12",
+        "kornia>=0.9.0",
+        "lightly>=1.6",
+        "numba>=0.61",
+        "numpy>=1.26",
+        'deepspeed>=0.19.6; sys_platform == "linux"',
+        "ninja",
+        "wandb>=0.19",
+        "pydantic>=2.7",
+        "pyyaml>=6",
+        "typer>=0.12",
+        "rich>=13",
+        "scikit-learn>=1.4",
+        "pillow>=10.3",
+        "pyarrow>=15",
+        "safetensors>=0.4.5",
+        "matplotlib>=3.8",
+    ],
+    extras_require={
+        "test": ["pytest>=8", "hypothesis>=6", "ruff>=0.9", "build"],
+        "hf": ["datasets>=2.19"],
+        "onnx": ["onnx>=1.16", "onnxscript>=0.2"],
+    },
+    entry_points={"console_scripts": ["wildfern=wildfern.launch.cli:main"]},
+)

@@ -1,0 +1,16 @@
+"""What every test may lean on: the folder of reference figures and real pictures, when it is there."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(os.environ.get("WILDFERN_SHARED", "../shared"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference figures and real pictures (`WILDFERN_SHARED`, default `../shared`)."""
+    if not (SHARED / "golden").is_dir():
+        pytest.skip(f"no reference folder at {SHARED} (set WILDFERN_SHARED)")
+    return SHARED.resolve()
