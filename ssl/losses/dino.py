@@ -39,7 +39,9 @@ class DINOLoss(nn.Module):
         View t of the teacher is the same crop as view t of the student (t < T ≤ S); that pair is left out (algorithm 1).
         """
         if student.shape[1:] != teacher.shape[1:] or student.shape[0] < max(2, teacher.shape[0]):
-            raise ValueError(f"student {list(student.shape)} and teacher {list(teacher.shape)} logits do not fit together")
+            raise ValueError(
+                f"student {list(student.shape)} and teacher {list(teacher.shape)} logits do not fit together"
+            )
         with without_autocast(student):
             targets = self.teacher_probabilities(teacher, teacher_temperature)
             log_student = F.log_softmax(full_precision(student) / self.student_temperature, dim=-1)

@@ -1,0 +1,104 @@
+"""Color jitter, gray and solarize with torchvision's meaning, on a whole batch, each picture with its own factors and order.
+
+Brightness, contrast and saturation blend a picture with black, its mean gray and its gray: one pass with per-picture
+coefficients does any of them. Hue stands at one of four places in a picture's order, so three blends (those before it), hue,
+and three blends (those after it) give every order exactly; what does not apply to a picture has factor 1.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wildfern.ssl.augmentation.operation import IntensityOperation
+from wildfern.ssl.augmentation.table import ViewTable
+
+_CONTRAST, _SATURATION, _HUE = 1, 2, 3
+
+
+def grayscale(pictures: Tensor) -> Tensor:
+    """Luma of float[M, 3, H, W] with torchvision's weights (ITU-R 601): float[M, 1, H, W]."""
+    r, g, b = pictures.unbind(1)
+    return (0.2989 * r).add_(g, alpha=0.587).add_(b, alpha=0.114).unsqueeze(1)
+
+
+def blend(pictures: Tensor, factor: Tensor, mean_gray: Tensor, gray: Tensor) -> Tensor:
+    """clamp(f·x + (1 − f)·(c·mean gray + s·gray)) in place; f, c, s are float[M, 1, 1, 1], c and s are 0 or 1."""
+    luma = grayscale(pictures)
+    other = luma.mean(dim=(1, 2, 3), keepdim=True).mul_(mean_gray) + luma.mul_(gray)
+    return pictures.mul_(factor).add_(other.mul_(1 - factor)).clamp_(0, 1)
+
+
+def rotate_hue(pictures: Tensor, turns: Tensor) -> Tensor:
+    """Turn the hue of float[M, 3, H, W] in [0, 1] by float[M, 1, 1] turns, value and HSV saturation kept."""
+    r, g, b = pictures.unbind(1)
+    value, least = pictures.amax(1), pictures.amin(1)
+    chroma = value - least
+    safe = torch.where(chroma > 0, chroma, 1.0)
+    sextant = torch.where(
+        value == r, (g - b) / safe, torch.where(value == g, (b - r) / safe + 2.0, (r - g) / safe + 4.0)
+    )
+    sextant = sextant.add_(6 * turns)
+    channels = []
+    for offset in (5.0, 3.0, 1.0):
+        k = torch.remainder(sextant + offset, 6.0)
+        channels.append(value - chroma * torch.minimum(k, 4.0 - k).clamp_(0.0, 1.0))
+    return torch.stack(channels, dim=1)
+
+
+class ColorJitter(IntensityOperation):
+    """torchvision's ColorJitter applied with probability `p` and RandomGrayscale with probability `gray`, as a kornia module.
+
+    Factors are uniform in [max(0, 1 − x), 1 + x]; the order of the four operations is random for each picture.
+    """
+
+    def __init__(
+        self,
+        brightness: float = 0.8,
+        contrast: float = 0.8,
+        saturation: float = 0.8,
+        hue: float = 0.2,
+        p: float = 0.8,
+        gray: float = 0.0,
+    ) -> None:
+        super().__init__(brightness=brightness, contrast=contrast, saturation=saturation, hue=hue, jitter=p, gray=gray)
+
+    def parameters_from(self, table: ViewTable, height: int, width: int) -> dict[str, np.ndarray]:
+        order = table.flat("order")
+        hue_place = (order == _HUE).argmax(axis=1)
+        blends = order[order != _HUE].reshape(-1, 3)
+        factors = np.stack([table.flat(n) for n in ("brightness", "contrast", "saturation")], axis=1)
+        factors = np.take_along_axis(factors, blends, axis=1)
+        before = np.arange(3)[None, :] < hue_place[:, None]
+        return {
+            "factors": np.concatenate([np.where(before, factors, 1.0), np.where(before, 1.0, factors)], axis=1),
+            "is_contrast": np.tile(blends == _CONTRAST, 2).astype(np.float64),
+            "is_saturation": np.tile(blends == _SATURATION, 2).astype(np.float64),
+            "hue": table.flat("hue"),
+            "gray": table.flat("gray"),
+        }
+
+    def apply_transform(self, input: Tensor, params: dict, flags: dict, transform: Tensor | None = None) -> Tensor:
+        places = {k: v.to(input.device, input.dtype) for k, v in params.items() if k in ("factors", "hue")}
+        kinds = [params[k].to(input.device, input.dtype) for k in ("is_contrast", "is_saturation")]
+        factors, hue, gray = places["factors"], places["hue"], params["gray"].to(input.device)
+        pictures = input.clone()
+        for place in range(6):
+            if place == 3:
+                pictures = rotate_hue(pictures, hue[:, None, None])
+            coefficients = (x[:, place, None, None, None] for x in (factors, *kinds))
+            pictures = blend(pictures, *coefficients)
+        return torch.where(gray[:, None, None, None], grayscale(pictures), pictures)
+
+
+class Solarize(IntensityOperation):
+    """Inverts values at or above one half, with probability `p`, as a kornia module."""
+
+    def __init__(self, p: float = 0.2) -> None:
+        super().__init__(solarize=p)
+
+    def parameters_from(self, table: ViewTable, height: int, width: int) -> dict[str, np.ndarray]:
+        return {"threshold": table.flat("threshold")}
+
+    def apply_transform(self, input: Tensor, params: dict, flags: dict, transform: Tensor | None = None) -> Tensor:
+        threshold = params["threshold"].to(input.device, input.dtype)[:, None, None, None]
+        return torch.where(input >= threshold, 1 - input, input)

@@ -1,0 +1,197 @@
+"""The views of a training step: one table of numbers, one pass over the pictures."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor, nn
+
+from wildfern.ssl.augmentation.blur import GaussianBlur
+from wildfern.ssl.augmentation.color import ColorJitter, Solarize
+from wildfern.ssl.augmentation.crop import crop_views
+from wildfern.ssl.augmentation.operation import to_tensors
+from wildfern.ssl.augmentation.table import ViewSettings, ViewTable, draw_table
+from wildfern.ssl.data.crop import crops_resize
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, timm's default
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Strength = Annotated[float, Field(ge=0)]
+Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A batch on the host, ready for the device: the pictures (or, group by group, their crops) and the tables."""
+
+    pixels: NDArray[np.uint8] | list[NDArray[np.uint8]]  # [n, H, W, 3], or one [V, n, size, size, 3] per group
+    tables: list[ViewTable]
+
+
+class Views(nn.Module):
+    """Views in groups of one size each: `groups[g][v]` are the settings of view v of group g.
+
+    `prepare` runs on the host, in loader threads; calling the module runs on the device. Normalized with ImageNet's mean and
+    standard deviation.
+    """
+
+    def __init__(self, groups: list[list[ViewSettings]]) -> None:
+        super().__init__()
+        for group in groups:
+            if not group:
+                raise ValueError("a group of views is empty: at least one view is needed")
+            if len({view.size for view in group}) > 1:
+                raise ValueError("the views of one group must have one size")
+        self.groups = groups
+        self.color, self.blur, self.solarize = ColorJitter(), GaussianBlur(), Solarize()
+        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
+
+    @property
+    def shape(self) -> list[tuple[int, int]]:
+        """(number of views, size in pixels) of each group."""
+        return [(len(group), group[0].size) for group in self.groups]
+
+    def draw(self, seed: int, step: int, positions: NDArray[np.int64]) -> list[ViewTable]:
+        """One table per group for the pictures at these positions of the global batch (int64[n])."""
+        first = np.cumsum([0, *(len(group) for group in self.groups)])
+        return [draw_table(g, seed, step, positions, int(f)) for g, f in zip(self.groups, first, strict=False)]
+
+    def prepare(
+        self,
+        pixels: NDArray[np.uint8] | list[NDArray[np.uint8]],
+        seed: int,
+        step: int,
+        positions: NDArray[np.int64],
+    ) -> Prepared:
+        """Draw the tables and, for pictures of different sizes (a list of uint8[H, W, 3]), crop and resize them here."""
+        tables = self.draw(seed, step, positions)
+        if isinstance(pixels, np.ndarray):
+            return Prepared(pixels, tables)
+        heights = np.array([p.shape[0] for p in pixels])
+        widths = np.array([p.shape[1] for p in pixels])
+        crops = []
+        for table, (views, size) in zip(tables, self.shape, strict=True):
+            group = np.empty((views, len(pixels), size, size, 3), np.uint8)
+            top, left, height, width = np.moveaxis(table.boxes(heights, widths), -1, 0)
+            boxes = np.stack([left, top, left + width, top + height], axis=-1)
+            for i, picture in enumerate(pixels):
+                group[:, i] = crops_resize(picture, boxes[:, i], size)
+            group = np.where(table.flip[:, :, None, None, None], group[:, :, :, ::-1], group)
+            crops.append(group)
+        return Prepared(crops, tables)
+
+    @torch.no_grad()
+    def forward(self, batch: Prepared) -> list[Tensor]:
+        """float32[V, n, 3, size, size] for each group, normalized, on the module's device."""
+        device = self.mean.device
+        whole = None
+        if isinstance(batch.pixels, np.ndarray):
+            whole = _to_device(batch.pixels, device).float().div_(255)
+        out = []
+        for g, (table, (views, size)) in enumerate(zip(batch.tables, self.shape, strict=True)):
+            if whole is not None:
+                n, height, width, _ = whole.shape
+                boxes = table.boxes(np.full(n, height), np.full(n, width))
+                place = to_tensors({"boxes": boxes, "flip": table.flip}, device)
+                pictures = crop_views(whole, place["boxes"], place["flip"], size)
+            else:
+                crops = _to_device(batch.pixels[g], device).flatten(0, 1)
+                pictures = crops.permute(0, 3, 1, 2).float().div_(255)
+            out.append(self._appearance(pictures, table, size).view(views, -1, 3, size, size))
+        return out
+
+    def _appearance(self, pictures: Tensor, table: ViewTable, size: int) -> Tensor:
+        def parameters(operation: nn.Module) -> dict[str, Tensor]:
+            return to_tensors(operation.parameters_from(table, size, size), pictures.device)
+
+        if (
+            (table.brightness != 1).any()
+            or (table.contrast != 1).any()
+            or (table.saturation != 1).any()
+            or (table.hue != 0).any()
+            or table.gray.any()
+        ):
+            pictures = self.color(pictures, parameters(self.color))
+        if (table.sigma > 0).any():
+            pictures = self.blur(pictures, parameters(self.blur))
+        if (table.threshold <= 1).any():
+            pictures = self.solarize(pictures, parameters(self.solarize))
+        return (pictures - self.mean) / self.std
+
+
+def _to_device(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
+    tensor = torch.from_numpy(pixels)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
+def simclr(
+    *,
+    size: Annotated[int, Field(ge=4)] = 224,
+    count: Annotated[int, Field(ge=2)] = 2,
+    crop_scale: Range = (0.08, 1.0),
+    crop_ratio: Range = (3 / 4, 4 / 3),
+    flip: Probability = 0.5,
+    jitter: Probability = 0.8,
+    brightness: Strength = 0.8,
+    contrast: Strength = 0.8,
+    saturation: Strength = 0.8,
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.2,
+    gray: Probability = 0.2,
+    blur: Probability = 0.5,
+    blur_sigma: Range = (0.1, 2.0),
+    solarize: Probability = 0.0,
+) -> Views:
+    """`count` views of one kind; the defaults are SimCLR's for ImageNet (Chen et al., 2020, appendix A)."""
+    view = ViewSettings(
+        size,
+        crop_scale,
+        crop_ratio,
+        flip,
+        jitter,
+        brightness,
+        contrast,
+        saturation,
+        hue,
+        gray,
+        blur,
+        blur_sigma,
+        solarize,
+    )
+    return Views([[view] * count])
+
+
+def multicrop(
+    *,
+    size: Annotated[int, Field(ge=4)] = 224,
+    crop_scale: Range = (0.4, 1.0),
+    local_count: Annotated[int, Field(ge=0)] = 8,
+    local_size: Annotated[int, Field(ge=4)] = 96,
+    local_scale: Range = (0.05, 0.4),
+    crop_ratio: Range = (3 / 4, 4 / 3),
+    flip: Probability = 0.5,
+    jitter: Probability = 0.8,
+    brightness: Strength = 0.4,
+    contrast: Strength = 0.4,
+    saturation: Strength = 0.2,
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1,
+    gray: Probability = 0.2,
+    blur: tuple[Probability, Probability] = (1.0, 0.1),
+    local_blur: Probability = 0.5,
+    blur_sigma: Range = (0.1, 2.0),
+    solarize: tuple[Probability, Probability] = (0.0, 0.2),
+) -> Views:
+    """Two global views (blur and solarize differ between them, as in BYOL) and `local_count` small local ones.
+
+    The defaults are DINO's (Caron et al., 2021, section 3.1 and its public settings).
+    """
+    color = (flip, jitter, brightness, contrast, saturation, hue, gray)
+    large = [ViewSettings(size, crop_scale, crop_ratio, *color, blur[v], blur_sigma, solarize[v]) for v in range(2)]
+    small = ViewSettings(local_size, local_scale, crop_ratio, *color, local_blur, blur_sigma, 0.0)
+    return Views([large, [small] * local_count] if local_count else [large])
+
+
+VIEWS = {"simclr": simclr, "multicrop": multicrop}
