@@ -1,0 +1,22 @@
+"""The loop, the engines, optimizers, schedules and checkpoints."""
+
+from wildfern.ssl.training.checkpoints import CheckpointStore
+from wildfern.ssl.training.engine import Engine, TorchEngine
+from wildfern.ssl.training.loop import BatchReader, NotFinite, Plan, train
+from wildfern.ssl.training.optimizers import LAYER_WISE, OPTIMIZERS
+from wildfern.ssl.training.schedules import SCHEDULES
+from wildfern.ssl.training.stopping import StopRequest
+
+__all__ = [
+    "LAYER_WISE",
+    "OPTIMIZERS",
+    "SCHEDULES",
+    "BatchReader",
+    "CheckpointStore",
+    "Engine",
+    "NotFinite",
+    "Plan",
+    "StopRequest",
+    "TorchEngine",
+    "train",
+]

@@ -1,0 +1,100 @@
+"""CACR (Zheng et al.): attract the far positives, repel the near negatives."""
+
+from typing import Annotated, Literal
+
+from lightly.models.modules.heads import SimCLRProjectionHead
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wildfern.ssl.losses import CACRLoss, MomentumCACRLoss
+from wildfern.ssl.methods.base import Count, Method, NotNegative, Positive, Scalars, encode, spread
+from wildfern.ssl.methods.gather import gather_pictures
+from wildfern.ssl.models.heads import moco_v3_projector
+from wildfern.ssl.models.teacher import Gather, MomentumTeacher, cosine_momentum, whole
+
+
+class CACR(Method):
+    """The pairwise form: K + 1 views of each picture, all of them queries, positives and negatives of each other."""
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        total_steps: int,
+        *,
+        alpha: NotNegative = 1.0,
+        beta: NotNegative = 1.0,
+        tau_pos: NotNegative = 1.0,
+        tau_neg: NotNegative = 1.0,
+        weighted_positive: bool = True,
+        weighted_negative: bool = True,
+        detach_weights: bool = False,
+        projection: Literal["linear", "mlp"] = "linear",
+        projection_hidden: Count = 2048,
+        projection_size: Count = 128,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        if projection == "linear":
+            self.projection: nn.Module = nn.Linear(backbone.num_features, projection_size)
+        else:
+            self.projection = SimCLRProjectionHead(backbone.num_features, projection_hidden, projection_size)
+        self.loss = CACRLoss(alpha, beta, tau_pos, tau_neg, weighted_positive, weighted_negative, detach_weights)
+
+    def forward(self, views: list[Tensor], step: int) -> tuple[Tensor, Scalars]:
+        z = F.normalize(encode(self.backbone, self.projection, views).float(), dim=-1)
+        z = gather_pictures(z)
+        terms = self.loss(z)
+        scalars = {"attraction": terms.attraction, "repulsion": terms.repulsion, "embedding_std": spread(z)}
+        return terms.total, {name: value.detach() for name, value in scalars.items()}
+
+
+class MomentumCACR(Method):
+    """The ImageNet form on MoCo v3's networks: the first two views are keys too, every other view is a query for them.
+
+    A query never meets the key of the same view. With two views and `cost="rbf"` this is MoCo v3; local crops
+    (`views: multicrop`) or `cost="euclidean"` make the difference.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        total_steps: int,
+        *,
+        temperature: Positive = 1.0,
+        cost: Literal["rbf", "euclidean"] = "rbf",
+        momentum: Annotated[float, Field(ge=0, le=1)] = 0.996,
+        projection_layers: Annotated[int, Field(ge=1)] = 2,
+        projection_hidden: Count = 4096,
+        projection_size: Count = 256,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        projector = moco_v3_projector(backbone.num_features, projection_hidden, projection_size, projection_layers)
+        self.projector = projector
+        self.predictor = moco_v3_projector(projection_size, projection_hidden, projection_size, 2)
+        self.loss = MomentumCACRLoss(temperature, cost)
+        self.momentum, self.total_steps = momentum, total_steps
+        self.teacher = MomentumTeacher(nn.Sequential(backbone, projector))
+
+    @staticmethod
+    def check_views(shape: list[tuple[int, int]]) -> None:
+        if shape[0][0] != 2:
+            raise ValueError(f"the momentum form of CACR takes two views of full size, got {shape[0][0]}")
+
+    def forward(self, views: list[Tensor], step: int) -> tuple[Tensor, Scalars]:
+        queries = F.normalize(
+            encode(self.backbone, nn.Sequential(self.projector, self.predictor), views).float(), dim=-1
+        )
+        keys = self.teacher(views[0].flatten(0, 1)).float().unflatten(0, (2, -1))
+        queries, keys = gather_pictures(queries), gather_pictures(keys)
+        others = [[v for v in range(len(queries)) if v != key] for key in range(2)]
+        loss = sum(self.loss(queries[other], keys[key]) for key, other in enumerate(others)) / 2
+        return loss, {"embedding_std": spread(queries)}
+
+    def after_step(self, step: int, gather: Gather = whole) -> None:
+        student = nn.Sequential(self.backbone, self.projector)
+        self.teacher.update(student, cosine_momentum(self.momentum, step, self.total_steps), gather)
+
+    def teachers(self) -> dict[str, nn.Module]:
+        return {"teacher": self.teacher.module}

@@ -1,0 +1,32 @@
+"""SimCLR (Chen et al., 2020): agree on two views of a picture, disagree with all other pictures."""
+
+from lightly.models.modules.heads import SimCLRProjectionHead
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wildfern.ssl.losses import NTXentLoss
+from wildfern.ssl.methods.base import Count, Method, Positive, Scalars, encode, spread
+from wildfern.ssl.methods.gather import gather_pictures
+
+
+class SimCLR(Method):
+    """Backbone, two-layer projection (section 2), NT-Xent over the global batch. Two or more views of one size."""
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        total_steps: int,
+        *,
+        temperature: Positive = 0.1,
+        projection_hidden: Count = 2048,
+        projection_size: Count = 128,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.projection = SimCLRProjectionHead(backbone.num_features, projection_hidden, projection_size)
+        self.loss = NTXentLoss(temperature)
+
+    def forward(self, views: list[Tensor], step: int) -> tuple[Tensor, Scalars]:
+        z = F.normalize(encode(self.backbone, self.projection, views).float(), dim=-1)
+        z = gather_pictures(z)
+        return self.loss(z), {"embedding_std": spread(z)}

@@ -1,0 +1,145 @@
+"""DeepSpeed behind the engine seam: any number of processes and nodes, ZeRO stages 0 to 3, gloo or NCCL."""
+
+import logging
+import os
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from wildfern.ssl.methods.base import Method, Scalars
+from wildfern.ssl.models import synchronize_batch_norm
+from wildfern.ssl.training.engine import MakeOptimizer, Precision
+from wildfern.ssl.training.optimizers import LAYER_WISE, parameter_groups, set_hyperparameters
+
+TAG = "deepspeed"
+
+
+def start_processes(timeout_minutes: float) -> tuple[int, int, int]:
+    """Join the process group that a launcher described in the environment, or be one of one: (rank, local rank, world size)."""
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29577"}
+    if "RANK" not in os.environ:
+        os.environ.update(alone)
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    import deepspeed
+
+    if (
+        not torch.cuda.is_available()
+    ):  # an inference-only operation that DeepSpeed would otherwise compile with g++ here
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    deepspeed.init_distributed(backend, timeout=timedelta(minutes=timeout_minutes), verbose=False)
+    return int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"]), int(os.environ["WORLD_SIZE"])
+
+
+class DeepSpeedEngine:
+    """The same numbers as `TorchEngine`, on as many processes as there are.
+
+    Weights and gradient reduction stay in float32; `precision="bf16"` autocasts the forward pass. Batch normalization runs
+    over all ranks. Teachers stand outside DeepSpeed, whole, on every rank.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        make_optimizer: MakeOptimizer,
+        weight_decay: float,
+        *,
+        optimizer_name: str,
+        device: torch.device,
+        precision: Precision,
+        micro_batch_size: int,
+        accumulation: int = 1,
+        gradient_clip: float | None = None,
+        zero_stage: Literal[0, 1, 2, 3] = 1,
+    ) -> None:
+        import deepspeed
+
+        if zero_stage > 0 and optimizer_name in LAYER_WISE:
+            raise ValueError(
+                f"{optimizer_name} needs each layer's own norms, but ZeRO stage {zero_stage} hands optimizers pieces of "
+                "flattened parameters: set engine.zero_stage=0"
+            )
+        self.method, self.device, self.zero_stage = method, device, zero_stage
+        self.rank, self.world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        if self.world_size > 1:
+            for module in (method, *method.teachers().values()):
+                synchronize_batch_norm(module)
+        settings = {
+            "train_micro_batch_size_per_gpu": micro_batch_size,
+            "gradient_accumulation_steps": accumulation,
+            "gradient_clipping": gradient_clip or 0.0,
+            "zero_optimization": {"stage": zero_stage, "reduce_bucket_size": 50_000_000},
+            "zero_allow_untested_optimizer": True,
+            "zero_force_ds_cpu_optimizer": False,
+            "steps_per_print": 2**62,
+        }
+        if precision == "bf16":  # no modules listed: gradients are reduced in float32
+            settings["torch_autocast"] = {"enabled": True, "dtype": "bfloat16", "lower_precision_safe_modules": []}
+        optimizer = make_optimizer(parameter_groups(method.named_parameters(), weight_decay))
+        self.engine, self.optimizer, *_ = deepspeed.initialize(model=method, optimizer=optimizer, config=settings)
+
+    def __call__(self, views: list[Tensor], step: int) -> tuple[Tensor, Scalars]:
+        return self.engine(views, step)
+
+    def backward(self, loss: Tensor) -> None:
+        self.engine.backward(loss)
+        if not self.engine.is_gradient_accumulation_boundary():
+            self.engine.step()  # DeepSpeed counts micro-batches here; weights move at the boundary only
+
+    def step(self, learning_rate: float, weight_decay: float) -> Tensor:
+        norm = self._whole_gradient_norm() if self.zero_stage == 0 else None
+        set_hyperparameters(self.optimizer, learning_rate, weight_decay)
+        self.engine.step()
+        return torch.as_tensor(float(self.engine.get_global_grad_norm()) if norm is None else norm)
+
+    def _whole_gradient_norm(self) -> Tensor:
+        """DeepSpeed leaves it out at stage 0 in float32; gradients are whole and averaged on every rank by now."""
+        return torch.nn.utils.get_total_norm([p.grad for p in self.method.parameters() if p.grad is not None])
+
+    def gather(self, parameters: Iterable[nn.Parameter]) -> AbstractContextManager:
+        """Parameters whole inside the `with` block (they are sharded between ranks at stage 3)."""
+        import deepspeed
+
+        return deepspeed.zero.GatheredParameters(list(parameters), enabled=self.zero_stage == 3)
+
+    def save(self, folder: Path) -> None:
+        self.engine.save_checkpoint(str(folder), tag=TAG, save_latest=False)
+        if self.rank == 0:
+            teachers = {name: t.state_dict() for name, t in self.method.teachers().items()}
+            torch.save(teachers, folder / "teachers.pt")
+
+    def load(self, folder: Path) -> None:
+        if not (folder / TAG).is_dir():
+            raise ValueError(
+                f"{folder} was not written by the deepspeed engine; resume it with the engine that wrote it"
+            )
+        self.engine.load_checkpoint(str(folder), tag=TAG)
+        teachers = torch.load(folder / "teachers.pt", map_location=self.device, weights_only=True)
+        for name, teacher in self.method.teachers().items():
+            teacher.load_state_dict(teachers[name])
+
+    def mean(self, scalars: Scalars) -> dict[str, float]:
+        values = torch.stack([torch.as_tensor(v, dtype=torch.float64).to(self.device) for v in scalars.values()])
+        torch.distributed.all_reduce(values)
+        return dict(zip(scalars, (values / self.world_size).tolist(), strict=True))
+
+    def any(self, flag: bool) -> bool:
+        if self.world_size == 1:
+            return flag
+        flags = torch.tensor([int(flag)], device=self.device)
+        torch.distributed.all_reduce(flags)
+        return bool(flags.item())
+
+    def barrier(self) -> None:
+        torch.distributed.barrier()
+
+    def close(self) -> None:
+        self.engine.destroy()
+        torch.distributed.destroy_process_group()

@@ -1,0 +1,120 @@
+"""The engine seam: what the loop asks of whoever computes gradients and steps. `TorchEngine` is one process and plain torch."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from wildfern.ssl.methods.base import Method, Scalars
+from wildfern.ssl.models.teacher import Gather, whole
+from wildfern.ssl.training.optimizers import Groups, parameter_groups, set_hyperparameters
+
+Precision = Literal["fp32", "bf16"]
+MakeOptimizer = Callable[[Groups], torch.optim.Optimizer]
+
+
+class Engine(Protocol):
+    """Trains a `Method`. All engines train to the same numbers; the loop knows no other way to touch the weights."""
+
+    method: Method
+    device: torch.device
+    rank: int
+    world_size: int
+    gather: Gather  # makes sharded parameters whole for the time of a `with` block
+
+    def __call__(self, views: list[Tensor], step: int) -> tuple[Tensor, Scalars]:
+        """Forward pass of one micro-batch: this rank's loss and scalars to log."""
+
+    def backward(self, loss: Tensor) -> None:
+        """Accumulate gradients of one micro-batch."""
+
+    def step(self, learning_rate: float, weight_decay: float) -> Tensor:
+        """Clip, update the weights, forget the gradients; returns the gradient's norm before clipping."""
+
+    def save(self, folder: Path) -> None:
+        """Write weights, optimizer and teachers into an existing folder; called on every rank."""
+
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote; called on every rank. Raises ValueError when it does not fit."""
+
+    def mean(self, scalars: Scalars) -> dict[str, float]:
+        """The mean over ranks of each scalar, as numbers."""
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on any rank."""
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+
+    def close(self) -> None:
+        """Leave the process group."""
+
+
+class TorchEngine:
+    """One process, on a CPU or one GPU; needs nothing but torch."""
+
+    rank, world_size = 0, 1
+
+    def __init__(
+        self,
+        method: Method,
+        make_optimizer: MakeOptimizer,
+        weight_decay: float,
+        *,
+        device: torch.device,
+        precision: Precision,
+        accumulation: int = 1,
+        gradient_clip: float | None = None,
+    ) -> None:
+        self.method, self.device, self.gather = method, device, whole
+        self.precision, self.accumulation, self.gradient_clip = precision, accumulation, gradient_clip
+        self.parameters = [p for p in method.parameters() if p.requires_grad]
+        self.optimizer = make_optimizer(parameter_groups(method.named_parameters(), weight_decay))
+
+    def __call__(self, views: list[Tensor], step: int) -> tuple[Tensor, Scalars]:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            return self.method(views, step)
+
+    def backward(self, loss: Tensor) -> None:
+        (loss / self.accumulation).backward()
+
+    def step(self, learning_rate: float, weight_decay: float) -> Tensor:
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        if self.gradient_clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.gradient_clip, norm)
+        set_hyperparameters(self.optimizer, learning_rate, weight_decay)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def save(self, folder: Path) -> None:
+        state = {
+            "method": self.method.state_dict(),
+            "teachers": {name: t.state_dict() for name, t in self.method.teachers().items()},
+            "optimizer": self.optimizer.state_dict(),
+        }
+        torch.save(state, folder / "torch_engine.pt")
+
+    def load(self, folder: Path) -> None:
+        path = folder / "torch_engine.pt"
+        if not path.is_file():
+            raise ValueError(f"{folder} was not written by the torch engine; resume it with the engine that wrote it")
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        self.method.load_state_dict(state["method"])
+        for name, teacher in self.method.teachers().items():
+            teacher.load_state_dict(state["teachers"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def mean(self, scalars: Scalars) -> dict[str, float]:
+        return {name: float(value) for name, value in scalars.items()}
+
+    def any(self, flag: bool) -> bool:
+        return flag
+
+    def barrier(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,164 @@
+"""The training loop, from top to bottom: batch → views → method → backward → step → log, evaluate, checkpoint."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wildfern.generators.counter_rng import key
+from wildfern.ssl.augmentation import Prepared, Views
+from wildfern.ssl.data import Loader, Mixture
+from wildfern.ssl.tracking import Tracker
+from wildfern.ssl.training.checkpoints import CheckpointStore
+from wildfern.ssl.training.engine import Engine
+from wildfern.ssl.training.schedules import Schedule
+from wildfern.ssl.training.stopping import StopRequest
+
+
+class NotFinite(FloatingPointError):
+    """The loss became NaN or infinite."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The numbers of a run that the loop goes by."""
+
+    seed: int
+    total_steps: int
+    batch_size: int  # global
+    accumulation: int
+    learning_rate: float
+    weight_decay: float
+    loader_threads: int
+    channels_last: bool
+    checkpoint_every: int
+    checkpoint_minutes: float | None
+    evaluate_every: int | None
+
+
+class BatchReader:
+    """Micro-batch k of this rank, ready for the device: a pure function of k (rules 1 and 2).
+
+    Step s = k // accumulation consumes the indices [s·B, (s+1)·B); its micro-batches are consecutive parts of them, and rank r
+    takes the r-th part of each.
+    """
+
+    def __init__(self, plan: Plan, mixture: Mixture, views: Views, rank: int, world_size: int) -> None:
+        parts = plan.accumulation * world_size
+        if plan.batch_size % parts:
+            raise ValueError(
+                f"training.batch_size {plan.batch_size} does not divide into {plan.accumulation} × {world_size} "
+                "(accumulation × processes) equal parts"
+            )
+        self.plan, self.mixture, self.views = plan, mixture, views
+        self.rank, self.world_size, self.size = rank, world_size, plan.batch_size // parts
+
+    def __call__(self, k: int) -> Prepared:
+        step, micro = divmod(k, self.plan.accumulation)
+        positions = (micro * self.world_size + self.rank) * self.size + np.arange(self.size)
+        pictures = self.mixture.read(step * self.plan.batch_size + positions).pixels
+        return self.views.prepare(pictures, self.plan.seed, step, positions)
+
+
+def train(
+    plan: Plan,
+    engine: Engine,
+    reader: BatchReader,
+    schedule: Schedule,
+    weight_decay: Schedule,
+    tracker: Tracker,
+    checkpoints: CheckpointStore,
+    stop: StopRequest,
+    start_step: int = 0,
+    evaluate: Callable[[], dict[str, float]] | None = None,
+    on_checkpoint: Callable[[], None] = lambda: None,
+) -> int:
+    """Train from `start_step` to the end, or until a stop is asked for; returns the number of steps done.
+
+    `evaluate` gives scores to log every `plan.evaluate_every` steps. `on_checkpoint` runs on every rank after a checkpoint.
+    Raises NotFinite, checkpoint untouched, when a logged loss is not finite.
+    """
+    micro_start, micro_stop = start_step * plan.accumulation, plan.total_steps * plan.accumulation
+    done, saved = start_step, start_step
+    last_saved = time.monotonic()
+
+    def checkpoint() -> None:
+        nonlocal saved, last_saved
+        with tracker.untimed():
+            tracker.sync()
+            checkpoints.write(done, engine.save, {"batch_size": plan.batch_size, "world_size": engine.world_size})
+            on_checkpoint()
+        saved, last_saved = done, time.monotonic()
+
+    with Loader(reader, micro_start, micro_stop, plan.loader_threads) as batches:
+        began, waited = time.perf_counter(), 0.0
+        for step in range(start_step, plan.total_steps):
+            torch.manual_seed(
+                key("model", plan.seed, step, engine.rank)
+            )  # dropout and drop path, addressed like all else
+            for batch in batches_of_step(batches, plan.accumulation):
+                views = to_channels_last(reader.views(batch)) if plan.channels_last else reader.views(batch)
+                loss, scalars = engine(views, step)
+                engine.backward(loss)
+                waited += batches.wait_seconds
+            learning_rate = plan.learning_rate * schedule(step)
+            gradient_norm = engine.step(learning_rate, plan.weight_decay * weight_decay(step))
+            engine.method.after_step(step, engine.gather)
+            done = step + 1
+
+            if tracker.due(step):
+                numbers = engine.mean({"loss": loss.detach(), "gradient_norm": gradient_norm, **scalars})
+                if not math.isfinite(numbers["loss"]):
+                    raise NotFinite(
+                        f"the loss is {numbers['loss']} at step {step}: the last checkpoint is whole; "
+                        "try a lower learning rate, gradient_clip, or precision: fp32"
+                    )
+                metrics = {"loss": numbers.pop("loss"), "learning_rate": learning_rate, **numbers}
+                elapsed = time.perf_counter() - began
+                timings = {"data_wait": waited / elapsed, **memory(engine.device)}
+                tracker.log(step, metrics, timings)
+                began, waited = time.perf_counter(), 0.0
+            if evaluate is not None and plan.evaluate_every and done % plan.evaluate_every == 0:
+                with tracker.untimed():
+                    tracker.evaluation(step, evaluate())
+                began, waited = time.perf_counter(), 0.0
+            stopping = engine.any(stop.signal_number is not None)
+            if (
+                stopping
+                or done == plan.total_steps
+                or done % plan.checkpoint_every == 0
+                or (
+                    plan.checkpoint_minutes is not None
+                    and engine.any(time.monotonic() - last_saved >= 60 * plan.checkpoint_minutes)
+                )
+            ):
+                checkpoint()
+                began, waited = time.perf_counter(), 0.0
+            if stopping:
+                break
+    return done
+
+
+def batches_of_step(batches: Loader[Prepared], accumulation: int) -> list[Prepared]:
+    """The next `accumulation` micro-batches, one at a time."""
+    return (next(batches) for _ in range(accumulation))
+
+
+def to_channels_last(views: list[Tensor]) -> list[Tensor]:
+    """Each group of views with its pictures' channels last in memory; shapes stay."""
+    return [g.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, g.shape[:2]) for g in views]
+
+
+def memory(device: torch.device) -> dict[str, float]:
+    """Peak memory in GiB: of the GPU where there is one, else of this process."""
+    if device.type == "cuda":
+        return {"memory_gib": torch.cuda.max_memory_allocated(device) / 2**30}
+    try:
+        import resource
+    except ImportError:  # Windows
+        return {}
+    return {"memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
