@@ -1,0 +1,10 @@
+"""What a run leaves behind and shows while it runs: JSON lines, the terminal, Weights & Biases, the environment."""
+
+from .console import TrainingDisplay
+from .environment import environment
+from .jsonl import JsonLines, read_records
+from .throughput import Throughput
+from .tracker import Tracker
+from .wandb_run import WandbRun
+
+__all__ = ["JsonLines", "Throughput", "Tracker", "TrainingDisplay", "WandbRun", "environment", "read_records"]

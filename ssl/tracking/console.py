@@ -1,0 +1,113 @@
+"""What a person sees of a run: a live panel in a terminal, plain lines anywhere else."""
+
+import atexit
+import math
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+
+from rich.console import Console
+from rich.text import Text
+
+from .formatting import duration, number, status_parts
+from .loss_curve import LossCurve
+from .panel import Panel, ResizableLive
+from .throughput import TimeLeft
+
+
+class TrainingDisplay:
+    """Shows the steps of a run as they are logged; a context manager that always gives the cursor back.
+
+    In a terminal: a bar with loss curve, learning rate, speed, share of time spent waiting for data, time left and the
+    last evaluation, with messages and everything else that is printed scrolling by above it. Elsewhere (a file, a pipe,
+    a notebook, TERM=dumb): one line at the first update, at every `log_every`-th step and at the last step.
+
+    Steps are the global steps of the data rule, counted from 0; shown is the number of steps done.
+    `enabled=False` (every rank but the first) shows nothing.
+    """
+
+    def __init__(
+        self,
+        total_steps: int,
+        start_step: int = 0,
+        log_every: int = 1,
+        *,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        enabled: bool = True,
+    ) -> None:
+        if not 0 <= start_step <= total_steps:
+            raise ValueError(f"start_step must lie between 0 and total_steps = {total_steps}, not {start_step}")
+        if log_every < 1:
+            raise ValueError(f"log_every must be at least 1, not {log_every}")
+        self.console = console or Console(highlight=False)
+        self.enabled = enabled
+        self._total = total_steps
+        self._log_every = log_every
+        self._time = TimeLeft(total_steps, start_step, clock)
+        self._curve = LossCurve()
+        self._last_shown: int | None = None
+        self._panel = Panel(total_steps, start_step, self._curve, self._time)
+        live = enabled and self.console.is_terminal and not self.console.is_dumb_terminal
+        self._live = ResizableLive(self._panel, self.console) if live else None
+
+    def __enter__(self) -> "TrainingDisplay":
+        if self._live:
+            self._live.start(refresh=True)
+            atexit.register(self.close)  # a program that dies before the end of the block still gets its cursor back
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the last state of the panel in place and hand the terminal back."""
+        if self._live:
+            self._panel.finish()
+            self._live.stop()
+            atexit.unregister(self.close)
+
+    def update(self, step: int, metrics: Mapping[str, float], timings: Mapping[str, float] | None = None) -> None:
+        """Show global step `step`.
+
+        Known in `metrics`: `loss`, `learning_rate`; the panel lists any other below. Known in `timings`:
+        `images_per_second`, `data_wait` (a share, 0 to 1). What is missing is not shown.
+        """
+        if not self.enabled:
+            return
+        done = step + 1
+        left = self._time.update(done)
+        self._curve.append(float(metrics.get("loss", math.nan)))
+        parts = status_parts(metrics, timings or {})
+        if self._live:
+            rest = {key: value for key, value in metrics.items() if key not in ("loss", "learning_rate")}
+            self._panel.show(done, left, parts, {key: number(value) for key, value in rest.items()})
+        elif done != self._last_shown and (
+            self._last_shown is None or done % self._log_every == 0 or done == self._total
+        ):
+            self._last_shown = done
+            left_part = f"left {duration(left)}" if left is not None else ""
+            self._print("  ".join([f"step {done}/{self._total}", *filter(None, [*parts.values(), left_part])]))
+
+    def evaluation(self, step: int, scores: Mapping[str, float]) -> None:
+        """Show the scores of the model as global step `step` left it."""
+        if not self.enabled:
+            return
+        text = "  ".join(f"{key} {number(value)}" for key, value in scores.items())
+        if self._live:
+            self._panel.evaluation = (step + 1, text)
+        self.message(f"step {step + 1}/{self._total}  evaluation  {text}")
+
+    def message(self, text: str) -> None:
+        """Tell of an event: a checkpoint written, a run resumed."""
+        if not self.enabled:
+            return
+        if self._live:
+            self.console.print(Text.assemble((time.strftime("%H:%M:%S "), "dim"), text))
+        else:
+            self._print(text)
+
+    def _print(self, line: str) -> None:
+        print(line, file=self.console.file, flush=True)

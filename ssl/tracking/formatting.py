@@ -1,0 +1,36 @@
+"""Numbers as the terminal shows them."""
+
+import math
+from collections.abc import Mapping
+
+
+def status_parts(metrics: Mapping[str, float], timings: Mapping[str, float]) -> dict[str, str]:
+    """The figures that every line shows, as text, by name; what is missing is left out."""
+    parts = {}
+    if "loss" in metrics:
+        parts["loss"] = f"loss {number(metrics['loss'])}"
+    if "learning_rate" in metrics:
+        parts["learning_rate"] = f"lr {metrics['learning_rate']:.1e}"
+    if "images_per_second" in timings:
+        parts["images_per_second"] = f"{speed(timings['images_per_second'])} img/s"
+    if "data_wait" in timings:
+        parts["data_wait"] = f"wait {timings['data_wait']:.0%}"
+    return parts
+
+
+def number(value: float) -> str:
+    """`value` to four places; very large and very small ones by exponent."""
+    if isinstance(value, int) or not math.isfinite(value):
+        return str(value)
+    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.2e}"
+
+
+def speed(images_per_second: float) -> str:
+    return f"{images_per_second:.1f}" if images_per_second < 10 else f"{images_per_second:.0f}"
+
+
+def duration(seconds: float) -> str:
+    """`0:34`, `12:05`, `3:00:59`."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

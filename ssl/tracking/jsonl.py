@@ -1,0 +1,119 @@
+"""Append-only files of one JSON object a line that a resumed run continues byte for byte."""
+
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from numbers import Integral
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+class JsonLines:
+    """A file that grows by one JSON object a line.
+
+    `step` comes first and the other keys follow in alphabetical order; floats are written by `repr` (the shortest text
+    that reads back to the same double), NaN and the infinities as the strings "nan", "inf" and "-inf", for JSON has no
+    numbers for them. Every line reaches the operating system at once and the disk at `sync()`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self.path.open("ab")
+
+    @classmethod
+    def resume(cls, path: str | os.PathLike[str], before_step: int) -> "JsonLines":
+        """Open `path` to go on at `before_step`, without any line of that step or a later one.
+
+        A last line that was cut off in mid-write is dropped too; lines that name no step stay. The file is replaced in
+        one move, so a crash in here loses nothing. ValueError when a line before the last is not a JSON object.
+        """
+        path = Path(path)
+        if path.exists():
+            _replace(path, (line for line, step in _whole_lines(path) if step is None or step < before_step))
+        return cls(path)
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Append one line. Values are numbers (or arrays and tensors holding one), strings, booleans or None."""
+        self._file.write(_encode(record))
+        self._file.flush()
+
+    def sync(self) -> None:
+        """Return once everything written so far is on the disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        if not self._file.closed:
+            self.sync()
+            self._file.close()
+
+    def __enter__(self) -> "JsonLines":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Every whole line of a file that `JsonLines` wrote, with NaN and the infinities as floats again."""
+    return [
+        {
+            key: NOT_FINITE.get(value, value) if isinstance(value, str) else value
+            for key, value in json.loads(line).items()
+        }
+        for line, _ in _whole_lines(Path(path))
+    ]
+
+
+def _encode(record: Mapping[str, Any]) -> bytes:
+    keys = sorted(record, key=lambda key: (key != "step", key))
+    return json.dumps({key: _scalar(key, record[key]) for key in keys}, ensure_ascii=False).encode() + b"\n"
+
+
+def _scalar(key: str, value: Any) -> str | int | float | bool | None:
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    try:
+        number = float(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{key!r} must be a single number or a string, not {type(value).__name__} {value!r}") from error
+    return number if math.isfinite(number) else str(number)
+
+
+def _whole_lines(path: Path) -> Iterator[tuple[bytes, int | None]]:
+    """Each line (newline included) and its step; a last line that breaks off is left out."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                record = json.loads(line)
+                if not isinstance(record, dict):
+                    raise ValueError(f"{type(record).__name__} instead of an object")
+            except ValueError as error:
+                if not line.endswith(b"\n"):
+                    return
+                raise ValueError(f"{path}, line {number} is not a JSON object ({error}); mend or delete it") from error
+            yield line if line.endswith(b"\n") else line + b"\n", record.get("step")
+
+
+def _replace(path: Path, lines: Iterable[bytes]) -> None:
+    temporary = path.with_name(f"{path.name}.partial")
+    with temporary.open("wb") as file:
+        file.writelines(lines)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    if os.name == "posix":  # the new directory entry too must outlive a power cut
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

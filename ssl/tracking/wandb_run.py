@@ -1,0 +1,122 @@
+"""A run on Weights & Biases that never asks, never blocks training for good and can be resumed."""
+
+import netrc
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+ID_FILE = "wandb_id"
+INIT_TIMEOUT = 30  # seconds before a server that does not answer is given up; wandb's own default is 90
+
+
+class WandbRun:
+    """Logs to wandb when `mode` asks for it; with "off" or `enabled=False` wandb is not even imported.
+
+    All files lie in `run_dir`, and the run's id in `run_dir/wandb_id`, so that a resumed run goes on under the same id
+    (`run_id` overrides it). "online" without credentials is a ValueError at once, for wandb would wait at a prompt; a
+    server that cannot be reached is announced and the run goes on offline. Trouble later on is announced once and ends
+    the logging, not the training. One process of a run logs: pass `enabled=rank == 0`.
+    """
+
+    def __init__(
+        self,
+        mode: Literal["off", "offline", "online"],
+        project: str,
+        run_name: str,
+        run_dir: str | os.PathLike[str],
+        config: Mapping[str, Any],
+        run_id: str | None = None,
+        *,
+        enabled: bool = True,
+        announce: Callable[[str], None] = print,
+    ) -> None:
+        if mode not in ("off", "offline", "online"):
+            raise ValueError(f"tracking.wandb must be off, offline or online, not {mode!r}")
+        self.mode = mode if enabled else "off"
+        self.id: str | None = None
+        self._announce = announce
+        self._run: Any = None
+        if self.mode == "off":
+            return
+        run_dir = Path(run_dir)
+        self.id = _stable_id(run_dir, run_id)
+        with _quiet_surroundings(run_dir):
+            self._run = self._start(
+                dict(project=project, name=run_name, config=dict(config), id=self.id, dir=str(run_dir))
+            )
+
+    def _start(self, arguments: dict[str, Any]) -> Any:
+        import wandb
+
+        settings = wandb.Settings(console="off", silent=True, disable_git=True, init_timeout=INIT_TIMEOUT)
+        if self.mode == "online":
+            _require_credentials(wandb.setup().settings.base_url)
+            try:
+                return wandb.init(mode="online", resume="allow", settings=settings, **arguments)
+            except wandb.Error as error:
+                self.mode = "offline"
+                self._announce(f"wandb cannot be reached, logging offline instead ({str(error).splitlines()[0]})")
+                wandb.teardown()  # without it the service still holds the id: "run ID is in use"
+        return wandb.init(mode="offline", settings=settings, **arguments)
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Add values to global step `step`; steps never go back (wandb drops those that do)."""
+        if self._run is None:
+            return
+        try:
+            self._run.log(dict(values), step=step)
+        except Exception as error:  # whatever goes wrong in there, the training is worth more
+            self._run = None
+            self._announce(f"wandb failed at step {step} and is off from here ({type(error).__name__}: {error})")
+
+    def finish(self, exit_code: int = 0) -> None:
+        """End the run; any code but 0 marks it as failed. A second call does nothing."""
+        run, self._run = self._run, None
+        if run is None:
+            return
+        try:
+            run.finish(exit_code=exit_code)
+        except Exception as error:
+            self._announce(f"wandb could not finish the run ({type(error).__name__}: {error})")
+
+
+def _stable_id(run_dir: Path, run_id: str | None) -> str:
+    file = run_dir / ID_FILE
+    if run_id is None:
+        run_id = file.read_text(encoding="utf-8").strip() if file.exists() else ""
+    run_id = run_id or secrets.token_hex(4)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    file.write_text(run_id + "\n", encoding="utf-8")
+    return run_id
+
+
+def _require_credentials(server: str) -> None:
+    if any(os.environ.get(name) for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")):
+        return
+    hosts = {urlsplit(server).netloc, "api.wandb.ai"}  # the second: under its old name, newer versions find it too
+    try:
+        known = netrc.netrc(os.environ.get("NETRC")).hosts
+    except (OSError, netrc.NetrcParseError):
+        known = {}
+    if hosts.isdisjoint(known):
+        raise ValueError(
+            f"tracking.wandb=online needs an API key for {server}: set WANDB_API_KEY (or run `wandb login` once), "
+            "or choose tracking.wandb=offline"
+        )
+
+
+@contextmanager
+def _quiet_surroundings(run_dir: Path) -> Iterator[None]:
+    """While wandb starts: logs go to the run folder and no error reports to its makers, unless the user says so."""
+    wanted = {"WANDB_CACHE_DIR": str(run_dir / "wandb" / "cache"), "WANDB_ERROR_REPORTING": "false"}
+    added = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)

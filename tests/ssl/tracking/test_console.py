@@ -1,0 +1,142 @@
+import io
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from wildfern.ssl.tracking import TrainingDisplay
+from wildfern.ssl.tracking.formatting import duration, number
+
+METRICS = {"loss": 3.21541, "learning_rate": 3e-4, "feature_std": 0.9}
+TIMINGS = {"images_per_second": 812.3, "data_wait": 0.012}
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def plain(total_steps, **arguments):
+    screen = io.StringIO()
+    return screen, TrainingDisplay(total_steps, console=Console(file=screen), **arguments)
+
+
+def terminal(width, encoding="utf-8"):
+    raw = io.BytesIO()
+    screen = io.TextIOWrapper(raw, encoding=encoding, write_through=True)
+    console = Console(
+        file=screen, force_terminal=True, width=width, height=30, highlight=False, _environ={"TERM": "xterm"}
+    )
+    return raw, console
+
+
+def test_a_plain_line_says_everything_in_a_fixed_order():
+    clock = Clock()
+    screen, display = plain(400, clock=clock)
+    with display:
+        for step in (118, 119):
+            clock.now += 0.125
+            display.update(step, METRICS, TIMINGS)
+    assert screen.getvalue().splitlines()[1] == "step 120/400  loss 3.2154  lr 3.0e-04  812 img/s  wait 1%  left 0:35"
+
+
+def test_plain_lines_come_first_at_every_interval_and_last():
+    screen, display = plain(25, log_every=10)
+    with display:
+        for step in range(25):
+            display.update(step, METRICS)
+    shown = [line.split()[1] for line in screen.getvalue().splitlines()]
+    assert shown == ["1/25", "10/25", "20/25", "25/25"]
+
+
+def test_a_resumed_run_shows_its_own_first_step():
+    screen, display = plain(25, start_step=13, log_every=10)
+    with display:
+        for step in range(13, 25):
+            display.update(step, METRICS)
+    assert [line.split()[1] for line in screen.getvalue().splitlines()] == ["14/25", "20/25", "25/25"]
+
+
+def test_messages_and_evaluations_stand_as_written():
+    screen, display = plain(100)
+    with display:
+        display.message("checkpoint written: [bold]checkpoints/50[/bold]")
+        display.evaluation(49, {"digits/knn": 0.915})
+    first, second = screen.getvalue().splitlines()
+    assert first == "checkpoint written: [bold]checkpoints/50[/bold]"
+    assert second == "step 50/100  evaluation  digits/knn 0.9150"
+
+
+def test_other_ranks_show_nothing():
+    raw, console = terminal(100)
+    with TrainingDisplay(10, console=console, enabled=False) as display:
+        display.update(0, METRICS, TIMINGS)
+        display.message("hello")
+        display.evaluation(0, {"knn": 0.5})
+    assert raw.getvalue() == b""
+
+
+@pytest.mark.parametrize("width", [20, 60, 110, 300])
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_the_panel_fits_every_width_and_encoding(width, encoding):
+    _, console = terminal(width, encoding)
+    with TrainingDisplay(400, console=console) as display:
+        for step in range(120):
+            display.update(step, {**METRICS, "loss": 9 - step / 20, "probe_accuracy": 0.41}, TIMINGS)
+        display.evaluation(119, {"digits/knn": 0.915, "digits/linear": 0.937})
+        drawn = [line.plain for line in display._panel.__rich_console__(console, console.options)]
+    assert all(0 < cell_len(line) < width for line in drawn)
+    if width >= 60:
+        assert "step 120/400  30%" in drawn[0]
+        assert drawn[1].startswith("loss 3.0500  lr 3.0e-04  812 img/s  wait 1%")
+        assert drawn[3].startswith("evaluation at 120  digits/knn 0.9150")
+    assert ("█" in drawn[1]) == (encoding == "utf-8")
+    assert ("".join(drawn).isascii()) == (encoding == "ascii")
+
+
+def test_a_narrower_terminal_is_wiped_by_as_many_rows_as_the_old_panel_now_takes():
+    raw, console = terminal(100)
+    with TrainingDisplay(400, console=console) as display:
+        display._live.auto_refresh = False
+        for step in range(120):
+            display.update(step, METRICS, TIMINGS)
+        display._live.refresh()
+        cells = display._panel._drawn
+        rows_at_40 = sum(-(-length // 40) for length in cells)
+        assert rows_at_40 > len(cells)
+        console.width = 40
+        start = len(raw.getvalue())
+        with console._lock:
+            display._live.refresh()
+        drawing = raw.getvalue()[start:].split(b"step")[0]
+    assert drawing.count(b"\x1b[1A") == rows_at_40 - 1
+
+
+def test_the_cursor_comes_back_after_an_interrupt():
+    raw, console = terminal(80)
+
+    def interrupted():
+        with TrainingDisplay(10, console=console) as display:
+            display.update(0, METRICS, TIMINGS)
+            assert (raw.getvalue().count(b"\x1b[?25l"), raw.getvalue().count(b"\x1b[?25h")) == (1, 0)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert raw.getvalue().count(b"\x1b[?25h") == 1
+    assert "stopped after" in raw.getvalue().decode()
+
+
+@pytest.mark.parametrize("arguments", [{"start_step": 11}, {"start_step": -1}, {"log_every": 0}])
+def test_impossible_arguments_are_refused(arguments):
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        TrainingDisplay(10, **arguments)
+
+
+def test_numbers_and_durations():
+    assert [number(x) for x in (3.21541, 0.0, 3e-7, 2.5e6, float("nan"), 7)] == [
+        "3.2154", "0.0000", "3.00e-07", "2.50e+06", "nan", "7",
+    ]  # fmt: skip
+    assert [duration(s) for s in (0, 34.4, 725, 3600 * 3 + 59)] == ["0:00", "0:34", "12:05", "3:00:59"]

@@ -1,0 +1,112 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from wildfern.ssl.tracking import JsonLines, read_records
+
+
+def record(step):
+    return {"step": step, "loss": math.sin(step) / 3, "learning_rate": 1e-5 * step}
+
+
+def write(path, steps):
+    with JsonLines(path) as lines:
+        for step in steps:
+            lines.write(record(step))
+
+
+@pytest.mark.parametrize("resume_at", [0, 1, 5, 9])
+def test_a_resumed_file_has_the_bytes_of_an_uninterrupted_one(tmp_path, resume_at):
+    write(tmp_path / "whole", range(10))
+    write(tmp_path / "broken", range(9))
+    with JsonLines.resume(tmp_path / "broken", before_step=resume_at) as lines:
+        for step in range(resume_at, 10):
+            lines.write(record(step))
+    assert (tmp_path / "broken").read_bytes() == (tmp_path / "whole").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken", "whole"]
+
+
+@pytest.mark.parametrize("cut", [1, 2, 20])
+def test_a_torn_last_line_is_dropped_and_written_anew(tmp_path, cut):
+    path = tmp_path / "metrics.jsonl"
+    write(path, range(4))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-cut])
+    with JsonLines.resume(path, before_step=3) as lines:
+        lines.write(record(3))
+    assert path.read_bytes() == whole
+
+
+def test_a_last_line_that_lacks_only_its_newline_is_kept_when_its_step_is_past(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    write(path, range(4))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    JsonLines.resume(path, before_step=4).close()
+    assert path.read_bytes() == whole
+
+
+def test_a_missing_file_starts_empty(tmp_path):
+    with JsonLines.resume(tmp_path / "new" / "metrics.jsonl", before_step=7) as lines:
+        lines.write({"step": 7})
+    assert lines.path.read_bytes() == b'{"step": 7}\n'
+
+
+def test_lines_without_a_step_stay(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"note": "by hand"}\n{"step": 1}\n{"step": 2}\n')
+    JsonLines.resume(path, before_step=2).close()
+    assert path.read_text() == '{"note": "by hand"}\n{"step": 1}\n'
+
+
+@pytest.mark.parametrize("damage", ["{broken\n", "[1, 2]\n", "\n"])
+def test_damage_before_the_last_line_is_named_and_the_file_left_alone(tmp_path, damage):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 0}\n' + damage + '{"step": 1}\n')
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="line 2 is not a JSON object"):
+        JsonLines.resume(path, before_step=1)
+    assert path.read_bytes() == before
+
+
+def test_every_line_is_there_before_the_file_is_closed(tmp_path):
+    lines = JsonLines(tmp_path / "metrics.jsonl")
+    lines.write({"step": 0})
+    assert lines.path.read_text() == '{"step": 0}\n'
+    lines.sync()
+    lines.close()
+
+
+def test_key_order_does_not_depend_on_the_order_of_insertion(tmp_path):
+    with JsonLines(tmp_path / "a") as lines:
+        lines.write({"loss": 1.5, "accuracy": 0.25, "step": 3})
+        lines.write({"step": 3, "accuracy": 0.25, "loss": 1.5})
+    assert lines.path.read_text() == '{"step": 3, "accuracy": 0.25, "loss": 1.5}\n' * 2
+
+
+def test_numbers_survive_the_round_trip(tmp_path):
+    third = np.float32(1 / 3)
+    values = {"double": 0.1 + 0.2, "single": third, "tensor": torch.tensor(2.5), "count": np.int64(2**53 + 1)}
+    odd = {"nan": math.nan, "up": math.inf, "down": -math.inf, "text": "α", "flag": True, "none": None}
+    with JsonLines(tmp_path / "a") as lines:
+        lines.write({"step": 0, **values, **odd})
+    strict = json.loads(lines.path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert (strict["nan"], strict["up"], strict["down"]) == ("nan", "inf", "-inf")
+    (back,) = read_records(lines.path)
+    assert back["double"] == 0.1 + 0.2
+    assert back["single"] == float(third)
+    assert back["tensor"] == 2.5
+    assert back["count"] == 2**53 + 1
+    assert math.isnan(back["nan"])
+    assert (back["up"], back["down"]) == (math.inf, -math.inf)
+    assert (back["text"], back["flag"], back["none"]) == ("α", True, None)
+
+
+@pytest.mark.parametrize("value", [[1, 2], {"a": 1}, torch.zeros(3)])
+def test_what_is_not_one_number_is_refused_by_name(tmp_path, value):
+    with JsonLines(tmp_path / "a") as lines, pytest.raises(TypeError, match="'bad' must be a single number"):
+        lines.write({"step": 0, "bad": value})
+    assert lines.path.read_bytes() == b""

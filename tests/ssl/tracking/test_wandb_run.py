@@ -1,0 +1,132 @@
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from wildfern.ssl.tracking import WandbRun
+
+
+@pytest.fixture
+def bare_user(tmp_path, monkeypatch):
+    """A user without credentials and with an empty home."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("NETRC", str(home / ".netrc"))
+    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_MODE", "WANDB_BASE_URL", "WANDB_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    return home
+
+
+class FakeWandb:
+    """As much of wandb as a run needs, with a server that is not there."""
+
+    class Error(Exception):
+        pass
+
+    def __init__(self, reachable):
+        self.reachable = reachable
+        self.calls = []
+        self.logged = []
+
+    def Settings(self, **arguments):
+        return arguments
+
+    def setup(self):
+        return SimpleNamespace(settings=SimpleNamespace(base_url="https://api.wandb.ai"))
+
+    def init(self, mode, **arguments):
+        self.calls.append((mode, arguments))
+        if mode == "online" and not self.reachable:
+            raise self.Error("Post: no such host\nand so on")
+        return SimpleNamespace(log=self._log, finish=lambda exit_code: self.calls.append(("finish", exit_code)))
+
+    def teardown(self):
+        self.calls.append(("teardown", {}))
+
+    def _log(self, values, step):
+        if step == 13:
+            raise RuntimeError("service died")
+        self.logged.append((step, values))
+
+
+def start(run_dir, mode="online", **arguments):
+    return WandbRun(mode, "project", "name", run_dir, {"seed": 0}, **arguments)
+
+
+@pytest.mark.parametrize("arguments", ["'off'", "'online', enabled=False"])
+def test_off_and_other_ranks_never_import_wandb_nor_write(tmp_path, arguments):
+    code = (
+        "import sys; from wildfern.ssl.tracking import WandbRun;"
+        f"run = WandbRun(project='p', run_name='n', run_dir={str(tmp_path)!r}, config={{}}, mode={arguments});"
+        "run.log(0, {'loss': 1.0}); run.finish();"
+        "assert run.id is None; assert 'wandb' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_offline_for_real_and_again_under_the_same_id(tmp_path, bare_user):
+    run_dir = tmp_path / "run"
+    first = start(run_dir, "offline")
+    first.log(0, {"loss": 0.4375})
+    first.finish()
+    again = start(run_dir, "offline")
+    again.finish(exit_code=1)
+    assert again.id == first.id == (run_dir / "wandb_id").read_text().strip()
+    (journal, *more) = sorted((run_dir / "wandb").glob(f"offline-run-*-{first.id}/run-{first.id}.wandb"))
+    assert b"0.4375" in journal.read_bytes()
+    assert len(more) <= 1  # the second start shares the folder when it falls into the same second
+    assert list(bare_user.iterdir()) == []
+
+
+def test_online_without_credentials_is_an_error_not_a_question(tmp_path, bare_user):
+    with pytest.raises(ValueError, match=r"WANDB_API_KEY.*tracking\.wandb=offline"):
+        start(tmp_path / "run")
+
+
+def test_a_netrc_entry_is_enough(tmp_path, bare_user, monkeypatch):
+    fake = FakeWandb(reachable=True)
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    (bare_user / ".netrc").write_text("machine api.wandb.ai login user password " + "0" * 40)
+    run = start(tmp_path / "run", run_id="mine")
+    assert (run.mode, run.id) == ("online", "mine")
+    assert start(tmp_path / "run").id == "mine"
+    mode, arguments = fake.calls[0]
+    assert (mode, arguments["id"], arguments["resume"], arguments["dir"]) == (
+        "online", "mine", "allow", str(tmp_path / "run"),
+    )  # fmt: skip
+
+
+def test_an_unreachable_server_is_announced_and_the_run_goes_on_offline(tmp_path, bare_user, monkeypatch):
+    fake = FakeWandb(reachable=False)
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    said = []
+    run = start(tmp_path / "run", announce=said.append)
+    run.log(3, {"loss": 1.0})
+    run.finish(2)
+    run.finish(2)
+    assert said == ["wandb cannot be reached, logging offline instead (Post: no such host)"]
+    assert [call[0] for call in fake.calls] == ["online", "teardown", "offline", "finish"]
+    assert fake.calls[0][1]["id"] == fake.calls[2][1]["id"] == run.id
+    assert fake.calls[-1] == ("finish", 2)
+    assert run.mode == "offline"
+    assert fake.logged == [(3, {"loss": 1.0})]
+
+
+def test_trouble_later_on_ends_the_logging_and_not_the_training(tmp_path, bare_user, monkeypatch):
+    fake = FakeWandb(reachable=True)
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    said = []
+    run = start(tmp_path / "run", "offline", announce=said.append)
+    for step in (12, 13, 14):
+        run.log(step, {"loss": 1.0})
+    assert [step for step, _ in fake.logged] == [12]
+    assert said == ["wandb failed at step 13 and is off from here (RuntimeError: service died)"]
+
+
+def test_an_unknown_mode_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="off, offline or online, not 'disabled'"):
+        start(tmp_path, "disabled")
