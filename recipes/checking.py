@@ -1,0 +1,205 @@
+"""From the merged tree to a `Recipe`: every key is checked, and everything that is wrong comes together."""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from wildfern.recipes.components import (
+    CHOICE,
+    DEFAULT_CHOICE,
+    Components,
+    argument_names,
+    argument_values,
+    choice_name,
+    location_parameter,
+    own_keys,
+)
+from wildfern.recipes.errors import Problem, RecipeErrors, dotted, nearest
+from wildfern.recipes.merging import Layers, Path, data_entries
+from wildfern.recipes.schema import COMPONENT_SECTIONS, FIXED_SECTIONS, Component, DataEntry, Recipe, Seed
+from wildfern.recipes.wording import complaints, shown
+
+ExtraCheck = Callable[[Recipe], Iterable[tuple[str, str]]]
+SectionModel = TypeVar("SectionModel", bound=BaseModel)
+
+_MISSING = "is missing"
+
+
+def check_recipe(
+    layers: Layers,
+    components: Components,
+    extra_checks: Sequence[ExtraCheck],
+    earlier: Sequence[Problem] = (),
+    whole: bool = True,
+) -> Recipe:
+    """The recipe that `layers` spell, or RecipeErrors with the `earlier` problems and all that are found here.
+
+    Unless the layers are `whole`, nothing is called missing: it may stand in the file that could not be read.
+    `extra_checks` see a recipe that is right in itself.
+    """
+    checking = _Checking(layers, components)
+    sections = checking.sections()
+    unread = {problem.key for problem in earlier}
+    problems = [p for p in checking.problems if p.message != _MISSING or (whole and p.key not in unread)]
+    if earlier or problems:
+        raise RecipeErrors([*earlier, *problems])
+    recipe = Recipe(**sections)
+    for check in extra_checks:
+        for key, message in check(recipe):
+            checking.complain(checking.path_of(key), message)
+    if checking.problems:
+        raise RecipeErrors(checking.problems)
+    return recipe
+
+
+class _Checking:
+    def __init__(self, layers: Layers, components: Components):
+        self.layers, self.components = layers, components
+        self.problems: list[Problem] = []
+
+    def sections(self) -> dict[str, Any]:
+        """Every section that is right, by name; what is wrong with the others is in `problems`."""
+        tree = self.layers.tree
+        for key in tree:
+            if key not in Recipe.model_fields:
+                self._unknown_key((key,), list(Recipe.model_fields))
+        sections: dict[str, Any] = {}
+        for name, field in Recipe.model_fields.items():
+            if name not in tree and field.is_required():
+                self.complain((name,), _MISSING, known=self._names(name))
+            elif name == "seed":
+                seed = self._validate(Seed, {key: tree[key] for key in tree if key == "seed"}, ())
+                sections[name] = seed and seed.seed
+            elif name == "data":
+                sections[name] = self._data(tree[name])
+            elif name in COMPONENT_SECTIONS:
+                sections[name] = self._component(name, tree.get(name, {}), (name,))
+            else:
+                sections[name] = self._validate(FIXED_SECTIONS[name], tree.get(name, {}), (name,))
+        for number, name in enumerate(sections["evaluation"].on if sections.get("evaluation") else []):
+            self._source(name, ("evaluation", "on", number))
+        return sections
+
+    def complain(
+        self, path: Path, message: str, suggestion: str | None = None, known: Iterable[str] = (), writer: str = ""
+    ) -> None:
+        """Note a problem at `path`, found in the file that wrote there unless `writer` says another."""
+        writer = writer or self.layers.writer(path)
+        self.problems.append(Problem(writer, dotted(path), message, suggestion, tuple(known)))
+
+    def path_of(self, key: str) -> Path:
+        """The path of a dotted key, as the recipe has it: `data.0.x` is `data.x` where data is not a list."""
+        path = tuple(int(part) if part.isdecimal() else part for part in key.split("."))
+        single = path[:2] == ("data", 0) and isinstance(self.layers.tree.get("data"), dict)
+        return ("data", *path[2:]) if single else path
+
+    def _data(self, value: Any) -> list[DataEntry | None]:
+        if not isinstance(value, dict | list) or not value:
+            self.complain(("data",), f"must be a source or a list of sources, got {shown(value)}")
+            return []
+        return [self._component("data", entry, path) for path, entry in data_entries(value)]
+
+    def _component(self, section: str, value: Any, path: Path) -> Component | DataEntry | None:
+        key = CHOICE.get(section, "name")
+        if not isinstance(value, dict):
+            self.complain(path, f"must be a mapping such as {{{key}: …}}, got {shown(value)}")
+            return None
+        if section in DEFAULT_CHOICE:
+            value = {key: DEFAULT_CHOICE[section], **value}
+        own = {name: value[name] for name in value if name in own_keys(section)}
+        given = {name: value[name] for name in value if name not in own}
+        model = DataEntry if section == "data" else Component
+        entry = self._validate(model, own, path, self._names(section), self.layers.last_writer(path))
+        choice = value.get(key)
+        if not isinstance(choice, str):
+            return None
+        named = self._source(choice, (*path, key)) if section == "data" else self._named(section, choice, (*path, key))
+        signature = self.components.arguments(section, choice) if named else None
+        if signature is None:
+            return None
+        arguments = self._validate(signature, given, path, writer=self.layers.writer((*path, key)))
+        if arguments is None or entry is None:
+            return None
+        values = argument_values(arguments)
+        self._check_together(section, choice, values, path)
+        return entry.model_copy(update={"arguments": values})
+
+    def _named(self, section: str, name: str, path: Path, kind: str = "") -> bool:
+        registry = self.components.of_section(section)
+        known = name in registry
+        if not known:
+            self.complain(path, f"unknown {kind or section} {name!r}", nearest(name, registry), sorted(registry))
+        return known
+
+    def _source(self, source: str, path: Path) -> bool:
+        scheme, colon, location = source.partition(":")
+        registry = self.components.sources
+        if scheme not in registry and "folder" in registry and re.search(r"[/\\]", scheme):
+            self.complain(path, f"unknown source {source!r}", f"folder:{source}", sorted(registry))
+            return False
+        if not self._named("data", scheme, path, "source"):
+            return False
+        parameter = location_parameter(registry[scheme])
+        if parameter is None and colon:
+            self.complain(path, f"{scheme} takes nothing after a colon, got {shown(source)}", scheme)
+        needed = parameter is not None and parameter.name != "name" and parameter.default is parameter.empty
+        if needed and not location:
+            self.complain(path, f"needs to say where: {scheme}:{parameter.name.upper()}")
+        return True
+
+    def _check_together(self, section: str, choice: str, arguments: dict[str, Any], path: Path) -> None:
+        """What the component itself says about its arguments, put at the first of them that it mentions."""
+        name = choice_name(section, choice) or ""
+        component = self.components.of_section(section)[name]
+        built = component if section == "data" and name in self.components.constructible else None
+        check = getattr(component, "check", built)
+        if check is None:
+            return
+        try:
+            check(**arguments)
+        except ValueError as error:
+            places = {key: re.search(rf"\b{re.escape(key)}\b", str(error)) for key in arguments}
+            mentioned = sorted((place.start(), key) for key, place in places.items() if place)
+            where = (*path, mentioned[0][1]) if mentioned else path
+            self.complain(where, str(error), writer=self.layers.last_writer(where if self.layers.has(where) else path))
+
+    def _validate(
+        self, model: type[SectionModel], value: Any, path: Path, known: Sequence[str] = (), writer: str = ""
+    ) -> SectionModel | None:
+        """`value` as `model`, read as JSON would be: strictly, yet with lists for tuples."""
+        try:
+            return model.model_validate_json(json.dumps(value))
+        except ValidationError as error:
+            for complaint in complaints(error.errors(include_url=False), value):
+                where = (*path, *complaint.path)
+                if complaint.kind == "extra_forbidden":
+                    own = own_keys(str(path[0])) if path and path[0] in COMPONENT_SECTIONS else ()
+                    self._unknown_key(where, [*sorted(own), *argument_names(model)])
+                elif complaint.kind == "missing":
+                    self.complain(where, complaint.message, known=known, writer=writer)
+                else:
+                    self.complain(where, complaint.message, complaint.suggestion)
+            return None
+
+    def _unknown_key(self, path: Path, names: list[str]) -> None:
+        """An unknown key: a near one beside it, or one of that very name in another section, may have been meant."""
+        word = str(path[-1])
+        beside = nearest(word, names)
+        if beside is not None:
+            self.complain(path, "unknown key", dotted((*path[:-1], beside)))
+            return
+        elsewhere = next((key for key in self._all_keys() if key.rpartition(".")[2] == word), None)
+        self.complain(path, "unknown key", elsewhere, () if elsewhere else names)
+
+    def _all_keys(self) -> Iterable[str]:
+        for section, model in FIXED_SECTIONS.items():
+            yield from (f"{section}.{name}" for name in model.model_fields)
+        for (section, path), choice in self.layers.choices():
+            model = self.components.arguments(section, choice)
+            yield from (dotted((*path, name)) for name in (argument_names(model) if model else ()))
+
+    def _names(self, section: str) -> list[str]:
+        return sorted(self.components.of_section(section)) if section in COMPONENT_SECTIONS else []

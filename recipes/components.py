@@ -1,0 +1,126 @@
+"""The registries a recipe may name from, and what the signature of a component says about its recipe keys."""
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+# Strict and read as JSON (see checking.py): "12" is no integer and true no number, yet a list may fill a tuple.
+STRICT = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+LOCATION = ("path", "pattern", "name")  # parameters that take what follows the colon of a source
+CHOICE = {"data": "source"}  # the key that chooses the component, by section; elsewhere it is `name`
+DEFAULT_CHOICE = {"engine": "torch"}
+
+Registry = Mapping[str, Callable[..., Any]]
+
+
+@dataclass(frozen=True)
+class Components:
+    """Registries, name → class or function. Keyword-only parameters are the recipe keys; the program fills the others.
+
+    A component may have a static `check(**arguments)` that raises ValueError for arguments that cannot go together.
+    Sources named in `constructible` are cheap to build and are built instead.
+    """
+
+    sources: Registry
+    views: Registry
+    methods: Registry
+    optimizers: Registry
+    schedules: Registry
+    engines: Registry
+    constructible: frozenset[str] = frozenset()
+
+    def of_section(self, section: str) -> Registry:
+        """The registry that a recipe section (`data`, `views`, `method` …) chooses from."""
+        return {
+            "data": self.sources,
+            "views": self.views,
+            "method": self.methods,
+            "optimizer": self.optimizers,
+            "schedule": self.schedules,
+            "engine": self.engines,
+        }[section]
+
+    def arguments(self, section: str, choice: Any) -> type[BaseModel] | None:
+        """The model of the arguments of the component that `choice` (a name, or a source string) names, if any does."""
+        name = choice_name(section, choice)
+        component = self.of_section(section).get(name) if name is not None else None
+        if component is None:
+            return None
+        program = {*LOCATION, "split"} if section == "data" else set()
+        return arguments_model(component, frozenset(program | own_keys(section)))
+
+    def accepts(self, section: str, choice: Any, key: str) -> bool | None:
+        """Whether the chosen component takes `key`; None where there is no such component."""
+        model = self.arguments(section, choice)
+        if model is None:
+            return None
+        return key in own_keys(section) or key in argument_names(model)
+
+
+def own_keys(section: str) -> set[str]:
+    """The keys of a component section that are no arguments of the component."""
+    return {"source", "weight"} if section == "data" else {"name"}
+
+
+def choice_name(section: str, choice: Any) -> str | None:
+    """The registry key in a choice: itself, or the scheme of a source (`folder:/a/b` → `folder`)."""
+    if not isinstance(choice, str):
+        return None
+    return choice.partition(":")[0] if section == "data" else choice
+
+
+def location_parameter(component: Callable[..., Any]) -> inspect.Parameter | None:
+    """The parameter of a source that takes what follows the colon (`path`, `pattern` or `name`), if it has one."""
+    parameters = inspect.signature(component).parameters
+    return next((parameters[name] for name in LOCATION if name in parameters), None)
+
+
+@functools.lru_cache(maxsize=1024)
+def arguments_model(component: Callable[..., Any], reserved: frozenset[str]) -> type[BaseModel]:
+    """A strict pydantic model of the keyword-only parameters of `component`, without the `reserved` ones.
+
+    Raises TypeError for a keyword-only parameter without annotation.
+    """
+    fields: dict[str, Any] = {}
+    for parameter in inspect.signature(component).parameters.values():
+        if parameter.kind is not parameter.KEYWORD_ONLY or parameter.name in reserved:
+            continue
+        annotation = _annotation(component, parameter)
+        default = ... if parameter.default is parameter.empty else parameter.default
+        if default is None:
+            annotation = annotation | None
+        # Numbered fields with an alias: a parameter may be called `copy` or `schema`, which pydantic models use.
+        fields[f"argument_{len(fields)}"] = (annotation, Field(default, alias=parameter.name))
+    return create_model(getattr(component, "__name__", "component"), __config__=STRICT, **fields)
+
+
+def argument_names(model: type[BaseModel]) -> list[str]:
+    """The recipe keys of an arguments model, in the order of the signature."""
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def argument_values(arguments: BaseModel) -> dict[str, Any]:
+    """The checked arguments by parameter name, defaults included."""
+    return {field.alias or name: getattr(arguments, name) for name, field in type(arguments).model_fields.items()}
+
+
+def _annotation(component: Callable[..., Any], parameter: inspect.Parameter) -> Any:
+    """The annotation itself, also where the module of the component postpones them.
+
+    Only that of one parameter: the positional ones may name types that exist for type checkers alone.
+    """
+    annotation = parameter.annotation
+    if annotation is parameter.empty:
+        raise TypeError(f"{component!r}: the recipe key {parameter.name} needs a type annotation")
+    if isinstance(annotation, str):
+        function = component.__init__ if inspect.isclass(component) else component
+        function = inspect.unwrap(getattr(function, "func", function))
+        scope = getattr(function, "__globals__", None) or vars(sys.modules[component.__module__])
+        annotation = eval(annotation, dict(scope))
+    return annotation

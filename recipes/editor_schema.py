@@ -1,0 +1,63 @@
+"""A JSON schema of recipe files, for editors that complete and check YAML as it is written."""
+
+import re
+from typing import Any
+
+from wildfern.recipes.components import Components, location_parameter
+from wildfern.recipes.schema import COMPONENT_SECTIONS, FIXED_SECTIONS, Recipe
+
+EXTENDS = {"type": "string", "description": "A bundled recipe or a path relative to this file, to start from."}
+
+
+def json_schema(components: Components) -> dict[str, Any]:
+    """JSON schema (draft 2020-12) of what may stand in a recipe file.
+
+    No key is required, for a file may extend another; of each component section one form a registered component.
+    """
+    properties: dict[str, Any] = {"extends": EXTENDS}
+    definitions: dict[str, Any] = {}
+    for section, field in Recipe.model_fields.items():
+        if section in FIXED_SECTIONS:
+            schema = _partial(FIXED_SECTIONS[section].model_json_schema(), definitions)
+        elif section in COMPONENT_SECTIONS:
+            names = components.of_section(section)
+            schema = {"anyOf": [_form(components, section, name, definitions) for name in names]}
+        else:
+            schema = {"type": "integer", "minimum": 0, "default": field.default}
+        if section == "data":
+            entry = {"anyOf": [{"type": "string"}, *schema["anyOf"]]}
+            definitions["data_entry"] = entry
+            reference = {"$ref": "#/$defs/data_entry"}
+            schema = {"anyOf": [reference, {"type": "array", "items": reference, "minItems": 1}]}
+        properties[section] = {**schema, "description": field.description}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "wildfern recipe",
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": False,
+        "$defs": definitions,
+    }
+
+
+def _form(components: Components, section: str, name: str, definitions: dict[str, Any]) -> dict[str, Any]:
+    """The section with the component `name` chosen."""
+    model = components.arguments(section, name)
+    arguments = _partial(model.model_json_schema(), definitions)["properties"] if model else {}
+    if section == "data":
+        takes_location = location_parameter(components.sources[name]) is not None
+        pattern = f"^{re.escape(name)}(:.+)?$" if takes_location else f"^{re.escape(name)}$"
+        own = {
+            "source": {"type": "string", "pattern": pattern},
+            "weight": {"type": "number", "exclusiveMinimum": 0, "default": 1},
+        }
+    else:
+        own = {"name": {"const": name}}
+    return {"title": name, "type": "object", "properties": {**own, **arguments}, "additionalProperties": False}
+
+
+def _partial(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """The schema without required keys, its definitions moved to the root."""
+    definitions.update(schema.pop("$defs", {}))
+    schema.setdefault("properties", {})
+    return {key: value for key, value in schema.items() if key != "required"}

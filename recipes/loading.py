@@ -1,0 +1,156 @@
+"""Reading recipes: bundled ones by name, others by path, each perhaps extending another; the command line comes last."""
+
+import importlib.resources
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+from wildfern.recipes.checking import ExtraCheck, check_recipe
+from wildfern.recipes.components import Components
+from wildfern.recipes.errors import Problem, RecipeErrors, nearest
+from wildfern.recipes.merging import Layers
+from wildfern.recipes.schema import Recipe
+from wildfern.recipes.wording import shown
+from wildfern.recipes.yaml_text import MAX_BYTES, read_yaml
+
+SUFFIXES = (".yaml", ".yml")
+
+
+@dataclass(frozen=True)
+class _File:
+    """A recipe file: how people call it, where it is, and the folder that its `extends` is relative to."""
+
+    label: str
+    place: Traversable
+    folder: Path
+
+    def read(self) -> str:
+        """The text, or ValueError in the reader's words."""
+        try:
+            with self.place.open("rb") as file:
+                content = file.read(MAX_BYTES + 1)
+        except OSError as error:
+            raise ValueError(f"cannot be read: {error.strerror or error}") from None
+        if len(content) > MAX_BYTES:
+            raise ValueError(f"larger than {MAX_BYTES // 1_000_000} MB; no recipe is")
+        try:
+            return content.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            line = content.count(b"\n", 0, error.start) + 1
+            raise ValueError(f"line {line}: not UTF-8 text") from None
+
+
+def load_recipe(
+    name_or_path: str | os.PathLike[str],
+    overrides: Sequence[str],
+    components: Components,
+    *,
+    base_dir: Path | None = None,
+    extra_checks: Sequence[ExtraCheck] = (),
+) -> Recipe:
+    """The recipe of a bundled name or of a file (anything with a slash or ending in .yaml), checked and complete.
+
+    `overrides` are `key.sub=value` with YAML values, list items by number (`data.0.weight=2`); they come last.
+    Relative paths start at `base_dir`, the working folder unless given. `extra_checks` give `(dotted key, message)`
+    for what is wrong across sections. Raises RecipeErrors with everything that is wrong.
+    """
+    chain, problems = _read_chain(name_or_path, Path(base_dir or "."))
+    whole = not any(problem.key in ("", "extends") for problem in problems)
+    layers = Layers(components, main=chain[-1][0] if chain else str(name_or_path))
+    for label, tree in chain:
+        layers.lay(tree, label)
+    problems += layers.lay_overrides(list(overrides))
+    return check_recipe(layers, components, extra_checks, problems, whole)
+
+
+def list_recipes() -> dict[str, str]:
+    """The bundled recipes: name → first comment line."""
+    return {name: _first_comment(file.read_text(encoding="utf-8")) for name, file in sorted(_bundled().items())}
+
+
+def recipe_text(name: str) -> str:
+    """The file of a bundled recipe, comments and all; RecipeErrors where there is none of that name."""
+    found = _find(name, Path("."), asked_by=name, key="")
+    if isinstance(found, Problem):
+        raise RecipeErrors([found])
+    return found.read()
+
+
+def _read_chain(name_or_path: str | os.PathLike[str], base_dir: Path) -> tuple[list[tuple[str, dict]], list[Problem]]:
+    """Labels and contents from the file that extends nothing to the one asked for."""
+    chain: list[tuple[str, dict[str, Any]]] = []
+    problems: list[Problem] = []
+    visited: list[_File] = []
+    found = _find(name_or_path, base_dir, asked_by=str(name_or_path), key="")
+    while True:
+        if isinstance(found, Problem):
+            problems.append(found)
+            break
+        label = found.label
+        if any(_same(found, earlier) for earlier in visited):
+            circle = " → ".join([*(file.label for file in visited), label])
+            problems.append(Problem(visited[-1].label, "extends", f"comes back to where it started: {circle}"))
+            break
+        visited.append(found)
+        try:
+            tree, unreadable = read_yaml(found.read(), label)
+        except ValueError as error:
+            tree, unreadable = None, [Problem(label, "", str(error))]
+        problems += unreadable
+        if not isinstance(tree, dict):
+            if not unreadable:
+                what = "is empty" if tree is None else f"must be a mapping of sections, got {shown(tree)}"
+                problems.append(Problem(label, "", what))
+            break
+        parent = tree.pop("extends", None)
+        chain.insert(0, (label, tree))
+        if parent is None:
+            break
+        if not isinstance(parent, str):
+            problems.append(Problem(label, "extends", f"must be one name or path, got {shown(parent)}"))
+            break
+        found = _find(parent, found.folder, asked_by=label, key="extends", label_folder=os.path.dirname(label))
+    return chain, problems
+
+
+def _find(
+    reference: str | os.PathLike[str], folder: Path, *, asked_by: str, key: str, label_folder: str = ""
+) -> _File | Problem:
+    """The file that a name or path means; a relative path is looked up from `folder`."""
+    text = os.fspath(reference)
+    is_path = isinstance(reference, os.PathLike) or text.endswith(SUFFIXES) or "/" in text or os.sep in text
+    if is_path:
+        place = folder / Path(text).expanduser()
+        if place.is_file():
+            return _File(os.path.join(label_folder, text), place, place.parent)
+        beside = [file.name for file in place.parent.iterdir()] if place.parent.is_dir() else []
+        near = nearest(place.name, [name for name in beside if name.endswith(SUFFIXES)])
+        message = "is a folder, not a recipe" if place.is_dir() else "no such file"
+        suggestion = str(Path(text).parent / near) if near else None
+        return Problem(asked_by, key, f"{message}: {text}" if key else message, suggestion)
+    bundled = _bundled()
+    if text in bundled:
+        return _File(f"{text}.yaml (bundled)", bundled[text], folder)
+    near = nearest(text, bundled)
+    here = [f"{text}{suffix}" for suffix in SUFFIXES if (folder / f"{text}{suffix}").is_file()]
+    message = f"no bundled recipe is called {text!r}"
+    return Problem(asked_by, key, message, here[0] if here else near, tuple(sorted(bundled)))
+
+
+def _bundled() -> dict[str, Traversable]:
+    files = importlib.resources.files("wildfern.recipes").iterdir()
+    return {file.name.removesuffix(".yaml"): file for file in files if file.name.endswith(".yaml")}
+
+
+def _same(one: _File, other: _File) -> bool:
+    if isinstance(one.place, Path) and isinstance(other.place, Path):
+        return one.place.resolve() == other.place.resolve()
+    return one.label == other.label
+
+
+def _first_comment(text: str) -> str:
+    comments = (line.lstrip("# ").rstrip() for line in text.splitlines() if line.startswith("#"))
+    return next((comment for comment in comments if comment), "")

@@ -1,0 +1,142 @@
+"""The sections of a recipe. What a component's own arguments are, its signature says; all the rest is typed here."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationInfo, field_validator
+from pydantic_core import to_jsonable_python
+
+from wildfern.recipes.components import DEFAULT_CHOICE, STRICT, choice_name
+from wildfern.recipes.yaml_text import write_yaml
+
+
+class Section(BaseModel):
+    """A part of a recipe: unknown keys are errors, values are not converted, and nothing changes after loading."""
+
+    model_config = STRICT
+
+
+class Component(Section):
+    """A component by its registry name, with all of its arguments (those left out at their defaults)."""
+
+    name: str = Field(description="Which component: a name from its registry.")
+    arguments: dict[str, Any] = Field({}, description="Its keyword-only arguments.")
+
+
+class DataEntry(Section):
+    """One source of pictures and its share of the training data."""
+
+    source: str = Field(description="Where pictures come from: a data set, folder:PATH, parquet:PATH … or a generator.")
+    weight: PositiveFloat = Field(1.0, description="Share of this source, relative to the weights of the others.")
+    arguments: dict[str, Any] = Field({}, description="Keyword-only arguments of the source.")
+
+    @property
+    def scheme(self) -> str:
+        """The registry key of the source: `folder` of `folder:/a/b`."""
+        return choice_name("data", self.source) or ""
+
+
+class Model(Section):
+    """The backbone to pretrain."""
+
+    backbone: str = Field(min_length=1, description="The timm name of the backbone.")
+    stem: Literal["standard", "small"] = Field(
+        "standard", description="small: a 3×3 stem without pooling, for pictures of about 32 pixels."
+    )
+    arguments: dict[str, Any] = Field({}, description="Further arguments of timm.create_model.")
+
+
+class Training(Section):
+    """How long, how large, how precise, and what is kept."""
+
+    steps: PositiveInt = Field(description="Optimizer steps.")
+    batch_size: PositiveInt = Field(description="Pictures in one step, over all ranks and accumulated parts.")
+    precision: Literal["fp32", "bf16"] = Field("bf16", description="Arithmetic of forward and backward passes.")
+    accumulation: PositiveInt = Field(1, description="Parts a batch is computed in, one after the other.")
+    gradient_clip: PositiveFloat | None = Field(None, description="Largest norm of the gradient; null: no limit.")
+    checkpoint_every: PositiveInt = Field(1000, description="Steps between checkpoints.")
+    checkpoint_minutes: PositiveFloat | None = Field(None, description="Also checkpoint after so many minutes.")
+    keep_checkpoints: PositiveInt = Field(2, description="How many of the newest checkpoints are kept.")
+    log_every: PositiveInt = Field(10, description="Steps between lines of metrics.jsonl.")
+    loader_threads: NonNegativeInt = Field(1, description="Threads that prepare batches; 0: the training thread does.")
+    threads: PositiveInt | None = Field(None, description="CPU threads of torch; null: torch decides.")
+    channels_last: bool = Field(True, description="Channels-last memory format.")
+    compile: bool = Field(False, description="torch.compile the backbone.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to train; auto: the best one.")
+
+    @field_validator("accumulation")
+    @classmethod
+    def _parts_are_equal(cls, accumulation: int, info: ValidationInfo) -> int:
+        batch_size = info.data.get("batch_size")
+        if batch_size is not None and batch_size % accumulation:
+            raise ValueError(f"must divide training.batch_size = {batch_size}, got {accumulation}")
+        return accumulation
+
+
+class Evaluation(Section):
+    """What the backbone is measured on."""
+
+    on: list[str] = Field([], description="Data sets to evaluate on.")
+    protocols: list[Literal["linear", "knn", "finetune"]] = Field(["linear", "knn"], description="How to evaluate.")
+    every: PositiveInt | None = Field(None, description="Steps between evaluations; null: only at the end.")
+    few_shot: list[PositiveInt] = Field([], description="Labels per class of additional linear probes.")
+    seeds: PositiveInt = Field(3, description="Repetitions of what depends on a seed.")
+
+
+class Tracking(Section):
+    """Where metrics go besides the run folder."""
+
+    wandb: Literal["off", "offline", "online"] = Field("off", description="Weights & Biases.")
+    project: str = Field("wildfern", description="The wandb project.")
+    run_name: str | None = Field(None, description="The name of the run; null: the name of its folder.")
+
+
+class Seed(Section):
+    """The one number that is a section of its own."""
+
+    seed: NonNegativeInt = Field(0, description="Everything random follows from it.")
+
+
+class Recipe(Seed):
+    """A whole recipe, checked and complete."""
+
+    data: list[DataEntry] = Field(min_length=1, description="Where pictures come from.")
+    views: Component = Field(description="How views of a picture are made.")
+    model: Model = Field(description="The backbone to pretrain.")
+    method: Component = Field(description="The self-supervised objective.")
+    optimizer: Component = Field(description="The optimizer.")
+    schedule: Component = Field(description="Learning rate over the steps.")
+    training: Training = Field(description="How long, how large, how precise, and what is kept.")
+    engine: Component = Field(
+        Component(name=DEFAULT_CHOICE["engine"]), description="What runs the steps: torch or deepspeed."
+    )
+    evaluation: Evaluation = Field(Evaluation(), description="What the backbone is measured on.")
+    tracking: Tracking = Field(Tracking(), description="Where metrics go besides the run folder.")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as they are written in a recipe file."""
+        plain = {}
+        for section in type(self).model_fields:
+            value = getattr(self, section)
+            plain[section] = [_plain(entry) for entry in value] if section == "data" else _plain(value)
+        return plain
+
+    def as_yaml(self) -> str:
+        """The recipe as YAML; `load_recipe` reads it back to an equal recipe."""
+        return write_yaml(self.as_dict())
+
+
+FIXED_SECTIONS: dict[str, type[Section]] = {
+    "model": Model,
+    "training": Training,
+    "evaluation": Evaluation,
+    "tracking": Tracking,
+}
+COMPONENT_SECTIONS = ("data", "views", "method", "optimizer", "schedule", "engine")
+
+
+def _plain(value: Any) -> Any:
+    plain = to_jsonable_python(value)
+    if isinstance(value, Component | DataEntry):
+        arguments = plain.pop("arguments")
+        return {**plain, **arguments}
+    return plain
