@@ -25,6 +25,7 @@ from wildfern.recipes.wording import complaints, shown
 ExtraCheck = Callable[[Recipe], Iterable[tuple[str, str]]]
 SectionModel = TypeVar("SectionModel", bound=BaseModel)
 
+BUILT = ("data", "views")  # the sections whose components need nothing from the program to be built
 _MISSING = "is missing"
 
 
@@ -49,7 +50,8 @@ def check_recipe(
     recipe = Recipe(**sections)
     for check in extra_checks:
         for key, message in check(recipe):
-            checking.complain(checking.path_of(key), message)
+            path = checking.path_of(key)
+            checking.complain(path, message, writer=layers.last_writer(path))
     if checking.problems:
         raise RecipeErrors(checking.problems)
     return recipe
@@ -145,8 +147,7 @@ class _Checking:
         parameter = location_parameter(registry[scheme])
         if parameter is None and colon:
             self.complain(path, f"{scheme} takes nothing after a colon, got {shown(source)}", scheme)
-        needed = parameter is not None and parameter.name != "name" and parameter.default is parameter.empty
-        if needed and not location:
+        if parameter is not None and parameter.default is parameter.empty and not location:
             self.complain(path, f"needs to say where: {scheme}:{parameter.name.upper()}")
         return True
 
@@ -154,7 +155,7 @@ class _Checking:
         """What the component itself says about its arguments, put at the first of them that it mentions."""
         name = choice_name(section, choice) or ""
         component = self.components.of_section(section)[name]
-        built = component if section == "data" and name in self.components.constructible else None
+        built = component if section in BUILT and name in self.components.constructible else None
         check = getattr(component, "check", built)
         if check is None:
             return

@@ -24,7 +24,7 @@ class Components:
     """Registries, name → class or function. Keyword-only parameters are the recipe keys; the program fills the others.
 
     A component may have a static `check(**arguments)` that raises ValueError for arguments that cannot go together.
-    Sources named in `constructible` are cheap to build and are built instead.
+    Sources and views named in `constructible` are cheap to build and are built instead.
     """
 
     sources: Registry

@@ -33,7 +33,8 @@ class Fractals:
 class SimCLR:
     def __init__(
         self, backbone: object, *, temperature: Annotated[float, Field(gt=0)] = 0.5, dims: tuple[int, int] = (64, 32)
-    ): ...
+    ):
+        raise AssertionError("methods are not built while a recipe is read")
 
 
 class DINO:
@@ -57,7 +58,9 @@ class DINO:
 def two_crops(*, size: int = 32, scale: tuple[float, float] = (0.2, 1.0), blur: float = 0): ...
 
 
-def multi_crop(*, size: int = 32, local_crops: int = 6): ...
+def multi_crop(*, size: int = 32, local_crops: int = 6):
+    if local_crops > size:
+        raise ValueError("too many crops")
 
 
 class Adam:
@@ -99,7 +102,7 @@ def components() -> Components:
         optimizers={"adam": Adam},
         schedules={"cosine": cosine},
         engines={"torch": torch_engine, "deepspeed": deepspeed_engine},
-        constructible=frozenset({"ifs"}),
+        constructible=frozenset({"ifs", "multi_crop", "simclr"}),
     )
 
 

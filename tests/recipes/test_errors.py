@@ -47,6 +47,7 @@ from wildfern.recipes.errors import Problem
         ("data=[]", "data: must be a source or a list of sources, got []"),
         ("data=/my/pictures", "data.source: unknown source '/my/pictures'; did you mean folder:/my/pictures?"),
         ("data=folder", "data.source: needs to say where: folder:PATH"),
+        ("data='hf:'", "data.source: needs to say where: hf:NAME"),
         ("data=digits:x", 'data.source: digits takes nothing after a colon, got "digits:x"; did you mean digits?'),
         ("data.weight=0", "data.weight: must be greater than 0, got 0"),
         ("data.path=x", "data.path: unknown key"),
@@ -68,6 +69,8 @@ def test_a_wrong_override_is_explained(complaints, override, complaint):
 @pytest.mark.parametrize(
     ("overrides", "complaint"),
     [
+        (("views.name=multi_crop", "views.local_crops=99"), "command line: views: too many crops"),
+        (("engine.name=deepspeed", "engine.zero_stage='1'"), "command line: engine.zero_stage: must be 0, 1, 2 or 3"),
         (("method.name=dino",), "command line: method.momentum: is missing"),
         (("method.name=dino", "method.momentum=0.01"), "command line: method.momentum: a momentum below the temp"),
         (
@@ -130,15 +133,18 @@ def test_missing_sections_are_named_with_what_they_could_be(complaints):
 
 def test_extra_checks_speak_with_the_rest_and_know_the_file(complaints):
     def small_pictures(recipe):
-        return [("data.0.size", f"{recipe.data[0].arguments['size']} is odd"), ("seed", "is dull")]
+        return [("data.0.size", f"{recipe.data[0].arguments['size']} is odd"), ("seed", "is dull"), ("views", "is odd")]
 
     def no_steps(recipe):
         return [("training.steps", "too few")]
 
-    lines = complaints("data.size=9", text="{extends: minimal.yaml, seed: 0}", extra_checks=[small_pictures, no_steps])
+    lines = complaints(
+        "data.size=9", "views.size=9", text="{extends: minimal.yaml, seed: 0}", extra_checks=[small_pictures, no_steps]
+    )
     assert lines == [
         "command line: data.size: 9 is odd",
         "my.yaml: seed: is dull",
+        "command line: views: is odd",
         "minimal.yaml: training.steps: too few",
     ]
 
