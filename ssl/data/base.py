@@ -1,0 +1,72 @@
+"""What every source of pictures has in common: items are numbered, and reading is a pure function of the numbers."""
+
+import threading
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Picture = NDArray[np.uint8]
+Split = Literal["train", "test"]
+
+
+class DataError(ValueError):
+    """A data source that cannot be opened or read, said in the user's words."""
+
+
+class UnreadableImage(DataError):
+    """One picture that cannot be used; `reason` says why, without naming the file."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Images:
+    """A batch of pictures: uint8[N, H, W, 3], or a list of uint8[Hi, Wi, 3] when sizes differ; int64[N] labels, -1 unknown."""
+
+    pixels: Picture | list[Picture]
+    labels: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @classmethod
+    def gather(cls, pictures: list[Picture], labels: NDArray[np.int64] | None = None) -> "Images":
+        """One array when all pictures have one shape, else the list."""
+        if len({picture.shape for picture in pictures}) == 1:
+            return cls(np.stack(pictures), labels)
+        return cls(pictures, labels)
+
+
+class Source(ABC):
+    """Numbered pictures. `num_items` is None for an endless source; `class_names` is None for an unlabelled one."""
+
+    num_items: int | None = None
+    class_names: list[str] | None = None
+
+    def __init__(self) -> None:
+        self._skipped: dict[str, str] = {}
+        self._skipped_lock = threading.Lock()
+
+    @property
+    def num_classes(self) -> int | None:
+        return None if self.class_names is None else len(self.class_names)
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """What has been found unusable so far: file (or row, or member) -> reason. A copy; safe to take at any time."""
+        with self._skipped_lock:
+            return dict(self._skipped)
+
+    def skip(self, name: str, reason: str) -> None:
+        """Note that `name` is unusable; the first reason stays."""
+        with self._skipped_lock:
+            self._skipped.setdefault(name, reason)
+
+    @abstractmethod
+    def read(self, items: ArrayLike) -> Images:
+        """The pictures with these numbers (int64[N], each in [0, num_items)); the same numbers always give the same bytes."""

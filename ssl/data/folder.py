@@ -1,0 +1,115 @@
+"""`folder:PATH`: every picture under a folder, as it comes, at any depth."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wildfern.ssl.data.base import DataError, Picture, Split
+from wildfern.ssl.data.folder_scan import FolderScan, good_headers, scan_folder
+from wildfern.ssl.data.image_file import EXTENSIONS, decode_image
+from wildfern.ssl.data.picture_source import PictureSource
+from wildfern.ssl.data.splits import name_in_test
+
+SPLIT_FOLDERS = {"train": ("train",), "test": ("test", "val", "validation")}
+
+
+class FolderSource(PictureSource):
+    """Pictures under `path`, ordered by name within each folder; what an item is depends on the folder's content alone.
+
+    split: PATH/train and PATH/test (or val, validation) where both exist. Otherwise `test_fraction` of the files, chosen by a
+        hash of their relative path, is the test split and the rest is for training; at 0 there is no test split.
+    labels: "folders" makes the first folder level the classes (-1 for pictures beside them); "none" ignores it.
+    min_side: pictures with a shorter side below this many pixels are left out.
+    max_side: pictures are shrunk to this longer side while they are decoded (None: full size).
+    check_headers: open every file once at the start, in threads, so that what is obviously unusable is never an item: about
+        ten thousand files a second from a warm local disk. False starts at once; faults are met, and replaced, on reading.
+
+    Hidden files and folders are ignored; links are followed, each folder is entered once. Truncated files are found on reading.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        split: Split = "train",
+        *,
+        labels: Literal["none", "folders"] = "none",
+        min_side: int = 1,
+        max_side: int | None = None,
+        test_fraction: float = 0.0,
+        check_headers: bool = True,
+    ) -> None:
+        if not 0.0 <= test_fraction < 1.0:
+            raise DataError(f"test_fraction is a share in [0, 1), got {test_fraction}")
+        given = existing_folder(path)
+        root = _split_folder(given, split) or given
+        if root == given and split == "test" and not test_fraction:
+            raise DataError(
+                f"{given} has no test split: give it folders train and test (or val), or set test_fraction, for instance 0.1"
+            )
+
+        def wanted(name: str) -> bool:
+            return root != given or not test_fraction or name_in_test(name, test_fraction) == (split == "test")
+
+        scan = scan_folder(str(root), wanted)
+        self._entries = good_headers(scan, min_side) if check_headers else np.arange(len(scan.names))
+        if not len(self._entries):
+            raise DataError(_nothing_found(scan))
+        classes = _class_folders(given) if labels == "folders" else None
+        super().__init__(len(self._entries), _labels(scan, self._entries, classes), classes)
+        for name, reason in scan.skipped.items():
+            self.skip(name, reason)
+        self._scan, self._min_side, self._max_side = scan, min_side, max_side
+
+    def item_name(self, item: int) -> str:
+        return self._scan.path(self._scan.names[self._entries[item]])
+
+    def decode(self, item: int) -> Picture:
+        return decode_image(self.item_name(item), min_side=self._min_side, max_side=self._max_side)
+
+
+def existing_folder(path: str) -> Path:
+    """The folder at `path` (~ expanded), or a DataError that says how far the path leads."""
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise DataError(f"{folder} is a file, where a folder is wanted")
+    parent = next(p for p in folder.absolute().parents if p.is_dir())
+    inside = sorted(p.name for p in parent.iterdir() if p.is_dir() and not p.name.startswith("."))[:5]
+    raise DataError(f"there is no folder {folder}; {parent} exists, with {', '.join(inside) or 'no folder'} in it")
+
+
+def _split_folder(given: Path, split: str) -> Path | None:
+    """PATH/train or PATH/test when both are there."""
+    folders = {s: next((given / n for n in names if (given / n).is_dir()), None) for s, names in SPLIT_FOLDERS.items()}
+    return folders[split] if all(folders.values()) else None
+
+
+def _class_folders(given: Path) -> list[str]:
+    """Names of the first folder level, over both splits, so that a class has one number in both."""
+    roots = {_split_folder(given, split) or given for split in SPLIT_FOLDERS}
+    names = {e.name for root in roots for e in os.scandir(root) if e.is_dir() and not e.name.startswith(".")}
+    if not names:
+        raise DataError(f"labels: folders wants one folder per class under {given}; there is none")
+    return sorted(names)
+
+
+def _labels(scan: FolderScan, entries: NDArray[np.int64], classes: list[str] | None) -> NDArray[np.int64] | None:
+    if classes is None:
+        return None
+    number = {name: label for label, name in enumerate(classes)}
+    parts = (scan.names[entry].partition("/") for entry in entries)
+    return np.fromiter((number[top] if slash else -1 for top, slash, _ in parts), np.int64, len(entries))
+
+
+def _nothing_found(scan: FolderScan) -> str:
+    looked = f"no pictures under {scan.root} (looked for {', '.join(EXTENSIONS[:6])} …; "
+    others = f"{scan.num_others} other files: {', '.join(scan.some_others)}{' …' if scan.num_others > 3 else ''}"
+    message = looked + (f"saw {others})" if scan.num_others else "saw no other files)")
+    if scan.skipped:
+        name, reason = next(iter(scan.skipped.items()))
+        message += f"; {len(scan.skipped)} cannot be used, for instance {name}: {reason}"
+    return message

@@ -1,0 +1,120 @@
+"""Walks a folder of pictures once: names in a fixed order, compactly, with what is obviously unusable set apart."""
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wildfern.ssl.data.base import UnreadableImage
+from wildfern.ssl.data.image_file import EXTENSIONS, image_size
+from wildfern.ssl.data.path_store import PathStore
+
+_CHUNK = 512  # headers checked by one thread at a stretch
+
+
+@dataclass
+class FolderScan:
+    """Relative paths of the pictures under `root`; `skipped` path -> reason; the number and some names of all other files."""
+
+    root: str
+    names: PathStore = field(default_factory=PathStore)
+    skipped: dict[str, str] = field(default_factory=dict)
+    num_others: int = 0
+    some_others: list[str] = field(default_factory=list)
+
+    def path(self, name: str) -> str:
+        return os.path.join(self.root, name)
+
+
+def scan_folder(root: str, wanted: Callable[[str], bool]) -> FolderScan:
+    """Every non-empty file with a picture's extension, whose relative path (with "/") is wanted, depth first by name.
+
+    Hidden files and folders are passed over. Links are followed; a folder reached a second time is not entered again.
+    """
+    scan = FolderScan(root)
+    for name, entry in _files(scan):
+        if not name.lower().endswith(EXTENSIONS):
+            scan.num_others += 1
+            if len(scan.some_others) < 3:
+                scan.some_others.append(name)
+        elif wanted(name):
+            fault = _fault(entry)
+            if fault is None:
+                scan.names.append(name)
+            else:
+                scan.skipped[scan.path(name)] = fault
+    return scan
+
+
+def _fault(entry: os.DirEntry) -> str | None:
+    """What one look at the directory tells: a dangling link, a pipe, an empty file."""
+    try:
+        status = entry.stat()
+    except OSError as error:
+        return f"cannot be opened: {error.strerror}"
+    if not stat.S_ISREG(status.st_mode):  # reading from a pipe would wait forever
+        return "not a regular file"
+    return None if status.st_size else "empty file"
+
+
+def good_headers(scan: FolderScan, min_side: int) -> NDArray[np.int64]:
+    """Which of the scan's names (ascending) have a usable header; the others go to `scan.skipped`."""
+
+    def check(start: int) -> list[tuple[int, str]]:
+        faults = []
+        for number in range(start, min(start + _CHUNK, len(scan.names))):
+            try:
+                image_size(scan.path(scan.names[number]), min_side=min_side)
+            except UnreadableImage as error:
+                faults.append((number, error.reason))
+        return faults
+
+    good = np.ones(len(scan.names), bool)
+    with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1)), "header") as pool:
+        for faults in pool.map(check, range(0, len(scan.names), _CHUNK)):
+            for number, reason in faults:
+                good[number] = False
+                scan.skipped[scan.path(scan.names[number])] = reason
+    return np.flatnonzero(good)
+
+
+def _files(scan: FolderScan) -> Iterator[tuple[str, os.DirEntry]]:
+    entered = {_identity(scan.root)}
+    levels = [("", iter(_listing(scan, "")))]
+    while levels:
+        prefix, entries = levels[-1]
+        entry = next(entries, None)
+        if entry is None:
+            levels.pop()
+            continue
+        name = prefix + entry.name
+        if not _is_folder(entry):
+            yield name, entry
+        elif (identity := _identity(entry.path)) not in entered:
+            entered.add(identity)
+            levels.append((name + "/", iter(_listing(scan, name))))
+
+
+def _listing(scan: FolderScan, name: str) -> list[os.DirEntry]:
+    try:
+        with os.scandir(scan.path(name)) as entries:
+            return sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: os.fsencode(e.name))
+    except OSError as error:
+        scan.skipped[scan.path(name)] = f"folder cannot be opened: {error.strerror}"
+        return []
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _identity(path: str) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino

@@ -1,0 +1,72 @@
+"""`hf:NAME`: a data set from the Hugging Face hub, through the optional package `datasets`."""
+
+import os
+from typing import Any
+
+import numpy as np
+
+from wildfern.ssl.data.base import DataError, Picture, Split, UnreadableImage
+from wildfern.ssl.data.image_file import decode_image
+from wildfern.ssl.data.picture_source import PictureSource
+
+_SPLIT_NAMES = {"train": ("train",), "test": ("test", "validation", "val")}
+
+
+class HuggingFaceSource(PictureSource):
+    """Pictures of `datasets.load_dataset(name)`, which downloads the set to its own cache on first use.
+
+    split: "test" falls back on validation or val. config, revision: as in load_dataset.
+    image_column: None takes the only picture column. label_column: None, or absent: unlabelled.
+    max_side: pictures are shrunk to this longer side while they are decoded (None: full size).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        split: Split = "train",
+        *,
+        config: str | None = None,
+        revision: str | None = None,
+        image_column: str | None = None,
+        label_column: str | None = "label",
+        max_side: int | None = None,
+    ) -> None:
+        try:
+            import datasets
+        except ImportError as error:
+            message = f"hf:{name} wants the package datasets, which is not installed: pip install 'wildfern[hf]'"
+            raise DataError(message) from error
+        try:
+            parts = datasets.load_dataset(name, config, revision=revision)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise DataError(f"hf:{name} cannot be loaded: {error}") from error
+        part = next((part for part in _SPLIT_NAMES[split] if part in parts), None)
+        if part is None:
+            raise DataError(f"hf:{name} has no {split} split; it has {', '.join(parts)}")
+        table = parts[part]
+        pictures = [column for column, feature in table.features.items() if isinstance(feature, datasets.Image)]
+        self._column = image_column or (pictures[0] if len(pictures) == 1 else None)
+        if self._column not in pictures:
+            columns = ", ".join(table.features)
+            raise DataError(f"hf:{name}: set image_column to one of {pictures or 'none'} (columns: {columns})")
+        labels, names = None, None
+        if label_column in table.features:
+            feature = table.features[label_column]
+            if not isinstance(feature, datasets.ClassLabel):
+                table = table.class_encode_column(label_column)
+                feature = table.features[label_column]
+            labels, names = np.asarray(table[label_column], np.int64), list(feature.names)
+        elif label_column not in (None, "label"):
+            raise DataError(f"hf:{name}: no column {label_column!r} for labels; it has {', '.join(table.features)}")
+        super().__init__(len(table), labels, names)
+        self._table = table.cast_column(self._column, datasets.Image(decode=False)).select_columns([self._column])
+        self._name, self._max_side = f"hf:{name} {part}", max_side
+
+    def item_name(self, item: int) -> str:
+        return f"{self._name} {item}"
+
+    def decode(self, item: int) -> Picture:
+        cell: dict[str, Any] = self._table[item][self._column]
+        if cell is None or (cell["bytes"] is None and not (cell["path"] and os.path.isfile(cell["path"]))):
+            raise UnreadableImage("the row holds no picture")
+        return decode_image(cell["bytes"] if cell["bytes"] is not None else cell["path"], max_side=self._max_side)

@@ -1,0 +1,139 @@
+"""`parquet:PATH`: pictures in parquet files, laid out as Hugging Face does: image{bytes, path}, label."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wildfern.ssl.data.base import DataError, Picture, Split, UnreadableImage
+from wildfern.ssl.data.image_file import decode_image
+from wildfern.ssl.data.picture_source import PictureSource
+from wildfern.ssl.data.row_groups import RowGroups, holds_pictures
+
+_SPLIT_NAMES = {"train": ("train",), "test": ("test", "validation", "val")}
+
+
+class ParquetSource(PictureSource):
+    """Rows of SPLIT.parquet or SPLIT-*.parquet in the folder `path` (or its folder data), or of the single file `path`.
+
+    split: "test" falls back on files named validation or val; a single file has only "train".
+    image_column: binary, or a struct with the field bytes. label_column: integers or names; None, or absent: unlabelled.
+    max_side: pictures are shrunk to this longer side while they are decoded (None: full size).
+    memory_gb: the encoded column is kept in memory up to this size. A set that is larger is read by row groups, of which those
+        used last are kept: right, but slow in random order; unpack such a set into a folder, or write it as webdataset shards.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        split: Split = "train",
+        *,
+        image_column: str = "image",
+        label_column: str | None = "label",
+        max_side: int | None = None,
+        memory_gb: float = 0.5,
+    ) -> None:
+        given = Path(path).expanduser()
+        files = split_files(given, split)
+        if not files:
+            raise DataError(_no_files(given, split))
+        schema = _schema(files[0])
+        _check_columns(schema, files[0], image_column, label_column)
+        self._rows = RowGroups(files, image_column, int(memory_gb * 2**30))
+        if not len(self._rows):
+            raise DataError(f"no rows in {', '.join(map(str, files[:3]))}")
+        labels, names = None, None
+        if label_column in schema.names:
+            both = {split: files} | {other: split_files(given, other) for other in _SPLIT_NAMES if other != split}
+            labels, names = read_labels(both, split, label_column, _feature_names(schema, label_column))
+        super().__init__(len(self._rows), labels, names)
+        self._max_side = max_side
+
+    def item_name(self, item: int) -> str:
+        file, row = self._rows.locate(item)
+        return f"{file} row {row}"
+
+    def decode(self, item: int) -> Picture:
+        encoded = self._rows[item]
+        if encoded is None:
+            raise UnreadableImage("the row holds no bytes")
+        return decode_image(encoded, max_side=self._max_side)
+
+
+def split_files(path: Path, split: str) -> list[Path]:
+    """The parquet files of one split, sorted; none for the test split of a single file."""
+    if path.is_file():
+        return [path] if split == "train" else []
+    for name in _SPLIT_NAMES[split]:
+        for folder in (path, path / "data"):
+            files = [*folder.glob(f"{name}.parquet"), *folder.glob(f"{name}-*.parquet")]
+            if files:
+                return sorted(files)
+    return []
+
+
+def read_labels(
+    files: dict[str, list[Path]], split: str, column: str, names: list[str] | None
+) -> tuple[NDArray[np.int64], list[str]]:
+    """Labels of one split, -1 where missing, and the class names, which are the same whichever split is asked for."""
+    raw = {part: [v for file in group for v in _column(file, column)] for part, group in files.items()}
+    known = {value for values in raw.values() for value in values if value is not None}
+    if all(isinstance(value, int) for value in known):
+        names = names or [str(label) for label in range(max(known, default=-1) + 1)]
+        labels = np.array([-1 if v is None else v for v in raw[split]], np.int64)
+        if labels.max(initial=-1) >= len(names) or labels.min(initial=0) < -1:
+            raise DataError(
+                f"column {column}: labels from {labels.min()} to {labels.max()}, but {len(names)} class names"
+            )
+        return labels, names
+    if not all(isinstance(value, str) for value in known):
+        raise DataError(f"column {column} holds {type(next(iter(known))).__name__}; labels are integers or names")
+    names = sorted(known)
+    number = {name: label for label, name in enumerate(names)}
+    return np.array([-1 if v is None else number[v] for v in raw[split]], np.int64), names
+
+
+def _schema(file: Path) -> Any:
+    import pyarrow.parquet as parquet
+
+    try:
+        return parquet.read_schema(file)
+    except (OSError, ValueError) as error:  # Arrow's errors are both
+        raise DataError(f"{file} cannot be read as parquet: {error}") from error
+
+
+def _column(file: Path, column: str) -> list:
+    import pyarrow.parquet as parquet
+
+    return parquet.read_table(file, columns=[column], partitioning=None).column(0).to_pylist()
+
+
+def _check_columns(schema: Any, file: Path, image_column: str, label_column: str | None) -> None:
+    columns = ", ".join(schema.names)
+    if image_column not in schema.names or not holds_pictures(schema.field(image_column).type):
+        likely = [f.name for f in schema if holds_pictures(f.type)]
+        hint = f"; image_column could be {' or '.join(likely)}" if likely else ""
+        raise DataError(f"{file}: no column {image_column!r} with encoded pictures; it has {columns}{hint}")
+    if label_column not in (None, "label") and label_column not in schema.names:
+        raise DataError(f"{file}: no column {label_column!r} for labels; it has {columns}")
+
+
+def _feature_names(schema: Any, column: str) -> list[str] | None:
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return list(features[column]["names"])
+    except (KeyError, TypeError, ValueError):  # the metadata is a courtesy; without it classes go by number
+        return None
+
+
+def _no_files(path: Path, split: str) -> str:
+    if path.is_file():
+        return f"{path} is one file and has no {split} split; give the folder that holds train.parquet and test.parquet"
+    if not path.is_dir():
+        parent = next(p for p in path.absolute().parents if p.is_dir())
+        return f"there is no {path} ({parent} exists)"
+    seen = sorted(p.name for p in path.glob("*.parquet"))[:5]
+    names = " or ".join(f"{name}.parquet, {name}-*.parquet" for name in _SPLIT_NAMES[split])
+    return f"no {names} in {path}; it holds {', '.join(seen) or 'no parquet files'}"

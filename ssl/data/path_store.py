@@ -1,0 +1,28 @@
+"""A million file names in tens of megabytes: one buffer of bytes and one array of ends."""
+
+import os
+from array import array
+
+
+class PathStore:
+    """An append-only list of strings; about the bytes of the text plus 8 for each."""
+
+    def __init__(self) -> None:
+        self._text = bytearray()
+        self._ends = array("q", [0])
+
+    def append(self, name: str) -> None:
+        self._text += os.fsencode(name)
+        self._ends.append(len(self._text))
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, number: int) -> str:
+        if not 0 <= number < len(self):
+            raise IndexError(f"name {number} of {len(self)}")
+        return os.fsdecode(bytes(self._text[self._ends[number] : self._ends[number + 1]]))
+
+    @property
+    def nbytes(self) -> int:
+        return len(self._text) + len(self._ends) * self._ends.itemsize

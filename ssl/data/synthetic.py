@@ -1,0 +1,39 @@
+"""A generator stream seen as a source: endless, and item = index."""
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from wildfern.ssl.data.base import Images, Source, Split
+
+TEST_START = 2**40  # the test split draws from here on; no training run comes this far
+_NAMED_CLASSES = 100_000  # beyond, classes have numbers only: a stream may have 2**62 of them
+
+
+class Stream(Protocol):
+    """What `wildfern.generators.make_stream` returns."""
+
+    size: int
+    num_classes: int | None
+
+    def batch(self, indices: NDArray[np.int64]) -> Any: ...
+
+
+class SyntheticSource(Source):
+    """Pictures drawn by a stream; the test split is the same stream, at indices that training never reaches."""
+
+    def __init__(self, stream: Stream, split: Split = "train") -> None:
+        super().__init__()
+        self.stream = stream
+        self._start = TEST_START if split == "test" else 0
+        if stream.num_classes is not None and stream.num_classes <= _NAMED_CLASSES:
+            self.class_names = [str(label) for label in range(stream.num_classes)]
+
+    @property
+    def num_classes(self) -> int | None:
+        return self.stream.num_classes
+
+    def read(self, items: ArrayLike) -> Images:
+        batch = self.stream.batch(np.asarray(items, np.int64) + self._start)
+        return Images(batch.images, batch.labels)

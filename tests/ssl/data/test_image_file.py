@@ -1,0 +1,146 @@
+"""Picture files of every kind against pixels known beforehand."""
+
+import contextlib
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wildfern.ssl.data import UnreadableImage, decode_image, image_size
+
+
+def encoded(image: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def noise(height: int, width: int, channels: int = 3) -> np.ndarray:
+    shape = (height, width) if channels == 1 else (height, width, channels)
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def smooth(height: int, width: int) -> np.ndarray:
+    y, x = np.mgrid[0:height, 0:width]
+    return np.stack([255 * x / width, 255 * y / height, np.full(x.shape, 90)], 2).astype(np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM"])
+def test_lossless_formats_come_back_exactly(kind):
+    pixels = noise(7, 5)
+    np.testing.assert_array_equal(decode_image(encoded(Image.fromarray(pixels), kind)), pixels)
+
+
+@pytest.mark.parametrize(("orientation", "turn"), [(3, 2), (6, 3), (8, 1)])
+def test_exif_orientation_is_applied(orientation, turn):
+    pixels = noise(8, 4)
+    exif = Image.Exif()
+    exif[274] = orientation
+    np.testing.assert_array_equal(
+        decode_image(encoded(Image.fromarray(pixels), "PNG", exif=exif)), np.rot90(pixels, turn)
+    )
+
+
+def test_transparency_lies_on_white():
+    pixels = noise(4, 6, 4)
+    alpha = pixels[..., 3:] / 255
+    expected = pixels[..., :3] * alpha + 255 * (1 - alpha)
+    np.testing.assert_allclose(decode_image(encoded(Image.fromarray(pixels), "PNG")), expected, atol=1)
+    grey = noise(4, 6, 4)[..., :2]
+    both = decode_image(encoded(Image.fromarray(grey), "PNG"))
+    np.testing.assert_allclose(both[..., 0], grey[..., 0] * (grey[..., 1] / 255) + 255 - grey[..., 1], atol=1)
+
+
+def test_a_transparent_palette_lies_on_white():
+    image = Image.fromarray(np.array([[0, 1], [1, 0]], np.uint8), "P")
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    pixels = decode_image(encoded(image, "PNG", transparency=0))
+    np.testing.assert_array_equal(pixels, [[[255] * 3, [40, 50, 60]], [[40, 50, 60], [255] * 3]])
+
+
+def test_grey_bilevel_and_palette_become_rgb():
+    grey = noise(5, 5, 1)
+    np.testing.assert_array_equal(decode_image(encoded(Image.fromarray(grey), "PNG")), np.repeat(grey[..., None], 3, 2))
+    bilevel = Image.fromarray(grey).convert("1")
+    assert set(np.unique(decode_image(encoded(bilevel, "PNG")))) == {0, 255}
+    gif = decode_image(encoded(Image.fromarray(smooth(20, 30)).quantize(64), "GIF"))
+    assert np.abs(gif.astype(int) - smooth(20, 30)).mean() < 15
+
+
+def test_sixteen_bits_are_scaled():
+    deep = np.array([[0, 257, 65535], [128, 129, 32896]], np.uint16)
+    pixels = decode_image(encoded(Image.fromarray(deep), "PNG"))
+    np.testing.assert_array_equal(pixels[..., 1], [[0, 1, 255], [0, 1, 128]])
+    floats = Image.fromarray(np.array([[0.0, 0.5, 1.0]], np.float32))
+    np.testing.assert_array_equal(decode_image(encoded(floats, "TIFF"))[0, :, 0], [0, 128, 255])
+
+
+def test_cmyk_jpeg_has_the_right_colors():
+    image = Image.fromarray(smooth(32, 48))
+    pixels = decode_image(encoded(image.convert("CMYK"), "JPEG", quality=95))
+    assert np.abs(pixels.astype(int) - smooth(32, 48)).mean() < 4
+
+
+def test_the_first_frame_of_an_animation_counts():
+    first, second = Image.new("RGB", (6, 4), (200, 0, 0)), Image.new("RGB", (6, 4), (0, 200, 0))
+    for kind in ("GIF", "PNG", "WEBP"):
+        options = {"lossless": True} if kind == "WEBP" else {}
+        data = encoded(first, kind, save_all=True, append_images=[second], **options)
+        np.testing.assert_array_equal(decode_image(data), np.full((4, 6, 3), (200, 0, 0)))
+
+
+def test_max_side_shrinks_jpeg_and_png_alike():
+    image = Image.fromarray(smooth(600, 900))
+    jpeg = decode_image(encoded(image, "JPEG", quality=95), max_side=90)
+    png = decode_image(encoded(image, "PNG"), max_side=90)
+    assert jpeg.shape == png.shape == (60, 90, 3)
+    assert np.abs(jpeg.astype(int) - png).mean() < 3
+    assert decode_image(encoded(image, "PNG"), max_side=900).shape == (600, 900, 3)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"])
+def test_truncated_files_are_refused(kind):
+    data = encoded(Image.fromarray(noise(64, 64)), kind)
+    for keep in (0.3, 0.6, 0.9):
+        with pytest.raises(UnreadableImage):
+            decode_image(data[: int(len(data) * keep)])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's remarks on tags
+def test_damaged_bytes_never_raise_anything_else():
+    rng = np.random.default_rng(1)
+    for kind in ("JPEG", "PNG", "GIF", "TIFF", "WEBP"):
+        data = np.frombuffer(encoded(Image.fromarray(noise(24, 24)), kind), np.uint8)
+        for _ in range(60):
+            broken = data.copy()
+            broken[rng.integers(0, len(data), 6)] = rng.integers(0, 256, 6)
+            with contextlib.suppress(UnreadableImage):
+                assert decode_image(broken.tobytes()).shape[2] == 3
+
+
+def test_reasons_are_in_the_users_words(tmp_path):
+    def reason(file, **options) -> str:
+        with pytest.raises(UnreadableImage) as caught:
+            decode_image(file, **options)
+        with pytest.raises(UnreadableImage):
+            image_size(file, **options)
+        return caught.value.reason
+
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    picture = encoded(Image.fromarray(noise(9, 12)), "PNG")
+    assert reason(b"") == reason(tmp_path / "empty.jpg") == "empty file"
+    assert reason(b"<html>") == "not a picture in a known format"
+    assert reason(picture, pixel_limit=100) == "decompression bomb: 12 x 9 pixels, more than 100"
+    assert reason(picture, min_side=10) == "too small: 12 x 9, the shorter side must be 10 or more"
+    assert "No such file" in reason(tmp_path / "gone.jpg")
+
+
+def test_a_bomb_is_refused_by_its_header():
+    header = b"IHDR" + struct.pack(">IIBBBBB", 30_000, 30_000, 1, 0, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    bomb += struct.pack(">I", 1000) + b"IDAT" + bytes(1000)
+    with pytest.raises(UnreadableImage, match="bomb"):
+        decode_image(bomb)

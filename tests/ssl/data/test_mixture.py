@@ -1,0 +1,125 @@
+"""The mixture against a plain loop that keeps a counter per component, as the closed form must not."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from wildfern.ssl.data import DataError, Images, Mixture, Source, SyntheticSource, permuted
+from wildfern.ssl.data.mixture import BLOCK, block_counts
+
+
+class Numbers(Source):
+    """Pictures whose first pixel tells (source, item)."""
+
+    def __init__(self, tag: int, num_items: int | None, side: int = 2, class_names: list[str] | None = None) -> None:
+        super().__init__()
+        self.tag, self.num_items, self.side, self.class_names = tag, num_items, side, class_names
+
+    def read(self, items):
+        pixels = np.zeros((len(items), self.side, self.side, 3), np.uint8)
+        pixels[:, 0, 0] = np.stack([np.full(len(items), self.tag), items // 256 % 256, items % 256], 1)
+        return Images(pixels, None if self.class_names is None else np.asarray(items) % len(self.class_names))
+
+
+def seen(images: Images) -> list[tuple[int, int]]:
+    return [(int(p[0, 0, 0]), int(p[0, 0, 1]) * 256 + int(p[0, 0, 2])) for p in images.pixels]
+
+
+def plain_loop(mixture: Mixture, length: int) -> list[tuple[int, int]]:
+    """(component, own index) for 0 … length - 1, with a counter for each component."""
+    slots = np.repeat(np.arange(len(mixture.counts)), mixture.counts)
+    counters = [0] * len(mixture.counts)
+    out = []
+    for index in range(length):
+        component = int(slots[permuted([index], BLOCK, mixture._block_seed)[1][0]])
+        out.append((component, counters[component]))
+        counters[component] += 1
+    return out
+
+
+def test_one_endless_source_gives_item_equals_index():
+    assert seen(Mixture([(Numbers(1, None), 1.0)], 0).read([5, 0, 300])) == [(1, 5), (1, 0), (1, 300)]
+
+
+def test_one_finite_source_gives_shuffled_epochs():
+    mixture = Mixture([(Numbers(1, 10, class_names=["a", "b"]), 1.0)], 0)
+    images = mixture.read(np.arange(30))
+    items = np.array([item for _, item in seen(images)]).reshape(3, 10)
+    np.testing.assert_array_equal(np.sort(items, axis=1), np.tile(np.arange(10), (3, 1)))
+    np.testing.assert_array_equal(images.labels, items.ravel() % 2)
+    assert mixture.class_names == ["a", "b"]
+
+
+def test_own_indices_match_the_plain_loop():
+    mixture = Mixture([(Numbers(0, None), 0.5), (Numbers(1, None), 0.3), (Numbers(2, None), 0.2)], 4)
+    assert seen(mixture.read(np.arange(2500))) == plain_loop(mixture, 2500)
+
+
+def test_every_block_has_the_exact_counts():
+    mixture = Mixture([(Numbers(0, None), 0.7), (Numbers(1, 40), 0.3)], 1)
+    components, _, _ = mixture.locate(np.arange(5 * BLOCK))
+    for block in components.reshape(5, BLOCK):
+        np.testing.assert_array_equal(np.bincount(block), [717, 307])
+
+
+def test_a_finite_component_has_exact_epochs_in_a_mix():
+    mixture = Mixture([(Numbers(0, None), 3.0), (Numbers(1, 37), 1.0)], 1)
+    components, epochs, items = mixture.locate(np.arange(3 * BLOCK))
+    mine = items[components == 1]
+    assert len(mine) == 768
+    for epoch in range(768 // 37):
+        assert sorted(mine[epoch * 37 : (epoch + 1) * 37]) == list(range(37))
+    assert (epochs[components == 1] == np.arange(768) // 37).all()
+
+
+def test_order_and_company_do_not_matter():
+    components = [(Numbers(0, None), 1.0), (Numbers(1, 500), 2.0)]
+    whole = seen(Mixture(components, 3).read(np.arange(6000)))
+    mixture = Mixture(components, 3)
+    scattered = np.random.default_rng(0).permutation(6000)[:700]
+    assert seen(mixture.read(scattered)) == [whole[i] for i in scattered]
+    far = 10**10 + np.arange(40)
+    halves = seen(mixture.read(far[20:])), seen(mixture.read(far[:20]))
+    assert halves[1] + halves[0] == seen(mixture.read(far))
+
+
+def test_pictures_of_two_sizes_come_as_a_list_and_unlabelled():
+    mixture = Mixture([(Numbers(0, None, 2, ["x"]), 1.0), (Numbers(1, 9, 3, ["y"]), 1.0)], 0)
+    images = mixture.read(np.arange(20))
+    assert isinstance(images.pixels, list)
+    assert {p.shape for p in images.pixels} == {(2, 2, 3), (3, 3, 3)}
+    assert images.labels is None
+    assert mixture.class_names is None
+
+
+@pytest.mark.parametrize(
+    ("weights", "counts"),
+    [
+        ([1.0], [1024]),
+        ([1, 1, 1], [342, 341, 341]),
+        ([0.9999, 0.0001], [1023, 1]),
+        ([1e9, 1, 1, 0], [1022, 1, 1, 0]),
+        ([5, 3], [640, 384]),
+    ],
+)
+def test_block_counts(weights, counts):
+    assert block_counts(weights).tolist() == counts
+
+
+@pytest.mark.parametrize("weights", [[0.0], [1.0, -1.0], [float("nan")], [1.0] * 1025])
+def test_impossible_weights_are_refused(weights):
+    with pytest.raises(DataError):
+        block_counts(weights)
+
+
+def test_a_stream_is_an_endless_source_with_its_test_part_far_away():
+    def batch(indices):
+        pixels = np.broadcast_to((indices % 251).astype(np.uint8)[:, None, None, None], (len(indices), 4, 4, 3))
+        return SimpleNamespace(images=pixels, labels=indices % 3, masks=None)
+
+    stream = SimpleNamespace(size=4, num_classes=3, batch=batch)
+    train, test = SyntheticSource(stream), SyntheticSource(stream, "test")
+    assert (train.num_items, train.num_classes, train.class_names) == (None, 3, ["0", "1", "2"])
+    assert Mixture([(train, 1.0)], 0).read([250, 3]).pixels[:, 0, 0, 0].tolist() == [250, 3]
+    assert test.read([1]).labels.tolist() == [(2**40 + 1) % 3]

@@ -1,0 +1,138 @@
+"""Parquet files: written here in every layout, and the real CIFAR-10."""
+
+import io
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+from PIL import Image
+
+from wildfern.ssl.data import DataError, open_source
+from wildfern.ssl.data.row_groups import RowGroups
+
+
+def png(value: int, size: tuple[int, int] = (4, 4)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, (value, 0, 0)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write(path, encoded, labels=None, *, names=None, row_group_size=1000, image="image", flat=False, label="label"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = {image: encoded if flat else [{"bytes": data, "path": f"{row}.png"} for row, data in enumerate(encoded)]}
+    if labels is not None:
+        columns[label] = labels
+    table = pa.table(columns)
+    if names:
+        features = {"info": {"features": {label: {"names": names, "_type": "ClassLabel"}}}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps(features)})
+    parquet.write_table(table, path, row_group_size=row_group_size)
+
+
+def reds(source) -> list[int]:
+    return [int(p[0, 0, 0]) for p in source.read(np.arange(source.num_items)).pixels]
+
+
+def test_splits_labels_and_class_names(tmp_path):
+    write(tmp_path / "train.parquet", [png(v) for v in range(5)], [0, 1, 2, None, 1], names=["ant", "bee", "cat"])
+    write(tmp_path / "test.parquet", [png(9)], [2], names=["ant", "bee", "cat"])
+    train, test = open_source(f"parquet:{tmp_path}"), open_source(f"parquet:{tmp_path}", "test")
+    assert (train.class_names, train.num_classes) == (["ant", "bee", "cat"], 3)
+    assert reds(train) == [0, 1, 2, 3, 4]
+    assert train.read([4, 3, 0]).labels.tolist() == [1, -1, 0]
+    assert (reds(test), test.read([0]).labels.tolist()) == ([9], [2])
+
+
+@pytest.mark.parametrize("memory_gb", [0.5, 0.0])
+def test_shards_and_row_groups_are_one_list(tmp_path, memory_gb):
+    for shard in range(3):
+        encoded = [png(10 * shard + row) for row in range(7)]
+        write(tmp_path / f"data/train-0000{shard}-of-00003.parquet", encoded, row_group_size=3)
+    source = open_source(f"parquet:{tmp_path}", memory_gb=memory_gb)
+    expected = [10 * shard + row for shard in range(3) for row in range(7)]
+    assert reds(source) == expected
+    order = np.random.default_rng(0).permutation(21)
+    assert [int(p[0, 0, 0]) for p in source.read(order).pixels] == [expected[i] for i in order]
+    assert source.class_names is None
+    assert source.item_name(8) == f"{tmp_path}/data/train-00001-of-00003.parquet row 1"
+
+
+def test_row_groups_stay_within_the_budget(tmp_path):
+    write(tmp_path / "train.parquet", [bytes(1000) for _ in range(40)], row_group_size=4)
+    rows = RowGroups([tmp_path / "train.parquet"], "image", 10_000)
+    assert [len(rows[row]) for row in (0, 39, 17, 0, 25)] == [1000] * 5
+    assert len(rows._kept) == 2
+    assert rows._kept_bytes == sum(group.nbytes for group in rows._kept.values()) <= 10_000
+
+
+def test_ragged_pictures_come_as_a_list_and_bad_rows_are_replaced(tmp_path):
+    encoded = [png(0, (3, 5)), png(1, (4, 4)), b"nonsense", None, png(4, (6, 2))]
+    write(tmp_path / "train.parquet", encoded, ["b", "a", "a", "a", "b"])
+    source = open_source(f"parquet:{tmp_path}/train.parquet")
+    images = source.read(np.arange(5))
+    assert isinstance(images.pixels, list)
+    assert [p.shape for p in images.pixels][:2] == [(5, 3, 3), (4, 4, 3)]
+    assert set(source.skipped.values()) == {"not a picture in a known format", "the row holds no bytes"}
+    assert source.class_names == ["a", "b"]
+    assert images.labels[[0, 1, 4]].tolist() == [1, 0, 1]
+    replaced = int(images.pixels[2][0, 0, 0])
+    assert images.labels[2] == {0: 1, 1: 0, 4: 1}[replaced]
+
+
+def test_plain_binary_columns_and_other_names(tmp_path):
+    write(tmp_path / "train.parquet", [png(5), png(6)], [3, 1], image="img", label="fine", flat=True)
+    source = open_source(f"parquet:{tmp_path}", image_column="img", label_column="fine")
+    assert (reds(source), source.class_names) == ([5, 6], ["0", "1", "2", "3"])
+    with pytest.raises(
+        DataError, match="no column 'image' with encoded pictures; it has img, fine; image_column could be img"
+    ):
+        open_source(f"parquet:{tmp_path}")
+    with pytest.raises(DataError, match="no column 'coarse' for labels"):
+        open_source(f"parquet:{tmp_path}", image_column="img", label_column="coarse")
+    assert open_source(f"parquet:{tmp_path}", image_column="img", label_column=None).class_names is None
+
+
+def test_what_is_missing_is_said(tmp_path):
+    with pytest.raises(DataError, match=f"there is no {tmp_path}/gone \\({tmp_path} exists\\)"):
+        open_source(f"parquet:{tmp_path}/gone")
+    write(tmp_path / "train.parquet", [png(5)])
+    with pytest.raises(DataError, match=r"no test.parquet, test-\*.parquet or .*; it holds train.parquet"):
+        open_source(f"parquet:{tmp_path}", "test")
+    with pytest.raises(DataError, match="one file and has no test split"):
+        open_source(f"parquet:{tmp_path}/train.parquet", "test")
+    (tmp_path / "train.parquet").write_bytes(b"not parquet at all")
+    with pytest.raises(DataError, match="cannot be read as parquet"):
+        open_source(f"parquet:{tmp_path}")
+
+
+def test_a_set_kept_decoded_gives_the_same_bytes_again(tmp_path):
+    write(tmp_path / "train.parquet", [png(v) for v in range(50)])
+    source = open_source(f"parquet:{tmp_path}")
+    first, again = reds(source), reds(source)
+    assert first == again == list(range(50))
+    assert source._filled.all()
+
+
+def test_real_cifar10(shared):
+    train = open_source(f"parquet:{shared}/data/cifar10")
+    assert train.class_names == [
+        "airplane",
+        "automobile",
+        "bird",
+        "cat",
+        "deer",
+        "dog",
+        "frog",
+        "horse",
+        "ship",
+        "truck",
+    ]
+    np.testing.assert_array_equal(np.bincount(train.labels), [5000] * 10)
+    test = open_source(f"parquet:{shared}/data/cifar10", "test")
+    images = test.read(np.arange(test.num_items))
+    np.testing.assert_array_equal(np.bincount(images.labels), [1000] * 10)
+    assert images.pixels.shape == (10_000, 32, 32, 3)
+    # published channel means of CIFAR-10, through one JPEG compression
+    np.testing.assert_allclose(images.pixels.mean((0, 1, 2)) / 255, [0.4942, 0.4851, 0.4504], atol=2e-3)

@@ -1,0 +1,136 @@
+"""Tar shards written here: order, labels, patterns, and damage."""
+
+import io
+import json
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wildfern.ssl.data import DataError, open_source
+from wildfern.ssl.data.webdataset import expand_braces
+
+
+def png(value: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), (value, 0, 0)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def shard(path, members: list[tuple[str, bytes]], mode: str = "w") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, mode) as tar:
+        for name, data in members:
+            header = tarfile.TarInfo(name)
+            header.size = len(data)
+            tar.addfile(header, io.BytesIO(data))
+
+
+def plain(path, values) -> None:
+    shard(path, [m for v in values for m in ((f"{v:04}.png", png(v)), (f"{v:04}.cls", str(v % 3).encode()))])
+
+
+def reds(source) -> list[int]:
+    return [int(p[0, 0, 0]) for p in source.read(np.arange(source.num_items)).pixels]
+
+
+def test_shards_in_order_with_labels(tmp_path):
+    for number in range(3):
+        plain(tmp_path / f"shard-{number:03}.tar", range(10 * number, 10 * number + 5))
+    expected = [10 * number + row for number in range(3) for row in range(5)]
+    for pattern in ("shard-{000..002}.tar", "shard-*.tar", "shard-00{0,1,2}.tar"):
+        source = open_source(f"webdataset:{tmp_path}/{pattern}")
+        assert reds(source) == expected
+        assert source.class_names == ["0", "1", "2"]
+        order = np.random.default_rng(0).permutation(15)
+        images = source.read(order)
+        assert images.pixels[:, 0, 0, 0].tolist() == [expected[i] for i in order]
+        assert images.labels.tolist() == [expected[i] % 3 for i in order]
+    assert source.item_name(5) == f"{tmp_path}/shard-001.tar/0010.png"
+    assert open_source(f"webdataset:{tmp_path}/shard-*.tar", labels="none").class_names is None
+
+
+def test_members_with_one_key_are_one_sample(tmp_path):
+    long = "deep/" * 40 + "x.jpg"  # longer than the header's 100 + 155 bytes is left to tar's extensions
+    shard(
+        tmp_path / "a.tar",
+        [
+            ("a/1.json", json.dumps({"label": "dog", "caption": "…"}).encode()),
+            ("a/1.png", png(1)),
+            ("a/1.mask.png", png(99)),
+            ("b/1.png", png(2)),
+            ("b/1.cls", b"cat\n"),
+            ("README.txt", b"no picture"),
+            (long, png(3)),
+        ],
+    )
+    source = open_source(f"webdataset:{tmp_path}/a.tar")
+    assert reds(source) == [1, 2, 3]
+    assert source.class_names == ["cat", "dog"]
+    assert source.read([0, 1, 2]).labels.tolist() == [1, 0, -1]
+    assert source.item_name(2).endswith("deep/x.jpg")
+
+
+def test_split_in_the_pattern(tmp_path):
+    plain(tmp_path / "train-0.tar", [1, 2])
+    plain(tmp_path / "test-0.tar", [3])
+    pattern = f"webdataset:{tmp_path}/{{split}}-*.tar"
+    assert (reds(open_source(pattern)), reds(open_source(pattern, "test"))) == ([1, 2], [3])
+    with pytest.raises(DataError, match=r"no test split; write \{split\}"):
+        open_source(f"webdataset:{tmp_path}/train-0.tar", "test")
+
+
+def test_a_truncated_shard_gives_what_lies_before_the_damage(tmp_path):
+    plain(tmp_path / "0.tar", range(10))
+    plain(tmp_path / "1.tar", range(10, 20))
+    data = (tmp_path / "0.tar").read_bytes()
+    (tmp_path / "0.tar").write_bytes(data[: 8 * 1024 + 540])  # each sample is 4 blocks of 512
+    source = open_source(f"webdataset:{tmp_path}/*.tar")
+    assert reds(source) == [0, 1, 2, 3, *range(10, 20)]
+    assert list(source.skipped) == [f"{tmp_path}/0.tar"]
+    assert "after 4 pictures" in source.skipped[f"{tmp_path}/0.tar"]
+
+
+def test_a_damaged_header_is_not_taken_for_the_end(tmp_path):
+    plain(tmp_path / "0.tar", range(10))
+    data = bytearray((tmp_path / "0.tar").read_bytes())
+    data[5 * 2048 : 5 * 2048 + 300] = b"\xff" * 300
+    (tmp_path / "0.tar").write_bytes(data)
+    source = open_source(f"webdataset:{tmp_path}/0.tar")
+    assert source.num_items == 5
+    assert "no tar header at byte 10240" in source.skipped[f"{tmp_path}/0.tar"]
+
+
+def test_a_damaged_picture_is_replaced(tmp_path):
+    shard(tmp_path / "0.tar", [("0.png", png(7)), ("1.png", b"junk")])
+    source = open_source(f"webdataset:{tmp_path}/0.tar")
+    assert reds(source) == [7, 7]
+    assert source.skipped == {f"{tmp_path}/0.tar/1.png": "not a picture in a known format"}
+
+
+def test_what_is_missing_is_said(tmp_path):
+    plain(tmp_path / "s-0.tar", [0])
+    with pytest.raises(DataError, match=r"2 of the 3 shards .* are missing, the first is .*s-1\.tar"):
+        open_source(f"webdataset:{tmp_path}/s-{{0..2}}.tar")
+    with pytest.raises(DataError, match="no file matches"):
+        open_source(f"webdataset:{tmp_path}/x*.tar")
+    shard(tmp_path / "z.tar", [("0.png", png(7))], "w:gz")
+    with pytest.raises(DataError, match="is compressed"):
+        open_source(f"webdataset:{tmp_path}/z.tar")
+    (tmp_path / "n.tar").write_bytes(b"not a tar" * 200)
+    with pytest.raises(DataError, match=r"no pictures in the 1 shards .*n\.tar: truncated or damaged"):
+        open_source(f"webdataset:{tmp_path}/n.tar")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("a.tar", ["a.tar"]),
+        ("a-{08..11}.tar", ["a-08.tar", "a-09.tar", "a-10.tar", "a-11.tar"]),
+        ("{8..10}", ["8", "9", "10"]),
+        ("{x,y}/{0..1}", ["x/0", "x/1", "y/0", "y/1"]),
+    ],
+)
+def test_braces(pattern, expected):
+    assert expand_braces(pattern) == expected
