@@ -1,0 +1,25 @@
+"""Pictures computed rather than collected: streams whose every sample is a function of (stream, seed, index)."""
+
+import inspect
+
+from .batch import Batch
+from .ifs import IFSStream
+from .options import checked_choice, nearest
+
+#: Name of a stream to its class; what a recipe or `make_stream` may ask for.
+STREAMS: dict[str, type] = {"ifs": IFSStream}
+
+__all__ = ["STREAMS", "Batch", "IFSStream", "make_stream"]
+
+
+def make_stream(name: str, **arguments):
+    """Build a stream by its name; `arguments` are those of its class in `STREAMS`.
+
+    Raises ValueError, naming the nearest valid one, for an unknown name or argument, and for impossible values.
+    """
+    stream = STREAMS[checked_choice("stream", name, list(STREAMS))]
+    valid = list(inspect.signature(stream).parameters)
+    for argument in arguments:
+        if argument not in valid:
+            raise ValueError(f"the stream {name!r} has no argument {argument!r}: {nearest(argument, valid)}")
+    return stream(**arguments)

@@ -1,0 +1,125 @@
+"""One compiled call that renders a slice of samples of an `IFSStream`, everything addressed by counter keys."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from numba import njit
+
+from .chaos_game import LANES, bounding_box, play
+from .color import background_table, fractal_table
+from .counter_rng import fold64
+from .diamond_square import byte_field
+from .ifs_sampler import CLASS_KEYS, FACTORS, MAX_MAPS, compose, map_count, sample_factors
+from .jitter import JITTERS, jitter_factors
+from .raster import (
+    MIN_SHARE,
+    blur_across,
+    blur_down,
+    blur_weight,
+    composite_row,
+    count_points,
+    palette_entries,
+    placement,
+)
+
+_SAMPLE_KEYS = np.uint64(2)
+_JITTER, _CHAOS, _PLACEMENT, _RENDER, _COLOR, _BACKGROUND, _BLUR = (np.uint64(part) for part in range(7))
+_UNCHANGED = JITTERS.index("none")
+
+
+def _stamp_of_sources() -> int:
+    """A number that changes with any source file here. Numba's cache looks at the file of the cached function only."""
+    digest = hashlib.blake2b(digest_size=7)
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return int.from_bytes(digest.digest(), "little")
+
+
+@njit
+def _finish(entries, palette, outer, lines, mixed, image):
+    """Composite and blur row by row: three blurred lines at a time stay in the nearest cache."""
+    size = entries.shape[0]
+    if outer == 0:
+        for row in range(size):
+            composite_row(entries[row], palette, image[row])
+        return
+    composite_row(entries[0], palette, lines[3:])
+    blur_across(lines, outer, size, mixed[0])
+    for row in range(size):
+        following = min(row + 1, size - 1)
+        if following > row:
+            composite_row(entries[following], palette, lines[3:])
+            blur_across(lines, outer, size, mixed[following % 3])
+        blur_down(mixed[max(row - 1, 0) % 3], mixed[row % 3], mixed[following % 3], outer, image[row])
+
+
+def _slice_renderer(sources: int):
+    """The compiled function; `sources` is part of its key in numba's cache, being a value it closes over."""
+
+    @njit(nogil=True, cache=True)
+    def render_slice(
+        stream_key,
+        indices,
+        classes,
+        fewest,
+        most,
+        points,
+        kind,
+        render,
+        color,
+        background,
+        move,
+        blur,
+        rows,
+        levels,
+        images,
+    ):
+        """Render sample indices[i] into images[i] (uint8[N, S, 3 * S])."""
+        _ = sources
+        size = images.shape[1]
+        half = 2 ** (levels - 1)
+        even = 2 * ((size + 1) // 2)
+        factors, system = np.empty((MAX_MAPS, FACTORS)), np.empty((MAX_MAPS, 2, 3))
+        maps, limits = np.empty((6, 8), np.float32), np.empty(8, np.uint32)
+        states, track = np.empty(LANES, np.uint32), np.empty(rows * 2 * LANES, np.float32)
+        low, high = np.empty(2 * LANES, np.float32), np.empty(2 * LANES, np.float32)
+        affine, cells = np.empty(6, np.float32), np.empty(LANES, np.int32)
+        counts = np.empty(size * size + 1, np.uint32)
+        stamped = np.empty(size * size + 1, np.uint32)
+        grid, other = np.empty(half * (half + 1), np.float32), np.empty(half * (half + 1), np.float32)
+        field_states, field_rows = np.empty(half, np.uint32), np.empty((4, half + 1), np.float32)
+        field, entries = np.zeros((even, even), np.uint8), np.empty((size, size), np.uint16)
+        palette = np.zeros((3, 512), np.uint8)
+        lines, mixed = np.empty(3 * size + 6, np.uint8), np.empty((3, 3 * size), np.uint8)
+        for i in range(indices.size):
+            sample_key = fold64(fold64(stream_key, _SAMPLE_KEYS), np.uint64(indices[i]))
+            label = indices[i] % classes
+            class_key = fold64(fold64(stream_key, CLASS_KEYS), np.uint64(label))
+            n = map_count(class_key, fewest, most)
+            sample_factors(class_key, n, factors)
+            if kind != _UNCHANGED:
+                jitter_factors(kind, fold64(sample_key, _JITTER), n, factors)
+            compose(factors, n, system)
+            play(system, n, fold64(sample_key, _CHAOS), rows, maps, limits, states, track)
+            box = bounding_box(track, points, low, high)
+            placement_key = fold64(sample_key, _PLACEMENT)
+            swap = placement(placement_key, size, box, move, affine)
+            count_points(track, points, affine, swap, size, cells, counts)
+            if 1000 * (points - counts[size * size]) < MIN_SHARE * points:
+                placement(placement_key, size, box, False, affine)
+                count_points(track, points, affine, swap, size, cells, counts)
+            color_key = fold64(sample_key, _COLOR)
+            fractal_table(color_key, color, palette[:, 256:])
+            if background:
+                background_table(color_key, color, palette[:, :256])
+                field_key = fold64(sample_key, _BACKGROUND)
+                byte_field(field_key, size, levels, grid, other, field_states, field_rows, field)
+            palette_entries(render, fold64(sample_key, _RENDER), size, counts, stamped, field, entries)
+            outer = blur_weight(fold64(sample_key, _BLUR)) if blur else 0
+            _finish(entries, palette, outer, lines, mixed, images[i])
+
+    return render_slice
+
+
+render_slice = _slice_renderer(_stamp_of_sources())

@@ -1,0 +1,153 @@
+"""From points of an attractor to pixels: placement on the canvas, histogram, intensities, composite and blur."""
+
+from typing import Literal, get_args
+
+import numpy as np
+from numba import njit
+
+from .chaos_game import LANES, ROW, START, WIDTH
+from .counter_rng import uniform64
+from .elementary import exp_negative
+
+Render = Literal["graded", "binary", "patch"]
+RENDERS: tuple[str, ...] = get_args(Render)
+_BINARY, _PATCH = RENDERS.index("binary"), RENDERS.index("patch")
+
+#: Share of the points that a placement must leave on the canvas, in 1/1000; otherwise the whole attractor is shown.
+MIN_SHARE = 250
+_0 = np.float32(0.0)
+_MARGIN = 1.0 / 32.0
+
+
+@njit
+def placement(placement_key, size, box, move, affine):
+    """How attractor coordinates become pixels: affine (float32[6]) = center x, y; slope x, y; offset x, y, before a swap.
+
+    The bounding box fills the canvas; with `move`, each axis is scaled by U(.5, 2), shifted by U(-.2, .2) canvases within
+    what keeps the box inside the canvas or the canvas inside the box, and flipped half of the time. Returns whether the
+    axes are to be swapped (half of the time, too).
+    """
+    xmin, ymin, xmax, ymax = box
+    for axis in range(2):
+        low, high = (xmin, xmax) if axis == 0 else (ymin, ymax)
+        center = np.float32(0.5) * (low + high)
+        extent = max(high - low, np.float32(1e-5) * (abs(center) + np.float32(1.0)))
+        scale, shift, flip = 1.0, 0.0, False
+        if move:
+            draw = np.uint64(4 * axis)
+            scale = 0.5 + 1.5 * uniform64(placement_key, draw)
+            reach = min(0.2, 0.5 * abs(1.0 - scale))
+            shift = reach * (2.0 * uniform64(placement_key, draw + np.uint64(1)) - 1.0)
+            flip = uniform64(placement_key, draw + np.uint64(2)) < 0.5
+        slope = scale * (size - _MARGIN) / extent
+        affine[axis] = center
+        affine[2 + axis] = np.float32(-slope if flip else slope)
+        affine[4 + axis] = np.float32((0.5 + shift) * size)
+    return move and uniform64(placement_key, np.uint64(3)) < 0.5
+
+
+@njit
+def count_points(track, points, affine, swap, size, cells, counts):
+    """Histogram of a track's points: counts (uint32[size * size + 1]), the last entry for those beyond the canvas."""
+    for i in range(counts.size):
+        counts[i] = 0
+    cx, cy, ax, ay, bx, by = affine[0], affine[1], affine[2], affine[3], affine[4], affine[5]
+    end = np.float32(size)
+    outside = np.int32(size * size)
+    stride_x, stride_y = np.int32(size if swap else 1), np.int32(1 if swap else size)
+    first = START
+    for done in range(0, points, LANES):
+        for lane in range(WIDTH):
+            u = (track[first + lane] - cx) * ax + bx
+            v = (track[first + WIDTH + lane] - cy) * ay + by
+            inside = (u >= _0) & (u < end) & (v >= _0) & (v < end)
+            cell = np.int32(np.int32(u) * stride_x + np.int32(v) * stride_y)
+            cells[lane] = cell if inside else outside
+        for lane in range(np.uint64(min(LANES, points - done))):
+            counts[np.uint64(cells[lane])] += np.uint32(1)
+        first += ROW
+
+
+@njit
+def _stamp(mask, size, counts, stamped):
+    """Give every point a 3 × 3 patch: stamped = counts summed over the taps of a 9-bit mask."""
+    for i in range(size * size):
+        stamped[i] = 0
+    for tap in range(9):
+        if mask >> tap & 1:
+            down, right = tap // 3 - 1, tap % 3 - 1
+            width = size - abs(right)
+            for row in range(max(0, -down), size - max(0, down)):
+                source = row * size + max(0, -right)
+                taken = counts[source : source + width]
+                source += down * size + right
+                given = stamped[source : source + width]
+                for j in range(width):
+                    given[j] += taken[j]
+
+
+@njit
+def palette_entries(kind, render_key, size, counts, stamped, field, entries):
+    """entries (uint16[size, size]): the background's 0 … 255 where no point fell, else 256 + intensity, 0 … 255.
+
+    `kind` is a position in RENDERS. binary: 255 everywhere; graded and patch: count/max, the count of a patch being summed
+    over a random 3 × 3 mask, one for the picture.
+    """
+    if kind == _PATCH:
+        _stamp(1 + int(uniform64(render_key, np.uint64(0)) * 511.0), size, counts, stamped)
+        counts = stamped
+    top = np.uint32(1)
+    for i in range(np.uint64(size * size)):
+        top = max(top, counts[i])
+    scale = _0 if kind == _BINARY else np.float32(255.0) / np.float32(top)
+    base = np.int32(511 if kind == _BINARY else 256)
+    for row in range(size):
+        line, below, out = counts[row * size : (row + 1) * size], field[row], entries[row]
+        for j in range(np.uint64(size)):
+            count = np.int32(line[j])
+            entry = base + np.int32(np.float32(count) * scale)
+            out[j] = np.uint16(entry if count > 0 else np.int32(below[j]))
+
+
+@njit
+def composite_row(entries, palette, line):
+    """RGB of one row of entries (uint16[size]) by palette (uint8[3, 512]) into line (uint8[≥ 3 * size])."""
+    red, green, blue = palette[0], palette[1], palette[2]
+    at = np.uint64(0)
+    for j in range(np.uint64(entries.size)):
+        entry = np.uint64(entries[j])
+        line[at] = red[entry]
+        line[at + np.uint64(1)] = green[entry]
+        line[at + np.uint64(2)] = blue[entry]
+        at += np.uint64(3)
+
+
+@njit
+def blur_weight(blur_key):
+    """Outer weight, in 1/256, of a 3-tap Gaussian of σ ~ U(.5, 1) pixels; the middle one is 256 less twice this."""
+    sigma = 0.5 + 0.5 * uniform64(blur_key, np.uint64(0))
+    outer = exp_negative(0.5 / (sigma * sigma))
+    return int(256.0 * outer / (1.0 + 2.0 * outer) + 0.5)
+
+
+@njit
+def blur_across(line, outer, size, out):
+    """Blur one RGB row along itself: line (uint8[3 * size + 6], pixels from entry 3) to out (uint8[3 * size])."""
+    for c in range(3):
+        line[c] = line[3 + c]
+        line[3 * size + 3 + c] = line[3 * size + c]
+    side, middle = np.uint16(outer), np.uint16(256 - 2 * outer)
+    for j in range(np.uint64(3 * size)):
+        ends = np.uint16(line[j]) + np.uint16(line[j + np.uint64(6)])
+        mixed = np.uint16(np.uint16(line[j + np.uint64(3)]) * middle + np.uint16(ends) * side + np.uint16(128))
+        out[j] = np.uint8(mixed >> np.uint16(8))
+
+
+@njit
+def blur_down(above, line, below, outer, out):
+    """Blur three rows (uint8[M]) into the middle one."""
+    side, middle = np.uint16(outer), np.uint16(256 - 2 * outer)
+    for j in range(np.uint64(out.size)):
+        ends = np.uint16(above[j]) + np.uint16(below[j])
+        mixed = np.uint16(np.uint16(line[j]) * middle + np.uint16(ends) * side + np.uint16(128))
+        out[j] = np.uint8(mixed >> np.uint16(8))
