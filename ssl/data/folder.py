@@ -24,7 +24,7 @@ class FolderSource(PictureSource):
     labels: "folders" makes the first folder level the classes (-1 for pictures beside them); "none" ignores it.
     min_side: pictures with a shorter side below this many pixels are left out.
     max_side: pictures are shrunk to this longer side while they are decoded (None: full size).
-    check_headers: open every file once at the start, in threads, so that what is obviously unusable is never an item: about
+    check_headers: open every file once at the start, in threads, so that what is obviously unusable is never an item: some
         ten thousand files a second from a warm local disk. False starts at once; faults are met, and replaced, on reading.
 
     Hidden files and folders are ignored; links are followed, each folder is entered once. Truncated files are found on reading.

@@ -1,6 +1,8 @@
 """`parquet:PATH`: pictures in parquet files, laid out as Hugging Face does: image{bytes, path}, label."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +41,20 @@ class ParquetSource(PictureSource):
         files = split_files(given, split)
         if not files:
             raise DataError(_no_files(given, split))
-        schema = _schema(files[0])
-        _check_columns(schema, files[0], image_column, label_column)
+        schemas = [_schema(file) for file in files]
+        for file, schema in zip(files, schemas, strict=True):
+            _check_columns(schema, file, image_column, label_column)
         self._rows = RowGroups(files, image_column, int(memory_gb * 2**30))
         if not len(self._rows):
             raise DataError(f"no rows in {', '.join(map(str, files[:3]))}")
         labels, names = None, None
-        if label_column in schema.names:
-            both = {split: files} | {other: split_files(given, other) for other in _SPLIT_NAMES if other != split}
-            labels, names = read_labels(both, split, label_column, _feature_names(schema, label_column))
+        if label_column is not None and all(label_column in schema.names for schema in schemas):
+            names = _feature_names(schemas[0], label_column)
+            parts = {split: files}
+            if names is None:  # a class has one number in both splits, so both are asked which there are
+                for other in _SPLIT_NAMES.keys() - {split}:
+                    parts[other] = [f for f in split_files(given, other) if label_column in _schema(f).names]
+            labels, names = read_labels(parts, split, label_column, names)
         super().__init__(len(self._rows), labels, names)
         self._max_side = max_side
 
@@ -98,16 +105,23 @@ def read_labels(
 def _schema(file: Path) -> Any:
     import pyarrow.parquet as parquet
 
-    try:
+    with _said_of(file):
         return parquet.read_schema(file)
-    except (OSError, ValueError) as error:  # Arrow's errors are both
-        raise DataError(f"{file} cannot be read as parquet: {error}") from error
 
 
 def _column(file: Path, column: str) -> list:
     import pyarrow.parquet as parquet
 
-    return parquet.read_table(file, columns=[column], partitioning=None).column(0).to_pylist()
+    with _said_of(file):
+        return parquet.ParquetFile(file).read([column]).column(0).to_pylist()
+
+
+@contextmanager
+def _said_of(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:  # Arrow's errors are of these kinds
+        raise DataError(f"{file} cannot be read as parquet: {error}") from error
 
 
 def _check_columns(schema: Any, file: Path, image_column: str, label_column: str | None) -> None:

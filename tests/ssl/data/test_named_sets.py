@@ -1,6 +1,7 @@
 """Sets known by name, and the registry that finds them."""
 
 import inspect
+import struct
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -91,6 +92,37 @@ def test_sets_without_a_test_split_hold_a_share_out(monkeypatch, tmp_path):
     assert sorted(seen[0] + seen[1]) == list(range(40))
     assert np.bincount(test.labels).tolist() == [6, 6]
     assert [value % 2 for value in seen[1]] == test.labels.tolist()
+
+
+def test_mnist_from_its_own_files(tmp_path):
+    pytest.importorskip("torchvision")
+    raw = tmp_path / "MNIST/raw"
+    raw.mkdir(parents=True)
+    for part, count in (("train", 6), ("t10k", 3)):
+        pixels = np.random.default_rng(count).integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        idx3, idx1 = (struct.pack(">4B", 0, 0, 8, d) + struct.pack(">3I", count, 28, 28)[: 4 * d] for d in (3, 1))
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(idx3 + pixels.tobytes())
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(idx1 + bytes(range(count)))
+    test = open_source("mnist", "test", root=str(tmp_path))
+    images = test.read([2, 0])
+    np.testing.assert_array_equal(images.pixels, np.repeat(pixels[[2, 0], :, :, None], 3, 3))
+    assert (test.num_items, images.labels.tolist(), test.class_names[2]) == (3, [2, 0], "2 - two")
+    assert open_source("mnist", root=str(tmp_path)).num_items == 6
+
+
+def test_hugging_face_reads_a_folder_as_the_hub(monkeypatch, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    features = datasets.Features({"picture": datasets.Image(), "label": datasets.ClassLabel(names=["ant", "bee"])})
+    pictures = [Image.new("RGB", (3, 3), (value, 0, 0)) for value in range(4)]
+    table = datasets.Dataset.from_dict({"picture": pictures, "label": [0, 1, 1, 0]}, features)
+    table.to_parquet(tmp_path / "set/validation.parquet")
+    source = open_source(f"hf:{tmp_path}/set", "test")
+    images = source.read([3, 1])
+    assert (images.pixels[:, 0, 0, 0].tolist(), images.labels.tolist()) == ([3, 1], [0, 1])
+    assert source.class_names == ["ant", "bee"]
+    with pytest.raises(DataError, match="has no train split; it has validation"):
+        open_source(f"hf:{tmp_path}/set")
 
 
 def test_hugging_face_wants_its_package(monkeypatch):

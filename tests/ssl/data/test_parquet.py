@@ -136,3 +136,24 @@ def test_real_cifar10(shared):
     assert images.pixels.shape == (10_000, 32, 32, 3)
     # published channel means of CIFAR-10, through one JPEG compression
     np.testing.assert_allclose(images.pixels.mean((0, 1, 2)) / 255, [0.4942, 0.4851, 0.4504], atol=2e-3)
+
+
+def test_a_shard_that_differs_is_named(tmp_path):
+    write(tmp_path / "train-0.parquet", [png(5)], [0])
+    write(tmp_path / "train-1.parquet", [png(6)], [0], image="picture")
+    with pytest.raises(DataError, match=r"train-1\.parquet: no column 'image'"):
+        open_source(f"parquet:{tmp_path}")
+    (tmp_path / "train-1.parquet").write_bytes(b"cut off")
+    with pytest.raises(DataError, match=r"train-1\.parquet cannot be read as parquet"):
+        open_source(f"parquet:{tmp_path}")
+
+
+def test_class_numbers_agree_between_splits(tmp_path):
+    write(tmp_path / "train.parquet", [png(v) for v in range(3)], ["cow", "ant", "cow"])
+    write(tmp_path / "test.parquet", [png(v) for v in range(2)], ["bee", "cow"])
+    train, test = open_source(f"parquet:{tmp_path}"), open_source(f"parquet:{tmp_path}", "test")
+    assert train.class_names == test.class_names == ["ant", "bee", "cow"]
+    assert (train.labels.tolist(), test.labels.tolist()) == ([2, 0, 2], [1, 2])
+    write(tmp_path / "test.parquet", [png(0)])
+    assert open_source(f"parquet:{tmp_path}").class_names == ["ant", "cow"]
+    assert open_source(f"parquet:{tmp_path}", "test").class_names is None
