@@ -42,8 +42,7 @@ class WebDatasetSource(PictureSource):
             )
         self._shards = shard_files(pattern.replace("{split}", split))
         self._names = PathStore()
-        with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1)), "tar-index") as pool:
-            indexes = list(pool.map(lambda path: index_shard(path, labels=labels == "auto"), self._shards))
+        indexes = _index_all(self._shards, labels=labels == "auto")
         for index in indexes:
             for key in index.keys:
                 self._names.append(key)
@@ -55,7 +54,12 @@ class WebDatasetSource(PictureSource):
             raise DataError(
                 f"no pictures in the {len(indexes)} shards of {pattern}" + (f" ({faults})" if faults else "")
             )
-        super().__init__(len(self._shard), *_number_labels(indexes))
+        names = {label for index in indexes for label in index.labels if label is not None}
+        if any(isinstance(name, str) for name in names):  # a class has one number in both splits
+            other = pattern.replace("{split}", "train" if split == "test" else "test")
+            beside = _index_all(_existing(other), labels=True) if "{split}" in pattern else []
+            names |= {label for index in beside for label in index.labels if label is not None}
+        super().__init__(len(self._shard), *_number_labels(indexes, names))
         for index in indexes:
             if index.fault:
                 self.skip(index.path, index.fault)
@@ -87,6 +91,18 @@ def shard_files(pattern: str) -> list[str]:
     return files
 
 
+def _existing(pattern: str) -> list[str]:
+    try:
+        return shard_files(pattern)
+    except DataError:
+        return []
+
+
+def _index_all(shards: list[str], *, labels: bool) -> list[ShardIndex]:
+    with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1)), "tar-index") as pool:
+        return list(pool.map(lambda path: index_shard(path, labels=labels), shards))
+
+
 def expand_braces(pattern: str) -> list[str]:
     """Shell braces: "a-{08..10}" -> a-08, a-09, a-10; "{x,y}" -> x, y; several in one pattern multiply out."""
     brace = re.search(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}", pattern)
@@ -102,9 +118,10 @@ def expand_braces(pattern: str) -> list[str]:
     return [head + middle + rest for middle in middles for rest in expand_braces(tail)]
 
 
-def _number_labels(indexes: list[ShardIndex]) -> tuple[NDArray[np.int64] | None, list[str] | None]:
+def _number_labels(
+    indexes: list[ShardIndex], known: set[int | str]
+) -> tuple[NDArray[np.int64] | None, list[str] | None]:
     raw = [label for index in indexes for label in index.labels]
-    known = {label for label in raw if label is not None}
     if not known:
         return None, None
     if all(isinstance(label, int) for label in known):

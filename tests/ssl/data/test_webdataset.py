@@ -134,3 +134,12 @@ def test_what_is_missing_is_said(tmp_path):
 )
 def test_braces(pattern, expected):
     assert expand_braces(pattern) == expected
+
+
+def test_class_numbers_agree_between_splits(tmp_path):
+    for split, names in (("train", ["cow", "ant"]), ("test", ["bee", "cow"])):
+        members = [m for k, n in enumerate(names) for m in ((f"{k}.png", png(k)), (f"{k}.cls", n.encode()))]
+        shard(tmp_path / f"{split}.tar", members)
+    train, test = (open_source(f"webdataset:{tmp_path}/{{split}}.tar", split) for split in ("train", "test"))
+    assert train.class_names == test.class_names == ["ant", "bee", "cow"]
+    assert (train.labels.tolist(), test.labels.tolist()) == ([2, 0], [1, 2])
