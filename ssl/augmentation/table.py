@@ -109,7 +109,7 @@ class ViewTable:
         log_low, log_high = (np.log(self.crop_ratio[:, i, None, None]) for i in (0, 1))
         ratio = np.exp(log_low + (log_high - log_low) * draws[..., 1])
         width, height = np.rint(np.sqrt(area * ratio)), np.rint(np.sqrt(area / ratio))
-        fits = (0 < width) & (width <= widths) & (0 < height) & (height <= heights)
+        fits = (width > 0) & (width <= widths) & (height > 0) & (height <= heights)
         top = np.floor(draws[..., 2] * (heights - height + 1))
         left = np.floor(draws[..., 3] * (widths - width + 1))
         candidates = np.stack([top, left, height, width], axis=-1)  # [V, n, attempts, 4]

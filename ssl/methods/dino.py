@@ -7,7 +7,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from wildfern.ssl.losses import DINOLoss
-from wildfern.ssl.methods.base import Count, Method, Positive, Scalars, encode
+from wildfern.ssl.losses.full_precision import full_precision
+from wildfern.ssl.methods.base import Count, Fraction, Method, Positive, Scalars, encode
 from wildfern.ssl.methods.gather import mean_over_ranks
 from wildfern.ssl.models.heads import DINOHead
 from wildfern.ssl.models.teacher import Gather, MomentumTeacher, cosine_momentum, whole
@@ -16,8 +17,9 @@ from wildfern.ssl.models.teacher import Gather, MomentumTeacher, cosine_momentum
 class DINO(Method):
     """Two global views go to teacher and student, local views to the student alone (algorithm 1).
 
-    The teacher's temperature rises linearly over `teacher_temperature_warmup` steps; the last layer stands still for
-    `freeze_last_layer` steps; the teacher's momentum follows a cosine to 1. Evaluation takes the teacher's backbone.
+    The teacher's temperature rises linearly over the share `teacher_temperature_warmup` of the run; the last layer stands
+    still for the share `freeze_last_layer` of it; the teacher's momentum follows a cosine to 1.
+    Evaluation takes the teacher's backbone.
     """
 
     def __init__(
@@ -32,18 +34,19 @@ class DINO(Method):
         student_temperature: Positive = 0.1,
         teacher_temperature: Positive = 0.04,
         teacher_temperature_start: Positive = 0.04,
-        teacher_temperature_warmup: Annotated[int, Field(ge=0)] = 0,
+        teacher_temperature_warmup: Fraction = 0.0,
         center_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9,
         momentum: Annotated[float, Field(ge=0, le=1)] = 0.996,
-        freeze_last_layer: Annotated[int, Field(ge=0)] = 0,
+        freeze_last_layer: Fraction = 0.0,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = DINOHead(backbone.num_features, head_hidden, head_bottleneck, prototypes, head_batch_norm)
         self.loss = DINOLoss(prototypes, student_temperature, center_momentum)
         self.teacher = MomentumTeacher(nn.Sequential(backbone, self.head))
-        self.temperatures = (teacher_temperature_start, teacher_temperature, teacher_temperature_warmup)
-        self.momentum, self.freeze_last_layer, self.total_steps = momentum, freeze_last_layer, total_steps
+        warmup_steps = teacher_temperature_warmup * total_steps
+        self.temperatures = (teacher_temperature_start, teacher_temperature, warmup_steps)
+        self.momentum, self.frozen_steps, self.total_steps = momentum, freeze_last_layer * total_steps, total_steps
 
     @staticmethod
     def check_views(shape: list[tuple[int, int]]) -> None:
@@ -56,9 +59,9 @@ class DINO(Method):
         return end if step >= warmup else start + (end - start) * step / warmup
 
     def forward(self, views: list[Tensor], step: int) -> tuple[Tensor, Scalars]:
-        self.head.prototypes.frozen = step < self.freeze_last_layer
+        self.head.prototypes.frozen = step < self.frozen_steps
         student = encode(self.backbone, self.head, views)
-        teacher = self.teacher(views[0].flatten(0, 1)).float().unflatten(0, (2, -1))
+        teacher = full_precision(self.teacher(views[0].flatten(0, 1))).unflatten(0, (2, -1))
         temperature = self.teacher_temperature(step)
         loss = self.loss(student, teacher, temperature)
         with torch.no_grad():

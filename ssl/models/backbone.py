@@ -21,9 +21,7 @@ def build_backbone(name: str, stem: Literal["standard", "small"] = "standard", *
             raise ValueError("small_alexnet is made for small pictures already: leave stem at 'standard'")
         return SmallAlexNet(**arguments)
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name, [*timm.list_models(), "small_alexnet"], n=3)
-        hint = f"; did you mean {', '.join(near)}?" if near else "; timm.list_models() lists them"
-        raise ValueError(f"unknown backbone {name!r}{hint}")
+        raise ValueError(f"unknown backbone {name!r}; {nearest_backbones(name)}")
     try:
         backbone = timm.create_model(name, pretrained=False, num_classes=0, **arguments)
     except (TypeError, KeyError, AssertionError) as error:
@@ -31,6 +29,12 @@ def build_backbone(name: str, stem: Literal["standard", "small"] = "standard", *
     if stem == "small":
         small_stem(backbone)
     return backbone
+
+
+def nearest_backbones(name: str) -> str:
+    """What somebody who wrote `name` may have meant, as the end of a sentence."""
+    near = difflib.get_close_matches(name, [*timm.list_models(), "small_alexnet"], n=3)
+    return f"did you mean {', '.join(near)}?" if near else "timm.list_models() lists them"
 
 
 def small_stem(resnet: nn.Module) -> None:

@@ -17,7 +17,7 @@ class _GlobalBatchNorm:
             return nn.functional.batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
             )
-        dtype, x = x.dtype, x.float()
+        dtype, x = x.dtype, x if x.dtype is torch.float64 else x.float()
         dims = [0, *range(2, x.ndim)]
         shape = [1, -1, *[1] * (x.ndim - 2)]
         count = x.numel() // x.shape[1] * torch.distributed.get_world_size()

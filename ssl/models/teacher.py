@@ -36,7 +36,7 @@ class MomentumTeacher:
         """Move towards `student`, whose parameters `gather` makes whole first (sharded engines)."""
         theirs = list(student.parameters())
         with gather(theirs):
-            torch._foreach_lerp_(list(self.module.parameters()), [p.detach().float() for p in theirs], 1 - momentum)
+            torch._foreach_lerp_(list(self.module.parameters()), [p.detach() for p in theirs], 1 - momentum)
 
     def to(self, device: torch.device, memory_format: torch.memory_format | None = None) -> None:
         """Move to where the student is."""

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,7 +69,6 @@ def train(
     engine: Engine,
     reader: BatchReader,
     schedule: Schedule,
-    weight_decay: Schedule,
     tracker: Tracker,
     checkpoints: CheckpointStore,
     stop: StopRequest,
@@ -105,8 +104,8 @@ def train(
                 loss, scalars = engine(views, step)
                 engine.backward(loss)
                 waited += batches.wait_seconds
-            learning_rate = plan.learning_rate * schedule(step)
-            gradient_norm = engine.step(learning_rate, plan.weight_decay * weight_decay(step))
+            learning_rate = plan.learning_rate * schedule.learning_rate(step)
+            gradient_norm = engine.step(learning_rate, plan.weight_decay * schedule.weight_decay(step))
             engine.method.after_step(step, engine.gather)
             done = step + 1
 
@@ -143,7 +142,7 @@ def train(
     return done
 
 
-def batches_of_step(batches: Loader[Prepared], accumulation: int) -> list[Prepared]:
+def batches_of_step(batches: Loader[Prepared], accumulation: int) -> Iterator[Prepared]:
     """The next `accumulation` micro-batches, one at a time."""
     return (next(batches) for _ in range(accumulation))
 

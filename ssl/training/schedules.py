@@ -2,39 +2,53 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import Field
 
-Schedule = Callable[[int], float]
-"""Maps step 0 … total_steps − 1 to a factor of the base value."""
-
-Steps = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+NotNegative = Annotated[float, Field(ge=0)]
 
 
-def warm_up(step: int, warmup_steps: int) -> float:
-    """Linear from 1/warmup_steps to 1 (Goyal et al., 2017)."""
-    return min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
+@dataclass(frozen=True)
+class Schedule:
+    """Factors of the base learning rate and the base weight decay at step 0 … total_steps − 1."""
+
+    learning_rate: Callable[[int], float]
+    weight_decay: Callable[[int], float] = lambda step: 1.0
 
 
-def cosine(total_steps: int, *, warmup_steps: Steps = 0, final: Fraction = 0.0) -> Schedule:
-    """Linear warm-up, then half a cosine down to `final` (Loshchilov & Hutter, 2017)."""
-    if warmup_steps >= total_steps:
-        raise ValueError(f"warmup_steps ({warmup_steps}) must be fewer than the steps of the run ({total_steps})")
+def warm_up(step: int, steps: float) -> float:
+    """Linear from about 1/steps to 1 over the first `steps` steps (Goyal et al., 2017)."""
+    return min(1.0, (step + 1) / steps) if steps else 1.0
 
-    def factor(step: int) -> float:
+
+def half_cosine(start: float, end: float, progress: float) -> float:
+    """From `start` at progress 0 to `end` at 1 (Loshchilov & Hutter, 2017)."""
+    return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def cosine(
+    total_steps: int, *, warmup: Fraction = 0.0, final: Fraction = 0.0, weight_decay_growth: NotNegative = 1.0
+) -> Schedule:
+    """Linear warm-up over the share `warmup` of the run, then half a cosine down to `final` times the base learning rate.
+
+    Weight decay goes by half a cosine from its base to `weight_decay_growth` times it (DINO: 10, from 0.04 to 0.4).
+    """
+    warmup_steps = warmup * total_steps
+
+    def learning_rate(step: int) -> float:
         if step < warmup_steps:
             return warm_up(step, warmup_steps)
-        progress = (step - warmup_steps) / (total_steps - warmup_steps)
-        return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
+        return half_cosine(1.0, final, (step - warmup_steps) / (total_steps - warmup_steps))
 
-    return factor
+    return Schedule(learning_rate, lambda step: half_cosine(1.0, weight_decay_growth, step / total_steps))
 
 
-def constant(total_steps: int, *, warmup_steps: Steps = 0) -> Schedule:
-    """Linear warm-up, then 1."""
-    return lambda step: warm_up(step, warmup_steps)
+def constant(total_steps: int, *, warmup: Fraction = 0.0) -> Schedule:
+    """Linear warm-up over the share `warmup` of the run, then the base learning rate."""
+    return Schedule(lambda step: warm_up(step, warmup * total_steps))
 
 
 def milestones(
@@ -42,10 +56,14 @@ def milestones(
     *,
     at: tuple[Fraction, ...] = (0.775, 0.85, 0.925),
     factor: Annotated[float, Field(gt=0, le=1)] = 0.1,
-    warmup_steps: Steps = 0,
+    warmup: Fraction = 0.0,
 ) -> Schedule:
     """Times `factor` at each share of the run in `at`; the default is epochs 155, 170 and 185 of 200, as CACR on CIFAR."""
-    return lambda step: warm_up(step, warmup_steps) * factor ** sum(step >= share * total_steps for share in at)
+
+    def learning_rate(step: int) -> float:
+        return warm_up(step, warmup * total_steps) * factor ** sum(step >= share * total_steps for share in at)
+
+    return Schedule(learning_rate)
 
 
 SCHEDULES = {"cosine": cosine, "constant": constant, "milestones": milestones}

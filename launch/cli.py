@@ -1,0 +1,201 @@
+"""The `wildfern` command."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from wildfern.recipes import RecipeErrors, list_recipes, recipe_text
+
+app = typer.Typer(
+    help="Self-supervised pretraining of vision backbones on rendered and uncurated images.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+console = Console()
+
+Overrides = Annotated[list[str] | None, typer.Argument(help="Changes to the recipe: key.sub=value", show_default=False)]
+RunOption = Annotated[Path | None, typer.Option("--run", help="Folder of the run (default: runs/NAME-DATE)")]
+
+
+@app.command()
+def quickstart(overrides: Overrides = None, run: RunOption = None) -> None:
+    """Pretrain a small network on fractals rendered while training, then probe it on real digits."""
+    from wildfern.launch.quickstart import run_quickstart
+
+    run_quickstart(overrides or [], run, console)
+
+
+@app.command()
+def pretrain(
+    recipe: Annotated[str, typer.Argument(help="A bundled recipe (wildfern recipes) or a path to a YAML file")],
+    overrides: Overrides = None,
+    run: RunOption = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint of --run")] = False,
+) -> None:
+    """Pretrain from a recipe, leaving a run folder."""
+    from wildfern.launch.pretraining import pretrain
+    from wildfern.launch.summary import show_run
+
+    show_run(pretrain(recipe, overrides or [], run, resume), console)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Folder of a run")],
+    on: Annotated[list[str], typer.Option("--on", help="A data set with labels; may be given several times")],
+    protocol: Annotated[str, typer.Option(help="Any of linear,knn,finetune")] = "linear,knn",
+    few_shot: Annotated[str, typer.Option(help="Also with so many labels a class, for instance 5,20")] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="Draws of each few-shot set")] = 3,
+) -> None:
+    """Measure a run's backbone on real data, beside the same network untrained."""
+    from wildfern.launch.evaluating import evaluate
+    from wildfern.launch.run_folder import RunError
+
+    try:
+        shots = [int(n) for n in few_shot.split(",") if n]
+    except ValueError:
+        raise RunError(f"--few-shot takes numbers such as 5,20; got {few_shot!r}") from None
+    protocols = [p.strip() for p in protocol.split(",") if p.strip()]
+    with console.status("evaluating") as status:
+        evaluation = evaluate(run, on, protocols, shots, seeds, announce=status.update)
+    console.print(evaluation.table())
+    console.print(f"written to {run / 'evaluation.json'}")
+
+
+@app.command()
+def render(
+    generator: Annotated[str, typer.Argument(help="Name of a generator, for instance ifs")],
+    arguments: Annotated[list[str] | None, typer.Argument(help="Its settings: key=value", show_default=False)] = None,
+    grid: Annotated[str, typer.Option(help="Columns x rows")] = "8x8",
+    out: Annotated[Path, typer.Option(help="The picture to write")] = Path("gallery.png"),
+    start: Annotated[int, typer.Option(min=0, help="Index of the first sample")] = 0,
+) -> None:
+    """Draw a labelled gallery of a generator's pictures."""
+    from wildfern.launch.rendering import write_gallery
+
+    console.print(write_gallery(generator, parsed(arguments or []), grid, out, start))
+
+
+@app.command()
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Print this recipe")] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema for editors")] = False,
+) -> None:
+    """List the bundled recipes, or print one."""
+    if schema:
+        from wildfern.launch.components import components
+        from wildfern.recipes import json_schema
+
+        print(json.dumps(json_schema(components()), indent=2))
+    elif name is not None:
+        print(recipe_text(name), end="")
+    else:
+        table = Table(box=None, show_header=False)
+        for recipe, line in list_recipes().items():
+            table.add_row(f"[bold]{recipe}[/]", line)
+        console.print(table)
+
+
+@app.command()
+def bench(
+    what: Annotated[str, typer.Argument(help="generators, augmentation, losses or pipeline")],
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long each of the things compared runs")] = 3.0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures here")] = None,
+) -> None:
+    """Measure speed, always beside what it is to be compared with, in one process."""
+    from wildfern.benchmarks import run_benchmark
+
+    result = run_benchmark(what, seconds)
+    console.print(result.table())
+    if json_file is not None:
+        json_file.write_text(json.dumps(result.as_json(), indent=2) + "\n")
+        console.print(f"written to {json_file}")
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a run")],
+    format: Annotated[str, typer.Option(help="timm, safetensors or onnx")] = "timm",
+    out: Annotated[Path | None, typer.Option(help="File to write (default: in the run folder)")] = None,
+) -> None:
+    """Write the pretrained backbone for other programs."""
+    from wildfern.launch.exporting import export_backbone
+
+    console.print(export_backbone(run, format, out), highlight=False)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs")],
+    out: Annotated[Path, typer.Option(help="The HTML file to write")] = Path("report.html"),
+) -> None:
+    """Compare runs in one HTML file that needs no network."""
+    from wildfern.ssl.evaluation.report import write_report
+
+    write_report(runs, out)
+    console.print(f"written to {out}")
+
+
+@app.command()
+def doctor() -> None:
+    """Say what works on this machine, and how to get the rest."""
+    from wildfern.launch.doctor import examine
+
+    raise typer.Exit(examine(console))
+
+
+def parsed(arguments: list[str]) -> dict[str, object]:
+    """`key=value` words with YAML values as a dictionary."""
+    from wildfern.launch.run_folder import RunError
+
+    values = {}
+    for word in arguments:
+        name, equals, text = word.partition("=")
+        if not equals:
+            raise RunError(f"settings are given as key=value; got {word!r}")
+        values[name] = yaml.safe_load(text)
+    return values
+
+
+def main() -> None:
+    """Run the command; what the user can mend is one message on standard error and exit code 2."""
+    try:
+        app()
+    except RecipeErrors as error:
+        _fail(str(error), 2)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except Exception as error:
+        code, message = explained(error)
+        if code is None:
+            raise
+        _fail(message, code)
+
+
+def explained(error: Exception) -> tuple[int | None, str]:
+    """Exit code and message for errors that the user can mend; (None, "") for those that are ours."""
+    from wildfern.launch.pretraining import Stopped
+    from wildfern.launch.run_folder import RunError
+    from wildfern.ssl.data import DataError
+    from wildfern.ssl.training import NotFinite
+
+    if isinstance(error, Stopped):
+        return error.exit_code, str(error)
+    if isinstance(error, NotFinite):
+        return 1, str(error)
+    if isinstance(error, RecipeErrors | RunError | DataError):
+        return 2, str(error)
+    return None, ""
+
+
+def _fail(message: str, code: int) -> None:
+    print(message, file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,95 @@
+"""The registries that recipes name from, and what can only be said of a recipe as a whole."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from wildfern.generators import STREAMS
+from wildfern.recipes import Components, Recipe, load_recipe
+from wildfern.ssl.augmentation import VIEWS
+from wildfern.ssl.data import SOURCES
+from wildfern.ssl.methods import METHODS
+from wildfern.ssl.training import LAYER_WISE, OPTIMIZERS, SCHEDULES
+
+
+def torch_engine() -> None:
+    """One process, plain torch."""
+
+
+def deepspeed_engine(
+    *,
+    zero_stage: Literal[0, 1, 2, 3] = 1,
+    timeout_minutes: Annotated[float, Field(gt=0)] = 10.0,
+) -> None:
+    """Any number of processes, started by the `deepspeed` launcher (or torchrun)."""
+
+
+ENGINES = {"torch": torch_engine, "deepspeed": deepspeed_engine}
+
+
+def components() -> Components:
+    """All that a recipe may name."""
+    return Components(
+        sources=SOURCES,
+        views=VIEWS,
+        methods=METHODS,
+        optimizers=OPTIMIZERS,
+        schedules=SCHEDULES,
+        engines=ENGINES,
+        constructible=frozenset(STREAMS) | frozenset(VIEWS),
+    )
+
+
+def read_recipe(name_or_path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
+    """The recipe, checked in itself and against what is on this machine. Raises RecipeErrors with everything wrong."""
+    return load_recipe(name_or_path, list(overrides), components(), extra_checks=CHECKS)
+
+
+Problems = Iterator[tuple[str, str]]
+
+
+def _backbone_exists(recipe: Recipe) -> Problems:
+    import timm
+
+    from wildfern.ssl.models.backbone import nearest_backbones
+
+    name = recipe.model.backbone
+    if name != "small_alexnet" and not timm.is_model(name):
+        yield "model.backbone", f"unknown backbone {name!r}; {nearest_backbones(name)}"
+
+
+def _views_fit_the_method(recipe: Recipe) -> Problems:
+    views = VIEWS[recipe.views.name](**recipe.views.arguments)
+    try:
+        METHODS[recipe.method.name].check_views(views.shape)
+    except ValueError as error:
+        yield "views.name", str(error)
+
+
+def _optimizer_fits_the_engine(recipe: Recipe) -> Problems:
+    stage = recipe.engine.arguments.get("zero_stage", 0)
+    if recipe.optimizer.name in LAYER_WISE and stage > 0:
+        yield (
+            "engine.zero_stage",
+            f"must be 0 for {recipe.optimizer.name}: it needs each layer's own norms, and ZeRO stage {stage} "
+            "flattens the layers",
+        )
+
+
+def _places_exist(recipe: Recipe) -> Problems:
+    named = [(f"data.{i}.source", entry.source) for i, entry in enumerate(recipe.data)]
+    named += [(f"evaluation.on.{i}", source) for i, source in enumerate(recipe.evaluation.on)]
+    for key, source in named:
+        scheme, _, place = source.partition(":")
+        if scheme in ("folder", "parquet") and place and not Path(place).expanduser().exists():
+            yield key, f"there is no {place} (from the working folder)"
+
+
+CHECKS: list[Callable[[Recipe], Problems]] = [
+    _backbone_exists,
+    _views_fit_the_method,
+    _optimizer_fits_the_engine,
+    _places_exist,
+]

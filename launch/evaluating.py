@@ -1,0 +1,104 @@
+"""Evaluate a run's backbone, always beside the same network untrained."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from wildfern.launch.run_folder import RunError, RunFolder
+from wildfern.recipes import Recipe
+from wildfern.ssl.augmentation import MEAN, STD, VIEWS
+from wildfern.ssl.data import Source, open_source
+from wildfern.ssl.evaluation import Evaluation, evaluate_backbones
+
+
+def evaluate(
+    run: str | Path,
+    on: Sequence[str] = (),
+    protocols: Sequence[str] = ("linear", "knn"),
+    few_shot: Sequence[int] = (),
+    seeds: int = 3,
+    announce: Callable[[str], None] = lambda text: None,
+) -> Evaluation:
+    """Hold the run's backbone against its untrained copy on data sets with labels, and write `evaluation.json`.
+
+    Raises RunError for a folder that is no run and DataError for a data set that cannot be opened.
+    """
+    if not on:
+        raise RunError("nothing to evaluate on: name a data set, for instance --on digits")
+    folder = RunFolder.for_reading(Path(run))
+    recipe = folder.recipe()
+    sources = {name: labeled(name) for name in on}  # all opened first: a wrong name should not cost an hour
+    backbones = {"untrained": folder.backbone(trained=False), "pretrained": folder.backbone()}
+    evaluation = evaluate_on(sources, backbones, recipe, protocols, few_shot, seeds, announce)
+    path = folder.path / "evaluation.json"
+    known = json.loads(path.read_text())["rows"] if path.is_file() else []
+    folder.write_json("evaluation.json", merged(evaluation.as_json(), known))
+    return evaluation
+
+
+def merged(evaluation: dict, earlier_rows: list[dict]) -> dict:
+    """The evaluation with earlier rows kept that it does not measure anew."""
+
+    def what(row: dict) -> tuple:
+        return row["dataset"], row["protocol"], row["backbone"]
+
+    new = {what(row) for row in evaluation["rows"]}
+    kept = [row for row in earlier_rows if what(row) not in new]
+    return {**evaluation, "rows": kept + evaluation["rows"]}
+
+
+def labeled(name: str) -> tuple[Source, Source]:
+    """The train and test parts of a data set; the classes of a folder are its sub-folders."""
+    arguments = {"labels": "folders"} if name.startswith("folder:") else {}
+    return open_source(name, "train", **arguments), open_source(name, "test", **arguments)
+
+
+def evaluate_on(
+    sources: dict[str, tuple[Source, Source]],
+    backbones: dict[str, nn.Module],
+    recipe: Recipe,
+    protocols: Sequence[str],
+    few_shot: Sequence[int],
+    seeds: int,
+    announce: Callable[[str], None],
+) -> Evaluation:
+    """Every data set in turn, at the size of the recipe's largest views."""
+    device = choose_device(recipe.training.device)
+    size = max(size for _, size in VIEWS[recipe.views.name](**recipe.views.arguments).shape)
+    total: Evaluation | None = None
+    for name, (train, test) in sources.items():
+        one = evaluate_backbones(
+            {k: b.to(device) for k, b in backbones.items()},
+            train,
+            test,
+            dataset=Path(name).name if ":" in name else name,
+            size=size,
+            protocols=protocols,
+            few_shot=few_shot,
+            seeds=seeds,
+            device=device,
+            mean=MEAN,
+            std=STD,
+            announce=announce,
+        )
+        total = one if total is None else total + one
+    return total
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of `training.device`; `auto` is the GPU where there is one. Raises RunError for one that is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there[name]:
+        raise RunError(f"training.device is {name}, but this machine has none that torch can use")
+    return torch.device(name)
+
+
+def scores(evaluation: Evaluation) -> dict[str, float]:
+    """The pretrained rows as flat numbers for `metrics.jsonl`."""
+    rows = [row for row in evaluation.rows if row["backbone"] == "pretrained"]
+    return {f"{row['dataset']}/{row['protocol']}": row["accuracy"] for row in rows}

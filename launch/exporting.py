@@ -1,0 +1,77 @@
+"""The pretrained backbone for other programs."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from wildfern.launch.run_folder import RunError, RunFolder
+from wildfern.recipes import Recipe
+from wildfern.ssl.augmentation import VIEWS
+
+FORMATS = ("timm", "safetensors", "onnx")
+
+
+def export_backbone(run: Path, format: str = "timm", out: Path | None = None) -> str:
+    """Write the backbone in one of `FORMATS` and return how to load it.
+
+    timm: a PyTorch state dict under timm's names, for `timm.create_model(…).load_state_dict(…)`. safetensors: the same
+    tensors as safetensors. onnx: the network with a free batch size. Raises RunError for what cannot be done.
+    """
+    if format not in FORMATS:
+        raise RunError(f"--format must be one of {', '.join(FORMATS)}; got {format!r}")
+    folder = RunFolder.for_reading(Path(run))
+    recipe, backbone = folder.recipe(), folder.backbone()
+    suffix = {"timm": "pth", "safetensors": "safetensors", "onnx": "onnx"}[format]
+    out = out or folder.path / f"backbone_{format}.{suffix}"
+    if format == "onnx":
+        return _onnx(backbone, recipe, out)
+    state = {name: tensor.contiguous() for name, tensor in backbone.state_dict().items()}
+    if format == "timm":
+        torch.save(state, out)
+        read = f'torch.load("{out}", weights_only=True)'
+    else:
+        save_file(state, out)
+        read = f'safetensors.torch.load_file("{out}")'
+    return f"written to {out}; load it with\n\n{loading_code(recipe, read)}"
+
+
+def loading_code(recipe: Recipe, read: str) -> str:
+    """Python that makes the network without wildfern and loads the weights strictly."""
+    model = recipe.model
+    if model.backbone == "small_alexnet":
+        make = ["from wildfern.ssl.models import SmallAlexNet", f"model = SmallAlexNet(**{model.arguments!r})"]
+    else:
+        arguments = "".join(f", {key}={value!r}" for key, value in model.arguments.items())
+        make = ["import timm, torch", f'model = timm.create_model("{model.backbone}", num_classes=0{arguments})']
+    if model.stem == "small":
+        make += [
+            "first = model.conv1  # the recipe's stem is small: 3×3, stride 1, no pooling",
+            "model.conv1 = torch.nn.Conv2d(3, first.out_channels, 3, stride=1, padding=1, bias=False)",
+            "model.maxpool = torch.nn.Identity()",
+        ]
+    return "\n".join(f"    {line}" for line in [*make, f"model.load_state_dict({read})"])
+
+
+def _onnx(backbone: nn.Module, recipe: Recipe, out: Path) -> str:
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError:
+        raise RunError("exporting to ONNX wants two more packages: pip install 'wildfern[onnx]'") from None
+    size = max(size for _, size in VIEWS[recipe.views.name](**recipe.views.arguments).shape)
+    example = torch.zeros(2, 3, size, size)
+    batch = torch.export.Dim("batch", min=1)
+    torch.onnx.export(
+        backbone,
+        (example,),
+        out,
+        input_names=["pictures"],
+        output_names=["features"],
+        dynamic_shapes=({0: batch},),
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+    return f"written to {out}: float32 pictures [batch, 3, {size}, {size}], normalized as ImageNet -> features"

@@ -1,0 +1,37 @@
+"""The entry point for launchers: `deepspeed --module wildfern.launch.pretrain --recipe RECIPE [key=value …]`.
+
+Each process runs this. A recipe whose engine is torch is run by the deepspeed engine here, for there is a launcher.
+"""
+
+import argparse
+import sys
+
+from wildfern.launch.cli import explained
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="wildfern.launch.pretrain", description=__doc__)
+    parser.add_argument("--recipe", required=True, help="a bundled name or a path")
+    parser.add_argument("--run", help="folder of the run, the same path on every node")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of --run")
+    parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # the launcher adds it
+    parser.add_argument("overrides", nargs="*", help="changes to the recipe: key.sub=value")
+    given = parser.parse_intermixed_args(arguments)
+    from wildfern.launch.components import read_recipe
+    from wildfern.launch.pretraining import pretrain
+
+    try:
+        overrides = list(given.overrides)
+        if read_recipe(given.recipe, overrides).engine.name == "torch":
+            overrides.append("engine.name=deepspeed")
+        pretrain(given.recipe, overrides, given.run, given.resume)
+    except Exception as error:
+        code, message = explained(error)
+        if code is None:
+            raise
+        print(message, file=sys.stderr)
+        sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

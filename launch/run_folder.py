@@ -1,0 +1,111 @@
+"""A run folder: where it is, whether it may be written, and what is read back from it."""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from wildfern.generators.counter_rng import key
+from wildfern.launch.components import read_recipe
+from wildfern.recipes import Recipe
+from wildfern.ssl.models import build_backbone
+from wildfern.ssl.tracking import environment
+
+
+class RunError(ValueError):
+    """A run folder that cannot be used, said in the user's words."""
+
+
+class RunFolder:
+    """`recipe.yaml`, `environment.json`, `metrics.jsonl`, `timings.jsonl`, `views.png`, `checkpoints/`,
+    `backbone.safetensors`, `evaluation.json`, `report.html` and, where files were unusable, `skipped.jsonl`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def for_writing(cls, path: Path | None, recipe_name: str, resume: bool) -> "RunFolder":
+        """The folder of a new run (`runs/NAME-DATE` unless `path` says), or of one to go on with."""
+        if path is None:
+            if resume:
+                raise RunError("--resume wants --run DIR: the run to go on with")
+            stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(recipe_name).stem)
+            base = Path("runs") / f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
+            path = next(
+                p for n in range(1000) if not (p := base.with_name(base.name + (f"-{n}" if n else ""))).exists()
+            )
+        if (path / "recipe.yaml").exists() and not resume:
+            raise RunError(f"{path} holds a run already: go on with --resume, or choose another --run")
+        try:
+            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot write the run folder {path}: {error.strerror}") from None
+        return cls(path)
+
+    @classmethod
+    def for_reading(cls, path: Path) -> "RunFolder":
+        """The folder of a run that exists."""
+        if not (path / "recipe.yaml").is_file():
+            raise RunError(f"{path} is no run folder: there is no recipe.yaml in it")
+        return cls(path)
+
+    def recipe(self) -> Recipe:
+        """The resolved recipe of the run."""
+        return read_recipe(self.path / "recipe.yaml")
+
+    def begin(self, recipe: Recipe) -> None:
+        """Write down what runs and where."""
+        _replace(self.path / "recipe.yaml", recipe.as_yaml())
+        _replace(self.path / "environment.json", json.dumps(environment(), indent=2) + "\n")
+
+    def write_json(self, name: str, value: object) -> None:
+        """A JSON file, whole or not at all."""
+        _replace(self.path / name, json.dumps(value, indent=2) + "\n")
+
+    def write_lines(self, name: str, rows: list[dict]) -> None:
+        """A JSON-lines file, whole or not at all."""
+        _replace(self.path / name, "".join(json.dumps(row) + "\n" for row in rows))
+
+    def write_backbone(self, state: dict[str, Tensor]) -> None:
+        """`backbone.safetensors`, with the names that timm gives its weights."""
+        beside = self.path / ".backbone.safetensors"
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, beside)
+        os.replace(beside, self.path / "backbone.safetensors")
+
+    def backbone(self, trained: bool = True) -> nn.Module:
+        """The run's pretrained backbone, or the same network as it was before training (the baseline)."""
+        recipe = self.recipe()
+        backbone = initial_backbone(recipe)
+        if trained:
+            weights = self.path / "backbone.safetensors"
+            if not weights.is_file():
+                raise RunError(f"{self.path} has no backbone.safetensors yet: its first checkpoint writes it")
+            backbone.load_state_dict(load_file(weights))
+        return backbone.eval()
+
+
+def initial_backbone(recipe: Recipe) -> nn.Module:
+    """The backbone as training starts from it: a pure function of the recipe."""
+    with seeded(recipe.seed, "backbone"):
+        return build_backbone(recipe.model.backbone, recipe.model.stem, **recipe.model.arguments)
+
+
+@contextmanager
+def seeded(seed: int, purpose: str) -> Iterator[None]:
+    """torch's generator set from (seed, purpose) inside the block and put back after it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key(purpose, seed))
+        yield
+
+
+def _replace(path: Path, text: str) -> None:
+    beside = path.with_name(f".{path.name}")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, path)
