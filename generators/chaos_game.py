@@ -78,9 +78,10 @@ _chains_2, _chains_3, _chains_4, _chains_8 = _chains_of(2), _chains_of(3), _chai
 
 
 @njit
-def play(system, n, chaos_key, rows, maps, limits, states, track):
+def play(system, n, even, chaos_key, rows, maps, limits, states, track):
     """Run the chaos game on system[:n] (float64[≥ n, 2, 3]): rows FIRST_ROW … `rows - 1` of `track` hold LANES points each.
 
+    With `even`, every map is as likely as the others, whatever its determinant.
     maps float32[6, 8], limits uint32[8], states uint32[LANES], track float32[rows * 2 * LANES] are workspace.
     """
     total = 0.0
@@ -92,7 +93,7 @@ def play(system, n, chaos_key, rows, maps, limits, states, track):
         if i < n:
             limits[i] = np.uint32(min(below * 4294967296.0, 4294967295.0))
             det = abs(system[i, 0, 0] * system[i, 1, 1] - system[i, 0, 1] * system[i, 1, 0])
-            below += det / total if total > 0.0 else 1.0 / n
+            below += det / total if total > 0.0 and not even else 1.0 / n
             for row in range(2):
                 for column in range(3):
                     maps[3 * row + column, i] = np.float32(system[i, row, column])
@@ -147,5 +148,5 @@ def attractor_points(system: NDArray[np.float64], points: int, seed: int = 0) ->
     rows = rows_for(points)
     track = np.empty(rows * 2 * LANES, np.float32)
     workspace = np.empty((6, 8), np.float32), np.empty(8, np.uint32), np.empty(LANES, np.uint32)
-    play(system, len(system), np.uint64(key("attractor", seed)), rows, *workspace, track)
+    play(system, len(system), False, np.uint64(key("attractor", seed)), rows, *workspace, track)
     return track.reshape(-1, 2, LANES)[FIRST_ROW:].transpose(0, 2, 1).reshape(-1, 2)[:points]

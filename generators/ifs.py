@@ -1,5 +1,6 @@
 """Fractal pictures on smooth backgrounds, in classes: the stream after Anderson & Farrell (WACV 2022)."""
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -68,6 +69,7 @@ class IFSStream:
         self.threads = checked_integer("threads", threads, 1, 1024)
         self._stream_key = np.uint64(key("ifs", self.seed))
         self._pool: ThreadPoolExecutor | None = None
+        self._pool_process = 0
         self._lock = threading.Lock()
 
     def batch(self, indices: ArrayLike) -> Batch:
@@ -106,8 +108,10 @@ class IFSStream:
 
     def _executor(self) -> ThreadPoolExecutor:
         with self._lock:
-            if self._pool is None:
+            # Threads do not survive a fork: a child process starts its own.
+            if self._pool is None or self._pool_process != os.getpid():
                 self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="wildfern-ifs")
+                self._pool_process = os.getpid()
             return self._pool
 
     def __getstate__(self) -> dict:

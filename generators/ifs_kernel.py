@@ -13,18 +13,20 @@ from .diamond_square import byte_field
 from .ifs_sampler import CLASS_KEYS, FACTORS, MAX_MAPS, compose, map_count, sample_factors
 from .jitter import JITTERS, jitter_factors
 from .raster import (
-    MIN_SHARE,
     blur_across,
     blur_down,
     blur_weight,
+    box_of_the_fullest,
     composite_row,
     count_points,
     palette_entries,
     placement,
+    too_sparse,
 )
 
 _SAMPLE_KEYS = np.uint64(2)
 _JITTER, _CHAOS, _PLACEMENT, _RENDER, _COLOR, _BACKGROUND, _BLUR = (np.uint64(part) for part in range(7))
+ATTEMPTS = 6
 _UNCHANGED = JITTERS.index("none")
 
 
@@ -37,21 +39,23 @@ def _stamp_of_sources() -> int:
 
 
 @njit
-def _finish(entries, palette, outer, lines, mixed, image):
+def _finish(entries, palette, outer, taps, lines, mixed, image):
     """Composite and blur row by row: three blurred lines at a time stay in the nearest cache."""
     size = entries.shape[0]
     if outer == 0:
         for row in range(size):
             composite_row(entries[row], palette, image[row])
         return
+    taps[0] = outer
+    taps[1] = 256 - 2 * outer
     composite_row(entries[0], palette, lines[3:])
-    blur_across(lines, outer, size, mixed[0])
+    blur_across(lines, taps, mixed[0])
     for row in range(size):
         following = min(row + 1, size - 1)
         if following > row:
             composite_row(entries[following], palette, lines[3:])
-            blur_across(lines, outer, size, mixed[following % 3])
-        blur_down(mixed[max(row - 1, 0) % 3], mixed[row % 3], mixed[following % 3], outer, image[row])
+            blur_across(lines, taps, mixed[following % 3])
+        blur_down(mixed[max(row - 1, 0) % 3], mixed[row % 3], mixed[following % 3], taps, image[row])
 
 
 def _slice_renderer(sources: int):
@@ -92,6 +96,7 @@ def _slice_renderer(sources: int):
         field, entries = np.zeros((even, even), np.uint8), np.empty((size, size), np.uint16)
         palette = np.zeros((3, 512), np.uint8)
         lines, mixed = np.empty(3 * size + 6, np.uint8), np.empty((3, 3 * size), np.uint8)
+        taps = np.empty((2, 3 * size), np.uint16)
         for i in range(indices.size):
             sample_key = fold64(fold64(stream_key, _SAMPLE_KEYS), np.uint64(indices[i]))
             label = indices[i] % classes
@@ -101,13 +106,22 @@ def _slice_renderer(sources: int):
             if kind != _UNCHANGED:
                 jitter_factors(kind, fold64(sample_key, _JITTER), n, factors)
             compose(factors, n, system)
-            play(system, n, fold64(sample_key, _CHAOS), rows, maps, limits, states, track)
+            play(system, n, False, fold64(sample_key, _CHAOS), rows, maps, limits, states, track)
             box = bounding_box(track, points, low, high)
             placement_key = fold64(sample_key, _PLACEMENT)
             swap = placement(placement_key, size, box, move, affine)
             count_points(track, points, affine, swap, size, cells, counts)
-            if 1000 * (points - counts[size * size]) < MIN_SHARE * points:
-                placement(placement_key, size, box, False, affine)
+            # As placed; if little is seen so, all of it; if most of that lies in a few pixels, closer and closer to these;
+            # if that is a single point, because one map is chosen nearly always, all maps equally often.
+            for attempt in range(ATTEMPTS):
+                if not too_sparse(counts, points):
+                    break
+                if attempt == ATTEMPTS - 1:
+                    play(system, n, True, fold64(sample_key, _CHAOS), rows, maps, limits, states, track)
+                    box = bounding_box(track, points, low, high)
+                elif attempt > 0:
+                    box = box_of_the_fullest(counts, size, affine, swap)
+                swap = placement(placement_key, size, box, False, affine)
                 count_points(track, points, affine, swap, size, cells, counts)
             color_key = fold64(sample_key, _COLOR)
             fractal_table(color_key, color, palette[:, 256:])
@@ -117,7 +131,7 @@ def _slice_renderer(sources: int):
                 byte_field(field_key, size, levels, grid, other, field_states, field_rows, field)
             palette_entries(render, fold64(sample_key, _RENDER), size, counts, stamped, field, entries)
             outer = blur_weight(fold64(sample_key, _BLUR)) if blur else 0
-            _finish(entries, palette, outer, lines, mixed, images[i])
+            _finish(entries, palette, outer, taps, lines, mixed, images[i])
 
     return render_slice
 

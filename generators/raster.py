@@ -13,8 +13,6 @@ Render = Literal["graded", "binary", "patch"]
 RENDERS: tuple[str, ...] = get_args(Render)
 _BINARY, _PATCH = RENDERS.index("binary"), RENDERS.index("patch")
 
-#: Share of the points that a placement must leave on the canvas, in 1/1000; otherwise the whole attractor is shown.
-MIN_SHARE = 250
 _0 = np.float32(0.0)
 _MARGIN = 1.0 / 32.0
 
@@ -66,6 +64,28 @@ def count_points(track, points, affine, swap, size, cells, counts):
         for lane in range(np.uint64(min(LANES, points - done))):
             counts[np.uint64(cells[lane])] += np.uint32(1)
         first += ROW
+
+
+@njit
+def too_sparse(counts, points):
+    """Whether the canvas shows less than a quarter of the points, or fewer pixels of them than 1/64 of all."""
+    pixels = counts.size - 1
+    lit = np.uint32(0)
+    for i in range(np.uint64(pixels)):
+        lit += np.uint32(1) if counts[i] > 0 else np.uint32(0)
+    return 4 * (points - counts[pixels]) < points or lit < min(pixels // 64, points // 8)
+
+
+@njit
+def box_of_the_fullest(counts, size, affine, swap):
+    """A box a quarter of the canvas wide around the fullest pixel of an unmoved placement: leaves rare outer points away."""
+    fullest = np.argmax(counts[: size * size])
+    row, column = fullest // size, fullest % size
+    u, v = (row, column) if swap else (column, row)
+    x = affine[0] + (u + np.float32(0.5) - affine[4]) / affine[2]
+    y = affine[1] + (v + np.float32(0.5) - affine[5]) / affine[3]
+    reach_x, reach_y = np.float32(size / 8) / affine[2], np.float32(size / 8) / affine[3]
+    return np.float32(x - reach_x), np.float32(y - reach_y), np.float32(x + reach_x), np.float32(y + reach_y)
 
 
 @njit
@@ -130,24 +150,30 @@ def blur_weight(blur_key):
     return int(256.0 * outer / (1.0 + 2.0 * outer) + 0.5)
 
 
+@njit(inline="always")
+def _weighted(before, here, after, side, middle):
+    ends = np.uint16(before) + np.uint16(after)
+    return np.uint8(np.uint16(np.uint16(here) * middle + np.uint16(ends) * side + np.uint16(128)) >> np.uint16(8))
+
+
+# The weights come as rows of equal numbers: read from memory, they let the compiler see that 16 bits are enough.
 @njit
-def blur_across(line, outer, size, out):
-    """Blur one RGB row along itself: line (uint8[3 * size + 6], pixels from entry 3) to out (uint8[3 * size])."""
+def blur_across(line, taps, out):
+    """Blur an RGB row along itself: line (uint8[3 * S + 6], pixels from entry 3) to out (uint8[3 * S]).
+
+    taps (uint16[2, 3 * S]): the outer and the middle weight, in 1/256, repeated.
+    """
     for c in range(3):
         line[c] = line[3 + c]
-        line[3 * size + 3 + c] = line[3 * size + c]
-    side, middle = np.uint16(outer), np.uint16(256 - 2 * outer)
-    for j in range(np.uint64(3 * size)):
-        ends = np.uint16(line[j]) + np.uint16(line[j + np.uint64(6)])
-        mixed = np.uint16(np.uint16(line[j + np.uint64(3)]) * middle + np.uint16(ends) * side + np.uint16(128))
-        out[j] = np.uint8(mixed >> np.uint16(8))
+        line[line.size - 3 + c] = line[line.size - 6 + c]
+    side, middle = taps[0], taps[1]
+    for j in range(np.uint64(out.size)):
+        out[j] = _weighted(line[j], line[j + np.uint64(3)], line[j + np.uint64(6)], side[j], middle[j])
 
 
 @njit
-def blur_down(above, line, below, outer, out):
-    """Blur three rows (uint8[M]) into the middle one."""
-    side, middle = np.uint16(outer), np.uint16(256 - 2 * outer)
+def blur_down(above, line, below, taps, out):
+    """Blur three rows (uint8[M]) into the middle one; taps (uint16[2, M]) as in `blur_across`."""
+    side, middle = taps[0], taps[1]
     for j in range(np.uint64(out.size)):
-        ends = np.uint16(above[j]) + np.uint16(below[j])
-        mixed = np.uint16(np.uint16(line[j]) * middle + np.uint16(ends) * side + np.uint16(128))
-        out[j] = np.uint8(mixed >> np.uint16(8))
+        out[j] = _weighted(above[j], line[j], below[j], side[j], middle[j])

@@ -130,12 +130,13 @@ def test_blur_is_the_separable_kernel():
     size, outer = 11, 40
     image = np.random.default_rng(0).integers(0, 256, (size, size, 3)).astype(np.uint8)
     mixed, out = np.empty((size, 3 * size), np.uint8), np.empty((size, 3 * size), np.uint8)
+    taps = np.repeat(np.array([[outer], [256 - 2 * outer]], np.uint16), 3 * size, axis=1)
     for row in range(size):
         line = np.concatenate([np.zeros(3, np.uint8), image[row].ravel(), np.zeros(3, np.uint8)])
-        blur_across(line, outer, size, mixed[row])
+        blur_across(line, taps, mixed[row])
     for row in range(size):
-        blur_down(mixed[max(row - 1, 0)], mixed[row], mixed[min(row + 1, size - 1)], outer, out[row])
-    taps = np.array([outer, 256 - 2 * outer, outer]) / 256
+        blur_down(mixed[max(row - 1, 0)], mixed[row], mixed[min(row + 1, size - 1)], taps, out[row])
+    weights = np.array([outer, 256 - 2 * outer, outer]) / 256
     padded = np.pad(image.astype(float), ((1, 1), (1, 1), (0, 0)), mode="edge")
-    expected = sum(taps[i] * taps[j] * padded[i : i + size, j : j + size] for i in range(3) for j in range(3))
+    expected = sum(weights[i] * weights[j] * padded[i : i + size, j : j + size] for i in range(3) for j in range(3))
     assert np.abs(out.reshape(size, size, 3) - expected).max() <= 1
