@@ -1,0 +1,163 @@
+"""Short supervised fine-tuning of a copy of the backbone: AdamW, warm-up and cosine, flips and padded crops."""
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from wildfern.generators.counter_rng import fold, key, uniform
+from wildfern.ssl.evaluation.features import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Pixels,
+    Precision,
+    device_of,
+    frozen,
+    normalized,
+    squared,
+)
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """`accuracy` on test after the last epoch (no epoch is picked), and the mean train loss of each epoch."""
+
+    accuracy: float
+    losses: tuple[float, ...]
+    protocol: str
+    detail: str
+
+
+def flip_and_crop(images: Tensor, draws: NDArray[np.float64], padding: int, flip: bool = True) -> Tensor:
+    """Mirror each of float[N, 3, S, S] half the time and shift it by up to `padding` pixels, edges reflected.
+
+    draws: float64[N, 3] in [0, 1), for flip, vertical and horizontal shift.
+    """
+    draws = torch.from_numpy(draws).to(images.device)
+    size = images.shape[2]
+    line = torch.arange(size, device=images.device)
+    shift = (draws[:, 1:] * (2 * padding + 1)).long()
+    columns = torch.where(draws[:, :1] < 0.5 * flip, line.flip(0), line) + shift[:, 1:]
+    rows = line + shift[:, :1]
+    padded = F.pad(images, (padding,) * 4, mode="reflect")
+    picture = torch.arange(len(images), device=images.device)[:, None, None]
+    return padded.permute(0, 2, 3, 1)[picture, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def finetune(
+    backbone: nn.Module,
+    train_pixels: Pixels,
+    train_labels: NDArray[np.int64],
+    test_pixels: Pixels,
+    test_labels: NDArray[np.int64],
+    *,
+    size: int | None = None,
+    epochs: int = 10,
+    batch_size: int = 128,
+    learning_rate: float = 1e-3,
+    weight_decay: float = 0.05,
+    warmup: float = 0.1,
+    flip: bool = True,
+    padding: int | None = None,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+    precision: Precision = "fp32",
+) -> FinetuneResult:
+    """Train a copy of the backbone and a linear head on all of train, then score test once; `backbone` stays as it is.
+
+    Pictures as in `extract_features`; all of them are held as bytes at `size`. The learning rate rises over the share
+    `warmup` of the steps and falls to 0 by a cosine; `padding` is the largest shift of a crop in pixels, size // 8 when
+    left out. Order, flips and crops are pure functions of (seed, epoch, picture); dropout inside the backbone draws from
+    torch's generator, seeded here and put back. Raises ValueError for impossible settings or fewer than two classes.
+    """
+    if epochs < 1 or batch_size < 1 or not learning_rate > 0 or not 0 <= warmup < 1:
+        raise ValueError("fine-tuning needs epochs >= 1, batch_size >= 1, learning_rate > 0 and a warmup in [0, 1)")
+    device = torch.device(device) if device is not None else device_of(backbone)
+    classes, targets = torch.unique(torch.as_tensor(train_labels, dtype=torch.int64), return_inverse=True)
+    if len(classes) < 2 or classes[0] < 0:
+        raise ValueError("fine-tuning needs labeled train pictures of at least two classes")
+    train_bytes, targets = _as_bytes(train_pixels, size, device), targets.to(device)
+    test_bytes = _as_bytes(test_pixels, size, device)
+    padding = train_bytes.shape[2] // 8 if padding is None else padding
+
+    forked = [device.index or 0] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=forked):
+        torch.manual_seed(seed)
+        model = copy.deepcopy(backbone).to(device).requires_grad_(True)
+        with frozen(model):
+            width = model(normalized(train_bytes[:1].float() / 255, mean, std)).shape[1]
+        head = nn.Linear(width, len(classes), device=device)
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+        network = nn.Sequential(model, head).train()
+        optimizer = torch.optim.AdamW(_decay_groups(network, weight_decay), lr=learning_rate)
+        batches = max(1, len(targets) // batch_size)  # what does not fill a batch waits for another epoch's order
+        losses = []
+        for epoch in range(epochs):
+            order = uniform(fold(np.uint64(key("finetune order", seed, epoch)), np.arange(len(targets))), 1)[
+                :, 0
+            ].argsort()
+            crop_key = np.uint64(key("finetune crop", seed, epoch))
+            total = torch.zeros((), device=device)
+            for batch in range(batches):
+                index = order[batch * batch_size : (batch + 1) * batch_size]
+                rate = _warm_cosine(epoch * batches + batch, epochs * batches, warmup) * learning_rate
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                picked = torch.from_numpy(index).to(device)
+                images = normalized(train_bytes[picked].float() / 255, mean, std)
+                images = flip_and_crop(images, uniform(fold(crop_key, index), 3), padding, flip)
+                with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+                    loss = F.cross_entropy(network(images).float(), targets[picked])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                total += loss.detach()
+            losses.append(total.item() / batches)
+
+    right = 0
+    with frozen(network), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        for start in range(0, len(test_bytes), batch_size):
+            images = normalized(test_bytes[start : start + batch_size].float() / 255, mean, std)
+            predictions = classes[network(images).argmax(1).cpu()].numpy()
+            right += int((predictions == test_labels[start : start + batch_size]).sum())
+    return FinetuneResult(
+        accuracy=right / len(test_bytes),
+        losses=tuple(losses),
+        protocol=f"all weights fine-tuned for {epochs} epochs on all of train (AdamW, rate {learning_rate:g}, weight decay "
+        f"{weight_decay:g}, cosine, {'flips and ' if flip else ''}crops padded by {padding} px), accuracy after the last epoch",
+        detail=f"mean train loss {losses[0]:.3f} in the first epoch, {losses[-1]:.3f} in the last",
+    )
+
+
+def _as_bytes(pixels: Pixels, size: int | None, device: torch.device, chunk: int = 1024) -> Tensor:
+    """All pictures, squared, as uint8[N, 3, S, S] on the device."""
+    if size is None and not isinstance(pixels, np.ndarray):
+        pixels = np.stack(pixels)
+    parts = range(0, len(pixels), chunk)
+    return torch.cat([squared(pixels[i : i + chunk], size, device).mul_(255).round_().byte() for i in parts])
+
+
+def _decay_groups(network: nn.Module, weight_decay: float) -> list[dict]:
+    """Weight decay for matrices and kernels, none for biases and normalization."""
+    parameters = list(network.parameters())
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _warm_cosine(step: int, steps: int, warmup: float) -> float:
+    """Factor on the learning rate: a line up to 1 over the share `warmup` of the steps, then a cosine to 0."""
+    rising = warmup * steps
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1.0, steps - rising)))

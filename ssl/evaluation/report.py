@@ -1,0 +1,229 @@
+"""One self-contained HTML page that compares runs: curves, accuracies, speed, views, machine and recipe."""
+
+import base64
+import statistics
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+
+from wildfern.ssl.evaluation.curves import line_chart
+from wildfern.ssl.evaluation.report_style import STYLE
+from wildfern.ssl.evaluation.run_record import RunRecord, Series, read_run
+
+# Keys that have a section of their own; all others become small plots.
+MAIN = ("loss", "learning_rate")
+
+
+def write_report(runs: Sequence[RunRecord | Path | str], out: Path | str) -> Path:
+    """Write the page for one or more run folders to `out`, and return its path.
+
+    Nothing is loaded from elsewhere: pictures, charts and style are in the file. What a folder lacks is named on the page.
+    Raises ValueError for a folder that holds no run, and when there are no runs.
+    """
+    records = [run if isinstance(run, RunRecord) else read_run(run) for run in runs]
+    if not records:
+        raise ValueError("a report needs at least one run folder")
+    names = _names(records)
+    title = records[0].title if len(records) == 1 else f"{len(records)} runs compared"
+    lead = names[0] if len(records) == 1 else " · ".join(dict.fromkeys(record.title for record in records))
+    body = [
+        f"<header><p class=kicker>wildfern report</p><h1>{escape(title)}</h1><p class=lead>{escape(lead)}</p></header>",
+        _overview(records, names),
+        _accuracies(records, names),
+        _curves(records, names),
+        _speed(records),
+        _views(records, names),
+        _machines(records, names),
+        _recipes(records, names),
+    ]
+    page = (
+        "<!doctype html>\n<html lang=en><head><meta charset=utf-8>"
+        '<meta name=viewport content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)} – wildfern</title><style>{STYLE}</style></head>\n"
+        f"<body><main>{''.join(body)}</main></body></html>\n"
+    )
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(page, encoding="utf-8")
+    return out
+
+
+def _names(records: Sequence[RunRecord]) -> list[str]:
+    """Folder names, with the parent's where two are alike."""
+    plain = [record.name for record in records]
+    return [
+        f"{record.folder.resolve().parent.name}/{name}" if plain.count(name) > 1 else name
+        for record, name in zip(records, plain, strict=True)
+    ]
+
+
+def _run(names: Sequence[str], index: int) -> str:
+    """A run's name behind the colored dot that marks it in the charts."""
+    return f'<span class=dot style="background: var(--run-{index % 8 + 1})"></span>{escape(names[index])}'
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section><h2>{title}</h2>{content}</section>" if content else ""
+
+
+def _table(head: Iterable[str], rows: Iterable[str], numbers: int = 0) -> str:
+    """`numbers`: how many of the last columns hold figures."""
+    head = list(head)
+    cells = "".join(f"<th{' class=num' * (i >= len(head) - numbers)}>{cell}</th>" for i, cell in enumerate(head))
+    return f"<div class=scroll><table><thead><tr>{cells}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+
+
+def _last(series: Series | None) -> str:
+    return "–" if series is None else f"{series.values[-1]:.4g}"
+
+
+def _median(series: Series | None, pattern: str) -> str:
+    return "–" if series is None else pattern.format(statistics.median(series.values))
+
+
+def _overview(records: Sequence[RunRecord], names: Sequence[str]) -> str:
+    rows = []
+    for index, record in enumerate(records):
+        steps = [one.steps[-1] for one in record.metrics.values()]
+        cells = (
+            f"{max(steps):,.0f}" if steps else "–",
+            _last(record.metrics.get("loss")),
+            _median(record.timings.get("images_per_second"), "{:,.0f}"),
+            _median(record.timings.get("data_wait"), "{:.1%}"),
+        )
+        figures = "".join(f"<td class=num>{cell}</td>" for cell in cells)
+        rows.append(f"<tr><td>{_run(names, index)}</td><td>{escape(record.title)}</td>{figures}</tr>")
+    head = ("run", "recipe", "steps", "last loss", "images/s (median)", "data wait (median)")
+    remarks = "".join(
+        f"<li>{_run(names, index)}: {escape('; '.join(record.remarks))}</li>"
+        for index, record in enumerate(records)
+        if record.remarks
+    )
+    missing = f"<div class=note><p>Missing or left out:</p><ul>{remarks}</ul></div>" if remarks else ""
+    return _section("At a glance", _table(head, rows, numbers=4) + missing)
+
+
+def _accuracies(records: Sequence[RunRecord], names: Sequence[str]) -> str:
+    """Rows grouped by data set and protocol, every run's baseline first, differences against that run's own baseline."""
+    groups: dict[tuple[str, str], list[tuple[int, dict, float | None]]] = {}
+    words: dict[str, str] = {}
+    for index, record in enumerate(records):
+        baseline = record.evaluation.get("baseline", "untrained")
+        rows = [row for row in record.evaluation.get("rows", []) if isinstance(row.get("accuracy"), int | float)]
+        words |= record.evaluation.get("protocols", {})
+        held = {(row["dataset"], row["protocol"]): row["accuracy"] for row in rows if row["backbone"] == baseline}
+        for row in rows:
+            group = (row["dataset"], row["protocol"])
+            against = held.get(group) if row["backbone"] != baseline else None
+            difference = None if against is None else 100 * (row["accuracy"] - against)
+            groups.setdefault(group, []).append((index, row, difference))
+    if not groups:
+        return ""
+    lines = []
+    for (dataset, protocol), members in groups.items():
+        for place, (index, row, difference) in enumerate(members):
+            span = f"rowspan={len(members)}"
+            first = f"<td {span}>{escape(dataset)}</td><td {span}>{escape(protocol)}</td>" if place == 0 else ""
+            share, spread = 100 * row["accuracy"], row.get("std")
+            sign = "" if difference is None else ("up" if difference > 0 else "down")
+            lines.append(
+                f'<tr class="{"first" * (place == 0)} {"baseline" * (difference is None)}">{first}'
+                f"<td>{_run(names, index)}</td><td>{escape(row['backbone'])}</td>"
+                f'<td class=bar title="{escape(str(row.get("detail") or ""))}">'
+                f'<i style="width: {share:.1f}%; background: var(--run-{index % 8 + 1})"></i></td>'
+                f"<td class=num>{share:.1f}{f' ± {100 * spread:.1f}' if spread is not None else ''}</td>"
+                f'<td class="num {sign}">{"baseline" if difference is None else f"{difference:+.1f}"}</td></tr>'
+            )
+    head = ("data set", "protocol", "run", "backbone", "", "accuracy, %", "points gained")
+    said = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in words.items())
+    legend = f"<dl class=words>{said}</dl>" if said else ""
+    return _section("Accuracy on test", _table(head, lines, numbers=2) + legend)
+
+
+def _chart(records: Sequence[RunRecord], kind: str, key: str, heading: str, **style) -> str:
+    series = [getattr(record, kind).get(key) for record in records]
+    if not any(series):
+        return ""
+    return f"<figure><figcaption>{escape(heading)}</figcaption>{line_chart(series, escape(heading), **style)}</figure>"
+
+
+def _keys(records: Sequence[RunRecord], kind: str, known: Sequence[str]) -> list[str]:
+    """All other keys that any run has, in order of appearance."""
+    return [
+        key for key in dict.fromkeys(key for record in records for key in getattr(record, kind)) if key not in known
+    ]
+
+
+def _curves(records: Sequence[RunRecord], names: Sequence[str]) -> str:
+    large = _chart(records, "metrics", "loss", "loss", smooth=True)
+    large += _chart(records, "metrics", "learning_rate", "learning rate")
+    small = "".join(
+        _chart(records, "metrics", key, key.replace("_", " "), width=3.4, height=2.0, smooth=True)
+        for key in _keys(records, "metrics", MAIN)
+    )
+    content = f"<div class=charts>{large}</div>" * bool(large) + f"<div class='charts small'>{small}</div>" * bool(
+        small
+    )
+    runs = "".join(f"<span>{_run(names, index)}</span>" for index in range(len(names)))
+    legend = f"<p class=legend>{runs}</p>" if len(names) > 1 else ""
+    return _section("Training", legend + content if content else "")
+
+
+def _speed(records: Sequence[RunRecord]) -> str:
+    charts = _chart(records, "timings", "images_per_second", "images per second", smooth=True)
+    charts += _chart(
+        records, "timings", "data_wait", "share of a step spent waiting for data", smooth=True, percent=True
+    )
+    small = "".join(
+        _chart(records, "timings", key, key.replace("_", " "), width=3.4, height=2.0)
+        for key in _keys(records, "timings", ("images_per_second", "data_wait"))
+    )
+    content = f"<div class=charts>{charts}</div>" * bool(charts) + f"<div class='charts small'>{small}</div>" * bool(
+        small
+    )
+    return _section("Speed", content)
+
+
+def _views(records: Sequence[RunRecord], names: Sequence[str]) -> str:
+    figures = "".join(
+        f"<figure><figcaption>{_run(names, index)}</figcaption><img alt='views of training pictures' "
+        f"src='data:image/png;base64,{base64.b64encode(record.views_png).decode()}'></figure>"
+        for index, record in enumerate(records)
+        if record.views_png
+    )
+    return _section("What the model saw", f"<div class=views>{figures}</div>" if figures else "")
+
+
+def _flat(tree: dict, prefix: str = "") -> dict[str, str]:
+    """Nested mappings as {"gpu.name": "…"}."""
+    flat: dict[str, str] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return flat
+
+
+def _machines(records: Sequence[RunRecord], names: Sequence[str]) -> str:
+    flats = [_flat(record.environment) for record in records]
+    keys = dict.fromkeys(key for flat in flats for key in flat)
+    if not keys:
+        return ""
+    rows = []
+    for key in keys:
+        values = [flat.get(key, "–") for flat in flats]
+        mark = " class=differs" * (len(set(values)) > 1)
+        rows.append(f"<tr{mark}><th>{escape(key)}</th>{''.join(f'<td>{escape(value)}</td>' for value in values)}</tr>")
+    return _section("Machine", _table(("", *(_run(names, index) for index in range(len(records)))), rows))
+
+
+def _recipes(records: Sequence[RunRecord], names: Sequence[str]) -> str:
+    return _section(
+        "Recipe, as resolved",
+        "".join(
+            f"<details><summary>{_run(names, index)}</summary><pre>{escape(record.recipe_text)}</pre></details>"
+            for index, record in enumerate(records)
+            if record.recipe_text
+        ),
+    )

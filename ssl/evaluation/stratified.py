@@ -1,0 +1,23 @@
+"""Random order within each class, as a pure function of a key: the basis of hold-outs and few-shot draws."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wildfern.generators.counter_rng import fold, uniform
+
+
+def class_ranks(labels: Tensor, key: int) -> Tensor:
+    """The place int64[N] of each picture in the random order of its own class: 0 is the first one drawn.
+
+    Whoever takes all ranks below n has n pictures of every class that has so many. The place depends on the key, the
+    picture's position and the labels, and on nothing else.
+    """
+    label = labels.cpu().numpy()
+    draws = uniform(fold(np.uint64(key), np.arange(len(label))), 1)[:, 0]
+    order = np.lexsort((draws, label))
+    starts = np.flatnonzero(np.r_[True, np.diff(label[order]) != 0])
+    first = np.repeat(starts, np.diff(np.r_[starts, len(label)]))
+    ranks = np.empty(len(label), np.int64)
+    ranks[order] = np.arange(len(label)) - first
+    return torch.from_numpy(ranks).to(labels.device)

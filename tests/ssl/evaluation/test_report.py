@@ -1,0 +1,183 @@
+import json
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from matplotlib.image import imsave
+
+from wildfern.ssl.evaluation import read_run, write_report
+from wildfern.ssl.evaluation.curves import _averaged, _running_mean, line_chart
+from wildfern.ssl.evaluation.run_record import PARTS, Series
+
+
+@pytest.fixture
+def run(tmp_path):
+    def make(name="run", accuracy=0.5, parts=tuple(PARTS)):
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        steps = range(1, 51)
+        metrics = [
+            {"step": s, "loss": 5 / s, "learning_rate": 1e-3, "rank_me": 10.0 + s, "note": "text"} for s in steps
+        ]
+        rows = [
+            {
+                "dataset": "digits",
+                "backbone": "untrained",
+                "protocol": "knn",
+                "accuracy": 0.25,
+                "std": None,
+                "detail": "",
+            },
+            {
+                "dataset": "digits",
+                "backbone": "pretrained",
+                "protocol": "knn",
+                "accuracy": accuracy,
+                "std": 0.011,
+                "detail": "a<b",
+            },
+        ]
+        written = {
+            "recipe.yaml": "method:\n  name: simclr\nmodel:\n  backbone: resnet18\ndata:\n  source: <ifs>\n",
+            "environment.json": json.dumps({"versions": {"torch": "2.6"}, "cores": 2}),
+            "metrics.jsonl": "\n".join(map(json.dumps, metrics)),
+            "timings.jsonl": '{"step": 1, "images_per_second": 1000, "data_wait": 0.25}\n{"step": 2, "images_per_second": 3e3}\n',
+            "evaluation.json": json.dumps(
+                {"baseline": "untrained", "protocols": {"knn": "cosine, k=20"}, "rows": rows}
+            ),
+        }
+        for part in parts:
+            if part == "views.png":
+                imsave(folder / part, np.zeros((4, 4, 3)))
+            else:
+                (folder / part).write_text(written[part])
+        return folder
+
+    return make
+
+
+class Outline(HTMLParser):
+    """Text of the page, the headings, and whether every tag that opens closes."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.open, self.text, self.links = [], [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+        self.links += [value for name, value in attributes if name in ("src", "href", "xlink:href")]
+
+    def handle_startendtag(self, tag, attributes):
+        self.links += [value for name, value in attributes if name in ("src", "href", "xlink:href")]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.text.append(data)
+
+
+def test_one_run_shows_everything_and_loads_nothing(run, tmp_path):
+    page = write_report([run()], tmp_path / "new" / "report.html").read_text()
+    outline = Outline(page)
+    assert outline.open == []
+    assert all(link.startswith(("data:image/png;base64,", "#")) for link in outline.links)
+    assert "url(http" not in page
+    assert "@import" not in page
+    text = "".join(outline.text)
+    for words in (
+        "simclr · resnet18 · <ifs>",
+        "At a glance",
+        "Accuracy on test",
+        "Training",
+        "Speed",
+        "What the model saw",
+    ):
+        assert words in text
+    for words in (
+        "50.0 ± 1.1",
+        "+25.0",
+        "baseline",
+        "cosine, k=20",
+        "versions.torch",
+        "2.6",
+        "rank me",
+        "2,000",
+        "25.0%",
+    ):
+        assert words in text
+    assert "<ifs>" not in page
+    assert "prefers-color-scheme: dark" in page
+    assert "Missing" not in text
+    assert page.count("<svg") == 5  # loss, learning rate, rank_me, images/s, data wait
+
+
+def test_runs_are_compared_each_against_its_own_baseline(run, tmp_path):
+    folders = [run("a/run", 0.5), run("b/run", 0.2)]
+    text = "".join(Outline(write_report(folders, tmp_path / "report.html").read_text()).text)
+    for words in ("2 runs compared", "a/run", "b/run", "+25.0", "-5.0"):
+        assert words in text
+
+
+@pytest.mark.parametrize("kept", ["recipe.yaml", "metrics.jsonl"])
+def test_missing_parts_are_named(run, tmp_path, kept):
+    text = "".join(Outline(write_report([run(parts=(kept,))], tmp_path / "report.html").read_text()).text)
+    for part in PARTS:
+        assert (f"no {part}" in text) == (part != kept)
+
+
+def test_broken_parts_are_named_and_the_rest_is_shown(run, tmp_path):
+    folder = run()
+    (folder / "metrics.jsonl").write_text('{"step": 1, "loss": NaN}\n{"step": 2, "loss": 3.25}\n{"step": 3, "lo')
+    (folder / "evaluation.json").write_text("{")
+    (folder / "recipe.yaml").write_text("a: [")
+    record = read_run(folder)
+    assert record.metrics["loss"] == Series([2.0], [3.25])
+    assert set(record.remarks) == {
+        "metrics.jsonl: 1 unreadable line left out",
+        "metrics.jsonl: 1 value NaN or infinite",
+        "evaluation.json cannot be read",
+        "recipe.yaml cannot be read",
+    }
+    assert "3.25" in write_report([record], tmp_path / "report.html").read_text()
+
+
+def test_a_resumed_step_replaces_what_was_written_before(run):
+    folder = run()
+    (folder / "metrics.jsonl").write_text('{"step": 1, "loss": 3}\n{"step": 2, "loss": 9}\n{"step": 2, "loss": 2}\n')
+    assert read_run(folder).metrics["loss"] == Series([1.0, 2.0], [3.0, 2.0])
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"neither recipe\.yaml nor metrics\.jsonl"):
+        write_report([tmp_path], tmp_path / "report.html")
+    with pytest.raises(ValueError, match="no such folder"):
+        write_report([tmp_path / "nowhere"], tmp_path / "report.html")
+    with pytest.raises(ValueError, match="at least one"):
+        write_report([], tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_the_same_run_gives_the_same_page(run, tmp_path):
+    folder = run()
+    pages = [write_report([folder], tmp_path / f"{i}.html").read_bytes() for i in range(2)]
+    assert pages[0] == pages[1]
+
+
+def test_long_series_are_averaged_and_smoothed_evenly():
+    series = Series(list(range(10)), [float(value) for value in range(10)])
+    steps, values = _averaged(series, 4)
+    assert steps.tolist() == [1, 4, 7, 9]
+    assert values.tolist() == [1, 4, 7, 9]
+    np.testing.assert_allclose(_running_mean(np.arange(9.0), 3), np.arange(9.0))  # a straight line stays straight
+
+
+def test_a_chart_takes_its_colors_from_the_page():
+    svg = line_chart([None, Series([1, 2], [0.1, 0.4])], "loss")
+    assert "var(--run-2)" in svg
+    assert "var(--run-1)" not in svg
+    assert "currentColor" in svg
+    assert "#0" not in svg
