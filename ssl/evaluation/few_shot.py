@@ -14,6 +14,8 @@ from wildfern.ssl.evaluation.linear_probe import linear_probe
 from wildfern.ssl.evaluation.stratified import class_ranks
 
 FewShotProtocol = Literal["linear", "knn"]
+# So few pictures can always be told apart: weaker regularization than this only grows the weights.
+STRENGTHS = (10.0, 1.0, 1e-1, 1e-2, 1e-3)
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def few_shot(
         drawn = draw_shots(train, shots, seed)
         for protocol in protocols:
             if protocol == "linear":
-                result = linear_probe(drawn, test, seed=seed)
+                result = linear_probe(drawn, test, strengths=STRENGTHS, seed=seed)
             else:
                 result = knn(drawn, test, k=min(k, shots), temperature=temperature)
             accuracies[protocol].append(result.accuracy)

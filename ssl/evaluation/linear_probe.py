@@ -129,8 +129,7 @@ class RegularizationPath:
             loss.backward()
             return loss
 
-        with _one_thread(self.rows.numel() <= ONE_THREAD_UP_TO):
-            solver.step(objective)
+        solver.step(objective)
         self.weight, self.bias = (weight * scale).detach(), (bias * bias_scale).detach()
         return LinearClassifier(self.mean, self.std, self.basis @ self.weight, self.bias, self.classes)
 
@@ -151,7 +150,11 @@ def linear_probe(
     Raises ValueError when train has fewer than two classes or a picture without a label.
     """
     strengths = _checked(train, strengths, holdout)
-    parts = max(2, round(1 / holdout))
+    with _one_thread(train.x.numel() <= ONE_THREAD_UP_TO):
+        return _choose_and_fit(train, test, strengths, max(2, round(1 / holdout)), seed)
+
+
+def _choose_and_fit(train: Features, test: Features, strengths: list[float], parts: int, seed: int) -> LinearResult:
     part = class_ranks(train.y, key("linear probe", seed)) % parts
     _, index, counts = torch.unique(train.y, return_inverse=True, return_counts=True)
     part[counts[index] == 1] = parts  # the only picture of its class: always fitted

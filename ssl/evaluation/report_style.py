@@ -40,7 +40,7 @@ tbody tr:first-child > *, tbody tr > th, tbody tr > th ~ td { border-top: 1px so
 .note p { margin: 0; } .note ul { margin: .3rem 0 0; padding-left: 1.1rem; }
 .words { display: grid; grid-template-columns: max-content 1fr; gap: .25rem 1.2rem; margin: 1rem 0 0; }
 .words { font-size: .9rem; color: var(--soft); }
-.legend span { margin-right: 1.4rem; }
+.legend > span { margin-right: 1.4rem; }
 .words dt { color: var(--ink); } .words dd { margin: 0; max-width: 46rem; }
 .charts { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(24rem, 100%), 1fr)); }
 .charts.small { margin-top: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(17rem, 100%), 1fr)); }

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from wildfern.ssl.evaluation import few_shot, knn, linear_probe
-from wildfern.ssl.evaluation.few_shot import draw_shots
+from wildfern.ssl.evaluation.few_shot import STRENGTHS, draw_shots
 
 
 def test_a_draw_has_so_many_of_every_class_and_draws_differ(blobs):
@@ -21,7 +21,9 @@ def test_mean_and_deviation_are_those_of_the_single_draws(blobs):
     results = few_shot(train, test, shots=3, seeds=3)
     draws = [draw_shots(train, 3, seed) for seed in range(3)]
     by_hand = {
-        "linear": [linear_probe(drawn, test, seed=seed).accuracy for seed, drawn in enumerate(draws)],
+        "linear": [
+            linear_probe(drawn, test, strengths=STRENGTHS, seed=seed).accuracy for seed, drawn in enumerate(draws)
+        ],
         "knn": [knn(drawn, test, k=3).accuracy for drawn in draws],
     }
     for protocol, values in by_hand.items():
