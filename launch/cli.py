@@ -199,3 +199,7 @@ def explained(error: Exception) -> tuple[int | None, str]:
 def _fail(message: str, code: int) -> None:
     print(message, file=sys.stderr)
     sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

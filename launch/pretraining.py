@@ -32,6 +32,7 @@ from wildfern.ssl.training import (
     TorchEngine,
     train,
 )
+from wildfern.ssl.training.precision import strided_over_one_pixel
 
 
 class Stopped(Exception):
@@ -109,7 +110,9 @@ class Pretraining:
         self.views: Views = VIEWS[recipe.views.name](**recipe.views.arguments).to(processes.device)
         self.plan = plan_of(recipe)
         self.reader = BatchReader(self.plan, self.mixture, self.views, processes.rank, processes.world_size)
-        self.engine = self._engine(build_method(recipe))
+        method = build_method(recipe)
+        check_precision(recipe, processes.device, method, self.views)
+        self.engine = self._engine(method)
         self.schedule = SCHEDULES[recipe.schedule.name](recipe.training.steps, **recipe.schedule.arguments)
         self.checkpoints = CheckpointStore(
             folder.path / "checkpoints", recipe.training.keep_checkpoints, processes.lead, self.engine.barrier
@@ -261,6 +264,19 @@ class Pretraining:
         if self.processes.lead:
             tracker.sync()
             write_report([self.folder.path], self.folder.path / "report.html")
+
+
+def check_precision(recipe: Recipe, device: torch.device, method: Method, views: Views) -> None:
+    """Refuse the one case in which bfloat16 gives wrong gradients (see `ssl.training.precision`)."""
+    if recipe.training.precision != "bf16" or device.type != "cpu":
+        return
+    unsafe = strided_over_one_pixel(method.backbone, [size for _, size in views.shape])
+    if unsafe:
+        name, size = unsafe[0]
+        raise RunError(
+            f"views of {size} px are too small for this backbone in bf16 on a CPU: {name} strides over a single pixel, where "
+            "its gradient would be wrong; take larger views, model.stem=small, or training.precision=fp32"
+        )
 
 
 def open_mixture(recipe: Recipe) -> Mixture:

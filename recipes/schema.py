@@ -118,6 +118,8 @@ class Recipe(Seed):
         for section in type(self).model_fields:
             value = getattr(self, section)
             plain[section] = [_plain(entry) for entry in value] if section == "data" else _plain(value)
+        if len(self.data) == 1:
+            plain["data"] = plain["data"][0]
         return plain
 
     def as_yaml(self) -> str:

@@ -1,0 +1,36 @@
+"""A guard against one kind of convolution whose bfloat16 gradient is wrong on CPUs.
+
+oneDNN's weight gradient of a strided bfloat16 convolution over a single pixel leaves the entries of the kernel that only ever
+meet padding uninitialized: mostly tiny, now and then 1e36 or NaN (seen with torch 2.15 on AVX-512 processors). Residual
+networks meet it when pictures are so small that a feature map has shrunk to one pixel before the last stride.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+def strided_over_one_pixel(backbone: nn.Module, sizes: list[int]) -> list[tuple[str, int]]:
+    """Convolutions (name, size of the view) that would stride over a 1 × 1 feature map, for views of these sizes."""
+    found = []
+
+    def look(name: str, size: int) -> object:
+        def hook(module: nn.Conv2d, inputs: tuple[Tensor, ...]) -> None:
+            if max(inputs[0].shape[-2:]) == 1 and max(module.stride) > 1 and max(module.kernel_size) > 1:
+                found.append((name, size))
+
+        return hook
+
+    training = backbone.training
+    backbone.eval()
+    for size in sorted(set(sizes)):
+        hooks = [
+            module.register_forward_pre_hook(look(name, size))
+            for name, module in backbone.named_modules()
+            if isinstance(module, nn.Conv2d)
+        ]
+        with torch.no_grad():
+            backbone(torch.zeros(1, 3, size, size, device=next(backbone.parameters()).device))
+        for hook in hooks:
+            hook.remove()
+    backbone.train(training)
+    return found

@@ -1,0 +1,63 @@
+"""Every bundled recipe is read by the real loader, and runs a few steps when made small."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wildfern.launch import pretrain
+from wildfern.launch.components import read_recipe
+from wildfern.recipes import list_recipes, recipe_text
+from wildfern.ssl.tracking import read_records
+
+SMALL = ["training.steps=3", "training.batch_size=8", "training.log_every=1", "training.loader_threads=1"]
+SMALL += ["evaluation.on=[]"]
+SMALL_IFS = ["data.size=32", "data.points=500", "data.threads=1"]
+SMALL_DINO = ["views.size=32", "views.local_size=16", "views.local_count=2", "method.prototypes=64"]
+SMALL_DINO += ["method.head_hidden=32", "model.backbone=vit_tiny_patch16_224", "model.arguments.depth=1"]
+CHANGES = {
+    "quickstart": [],
+    "simclr_ifs_resnet18": [*SMALL_IFS, "method.projection_hidden=64"],
+    "simclr_ifs_resnet50": [*SMALL_IFS, "views.size=32", "model.backbone=resnet14t", "method.projection_hidden=64"],
+    "cacr_cifar10": ["data.source=digits", "data.download=false"],
+    "cacr_imagenet_resnet50": [
+        *["data.source=folder:{pictures}", "views.size=32", "views.local_size=16", "views.local_count=2"],
+        *["model.backbone=resnet14t", "method.projection_hidden=64", "engine.name=torch"],
+    ],
+    "dino_ifs_vit_small": [*SMALL_IFS, *SMALL_DINO],
+    "dino_pass_vit_small": ["data.source=folder:{pictures}", *SMALL_DINO],
+    "mix_folder_and_ifs": ["data.0.source=folder:{pictures}", "views.size=32", "data.1.size=32", "data.1.points=500"],
+}
+CHANGES["cacr_cifar10"] = ["data.source=digits"]
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(12):
+        pixels = np.random.default_rng(i).integers(0, 256, (40 + i, 64, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.jpg")
+    return folder
+
+
+def test_all_are_known_here():
+    assert set(list_recipes()) == set(CHANGES)
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_runs_a_few_steps(name, pictures, tmp_path):
+    changes = [change.format(pictures=pictures) for change in CHANGES[name]]
+    run = pretrain(name, [*SMALL, *changes], run=tmp_path / "run")
+    records = read_records(run / "metrics.jsonl")
+    assert [r["step"] for r in records] == [0, 1, 2]
+    assert all(np.isfinite(r["loss"]) for r in records)
+    for file in ("recipe.yaml", "environment.json", "timings.jsonl", "views.png", "backbone.safetensors", "report.html"):
+        assert (run / file).is_file(), file
+    assert read_recipe(run / "recipe.yaml").training.steps == 3
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_every_line_that_sets_something_unusual_is_explained(name):
+    text = recipe_text(name)
+    assert text.startswith("# ")
+    assert sum("#" in line for line in text.splitlines()) >= 4

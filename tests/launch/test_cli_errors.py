@@ -1,0 +1,67 @@
+"""What a person can get wrong: one clear message, exit code 2, no traceback."""
+
+import subprocess
+
+import pytest
+from small_runs import TINY
+
+
+def said(process: subprocess.CompletedProcess) -> str:
+    assert process.returncode == 2, process.stderr
+    assert "Traceback" not in process.stderr
+    return process.stderr
+
+
+def test_misspelt_keys_and_impossible_values_come_together(wildfern):
+    text = said(wildfern("pretrain", "quickstart", "training.stepz=3", "method.temperature=-1", "model.backbone=resnet19"))
+    assert "training.stepz" in text
+    assert "training.steps" in text
+    assert "method.temperature" in text
+    assert "greater than 0" in text
+
+
+def test_what_only_this_machine_knows_comes_together(wildfern):
+    text = said(wildfern("pretrain", "quickstart", "model.backbone=resnet19", "data.source=folder:nowhere"))
+    assert "resnet18" in text
+    assert "nowhere" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["pretrain", "quickstar"], ["quickstart"]),
+        (["pretrain", "missing.yaml"], ["missing.yaml", "no such file"]),
+        (["pretrain", "quickstart", "data.source=folder:nowhere"], ["nowhere"]),
+        (["pretrain", "quickstart", "data.source=folder:empty"], ["no pictures under", "notes.txt"]),
+        (["pretrain", "quickstart", "data.source=digit"], ["digits"]),
+        (["pretrain", "quickstart", "evaluation.on=[digit]"], ["digits"]),
+        (["pretrain", "quickstart", "method.name=dino"], ["projection_hidden"]),
+        (["pretrain", "quickstart", "training.batch_size=10", "training.accumulation=4"], ["accumulation", "10"]),
+        (["pretrain", "quickstart", "optimizer.name=lars", "engine.name=deepspeed"], ["zero_stage"]),
+        (["pretrain", "quickstart", "--resume"], ["--run"]),
+        (["evaluate", "empty", "--on", "digits"], ["no run folder"]),
+        (["evaluate", "run", "--on", "digit"], ["digits"]),
+        (["evaluate", "run", "--on", "digits", "--protocol", "linaer"], ["linear"]),
+        (["render", "ifs", "size=0"], ["size"]),
+        (["render", "ifs", "points=1000000000"], ["points"]),
+        (["render", "isf"], ["ifs"]),
+        (["render", "ifs", "--grid", "8"], ["8x8"]),
+        (["export", "run", "--format", "tim"], ["timm"]),
+        (["report", "empty", "--out", "r.html"], ["empty"]),
+        (["bench", "everything"], ["generators"]),
+    ],
+)
+def test_one_clear_message(arguments, words, wildfern, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").write_text("no picture")
+    if "run" in arguments:
+        assert wildfern("pretrain", "quickstart", *TINY, "training.steps=1", "--run", "run").returncode == 0
+    text = said(wildfern(*arguments))
+    for word in words:
+        assert word in text
+
+
+def test_a_run_is_not_overwritten(wildfern):
+    first = ["pretrain", "quickstart", *TINY, "training.steps=1", "--run", "run"]
+    assert wildfern(*first).returncode == 0
+    assert "--resume" in said(wildfern(*first))

@@ -1,0 +1,15 @@
+"""Changes that make the quickstart recipe train in a second."""
+
+TINY = [
+    "data.size=32",
+    "data.points=200",
+    "views.size=32",
+    "model.backbone=resnet18",
+    "model.arguments={layers: [1, 1, 1, 1], channels: [8, 8, 8, 8]}",
+    "method.projection_hidden=16",
+    "method.projection_size=8",
+    "training.batch_size=8",
+    "training.log_every=1",
+    "training.threads=1",
+    "evaluation.on=[]",
+]
