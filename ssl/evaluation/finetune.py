@@ -35,15 +35,15 @@ class FinetuneResult:
 
 
 def flip_and_crop(images: Tensor, draws: NDArray[np.float64], padding: int, flip: bool = True) -> Tensor:
-    """Mirror each of float[N, 3, S, S] half the time and shift it by up to `padding` pixels, edges reflected.
+    """Mirror each of float[N, 3, S, S] half the time (`flip`) and shift it by up to `padding` pixels, edges reflected.
 
     draws: float64[N, 3] in [0, 1), for flip, vertical and horizontal shift.
     """
-    draws = torch.from_numpy(draws).to(images.device)
     size = images.shape[2]
     line = torch.arange(size, device=images.device)
-    shift = (draws[:, 1:] * (2 * padding + 1)).long()
-    columns = torch.where(draws[:, :1] < 0.5 * flip, line.flip(0), line) + shift[:, 1:]
+    shift = torch.from_numpy((draws[:, 1:] * (2 * padding + 1)).astype(np.int64)).to(images.device)
+    mirrored = torch.from_numpy(draws[:, :1] < 0.5 * flip).to(images.device)
+    columns = torch.where(mirrored, line.flip(0), line) + shift[:, 1:]
     rows = line + shift[:, :1]
     padded = F.pad(images, (padding,) * 4, mode="reflect")
     picture = torch.arange(len(images), device=images.device)[:, None, None]
