@@ -112,8 +112,10 @@ def bench(
 ) -> None:
     """Measure speed, always beside what it is to be compared with, in one process."""
     from wildfern.benchmarks import run_benchmark
+    from wildfern.launch.run_folder import users_words
 
-    result = run_benchmark(what, seconds)
+    with users_words():
+        result = run_benchmark(what, seconds)
     console.print(result.table())
     if json_file is not None:
         json_file.write_text(json.dumps(result.as_json(), indent=2) + "\n")
@@ -138,9 +140,11 @@ def report(
     out: Annotated[Path, typer.Option(help="The HTML file to write")] = Path("report.html"),
 ) -> None:
     """Compare runs in one HTML file that needs no network."""
-    from wildfern.ssl.evaluation.report import write_report
+    from wildfern.launch.run_folder import users_words
+    from wildfern.ssl.evaluation import write_report
 
-    write_report(runs, out)
+    with users_words():
+        write_report(runs, out)
     console.print(f"written to {out}")
 
 

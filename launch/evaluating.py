@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from wildfern.launch.run_folder import RunError, RunFolder
+from wildfern.launch.run_folder import RunError, RunFolder, users_words
 from wildfern.recipes import Recipe
 from wildfern.ssl.augmentation import MEAN, STD, VIEWS
 from wildfern.ssl.data import Source, open_source
@@ -30,9 +30,10 @@ def evaluate(
         raise RunError("nothing to evaluate on: name a data set, for instance --on digits")
     folder = RunFolder.for_reading(Path(run))
     recipe = folder.recipe()
-    sources = {name: labeled(name) for name in on}  # all opened first: a wrong name should not cost an hour
-    backbones = {"untrained": folder.backbone(trained=False), "pretrained": folder.backbone()}
-    evaluation = evaluate_on(sources, backbones, recipe, protocols, few_shot, seeds, announce)
+    with users_words():
+        sources = {name: labeled(name) for name in on}  # all opened first: a wrong name should not cost an hour
+        backbones = {"untrained": folder.backbone(trained=False), "pretrained": folder.backbone()}
+        evaluation = evaluate_on(sources, backbones, recipe, protocols, few_shot, seeds, announce)
     path = folder.path / "evaluation.json"
     known = json.loads(path.read_text())["rows"] if path.is_file() else []
     folder.write_json("evaluation.json", merged(evaluation.as_json(), known))

@@ -11,13 +11,12 @@ from torch import Tensor
 
 from wildfern.launch.components import read_recipe
 from wildfern.launch.evaluating import choose_device, evaluate_on, labeled, merged, scores
-from wildfern.launch.run_folder import RunError, RunFolder, initial_backbone, seeded
+from wildfern.launch.run_folder import RunError, RunFolder, initial_backbone, seeded, users_words
 from wildfern.launch.views_picture import write_views_picture
 from wildfern.recipes import Recipe
 from wildfern.ssl.augmentation import VIEWS, Views
 from wildfern.ssl.data import Mixture, open_source
-from wildfern.ssl.evaluation import Evaluation
-from wildfern.ssl.evaluation.report import write_report
+from wildfern.ssl.evaluation import Evaluation, write_report
 from wildfern.ssl.methods import METHODS, Method
 from wildfern.ssl.models import build_backbone
 from wildfern.ssl.tracking import Tracker, WandbRun
@@ -75,7 +74,9 @@ def pretrain(
         recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, overrides)
     processes = start(recipe)
     folder = _shared_folder(run, recipe_name, resume, processes)
-    return Pretraining(recipe, folder, processes).run(resume)
+    with users_words():
+        pretraining = Pretraining(recipe, folder, processes)
+    return pretraining.run(resume)
 
 
 def start(recipe: Recipe) -> Processes:
@@ -111,7 +112,7 @@ class Pretraining:
         self.plan = plan_of(recipe)
         self.reader = BatchReader(self.plan, self.mixture, self.views, processes.rank, processes.world_size)
         method = build_method(recipe)
-        check_precision(recipe, processes.device, method, self.views)
+        check_backbone(recipe, processes.device, method, self.views)
         self.engine = self._engine(method)
         self.schedule = SCHEDULES[recipe.schedule.name](recipe.training.steps, **recipe.schedule.arguments)
         self.checkpoints = CheckpointStore(
@@ -121,17 +122,18 @@ class Pretraining:
     def run(self, resume: bool) -> Path:
         """Train to the end; evaluate and report there."""
         recipe, lead = self.recipe, self.processes.lead
-        started = self._resumed_step() if resume else 0
+        with users_words():
+            started = self._resumed_step() if resume else 0
+            wandb = WandbRun(
+                recipe.tracking.wandb,
+                recipe.tracking.project,
+                recipe.tracking.run_name or self.folder.path.name,
+                self.folder.path,
+                recipe.as_dict(),
+                enabled=lead,
+            )
         if lead:
             self.folder.begin(recipe)
-        wandb = WandbRun(
-            recipe.tracking.wandb,
-            recipe.tracking.project,
-            recipe.tracking.run_name or self.folder.path.name,
-            self.folder.path,
-            recipe.as_dict(),
-            enabled=lead,
-        )
         tracker = Tracker(
             self.folder.path,
             recipe.training.steps,
@@ -169,7 +171,9 @@ class Pretraining:
 
     def _engine(self, method: Method) -> Engine:
         recipe, processes = self.recipe, self.processes
-        layout = {"memory_format": torch.channels_last} if recipe.training.channels_last else {}
+        # DeepSpeed broadcasts weights as flat bytes and so wants them contiguous; pictures alone carry the layout there.
+        weights_too = recipe.training.channels_last and recipe.engine.name == "torch"
+        layout = {"memory_format": torch.channels_last} if weights_too else {}
         for module in (method, *method.teachers().values()):
             module.to(processes.device, **layout)
         if recipe.training.compile:
@@ -266,12 +270,17 @@ class Pretraining:
             write_report([self.folder.path], self.folder.path / "report.html")
 
 
-def check_precision(recipe: Recipe, device: torch.device, method: Method, views: Views) -> None:
-    """Refuse the one case in which bfloat16 gives wrong gradients (see `ssl.training.precision`)."""
-    if recipe.training.precision != "bf16" or device.type != "cpu":
-        return
-    unsafe = strided_over_one_pixel(method.backbone, [size for _, size in views.shape])
-    if unsafe:
+def check_backbone(recipe: Recipe, device: torch.device, method: Method, views: Views) -> None:
+    """Try the backbone on one picture of each size; refuse what it cannot take, and bf16 where its gradient is wrong."""
+    sizes = [size for _, size in views.shape]
+    try:
+        unsafe = strided_over_one_pixel(method.backbone, sizes)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise RunError(
+            f"{recipe.model.backbone} does not take views of {', '.join(map(str, sizes))} px: {error} (vision transformers "
+            "take several sizes with model.arguments.dynamic_img_size=true, another one with model.arguments.img_size)"
+        ) from error
+    if unsafe and recipe.training.precision == "bf16" and device.type == "cpu":
         name, size = unsafe[0]
         raise RunError(
             f"views of {size} px are too small for this backbone in bf16 on a CPU: {name} strides over a single pixel, where "

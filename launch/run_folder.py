@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from wildfern.generators.counter_rng import key
 from wildfern.launch.components import read_recipe
 from wildfern.recipes import Recipe
+from wildfern.ssl.data import DataError
 from wildfern.ssl.models import build_backbone
 from wildfern.ssl.tracking import environment
 
@@ -103,6 +104,17 @@ def seeded(seed: int, purpose: str) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(purpose, seed))
         yield
+
+
+@contextmanager
+def users_words() -> Iterator[None]:
+    """Components say in ValueErrors what the user asked for that cannot be: a message here, not a traceback."""
+    try:
+        yield
+    except (RunError, DataError):
+        raise
+    except ValueError as error:
+        raise RunError(str(error)) from error
 
 
 def _replace(path: Path, text: str) -> None:

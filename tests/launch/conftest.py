@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+
 @pytest.fixture
 def wildfern(tmp_path):
     """Runs `wildfern …` in a fresh folder and returns the finished process."""

@@ -18,16 +18,15 @@ CHANGES = {
     "quickstart": [],
     "simclr_ifs_resnet18": [*SMALL_IFS, "method.projection_hidden=64"],
     "simclr_ifs_resnet50": [*SMALL_IFS, "views.size=32", "model.backbone=resnet14t", "method.projection_hidden=64"],
-    "cacr_cifar10": ["data.source=digits", "data.download=false"],
+    "cacr_cifar10": ["data.source=digits"],
     "cacr_imagenet_resnet50": [
-        *["data.source=folder:{pictures}", "views.size=32", "views.local_size=16", "views.local_count=2"],
+        *["data.source=folder:{pictures}", "views.size=48", "views.local_size=32", "views.local_count=2"],
         *["model.backbone=resnet14t", "method.projection_hidden=64", "engine.name=torch"],
     ],
     "dino_ifs_vit_small": [*SMALL_IFS, *SMALL_DINO],
     "dino_pass_vit_small": ["data.source=folder:{pictures}", *SMALL_DINO],
     "mix_folder_and_ifs": ["data.0.source=folder:{pictures}", "views.size=32", "data.1.size=32", "data.1.points=500"],
 }
-CHANGES["cacr_cifar10"] = ["data.source=digits"]
 
 
 @pytest.fixture
@@ -51,7 +50,14 @@ def test_runs_a_few_steps(name, pictures, tmp_path):
     records = read_records(run / "metrics.jsonl")
     assert [r["step"] for r in records] == [0, 1, 2]
     assert all(np.isfinite(r["loss"]) for r in records)
-    for file in ("recipe.yaml", "environment.json", "timings.jsonl", "views.png", "backbone.safetensors", "report.html"):
+    for file in (
+        "recipe.yaml",
+        "environment.json",
+        "timings.jsonl",
+        "views.png",
+        "backbone.safetensors",
+        "report.html",
+    ):
         assert (run / file).is_file(), file
     assert read_recipe(run / "recipe.yaml").training.steps == 3
 

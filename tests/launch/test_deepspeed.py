@@ -31,7 +31,13 @@ def launch(processes, run, *extra, cwd):
     command += ["--recipe", "quickstart", *ARGUMENTS, *extra, "--run", str(run)]
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     process = subprocess.Popen(
-        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        command,
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     )
     try:
         output, _ = process.communicate(timeout=300)
@@ -47,7 +53,16 @@ def test_two_processes_train_like_one(stage, tmp_path):
     code, output = launch(2, run, f"engine.zero_stage={stage}", "engine.name=deepspeed", cwd=tmp_path)
     assert code == 0, output
     alone = subprocess.run(
-        [sys.executable, "-m", "wildfern.launch.cli", "pretrain", "quickstart", *ARGUMENTS, "--run", str(tmp_path / "one")],
+        [
+            sys.executable,
+            "-m",
+            "wildfern.launch.cli",
+            "pretrain",
+            "quickstart",
+            *ARGUMENTS,
+            "--run",
+            str(tmp_path / "one"),
+        ],
         cwd=tmp_path,
         capture_output=True,
         text=True,

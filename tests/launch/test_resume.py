@@ -15,7 +15,17 @@ ARGUMENTS = [*TINY, f"training.steps={STEPS}", "training.checkpoint_every=5"]
 
 
 def start(run, *extra, cwd):
-    command = [sys.executable, "-m", "wildfern.launch.cli", "pretrain", "quickstart", *ARGUMENTS, "--run", str(run), *extra]
+    command = [
+        sys.executable,
+        "-m",
+        "wildfern.launch.cli",
+        "pretrain",
+        "quickstart",
+        *ARGUMENTS,
+        "--run",
+        str(run),
+        *extra,
+    ]
     return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -74,5 +84,8 @@ def test_another_batch_size_is_refused(uninterrupted):
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 2
     assert "batch_size" in output
-    assert json.loads((uninterrupted / "checkpoints" / f"step_{STEPS:08d}" / "checkpoint.json").read_text())["step"] == STEPS
+    assert (
+        json.loads((uninterrupted / "checkpoints" / f"step_{STEPS:08d}" / "checkpoint.json").read_text())["step"]
+        == STEPS
+    )
     assert os.path.exists(uninterrupted / "metrics.jsonl")

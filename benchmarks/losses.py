@@ -1,0 +1,52 @@
+"""Steps per second of the losses, forward and backward, against lightly's and against CACR over all pairs at once."""
+
+import torch
+from lightly.loss import DINOLoss as LightlyDINOLoss
+from lightly.loss import NTXentLoss as LightlyNTXentLoss
+from torch import Tensor
+from torch.nn import functional as F
+
+from wildfern.benchmarks.result import Benchmark, compare
+from wildfern.ssl.losses import CACRLoss, DINOLoss, NTXentLoss
+
+
+def run(seconds: float) -> Benchmark:
+    """256 pictures, embeddings of 128 numbers; DINO with 4 096 prototypes and ten views."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(0)
+    two = F.normalize(torch.randn(2, 256, 128, device=device), dim=-1).requires_grad_()
+    five = F.normalize(torch.randn(5, 256, 128, device=device), dim=-1).requires_grad_()
+    student = torch.randn(10, 64, 4096, device=device, requires_grad=True)
+    teacher = torch.randn(2, 64, 4096, device=device)
+    theirs = LightlyNTXentLoss(0.1)
+    their_dino, dino = LightlyDINOLoss(4096).to(device), DINOLoss(4096).to(device)
+    cases = {
+        "NT-Xent, 2 × 256": {
+            "lightly": lambda: theirs(two[0], two[1]).backward(),
+            "wildfern": lambda: NTXentLoss(0.1)(two).backward(),
+        },
+        "CACR, 5 × 256": {
+            "all pairs at once": lambda: all_pairs_cacr(five).backward(),
+            "wildfern": lambda: CACRLoss()(five).total.backward(),
+        },
+        "DINO, 10 × 64, 4 096 prototypes": {
+            "lightly": lambda: their_dino(list(teacher), list(student), epoch=0).backward(),
+            "wildfern": lambda: dino(student, teacher, 0.04).backward(),
+        },
+    }
+    rows = [row for case, things in cases.items() for row in compare(case, 1, things, seconds)]
+    return Benchmark("losses", "steps/s", f"forward and backward on {device}, float32", rows)
+
+
+def all_pairs_cacr(z: Tensor) -> Tensor:
+    """CACR's pairwise form with every distance of every pair of views in memory."""
+    views, pictures, _ = z.shape
+    distances = (z[:, None, :, None] - z[None, :, None, :]).square().sum(-1)  # [V, V, N, N]
+    same = distances.diagonal(dim1=2, dim2=3)  # [V, V, N]
+    other = ~torch.eye(views, dtype=torch.bool, device=z.device)
+    positive = same[other].view(views, views - 1, pictures)
+    attraction = (positive.softmax(1) * positive).sum(1).mean()
+    x, y = torch.triu_indices(views, views, 1)
+    negative = distances[x, y].masked_fill(torch.eye(pictures, dtype=torch.bool, device=z.device), torch.inf)
+    weights = (-negative).softmax(-1)
+    return attraction - (weights * negative.nan_to_num(posinf=0.0)).sum(-1).mean()

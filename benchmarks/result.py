@@ -1,0 +1,72 @@
+"""Timing two or more things in turn, and what comes of it."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rich.table import Table
+
+from wildfern.ssl.tracking import environment
+
+ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Rows of {"case", "what", "rate", "ratio"}: `rate` in `unit`, `ratio` to the case's yardstick (None for it itself)."""
+
+    name: str
+    unit: str
+    words: str
+    rows: list[dict]
+
+    def table(self) -> Table:
+        """The rows for people."""
+        table = Table(
+            title=f"{self.name}: {self.unit}", caption=self.words, caption_justify="left", title_justify="left"
+        )
+        for heading in ("case", "what"):
+            table.add_column(heading)
+        for heading in (self.unit, "ratio"):
+            table.add_column(heading, justify="right")
+        last = None
+        for row in self.rows:
+            if last not in (None, row["case"]):
+                table.add_section()
+            ratio = "1" if row["ratio"] is None else f"{row['ratio']:.3g} ×"
+            table.add_row(row["case"] if row["case"] != last else "", row["what"], f"{row['rate']:,.0f}", ratio)
+            last = row["case"]
+        return table
+
+    def as_json(self) -> dict:
+        """What goes into `benchmarks/results/`: the rows with the machine, versions and date."""
+        rows = [{**r, "rate": round(r["rate"], 1), "ratio": r["ratio"] and round(r["ratio"], 3)} for r in self.rows]
+        return {
+            "benchmark": self.name,
+            "unit": self.unit,
+            "words": self.words,
+            "rows": rows,
+            "environment": environment(),
+        }
+
+
+def compare(case: str, items: int, things: dict[str, Callable[[], object]], seconds: float) -> list[dict]:
+    """Rows of one case. Each call of a thing handles `items`; the first thing is the yardstick.
+
+    All are warmed up once, then run in turn in `ROUNDS` rounds of about seconds / ROUNDS each; the best round counts.
+    """
+    best = dict.fromkeys(things, 0.0)
+    for call in things.values():
+        call()
+    for _ in range(ROUNDS):
+        for what, call in things.items():
+            calls, began = 0, time.perf_counter()
+            while not calls or time.perf_counter() - began < seconds / ROUNDS:
+                call()
+                calls += 1
+            best[what] = max(best[what], items * calls / (time.perf_counter() - began))
+    yardstick = next(iter(best.values()))
+    return [
+        {"case": case, "what": what, "rate": rate, "ratio": None if place == 0 else rate / yardstick}
+        for place, (what, rate) in enumerate(best.items())
+    ]

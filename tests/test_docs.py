@@ -1,0 +1,85 @@
+"""What README and docs show works: Python blocks run, `wildfern` commands run (made small)."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from small_runs import TINY
+
+from wildfern.launch.cli import app
+from wildfern.recipes import RecipeErrors
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_python_blocks_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = "\n".join(blocks(page, "python"))
+    source = source.replace('["training.steps=200"]', repr([*TINY, "training.steps=2"]))
+    exec(compile(source, str(page), "exec"), {})
+
+
+def commands() -> list[str]:
+    found = []
+    for page in PAGES:
+        for block in blocks(page, "bash"):
+            lines = re.sub(r"\\\n\s*", " ", block).splitlines()
+            found += [line.split("  #")[0].strip() for line in lines if line.startswith("wildfern ")]
+    return sorted(set(found))
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder with what the commands lean on: pictures, shards by name, and a finished run."""
+    from wildfern.launch import pretrain
+
+    folder = tmp_path_factory.mktemp("workplace")
+    (folder / "pictures").mkdir()
+    for i in range(8):
+        Image.new("RGB", (48, 48), (i * 30, 255 - i * 30, i * 7)).save(folder / "pictures" / f"{i}.png")
+    pretrain("quickstart", [*TINY, "training.steps=2"], run=folder / "runs" / "first")
+    return folder
+
+
+def small(words: list[str]) -> list[str]:
+    """The command with its training made small; everything else as written."""
+    if words[0] == "quickstart":
+        return [*words, *TINY, "training.steps=2"]
+    if words[0] == "pretrain":
+        words = [w for w in words if w != "--resume" and not w.startswith("training.steps")]
+        changes = ["training.steps=2", "training.batch_size=8", "views.size=32", "evaluation.on=[]"]
+        if "dino" in words[1]:
+            changes += ["views.local_size=16", "method.prototypes=32", "model.backbone=vit_tiny_patch16_224"]
+        return [*words, *changes]
+    if words[0] == "bench":
+        return [*words, "--seconds", "0.1"]
+    if words[0] == "render":
+        return [*words, "--grid", "2x2"]
+    return words
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", commands())
+def test_commands_run(command, workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+    words = shlex.split(command)[1:]
+    try:
+        assert app(small(words), standalone_mode=False) in (None, 0)
+    except RecipeErrors as error:
+        if "cifar10" not in command:
+            raise
+        pytest.skip(f"not downloaded here: {error}")
+
+
+def test_links_and_pictures_exist():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert target.startswith("http") or (page.parent / target).exists(), f"{page.name}: {target}"
