@@ -1,5 +1,6 @@
 """The `wildfern` command."""
 
+import importlib.metadata
 import json
 import sys
 from pathlib import Path
@@ -23,6 +24,21 @@ console = Console()
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="Changes to the recipe: key.sub=value", show_default=False)]
 RunOption = Annotated[Path | None, typer.Option("--run", help="Folder of the run (default: runs/NAME-DATE)")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"wildfern {importlib.metadata.version('wildfern')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version")
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()

@@ -35,20 +35,24 @@ def evaluate(
         backbones = {"untrained": folder.backbone(trained=False), "pretrained": folder.backbone()}
         evaluation = evaluate_on(sources, backbones, recipe, protocols, few_shot, seeds, announce)
     path = folder.path / "evaluation.json"
-    known = json.loads(path.read_text())["rows"] if path.is_file() else []
-    folder.write_json("evaluation.json", merged(evaluation.as_json(), known))
+    earlier = json.loads(path.read_text()) if path.is_file() else {"rows": [], "protocols": {}}
+    folder.write_json("evaluation.json", merged(evaluation.as_json(), earlier))
     return evaluation
 
 
-def merged(evaluation: dict, earlier_rows: list[dict]) -> dict:
-    """The evaluation with earlier rows kept that it does not measure anew."""
+def merged(evaluation: dict, earlier: dict) -> dict:
+    """The evaluation with the rows kept of an earlier one that it does not measure anew."""
 
     def what(row: dict) -> tuple:
         return row["dataset"], row["protocol"], row["backbone"]
 
     new = {what(row) for row in evaluation["rows"]}
-    kept = [row for row in earlier_rows if what(row) not in new]
-    return {**evaluation, "rows": kept + evaluation["rows"]}
+    kept = [row for row in earlier["rows"] if what(row) not in new]
+    return {
+        **evaluation,
+        "protocols": earlier["protocols"] | evaluation["protocols"],
+        "rows": kept + evaluation["rows"],
+    }
 
 
 def labeled(name: str) -> tuple[Source, Source]:

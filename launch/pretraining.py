@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from wildfern.launch.components import read_recipe
-from wildfern.launch.evaluating import choose_device, evaluate_on, labeled, merged, scores
+from wildfern.launch.evaluating import choose_device, evaluate_on, labeled, scores
 from wildfern.launch.run_folder import RunError, RunFolder, initial_backbone, seeded, users_words
 from wildfern.launch.views_picture import write_views_picture
 from wildfern.recipes import Recipe
@@ -264,7 +264,7 @@ class Pretraining:
             evaluation = self._evaluation(
                 state, recipe.evaluation.protocols, recipe.evaluation.few_shot, tracker.message
             )
-            self.folder.write_json("evaluation.json", merged(evaluation.as_json(), []))
+            self.folder.write_json("evaluation.json", evaluation.as_json())
         if self.processes.lead:
             tracker.sync()
             write_report([self.folder.path], self.folder.path / "report.html")

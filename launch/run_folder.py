@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from wildfern.generators.counter_rng import key
-from wildfern.launch.components import read_recipe
-from wildfern.recipes import Recipe
+from wildfern.launch.components import components
+from wildfern.recipes import Recipe, load_recipe
 from wildfern.ssl.data import DataError
 from wildfern.ssl.models import build_backbone
 from wildfern.ssl.tracking import environment
@@ -58,8 +58,8 @@ class RunFolder:
         return cls(path)
 
     def recipe(self) -> Recipe:
-        """The resolved recipe of the run."""
-        return read_recipe(self.path / "recipe.yaml")
+        """The resolved recipe of the run; its training data need not be here any more."""
+        return load_recipe(self.path / "recipe.yaml", [], components())
 
     def begin(self, recipe: Recipe) -> None:
         """Write down what runs and where."""

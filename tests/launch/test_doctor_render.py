@@ -1,0 +1,33 @@
+"""Small commands, as a person runs them."""
+
+import json
+
+from PIL import Image
+
+
+def test_doctor_says_that_this_machine_is_ready(wildfern):
+    process = wildfern("doctor")
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert "ready to train" in process.stdout
+    for part in ("torch", "generators", "digits", "deepspeed"):
+        assert part in process.stdout
+
+
+def test_render_draws_a_labelled_gallery(wildfern, tmp_path):
+    process = wildfern("render", "ifs", "size=64", "points=2000", "--grid", "3x2", "--out", "g.png")
+    assert process.returncode == 0, process.stderr
+    with Image.open(tmp_path / "g.png") as picture:
+        assert picture.size == (3 * 68 + 4, 2 * 82 + 4)
+        assert len(picture.getcolors(2**20)) > 500
+
+
+def test_recipes_are_listed_printed_and_described_for_editors(wildfern):
+    assert "quickstart" in wildfern("recipes").stdout
+    assert wildfern("recipes", "quickstart").stdout.startswith("#")
+    schema = json.loads(wildfern("recipes", "--schema").stdout)
+    assert "training" in schema["properties"]
+
+
+def test_version_and_help(wildfern):
+    assert wildfern("--version").stdout.startswith("wildfern ")
+    assert "pretrain" in wildfern("--help").stdout

@@ -1,0 +1,155 @@
+"""Schedules, parameter groups, engines and checkpoints, each alone."""
+
+import json
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from wildfern.ssl.augmentation import simclr
+from wildfern.ssl.data import Mixture, SyntheticSource
+from wildfern.ssl.methods import SimCLR
+from wildfern.ssl.training import OPTIMIZERS, SCHEDULES, BatchReader, CheckpointStore, Plan, TorchEngine
+from wildfern.ssl.training.optimizers import parameter_groups
+
+
+def test_cosine_schedule_against_its_formula():
+    schedule = SCHEDULES["cosine"](100, warmup=0.1, final=0.01, weight_decay_growth=10.0)
+    rates = [schedule.learning_rate(s) for s in range(100)]
+    assert rates[:10] == pytest.approx([(s + 1) / 10 for s in range(10)])
+    assert rates[55] == pytest.approx(0.01 + 0.99 * (1 + math.cos(math.pi * 0.5)) / 2)
+    assert rates[10] == 1.0
+    assert all(a >= b for a, b in pairwise(rates[10:]))
+    assert schedule.weight_decay(0) == 1.0
+    assert schedule.weight_decay(50) == pytest.approx(5.5)
+
+
+def test_milestones_are_shares_of_the_run():
+    schedule = SCHEDULES["milestones"](200)
+    assert [schedule.learning_rate(s) for s in (154, 155, 170, 185)] == pytest.approx([1, 0.1, 0.01, 0.001])
+
+
+def test_biases_and_norms_are_spared_from_weight_decay():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2))
+    net[2].weight.requires_grad_(False)
+    groups = parameter_groups(net.named_parameters(), 0.3)
+    assert [g["weight_decay"] for g in groups] == [0.3, 0.0]
+    assert [len(g["params"]) for g in groups] == [1, 4]
+
+
+class Ramp:
+    """A stream whose picture i is the number i."""
+
+    size, num_classes = 8, None
+
+    def batch(self, indices):
+        from wildfern.generators import Batch
+
+        return Batch(
+            np.broadcast_to(np.asarray(indices, np.uint8)[:, None, None, None], (len(indices), 8, 8, 3)).copy()
+        )
+
+
+def plan(**changes):
+    values = dict(
+        seed=0,
+        total_steps=10,
+        batch_size=12,
+        accumulation=1,
+        learning_rate=0.1,
+        weight_decay=0.0,
+        loader_threads=0,
+        channels_last=False,
+        checkpoint_every=5,
+        checkpoint_minutes=None,
+        evaluate_every=None,
+    )
+    return Plan(**{**values, **changes})
+
+
+@pytest.mark.parametrize(("accumulation", "world_size"), [(1, 1), (1, 3), (2, 1), (2, 3)])
+def test_ranks_and_parts_together_read_the_batch_of_one_process(accumulation, world_size):
+    mixture, views = Mixture([(SyntheticSource(Ramp()), 1.0)], 0), simclr(size=8)
+    whole = BatchReader(plan(), mixture, views, 0, 1)(3)
+    parts = []
+    for micro in range(accumulation):
+        for rank in range(world_size):
+            reader = BatchReader(plan(accumulation=accumulation), mixture, views, rank, world_size)
+            parts.append(reader(3 * accumulation + micro))
+    assert np.concatenate([p.pixels for p in parts])[:, 0, 0, 0].tolist() == list(range(36, 48))
+    assert (np.concatenate([p.pixels for p in parts]) == whole.pixels).all()
+    assert (np.concatenate([p.tables[0].crop for p in parts], axis=1) == whole.tables[0].crop).all()
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    with pytest.raises(ValueError, match="does not divide"):
+        BatchReader(plan(), Mixture([(SyntheticSource(Ramp()), 1.0)], 0), simclr(size=8), 0, 5)
+
+
+class Net(nn.Module):
+    num_features = 4
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x):
+        return self.layer(x).mean(dim=(2, 3))
+
+
+def engine(**options):
+    torch.manual_seed(0)
+    method = SimCLR(Net(), 10, projection_hidden=8, projection_size=4)
+    options = {"device": torch.device("cpu"), "precision": "fp32", **options}
+    return TorchEngine(method, lambda g: OPTIMIZERS["sgd"](g, learning_rate=0.1, momentum=0.0), 0.0, **options)
+
+
+def test_gradient_norm_and_clipping():
+    views = [torch.randn(2, 6, 3, 8, 8)]
+    free, clipped = engine(), engine(gradient_clip=1e-3)
+    before = [p.detach().clone() for p in free.parameters]
+    norms = []
+    for e in (free, clipped):
+        loss, _ = e(views, 0)
+        e.backward(loss)
+        by_hand = torch.stack([p.grad.square().sum() for p in e.parameters]).sum().sqrt()
+        norms.append(e.step(0.1, 0.0))
+        torch.testing.assert_close(norms[-1], by_hand)
+    moved = torch.cat([(p - b).flatten() for p, b in zip(clipped.parameters, before, strict=True)]).norm()
+    torch.testing.assert_close(moved.detach(), torch.tensor(0.1 * 1e-3), rtol=1e-3, atol=0)
+    assert norms[0] > 1e-3
+
+
+def test_accumulated_parts_give_the_mean_gradient():
+    parts = [[torch.randn(2, 6, 3, 8, 8)] for _ in range(3)]
+    e = engine(accumulation=3)
+    for part in parts:
+        e.backward(e(part, 0)[0])
+    accumulated = [p.grad.clone() for p in e.parameters]
+    e = engine()
+    torch.stack([e(part, 0)[0] for part in parts]).mean().backward()
+    for ours, mean in zip(accumulated, [p.grad for p in e.parameters], strict=True):
+        torch.testing.assert_close(ours, mean)
+
+
+def test_checkpoints_are_whole_or_not_there_and_the_oldest_go(tmp_path):
+    store = CheckpointStore(tmp_path, keep=2)
+    for step in (5, 10, 15):
+        store.write(step, lambda folder, step=step: (folder / "state").write_text(str(step)), {"batch_size": 4})
+    assert store.steps() == [10, 15]
+    assert (store.path(15) / "state").read_text() == "15"
+    assert store.facts(15) == {"step": 15, "batch_size": 4}
+
+    def fails(folder):
+        (folder / "state").write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        store.write(20, fails, {})
+    assert store.steps() == [10, 15]
+    assert CheckpointStore(tmp_path, keep=2).steps() == [10, 15]
+    assert not list(tmp_path.glob(".unfinished*"))
+    assert json.loads((tmp_path / "step_00000010" / "checkpoint.json").read_text())["step"] == 10
