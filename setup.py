@@ -52,7 +52,7 @@ setup(
         "matplotlib>=3.8",
     ],
     extras_require={
-        "test": ["pytest>=8", "hypothesis>=6", "ruff>=0.9", "build"],
+        "test": ["pytest>=8", "ruff>=0.9", "jsonschema>=4"],
         "hf": ["datasets>=2.19"],
         "onnx": ["onnx>=1.16", "onnxscript>=0.2"],
     },

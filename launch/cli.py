@@ -70,6 +70,7 @@ def evaluate(
     protocol: Annotated[str, typer.Option(help="Any of linear,knn,finetune")] = "linear,knn",
     few_shot: Annotated[str, typer.Option(help="Also with so many labels a class, for instance 5,20")] = "",
     seeds: Annotated[int, typer.Option(min=1, help="Draws of each few-shot set")] = 3,
+    download: Annotated[bool, typer.Option("--download", help="Fetch data sets that are not here yet")] = False,
 ) -> None:
     """Measure a run's backbone on real data, beside the same network untrained."""
     from wildfern.launch.evaluating import evaluate
@@ -81,7 +82,7 @@ def evaluate(
         raise RunError(f"--few-shot takes numbers such as 5,20; got {few_shot!r}") from None
     protocols = [p.strip() for p in protocol.split(",") if p.strip()]
     with console.status("evaluating") as status:
-        evaluation = evaluate(run, on, protocols, shots, seeds, announce=status.update)
+        evaluation = evaluate(run, on, protocols, shots, seeds, announce=status.update, download=download)
     console.print(evaluation.table())
     console.print(f"written to {run / 'evaluation.json'}")
 
@@ -181,7 +182,10 @@ def parsed(arguments: list[str]) -> dict[str, object]:
         name, equals, text = word.partition("=")
         if not equals:
             raise RunError(f"settings are given as key=value; got {word!r}")
-        values[name] = yaml.safe_load(text)
+        try:
+            values[name] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise RunError(f"{word!r}: the value is no YAML; quote it or close its brackets") from None
     return values
 
 
@@ -191,8 +195,6 @@ def main() -> None:
         app()
     except RecipeErrors as error:
         _fail(str(error), 2)
-    except KeyboardInterrupt:
-        _fail("interrupted", 130)
     except Exception as error:
         code, message = explained(error)
         if code is None:
@@ -213,6 +215,8 @@ def explained(error: Exception) -> tuple[int | None, str]:
         return 1, str(error)
     if isinstance(error, RecipeErrors | RunError | DataError):
         return 2, str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return 2, f"{error.filename}: {error.strerror}"
     return None, ""
 
 

@@ -68,6 +68,21 @@ def _views_fit_the_method(recipe: Recipe) -> Problems:
         yield "views.name", str(error)
 
 
+def _something_to_evaluate(recipe: Recipe) -> Problems:
+    evaluation = recipe.evaluation
+    if evaluation.on and not evaluation.protocols and not evaluation.few_shot:
+        yield (
+            "evaluation.protocols",
+            "name at least one of linear, knn, finetune (or few_shot), or leave evaluation.on empty",
+        )
+    for number, source in enumerate(evaluation.on):
+        if source in STREAMS:
+            yield (
+                f"evaluation.on.{number}",
+                f"{source} is endless and cannot be evaluated on; name a data set with labels",
+            )
+
+
 def _optimizer_fits_the_engine(recipe: Recipe) -> Problems:
     stage = recipe.engine.arguments.get("zero_stage", 0)
     if recipe.optimizer.name in LAYER_WISE and stage > 0:
@@ -90,6 +105,7 @@ def _places_exist(recipe: Recipe) -> Problems:
 CHECKS: list[Callable[[Recipe], Problems]] = [
     _backbone_exists,
     _views_fit_the_method,
+    _something_to_evaluate,
     _optimizer_fits_the_engine,
     _places_exist,
 ]

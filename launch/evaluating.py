@@ -1,5 +1,6 @@
 """Evaluate a run's backbone, always beside the same network untrained."""
 
+import inspect
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,8 +11,8 @@ from torch import nn
 from wildfern.launch.run_folder import RunError, RunFolder, users_words
 from wildfern.recipes import Recipe
 from wildfern.ssl.augmentation import MEAN, STD, VIEWS
-from wildfern.ssl.data import Source, open_source
-from wildfern.ssl.evaluation import Evaluation, evaluate_backbones
+from wildfern.ssl.data import Source, open_source, source_signature
+from wildfern.ssl.evaluation import Evaluation, evaluate_backbones, write_report
 
 
 def evaluate(
@@ -21,6 +22,7 @@ def evaluate(
     few_shot: Sequence[int] = (),
     seeds: int = 3,
     announce: Callable[[str], None] = lambda text: None,
+    download: bool = False,
 ) -> Evaluation:
     """Hold the run's backbone against its untrained copy on data sets with labels, and write `evaluation.json`.
 
@@ -31,12 +33,15 @@ def evaluate(
     folder = RunFolder.for_reading(Path(run))
     recipe = folder.recipe()
     with users_words():
-        sources = {name: labeled(name) for name in on}  # all opened first: a wrong name should not cost an hour
+        sources = {
+            name: labeled(name, download) for name in on
+        }  # all opened first: a wrong name should not cost an hour
         backbones = {"untrained": folder.backbone(trained=False), "pretrained": folder.backbone()}
         evaluation = evaluate_on(sources, backbones, recipe, protocols, few_shot, seeds, announce)
     path = folder.path / "evaluation.json"
     earlier = json.loads(path.read_text()) if path.is_file() else {"rows": [], "protocols": {}}
     folder.write_json("evaluation.json", merged(evaluation.as_json(), earlier))
+    write_report([folder.path], folder.path / "report.html")
     return evaluation
 
 
@@ -55,10 +60,22 @@ def merged(evaluation: dict, earlier: dict) -> dict:
     }
 
 
-def labeled(name: str) -> tuple[Source, Source]:
-    """The train and test parts of a data set; the classes of a folder are its sub-folders."""
-    arguments = {"labels": "folders"} if name.startswith("folder:") else {}
-    return open_source(name, "train", **arguments), open_source(name, "test", **arguments)
+def labeled(name: str, download: bool = False) -> tuple[Source, Source]:
+    """The train and test parts of a data set with labels; `download` fetches it where its source can.
+
+    Classes of a folder are its sub-folders, and one file in five its test part unless it has folders `train` and `test`.
+    """
+    arguments = {"labels": "folders", "test_fraction": 0.2} if name.startswith("folder:") else {}
+    if download and "download" in inspect.signature(source_signature(name)).parameters:
+        arguments["download"] = True
+    train, test = open_source(name, "train", **arguments), open_source(name, "test", **arguments)
+    if train.num_items is None:
+        raise RunError(
+            f"{name} is endless and cannot be evaluated on; name a data set with labels, for instance digits"
+        )
+    if train.num_classes is None:
+        raise RunError(f"{name} has no labels, and every protocol needs them")
+    return train, test
 
 
 def evaluate_on(
@@ -79,7 +96,7 @@ def evaluate_on(
             {k: b.to(device) for k, b in backbones.items()},
             train,
             test,
-            dataset=Path(name).name if ":" in name else name,
+            dataset=name,
             size=size,
             protocols=protocols,
             few_shot=few_shot,

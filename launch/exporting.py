@@ -41,7 +41,11 @@ def loading_code(recipe: Recipe, read: str) -> str:
     """Python that makes the network without wildfern and loads the weights strictly."""
     model = recipe.model
     if model.backbone == "small_alexnet":
-        make = ["from wildfern.ssl.models import SmallAlexNet", f"model = SmallAlexNet(**{model.arguments!r})"]
+        make = [
+            "import torch",
+            "from wildfern.ssl.models import SmallAlexNet",
+            f"model = SmallAlexNet(**{model.arguments!r})",
+        ]
     else:
         arguments = "".join(f", {key}={value!r}" for key, value in model.arguments.items())
         make = ["import timm, torch", f'model = timm.create_model("{model.backbone}", num_classes=0{arguments})']
@@ -51,6 +55,8 @@ def loading_code(recipe: Recipe, read: str) -> str:
             "model.conv1 = torch.nn.Conv2d(3, first.out_channels, 3, stride=1, padding=1, bias=False)",
             "model.maxpool = torch.nn.Identity()",
         ]
+    if read.startswith("safetensors"):
+        make.insert(0, "import safetensors.torch")
     return "\n".join(f"    {line}" for line in [*make, f"model.load_state_dict({read})"])
 
 

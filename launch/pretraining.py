@@ -1,23 +1,23 @@
 """Pretrain from a recipe: assemble what it names, train, leave a run folder that tells the whole story."""
 
-import os
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
+from wildfern.launch.assembling import Processes, build_method, check_backbone, open_mixture, plan_of, start
 from wildfern.launch.components import read_recipe
-from wildfern.launch.evaluating import choose_device, evaluate_on, labeled, scores
-from wildfern.launch.run_folder import RunError, RunFolder, initial_backbone, seeded, users_words
+from wildfern.launch.evaluating import evaluate_on, labeled, scores
+from wildfern.launch.run_folder import RunError, RunFolder, initial_backbone, users_words
 from wildfern.launch.views_picture import write_views_picture
 from wildfern.recipes import Recipe
 from wildfern.ssl.augmentation import VIEWS, Views
-from wildfern.ssl.data import Mixture, open_source
+from wildfern.ssl.data import Source
 from wildfern.ssl.evaluation import Evaluation, write_report
-from wildfern.ssl.methods import METHODS, Method
+from wildfern.ssl.methods import Method
 from wildfern.ssl.models import build_backbone
 from wildfern.ssl.tracking import Tracker, WandbRun
 from wildfern.ssl.training import (
@@ -26,12 +26,10 @@ from wildfern.ssl.training import (
     BatchReader,
     CheckpointStore,
     Engine,
-    Plan,
     StopRequest,
     TorchEngine,
     train,
 )
-from wildfern.ssl.training.precision import strided_over_one_pixel
 
 
 class Stopped(Exception):
@@ -44,61 +42,23 @@ class Stopped(Exception):
         self.exit_code = 128 + signal_number
 
 
-@dataclass(frozen=True)
-class Processes:
-    """Which of how many processes this is, and its device."""
-
-    rank: int
-    world_size: int
-    device: torch.device
-
-    @property
-    def lead(self) -> bool:
-        return self.rank == 0
-
-
 def pretrain(
     recipe: str | Path | Recipe, overrides: Sequence[str] = (), run: str | Path | None = None, resume: bool = False
 ) -> Path:
     """Train what the recipe says and return the run folder.
 
     `recipe` is a bundled name, a path or a `Recipe`; `overrides` are `key.sub=value`. `resume` goes on from the newest
-    checkpoint in `run`, or starts anew, saying so, where there is none. Raises RecipeErrors, RunError, DataError for what
-    the user can mend, Stopped after SIGINT or SIGTERM.
+    checkpoint in `run` (give the recipe and overrides of the start again), or starts anew, saying so, where there is none.
+    Raises RecipeErrors, RunError, DataError for what the user can mend, Stopped after SIGINT or SIGTERM.
     """
-    if resume and run is not None and (Path(run) / "recipe.yaml").is_file() and not isinstance(recipe, Recipe):
-        stored = read_recipe(Path(run) / "recipe.yaml", overrides)
-        recipe_name, recipe = str(recipe), stored
-    else:
-        recipe_name = str(recipe) if not isinstance(recipe, Recipe) else "run"
-        recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, overrides)
-    processes = start(recipe)
-    folder = _shared_folder(run, recipe_name, resume, processes)
+    name = "run" if isinstance(recipe, Recipe) else str(recipe)
+    recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, overrides)
     with users_words():
-        pretraining = Pretraining(recipe, folder, processes)
-    return pretraining.run(resume)
-
-
-def start(recipe: Recipe) -> Processes:
-    """Join the other processes where the engine has any, and share the cores fairly."""
-    device = choose_device(recipe.training.device)
-    rank, world_size = 0, 1
-    if recipe.engine.name == "deepspeed":
-        from wildfern.ssl.training.deepspeed_engine import start_processes
-
-        rank, local_rank, world_size = start_processes(recipe.engine.arguments["timeout_minutes"])
-        if device.type == "cuda":
-            device = torch.device("cuda", local_rank)
-            torch.cuda.set_device(device)
-    elif int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise RunError("several processes were started, but engine.name is torch: set engine.name=deepspeed")
-    threads = recipe.training.threads
-    if threads is None and world_size > 1:
-        local = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("LOCAL_SIZE", world_size)))
-        threads = max(1, (os.cpu_count() or 1) // local)
-    if threads is not None:
-        torch.set_num_threads(threads)
-    return Processes(rank, world_size, device)
+        processes = start(recipe)
+        folder = _shared_folder(run, name, resume, processes)
+        if resume:
+            check_same_run(recipe, folder)
+        return Pretraining(recipe, folder, processes).run(resume)
 
 
 class Pretraining:
@@ -106,8 +66,17 @@ class Pretraining:
 
     def __init__(self, recipe: Recipe, folder: RunFolder, processes: Processes) -> None:
         self.recipe, self.folder, self.processes = recipe, folder, processes
-        self.mixture = open_mixture(recipe)
-        self.evaluation_sources = {name: labeled(name) for name in recipe.evaluation.on} if processes.lead else {}
+        self.evaluation_sources: dict[str, tuple[Source, Source]] = {}
+        error = None
+        if processes.lead:  # first, for it may download; its errors are everybody's
+            try:
+                self.mixture = open_mixture(recipe)
+                self.evaluation_sources = {name: labeled(name) for name in recipe.evaluation.on}
+            except ValueError as caught:
+                error = caught
+        processes.agree(error)
+        if not processes.lead:
+            self.mixture = open_mixture(recipe)
         self.views: Views = VIEWS[recipe.views.name](**recipe.views.arguments).to(processes.device)
         self.plan = plan_of(recipe)
         self.reader = BatchReader(self.plan, self.mixture, self.views, processes.rank, processes.world_size)
@@ -122,8 +91,11 @@ class Pretraining:
     def run(self, resume: bool) -> Path:
         """Train to the end; evaluate and report there."""
         recipe, lead = self.recipe, self.processes.lead
-        with users_words():
-            started = self._resumed_step() if resume else 0
+        started = self._resumed_step() if resume else 0
+        if lead:
+            self.folder.begin(recipe)
+        error = None
+        try:
             wandb = WandbRun(
                 recipe.tracking.wandb,
                 recipe.tracking.project,
@@ -132,8 +104,9 @@ class Pretraining:
                 recipe.as_dict(),
                 enabled=lead,
             )
-        if lead:
-            self.folder.begin(recipe)
+        except ValueError as caught:
+            error = caught
+        self.processes.agree(error)
         tracker = Tracker(
             self.folder.path,
             recipe.training.steps,
@@ -143,30 +116,33 @@ class Pretraining:
             wandb=wandb,
             enabled=lead,
         )
-        with StopRequest() as stop, tracker:
+        with tracker:
             tracker.message(f"run folder {self.folder.path}")
             if resume:
                 tracker.message(f"resumed from step {started}" if started else "no checkpoint yet: starting anew")
             if lead and not (self.folder.path / "views.png").is_file():
                 write_views_picture(self.folder.path / "views.png", self.mixture, self.views, recipe.seed)
-            done = train(
-                self.plan,
-                self.engine,
-                self.reader,
-                self.schedule,
-                tracker,
-                self.checkpoints,
-                stop,
-                started,
-                evaluate=self._scores if recipe.evaluation.every and recipe.evaluation.on else None,
-                on_checkpoint=self._checkpoint_written,
-            )
+            with StopRequest() as stop:
+                done = train(
+                    self.plan,
+                    self.engine,
+                    self.reader,
+                    self.schedule,
+                    tracker,
+                    self.checkpoints,
+                    stop,
+                    started,
+                    evaluate=self._scores if recipe.evaluation.every and recipe.evaluation.on else None,
+                    on_checkpoint=self._checkpoint_written,
+                )
             if done == recipe.training.steps:
+                self._checkpoint_written()  # again: a run may have been killed between its last checkpoint and this file
+            self.engine.barrier()
+            self.engine.close()
+            if done < recipe.training.steps:
+                raise Stopped(self.folder.path, done, stop.signal_number or signal.SIGTERM)
+            if lead:
                 self._finish(tracker)
-        self.engine.barrier()
-        self.engine.close()
-        if done < recipe.training.steps:
-            raise Stopped(self.folder.path, done, stop.signal_number or signal.SIGTERM)
         return self.folder.path
 
     def _engine(self, method: Method) -> Engine:
@@ -214,11 +190,11 @@ class Pretraining:
                 f"{self.folder.path} has done {newest} steps already, more than training.steps {self.recipe.training.steps}"
             )
         facts = self.checkpoints.facts(newest)
-        if facts["batch_size"] != self.recipe.training.batch_size:
-            raise RunError(
-                f"the run had training.batch_size {facts['batch_size']}, now {self.recipe.training.batch_size}: "
-                "another batch size would read other pictures; start a new run instead"
-            )
+        for name, now in self.engine.facts.items():
+            if facts.get(name) != now:
+                raise RunError(
+                    f"the run's checkpoint was written with {name} {facts.get(name)}, now {now}: resume it as it was"
+                )
         self.engine.load(self.checkpoints.path(newest))
         return newest
 
@@ -259,81 +235,46 @@ class Pretraining:
         return found
 
     def _finish(self, tracker: Tracker) -> None:
-        state, recipe = self._backbone_state(), self.recipe
-        if self.processes.lead and recipe.evaluation.on:
-            evaluation = self._evaluation(
-                state, recipe.evaluation.protocols, recipe.evaluation.few_shot, tracker.message
-            )
+        """The first process alone: the others are gone, however long this takes."""
+        wanted = self.recipe.evaluation
+        if wanted.on:
+            state = load_file(self.folder.path / "backbone.safetensors")
+            evaluation = self._evaluation(state, wanted.protocols, wanted.few_shot, tracker.message)
             self.folder.write_json("evaluation.json", evaluation.as_json())
-        if self.processes.lead:
-            tracker.sync()
-            write_report([self.folder.path], self.folder.path / "report.html")
+        tracker.sync()
+        write_report([self.folder.path], self.folder.path / "report.html")
 
 
-def check_backbone(recipe: Recipe, device: torch.device, method: Method, views: Views) -> None:
-    """Try the backbone on one picture of each size; refuse what it cannot take, and bf16 where its gradient is wrong."""
-    sizes = [size for _, size in views.shape]
-    try:
-        unsafe = strided_over_one_pixel(method.backbone, sizes)
-    except (RuntimeError, AssertionError, ValueError) as error:
+MAY_CHANGE = {"training", "evaluation", "tracking"}
+
+
+def check_same_run(recipe: Recipe, folder: RunFolder) -> None:
+    """Refuse to go on with a run under a recipe that would make another run of it."""
+    if not (folder.path / "recipe.yaml").is_file():
+        return
+    then, now = folder.recipe(), recipe
+    other = [
+        name for name in type(then).model_fields if name not in MAY_CHANGE and getattr(then, name) != getattr(now, name)
+    ]
+    for name in ("batch_size", "accumulation", "precision"):
+        if getattr(then.training, name) != getattr(now.training, name):
+            other.append(f"training.{name}")
+    if other:
         raise RunError(
-            f"{recipe.model.backbone} does not take views of {', '.join(map(str, sizes))} px: {error} (vision transformers "
-            "take several sizes with model.arguments.dynamic_img_size=true, another one with model.arguments.img_size)"
-        ) from error
-    if unsafe and recipe.training.precision == "bf16" and device.type == "cpu":
-        name, size = unsafe[0]
-        raise RunError(
-            f"views of {size} px are too small for this backbone in bf16 on a CPU: {name} strides over a single pixel, where "
-            "its gradient would be wrong; take larger views, model.stem=small, or training.precision=fp32"
+            f"{folder.path} is a run of another recipe: {', '.join(other)} differ. Repeat the command that started it, with "
+            f"--resume, or give {folder.path / 'recipe.yaml'} as the recipe"
         )
-
-
-def open_mixture(recipe: Recipe) -> Mixture:
-    """The training pictures. A generator's own seed is added to the recipe's, so that every part follows from the latter."""
-    opened = []
-    for entry in recipe.data:
-        arguments = dict(entry.arguments)
-        if "seed" in arguments:
-            arguments["seed"] += recipe.seed
-        opened.append((open_source(entry.source, "train", **arguments), entry.weight))
-    return Mixture(opened, recipe.seed)
-
-
-def build_method(recipe: Recipe) -> Method:
-    """Backbone and method as training starts from them: a pure function of the recipe."""
-    backbone = initial_backbone(recipe)
-    with seeded(recipe.seed, "method"):
-        return METHODS[recipe.method.name](backbone, recipe.training.steps, **recipe.method.arguments)
-
-
-def plan_of(recipe: Recipe) -> Plan:
-    """The loop's numbers."""
-    training = recipe.training
-    return Plan(
-        seed=recipe.seed,
-        total_steps=training.steps,
-        batch_size=training.batch_size,
-        accumulation=training.accumulation,
-        learning_rate=recipe.optimizer.arguments["learning_rate"],
-        weight_decay=recipe.optimizer.arguments["weight_decay"],
-        loader_threads=training.loader_threads,
-        channels_last=training.channels_last,
-        checkpoint_every=training.checkpoint_every,
-        checkpoint_minutes=training.checkpoint_minutes,
-        evaluate_every=recipe.evaluation.every,
-    )
 
 
 def _shared_folder(run: str | Path | None, name: str, resume: bool, processes: Processes) -> RunFolder:
     """The run folder, chosen by the first process; its error, if any, is everybody's."""
-    chosen: list[object] = [None]
+    chosen, error = [None], None
     if processes.lead:
         try:
             chosen = [str(RunFolder.for_writing(Path(run) if run else None, name, resume).path)]
-        except RunError as error:
-            chosen = [error]
+        except RunError as caught:
+            error = caught
+    processes.agree(error)
     if processes.world_size > 1:
         torch.distributed.broadcast_object_list(chosen, src=0)
-    if isinstance(chosen[0], RunError):
-        raise chosen[0]
     return RunFolder(Path(chosen[0]))

@@ -44,10 +44,11 @@ class RunFolder:
             )
         if (path / "recipe.yaml").exists() and not resume:
             raise RunError(f"{path} holds a run already: go on with --resume, or choose another --run")
-        try:
-            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"cannot write the run folder {path}: {error.strerror}") from None
+        there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise RunError(
+                f"cannot write the run folder {path}: {there} is {'read-only' if there.is_dir() else 'a file'}"
+            )
         return cls(path)
 
     @classmethod
@@ -62,7 +63,8 @@ class RunFolder:
         return load_recipe(self.path / "recipe.yaml", [], components())
 
     def begin(self, recipe: Recipe) -> None:
-        """Write down what runs and where."""
+        """Make the folder and write down what runs and where."""
+        self.path.mkdir(parents=True, exist_ok=True)
         _replace(self.path / "recipe.yaml", recipe.as_yaml())
         _replace(self.path / "environment.json", json.dumps(environment(), indent=2) + "\n")
 

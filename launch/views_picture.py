@@ -16,7 +16,7 @@ def write_views_picture(path: Path, mixture: Mixture, views: Views, seed: int) -
     """The first pictures of step 0, one a row: the original, then its views (at most ten), at least 128 px each."""
     indices = np.arange(ROWS)
     pictures = mixture.read(indices).pixels
-    batch: Prepared = views.prepare(pictures, seed, 0, indices)
+    batch: Prepared = views.prepare(pictures if mixture.fixed_size else list(pictures), seed, 0, indices)
     mean, std = np.array(MEAN, np.float32), np.array(STD, np.float32)
     columns = [("original", [square(np.asarray(p), CELL) for p in pictures])]
     for group in views(batch):

@@ -11,5 +11,6 @@ TINY = [
     "training.batch_size=8",
     "training.log_every=1",
     "training.threads=1",
+    "training.device=cpu",
     "evaluation.on=[]",
 ]

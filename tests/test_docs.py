@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,6 @@ from PIL import Image
 from small_runs import TINY
 
 from wildfern.launch.cli import app
-from wildfern.recipes import RecipeErrors
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -23,6 +23,8 @@ def blocks(page: Path, language: str) -> list[str]:
 def test_python_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     source = "\n".join(blocks(page, "python"))
+    if not source:
+        pytest.skip("no Python on this page")
     source = source.replace('["training.steps=200"]', repr([*TINY, "training.steps=2"]))
     exec(compile(source, str(page), "exec"), {})
 
@@ -45,7 +47,7 @@ def workplace(tmp_path_factory):
     (folder / "pictures").mkdir()
     for i in range(8):
         Image.new("RGB", (48, 48), (i * 30, 255 - i * 30, i * 7)).save(folder / "pictures" / f"{i}.png")
-    pretrain("quickstart", [*TINY, "training.steps=2"], run=folder / "runs" / "first")
+    pretrain("quickstart", [*TINY, "training.steps=2"], run=folder / "runs" / "mine")
     return folder
 
 
@@ -54,10 +56,13 @@ def small(words: list[str]) -> list[str]:
     if words[0] == "quickstart":
         return [*words, *TINY, "training.steps=2"]
     if words[0] == "pretrain":
-        words = [w for w in words if w != "--resume" and not w.startswith("training.steps")]
+        if "--resume" in words:  # goes on with the run of the fixture, which is another recipe's
+            return ["pretrain", "runs/mine/recipe.yaml", "training.steps=3", "--run", "runs/mine", "--resume"]
         changes = ["training.steps=2", "training.batch_size=8", "views.size=32", "evaluation.on=[]"]
         if "dino" in words[1]:
             changes += ["views.local_size=16", "method.prototypes=32", "model.backbone=vit_tiny_patch16_224"]
+        if "--run" in words:
+            words[words.index("--run") + 1] = f"runs/{time.monotonic_ns()}"
         return [*words, *changes]
     if words[0] == "bench":
         return [*words, "--seconds", "0.1"]
@@ -71,12 +76,7 @@ def small(words: list[str]) -> list[str]:
 def test_commands_run(command, workplace, monkeypatch):
     monkeypatch.chdir(workplace)
     words = shlex.split(command)[1:]
-    try:
-        assert app(small(words), standalone_mode=False) in (None, 0)
-    except RecipeErrors as error:
-        if "cifar10" not in command:
-            raise
-        pytest.skip(f"not downloaded here: {error}")
+    assert app(small(words), standalone_mode=False) in (None, 0)
 
 
 def test_links_and_pictures_exist():

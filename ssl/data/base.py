@@ -53,6 +53,11 @@ class Source(ABC):
         self._skipped_lock = threading.Lock()
 
     @property
+    def fixed_size(self) -> bool:
+        """Whether all pictures have one size, so that every batch is one array whoever else is in it."""
+        return False
+
+    @property
     def num_classes(self) -> int | None:
         return None if self.class_names is None else len(self.class_names)
 

@@ -27,6 +27,10 @@ class DigitsSource(Source):
         self.num_items = len(items)
         self.class_names = [str(name) for name in digits.target_names]
 
+    @property
+    def fixed_size(self) -> bool:
+        return True
+
     def read(self, items: ArrayLike) -> Images:
         items = np.asarray(items, np.int64)
         return Images(self._pixels[items], self.labels[items])

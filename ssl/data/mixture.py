@@ -40,6 +40,11 @@ class Mixture:
         return self.sources[0].num_items if len(self.sources) == 1 else None
 
     @property
+    def fixed_size(self) -> bool:
+        """Whether every batch is one array: a single source of pictures of one size."""
+        return len(self.sources) == 1 and self.sources[0].fixed_size
+
+    @property
     def skipped(self) -> dict[str, str]:
         """All that the sources found unusable so far: name -> reason."""
         return {name: reason for source in self.sources for name, reason in source.skipped.items()}

@@ -6,6 +6,7 @@ from math import gcd
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from PIL import Image
 
 from wildfern.ssl.data.base import DataError, Images, Picture, Source, UnreadableImage
 
@@ -40,6 +41,13 @@ class PictureSource(Source):
     def item_name(self, item: int) -> str:
         """Where the picture lies, for people."""
 
+    @property
+    def fixed_size(self) -> bool:
+        """True for a set that is kept decoded: an odd picture among equal ones is then brought to their size."""
+        if not self._probed:
+            self._probe()
+        return self._cache is not None
+
     def read(self, items: ArrayLike) -> Images:
         items = np.asarray(items, np.int64)
         outside = items[(items < 0) | (items >= self.num_items)]
@@ -72,8 +80,9 @@ class PictureSource(Source):
             return self.decode(item)
         if not self._filled[item]:
             picture = self.decode(item)
-            if picture.shape != self._cache.shape[1:]:
-                return picture
+            height, width = self._cache.shape[1:3]
+            if picture.shape[:2] != (height, width):
+                picture = np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR))
             self._cache[item] = picture
             self._filled[item] = True
         return self._cache[item]

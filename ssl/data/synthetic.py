@@ -31,6 +31,10 @@ class SyntheticSource(Source):
             self.class_names = [str(label) for label in range(stream.num_classes)]
 
     @property
+    def fixed_size(self) -> bool:
+        return True
+
+    @property
     def num_classes(self) -> int | None:
         return self.stream.num_classes
 

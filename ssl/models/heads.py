@@ -9,7 +9,7 @@ from torch.nn import functional as F
 class NormalizedLinear(nn.Module):
     """A bias-free linear layer whose rows have unit length (DINO's weight-normalized last layer with fixed gain).
 
-    While `frozen`, no gradient reaches the weight and optimizers leave it alone.
+    While `frozen`, the weight's gradient is zero: the same for every engine, where a missing one would not be.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -18,7 +18,7 @@ class NormalizedLinear(nn.Module):
         self.weight = nn.Parameter(nn.init.trunc_normal_(torch.empty(outputs, inputs), std=0.02))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, F.normalize(self.weight.detach() if self.frozen else self.weight, dim=-1))
+        return F.linear(x, F.normalize(self.weight.detach() + 0 * self.weight if self.frozen else self.weight, dim=-1))
 
 
 class DINOHead(nn.Module):

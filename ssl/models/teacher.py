@@ -38,12 +38,6 @@ class MomentumTeacher:
         with gather(theirs):
             torch._foreach_lerp_(list(self.module.parameters()), [p.detach() for p in theirs], 1 - momentum)
 
-    def to(self, device: torch.device, memory_format: torch.memory_format | None = None) -> None:
-        """Move to where the student is."""
-        self.module.to(device)
-        if memory_format is not None:
-            self.module.to(memory_format=memory_format)
-
 
 def cosine_momentum(base: float, step: int, total_steps: int) -> float:
     """m rises from `base` to 1 over the run: 1 − (1 − base)(cos(πs/S) + 1)/2 (BYOL, section 3.3)."""

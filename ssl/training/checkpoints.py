@@ -18,7 +18,6 @@ class CheckpointStore:
     def __init__(self, folder: Path, keep: int, lead: bool = True, barrier: Callable[[], None] = lambda: None) -> None:
         self.folder, self.keep, self.lead, self.barrier = folder, keep, lead, barrier
         if lead:
-            folder.mkdir(parents=True, exist_ok=True)
             for rest in folder.glob(f"{UNFINISHED}*"):
                 shutil.rmtree(rest)
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from datetime import timedelta
@@ -19,21 +20,22 @@ from wildfern.ssl.training.optimizers import LAYER_WISE, parameter_groups, set_h
 TAG = "deepspeed"
 
 
-def start_processes(timeout_minutes: float) -> tuple[int, int, int]:
+def start_processes(device_type: str, timeout_minutes: float) -> tuple[int, int, int]:
     """Join the process group that a launcher described in the environment, or be one of one: (rank, local rank, world size)."""
-    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29577"}
     if "RANK" not in os.environ:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         os.environ.update(alone)
-    if not torch.cuda.is_available():
+    if device_type != "cuda":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     import deepspeed
 
-    if (
-        not torch.cuda.is_available()
-    ):  # an inference-only operation that DeepSpeed would otherwise compile with g++ here
+    if device_type != "cuda":  # an operation for inference that DeepSpeed would otherwise compile with g++ here
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    backend = "nccl" if device_type == "cuda" else "gloo"
     deepspeed.init_distributed(backend, timeout=timedelta(minutes=timeout_minutes), verbose=False)
     return int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"]), int(os.environ["WORLD_SIZE"])
 
@@ -68,6 +70,8 @@ class DeepSpeedEngine:
             )
         self.method, self.device, self.zero_stage = method, device, zero_stage
         self.rank, self.world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        self.facts = {"engine": "deepspeed", "world_size": self.world_size, "zero_stage": zero_stage}
+        self._patient = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=7))
         if self.world_size > 1:
             for module in (method, *method.teachers().values()):
                 synchronize_batch_norm(module)
@@ -116,11 +120,10 @@ class DeepSpeedEngine:
             torch.save(teachers, folder / "teachers.pt")
 
     def load(self, folder: Path) -> None:
-        if not (folder / TAG).is_dir():
-            raise ValueError(
-                f"{folder} was not written by the deepspeed engine; resume it with the engine that wrote it"
-            )
-        self.engine.load_checkpoint(str(folder), tag=TAG)
+        try:
+            self.engine.load_checkpoint(str(folder), tag=TAG)
+        except (OSError, RuntimeError, KeyError) as error:
+            raise ValueError(f"{folder} does not fit this recipe, or is damaged: {error}") from error
         teachers = torch.load(folder / "teachers.pt", map_location=self.device, weights_only=True)
         for name, teacher in self.method.teachers().items():
             teacher.load_state_dict(teachers[name])
@@ -138,7 +141,7 @@ class DeepSpeedEngine:
         return bool(flags.item())
 
     def barrier(self) -> None:
-        torch.distributed.barrier()
+        torch.distributed.barrier(group=self._patient)
 
     def close(self) -> None:
         self.engine.destroy()

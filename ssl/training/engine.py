@@ -1,5 +1,6 @@
 """The engine seam: what the loop asks of whoever computes gradients and steps. `TorchEngine` is one process and plain torch."""
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, Protocol
@@ -22,6 +23,7 @@ class Engine(Protocol):
     device: torch.device
     rank: int
     world_size: int
+    facts: dict[str, object]  # what a checkpoint must agree in to be loaded again
     gather: Gather  # makes sharded parameters whole for the time of a `with` block
 
     def __call__(self, views: list[Tensor], step: int) -> tuple[Tensor, Scalars]:
@@ -46,7 +48,7 @@ class Engine(Protocol):
         """Whether the flag is set on any rank."""
 
     def barrier(self) -> None:
-        """Wait for all ranks."""
+        """Wait for all ranks, for as long as one of them may be busy with something lawful such as an evaluation."""
 
     def close(self) -> None:
         """Leave the process group."""
@@ -69,6 +71,7 @@ class TorchEngine:
         gradient_clip: float | None = None,
     ) -> None:
         self.method, self.device, self.gather = method, device, whole
+        self.facts = {"engine": "torch", "world_size": 1}
         self.precision, self.accumulation, self.gradient_clip = precision, accumulation, gradient_clip
         self.parameters = [p for p in method.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(parameter_groups(method.named_parameters(), weight_decay))
@@ -98,14 +101,14 @@ class TorchEngine:
         torch.save(state, folder / "torch_engine.pt")
 
     def load(self, folder: Path) -> None:
-        path = folder / "torch_engine.pt"
-        if not path.is_file():
-            raise ValueError(f"{folder} was not written by the torch engine; resume it with the engine that wrote it")
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        self.method.load_state_dict(state["method"])
-        for name, teacher in self.method.teachers().items():
-            teacher.load_state_dict(state["teachers"][name])
-        self.optimizer.load_state_dict(state["optimizer"])
+        try:
+            state = torch.load(folder / "torch_engine.pt", map_location=self.device, weights_only=True)
+            self.method.load_state_dict(state["method"])
+            for name, teacher in self.method.teachers().items():
+                teacher.load_state_dict(state["teachers"][name])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (OSError, RuntimeError, KeyError, pickle.UnpicklingError) as error:
+            raise ValueError(f"{folder} does not fit this recipe, or is damaged: {error}") from error
 
     def mean(self, scalars: Scalars) -> dict[str, float]:
         return {name: float(value) for name, value in scalars.items()}

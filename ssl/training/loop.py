@@ -1,6 +1,7 @@
 """The training loop, from top to bottom: batch → views → method → backward → step → log, evaluate, checkpoint."""
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from wildfern.ssl.training.checkpoints import CheckpointStore
 from wildfern.ssl.training.engine import Engine
 from wildfern.ssl.training.schedules import Schedule
 from wildfern.ssl.training.stopping import StopRequest
+
+ASK_EVERY = 8  # steps between the questions that all processes must answer together: stop? save for the minutes?
 
 
 class NotFinite(FloatingPointError):
@@ -61,6 +64,8 @@ class BatchReader:
         step, micro = divmod(k, self.plan.accumulation)
         positions = (micro * self.world_size + self.rank) * self.size + np.arange(self.size)
         pictures = self.mixture.read(step * self.plan.batch_size + positions).pixels
+        if not self.mixture.fixed_size:  # else where a picture is cropped would depend on who else is in the batch
+            pictures = list(pictures)
         return self.views.prepare(pictures, self.plan.seed, step, positions)
 
 
@@ -79,43 +84,53 @@ def train(
     """Train from `start_step` to the end, or until a stop is asked for; returns the number of steps done.
 
     `evaluate` gives scores to log every `plan.evaluate_every` steps. `on_checkpoint` runs on every rank after a checkpoint.
-    Raises NotFinite, checkpoint untouched, when a logged loss is not finite.
+    Raises NotFinite, checkpoints untouched, when the loss or the gradient is not finite at a logged or saved step.
     """
     micro_start, micro_stop = start_step * plan.accumulation, plan.total_steps * plan.accumulation
-    done, saved = start_step, start_step
+    done = start_step
     last_saved = time.monotonic()
 
+    def late(done: int) -> bool:
+        minutes = plan.checkpoint_minutes
+        ask = minutes is not None and (engine.world_size == 1 or done % ASK_EVERY == 0)
+        return ask and engine.any(time.monotonic() - last_saved >= 60 * minutes)
+
     def checkpoint() -> None:
-        nonlocal saved, last_saved
+        nonlocal last_saved
         with tracker.untimed():
             tracker.sync()
-            checkpoints.write(done, engine.save, {"batch_size": plan.batch_size, "world_size": engine.world_size})
+            checkpoints.write(done, engine.save, {"batch_size": plan.batch_size, **engine.facts})
             on_checkpoint()
-        saved, last_saved = done, time.monotonic()
+        last_saved = time.monotonic()
 
     with Loader(reader, micro_start, micro_stop, plan.loader_threads) as batches:
         began, waited = time.perf_counter(), 0.0
         for step in range(start_step, plan.total_steps):
-            torch.manual_seed(
-                key("model", plan.seed, step, engine.rank)
-            )  # dropout and drop path, addressed like all else
+            torch.manual_seed(key("model", plan.seed, step, engine.rank))  # dropout, drop path: addressed like all else
+            parts = []
             for batch in batches_of_step(batches, plan.accumulation):
                 views = to_channels_last(reader.views(batch)) if plan.channels_last else reader.views(batch)
                 loss, scalars = engine(views, step)
                 engine.backward(loss)
+                parts.append({"loss": loss.detach(), **scalars})
                 waited += batches.wait_seconds
             learning_rate = plan.learning_rate * schedule.learning_rate(step)
             gradient_norm = engine.step(learning_rate, plan.weight_decay * schedule.weight_decay(step))
             engine.method.after_step(step, engine.gather)
             done = step + 1
 
+            stopping = (engine.world_size == 1 or done % ASK_EVERY == 0) and engine.any(stop.signal_number is not None)
+            saving = stopping or done == plan.total_steps or done % plan.checkpoint_every == 0 or late(done)
+            if saving or tracker.due(step):
+                means = {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
+                numbers = engine.mean({"gradient_norm": gradient_norm, **means})
+                for name in ("loss", "gradient_norm"):
+                    if not math.isfinite(numbers[name]):
+                        raise NotFinite(
+                            f"{name} is {numbers[name]} at step {step}: nothing of this step was saved, the last checkpoint "
+                            "is whole; try a lower learning rate, training.gradient_clip, or training.precision=fp32"
+                        )
             if tracker.due(step):
-                numbers = engine.mean({"loss": loss.detach(), "gradient_norm": gradient_norm, **scalars})
-                if not math.isfinite(numbers["loss"]):
-                    raise NotFinite(
-                        f"the loss is {numbers['loss']} at step {step}: the last checkpoint is whole; "
-                        "try a lower learning rate, gradient_clip, or precision: fp32"
-                    )
                 metrics = {"loss": numbers.pop("loss"), "learning_rate": learning_rate, **numbers}
                 elapsed = time.perf_counter() - began
                 timings = {"data_wait": waited / elapsed, **memory(engine.device)}
@@ -125,16 +140,7 @@ def train(
                 with tracker.untimed():
                     tracker.evaluation(step, evaluate())
                 began, waited = time.perf_counter(), 0.0
-            stopping = engine.any(stop.signal_number is not None)
-            if (
-                stopping
-                or done == plan.total_steps
-                or done % plan.checkpoint_every == 0
-                or (
-                    plan.checkpoint_minutes is not None
-                    and engine.any(time.monotonic() - last_saved >= 60 * plan.checkpoint_minutes)
-                )
-            ):
+            if saving:
                 checkpoint()
                 began, waited = time.perf_counter(), 0.0
             if stopping:
@@ -160,4 +166,5 @@ def memory(device: torch.device) -> dict[str, float]:
         import resource
     except ImportError:  # Windows
         return {}
-    return {"memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+    unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, KiB elsewhere
+    return {"memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit}

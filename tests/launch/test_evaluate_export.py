@@ -37,7 +37,7 @@ def test_the_code_that_export_prints_loads_the_weights(extra, tmp_path):
     for format in ("timm", "safetensors"):
         code = "\n".join(line[4:] for line in export_backbone(run, format).splitlines() if line.startswith("    "))
         names: dict = {}
-        exec("import torch, safetensors.torch\n" + code, names)
+        exec(code, names)
         x = torch.rand(2, 3, 32, 32)
         with torch.no_grad():
             torch.testing.assert_close(names["model"].eval()(x), RunFolder(run).backbone()(x))

@@ -10,7 +10,7 @@ import time
 import pytest
 from small_runs import TINY
 
-STEPS = 40
+STEPS = 150
 ARGUMENTS = [*TINY, f"training.steps={STEPS}", "training.checkpoint_every=5"]
 
 

@@ -11,7 +11,7 @@ from wildfern.ssl.methods import METHODS
 def two_processes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     context = torch.multiprocessing.get_context("spawn")
-    processes = [context.Process(target=worker, args=(rank, 2, folder)) for rank in range(2)]
+    processes = [context.Process(target=worker, args=(rank, 2, folder), daemon=True) for rank in range(2)]
     for process in processes:
         process.start()
     for process in processes:
