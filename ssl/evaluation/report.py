@@ -86,7 +86,7 @@ def _overview(records: Sequence[RunRecord], names: Sequence[str]) -> str:
     for index, record in enumerate(records):
         steps = [one.steps[-1] for one in record.metrics.values()]
         cells = (
-            f"{max(steps):,.0f}" if steps else "–",
+            f"{max(steps) + 1:,.0f}" if steps else "–",
             _last(record.metrics.get("loss")),
             _median(record.timings.get("images_per_second"), "{:,.0f}"),
             _median(record.timings.get("data_wait"), "{:.1%}"),
