@@ -84,7 +84,7 @@ def evaluate(
     with console.status("evaluating") as status:
         evaluation = evaluate(run, on, protocols, shots, seeds, announce=status.update, download=download)
     console.print(evaluation.table())
-    console.print(f"written to {run / 'evaluation.json'}")
+    console.print(f"written to {run / 'evaluation.json'}", markup=False)
 
 
 @app.command()
@@ -98,7 +98,7 @@ def render(
     """Draw a labelled gallery of a generator's pictures."""
     from wildfern.launch.rendering import write_gallery
 
-    console.print(write_gallery(generator, parsed(arguments or []), grid, out, start))
+    console.print(write_gallery(generator, parsed(arguments or []), grid, out, start), highlight=False, markup=False)
 
 
 @app.command()
@@ -136,7 +136,7 @@ def bench(
     console.print(result.table())
     if json_file is not None:
         json_file.write_text(json.dumps(result.as_json(), indent=2) + "\n")
-        console.print(f"written to {json_file}")
+        console.print(f"written to {json_file}", markup=False)
 
 
 @app.command()
@@ -148,7 +148,7 @@ def export(
     """Write the pretrained backbone for other programs."""
     from wildfern.launch.exporting import export_backbone
 
-    console.print(export_backbone(run, format, out), highlight=False)
+    console.print(export_backbone(run, format, out), highlight=False, markup=False)
 
 
 @app.command()
@@ -162,7 +162,7 @@ def report(
 
     with users_words():
         write_report(runs, out)
-    console.print(f"written to {out}")
+    console.print(f"written to {out}", markup=False)
 
 
 @app.command()

@@ -25,4 +25,5 @@ def run_quickstart(overrides: list[str], run: Path | None, console: Console) -> 
         f"{time.monotonic() - began:.0f} s in all. Next: wildfern evaluate {folder} --on cifar10 --download · "
         "wildfern pretrain mix_folder_and_ifs data.0.source=folder:YOUR_PICTURES",
         highlight=False,
+        markup=False,
     )

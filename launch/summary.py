@@ -16,5 +16,7 @@ def show_run(run: Path, console: Console) -> None:
         rows = tuple({k: v for k, v in row.items() if k != "difference"} for row in found["rows"])
         console.print(Evaluation(rows, found["protocols"], found["baseline"]).table())
     console.print(
-        f"everything about this run: {run}/report.html · what the model saw: {run}/views.png", highlight=False
+        f"everything about this run: {run}/report.html · what the model saw: {run}/views.png",
+        highlight=False,
+        markup=False,
     )
