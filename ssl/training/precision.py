@@ -1,7 +1,7 @@
 """A guard against one kind of convolution whose bfloat16 gradient is wrong on CPUs.
 
-oneDNN's weight gradient of a strided bfloat16 convolution over a single pixel leaves the entries of the kernel that only ever
-meet padding uninitialized: mostly tiny, now and then 1e36 or NaN (seen with torch 2.15 on AVX-512 processors). Residual
+The weight gradient of a strided bfloat16 3 × 3 convolution over a single pixel comes out as if part of it were never written:
+often right, else up to 1e36 or NaN (seen with torch 2.15 on an AVX-512 processor; cause not traced). Residual
 networks meet it when pictures are so small that a feature map has shrunk to one pixel before the last stride.
 """
 
