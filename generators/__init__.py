@@ -5,14 +5,15 @@ import inspect
 from .batch import Batch
 from .ifs import IFSStream
 from .options import checked_choice, nearest
+from .stream import Stream
 
 #: Name of a stream to its class; what a recipe or `make_stream` may ask for.
-STREAMS: dict[str, type] = {"ifs": IFSStream}
+STREAMS: dict[str, type[Stream]] = {family.name: family for family in (IFSStream,)}
 
-__all__ = ["STREAMS", "Batch", "IFSStream", "make_stream"]
+__all__ = ["STREAMS", "Batch", "IFSStream", "Stream", "make_stream"]
 
 
-def make_stream(name: str, **arguments):
+def make_stream(name: str, **arguments) -> Stream:
     """Build a stream by its name; `arguments` are those of its class in `STREAMS`.
 
     Raises ValueError, naming the nearest valid one, for an unknown name or argument, and for impossible values.

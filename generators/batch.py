@@ -1,18 +1,35 @@
 """What every stream yields."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
-from numpy import int64, uint8
+import numpy as np
 from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures with what their generator knows of them.
+    """Pictures with what their generator knows of them; what a stream does not have is None.
 
-    images: [N, S, S, 3]. labels: [N], or None where a stream has no classes. masks: [N, S, S], or None.
+    - images: uint8[N, S, S, 3].
+    - labels: the class of each sample, int64[N]; of pictures of several classes, a 1 for each of them, uint8[N, classes].
+    - masks: 1 where the object is, 0 elsewhere, uint8[N, S, S].
+    - partners: the second picture of each sample, uint8[N, S, S, 3], where a sample is a positive pair.
+    - widths: width in pixels of the branch that a mask's pixel belongs to, 0 elsewhere, float32[N, S, S].
+    - centerlines: 1 on the one-pixel middle lines of branches, 0 elsewhere, uint8[N, S, S].
     """
 
-    images: NDArray[uint8]
-    labels: NDArray[int64] | None = None
-    masks: NDArray[uint8] | None = None
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64] | NDArray[np.uint8] | None = None
+    masks: NDArray[np.uint8] | None = None
+    partners: NDArray[np.uint8] | None = None
+    widths: NDArray[np.float32] | None = None
+    centerlines: NDArray[np.uint8] | None = None
+
+    def arrays(self) -> dict[str, NDArray]:
+        """The fields that are there, by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+
+    def split(self, parts: int) -> list["Batch"]:
+        """Consecutive parts of about one size that share memory with this batch, as numpy's `array_split`."""
+        pieces = {name: np.array_split(array, parts) for name, array in self.arrays().items()}
+        return [Batch(**{name: piece[i] for name, piece in pieces.items()}) for i in range(parts)]

@@ -1,11 +1,19 @@
-"""Sine, cosine and exponential from additions and multiplications alone, so that every machine gives the same bits.
+"""Elementary functions from additions, multiplications and divisions alone, so that every machine gives the same bits.
 
 The mathematical libraries of two systems differ in the last digit, and a picture must not depend on where it is drawn.
 """
 
+import math
+
+import numpy as np
 from numba import njit
 
+from .counter_rng import uniform64
+
 _TAU = 6.283185307179586
+_LN2, _INVERSE_LN2 = 0.6931471805599453, 1.4426950408889634
+_SQRT_HALF = 0.7071067811865476
+_ONE = np.uint64(1)
 
 
 @njit(inline="always")
@@ -53,3 +61,68 @@ def exp_negative(x):
     total *= total
     total *= total
     return total * total
+
+
+@njit
+def exp(x):
+    """e^x; x is taken to lie in [-700, 700], errors are below 1e-13 of the result."""
+    x = min(max(x, -700.0), 700.0)
+    halvings = math.floor(x * _INVERSE_LN2 + 0.5)
+    rest = x - halvings * _LN2
+    total = 1.0
+    for k in range(13, 0, -1):
+        total = 1.0 + total * rest / k
+    return math.ldexp(total, int(halvings))
+
+
+@njit
+def log(x):
+    """Natural logarithm of a positive number."""
+    mantissa, exponent = math.frexp(x)
+    if mantissa < _SQRT_HALF:
+        mantissa *= 2.0
+        exponent -= 1
+    s = (mantissa - 1.0) / (mantissa + 1.0)
+    z = s * s
+    total = 0.0
+    for k in range(23, 0, -2):
+        total = total * z + 1.0 / k
+    return 2.0 * s * total + exponent * _LN2
+
+
+@njit
+def power(x, exponent):
+    """x^exponent for x ≥ 0, as exp(exponent log x); 0 to any power is 0."""
+    return exp(exponent * log(x)) if x > 0.0 else 0.0
+
+
+@njit
+def angle(x, y):
+    """Direction of (x, y) in turns, in (-1/2, 1/2], with an error below 1e-9; 0 at the origin."""
+    across, along = abs(y), abs(x)
+    steep = across > along
+    if steep:
+        across, along = along, across
+    t = across / along if along > 0.0 else 0.0
+    diagonal = t > 0.41421356237309503
+    if diagonal:
+        t = (t - 1.0) / (t + 1.0)
+    z = t * t
+    total = 0.0
+    for k in range(23, 0, -2):
+        total = 1.0 / k - total * z
+    turns = t * total / _TAU
+    if diagonal:
+        turns += 0.125
+    if steep:
+        turns = 0.25 - turns
+    if x < 0.0:
+        turns = 0.5 - turns
+    return -turns if y < 0.0 else turns
+
+
+@njit
+def normal(key, draw):
+    """A standard normal number (float64) from draws `draw` and `draw + 1` (uint64) of a key: Box & Muller, 1958."""
+    radius = math.sqrt(-2.0 * log(1.0 - uniform64(key, draw)))
+    return radius * cos_sin(uniform64(key, draw + _ONE))[0]

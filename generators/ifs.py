@@ -1,24 +1,20 @@
 """Fractal pictures on smooth backgrounds, in classes: the stream after Anderson & Farrell (WACV 2022)."""
 
-import os
-import threading
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 
 from .batch import Batch
 from .chaos_game import rows_for
-from .counter_rng import key
 from .diamond_square import levels_for
 from .ifs_kernel import render_slice
 from .ifs_sampler import MAX_MAPS
 from .jitter import JITTERS, Jitter
-from .options import checked_choice, checked_integer
+from .options import checked_choice, checked_flags, checked_integer, checked_span
 from .raster import RENDERS, Render
+from .stream import Stream
 
 
-class IFSStream:
+class IFSStream(Stream):
     """Endless stream of fractals: sample `index` is instance index // classes of class index % classes.
 
     A class is an iterated function system, an instance a jitter of it in its own colors, place and background.
@@ -34,6 +30,8 @@ class IFSStream:
     `batch` gives the same bytes for an index whatever the rest of the batch, the threads, the process or the machine.
     Raises ValueError for arguments that cannot be rendered.
     """
+
+    name = "ifs"
 
     def __init__(
         self,
@@ -51,46 +49,19 @@ class IFSStream:
         blur: bool = True,
         threads: int = 1,
     ):
-        self.size = checked_integer("size", size, 8, 2048)
+        super().__init__(size, seed, threads)
         self.points = checked_integer("points", points, 1, 10_000_000)
-        self.seed = checked_integer("seed", seed)
         self.num_classes = checked_integer("classes", classes, 1, 2**62)
-        if not isinstance(maps, tuple | list) or len(maps) != 2:
-            raise ValueError(f"maps must be the fewest and the most maps of a system, such as (2, 4), not {maps!r}")
-        self.maps = (
-            checked_integer("the fewest maps", maps[0], 2, MAX_MAPS),
-            checked_integer("the most maps", maps[1], 2, MAX_MAPS),
-        )
-        if self.maps[0] > self.maps[1]:
-            raise ValueError(f"maps must be in order, fewest first: ({maps[1]}, {maps[0]}), not ({maps[0]}, {maps[1]})")
+        self.maps = checked_span("maps", maps, 2, MAX_MAPS, whole=True)
         self.jitter = checked_choice("jitter", jitter, JITTERS)
         self.render = checked_choice("render", render, RENDERS)
-        self.color, self.background, self.placement, self.blur = map(bool, (color, background, placement, blur))
-        self.threads = checked_integer("threads", threads, 1, 1024)
-        self._stream_key = np.uint64(key("ifs", self.seed))
-        self._pool: ThreadPoolExecutor | None = None
-        self._pool_process = 0
-        self._lock = threading.Lock()
+        self.color, self.background, self.placement, self.blur = checked_flags(
+            color=color, background=background, placement=placement, blur=blur
+        )
 
-    def batch(self, indices: ArrayLike) -> Batch:
-        """Pictures and labels of the samples with these indices, int64[N] of any value."""
-        indices = np.asarray(indices)
-        if indices.ndim != 1 or (indices.size and indices.dtype.kind not in "iu"):
-            raise ValueError(f"indices must be a row of integers, not {indices.dtype} of shape {list(indices.shape)}")
-        indices = np.ascontiguousarray(indices, np.int64)
-        images = np.empty((indices.size, self.size, self.size, 3), np.uint8)
-        rows = images.reshape(indices.size, self.size, self.size * 3)
-        if self.threads == 1 or indices.size < 2:
-            self._render(indices, rows)
-        else:
-            slices = min(indices.size, 4 * self.threads)
-            parts = np.array_split(indices, slices), np.array_split(rows, slices)
-            list(self._executor().map(self._render, *parts))
-        return Batch(images, indices % self.num_classes)
-
-    def _render(self, indices: np.ndarray, images: np.ndarray) -> None:
+    def _render(self, indices: NDArray[np.int64], batch: Batch) -> None:
         render_slice(
-            self._stream_key,
+            self.stream_key,
             indices,
             self.num_classes,
             *self.maps,
@@ -103,19 +74,5 @@ class IFSStream:
             self.blur,
             rows_for(self.points),
             levels_for(self.size),
-            images,
+            batch.images.reshape(indices.size, self.size, 3 * self.size),
         )
-
-    def _executor(self) -> ThreadPoolExecutor:
-        with self._lock:
-            # Threads do not survive a fork: a child process starts its own.
-            if self._pool is None or self._pool_process != os.getpid():
-                self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="wildfern-ifs")
-                self._pool_process = os.getpid()
-            return self._pool
-
-    def __getstate__(self) -> dict:
-        return {name: value for name, value in vars(self).items() if name not in ("_pool", "_lock")}
-
-    def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state, _pool=None, _lock=threading.Lock())

@@ -1,13 +1,11 @@
 """One compiled call that renders a slice of samples of an `IFSStream`, everything addressed by counter keys."""
 
-import hashlib
-from pathlib import Path
-
 import numpy as np
 from numba import njit
 
 from .chaos_game import LANES, bounding_box, play
 from .color import background_table, fractal_table
+from .compiling import kernel
 from .counter_rng import fold64
 from .diamond_square import byte_field
 from .ifs_sampler import CLASS_KEYS, FACTORS, MAX_MAPS, compose, map_count, sample_factors
@@ -30,14 +28,6 @@ ATTEMPTS = 6
 _UNCHANGED = JITTERS.index("none")
 
 
-def _stamp_of_sources() -> int:
-    """A number that changes with any source file here. Numba's cache looks at the file of the cached function only."""
-    digest = hashlib.blake2b(digest_size=7)
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    return int.from_bytes(digest.digest(), "little")
-
-
 @njit
 def _finish(entries, palette, outer, taps, lines, mixed, image):
     """Composite and blur row by row: three blurred lines at a time stay in the nearest cache."""
@@ -58,10 +48,10 @@ def _finish(entries, palette, outer, taps, lines, mixed, image):
         blur_down(mixed[max(row - 1, 0) % 3], mixed[row % 3], mixed[following % 3], taps, image[row])
 
 
-def _slice_renderer(sources: int):
-    """The compiled function; `sources` is part of its key in numba's cache, being a value it closes over."""
+@kernel("fractals")
+def render_slice(sources: int):
+    """Render samples of an `IFSStream`."""
 
-    @njit(nogil=True, cache=True)
     def render_slice(
         stream_key,
         indices,
@@ -134,6 +124,3 @@ def _slice_renderer(sources: int):
             _finish(entries, palette, outer, taps, lines, mixed, images[i])
 
     return render_slice
-
-
-render_slice = _slice_renderer(_stamp_of_sources())

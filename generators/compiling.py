@@ -1,0 +1,99 @@
+"""Compiled kernels: made once per machine, kept on disk, and made by one process at a time."""
+
+import contextlib
+import hashlib
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from numba import njit
+from numba.core import event
+
+try:
+    import fcntl
+except ImportError:  # Windows has none: there, processes that start at once compile side by side
+    fcntl = None
+
+
+def _stamp_of_sources() -> int:
+    """A number that changes with any source file here. Numba's cache looks at the file of the cached function only."""
+    digest = hashlib.blake2b(digest_size=7)
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return int.from_bytes(digest.digest(), "little")
+
+
+_STAMP = _stamp_of_sources()
+
+
+class Kernel:
+    """A function compiled by numba without the interpreter's lock, at its first call or from the cache of an earlier run.
+
+    Whoever compiles says so on standard error; other processes wait for it and take the result from the cache.
+    """
+
+    def __init__(self, what: str, make: Callable[[int], Callable]) -> None:
+        self._what, self._lock, self._ready = what, threading.Lock(), False
+        function = make(_STAMP)
+        try:
+            self._dispatcher = njit(nogil=True, cache=True)(function)
+        except RuntimeError:  # no folder that the cache could be written to
+            self._dispatcher = njit(nogil=True)(function)
+        self.__doc__ = function.__doc__
+
+    def __call__(self, *arguments):
+        if self._ready:
+            return self._dispatcher(*arguments)
+        with self._lock, _one_process(self._dispatcher), _announced(self._what, self._dispatcher):
+            result = self._dispatcher(*arguments)
+            self._ready = True
+        return result
+
+
+def kernel(what: str) -> Callable[[Callable[[int], Callable]], Kernel]:
+    """Turn a function that returns a kernel's Python function into the `Kernel`; `what` says what it draws.
+
+    The maker gets a number that changes with the sources; the kernel must mention it (`_ = sources`), for numba's cache looks
+    at the values a function closes over. Arguments must have the same types at every call.
+    """
+    return lambda make: Kernel(what, make)
+
+
+@contextlib.contextmanager
+def _one_process(dispatcher) -> Iterator[None]:
+    """Hold the lock of the cache's folder, if there is one and the file system has locks."""
+    with contextlib.ExitStack() as stack:
+        folder = dispatcher.stats.cache_path
+        if fcntl is not None and folder is not None:
+            with contextlib.suppress(OSError):
+                Path(folder).mkdir(parents=True, exist_ok=True)
+                file = stack.enter_context(open(Path(folder) / "wildfern.lock", "w"))
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+class _Announcer(event.Listener):
+    def __init__(self, what: str, dispatcher) -> None:
+        self._what, self._dispatcher, self._began = what, dispatcher, 0.0
+
+    def on_start(self, event: event.Event) -> None:
+        if event.data["dispatcher"] is self._dispatcher:
+            self._began = time.perf_counter()
+            kept = "kept for later runs" if self._dispatcher.stats.cache_path else "no folder to keep the result in"
+            print(f"wildfern: compiling {self._what} for this machine ({kept}) …", end="", file=sys.stderr, flush=True)
+
+    def on_end(self, event: event.Event) -> None:
+        if event.data["dispatcher"] is self._dispatcher:
+            print(f" {time.perf_counter() - self._began:.0f} s", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _announced(what: str, dispatcher) -> Iterator[None]:
+    listener = _Announcer(what, dispatcher)
+    event.register("numba:compile", listener)
+    try:
+        yield
+    finally:
+        event.unregister("numba:compile", listener)

@@ -1,0 +1,78 @@
+"""What all streams have in common: checked indices, threads over slices of a batch, and pickling."""
+
+import os
+import threading
+from abc import ABC, abstractmethod
+from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .batch import Batch
+from .counter_rng import key
+from .options import checked_integer
+
+
+class Stream(ABC):
+    """An endless, random-access sequence of synthetic pictures: sample `index` is a function of (stream, seed, index).
+
+    A family is a class with a `name`, keyword-only arguments, and `_render`. `num_classes` is None where labels mean nothing.
+    """
+
+    name: ClassVar[str]
+    num_classes: int | None = None
+
+    def __init__(self, size: int, seed: int, threads: int) -> None:
+        self.size = checked_integer("size", size, 8, 2048)
+        self.seed = checked_integer("seed", seed)
+        self.threads = checked_integer("threads", threads, 1, 1024)
+        #: All draws of a family come from this key (see `counter_rng`); families so never share numbers.
+        self.stream_key = np.uint64(key(self.name, self.seed))
+        self._start_without_threads()
+
+    def batch(self, indices: ArrayLike) -> Batch:
+        """The samples with these indices, int64[N] of any value: the same bytes whatever else is asked for.
+
+        Raises ValueError for indices that are no row of integers.
+        """
+        indices = np.asarray(indices)
+        if indices.ndim != 1 or (indices.size and indices.dtype.kind not in "iu"):
+            raise ValueError(f"indices must be a row of integers, not {indices.dtype} of shape {list(indices.shape)}")
+        indices = np.ascontiguousarray(indices, np.int64)
+        batch = self._empty(indices)
+        if self.threads == 1 or indices.size < 2:
+            self._render(indices, batch)
+        else:
+            parts = min(indices.size, 4 * self.threads)
+            list(self._executor().map(self._render, np.array_split(indices, parts), batch.split(parts)))
+        return batch
+
+    def _empty(self, indices: NDArray[np.int64]) -> Batch:
+        """Arrays for `_render` to fill, and the labels: index % num_classes where there are classes."""
+        images = np.empty((indices.size, self.size, self.size, 3), np.uint8)
+        return Batch(images, None if self.num_classes is None else indices % self.num_classes)
+
+    @abstractmethod
+    def _render(self, indices: NDArray[np.int64], batch: Batch) -> None:
+        """Draw sample indices[i] into row i of the arrays of `batch`. Called from several threads on disjoint slices."""
+
+    def _start_without_threads(self) -> None:
+        self._pool: ThreadPoolExecutor | None = None
+        self._pool_process = 0
+        self._lock = threading.Lock()
+
+    def _executor(self) -> ThreadPoolExecutor:
+        with self._lock:
+            # Threads do not survive a fork: a child process starts its own.
+            if self._pool is None or self._pool_process != os.getpid():
+                self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix=f"wildfern-{self.name}")
+                self._pool_process = os.getpid()
+            return self._pool
+
+    def __getstate__(self) -> dict:
+        return {name: value for name, value in vars(self).items() if name not in ("_pool", "_pool_process", "_lock")}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self._start_without_threads()
