@@ -6,8 +6,9 @@ from numpy.typing import NDArray
 from .batch import Batch
 from .chaos_game import rows_for
 from .diamond_square import levels_for
-from .ifs_kernel import render_slice
-from .ifs_sampler import MAX_MAPS
+from .fractal import Settings
+from .ifs_kernel import render_fractals
+from .ifs_sampler import MAX_MAPS, SAMPLINGS, Sampling
 from .jitter import JITTERS, Jitter
 from .options import checked_choice, checked_flags, checked_integer, checked_span
 from .raster import RENDERS, Render
@@ -41,6 +42,7 @@ class IFSStream(Stream):
         seed: int = 0,
         classes: int = 1000,
         maps: tuple[int, int] = (2, 4),
+        sampling: Sampling = "sequential",
         jitter: Jitter = "svd",
         render: Render = "graded",
         color: bool = True,
@@ -53,26 +55,27 @@ class IFSStream(Stream):
         self.points = checked_integer("points", points, 1, 10_000_000)
         self.num_classes = checked_integer("classes", classes, 1, 2**62)
         self.maps = checked_span("maps", maps, 2, MAX_MAPS, whole=True)
+        self.sampling = checked_choice("sampling", sampling, SAMPLINGS)
         self.jitter = checked_choice("jitter", jitter, JITTERS)
         self.render = checked_choice("render", render, RENDERS)
         self.color, self.background, self.placement, self.blur = checked_flags(
             color=color, background=background, placement=placement, blur=blur
         )
-
-    def _render(self, indices: NDArray[np.int64], batch: Batch) -> None:
-        render_slice(
-            self.stream_key,
-            indices,
-            self.num_classes,
+        self._settings = Settings(
             *self.maps,
-            self.points,
+            self.sampling == "uniform",
             JITTERS.index(self.jitter),
+            self.points,
+            rows_for(self.points),
             RENDERS.index(self.render),
             self.color,
             self.background,
             self.placement,
             self.blur,
-            rows_for(self.points),
+            self.size,
             levels_for(self.size),
-            batch.images.reshape(indices.size, self.size, 3 * self.size),
         )
+
+    def _render(self, indices: NDArray[np.int64], batch: Batch) -> None:
+        images = batch.images.reshape(indices.size, self.size, 3 * self.size)
+        render_fractals(self.stream_key, indices, self.num_classes, self._settings, images)

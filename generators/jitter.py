@@ -4,6 +4,7 @@ After Anderson & Farrell (2022), who draw again until the changed system is stil
 on the factors of A = R(θ) diag(s1, s2) R(φ) D, where the bound on the singular values can simply be kept.
 """
 
+import math
 from typing import Literal, get_args
 
 import numpy as np
@@ -12,7 +13,7 @@ from numba import njit
 from .counter_rng import uniform64
 from .ifs_sampler import B1, B2, MAX_SINGULAR, PHI, S1, S2, THETA
 
-Jitter = Literal["svd", "sval", "basic", "none"]
+Jitter = Literal["svd", "sval", "basic", "fractaldb", "none"]
 JITTERS: tuple[str, ...] = get_args(Jitter)
 _SVD, _SVAL, _BASIC = (JITTERS.index(name) for name in ("svd", "sval", "basic"))
 _TURNS_PER_RADIAN = 1.0 / 6.283185307179586
@@ -45,3 +46,38 @@ def jitter_factors(kind, instance_key, n, factors):
         factors[i, S2] *= scale
         factors[i, B1] *= scale
         factors[i, B2] *= scale
+
+
+@njit
+def largest_singular_value(a, b, c, d):
+    """Of the matrix [[a, b], [c, d]]."""
+    return 0.5 * (math.sqrt((a + d) * (a + d) + (b - c) * (b - c)) + math.sqrt((a - d) * (a - d) + (b + c) * (b + c)))
+
+
+@njit
+def weigh_a_parameter(instance_key, n, system):
+    """Multiply one of the six parameters of all maps of system[:n] (float64[≥ n, 2, 3]) by .2, .6, 1.4 or 1.8, in place.
+
+    The instances of FractalDB (Kataoka et al., 2020). As in Anderson & Farrell's use of them, a weight with which some map
+    is no contraction is drawn again, at most four times; then the system stays as it is.
+    """
+    for attempt in range(4):
+        draw = np.uint64(2 * attempt)
+        parameter = int(uniform64(instance_key, draw) * 6.0)
+        weight = weight_of(int(uniform64(instance_key, draw + np.uint64(1)) * 4.0))
+        row, column = parameter // 3, parameter % 3
+        largest = 0.0
+        for i in range(n):
+            system[i, row, column] *= weight
+            value = largest_singular_value(system[i, 0, 0], system[i, 0, 1], system[i, 1, 0], system[i, 1, 1])
+            largest = max(largest, value)
+        if largest <= MAX_SINGULAR:
+            return
+        for i in range(n):
+            system[i, row, column] /= weight
+
+
+@njit(inline="always")
+def weight_of(which):
+    """The weights of FractalDB's instances other than 1: .2, .6, 1.4 and 1.8."""
+    return 0.2 + 0.4 * which + (0.4 if which >= 2 else 0.0)

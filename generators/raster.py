@@ -18,30 +18,41 @@ _MARGIN = 1.0 / 32.0
 
 
 @njit
-def placement(placement_key, size, box, move, affine):
-    """How attractor coordinates become pixels: affine (float32[6]) = center x, y; slope x, y; offset x, y, before a swap.
+def draw_placement(placement_key, placement):
+    """How a picture lies on its canvas: placement (float64[6]) = scale x, y; shift x, y in canvases; sign x, y.
 
-    The bounding box fills the canvas; with `move`, each axis is scaled by U(.5, 2), shifted by U(-.2, .2) canvases within
-    what keeps the box inside the canvas or the canvas inside the box, and flipped half of the time. Returns whether the
-    axes are to be swapped (half of the time, too).
+    Each axis is scaled by U(.5, 2), shifted by U(-.2, .2) canvases within what keeps the box inside the canvas or the canvas
+    inside the box, and flipped half of the time. Returns whether the axes are to be swapped (half of the time, too).
     """
+    for axis in range(2):
+        draw = np.uint64(4 * axis)
+        scale = 0.5 + 1.5 * uniform64(placement_key, draw)
+        reach = min(0.2, 0.5 * abs(1.0 - scale))
+        placement[axis] = scale
+        placement[2 + axis] = reach * (2.0 * uniform64(placement_key, draw + np.uint64(1)) - 1.0)
+        placement[4 + axis] = -1.0 if uniform64(placement_key, draw + np.uint64(2)) < 0.5 else 1.0
+    return uniform64(placement_key, np.uint64(3)) < 0.5
+
+
+@njit
+def fill_canvas(placement):
+    """The placement (float64[6]) in which the bounding box fills the canvas."""
+    for axis in range(2):
+        placement[axis], placement[2 + axis], placement[4 + axis] = 1.0, 0.0, 1.0
+
+
+@njit
+def fit_box(placement, size, box, affine):
+    """Attractor coordinates to pixels: affine (float32[6]) = center x, y; slope x, y; offset x, y, before a swap."""
     xmin, ymin, xmax, ymax = box
     for axis in range(2):
         low, high = (xmin, xmax) if axis == 0 else (ymin, ymax)
         center = np.float32(0.5) * (low + high)
         extent = max(high - low, np.float32(1e-5) * (abs(center) + np.float32(1.0)))
-        scale, shift, flip = 1.0, 0.0, False
-        if move:
-            draw = np.uint64(4 * axis)
-            scale = 0.5 + 1.5 * uniform64(placement_key, draw)
-            reach = min(0.2, 0.5 * abs(1.0 - scale))
-            shift = reach * (2.0 * uniform64(placement_key, draw + np.uint64(1)) - 1.0)
-            flip = uniform64(placement_key, draw + np.uint64(2)) < 0.5
-        slope = scale * (size - _MARGIN) / extent
+        slope = placement[axis] * (size - _MARGIN) / extent
         affine[axis] = center
-        affine[2 + axis] = np.float32(-slope if flip else slope)
-        affine[4 + axis] = np.float32((0.5 + shift) * size)
-    return move and uniform64(placement_key, np.uint64(3)) < 0.5
+        affine[2 + axis] = np.float32(placement[4 + axis] * slope)
+        affine[4 + axis] = np.float32((0.5 + placement[2 + axis]) * size)
 
 
 @njit

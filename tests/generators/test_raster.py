@@ -10,7 +10,17 @@ from wildfern.generators import counter_rng as rng
 from wildfern.generators.chaos_game import FIRST_ROW, LANES, rows_for
 from wildfern.generators.color import _ramp
 from wildfern.generators.diamond_square import byte_field, levels_for
-from wildfern.generators.raster import RENDERS, _stamp, blur_across, blur_down, count_points, palette_entries, placement
+from wildfern.generators.raster import (
+    RENDERS,
+    _stamp,
+    blur_across,
+    blur_down,
+    count_points,
+    draw_placement,
+    fill_canvas,
+    fit_box,
+    palette_entries,
+)
 
 
 def track_of(points_N2):
@@ -28,7 +38,10 @@ def test_counts_match_a_plain_histogram(move):
     box = (*points.min(0), *points.max(0))
     for place in range(20):
         affine, counts = np.empty(6, np.float32), np.empty(size * size + 1, np.uint32)
-        swap = placement(np.uint64(place), size, box, move, affine)
+        placement = np.empty(6)
+        fill_canvas(placement)
+        swap = move and draw_placement(np.uint64(place), placement)
+        fit_box(placement, size, box, affine)
         count_points(track_of(points), len(points), affine, swap, size, np.empty(LANES, np.int32), counts)
         expected = np.zeros((size, size), int)
         for x, y in points:
@@ -43,7 +56,9 @@ def test_counts_match_a_plain_histogram(move):
 def test_a_flat_attractor_stays_on_the_canvas():
     points = np.full((100, 2), 0.25, np.float32)
     affine, counts = np.empty(6, np.float32), np.empty(8 * 8 + 1, np.uint32)
-    placement(np.uint64(0), 8, (*points[0], *points[0]), False, affine)
+    placement = np.empty(6)
+    fill_canvas(placement)
+    fit_box(placement, 8, (*points[0], *points[0]), affine)
     count_points(track_of(points), 100, affine, False, 8, np.empty(LANES, np.int32), counts)
     assert counts.max() == 100
     assert counts[-1] == 0
