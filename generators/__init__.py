@@ -4,13 +4,14 @@ import inspect
 
 from .batch import Batch
 from .ifs import IFSStream
+from .ifs_scenes import IFSMultiStream, IFSPairStream
 from .options import checked_choice, nearest
 from .stream import Stream
 
 #: Name of a stream to its class; what a recipe or `make_stream` may ask for.
-STREAMS: dict[str, type[Stream]] = {family.name: family for family in (IFSStream,)}
+STREAMS: dict[str, type[Stream]] = {family.name: family for family in (IFSStream, IFSMultiStream, IFSPairStream)}
 
-__all__ = ["STREAMS", "Batch", "IFSStream", "Stream", "make_stream"]
+__all__ = ["STREAMS", "Batch", "IFSMultiStream", "IFSPairStream", "IFSStream", "Stream", "make_stream"]
 
 
 def make_stream(name: str, **arguments) -> Stream:
