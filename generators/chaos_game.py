@@ -16,6 +16,8 @@ LANES = 64
 #: Steps of every chain before the first point that counts, kept in the first rows of a track: chains start at fixed points,
 #: which lie on the attractor, and forget where they started at the rate of the contraction.
 FIRST_ROW = 32
+#: Coordinates beyond this belong to a system that diverges.
+REACH = np.float32(1e4)
 
 _S13, _S17, _S5, _S32 = np.uint32(13), np.uint32(17), np.uint32(5), np.uint64(32)
 #: A track (float32[rows * 2 * LANES]) holds LANES x's, then LANES y's a row; the points that count begin at START.
@@ -102,6 +104,7 @@ def play(system, n, even, chaos_key, rows, maps, limits, states, track):
         p, q = 1.0 - system[i, 0, 0], -system[i, 0, 1]
         r, s = -system[i, 1, 0], 1.0 - system[i, 1, 1]
         det = p * s - q * r
+        det = det if abs(det) > 1e-9 else 1.0  # no single fixed point, which no contraction lacks: start anywhere
         track[lane] = np.float32((system[i, 0, 2] * s - q * system[i, 1, 2]) / det)
         track[LANES + lane] = np.float32((p * system[i, 1, 2] - r * system[i, 0, 2]) / det)
     seed_lanes(chaos_key, states)
@@ -136,6 +139,22 @@ def bounding_box(track, points, low, high):
         for j in (i, i + WIDTH):
             low[j], high[j] = min(low[j], track[first + j]), max(high[j], track[first + j])
     return low[:LANES].min(), low[LANES:].min(), high[:LANES].max(), high[LANES:].max()
+
+
+@njit
+def is_bounded(track, points):
+    """Whether the first `points` points of a track stay below REACH in both coordinates; no NaN does."""
+    strays = np.uint32(0)
+    first = START
+    rest = np.uint64(points)
+    while rest > _NONE:
+        taken = min(rest, WIDTH)
+        for lane in range(taken):
+            x, y = track[first + lane], track[first + WIDTH + lane]
+            strays += np.uint32(0) if (abs(x) < REACH) & (abs(y) < REACH) else np.uint32(1)
+        first += ROW
+        rest -= taken
+    return strays == 0
 
 
 def attractor_points(system: NDArray[np.float64], points: int, seed: int = 0) -> NDArray[np.float32]:
