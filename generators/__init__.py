@@ -3,15 +3,29 @@
 import inspect
 
 from .batch import Batch
+from .fractaldb import FractalDBStream
 from .ifs import IFSStream
 from .ifs_scenes import IFSMultiStream, IFSPairStream
+from .one_fractal import OneFractalStream
 from .options import checked_choice, nearest
 from .stream import Stream
 
 #: Name of a stream to its class; what a recipe or `make_stream` may ask for.
-STREAMS: dict[str, type[Stream]] = {family.name: family for family in (IFSStream, IFSMultiStream, IFSPairStream)}
+STREAMS: dict[str, type[Stream]] = {
+    family.name: family for family in (IFSStream, IFSMultiStream, IFSPairStream, FractalDBStream, OneFractalStream)
+}
 
-__all__ = ["STREAMS", "Batch", "IFSMultiStream", "IFSPairStream", "IFSStream", "Stream", "make_stream"]
+__all__ = [
+    "STREAMS",
+    "Batch",
+    "FractalDBStream",
+    "IFSMultiStream",
+    "IFSPairStream",
+    "IFSStream",
+    "OneFractalStream",
+    "Stream",
+    "make_stream",
+]
 
 
 def make_stream(name: str, **arguments) -> Stream:

@@ -11,6 +11,8 @@ from .counter_rng import uniform64
 
 _0, _1, _4, _6 = (np.float32(v) for v in (0.0, 1.0, 4.0, 6.0))
 _STEP = np.float32(1.0 / 255.0)
+#: The gray of FractalDB's pictures.
+FRACTALDB_GRAY = np.uint8(127)
 _FULL, _HALF = np.float32(255.0), np.float32(0.5)
 
 

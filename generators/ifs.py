@@ -7,7 +7,7 @@ from .batch import Batch
 from .chaos_game import rows_for
 from .diamond_square import levels_for
 from .fractal import Settings
-from .ifs_kernel import render_fractals
+from .ifs_kernel import NO_SYSTEMS, render_fractals
 from .ifs_sampler import MAX_MAPS, SAMPLINGS, Sampling
 from .jitter import JITTERS, Jitter
 from .options import checked_choice, checked_flags, checked_integer, checked_span
@@ -78,4 +78,4 @@ class IFSStream(Stream):
 
     def _render(self, indices: NDArray[np.int64], batch: Batch) -> None:
         images = batch.images.reshape(indices.size, self.size, 3 * self.size)
-        render_fractals(self.stream_key, indices, self.num_classes, self._settings, images)
+        render_fractals(self.stream_key, indices, self.num_classes, self._settings, *NO_SYSTEMS, 0.0, images)

@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from .color import background_table, fractal_table
+from .color import FRACTALDB_GRAY, background_table, fractal_table
 from .compiling import kernel
 from .counter_rng import fold64
 from .diamond_square import byte_field
@@ -20,7 +20,18 @@ from .fractal import (
     show,
     workspace,
 )
-from .raster import blur_across, blur_down, blur_weight, composite_row, draw_placement, fill_canvas, palette_entries
+from .ifs_sampler import MAX_MAPS
+from .parameter_systems import play_bounded
+from .raster import (
+    PATCH,
+    blur_across,
+    blur_down,
+    blur_weight,
+    composite_row,
+    draw_placement,
+    fill_canvas,
+    palette_entries,
+)
 
 
 @njit
@@ -43,12 +54,20 @@ def _finish(entries, palette, outer, taps, lines, mixed, image):
         blur_down(mixed[max(row - 1, 0) % 3], mixed[row % 3], mixed[following % 3], taps, image[row])
 
 
+#: In place of systems and counts, for a stream whose systems the kernel draws.
+NO_SYSTEMS = np.empty((0, MAX_MAPS, 2, 3)), np.empty(0, np.int64)
+
+
 @kernel("fractals")
 def render_fractals(sources: int):
     """Render samples of one fractal each."""
 
-    def render_slice(stream_key, indices, classes, settings, images):
-        """Render sample indices[i] into images[i] (uint8[N, S, 3 * S])."""
+    def render_slice(stream_key, indices, classes, settings, systems, counts, step, images):
+        """Render sample indices[i] into images[i] (uint8[N, S, 3 * S]).
+
+        Of systems[i] (float64[N, 8, 2, 3], of which counts[i] maps), weighted and flipped as FractalDB's instances by `step`
+        unless that is 0; where there are no systems, of its class's by singular values.
+        """
         _ = sources
         size, levels = settings.size, settings.levels
         half = 2 ** (levels - 1)
@@ -62,17 +81,26 @@ def render_fractals(sources: int):
         taps = np.empty((2, 3 * size), np.uint16)
         for i in range(indices.size):
             sample_key = fold64(fold64(stream_key, SAMPLE_KEYS), np.uint64(indices[i]))
-            n = draw_by_singular_values(stream_key, indices[i] % classes, sample_key, settings, work)
             chaos_key = fold64(sample_key, CHAOS)
-            play_system(n, False, chaos_key, settings.rows, work)
+            instance = indices[i] // classes
+            if counts.size:
+                n = counts[i]
+                play_bounded(systems[i], n, instance, step, chaos_key, settings, work)
+            else:
+                n = draw_by_singular_values(stream_key, indices[i] % classes, sample_key, settings, work)
+                play_system(n, False, chaos_key, settings.rows, work)
             swap = False
+            fill_canvas(work.placement)
             if settings.move:
                 swap = draw_placement(fold64(sample_key, PLACEMENT), work.placement)
-            else:
-                fill_canvas(work.placement)
+            elif step > 0.0:
+                work.placement[4] = -1.0 if instance & 1 else 1.0
+                work.placement[5] = -1.0 if instance & 2 else 1.0
             show(n, swap, chaos_key, settings.points, settings.rows, size, work.counts, work)
             color_key = fold64(sample_key, COLOR)
             fractal_table(color_key, settings.color, palette[:, 256:])
+            if counts.size and settings.render == PATCH and not settings.color:
+                palette[:, 256:] = FRACTALDB_GRAY
             if settings.background:
                 background_table(color_key, settings.color, palette[:, :256])
                 field_key = fold64(sample_key, BACKGROUND)

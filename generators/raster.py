@@ -11,7 +11,7 @@ from .elementary import exp_negative
 
 Render = Literal["graded", "binary", "patch"]
 RENDERS: tuple[str, ...] = get_args(Render)
-_BINARY, _PATCH = RENDERS.index("binary"), RENDERS.index("patch")
+_BINARY, PATCH = RENDERS.index("binary"), RENDERS.index("patch")
 
 _0 = np.float32(0.0)
 _MARGIN = 1.0 / 32.0
@@ -124,7 +124,7 @@ def palette_entries(kind, render_key, size, counts, stamped, field, entries):
     `kind` is a position in RENDERS. binary: 255 everywhere; graded and patch: count/max, the count of a patch being summed
     over a random 3 × 3 mask, one for the picture.
     """
-    if kind == _PATCH:
+    if kind == PATCH:
         _stamp(1 + int(uniform64(render_key, np.uint64(0)) * 511.0), size, counts, stamped)
         counts = stamped
     top = np.uint32(1)
