@@ -80,11 +80,10 @@ _chains_2, _chains_3, _chains_4, _chains_8 = _chains_of(2), _chains_of(3), _chai
 
 
 @njit
-def play(system, n, even, chaos_key, rows, maps, limits, states, track):
-    """Run the chaos game on system[:n] (float64[≥ n, 2, 3]): rows FIRST_ROW … `rows - 1` of `track` hold LANES points each.
+def choose_limits(system, n, even, limits):
+    """Into limits (uint32[8]): map k of system[:n] is taken where 32 random bits exceed limits[k] and no later one.
 
     With `even`, every map is as likely as the others, whatever its determinant.
-    maps float32[6, 8], limits uint32[8], states uint32[LANES], track float32[rows * 2 * LANES] are workspace.
     """
     total = 0.0
     for i in range(n):
@@ -96,17 +95,39 @@ def play(system, n, even, chaos_key, rows, maps, limits, states, track):
             limits[i] = np.uint32(min(below * 4294967296.0, 4294967295.0))
             det = abs(system[i, 0, 0] * system[i, 1, 1] - system[i, 0, 1] * system[i, 1, 0])
             below += det / total if total > 0.0 and not even else 1.0 / n
-            for row in range(2):
-                for column in range(3):
-                    maps[3 * row + column, i] = np.float32(system[i, row, column])
+
+
+@njit
+def round_maps(system, n, maps):
+    """system[:n] (float64[≥ n, 2, 3]) into maps[:, :n] (float32[6, 8]): a row for each entry of [A | b]."""
+    for i in range(n):
+        for row in range(2):
+            for column in range(3):
+                maps[3 * row + column, i] = np.float32(system[i, row, column])
+
+
+@njit
+def fixed_point(system, i):
+    """(x, y), float32, that map i of a system leaves where it is."""
+    p, q = 1.0 - system[i, 0, 0], -system[i, 0, 1]
+    r, s = -system[i, 1, 0], 1.0 - system[i, 1, 1]
+    det = p * s - q * r
+    det = det if abs(det) > 1e-9 else 1.0  # no single fixed point, which no contraction lacks: start anywhere
+    x = np.float32((system[i, 0, 2] * s - q * system[i, 1, 2]) / det)
+    return x, np.float32((p * system[i, 1, 2] - r * system[i, 0, 2]) / det)
+
+
+@njit
+def play(system, n, even, chaos_key, rows, maps, limits, states, track):
+    """Run the chaos game on system[:n] (float64[≥ n, 2, 3]): rows FIRST_ROW … `rows - 1` of `track` hold LANES points each.
+
+    `even` as in `choose_limits`. Lane l starts at the fixed point of map l % n.
+    maps float32[6, 8], limits uint32[8], states uint32[LANES], track float32[rows * 2 * LANES] are workspace.
+    """
+    choose_limits(system, n, even, limits)
+    round_maps(system, n, maps)
     for lane in range(LANES):
-        i = lane % n
-        p, q = 1.0 - system[i, 0, 0], -system[i, 0, 1]
-        r, s = -system[i, 1, 0], 1.0 - system[i, 1, 1]
-        det = p * s - q * r
-        det = det if abs(det) > 1e-9 else 1.0  # no single fixed point, which no contraction lacks: start anywhere
-        track[lane] = np.float32((system[i, 0, 2] * s - q * system[i, 1, 2]) / det)
-        track[LANES + lane] = np.float32((p * system[i, 1, 2] - r * system[i, 0, 2]) / det)
+        track[lane], track[LANES + lane] = fixed_point(system, lane % n)
     seed_lanes(chaos_key, states)
     if n <= 2:
         _chains_2(maps, limits, states, rows, track)

@@ -89,13 +89,25 @@ def _extremes(grid, m, width, low, high):
 
 
 @njit
+def lanes_key(field_key):
+    """The key of the random states of a field's columns."""
+    return draw64(field_key, _ONE)
+
+
+@njit
+def amplitude_ratio(field_key):
+    """How much smaller the noise is with every level: exp(-decay), float32."""
+    return np.float32(exp_negative(0.4 + 0.4 * uniform64(field_key, _ZERO)))
+
+
+@njit
 def byte_field(field_key, size, levels, grid, other, states, rows, field):
     """Fill field (uint8[M, M], M the even number not below size) with a smooth random field that uses 0 … 255.
 
     grid, other: float32 and states: uint32 workspace of `field_workspace(size)`; rows: float32[4, half + 1] workspace.
     """
-    seed_lanes(draw64(field_key, _ONE), states)
-    ratio = np.float32(exp_negative(0.4 + 0.4 * uniform64(field_key, _ZERO)))
+    seed_lanes(lanes_key(field_key), states)
+    ratio = amplitude_ratio(field_key)
     amplitude = np.float32(0.5)
     grid[0] = grid[1] = np.float32(0.0)
     m = 1

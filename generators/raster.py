@@ -118,6 +118,12 @@ def _stamp(mask, size, counts, stamped):
 
 
 @njit
+def patch_mask(render_key):
+    """The 9-bit mask of a picture's patch, never empty."""
+    return 1 + int(uniform64(render_key, np.uint64(0)) * 511.0)
+
+
+@njit
 def palette_entries(kind, render_key, size, counts, stamped, field, entries):
     """entries (uint16[size, size]): the background's 0 … 255 where no point fell, else 256 + intensity, 0 … 255.
 
@@ -125,7 +131,7 @@ def palette_entries(kind, render_key, size, counts, stamped, field, entries):
     over a random 3 × 3 mask, one for the picture.
     """
     if kind == PATCH:
-        _stamp(1 + int(uniform64(render_key, np.uint64(0)) * 511.0), size, counts, stamped)
+        _stamp(patch_mask(render_key), size, counts, stamped)
         counts = stamped
     top = np.uint32(1)
     for i in range(np.uint64(size * size)):
