@@ -13,17 +13,21 @@ ROWS, MOST_VIEWS = 8, 10
 
 
 def write_views_picture(path: Path, mixture: Mixture, views: Views, seed: int) -> None:
-    """The first pictures of step 0, one a row: the original, then its views (at most ten), at least 128 px each."""
+    """The first pictures of step 0, one a row: original, partner if any, views (at most ten), at least 128 px each."""
     indices = np.arange(ROWS)
-    pictures = mixture.read(indices).pixels
-    batch: Prepared = views.prepare(pictures if mixture.fixed_size else list(pictures), seed, 0, indices)
+    images = mixture.read(indices)
+    images = images if mixture.fixed_size else images.as_lists()
+    batch: Prepared = views.prepare(images.pixels, seed, 0, indices, images.partners)
     mean, std = np.array(MEAN, np.float32), np.array(STD, np.float32)
-    columns = [("original", [square(np.asarray(p), CELL) for p in pictures])]
+    columns = [("original", [square(np.asarray(p), CELL) for p in images.pixels])]
+    if images.partners is not None:
+        columns.append(("its partner", [square(np.asarray(p), CELL) for p in images.partners]))
+    originals = len(columns)
     for group in views(batch):
         pixels = (group.permute(0, 1, 3, 4, 2).float().cpu().numpy() * std + mean).clip(0, 1)
         for view in (pixels * 255).round().astype(np.uint8):
-            columns.append((f"view {len(columns)}: {view.shape[1]} px", list(view)))
-    columns = columns[: MOST_VIEWS + 1]
+            columns.append((f"view {len(columns) - originals + 1}: {view.shape[1]} px", list(view)))
+    columns = columns[: MOST_VIEWS + originals]
     width, height = len(columns) * (CELL + GAP) + GAP, ROWS * (CELL + GAP) + MARGIN
     sheet = Image.new("RGB", (width, height), "white")
     write = ImageDraw.Draw(sheet)

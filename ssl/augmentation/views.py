@@ -1,7 +1,7 @@
 """The views of a training step: one table of numbers, one pass over the pictures."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from wildfern.ssl.augmentation.operation import to_tensors
 from wildfern.ssl.augmentation.table import ViewSettings, ViewTable, draw_table
 from wildfern.ssl.data.crop import crops_resize
 
+T = TypeVar("T")
+
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, timm's default
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -29,11 +31,13 @@ class Prepared:
 
     pixels: NDArray[np.uint8] | list[NDArray[np.uint8]]  # [n, H, W, 3], or one [V, n, size, size, 3] per group
     tables: list[ViewTable]
+    partners: NDArray[np.uint8] | None = None  # [n, H, W, 3]: what the odd views show, where pictures come in pairs
 
 
 class Views(nn.Module):
     """Views in groups of one size each: `groups[g][v]` are the settings of view v of group g.
 
+    Counted through all groups, the odd views of a pair of pictures show its second one; a single picture is shown by all.
     `prepare` runs on the host, in loader threads; calling the module runs on the device. Normalized with ImageNet's mean and
     standard deviation.
     """
@@ -55,10 +59,17 @@ class Views(nn.Module):
         """(number of views, size in pixels) of each group."""
         return [(len(group), group[0].size) for group in self.groups]
 
+    @property
+    def _first_views(self) -> list[int]:
+        """The number of each group's first view, counted through all groups."""
+        return [sum(len(group) for group in self.groups[:g]) for g in range(len(self.groups))]
+
     def draw(self, seed: int, step: int, positions: NDArray[np.int64]) -> list[ViewTable]:
         """One table per group for the pictures at these positions of the global batch (int64[n])."""
-        first = np.cumsum([0, *(len(group) for group in self.groups)])
-        return [draw_table(g, seed, step, positions, int(f)) for g, f in zip(self.groups, first, strict=False)]
+        return [
+            draw_table(group, seed, step, positions, first)
+            for group, first in zip(self.groups, self._first_views, strict=True)
+        ]
 
     def prepare(
         self,
@@ -66,20 +77,25 @@ class Views(nn.Module):
         seed: int,
         step: int,
         positions: NDArray[np.int64],
+        partners: NDArray[np.uint8] | list[NDArray[np.uint8]] | None = None,
     ) -> Prepared:
-        """Draw the tables and, for pictures of different sizes (a list of uint8[H, W, 3]), crop and resize them here."""
+        """Draw the tables and, for pictures of different sizes (a list of uint8[H, W, 3]), crop and resize them here.
+
+        `partners`, in the form of `pixels`: the second pictures of pairs.
+        """
         tables = self.draw(seed, step, positions)
         if isinstance(pixels, np.ndarray):
-            return Prepared(pixels, tables)
-        heights = np.array([p.shape[0] for p in pixels])
-        widths = np.array([p.shape[1] for p in pixels])
+            return Prepared(pixels, tables, partners)
         crops = []
-        for table, (views, size) in zip(tables, self.shape, strict=True):
+        for first, table, (views, size) in zip(self._first_views, tables, self.shape, strict=True):
             group = np.empty((views, len(pixels), size, size, 3), np.uint8)
-            top, left, height, width = np.moveaxis(table.boxes(heights, widths), -1, 0)
-            boxes = np.stack([left, top, left + width, top + height], axis=-1)
-            for i, picture in enumerate(pixels):
-                group[:, i] = crops_resize(picture, boxes[:, i], size)
+            for pictures, shown in _shown_by(pixels, partners, first):
+                heights = np.array([p.shape[0] for p in pictures])
+                widths = np.array([p.shape[1] for p in pictures])
+                top, left, height, width = np.moveaxis(table.boxes(heights, widths)[shown], -1, 0)
+                boxes = np.stack([left, top, left + width, top + height], axis=-1)
+                for i, picture in enumerate(pictures if len(boxes) else ()):
+                    group[shown, i] = crops_resize(picture, boxes[:, i], size)
             group = np.where(table.flip[:, :, None, None, None], group[:, :, :, ::-1], group)
             crops.append(group)
         return Prepared(crops, tables)
@@ -88,16 +104,24 @@ class Views(nn.Module):
     def forward(self, batch: Prepared) -> list[Tensor]:
         """float32[V, n, 3, size, size] for each group, normalized, on the module's device."""
         device = self.mean.device
-        whole = None
+        whole, others = None, None
         if isinstance(batch.pixels, np.ndarray):
             whole = _to_device(batch.pixels, device).float().div_(255)
+            others = None if batch.partners is None else _to_device(batch.partners, device).float().div_(255)
         out = []
-        for g, (table, (views, size)) in enumerate(zip(batch.tables, self.shape, strict=True)):
+        for g, (first, table, (views, size)) in enumerate(
+            zip(self._first_views, batch.tables, self.shape, strict=True)
+        ):
             if whole is not None:
                 n, height, width, _ = whole.shape
                 boxes = table.boxes(np.full(n, height), np.full(n, width))
                 place = to_tensors({"boxes": boxes, "flip": table.flip}, device)
-                pictures = crop_views(whole, place["boxes"], place["flip"], size)
+                parts = [
+                    (crop_views(shown, place["boxes"][which], place["flip"][which], size), which)
+                    for shown, which in _shown_by(whole, others, first)
+                    if len(range(views)[which])
+                ]
+                pictures = parts[0][0] if others is None else _in_order(parts, views, n)
             else:
                 crops = _to_device(batch.pixels[g], device).flatten(0, 1)
                 pictures = crops.permute(0, 3, 1, 2).float().div_(255)
@@ -121,6 +145,21 @@ class Views(nn.Module):
         if (table.threshold <= 1).any():
             pictures = self.solarize(pictures, parameters(self.solarize))
         return (pictures - self.mean) / self.std
+
+
+def _shown_by(pictures: T, partners: T | None, first: int) -> list[tuple[T, slice]]:
+    """Pictures, and which views of a group show them, the group's first view being number `first`."""
+    if partners is None:
+        return [(pictures, slice(None))]
+    return [(pictures, slice(first % 2, None, 2)), (partners, slice(1 - first % 2, None, 2))]
+
+
+def _in_order(parts: list[tuple[Tensor, slice]], views: int, n: int) -> Tensor:
+    """Views [V * n, …] from parts of them, each with its place among the V."""
+    whole = parts[0][0].new_empty(views, n, *parts[0][0].shape[1:])
+    for part, which in parts:
+        whole[which] = part.view(-1, n, *part.shape[1:])
+    return whole.flatten(0, 1)
 
 
 def _to_device(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:

@@ -26,20 +26,33 @@ class UnreadableImage(DataError):
 
 @dataclass(frozen=True)
 class Images:
-    """A batch of pictures: uint8[N, H, W, 3], or a list of uint8[Hi, Wi, 3] when sizes differ; int64[N] labels, -1 unknown."""
+    """A batch of pictures: uint8[N, H, W, 3], or a list of uint8[Hi, Wi, 3] when sizes differ; int64[N] labels, -1 unknown.
+
+    `partners`, in the form of `pixels`, are second pictures of the same things, for sources that have them.
+    """
 
     pixels: Picture | list[Picture]
     labels: NDArray[np.int64] | None = None
+    partners: Picture | list[Picture] | None = None
 
     def __len__(self) -> int:
         return len(self.pixels)
 
+    def as_lists(self) -> "Images":
+        """The same with lists of pictures in place of arrays."""
+        return Images(list(self.pixels), self.labels, None if self.partners is None else list(self.partners))
+
     @classmethod
-    def gather(cls, pictures: list[Picture], labels: NDArray[np.int64] | None = None) -> "Images":
+    def gather(
+        cls,
+        pictures: list[Picture],
+        labels: NDArray[np.int64] | None = None,
+        partners: list[Picture] | None = None,
+    ) -> "Images":
         """One array when all pictures have one shape, else the list."""
-        if len({picture.shape for picture in pictures}) == 1:
-            return cls(np.stack(pictures), labels)
-        return cls(pictures, labels)
+        if len({picture.shape for picture in (*pictures, *(partners or ()))}) == 1:
+            return cls(np.stack(pictures), labels, None if partners is None else np.stack(partners))
+        return cls(pictures, labels, partners)
 
 
 class Source(ABC):

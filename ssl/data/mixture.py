@@ -61,17 +61,25 @@ class Mixture:
         return components, epochs, items
 
     def read(self, indices: ArrayLike) -> Images:
-        """The pictures at these global indices int64[N], in any order; labels only from a single source."""
+        """The pictures at these global indices int64[N], in any order; labels only from a single source.
+
+        Where some source has pairs, the pictures of the others are their own partners.
+        """
         components, _, items = self.locate(indices)
         if len(self.sources) == 1:
             return self.sources[0].read(items)
         pictures: list[Picture] = [None] * len(items)  # type: ignore[list-item]
+        partners: dict[int, Picture] = {}
         for number, source in enumerate(self.sources):
             places = np.flatnonzero(components == number)
             if len(places):
-                for place, picture in zip(places, source.read(items[places]).pixels, strict=True):
+                images = source.read(items[places])
+                for place, picture in zip(places, images.pixels, strict=True):
                     pictures[place] = picture
-        return Images.gather(pictures)
+                if images.partners is not None:
+                    partners.update(zip(places.tolist(), images.partners, strict=True))
+        seconds = [partners.get(place, picture) for place, picture in enumerate(pictures)] if partners else None
+        return Images.gather(pictures, partners=seconds)
 
     def _own_indices(self, indices: Index) -> tuple[Index, Index]:
         """For each global index: its component, and how many of that component's pictures come before it."""

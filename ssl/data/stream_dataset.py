@@ -25,11 +25,10 @@ class StreamDataset(IterableDataset):
         self.stream, self.batch_size, self.start, self.stride = stream, batch_size, start, stride
 
     def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
-        """Batch `number`: "images" uint8[B, S, S, 3]; "labels" int64[B] and "masks" uint8[B, S, S] where the stream has them."""
+        """Batch `number`: "images" uint8[B, S, S, 3], and "labels", "masks" … where the stream has them; see `Batch`."""
         first = number * self.batch_size
         batch = self.stream.batch(np.arange(first, first + self.batch_size, dtype=np.int64))
-        arrays = {"images": batch.images, "labels": batch.labels, "masks": batch.masks}
-        return {name: torch.from_numpy(array) for name, array in arrays.items() if array is not None}
+        return {name: torch.as_tensor(array) for name, array in batch.arrays().items()}
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         worker = get_worker_info()

@@ -1,4 +1,7 @@
-"""A generator stream seen as a source: endless, and item = index."""
+"""A generator stream seen as a source: endless, and item = index.
+
+Positive pairs come as pictures with partners; labels of several classes a picture are for other uses than ours and are left.
+"""
 
 from typing import Any, Protocol
 
@@ -40,4 +43,5 @@ class SyntheticSource(Source):
 
     def read(self, items: ArrayLike) -> Images:
         batch = self.stream.batch(np.asarray(items, np.int64) + self._start)
-        return Images(batch.images, batch.labels)
+        single = batch.labels is not None and batch.labels.ndim == 1
+        return Images(batch.images, batch.labels if single else None, batch.partners)

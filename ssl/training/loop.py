@@ -63,10 +63,10 @@ class BatchReader:
     def __call__(self, k: int) -> Prepared:
         step, micro = divmod(k, self.plan.accumulation)
         positions = (micro * self.world_size + self.rank) * self.size + np.arange(self.size)
-        pictures = self.mixture.read(step * self.plan.batch_size + positions).pixels
+        images = self.mixture.read(step * self.plan.batch_size + positions)
         if not self.mixture.fixed_size:  # else where a picture is cropped would depend on who else is in the batch
-            pictures = list(pictures)
-        return self.views.prepare(pictures, self.plan.seed, step, positions)
+            images = images.as_lists()
+        return self.views.prepare(images.pixels, self.plan.seed, step, positions, images.partners)
 
 
 def train(

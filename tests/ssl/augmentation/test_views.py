@@ -46,6 +46,22 @@ def test_pictures_of_different_sizes_are_cropped_on_the_host_as_on_the_device():
         assert (one - other).abs().mean() < 0.02  # Pillow rounds the crop to 8 bits: 1/255/0.225 at most before color
 
 
+@pytest.mark.parametrize("kind", [np.asarray, list])
+def test_odd_views_of_a_pair_show_its_second_picture(kind):
+    views = multicrop(size=24, local_size=12, local_count=3)
+    firsts, seconds = photographs(side=64), photographs(side=64, seed=1)
+    of_firsts = views(views.prepare(kind(firsts), 0, 0, np.arange(6)))
+    of_seconds = views(views.prepare(kind(seconds), 0, 0, np.arange(6)))
+    pairs = views(views.prepare(kind(firsts), 0, 0, np.arange(6), kind(seconds)))
+    number = 0
+    for pair, first, second in zip(pairs, of_firsts, of_seconds, strict=True):
+        for view in range(len(pair)):
+            torch.testing.assert_close(pair[view], (second if number % 2 else first)[view])
+            assert (first[view] - second[view]).abs().mean() > 0.1
+            number += 1
+    assert number == 5
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

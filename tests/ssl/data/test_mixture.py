@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from wildfern.generators import Batch
 from wildfern.ssl.data import DataError, Images, Mixture, Source, SyntheticSource, permuted
 from wildfern.ssl.data.mixture import BLOCK, block_counts
 
@@ -116,10 +117,33 @@ def test_impossible_weights_are_refused(weights):
 def test_a_stream_is_an_endless_source_with_its_test_part_far_away():
     def batch(indices):
         pixels = np.broadcast_to((indices % 251).astype(np.uint8)[:, None, None, None], (len(indices), 4, 4, 3))
-        return SimpleNamespace(images=pixels, labels=indices % 3, masks=None)
+        return Batch(pixels, indices % 3)
 
     stream = SimpleNamespace(size=4, num_classes=3, batch=batch)
     train, test = SyntheticSource(stream), SyntheticSource(stream, "test")
     assert (train.num_items, train.num_classes, train.class_names) == (None, 3, ["0", "1", "2"])
     assert Mixture([(train, 1.0)], 0).read([250, 3]).pixels[:, 0, 0, 0].tolist() == [250, 3]
     assert test.read([1]).labels.tolist() == [(2**40 + 1) % 3]
+
+
+def test_pairs_stay_pairs_and_single_pictures_are_their_own_partners():
+    def batch(indices):
+        pixels = np.broadcast_to((indices % 100).astype(np.uint8)[:, None, None, None], (len(indices), 2, 2, 3))
+        return Batch(pixels, np.eye(3, dtype=np.uint8)[indices % 3], partners=pixels + 100)
+
+    pairs = SyntheticSource(SimpleNamespace(size=2, num_classes=3, batch=batch))
+    alone = pairs.read([5, 7])
+    assert alone.labels is None
+    assert alone.partners[:, 0, 0, 0].tolist() == [105, 107]
+    mixture = Mixture([(pairs, 1.0), (Numbers(200, None), 1.0)], 0)
+    images = mixture.read(np.arange(40))
+    components = mixture.locate(np.arange(40))[0]
+    assert 0 < components.sum() < 40
+    for picture, partner, component in zip(images.pixels, images.partners, components, strict=True):
+        if component:
+            np.testing.assert_array_equal(picture, partner)
+        else:
+            np.testing.assert_array_equal(picture + 100, partner)
+    lists = images.as_lists()
+    assert [type(lists.pixels), type(lists.partners)] == [list, list]
+    np.testing.assert_array_equal(np.stack(lists.partners), images.partners)

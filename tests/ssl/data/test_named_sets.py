@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from wildfern.generators import Batch
 from wildfern.ssl import data
 from wildfern.ssl.data import SOURCES, DataError, open_source, source_signature
 from wildfern.ssl.data.splits import stratified_split
@@ -169,7 +170,7 @@ def test_a_generator_opens_by_its_name(monkeypatch):
             self.size = size
 
         def batch(self, indices):
-            return SimpleNamespace(images=np.full((len(indices), self.size, self.size, 3), indices[0]), labels=None)
+            return Batch(np.full((len(indices), self.size, self.size, 3), indices[0]))
 
     monkeypatch.setitem(data.STREAMS, "plain", Plain)
     monkeypatch.setitem(data.SOURCES, "plain", Plain)

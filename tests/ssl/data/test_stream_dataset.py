@@ -1,7 +1,6 @@
 """The torch wrapper of a stream: the same batches in the same order for any number of workers."""
 
 from itertools import islice
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ torch = pytest.importorskip("torch")
 
 from torch.utils.data import DataLoader  # noqa: E402
 
+from wildfern.generators import Batch  # noqa: E402
 from wildfern.ssl.data.stream_dataset import stream_dataset  # noqa: E402
 
 
@@ -18,7 +18,7 @@ class Indices:
 
     def batch(self, indices):
         images = np.repeat((indices % 256).astype(np.uint8), 12).reshape(-1, 2, 2, 3)
-        return SimpleNamespace(images=images, labels=indices, masks=None)
+        return Batch(images, indices)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
