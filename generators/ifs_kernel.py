@@ -21,7 +21,7 @@ from .fractal import (
     workspace,
 )
 from .ifs_sampler import MAX_MAPS
-from .parameter_systems import play_bounded
+from .parameter_systems import SEARCH_PAD, SEARCH_SIZE, play_bounded
 from .raster import (
     PATCH,
     blur_across,
@@ -91,6 +91,8 @@ def render_fractals(sources: int):
                 play_system(n, False, chaos_key, settings.rows, work)
             swap = False
             fill_canvas(work.placement)
+            if counts.size:
+                work.placement[0] = work.placement[1] = 1.0 - 2.0 * max(2.0, size * SEARCH_PAD / SEARCH_SIZE) / size
             if settings.move:
                 swap = draw_placement(fold64(sample_key, PLACEMENT), work.placement)
             elif step > 0.0:
@@ -99,14 +101,14 @@ def render_fractals(sources: int):
             show(n, swap, chaos_key, settings.points, settings.rows, size, work.counts, work)
             color_key = fold64(sample_key, COLOR)
             fractal_table(color_key, settings.color, palette[:, 256:])
-            if counts.size and settings.render == PATCH and not settings.color:
-                palette[:, 256:] = FRACTALDB_GRAY
             if settings.background:
                 background_table(color_key, settings.color, palette[:, :256])
                 field_key = fold64(sample_key, BACKGROUND)
                 byte_field(field_key, size, levels, grid, other, field_states, field_rows, field)
             render_key = fold64(sample_key, RENDER)
-            palette_entries(settings.render, render_key, size, work.counts, work.stamped, field, entries)
+            full = palette_entries(settings.render, render_key, size, work.counts, work.stamped, field, entries)
+            if counts.size and settings.render == PATCH and not settings.color and not full:
+                palette[:, 256:] = FRACTALDB_GRAY
             outer = blur_weight(fold64(sample_key, BLUR)) if settings.blur else 0
             _finish(entries, palette, outer, taps, lines, mixed, images[i])
 

@@ -170,7 +170,8 @@ def _search(sources: int):
                 if fullest < 0 and lit > fullest_at_once:
                     fullest_at_once = lit
                     counts[i] = n
-                    systems[i] = work.system
+                    systems[i] = 0.0
+                    systems[i, :n] = work.system[:n]
                 if lit < needed_at_once:
                     continue
                 play_system(n, False, chaos_key, rows, work)
@@ -181,7 +182,8 @@ def _search(sources: int):
                 if lit > fullest:
                     fullest = lit
                     counts[i] = n
-                    systems[i] = work.system
+                    systems[i] = 0.0
+                    systems[i, :n] = work.system[:n]
                 if lit >= needed:
                     break
 

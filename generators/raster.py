@@ -14,7 +14,8 @@ RENDERS: tuple[str, ...] = get_args(Render)
 _BINARY, PATCH = RENDERS.index("binary"), RENDERS.index("patch")
 
 _0 = np.float32(0.0)
-_MARGIN = 1.0 / 32.0
+#: Pixels of a canvas that a box which fills it leaves free.
+MARGIN = 1.0 / 32.0
 
 
 @njit
@@ -42,6 +43,18 @@ def fill_canvas(placement):
 
 
 @njit
+def pixels_across(placement, axis, size):
+    """Pixels that a placement gives to the extent of a box along an axis, negative where it is flipped."""
+    return placement[4 + axis] * (placement[axis] * (size - MARGIN))
+
+
+@njit
+def middle(placement, axis, size):
+    """The pixel, float32, that a placement gives to the center of a box."""
+    return np.float32((0.5 + placement[2 + axis]) * size)
+
+
+@njit
 def fit_box(placement, size, box, affine):
     """Attractor coordinates to pixels: affine (float32[6]) = center x, y; slope x, y; offset x, y, before a swap."""
     xmin, ymin, xmax, ymax = box
@@ -49,10 +62,9 @@ def fit_box(placement, size, box, affine):
         low, high = (xmin, xmax) if axis == 0 else (ymin, ymax)
         center = np.float32(0.5) * (low + high)
         extent = max(high - low, np.float32(1e-5) * (abs(center) + np.float32(1.0)))
-        slope = placement[axis] * (size - _MARGIN) / extent
         affine[axis] = center
-        affine[2 + axis] = np.float32(placement[4 + axis] * slope)
-        affine[4 + axis] = np.float32((0.5 + placement[2 + axis]) * size)
+        affine[2 + axis] = np.float32(pixels_across(placement, axis, size) / extent)
+        affine[4 + axis] = middle(placement, axis, size)
 
 
 @njit
@@ -127,23 +139,27 @@ def patch_mask(render_key):
 def palette_entries(kind, render_key, size, counts, stamped, field, entries):
     """entries (uint16[size, size]): the background's 0 … 255 where no point fell, else 256 + intensity, 0 … 255.
 
-    `kind` is a position in RENDERS. binary: 255 everywhere; graded and patch: count/max, the count of a patch being summed
-    over a random 3 × 3 mask, one for the picture.
+    `kind` is a position in RENDERS. binary: 255 everywhere, unless every pixel is lit, for then it would be a blank picture;
+    graded and patch: count/max, the count of a patch being summed over a random 3 × 3 mask, one for the picture. Returns
+    whether every pixel is lit.
     """
     if kind == PATCH:
-        _stamp(patch_mask(render_key), size, counts, stamped)
+        _stamp(1 + int(uniform64(render_key, np.uint64(0)) * 511.0), size, counts, stamped)
         counts = stamped
-    top = np.uint32(1)
+    top, least = np.uint32(1), counts[0]
     for i in range(np.uint64(size * size)):
         top = max(top, counts[i])
-    scale = _0 if kind == _BINARY else np.float32(255.0) / np.float32(top)
-    base = np.int32(511 if kind == _BINARY else 256)
+        least = min(least, counts[i])
+    flat = kind == _BINARY and least == 0
+    scale = _0 if flat else np.float32(255.0) / np.float32(top)
+    base = np.int32(511 if flat else 256)
     for row in range(size):
         line, below, out = counts[row * size : (row + 1) * size], field[row], entries[row]
         for j in range(np.uint64(size)):
             count = np.int32(line[j])
             entry = base + np.int32(np.float32(count) * scale)
             out[j] = np.uint16(entry if count > 0 else np.int32(below[j]))
+    return least > 0
 
 
 @njit

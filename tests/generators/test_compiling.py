@@ -1,0 +1,93 @@
+"""Kernels: compiled once per machine, by one process at a time, with a word about it."""
+
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from wildfern.generators import make_stream
+
+PROGRAM = """
+import sys
+sys.path.insert(0, {folder!r})
+from slow_square import square
+print(square(7.0))
+"""
+MODULE = """
+from wildfern.generators.compiling import kernel
+
+@kernel("squares")
+def square(sources):
+    def square(x):
+        "Square x."
+        _ = sources
+        return x * x
+    return square
+"""
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start a process that calls a kernel whose cache lies in this test's folder."""
+    (tmp_path / "slow_square.py").write_text(MODULE)
+
+    def start(**environment):
+        return subprocess.Popen(
+            [sys.executable, "-c", PROGRAM.format(folder=str(tmp_path))],
+            env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")} | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+def test_the_first_process_compiles_and_says_so_and_the_next_one_does_neither(start):
+    out, words = start().communicate()
+    assert out == "49.0\n"
+    assert words.startswith("wildfern: compiling squares for this machine (kept for later runs) … ")
+    assert start().communicate() == ("49.0\n", "")
+
+
+def test_processes_that_start_at_once_compile_once(start):
+    processes = [start() for _ in range(4)]
+    told = [process.communicate() for process in processes]
+    assert [out for out, _ in told] == ["49.0\n"] * 4
+    assert sum("compiling" in words for _, words in told) == 1
+
+
+def test_a_change_of_any_source_compiles_anew(start, tmp_path, monkeypatch):
+    start().communicate()
+    module = (tmp_path / "slow_square.py").read_text()
+    stamped = module.replace(
+        "from wildfern", "import wildfern.generators.compiling as c; c._STAMP += 1\nfrom wildfern", 1
+    )
+    before = (tmp_path / "slow_square.py").stat()
+    (tmp_path / "slow_square.py").write_text(stamped)
+    os.utime(tmp_path / "slow_square.py", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert "compiling squares" in start().communicate()[1]
+
+
+def test_where_nothing_can_be_kept_it_compiles_and_says_that_too():
+    """A function without a file, as one in a folder that nobody may write to, has no place in numba's cache."""
+    command = [sys.executable, "-c", MODULE + "\nprint(square(7.0))"]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert run.stdout == "49.0\n"
+    assert "no folder to keep the result in" in run.stderr
+
+
+def test_the_interpreter_runs_on_while_a_kernel_does():
+    stream = make_stream("ifs", size=64, points=20_000)
+    stream.batch([0])
+    drawing = threading.Thread(target=stream.batch, args=(np.arange(2000),))
+    switching = sys.getswitchinterval()
+    drawing.start()
+    steps = 0
+    while drawing.is_alive():
+        steps += 1
+        drawing.join(switching)
+    assert steps > 3
