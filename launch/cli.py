@@ -94,11 +94,13 @@ def render(
     grid: Annotated[str, typer.Option(help="Columns x rows")] = "8x8",
     out: Annotated[Path, typer.Option(help="The picture to write")] = Path("gallery.png"),
     start: Annotated[int, typer.Option(min=0, help="Index of the first sample")] = 0,
+    parts: Annotated[bool, typer.Option("--parts", help="Draw masks, width maps and center lines too")] = False,
 ) -> None:
     """Draw a labelled gallery of a generator's pictures."""
     from wildfern.launch.rendering import write_gallery
 
-    console.print(write_gallery(generator, parsed(arguments or []), grid, out, start), highlight=False, markup=False)
+    words = write_gallery(generator, parsed(arguments or []), grid, out, start, parts)
+    console.print(words, highlight=False, markup=False)
 
 
 @app.command()

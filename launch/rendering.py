@@ -8,17 +8,20 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from wildfern.generators import STREAMS, make_stream
+from wildfern.generators import STREAMS, Batch, make_stream
 from wildfern.launch.run_folder import RunError
 
 GAP, CAPTION = 4, 14
 MOST = 64  # along a side
 
 
-def write_gallery(generator: str, arguments: dict[str, object], grid: str, out: Path, start: int = 0) -> str:
-    """Draw samples `start`, `start + 1`, … of a generator into one PNG, each with its index and label; returns what was drawn.
+def write_gallery(
+    generator: str, arguments: dict[str, object], grid: str, out: Path, start: int = 0, parts: bool = False
+) -> str:
+    """Draw samples `start`, `start + 1`, … of a generator into one picture file; returns what was drawn, in words.
 
-    Raises RunError in the user's words for a wrong name, setting, grid or file.
+    Each sample has its index and label below it, its partner beside it where samples are pairs, and with `parts` its mask and
+    whatever else it holds. Raises RunError in the user's words for a wrong name, setting, grid or file.
     """
     found = re.fullmatch(r"(\d+)\s*[x×]\s*(\d+)", grid)
     columns, rows = (int(n) for n in found.groups()) if found else (0, 0)
@@ -35,22 +38,46 @@ def write_gallery(generator: str, arguments: dict[str, object], grid: str, out: 
     except (ValueError, TypeError) as error:
         raise RunError(str(error)) from None
     batch = stream.batch(np.arange(start, start + columns * rows))
+    panels = _panels(batch, parts)
     side = batch.images.shape[1]
     cell = max(side, 64)
-    sheet = Image.new("RGB", (columns * (cell + GAP) + GAP, rows * (cell + GAP + CAPTION) + GAP), "white")
+    width = len(panels) * cell
+    sheet = Image.new("RGB", (columns * (width + GAP) + GAP, rows * (cell + GAP + CAPTION) + GAP), "white")
     write = ImageDraw.Draw(sheet)
     scale = Image.Resampling.NEAREST if cell > side else Image.Resampling.BILINEAR
-    for place, pixels in enumerate(batch.images):
+    for place in range(columns * rows):
         row, column = divmod(place, columns)
-        left, top = GAP + column * (cell + GAP), GAP + row * (cell + GAP + CAPTION)
-        sheet.paste(Image.fromarray(pixels).resize((cell, cell), scale), (left, top))
-        label = "" if batch.labels is None else f" · {batch.labels[place]}"
-        write.text((left, top + cell), f"{start + place}{label}", fill="black")
+        left, top = GAP + column * (width + GAP), GAP + row * (cell + GAP + CAPTION)
+        for number, pixels in enumerate(panels.values()):
+            picture = Image.fromarray(pixels[place]).resize((cell, cell), scale)
+            sheet.paste(picture, (left + number * cell, top))
+        write.text((left, top + cell), f"{start + place}{_label(batch, place)}", fill="black")
     try:
         sheet.save(out)
     except OSError as error:
         raise RunError(f"cannot write {out}: {error}") from None
-    return f"{columns * rows} pictures of {generator}, {side} px, index · label below each: {out}"
+    shown = f" ({' | '.join(panels)})" if len(panels) > 1 else ""
+    below = "index" if batch.labels is None else "index · label"
+    return f"{columns * rows} samples of {generator}{shown}, {side} px, {below} below each: {out}"
+
+
+def _panels(batch: Batch, parts: bool) -> dict[str, np.ndarray]:
+    """What is drawn of each sample, side by side: uint8 pictures by name."""
+    panels = {"picture": batch.images}
+    if batch.partners is not None:
+        panels["partner"] = batch.partners
+    if parts:
+        for name, array in (("mask", batch.masks), ("width", batch.widths), ("center line", batch.centerlines)):
+            if array is not None:
+                panels[name] = (255.0 * array / max(float(array.max(initial=0)), 1e-9)).astype(np.uint8)
+    return panels
+
+
+def _label(batch: Batch, place: int) -> str:
+    if batch.labels is None:
+        return ""
+    label = batch.labels[place]
+    return f" · {', '.join(map(str, np.flatnonzero(label))) if np.ndim(label) else label}"
 
 
 def known() -> str:

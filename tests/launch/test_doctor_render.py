@@ -21,6 +21,17 @@ def test_render_draws_a_labelled_gallery(wildfern, tmp_path):
         assert len(picture.getcolors(2**20)) > 500
 
 
+def test_galleries_show_pairs_and_labels_of_several_classes(wildfern, tmp_path):
+    pairs = wildfern("render", "ifs_pair", "size=64", "points=2000", "--grid", "2x2", "--out", "p.png")
+    assert "picture | partner" in pairs.stdout, pairs.stderr
+    with Image.open(tmp_path / "p.png") as picture:
+        assert picture.size == (2 * 132 + 4, 2 * 82 + 4)
+    scenes = wildfern(
+        "render", "ifs_multi", "size=64", "points=2000", "fractals=[1, 2]", "--grid", "2x2", "--out", "m.png"
+    )
+    assert scenes.returncode == 0, scenes.stderr
+
+
 def test_recipes_are_listed_printed_and_described_for_editors(wildfern):
     assert "quickstart" in wildfern("recipes").stdout
     assert wildfern("recipes", "quickstart").stdout.startswith("#")
