@@ -11,6 +11,7 @@ from setuptools import setup
 ROOMS = ["augmentation", "data", "evaluation", "losses", "methods", "models", "tracking", "training"]
 PACKAGE_DIR = {
     "wildfern.generators": "generators",
+    "wildfern.generators.triton_renderer": "generators/triton_renderer",
     "wildfern.recipes": "recipes",
     "wildfern.launch": "launch",
     "wildfern.benchmarks": "benchmarks",

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 class Batch:
     """Pictures with what their generator knows of them; what a stream does not have is None.
 
+    All are numpy arrays; of a stream drawn by a GPU, `images` and `partners` are torch.uint8 tensors on it.
+
     - images: uint8[N, S, S, 3].
     - labels: the class of each sample, int64[N]; of pictures of several classes, a 1 for each of them, uint8[N, classes].
     - masks: 1 where the object is, 0 elsewhere, uint8[N, S, S].

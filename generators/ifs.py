@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from .batch import Batch
 from .chaos_game import rows_for
+from .device_stream import DeviceStream
 from .diamond_square import levels_for
 from .fractal import Settings
 from .ifs_kernel import NO_SYSTEMS, render_fractals
@@ -12,10 +13,10 @@ from .ifs_sampler import MAX_MAPS, SAMPLINGS, Sampling
 from .jitter import JITTERS, Jitter
 from .options import checked_choice, checked_flags, checked_integer, checked_span
 from .raster import RENDERS, Render
-from .stream import Stream
+from .scene_table import Scene
 
 
-class IFSStream(Stream):
+class IFSStream(DeviceStream):
     """Endless stream of fractals: sample `index` is instance index // classes of class index % classes.
 
     A class is an iterated function system, an instance a jitter of it in its own colors, place and background.
@@ -27,6 +28,7 @@ class IFSStream(Stream):
     - render: "graded" (intensity = count / max), "binary", or "patch" (every point stamps a random 3 × 3 mask).
     - color: HSV colors, else grays. background: diamond-square clouds, else black. placement: scale, shift, flips and
       transposition on the canvas. blur: 3 × 3 Gaussian, σ ~ U(.5, 1). threads: that render slices of a batch.
+    - device: "cpu", or "cuda" or "cuda:N" for a GPU: then pictures are torch tensors there, of the same bytes.
 
     `batch` gives the same bytes for an index whatever the rest of the batch, the threads, the process or the machine.
     Raises ValueError for arguments that cannot be rendered.
@@ -50,8 +52,9 @@ class IFSStream(Stream):
         placement: bool = True,
         blur: bool = True,
         threads: int = 1,
+        device: str = "cpu",
     ):
-        super().__init__(size, seed, threads)
+        super().__init__(size, seed, threads, device)
         self.points = checked_integer("points", points, 1, 10_000_000)
         self.num_classes = checked_integer("classes", classes, 1, 2**62)
         self.maps = checked_span("maps", maps, 2, MAX_MAPS, whole=True)
@@ -79,3 +82,13 @@ class IFSStream(Stream):
     def _render(self, indices: NDArray[np.int64], batch: Batch) -> None:
         images = batch.images.reshape(indices.size, self.size, 3 * self.size)
         render_fractals(self.stream_key, indices, self.num_classes, self._settings, *NO_SYSTEMS, 0.0, images)
+
+    @property
+    def scene(self) -> Scene:
+        return Scene(self.stream_key, True, 1, 1.0, 1.0, self._settings)
+
+    def _content(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.ascontiguousarray((indices % self.num_classes)[:, None])
+
+    def _labels(self, indices: NDArray[np.int64], content: NDArray[np.int64]) -> NDArray[np.int64]:
+        return content[:, 0]

@@ -5,29 +5,30 @@ from numpy.typing import NDArray
 
 from .batch import Batch
 from .chaos_game import rows_for
+from .device_stream import DeviceStream
 from .diamond_square import levels_for
 from .fractal import Settings
 from .ifs_sampler import MAX_MAPS, SAMPLINGS, Sampling
 from .jitter import JITTERS, Jitter
 from .options import checked_choice, checked_flags, checked_integer, checked_span
 from .raster import RENDERS, Render
-from .scene_kernel import render_scenes
-from .stream import Stream
+from .scene_kernel import draw_contents, render_scenes
+from .scene_table import Scene
 
 MOST_FRACTALS = 16
 #: Classes of a stream whose labels are a 0 or 1 for each of them.
 MOST_CLASSES = 100_000
 
 
-class _SceneStream(Stream):
+class _SceneStream(DeviceStream):
     """What streams of scenes have in common: the settings of the kernel."""
 
     pictures = 1
 
     def __init__(
-        self, size, points, seed, classes, fractals, sides, maps, sampling, jitter, render, switches, threads
+        self, size, points, seed, classes, fractals, sides, maps, sampling, jitter, render, switches, threads, device
     ) -> None:
-        super().__init__(size, seed, threads)
+        super().__init__(size, seed, threads, device)
         self.points = checked_integer("points", points, 1, 10_000_000)
         self.fractals = checked_span("fractals", fractals, 1, MOST_FRACTALS, whole=True)
         self.sides = checked_span("sides", sides, 0.01, 4.0)
@@ -82,8 +83,30 @@ class _SceneStream(Stream):
             partners.reshape(-1, *rows),
         )
         if self.multi_label:
-            sample, place = np.nonzero(content >= 0)
-            batch.labels[sample, content[sample, place]] = 1
+            _mark(batch.labels, content)
+
+    @property
+    def scene(self) -> Scene:
+        return Scene(self.stream_key, False, self.pictures, *self.sides, self._settings)
+
+    def _content(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        content = np.empty((indices.size, self.fractals[1]), np.int64)
+        by_index = not self.multi_label
+        draw_contents(self.stream_key, indices, self.num_classes, by_index, *self.fractals, content)
+        return content
+
+    def _labels(self, indices: NDArray[np.int64], content: NDArray[np.int64]) -> NDArray[np.int64] | NDArray[np.uint8]:
+        if not self.multi_label:
+            return indices % self.num_classes
+        labels = np.zeros((indices.size, self.num_classes), np.uint8)
+        _mark(labels, content)
+        return labels
+
+
+def _mark(labels: NDArray[np.uint8], content: NDArray[np.int64]) -> None:
+    """1 in a row of labels (uint8[N, classes]) for every class in that row of content (int64[N, K], -1 for none)."""
+    sample, place = np.nonzero(content >= 0)
+    labels[sample, content[sample, place]] = 1
 
 
 class IFSMultiStream(_SceneStream):
@@ -93,8 +116,8 @@ class IFSMultiStream(_SceneStream):
     uint8[N, classes].
 
     - fractals: fewest and most in a picture. sides: smallest and largest side of a fractal's square, in canvases.
-    - size, points (of each fractal), seed, classes, maps, sampling, jitter, render, color, background, blur, threads: as in
-      `IFSStream`.
+    - size, points (of each fractal), seed, classes, maps, sampling, jitter, render, color, background, blur, threads, device:
+      as in `IFSStream`.
 
     Raises ValueError for arguments that cannot be rendered.
     """
@@ -118,10 +141,11 @@ class IFSMultiStream(_SceneStream):
         background: bool = True,
         blur: bool = True,
         threads: int = 1,
+        device: str = "cpu",
     ):
         switches = {"color": color, "background": background, "blur": blur}
         super().__init__(
-            size, points, seed, classes, fractals, sides, maps, sampling, jitter, render, switches, threads
+            size, points, seed, classes, fractals, sides, maps, sampling, jitter, render, switches, threads, device
         )
 
 
@@ -135,8 +159,8 @@ class IFSPairStream(_SceneStream):
 
     - fractals: fewest and most in a picture. sides: smallest and largest side of a fractal's square, in canvases; of a
       square larger than the canvas a part is seen.
-    - size, points (of each fractal), seed, classes, maps, sampling, jitter, render, color, background, blur, threads: as in
-      `IFSStream`.
+    - size, points (of each fractal), seed, classes, maps, sampling, jitter, render, color, background, blur, threads, device:
+      as in `IFSStream`.
 
     Raises ValueError for arguments that cannot be rendered.
     """
@@ -161,10 +185,11 @@ class IFSPairStream(_SceneStream):
         background: bool = True,
         blur: bool = True,
         threads: int = 1,
+        device: str = "cpu",
     ):
         switches = {"color": color, "background": background, "blur": blur}
         super().__init__(
-            size, points, seed, classes, fractals, sides, maps, sampling, jitter, render, switches, threads
+            size, points, seed, classes, fractals, sides, maps, sampling, jitter, render, switches, threads, device
         )
 
     @property

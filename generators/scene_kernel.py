@@ -44,6 +44,21 @@ def draw_content(sample_key, first_class, classes, fewest, most, labels):
     return count
 
 
+@kernel("contents of scenes")
+def draw_contents(sources: int):
+    """Draw what is in each of some scenes."""
+
+    def draw_slice(stream_key, indices, classes, by_index, fewest, most, content):
+        """`draw_content` for samples `indices` (int64[N]) into content (int64[N, most])."""
+        _ = sources
+        for i in range(indices.size):
+            sample_key = fold64(fold64(stream_key, SAMPLE_KEYS), np.uint64(indices[i]))
+            first_class = indices[i] % classes if by_index else -1
+            draw_content(sample_key, first_class, classes, fewest, most, content[i])
+
+    return draw_slice
+
+
 @njit
 def draw_object_placement(placement_key, smallest, largest, size, placement):
     """An object's square on a canvas of `size` pixels, and in `placement` (float64[6]) how the fractal lies in it.
@@ -107,7 +122,7 @@ def render_scenes(sources: int):
     ):
         """Render sample indices[i] into images[i] and, unless there are none, partners[i] (uint8[N, S, 3 * S] each).
 
-        Its classes go into labels[i] (int64[N, most]), -1 after the last. `by_index`: the first object is of class index % classes.
+        Its classes go into labels[i] (int64[N, most]), -1 after the last. `by_index`: the first is index % classes.
         """
         _ = sources
         size, levels = settings.size, settings.levels

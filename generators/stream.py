@@ -14,6 +14,14 @@ from .counter_rng import key
 from .options import checked_integer
 
 
+def checked_indices(indices: ArrayLike) -> NDArray[np.int64]:
+    """`indices` as int64[N] if they are a row of integers, else ValueError."""
+    indices = np.asarray(indices)
+    if indices.ndim != 1 or (indices.size and indices.dtype.kind not in "iu"):
+        raise ValueError(f"indices must be a row of integers, not {indices.dtype} of shape {list(indices.shape)}")
+    return np.ascontiguousarray(indices, np.int64)
+
+
 class Stream(ABC):
     """An endless, random-access sequence of synthetic pictures: sample `index` is a function of (stream, seed, index).
 
@@ -36,10 +44,7 @@ class Stream(ABC):
 
         Raises ValueError for indices that are no row of integers.
         """
-        indices = np.asarray(indices)
-        if indices.ndim != 1 or (indices.size and indices.dtype.kind not in "iu"):
-            raise ValueError(f"indices must be a row of integers, not {indices.dtype} of shape {list(indices.shape)}")
-        indices = np.ascontiguousarray(indices, np.int64)
+        indices = checked_indices(indices)
         batch = self._empty(indices)
         if self.threads == 1 or indices.size < 2:
             self._render(indices, batch)

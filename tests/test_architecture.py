@@ -21,7 +21,11 @@ MAY_IMPORT = {
     "benchmarks": {"wildfern.benchmarks", "wildfern.ssl", "wildfern.generators", "wildfern.recipes"},
     "launch": {f"wildfern.{folder}" for folder in HOUSE},
 }
-THIRD_PARTIES = {"generators": {"numpy", "numba"}, "recipes": {"pydantic", "pydantic_core", "yaml"}}
+THIRD_PARTIES = {
+    "generators": {"numpy", "numba"},
+    "generators/triton_renderer": {"numpy", "torch", "triton"},
+    "recipes": {"pydantic", "pydantic_core", "yaml"},
+}
 
 # What may be used of numpy.random: generators that are made from a key or a seed, never numpy's one hidden state.
 SEEDED = {"Generator", "BitGenerator", "SeedSequence", "Philox", "PCG64", "PCG64DXSM", "SFC64", "default_rng"}
@@ -137,11 +141,27 @@ def test_nothing_is_imported_by_its_folder_name(path):
     assert not tops & own, f"write wildfern.{next(iter(tops & own))}"
 
 
-@each_file(*THIRD_PARTIES)
+@each_file("generators", "recipes")
 def test_the_light_rooms_stay_light(path):
-    room = path.relative_to(ROOT).parts[0]
+    room = max((room for room in THIRD_PARTIES if path.is_relative_to(ROOT / room)), key=len)
     tops = {name.split(".")[0] for name in imports(tree_of(path), package_of(path))}
     assert tops - {"wildfern"} - set(sys.stdlib_module_names) <= THIRD_PARTIES[room]
+
+
+def test_drawing_on_the_processor_needs_neither_torch_nor_triton(packaging):
+    """Where they are missing, streams draw, and device="cuda" says what it lacks."""
+    program = (
+        "import sys; sys.modules['torch'] = sys.modules['triton'] = None\n"
+        "from wildfern.generators import STREAMS, make_stream\n"
+        "assert make_stream('ifs', size=8, points=10).batch([0]).images.any()\n"
+        "try:\n"
+        "    make_stream('ifs', device='cuda')\n"
+        "except ValueError as error:\n"
+        "    print(error)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    assert "device='cuda' draws with the packages torch and triton, and torch cannot be imported" in run.stdout
 
 
 @each_file("ssl")
