@@ -124,24 +124,56 @@ def _blurred(image):
 
 
 @njit
-def _sample(system, size, points):
-    rendered = _histogram(_iterate(_jittered(system), points), size)
+def _paint_background(rendered, image):
+    """A cloud wherever `rendered` is dark."""
+    size = len(image)
     cloud = _diamond_square(size)
-    shift, saturation, value = np.random.random(), np.random.uniform(0.3, 1.0), np.random.uniform(0.5, 1.0)
     cloud_shift, cloud_scale = np.random.random(), np.random.uniform(0.25, 1.0)
     s0, s1 = np.random.uniform(0.4, 0.6), np.random.uniform(0.1, 0.3)
     v0, v1 = np.random.uniform(0.4, 0.6), np.random.uniform(0.3, 0.6)
-    image = np.empty((size, size, 3))
     for i in range(size):
         for j in range(size):
-            z = cloud[i, j]
-            if rendered[i, j] > 0.0:
-                _rgb(rendered[i, j] + shift, saturation, value, image[i, j])
-            else:
+            if rendered[i, j] == 0.0:
+                z = cloud[i, j]
                 _rgb(cloud_scale * z + cloud_shift, s0 + s1 * z, min(v0 + v1 * z, 1.0), image[i, j])
+
+
+@njit
+def _paste(rendered, top, left, image):
+    shift, saturation, value = np.random.random(), np.random.uniform(0.3, 1.0), np.random.uniform(0.5, 1.0)
+    for i in range(len(rendered)):
+        for j in range(len(rendered)):
+            if rendered[i, j] > 0.0:
+                _rgb(rendered[i, j] + shift, saturation, value, image[top + i, left + j])
+
+
+@njit
+def _sample(system, size, points):
+    rendered = _histogram(_iterate(_jittered(system), points), size)
+    image = np.empty((size, size, 3))
+    _paint_background(rendered, image)
+    _paste(rendered, 0, 0, image)
+    return _blurred(image)
+
+
+@njit
+def _scene(systems, counts, size, points):
+    image = np.empty((size, size, 3))
+    _paint_background(np.zeros((size, size)), image)
+    for _ in range(1 + np.random.randint(5)):
+        k = np.random.randint(len(systems))
+        side = int(np.random.uniform(0.15, 0.6) * size)
+        top, left = np.random.randint(size - side + 1), np.random.randint(size - side + 1)
+        rendered = _histogram(_iterate(_jittered(systems[k, : counts[k]]), points), side)
+        _paste(rendered, top, left, image)
     return _blurred(image)
 
 
 def scalar_sample(system: NDArray[np.float64], size: int, points: int) -> NDArray[np.uint8]:
     """A picture uint8[size, size, 3] of a jitter of the system float64[n, 2, 3]; random, from numba's global state."""
     return _sample(np.ascontiguousarray(system), size, points)
+
+
+def scalar_scene(systems: NDArray[np.float64], counts: NDArray[np.int64], size: int, points: int) -> NDArray[np.uint8]:
+    """A picture uint8[size, size, 3] of 1 to 5 jittered systems of float64[N, n, 2, 3], each of `points` points; random too."""
+    return _scene(systems, counts, size, points)

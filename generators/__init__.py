@@ -6,14 +6,21 @@ from .batch import Batch
 from .fractaldb import FractalDBStream
 from .ifs import IFSStream
 from .ifs_scenes import IFSMultiStream, IFSPairStream
+from .lsystem import LSystemStream
 from .one_fractal import OneFractalStream
 from .options import checked_choice, nearest
 from .stream import Stream
 
+_FAMILIES = (
+    IFSStream,
+    IFSMultiStream,
+    IFSPairStream,
+    FractalDBStream,
+    OneFractalStream,
+    LSystemStream,
+)
 #: Name of a stream to its class; what a recipe or `make_stream` may ask for.
-STREAMS: dict[str, type[Stream]] = {
-    family.name: family for family in (IFSStream, IFSMultiStream, IFSPairStream, FractalDBStream, OneFractalStream)
-}
+STREAMS: dict[str, type[Stream]] = {family.name: family for family in _FAMILIES}
 
 __all__ = [
     "STREAMS",
@@ -22,6 +29,7 @@ __all__ = [
     "IFSMultiStream",
     "IFSPairStream",
     "IFSStream",
+    "LSystemStream",
     "OneFractalStream",
     "Stream",
     "make_stream",

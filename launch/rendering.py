@@ -1,7 +1,6 @@
 """Galleries of a generator's pictures."""
 
 import difflib
-import inspect
 import re
 from pathlib import Path
 
@@ -29,7 +28,9 @@ def write_gallery(
         raise RunError(f"--grid is columns x rows, each 1 to {MOST}, for instance 8x8; got {grid!r}")
     if generator not in STREAMS:
         near = difflib.get_close_matches(generator, STREAMS, n=1)
-        raise RunError(f"unknown generator {generator!r}{f'; did you mean {near[0]}?' if near else ''} ({known()})")
+        raise RunError(
+            f"unknown generator {generator!r}{f'; did you mean {near[0]}?' if near else ''} There are: {', '.join(STREAMS)}"
+        )
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise RunError(f"--out must be a .png, .jpg or .webp file, got {out}")
     arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()}
@@ -78,12 +79,3 @@ def _label(batch: Batch, place: int) -> str:
         return ""
     label = batch.labels[place]
     return f" · {', '.join(map(str, np.flatnonzero(label))) if np.ndim(label) else label}"
-
-
-def known() -> str:
-    """The generators and their settings, for error messages."""
-    names = []
-    for name, stream in STREAMS.items():
-        keys = [p.name for p in inspect.signature(stream).parameters.values()]
-        names.append(f"{name}: {', '.join(keys)}")
-    return "; ".join(names)
