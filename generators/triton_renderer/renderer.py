@@ -21,6 +21,9 @@ MEMORY = 2**29
 #: Of one program: cells that are searched at a time, pixels or cells that stand alone, and rows that are blurred.
 _SEARCHED, _ALONE, _ROWS = 4096, 1024, 16
 
+#: Of every launch. The processor rounds a product before it adds to it; a GPU that fused the two would draw other pictures.
+OPTIONS = {"num_stages": 1, "enable_fp_fusion": False}
+
 Work = Callable[[int, int], None]
 
 
@@ -171,5 +174,4 @@ class Renderer:
         return grid
 
     def _launch(self, kernel, grid: tuple[int, ...], warps: int, *arguments, **constants) -> None:
-        # The processor rounds every product before it adds; nothing here may fuse the two, or pictures would differ.
-        kernel[grid](*arguments, **constants, num_warps=warps, num_stages=1, enable_fp_fusion=False)
+        kernel[grid](*arguments, num_warps=warps, **constants, **OPTIONS)
