@@ -3,6 +3,8 @@
 import inspect
 
 from .batch import Batch
+from .contours import ContoursStream
+from .dead_leaves import DeadLeavesStream
 from .fractaldb import FractalDBStream
 from .ifs import IFSStream
 from .ifs_scenes import IFSMultiStream, IFSPairStream
@@ -17,7 +19,9 @@ _FAMILIES = (
     IFSPairStream,
     FractalDBStream,
     OneFractalStream,
+    ContoursStream,
     LSystemStream,
+    DeadLeavesStream,
 )
 #: Name of a stream to its class; what a recipe or `make_stream` may ask for.
 STREAMS: dict[str, type[Stream]] = {family.name: family for family in _FAMILIES}
@@ -25,6 +29,8 @@ STREAMS: dict[str, type[Stream]] = {family.name: family for family in _FAMILIES}
 __all__ = [
     "STREAMS",
     "Batch",
+    "ContoursStream",
+    "DeadLeavesStream",
     "FractalDBStream",
     "IFSMultiStream",
     "IFSPairStream",
