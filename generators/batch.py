@@ -31,6 +31,10 @@ class Batch:
         """The fields that are there, by name."""
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
 
+    def on_host(self) -> "Batch":
+        """The same with all of it in numpy arrays; waits for what a GPU has still to draw."""
+        return Batch(**{k: a if isinstance(a, np.ndarray) else a.cpu().numpy() for k, a in self.arrays().items()})
+
     def split(self, parts: int) -> list["Batch"]:
         """Consecutive parts of about one size that share memory with this batch, as numpy's `array_split`."""
         pieces = {name: np.array_split(array, parts) for name, array in self.arrays().items()}

@@ -38,7 +38,7 @@ def write_gallery(
         stream = make_stream(generator, **arguments)
     except (ValueError, TypeError) as error:
         raise RunError(str(error)) from None
-    batch = stream.batch(np.arange(start, start + columns * rows))
+    batch = stream.batch(np.arange(start, start + columns * rows)).on_host()
     panels = _panels(batch, parts)
     side = batch.images.shape[1]
     cell = max(side, 64)

@@ -17,11 +17,12 @@ def write_views_picture(path: Path, mixture: Mixture, views: Views, seed: int) -
     indices = np.arange(ROWS)
     images = mixture.read(indices)
     images = images if mixture.fixed_size else images.as_lists()
+    host = images.on_host()
     batch: Prepared = views.prepare(images.pixels, seed, 0, indices, images.partners)
     mean, std = np.array(MEAN, np.float32), np.array(STD, np.float32)
-    columns = [("original", [square(np.asarray(p), CELL) for p in images.pixels])]
-    if images.partners is not None:
-        columns.append(("its partner", [square(np.asarray(p), CELL) for p in images.partners]))
+    columns = [("original", [square(np.asarray(p), CELL) for p in host.pixels])]
+    if host.partners is not None:
+        columns.append(("its partner", [square(np.asarray(p), CELL) for p in host.partners]))
     originals = len(columns)
     for group in views(batch):
         pixels = (group.permute(0, 1, 3, 4, 2).float().cpu().numpy() * std + mean).clip(0, 1)

@@ -27,11 +27,15 @@ Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
 @dataclass(frozen=True)
 class Prepared:
-    """A batch on the host, ready for the device: the pictures (or, group by group, their crops) and the tables."""
+    """A batch ready for the device: the pictures (or, group by group, their crops on the host) and the tables.
 
-    pixels: NDArray[np.uint8] | list[NDArray[np.uint8]]  # [n, H, W, 3], or one [V, n, size, size, 3] per group
+    Pictures that a GPU draws are there already, or will be once `drawn` has happened.
+    """
+
+    pixels: NDArray[np.uint8] | Tensor | list[NDArray[np.uint8]]  # [n, H, W, 3], or one [V, n, size, size, 3] per group
     tables: list[ViewTable]
-    partners: NDArray[np.uint8] | None = None  # [n, H, W, 3]: what the odd views show, where pictures come in pairs
+    partners: NDArray[np.uint8] | Tensor | None = None  # [n, H, W, 3]: what odd views show, where there are pairs
+    drawn: torch.cuda.Event | None = None
 
 
 class Views(nn.Module):
@@ -73,17 +77,20 @@ class Views(nn.Module):
 
     def prepare(
         self,
-        pixels: NDArray[np.uint8] | list[NDArray[np.uint8]],
+        pixels: NDArray[np.uint8] | Tensor | list[NDArray[np.uint8]],
         seed: int,
         step: int,
         positions: NDArray[np.int64],
-        partners: NDArray[np.uint8] | list[NDArray[np.uint8]] | None = None,
+        partners: NDArray[np.uint8] | Tensor | list[NDArray[np.uint8]] | None = None,
     ) -> Prepared:
         """Draw the tables and, for pictures of different sizes (a list of uint8[H, W, 3]), crop and resize them here.
 
-        `partners`, in the form of `pixels`: the second pictures of pairs.
+        `partners`, in the form of `pixels`: the second pictures of pairs. Tensors stay where they are.
         """
         tables = self.draw(seed, step, positions)
+        if isinstance(pixels, Tensor):
+            drawn = torch.cuda.current_stream(pixels.device).record_event() if pixels.is_cuda else None
+            return Prepared(pixels, tables, partners, drawn)
         if isinstance(pixels, np.ndarray):
             return Prepared(pixels, tables, partners)
         crops = []
@@ -105,9 +112,10 @@ class Views(nn.Module):
         """float32[V, n, 3, size, size] for each group, normalized, on the module's device."""
         device = self.mean.device
         whole, others = None, None
-        if isinstance(batch.pixels, np.ndarray):
-            whole = _to_device(batch.pixels, device).float().div_(255)
-            others = None if batch.partners is None else _to_device(batch.partners, device).float().div_(255)
+        if not isinstance(batch.pixels, list):
+            whole = _to_device(batch.pixels, device, batch.drawn).float().div_(255)
+            if batch.partners is not None:
+                others = _to_device(batch.partners, device, batch.drawn).float().div_(255)
         out = []
         for g, (first, table, (views, size)) in enumerate(
             zip(self._first_views, batch.tables, self.shape, strict=True)
@@ -162,7 +170,15 @@ def _in_order(parts: list[tuple[Tensor, slice]], views: int, n: int) -> Tensor:
     return whole.flatten(0, 1)
 
 
-def _to_device(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
+def _to_device(
+    pixels: NDArray[np.uint8] | Tensor, device: torch.device, drawn: torch.cuda.Event | None = None
+) -> Tensor:
+    if isinstance(pixels, Tensor):
+        if drawn is not None:  # maybe on another stream than this thread's: that of a loader's thread
+            stream = torch.cuda.current_stream(pixels.device)
+            stream.wait_event(drawn)
+            pixels.record_stream(stream)
+        return pixels.to(device)
     tensor = torch.from_numpy(pixels)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 

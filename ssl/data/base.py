@@ -3,10 +3,13 @@
 import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Picture = NDArray[np.uint8]
 Split = Literal["train", "test"]
@@ -28,19 +31,27 @@ class UnreadableImage(DataError):
 class Images:
     """A batch of pictures: uint8[N, H, W, 3], or a list of uint8[Hi, Wi, 3] when sizes differ; int64[N] labels, -1 unknown.
 
-    `partners`, in the form of `pixels`, are second pictures of the same things, for sources that have them.
+    Pictures drawn by a GPU are a torch.uint8 tensor [N, H, W, 3] there, complete for what follows on the current stream of the
+    thread that read them. `partners`, in the form of `pixels`, are second pictures of the same things, where there are any.
     """
 
-    pixels: Picture | list[Picture]
+    pixels: "Picture | Tensor | list[Picture]"
     labels: NDArray[np.int64] | None = None
-    partners: Picture | list[Picture] | None = None
+    partners: "Picture | Tensor | list[Picture] | None" = None
 
     def __len__(self) -> int:
         return len(self.pixels)
 
+    def on_host(self) -> "Images":
+        """The same with numpy arrays in place of tensors; waits for what a GPU has still to draw."""
+        own = np.ndarray | list | None
+        pixels, partners = (p if isinstance(p, own) else p.numpy(force=True) for p in (self.pixels, self.partners))
+        return Images(pixels, self.labels, partners)
+
     def as_lists(self) -> "Images":
-        """The same with lists of pictures in place of arrays."""
-        return Images(list(self.pixels), self.labels, None if self.partners is None else list(self.partners))
+        """The same with lists of pictures, on the host, in place of arrays."""
+        host = self.on_host()
+        return Images(list(host.pixels), self.labels, None if host.partners is None else list(host.partners))
 
     @classmethod
     def gather(

@@ -63,7 +63,8 @@ class Mixture:
     def read(self, indices: ArrayLike) -> Images:
         """The pictures at these global indices int64[N], in any order; labels only from a single source.
 
-        Where some source has pairs, the pictures of the others are their own partners.
+        Where some source has pairs, the pictures of the others are their own partners. Pictures of several sources come
+        together on the host, also those drawn by a GPU; a single source's stay where they are.
         """
         components, _, items = self.locate(indices)
         if len(self.sources) == 1:
@@ -73,7 +74,7 @@ class Mixture:
         for number, source in enumerate(self.sources):
             places = np.flatnonzero(components == number)
             if len(places):
-                images = source.read(items[places])
+                images = source.read(items[places]).on_host()
                 for place, picture in zip(places, images.pixels, strict=True):
                     pictures[place] = picture
                 if images.partners is not None:

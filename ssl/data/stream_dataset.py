@@ -14,6 +14,7 @@ class StreamDataset(IterableDataset):
 
     Use with `DataLoader(dataset, batch_size=None, num_workers=W)`: worker w makes batches start + w, start + w + W, …, so the
     loader yields start, start + 1, … for any W. On rank r of R give each rank its own `start` and `stride` (r and R).
+    A stream that draws on a GPU yields its images there and needs no workers: it raises ValueError in one.
     """
 
     def __init__(self, stream: Stream, batch_size: int, start: int = 0, stride: int = 1) -> None:
@@ -32,6 +33,11 @@ class StreamDataset(IterableDataset):
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         worker = get_worker_info()
+        device = getattr(self.stream, "device", "cpu")
+        if worker is not None and device != "cpu":
+            raise ValueError(
+                f"a stream on {device!r} draws in the process that trains: use num_workers=0, or device='cpu'"
+            )
         number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
         batch = self.start + number * self.stride
         while True:

@@ -4,6 +4,8 @@ import torch
 
 from wildfern.ssl.augmentation import multicrop, simclr
 
+on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU here")
+
 
 def photographs(n=6, side=48, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (n, side, side, 3), np.uint8)
@@ -44,6 +46,32 @@ def test_pictures_of_different_sizes_are_cropped_on_the_host_as_on_the_device():
     for one, other in zip(device, host, strict=True):
         assert one.shape == other.shape
         assert (one - other).abs().mean() < 0.02  # Pillow rounds the crop to 8 bits: 1/255/0.225 at most before color
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=on_a_gpu)])
+def test_pictures_in_a_tensor_are_seen_as_those_in_an_array(device):
+    views, x, y = multicrop(size=24, local_size=12, local_count=3).to(device), photographs(), photographs(seed=1)
+    expected = views(views.prepare(x, 0, 0, np.arange(6), y))
+    tensors = [torch.from_numpy(pictures).to(device) for pictures in (x, y)]
+    prepared = views.prepare(tensors[0], 0, 0, np.arange(6), tensors[1])
+    assert prepared.pixels is tensors[0]
+    for given, right in zip(views(prepared), expected, strict=True):
+        torch.testing.assert_close(given, right)
+    np.testing.assert_array_equal(tensors[0].cpu(), x)
+
+
+@on_a_gpu
+def test_views_wait_for_pictures_that_another_stream_has_still_to_draw():
+    views, x = simclr(size=24).to("cuda"), photographs()
+    expected = views(views.prepare(x, 0, 0, np.arange(6)))[0]
+    source = torch.from_numpy(x).cuda()
+    torch.cuda.synchronize()
+    with torch.cuda.stream(torch.cuda.Stream()):
+        pictures = torch.zeros_like(source)
+        torch.cuda._sleep(10**9)
+        pictures.copy_(source)
+        prepared = views.prepare(pictures, 0, 0, np.arange(6))
+    torch.testing.assert_close(views(prepared)[0], expected)
 
 
 @pytest.mark.parametrize("kind", [np.asarray, list])

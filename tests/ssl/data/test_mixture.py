@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from wildfern.generators import Batch
 from wildfern.ssl.data import DataError, Images, Mixture, Source, SyntheticSource, permuted
@@ -147,3 +148,25 @@ def test_pairs_stay_pairs_and_single_pictures_are_their_own_partners():
     lists = images.as_lists()
     assert [type(lists.pixels), type(lists.partners)] == [list, list]
     np.testing.assert_array_equal(np.stack(lists.partners), images.partners)
+
+
+def test_tensors_stay_what_they_are_alone_and_join_others_on_the_host():
+    class Tensors(Numbers):
+        def read(self, items):
+            images = super().read(items)
+            return Images(torch.from_numpy(images.pixels), partners=torch.from_numpy(images.pixels[:, ::-1].copy()))
+
+    alone = Mixture([(Tensors(3, None), 1.0)], 0).read(np.arange(4))
+    assert isinstance(alone.pixels, torch.Tensor)
+    assert isinstance(alone.partners, torch.Tensor)
+    for images in (alone.as_lists(), alone.on_host()):
+        assert [type(picture) for picture in images.pixels] == [np.ndarray] * 4
+        assert [type(picture) for picture in images.partners] == [np.ndarray] * 4
+        assert seen(images) == [(3, item) for item in range(4)]
+    several = Mixture([(Tensors(0, None), 1.0), (Numbers(1, None), 1.0)], 0)
+    images = several.read(np.arange(50))
+    assert isinstance(images.pixels, np.ndarray)
+    assert seen(images) == plain_loop(several, 50)
+    flipped = images.pixels[:, ::-1]
+    own = images.pixels[:, 0, 0, 0] == 1
+    np.testing.assert_array_equal(images.partners, np.where(own[:, None, None, None], images.pixels, flipped))

@@ -38,6 +38,21 @@ def test_ranks_take_turns_and_batches_have_numbers():
     assert dataset[10]["labels"].tolist() == [20, 21]
 
 
+def test_a_stream_on_a_gpu_gives_its_tensors_and_wants_no_workers():
+    class OnGPU(Indices):
+        device = "cuda"
+
+        def batch(self, indices):
+            batch = super().batch(indices)
+            return Batch(torch.from_numpy(batch.images), batch.labels)
+
+    dataset = stream_dataset(OnGPU(), 2)
+    assert dataset[3]["images"][:, 0, 0, 0].tolist() == [6, 7]
+    assert next(iter(DataLoader(dataset, batch_size=None)))["labels"].tolist() == [0, 1]
+    with pytest.raises(ValueError, match="a stream on 'cuda' draws in the process that trains: use num_workers=0"):
+        next(iter(DataLoader(dataset, batch_size=None, num_workers=1)))
+
+
 def test_impossible_arguments_are_refused():
     with pytest.raises(ValueError, match="batch_size 0"):
         stream_dataset(Indices(), 0)
