@@ -3,7 +3,7 @@
 import re
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from .triton_renderer.renderer import Renderer
 
 
-def checked_device(device: str) -> str:
-    """`device` if it is "cpu", or "cuda" or "cuda:N" with such a GPU here and torch and triton to use it, else ValueError."""
+def checked_gpu(device: str) -> Any:
+    """The torch.device of the GPU "cuda:N", for "cuda" of the current one of this thread; None for "cpu".
+
+    Raises ValueError for any other device, where there is no such GPU, and where torch and triton, which use it, are missing.
+    """
     if device == "cpu":
-        return device
+        return None
     if not isinstance(device, str) or not re.fullmatch(r"cuda(:\d+)?", device):
         raise ValueError(f"device must be 'cpu', 'cuda' or 'cuda:N', not {device!r}")
     try:
@@ -28,8 +31,7 @@ def checked_device(device: str) -> str:
         raise ValueError(
             f"device={device!r} draws with the packages torch and triton, and {error.name} cannot be imported ({error})"
         ) from error
-    find_gpu(device)
-    return device
+    return find_gpu(device)
 
 
 class DeviceStream(Stream):
@@ -40,7 +42,7 @@ class DeviceStream(Stream):
 
     def __init__(self, size: int, seed: int, threads: int, device: str) -> None:
         super().__init__(size, seed, threads)
-        self.device = checked_device(device)
+        self.device, self._gpu = device, checked_gpu(device)
 
     def batch(self, indices: ArrayLike) -> Batch:
         """As `Stream.batch`. On a GPU, pictures are torch.uint8 tensors there, complete for what follows on the current
@@ -69,10 +71,9 @@ class DeviceStream(Stream):
     def _renderer(self) -> "Renderer":
         with self._lock:
             if self._on_gpu is None:
-                from .triton_renderer.gpu import find_gpu
                 from .triton_renderer.renderer import Renderer
 
-                self._on_gpu = Renderer(self.scene, find_gpu(self.device), self._share)
+                self._on_gpu = Renderer(self.scene, self._gpu or checked_gpu(self.device), self._share)
             return self._on_gpu
 
     def _share(self, n: int, work: Callable[[int, int], None]) -> None:
@@ -86,7 +87,9 @@ class DeviceStream(Stream):
 
     def _start_without_threads(self) -> None:
         super()._start_without_threads()
+        # A copy of this stream elsewhere looks for its GPU there, at its first batch.
+        self._gpu: Any = None
         self._on_gpu: Renderer | None = None
 
     def __getstate__(self) -> dict:
-        return {name: value for name, value in super().__getstate__().items() if name != "_on_gpu"}
+        return {name: value for name, value in super().__getstate__().items() if name not in ("_gpu", "_on_gpu")}

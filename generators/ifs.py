@@ -28,7 +28,8 @@ class IFSStream(DeviceStream):
     - render: "graded" (intensity = count / max), "binary", or "patch" (every point stamps a random 3 × 3 mask).
     - color: HSV colors, else grays. background: diamond-square clouds, else black. placement: scale, shift, flips and
       transposition on the canvas. blur: 3 × 3 Gaussian, σ ~ U(.5, 1). threads: that render slices of a batch.
-    - device: "cpu", or "cuda" or "cuda:N" for a GPU: then pictures are torch tensors there, of the same bytes.
+    - device: "cpu"; or a GPU, "cuda:N" or, for the current one, "cuda": then pictures are torch tensors there, of the same
+      bytes, and threads draw the numbers that they are made from.
 
     `batch` gives the same bytes for an index whatever the rest of the batch, the threads, the process or the machine.
     Raises ValueError for arguments that cannot be rendered.

@@ -5,14 +5,14 @@ import triton  # noqa: F401  so that a missing one is met when a GPU is asked fo
 
 
 def find_gpu(device: str) -> torch.device:
-    """The GPU "cuda:N", or for "cuda" the current one of this thread; ValueError, in the user's words, if there is none."""
+    """The GPU "cuda:N", or for "cuda" the current one of this thread; ValueError if there is none."""
     if not torch.cuda.is_available():
         raise ValueError(
             f"device={device!r} wants a GPU that torch can use, and it finds none (torch.cuda.is_available() is False); "
             "device='cpu' draws the same pictures"
         )
-    asked = torch.device(device)
-    count = torch.cuda.device_count()
-    if asked.index is not None and asked.index >= count:
+    _, colon, number = device.partition(":")
+    index, count = int(number) if colon else torch.cuda.current_device(), torch.cuda.device_count()
+    if index >= count:
         raise ValueError(f"device={device!r} is not there: this machine has {count} GPU(s), counted from cuda:0")
-    return torch.device("cuda", torch.cuda.current_device() if asked.index is None else asked.index)
+    return torch.device("cuda", index)

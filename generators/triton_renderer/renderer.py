@@ -1,4 +1,12 @@
-"""Batches of fractal scenes on a GPU: the table is drawn and sent, the rest is launches that wait for nothing."""
+"""Batches of fractal scenes on a GPU: the table is drawn and sent, the rest is launches that wait for nothing.
+
+The floor of a sample of 224 pixels and 100 000 points on an H100, counted and not measured: 43 and 75 instructions a point in
+the two passes of the chains are 0.4 µs on 132 × 128 lanes at 1.7 GHz; 1.5 MB of counts, random words, fields and pictures are
+0.5 µs at 3 TB/s; 100 000 atomic additions to 50 000 cells are of that order if the second-level cache makes 10^11 a second.
+A chain is 1 600 dependent steps, so a batch takes 0.3 ms however small it is, and half of that again for each time that one or
+two in a hundred are judged and repeated; some 500 pictures fill the machine in that time. The processor needs 2 µs a
+sample for the table and half a millisecond a batch for 26 launches.
+"""
 
 import contextlib
 import threading

@@ -9,6 +9,7 @@ import pickle
 import re
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -160,14 +161,24 @@ def test_the_current_gpu_is_the_one_of_the_thread(monkeypatch):
     assert gpu.find_gpu("cuda:1") == torch.device("cuda", 1)
 
 
-def test_copies_of_a_stream_look_for_their_gpu_themselves(machine_code):
+def test_copies_of_a_stream_look_for_their_gpu_themselves(monkeypatch, machine_code):
     stream = make_stream("ifs_pair", device="cuda", **TINY)
     stream.batch([0])
-    copy = pickle.loads(pickle.dumps(stream))
+    state = pickle.dumps(stream)
+    monkeypatch.setattr(gpu, "find_gpu", lambda device: torch.device("meta"))
+    copy = pickle.loads(state)
     assert copy.device == "cuda"
-    assert copy._on_gpu is None
-    copy.batch([0])
-    assert copy._on_gpu is not stream._on_gpu
+    assert stream.batch([0]).images.device.type == "cpu"
+    assert copy.batch([0]).images.device.type == "meta"
+
+
+def test_a_stream_keeps_the_gpu_that_was_the_current_one_where_it_was_made(monkeypatch, machine_code):
+    current = threading.local()  # as CUDA has it: threads start with the first GPU
+    monkeypatch.setattr(gpu, "find_gpu", lambda device: torch.device(getattr(current, "device", "meta")))
+    current.device = "cpu"
+    stream = make_stream("ifs", device="cuda", **TINY)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(stream.batch, [0]).result().images.device.type == "cpu"
 
 
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU here")
