@@ -1,0 +1,60 @@
+"""Local intensity order transform: a picture told by which of its neighbors are darker (Shi et al., FreeCOS, ICCV 2023).
+
+Each pixel is compared with the eight next ones below, above, right and left of it; what lies outside the picture counts as
+0. The 8 answers of a direction make one byte, so a gray picture becomes four channels that stay what they are under every
+strictly increasing change of intensities that keeps 0 at 0; pixels eight or more from the border, under any strictly
+increasing change.
+"""
+
+import torch
+from kornia.augmentation import IntensityAugmentationBase2D
+from torch import Tensor
+
+from wildfern.ssl.augmentation.color import grayscale
+
+NEIGHBORS = 8
+
+
+def local_intensity_order(gray: Tensor) -> Tensor:
+    """uint8[N, 4, H, W] codes of gray pictures, uint8 or float [N, 1, H, W] or [N, H, W], not negative.
+
+    Channels: rows below, rows above, columns right, columns left. A bit is 1 where the pixel is greater than its neighbor.
+    Bits run from the top and from the left: the nearest neighbor below or right is bit 0, above or left bit 7. Raises
+    ValueError for pictures of another shape.
+    """
+    if gray.dim() == 4 and gray.shape[1] == 1:
+        gray = gray[:, 0]
+    if gray.dim() != 3:
+        raise ValueError(f"gray pictures are [N, 1, H, W] or [N, H, W], not {list(gray.shape)}")
+    height, width = gray.shape[1:]
+    padded = torch.nn.functional.pad(gray, (NEIGHBORS,) * 4)
+    codes = torch.zeros(len(gray), 4, height, width, dtype=torch.uint8, device=gray.device)
+    for channel, (down, right, nearest_first) in enumerate(
+        ((1, 0, True), (-1, 0, False), (0, 1, True), (0, -1, False))
+    ):
+        for distance in range(1, NEIGHBORS + 1):
+            top, left = NEIGHBORS + down * distance, NEIGHBORS + right * distance
+            darker = gray > padded[:, top : top + height, left : left + width]
+            bit = distance - 1 if nearest_first else NEIGHBORS - distance
+            codes[:, channel].bitwise_or_(darker.to(torch.uint8) << bit)
+    return codes
+
+
+class LocalIntensityOrder(IntensityAugmentationBase2D):
+    """The transform of float[N, 3 or 1, H, W] as a kornia module: float[N, 4, H, W], the codes over 255.
+
+    Colors are made gray with ITU-R 601's weights. `standardize` brings each picture to mean 0 and standard deviation 1, as
+    FreeCOS feeds its network (it does so to all four channels together).
+    """
+
+    def __init__(self, standardize: bool = False) -> None:
+        super().__init__(p=1.0)
+        self.standardize = standardize
+
+    def apply_transform(self, input: Tensor, params: dict, flags: dict, transform: Tensor | None = None) -> Tensor:
+        gray = input if input.shape[1] == 1 else grayscale(input)
+        codes = local_intensity_order(gray).float().div_(255)
+        if self.standardize:
+            deviation, mean = torch.std_mean(codes, dim=(1, 2, 3), keepdim=True)
+            codes = (codes - mean) / deviation.clamp(min=1e-6)
+        return codes.to(input.dtype)
