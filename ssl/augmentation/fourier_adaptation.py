@@ -1,0 +1,126 @@
+"""Fourier domain adaptation: a picture with the coarse amplitudes of another (Yang & Soatto, CVPR 2020, eq. 1-3).
+
+The low frequencies of the source get the amplitudes of the target's and keep their phases: the contents of the one in the
+lighting and colors of the other. FreeCOS (Shi et al., ICCV 2023) lays synthetic vessels over real backgrounds this way, then
+blurs, adds noise and clips.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from kornia.augmentation import IntensityAugmentationBase2D
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+from wildfern.generators.counter_rng import Keys, fold, integers
+from wildfern.ssl.augmentation.pixel_noise import uniform_pixels
+from wildfern.ssl.augmentation.view_keys import picture_keys
+
+# FreeCOS for coronary angiograms: the share of the spectrum, the blur's kernel in pixels, the noise's half-width.
+RATIO, BLUR_KERNEL, NOISE = 0.3, 13, 5 / 255
+
+
+def fourier_adaptation(source: Tensor, target: Tensor, ratio: float) -> Tensor:
+    """`source` with the amplitudes of `target` at frequencies up to b = floor(min(H, W) · ratio), both ways, in each channel.
+
+    Both are float[N, C, H, W] in any range; the result is not clipped and may leave it. `ratio` is the paper's β (L in FreeCOS),
+    taken of the shorter side; 0 exchanges the mean alone. Raises ValueError for a ratio outside [0, 0.5] and for shapes that
+    differ.
+    """
+    if not 0 <= ratio <= 0.5:
+        raise ValueError(f"ratio must be in [0, 0.5], got {ratio}")
+    if source.shape != target.shape:
+        raise ValueError(f"source and target differ in shape: {list(source.shape)} and {list(target.shape)}")
+    height, width = source.shape[-2:]
+    b = int(np.floor(min(height, width) * ratio))
+    working = source.dtype if source.dtype == torch.float64 else torch.float32
+    spectrum, other = (torch.fft.rfft2(x.to(working)) for x in (source, target))
+    for rows in (
+        slice(0, b + 1),
+        slice(max(height - b, b + 1), height),
+    ):  # real pictures: columns 0 … b stand for −b … b
+        low = spectrum[..., rows, : b + 1]
+        wanted = other[..., rows, : b + 1].abs()
+        there = low.abs()
+        phase = torch.where(there > 0, low / torch.where(there > 0, there, 1), torch.ones_like(low))
+        spectrum[..., rows, : b + 1] = wanted * phase
+    return torch.fft.irfft2(spectrum, s=(height, width)).to(source.dtype)
+
+
+def freecos_adaptation(
+    source: Tensor,
+    target: Tensor,
+    noise_keys: Tensor,
+    ratio: float = RATIO,
+    blur_kernel: int = BLUR_KERNEL,
+    noise: float = NOISE,
+) -> Tensor:
+    """FreeCOS' whole step on float[N, C, H, W] in [0, 1]: adaptation, clip, blur, uniform noise ± `noise`, clip.
+
+    `blur_kernel` is odd and in pixels, 1 for none; its sigma is the one OpenCV takes when it is given none,
+    0.3 · ((k − 1) / 2 − 1) + 0.8. `noise_keys` int64[N] (`AdaptationTable.noise`) hold the noise of each picture. FreeCOS rounds
+    down to 8 bits in the end, which is left out. Raises ValueError for an even kernel and as `fourier_adaptation` does.
+    """
+    if blur_kernel < 1 or blur_kernel % 2 == 0:
+        raise ValueError(f"blur_kernel must be odd and positive, got {blur_kernel}")
+    if noise < 0:
+        raise ValueError(f"noise must not be negative, got {noise}")
+    if blur_kernel // 2 >= min(source.shape[-2:]):
+        raise ValueError(f"a blur of {blur_kernel} px is too large for pictures of {list(source.shape[-2:])} px")
+    adapted = fourier_adaptation(source, target, ratio).clamp_(0, 1)
+    if blur_kernel > 1:
+        sigma = 0.3 * ((blur_kernel - 1) / 2 - 1) + 0.8
+        adapted = F.gaussian_blur(adapted, [blur_kernel] * 2, [sigma] * 2)
+    if noise > 0:
+        adapted = adapted + uniform_pixels(noise_keys, source.shape[1:]).mul_(2).sub_(1).mul_(noise).to(adapted.dtype)
+    return adapted.clamp_(0, 1)
+
+
+@dataclass(frozen=True)
+class AdaptationTable:
+    """What n pictures of a view draw."""
+
+    target: NDArray[np.int64]  # [n] which of the target pictures
+    noise: Keys  # uint64[n] keys of the pixel noise
+
+
+def draw_adaptation(seed: int, step: int, positions: NDArray[np.int64], view: int, num_targets: int) -> AdaptationTable:
+    """The table of the pictures at these positions (int64[n]) of the global batch, with `num_targets` to choose from."""
+    if num_targets < 1:
+        raise ValueError("Fourier domain adaptation needs at least one target picture")
+    keys = picture_keys("fourier_adaptation", seed, step, view, positions)
+    return AdaptationTable(integers(keys, 1, num_targets)[:, 0], fold(keys, 0))
+
+
+class FourierAdaptation(IntensityAugmentationBase2D):
+    """FreeCOS' step with probability `p`, towards one of `targets` float[M, 3, H, W] in [0, 1], as a kornia module.
+
+    The targets are as large as the pictures that the module sees. With `blur_kernel=1, noise=0`: Yang & Soatto's, clipped.
+    """
+
+    targets: Tensor
+
+    def __init__(
+        self,
+        targets: Tensor,
+        ratio: float = RATIO,
+        blur_kernel: int = BLUR_KERNEL,
+        noise: float = NOISE,
+        p: float = 0.5,
+    ) -> None:
+        super().__init__(p=p)
+        self.register_buffer("targets", targets, persistent=False)
+        self.ratio, self.blur_kernel, self.noise = ratio, blur_kernel, noise
+
+    def generate_parameters(self, batch_shape: tuple[int, ...]) -> dict[str, Tensor]:
+        """kornia's hook for a module used alone, seeded by torch's generator."""
+        seed = int(torch.randint(2**62, ()))
+        table = draw_adaptation(seed, 0, np.arange(batch_shape[0]), 0, len(self.targets))
+        return {"target": torch.from_numpy(table.target), "noise": torch.from_numpy(table.noise.view(np.int64))}
+
+    def apply_transform(self, input: Tensor, params: dict, flags: dict, transform: Tensor | None = None) -> Tensor:
+        which, noise_keys = (params[name].to(input.device) for name in ("target", "noise"))
+        targets = self.targets[which.to(self.targets.device)].to(input)
+        return freecos_adaptation(input, targets, noise_keys, self.ratio, self.blur_kernel, self.noise)
