@@ -10,6 +10,7 @@ cycles a point; then a load, an addition and a store of its own in the histogram
 
 import numpy as np
 
+from wildfern.benchmarks.gpu_generators import gpu_rows
 from wildfern.benchmarks.result import Benchmark, compare
 from wildfern.benchmarks.scalar_ifs import scalar_sample, scalar_scene
 from wildfern.generators import STREAMS, make_stream
@@ -58,4 +59,7 @@ def run(seconds: float) -> Benchmark:
         rows += compare(f"ifs, {size} px, {points:,} points, threads", BATCH, things, seconds)
     for name in STREAMS:
         rows += compare(f"{name}, 224 px, as it is", BATCH, {"wildfern": _Rows(name)}, seconds)
-    return Benchmark("generators", "pictures/s, one thread", "full samples: jitter to blur", rows)
+    rows += gpu_rows(seconds)
+    return Benchmark(
+        "generators", "samples/s", "full samples, jitter to blur; one thread where nothing else is said", rows
+    )

@@ -173,13 +173,20 @@ def stamp_patches(first_cell, square, cells, stamped, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def find_brightest(first_cell, square, cells, scales, BLOCK: tl.constexpr):
-    """255 by an object's greatest count, into scales (float32[O])."""
+def find_brightest(first_cell, square, cells, scales, BINARY: tl.constexpr, BLOCK: tl.constexpr):
+    """255 by an object's greatest count, into scales (float32[O]); -1 for one that is BINARY and has a dark pixel."""
     number = tl.program_id(0)
     side = tl.load(square + number * _COLUMNS + _SIDE)
     cells += tl.load(first_cell + number)
     places = tl.arange(0, BLOCK)
     most = tl.full([BLOCK], 1, tl.int32)
+    dark = tl.zeros([BLOCK], tl.int32)
     for first in range(0, side * side, BLOCK):
-        most = tl.maximum(most, tl.load(cells + first + places, mask=first + places < side * side, other=0))
-    tl.store(scales + number, tl.div_rn(255.0, tl.max(most).to(tl.float32)))
+        inside = first + places < side * side
+        counts = tl.load(cells + first + places, mask=inside, other=0)
+        most = tl.maximum(most, counts)
+        dark = tl.maximum(dark, (inside & (counts == 0)).to(tl.int32))
+    scale = tl.div_rn(255.0, tl.max(most).to(tl.float32))
+    if BINARY:
+        scale = tl.where(tl.max(dark) > 0, -1.0, scale)
+    tl.store(scales + number, scale)

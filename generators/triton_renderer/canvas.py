@@ -37,8 +37,10 @@ def paint(
         x, y = column - tl.load(place + _LEFT), line - tl.load(place + _TOP)
         inside = valid & (x >= 0) & (x < side) & (y >= 0) & (y < side)
         count = tl.load(cells + tl.load(first_cell + number) + y * side + x, mask=inside, other=0)
-        scale = 255.0 if BINARY else tl.load(scales + number)
-        intensity = (tl.minimum(count, 1) if BINARY else count).to(tl.float32) * scale
+        scale = tl.load(scales + number)
+        intensity = count.to(tl.float32) * scale
+        if BINARY:
+            intensity = tl.where(scale < 0, 255.0 * tl.minimum(count, 1).to(tl.float32), intensity)
         entry, lit = colors + number * 768 + intensity.to(tl.int32), count > 0
         red = tl.load(entry, mask=lit, other=red)
         green = tl.load(entry + 256, mask=lit, other=green)

@@ -116,8 +116,8 @@ class Renderer:
             grid = len(sides), -(-(int(sides.max()) ** 2) // _ALONE)
             self._launch(stamp_patches, grid, 4, *objects, cells, stamped, BLOCK=_ALONE)
             cells = stamped
-        if not self._is("binary"):
-            self._launch(find_brightest, (len(sides),), 8, *objects, cells, scales, BLOCK=_SEARCHED)
+        constants = {"BINARY": self._is("binary"), "BLOCK": _SEARCHED}
+        self._launch(find_brightest, (len(sides),), 8, *objects, cells, scales, **constants)
         field = self._field(table) if settings.background else images
         sharp = images
         if settings.blur:

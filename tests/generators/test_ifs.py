@@ -41,6 +41,15 @@ def test_no_picture_is_empty(render):
         assert lit.min() >= 32 * 32 // 64
 
 
+def test_a_binary_picture_with_every_pixel_lit_is_graded():
+    plain = {"color": False, "background": False, "blur": False}
+    pictures = make_stream("ifs", size=8, points=2000, render="binary", **plain).batch(np.arange(300)).images[..., 0]
+    full = (pictures > 0).all((1, 2))
+    assert full.sum() == 2
+    assert all(len(np.unique(picture)) > 8 for picture in pictures[full])
+    assert all(np.unique(picture).tolist() == [0, 255] for picture in pictures[~full])
+
+
 def test_points_far_out_do_not_shrink_the_rest_to_a_speck():
     """Attractors with rare outer points: without a closer look, a few in ten thousand light one or two pixels."""
     stream = make_stream("ifs", size=32, points=1000, background=False, blur=False, classes=20_000)

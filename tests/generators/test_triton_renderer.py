@@ -46,6 +46,9 @@ CASES = {
     "sparse": case("ifs", [0, 522845, 722100, 1168], size=16, points=130, classes=10**9, maps=(2, 2)),
     "patch": case("ifs", [2, 3], size=20, points=300, render="patch", maps=(2, 8)),
     "binary": case("ifs", [2, 3], render="binary", maps=(5, 8), **TINY),
+    "binary, every pixel lit": case(
+        "ifs", [234, 2], size=8, points=2000, render="binary", color=False, background=False
+    ),
     "no color": case("ifs", [2, 3], color=False, **TINY),
     "no background": case("ifs", [2, 3], background=False, **TINY),
     "no placement": case("ifs", [2, 3], placement=False, **TINY),
