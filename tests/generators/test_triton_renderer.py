@@ -123,7 +123,7 @@ def machine_code(monkeypatch):
     [
         ("ifs", {}, 8),
         ("ifs", {"size": 33, "points": 1001, "maps": (2, 2), "render": "patch", "background": False, "blur": False}, 5),
-        ("ifs", {"size": 2048, "maps": (2, 8), "render": "binary"}, 7),
+        ("ifs", {"size": 2048, "maps": (2, 8), "render": "binary"}, 8),
         ("ifs_multi", {"size": 100}, 8),
         ("ifs_pair", {"fractals": (1, 2), "render": "patch"}, 9),
     ],
