@@ -11,6 +11,7 @@ from .ifs_scenes import IFSMultiStream, IFSPairStream
 from .lsystem import LSystemStream
 from .one_fractal import OneFractalStream
 from .options import checked_choice, nearest
+from .spectrum import SpectrumStream
 from .stream import Stream
 
 _FAMILIES = (
@@ -22,6 +23,7 @@ _FAMILIES = (
     ContoursStream,
     LSystemStream,
     DeadLeavesStream,
+    SpectrumStream,
 )
 #: Name of a stream to its class; what a recipe or `make_stream` may ask for.
 STREAMS: dict[str, type[Stream]] = {family.name: family for family in _FAMILIES}
@@ -37,6 +39,7 @@ __all__ = [
     "IFSStream",
     "LSystemStream",
     "OneFractalStream",
+    "SpectrumStream",
     "Stream",
     "make_stream",
 ]

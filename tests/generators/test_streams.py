@@ -88,6 +88,10 @@ FROZEN = {
     "ifs_pair": "f03f7294e4c0a58310164c890416c84b",
     "fractaldb": "93d7009885c814d4bf4d92539200e8ad",
     "one_fractal": "be493921334798d0d27d8f17dd7bc7fc",
+    "contours": "112e6473245b728da99b1527658f3bb1",
+    "lsystem": "59f0ea5c0bb5844b389adaee5f370aee",
+    "dead_leaves": "58d59bf8640fd84644b9c7c2c13ddec3",
+    "spectrum": "b8b688c0e124a59d1e6da6aff78fe58d",
 }
 
 
