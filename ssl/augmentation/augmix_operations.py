@@ -1,0 +1,103 @@
+"""The nine simple operations of AugMix (Hendrycks et al., ICLR 2020) that PixMix uses too, on a batch, each picture its own.
+
+Meanings are those of the published programs, which call Pillow: a level drawn between 0.1 and the severity (1 … 10) says how
+much of an operation's greatest strength is used, and a sign which way. What leaves the frame is black.
+"""
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+OPERATIONS = (
+    "autocontrast",
+    "equalize",
+    "posterize",
+    "rotate",
+    "solarize",
+    "shear_x",
+    "shear_y",
+    "translate_x",
+    "translate_y",
+)
+
+
+def autocontrast(pictures: Tensor) -> Tensor:
+    """Each channel stretched to [0, 1]; constant ones stay."""
+    least, most = pictures.amin(dim=(2, 3), keepdim=True), pictures.amax(dim=(2, 3), keepdim=True)
+    varies = most > least
+    return torch.where(varies, (pictures - least) / torch.where(varies, most - least, 1), pictures)
+
+
+def posterize(pictures: Tensor, level: Tensor) -> Tensor:
+    """The highest 4 − ⌊4 · level / 10⌋ of 8 bits."""
+    bits = 4 - (level.abs() * 4 / 10).to(torch.uint8)
+    mask = torch.full_like(bits, 255) << (8 - bits)
+    quantized = (pictures * 255).round().to(torch.uint8) & mask.view(-1, 1, 1, 1)
+    return quantized.to(pictures.dtype) / 255
+
+
+def solarize(pictures: Tensor, level: Tensor) -> Tensor:
+    """Inverts 8-bit values from 256 − ⌊256 · level / 10⌋ on."""
+    threshold = 256 - (level.abs() * 256 / 10).floor()
+    return torch.where(pictures >= ((threshold - 0.5) / 255).view(-1, 1, 1, 1), 1 - pictures, pictures)
+
+
+def resample(pictures: Tensor, matrix: Tensor) -> Tensor:
+    """Bilinear: the output at (x, y) is the input at matrix · (x, y, 1), in pixels from the corner; matrix [M, 2, 3]."""
+    height, width = pictures.shape[-2:]
+    y, x = (torch.arange(side, device=pictures.device, dtype=pictures.dtype) + 0.5 for side in (height, width))
+    places = torch.stack(
+        [x.expand(height, width), y[:, None].expand(height, width), torch.ones_like(x).expand(height, width)]
+    )
+    source = (matrix.to(pictures.dtype) @ places.flatten(1)).view(-1, 2, height, width).permute(0, 2, 3, 1)
+    grid = source * pictures.new_tensor([2 / width, 2 / height]) - 1
+    return torch.nn.functional.grid_sample(pictures, grid, align_corners=False)
+
+
+def affine(name: str, level: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:
+    """float64[M, 2, 3] for `resample`: turns up to 30°, shears up to 0.3, shifts up to a third of a side, at level ±10.
+
+    Degrees and pixels are whole numbers, rounded towards zero. Turns are about the center, shears about the corner.
+    """
+    matrix = np.tile(np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]), (len(level), 1, 1))
+    if name == "rotate":
+        angle = np.trunc(level * 30 / 10) * math.pi / 180
+        cos, sin, x, y = np.cos(angle), np.sin(angle), width / 2, height / 2
+        matrix[:, 0] = np.stack([cos, -sin, x - cos * x + sin * y], axis=1)
+        matrix[:, 1] = np.stack([sin, cos, y - sin * x - cos * y], axis=1)
+    elif name == "shear_x":
+        matrix[:, 0, 1] = level * 0.3 / 10
+    elif name == "shear_y":
+        matrix[:, 1, 0] = level * 0.3 / 10
+    elif name == "translate_x":
+        matrix[:, 0, 2] = np.trunc(level * (width / 3) / 10)
+    else:
+        matrix[:, 1, 2] = np.trunc(level * (height / 3) / 10)
+    return matrix
+
+
+def augmented(pictures: Tensor, kind: NDArray[np.int64], level: NDArray[np.float64]) -> Tensor:
+    """float[N, 3, H, W] in [0, 1], each changed by operation OPERATIONS[kind] (−1: none) at its signed level."""
+    out = pictures.clone()
+    for number, name in enumerate(OPERATIONS):
+        which = np.flatnonzero(kind == number)
+        if not len(which):
+            continue
+        rows = torch.from_numpy(which).to(pictures.device)
+        chosen = pictures[rows]
+        if name == "autocontrast":
+            changed = autocontrast(chosen)
+        elif name == "equalize":
+            changed = F.equalize(chosen)
+        elif name in ("posterize", "solarize"):
+            change = posterize if name == "posterize" else solarize
+            changed = change(chosen, torch.from_numpy(level[which]).to(pictures.device))
+        else:
+            matrix = affine(name, level[which], *pictures.shape[-2:])
+            changed = resample(chosen, torch.from_numpy(matrix).to(pictures.device))
+        out[rows] = changed.to(out.dtype)
+    return out
