@@ -10,7 +10,8 @@ from numba import njit
 from numba.np.unsafe.ndarray import to_fixed_tuple
 from numpy.typing import NDArray
 
-from .counter_rng import draw64, key
+from .counter_rng import key
+from .xorshift import seed_lanes, xorshift32
 
 LANES = 64
 #: Steps of every chain before the first point that counts, kept in the first rows of a track: chains start at fixed points,
@@ -19,26 +20,10 @@ FIRST_ROW = 32
 #: Coordinates beyond this belong to a system that diverges.
 REACH = np.float32(1e4)
 
-_S13, _S17, _S5, _S32 = np.uint32(13), np.uint32(17), np.uint32(5), np.uint64(32)
 #: A track (float32[rows * 2 * LANES]) holds LANES x's, then LANES y's a row; the points that count begin at START.
 _NONE, _ONE, WIDTH, ROW = np.uint64(0), np.uint64(1), np.uint64(LANES), np.uint64(2 * LANES)
 START = np.uint64(FIRST_ROW * 2 * LANES)
 _ALWAYS_BELOW = np.uint32(0xFFFFFFFF)
-
-
-@njit(inline="always")
-def xorshift32(state):
-    """Marsaglia's xorshift on one nonzero uint32."""
-    state = np.uint32(state ^ np.uint32(state << _S13))
-    state = np.uint32(state ^ np.uint32(state >> _S17))
-    return np.uint32(state ^ np.uint32(state << _S5))
-
-
-@njit
-def seed_lanes(lanes_key, states):
-    """Fill states (uint32[M]) with nonzero seeds from a key."""
-    for lane in range(states.size):
-        states[lane] = np.uint32(draw64(lanes_key, np.uint64(lane)) >> _S32) | np.uint32(1)
 
 
 def rows_for(points: int) -> int:

@@ -6,9 +6,9 @@ Amplitudes after Anderson & Farrell (2022): the noise of level k is 0.5 exp(deca
 import numpy as np
 from numba import njit
 
-from .chaos_game import seed_lanes, xorshift32
 from .counter_rng import draw64, uniform64
 from .elementary import exp_negative
+from .xorshift import seed_lanes, xorshift32
 
 _ZERO, _ONE, _TWO = np.uint64(0), np.uint64(1), np.uint64(2)
 _TEN_BITS, _S10, _S20 = np.uint32(1023), np.uint32(10), np.uint32(20)

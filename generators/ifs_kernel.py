@@ -3,6 +3,7 @@
 import numpy as np
 from numba import njit
 
+from .blur import blur_across, blur_down, blur_weight
 from .color import FRACTALDB_GRAY, background_table, fractal_table
 from .compiling import kernel
 from .counter_rng import fold64
@@ -22,16 +23,7 @@ from .fractal import (
 )
 from .ifs_sampler import MAX_MAPS
 from .parameter_systems import SEARCH_PAD, SEARCH_SIZE, play_bounded
-from .raster import (
-    PATCH,
-    blur_across,
-    blur_down,
-    blur_weight,
-    composite_row,
-    draw_placement,
-    fill_canvas,
-    palette_entries,
-)
+from .raster import PATCH, composite_row, draw_placement, fill_canvas, palette_entries
 
 
 @njit

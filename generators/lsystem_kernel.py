@@ -5,7 +5,7 @@ from typing import Literal, get_args
 import numpy as np
 from numba import njit
 
-from .chaos_game import seed_lanes, xorshift32
+from .blur import blur_across, blur_down, blur_weight
 from .color import background_table
 from .compiling import kernel
 from .counter_rng import fold64, uniform64
@@ -13,8 +13,8 @@ from .diamond_square import byte_field
 from .lsystem_grammar import MAX_BRACKETS, MAX_ITERATIONS
 from .lsystem_layout import CONTRAST, THINNEST_LINE, between, lay_out
 from .lsystem_presets import THINNEST
-from .raster import blur_across, blur_down, blur_weight
 from .strokes import paint_stroke, trace_middle
+from .xorshift import seed_lanes, xorshift32
 
 Background = Literal["clouds", "plain", "white"]
 BACKGROUNDS: tuple[str, ...] = get_args(Background)

@@ -1,4 +1,4 @@
-"""From points of an attractor to pixels: placement on the canvas, histogram, intensities, composite and blur."""
+"""From points of an attractor to pixels: placement on the canvas, histogram, intensities and composite."""
 
 from typing import Literal, get_args
 
@@ -7,7 +7,6 @@ from numba import njit
 
 from .chaos_game import LANES, ROW, START, WIDTH
 from .counter_rng import uniform64
-from .elementary import exp_negative
 
 Render = Literal["graded", "binary", "patch"]
 RENDERS: tuple[str, ...] = get_args(Render)
@@ -173,40 +172,3 @@ def composite_row(entries, palette, line):
         line[at + np.uint64(1)] = green[entry]
         line[at + np.uint64(2)] = blue[entry]
         at += np.uint64(3)
-
-
-@njit
-def blur_weight(blur_key):
-    """Outer weight, in 1/256, of a 3-tap Gaussian of σ ~ U(.5, 1) pixels; the middle one is 256 less twice this."""
-    sigma = 0.5 + 0.5 * uniform64(blur_key, np.uint64(0))
-    outer = exp_negative(0.5 / (sigma * sigma))
-    return int(256.0 * outer / (1.0 + 2.0 * outer) + 0.5)
-
-
-@njit(inline="always")
-def _weighted(before, here, after, side, middle):
-    ends = np.uint16(before) + np.uint16(after)
-    return np.uint8(np.uint16(np.uint16(here) * middle + np.uint16(ends) * side + np.uint16(128)) >> np.uint16(8))
-
-
-# The weights come as rows of equal numbers: read from memory, they let the compiler see that 16 bits are enough.
-@njit
-def blur_across(line, taps, out):
-    """Blur an RGB row along itself: line (uint8[3 * S + 6], pixels from entry 3) to out (uint8[3 * S]).
-
-    taps (uint16[2, 3 * S]): the outer and the middle weight, in 1/256, repeated.
-    """
-    for c in range(3):
-        line[c] = line[3 + c]
-        line[line.size - 3 + c] = line[line.size - 6 + c]
-    side, middle = taps[0], taps[1]
-    for j in range(np.uint64(out.size)):
-        out[j] = _weighted(line[j], line[j + np.uint64(3)], line[j + np.uint64(6)], side[j], middle[j])
-
-
-@njit
-def blur_down(above, line, below, taps, out):
-    """Blur three rows (uint8[M]) into the middle one; taps (uint16[2, M]) as in `blur_across`."""
-    side, middle = taps[0], taps[1]
-    for j in range(np.uint64(out.size)):
-        out[j] = _weighted(above[j], line[j], below[j], side[j], middle[j])

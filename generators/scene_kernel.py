@@ -3,6 +3,7 @@
 import numpy as np
 from numba import njit
 
+from .blur import blur_across, blur_down, blur_weight
 from .color import background_table, fractal_table
 from .compiling import kernel
 from .counter_rng import fold64, uniform64
@@ -20,7 +21,7 @@ from .fractal import (
     show,
     workspace,
 )
-from .raster import blur_across, blur_down, blur_weight, composite_row, palette_entries
+from .raster import composite_row, palette_entries
 
 #: Parts of a sample's key: what is in the scene, and the key of each picture; and of a picture's: the key of each object.
 CONTENT, PICTURES, OBJECTS = np.uint64(7), np.uint64(16), np.uint64(32)

@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from .blur import blur_weight
 from .chaos_game import choose_limits, fixed_point, round_maps
 from .color import background_table, fractal_table
 from .compiling import kernel
@@ -27,7 +28,7 @@ from .fractal import (
     draw_by_singular_values,
     workspace,
 )
-from .raster import blur_weight, draw_placement, fill_canvas, middle, patch_mask, pixels_across
+from .raster import draw_placement, fill_canvas, middle, patch_mask, pixels_across
 from .scene_kernel import OBJECTS, PICTURES, draw_object_placement
 
 _ALIGNMENT = 16  # bytes

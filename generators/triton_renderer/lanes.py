@@ -1,4 +1,4 @@
-"""Random states on the GPU: the numbers of `counter_rng.draw64`, `chaos_game.seed_lanes` and `chaos_game.xorshift32`."""
+"""Random states on the GPU: the numbers of `counter_rng.draw64`, `xorshift.seed_lanes` and `xorshift.xorshift32`."""
 
 import triton
 import triton.language as tl

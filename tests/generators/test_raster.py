@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 
 from wildfern.generators import counter_rng as rng
+from wildfern.generators.blur import blur_across, blur_down
 from wildfern.generators.chaos_game import FIRST_ROW, LANES, rows_for
 from wildfern.generators.color import _ramp
 from wildfern.generators.diamond_square import byte_field, levels_for
 from wildfern.generators.raster import (
     RENDERS,
     _stamp,
-    blur_across,
-    blur_down,
     count_points,
     draw_placement,
     fill_canvas,
