@@ -8,7 +8,7 @@ import math
 import numpy as np
 from numba import njit
 
-from .counter_rng import uniform64
+from .counter_rng import fold64, uniform64
 
 _TAU = 6.283185307179586
 _LN2, _INVERSE_LN2 = 0.6931471805599453, 1.4426950408889634
@@ -126,3 +126,15 @@ def normal(key, draw):
     """A standard normal number (float64) from draws `draw` and `draw + 1` (uint64) of a key: Box & Muller, 1958."""
     radius = math.sqrt(-2.0 * log(1.0 - uniform64(key, draw)))
     return radius * cos_sin(uniform64(key, draw + _ONE))[0]
+
+
+@njit
+def drawn(key, draw):
+    """`uniform64` of any integer as a call of its own: a function that draws a lot compiles much faster so."""
+    return uniform64(key, np.uint64(draw))
+
+
+@njit
+def folded(key, part):
+    """`fold64` of any integer as a call of its own, as `drawn`."""
+    return fold64(key, np.uint64(part))
