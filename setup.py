@@ -8,10 +8,11 @@ from pathlib import Path
 
 from setuptools import setup
 
+FAMILIES = ["contours", "dead_leaves", "fractals", "lsystem", "spectrum", "triton_renderer"]
 ROOMS = ["augmentation", "data", "evaluation", "losses", "methods", "models", "tracking", "training"]
 PACKAGE_DIR = {
     "wildfern.generators": "generators",
-    "wildfern.generators.triton_renderer": "generators/triton_renderer",
+    **{f"wildfern.generators.{family}": f"generators/{family}" for family in FAMILIES},
     "wildfern.recipes": "recipes",
     "wildfern.launch": "launch",
     "wildfern.benchmarks": "benchmarks",

@@ -14,7 +14,7 @@ from wildfern.benchmarks.gpu_generators import gpu_rows
 from wildfern.benchmarks.result import Benchmark, compare
 from wildfern.benchmarks.scalar_ifs import scalar_sample, scalar_scene
 from wildfern.generators import STREAMS, make_stream
-from wildfern.generators.ifs_sampler import sample_systems
+from wildfern.generators.fractals.ifs_sampler import sample_systems
 
 SIZES = ((224, 100_000), (64, 20_000), (32, 1_000))
 BATCH = 64

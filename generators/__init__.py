@@ -5,11 +5,8 @@ import inspect
 from .batch import Batch
 from .contours import ContoursStream
 from .dead_leaves import DeadLeavesStream
-from .fractaldb import FractalDBStream
-from .ifs import IFSStream
-from .ifs_scenes import IFSMultiStream, IFSPairStream
+from .fractals import FractalDBStream, IFSMultiStream, IFSPairStream, IFSStream, OneFractalStream
 from .lsystem import LSystemStream
-from .one_fractal import OneFractalStream
 from .options import checked_choice, nearest
 from .spectrum import SpectrumStream
 from .stream import Stream

@@ -17,15 +17,16 @@ except ImportError:  # Windows has none: there, processes that start at once com
     fcntl = None
 
 
-def _stamp_of_sources() -> int:
-    """A number that changes with any source file here. Numba's cache looks at the file of the cached function only."""
+def stamp_of_sources(file: str) -> int:
+    """A number that changes with any source file here or in the folder of `file`.
+
+    What kernels are made of is in these folders; numba's cache looks at the file of the cached function only.
+    """
     digest = hashlib.blake2b(digest_size=7)
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
+    for folder in sorted({Path(__file__).parent, Path(file).parent}):
+        for path in sorted(folder.glob("*.py")):
+            digest.update(path.read_bytes())
     return int.from_bytes(digest.digest(), "little")
-
-
-_STAMP = _stamp_of_sources()
 
 
 class Kernel:
@@ -36,7 +37,7 @@ class Kernel:
 
     def __init__(self, what: str, make: Callable[[int], Callable]) -> None:
         self._what, self._lock, self._ready = what, threading.Lock(), False
-        function = make(_STAMP)
+        function = make(stamp_of_sources(make.__code__.co_filename))
         try:
             self._dispatcher = njit(nogil=True, cache=True)(function)
         except RuntimeError:  # no folder that the cache could be written to

@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..fractal import ATTEMPTS
-from ..raster import RENDERS
-from ..scene_table import Scene, Table, fill_table, table_in, table_layout
+from ..fractals.fractal import ATTEMPTS
+from ..fractals.raster import RENDERS
+from ..fractals.scene_table import Scene, Table, fill_table, table_in, table_layout
 from .attractor import count_points, find_brightest, judge, stamp_patches
 from .canvas import blur, paint
 from .field import draw_words, find_extremes, refine

@@ -1,0 +1,95 @@
+"""Streams whose pictures are drawn by this processor, as numpy arrays, or by a GPU, as torch tensors on it."""
+
+import re
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..batch import Batch
+from ..stream import Stream, checked_indices
+from .scene_table import Scene
+
+if TYPE_CHECKING:
+    from ..triton_renderer.renderer import Renderer
+
+
+def checked_gpu(device: str) -> Any:
+    """The torch.device of the GPU "cuda:N", for "cuda" of the current one of this thread; None for "cpu".
+
+    Raises ValueError for any other device, where there is no such GPU, and where torch and triton, which use it, are missing.
+    """
+    if device == "cpu":
+        return None
+    if not isinstance(device, str) or not re.fullmatch(r"cuda(:\d+)?", device):
+        raise ValueError(f"device must be 'cpu', 'cuda' or 'cuda:N', not {device!r}")
+    try:
+        from ..triton_renderer.gpu import find_gpu
+    except ImportError as error:
+        raise ValueError(
+            f"device={device!r} draws with the packages torch and triton, and {error.name} cannot be imported ({error})"
+        ) from error
+    return find_gpu(device)
+
+
+class DeviceStream(Stream):
+    """A stream of fractal scenes with a choice of `device`.
+
+    A GPU gives the bytes that the processor gives: the same numbers go through the same additions and multiplications.
+    """
+
+    def __init__(self, size: int, seed: int, threads: int, device: str) -> None:
+        super().__init__(size, seed, threads)
+        self.device, self._gpu = device, checked_gpu(device)
+
+    def batch(self, indices: ArrayLike) -> Batch:
+        """As `Stream.batch`. On a GPU, pictures are torch.uint8 tensors there, complete for what follows on the current
+        stream of this thread, and labels numpy arrays; the call does not wait for the GPU.
+        """
+        if self.device == "cpu":
+            return super().batch(indices)
+        indices = checked_indices(indices)
+        content = self._content(indices)
+        pictures = self._renderer().draw(indices, content)
+        return Batch(pictures[0], self._labels(indices, content), partners=pictures[1] if len(pictures) == 2 else None)
+
+    @property
+    @abstractmethod
+    def scene(self) -> Scene:
+        """What all samples have in common."""
+
+    @abstractmethod
+    def _content(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Classes of the fractals in each sample: int64[N, K], -1 after the last."""
+
+    @abstractmethod
+    def _labels(self, indices: NDArray[np.int64], content: NDArray[np.int64]) -> NDArray[np.int64] | NDArray[np.uint8]:
+        """The labels of samples with this content."""
+
+    def _renderer(self) -> "Renderer":
+        with self._lock:
+            if self._on_gpu is None:
+                from ..triton_renderer.renderer import Renderer
+
+                self._on_gpu = Renderer(self.scene, self._gpu or checked_gpu(self.device), self._share)
+            return self._on_gpu
+
+    def _share(self, n: int, work: Callable[[int, int], None]) -> None:
+        """Call work(start, stop) for consecutive parts of range(n), on the threads."""
+        parts = 1 if self.threads == 1 else max(1, min(n, self.threads))
+        starts, stops = ([n * (part + after) // parts for part in range(parts)] for after in (0, 1))
+        if parts == 1:
+            work(0, n)
+        else:
+            list(self._executor().map(work, starts, stops))
+
+    def _start_without_threads(self) -> None:
+        super()._start_without_threads()
+        # A copy of this stream elsewhere looks for its GPU there, at its first batch.
+        self._gpu: Any = None
+        self._on_gpu: Renderer | None = None
+
+    def __getstate__(self) -> dict:
+        return {name: value for name, value in super().__getstate__().items() if name not in ("_gpu", "_on_gpu")}

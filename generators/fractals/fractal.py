@@ -1,0 +1,120 @@
+"""One fractal of one sample: from keys to a system, and from a system to counts on a canvas."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from ..counter_rng import fold64
+from .chaos_game import LANES, bounding_box, play
+from .ifs_sampler import CLASS_KEYS, FACTORS, MAX_MAPS, compose, map_count, sample_factors, sigma_factor
+from .jitter import JITTERS, jitter_factors, weigh_a_parameter
+from .raster import box_of_the_fullest, count_points, fill_canvas, fit_box, too_sparse
+
+JITTER, CHAOS, PLACEMENT, RENDER, COLOR, BACKGROUND, BLUR = (np.uint64(part) for part in range(7))
+SAMPLE_KEYS = np.uint64(2)
+ATTEMPTS = 6
+#: Where the systems of a family come from.
+BY_SINGULAR_VALUES, BY_PARAMETERS, AROUND_ONE = range(3)
+_NO_JITTER, _WEIGHT = JITTERS.index("none"), JITTERS.index("fractaldb")
+
+
+class Settings(NamedTuple):
+    """What all samples of a stream have in common, as the kernels take it; jitter and render are positions in their lists."""
+
+    fewest: int
+    most: int
+    even: bool
+    jitter: int
+    points: int
+    rows: int
+    render: int
+    color: bool
+    background: bool
+    move: bool
+    blur: bool
+    size: int
+    levels: int
+
+
+class Workspace(NamedTuple):
+    """Arrays that one sample after the other uses."""
+
+    factors: np.ndarray
+    system: np.ndarray
+    maps: np.ndarray
+    limits: np.ndarray
+    states: np.ndarray
+    track: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    placement: np.ndarray
+    affine: np.ndarray
+    cells: np.ndarray
+    counts: np.ndarray
+    stamped: np.ndarray
+
+
+@njit
+def workspace(rows, pixels):
+    """A `Workspace` for tracks of so many rows and canvases of so many pixels."""
+    return Workspace(
+        np.empty((MAX_MAPS, FACTORS)),
+        np.empty((MAX_MAPS, 2, 3)),
+        np.empty((6, 8), np.float32),
+        np.empty(8, np.uint32),
+        np.empty(LANES, np.uint32),
+        np.empty(rows * 2 * LANES, np.float32),
+        np.empty(2 * LANES, np.float32),
+        np.empty(2 * LANES, np.float32),
+        np.empty(6),
+        np.empty(6, np.float32),
+        np.empty(LANES, np.int32),
+        np.empty(pixels + 1, np.uint32),
+        np.empty(pixels + 1, np.uint32),
+    )
+
+
+@njit
+def draw_by_singular_values(stream_key, label, object_key, settings, work):
+    """The system of a class, jittered for an instance, into work.system; returns its number of maps."""
+    class_key = fold64(fold64(stream_key, CLASS_KEYS), np.uint64(label))
+    n = map_count(class_key, settings.fewest, settings.most)
+    sample_factors(class_key, n, sigma_factor(class_key, n), settings.even, work.factors)
+    jitter_key = fold64(object_key, JITTER)
+    if settings.jitter != _NO_JITTER and settings.jitter != _WEIGHT:
+        jitter_factors(settings.jitter, jitter_key, n, work.factors)
+    compose(work.factors, n, work.system)
+    if settings.jitter == _WEIGHT:
+        weigh_a_parameter(jitter_key, n, work.system)
+    return n
+
+
+@njit
+def play_system(n, even, chaos_key, rows, work):
+    """Fill work.track by the chaos game on work.system[:n]."""
+    play(work.system, n, even, chaos_key, rows, work.maps, work.limits, work.states, work.track)
+
+
+@njit
+def show(n, swap, chaos_key, points, rows, size, counts, work):
+    """Count the points of work.track, which `play_system` filled, on a canvas: counts (uint32[size * size + 1]).
+
+    As work.placement and `swap` have it; if little is seen so, all of it; if most of that lies in a few pixels, closer and
+    closer to these; if that is a single point, because one map is chosen nearly always, all maps equally often.
+    """
+    box = bounding_box(work.track, points, work.low, work.high)
+    fit_box(work.placement, size, box, work.affine)
+    count_points(work.track, points, work.affine, swap, size, work.cells, counts)
+    for attempt in range(ATTEMPTS):
+        if not too_sparse(counts, points):
+            break
+        if attempt == ATTEMPTS - 1:
+            play_system(n, True, chaos_key, rows, work)
+            box = bounding_box(work.track, points, work.low, work.high)
+        elif attempt > 0:
+            box = box_of_the_fullest(counts, size, work.affine, swap)
+        swap = False
+        fill_canvas(work.placement)
+        fit_box(work.placement, size, box, work.affine)
+        count_points(work.track, points, work.affine, swap, size, work.cells, counts)

@@ -1,0 +1,110 @@
+"""Fractal classes and instances as FractalDB draws them (Kataoka et al., "Pre-training without Natural Images", ACCV 2020)."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..batch import Batch
+from ..counter_rng import fold
+from ..diamond_square import levels_for
+from ..options import checked_choice, checked_flags, checked_integer, checked_number, checked_span
+from ..stream import Stream
+from .chaos_game import rows_for
+from .fractal import Settings
+from .ifs_kernel import render_fractals
+from .ifs_sampler import CLASS_KEYS, MAX_MAPS
+from .jitter import JITTERS
+from .parameter_systems import BY_PARAMETERS, Origin, find_systems
+from .raster import RENDERS, Render
+
+
+class FoundStream(Stream):
+    """A stream of fractals whose classes are searched for, each at the first sample of it and then remembered."""
+
+    def __init__(self, size, points, seed, classes, filling_rate, weight_step, render, switches, threads) -> None:
+        super().__init__(size, seed, threads)
+        self.points = checked_integer("points", points, 1, 10_000_000)
+        self.num_classes = checked_integer("classes", classes, 1, 2**62)
+        self.filling_rate = checked_number("filling_rate", filling_rate, 0.0, 0.3)
+        self.weight_step = checked_number("weight_step", weight_step, 0.0, 0.5)
+        self.render = checked_choice("render", render, RENDERS)
+        self.color, self.background, self.placement, self.blur = checked_flags(**switches)
+        self._settings = Settings(
+            2,
+            MAX_MAPS,
+            False,
+            JITTERS.index("none"),
+            self.points,
+            rows_for(self.points),
+            RENDERS.index(self.render),
+            self.color,
+            self.background,
+            self.placement,
+            self.blur,
+            self.size,
+            levels_for(self.size),
+        )
+        self._found: dict[int, tuple[NDArray[np.float64], int]] = {}
+
+    def origin(self) -> Origin:
+        """Where this stream's systems come from."""
+        raise TypeError(f"{type(self).__name__} names no origin of its systems")
+
+    def systems(self, classes: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """The systems of some classes: float64[N, 8, 2, 3] as [A | b], of which the first `counts` (int64[N]) maps are used."""
+        classes = np.asarray(classes, np.int64)
+        missing = np.array([label for label in np.unique(classes) if int(label) not in self._found], np.int64)
+        if missing.size:
+            keys = fold(fold(self.stream_key, int(CLASS_KEYS)), missing)
+            systems, counts = find_systems(keys, self.origin(), self.filling_rate)
+            # Two threads may have searched for one class: they found the same.
+            self._found.update(zip(missing.tolist(), zip(systems, counts.tolist(), strict=True), strict=True))
+        found = [self._found[label] for label in classes.tolist()]
+        systems = np.array([system for system, _ in found]).reshape(-1, MAX_MAPS, 2, 3)
+        return systems, np.array([count for _, count in found], np.int64)
+
+    def _render(self, indices: NDArray[np.int64], batch: Batch) -> None:
+        images = batch.images.reshape(indices.size, self.size, 3 * self.size)
+        systems, counts = self.systems(indices % self.num_classes)
+        step = self.weight_step
+        render_fractals(self.stream_key, indices, self.num_classes, self._settings, systems, counts, step, images)
+
+
+class FractalDBStream(FoundStream):
+    """FractalDB drawn while training: sample `index` is instance index // classes of class index % classes.
+
+    A class is a system of 2 to 7 maps with all parameters ~ U(-1, 1), drawn until 100 000 points of it light `filling_rate` of
+    512 × 512 pixels. Its first 100 instances are the published 25 rows of weights (none, or one of the six parameters of all
+    maps multiplied by 1 ± step or 1 ± 2 step) in 4 flips each; every picture has its own points and its own 3 × 3 patch, so
+    the next hundreds are new draws, not repetitions. A weight with which a system diverges is brought nearer to 1.
+
+    - size, points, seed, classes, maps, render, color, background, placement, blur, threads: as in `IFSStream`; patches
+      without `color` are the published gray, 127 on black. filling_rate: 0 to 0.3. weight_step: 0 (no weights, no flips) to 0.5.
+
+    Raises ValueError for arguments that cannot be rendered.
+    """
+
+    name = "fractaldb"
+
+    def __init__(
+        self,
+        *,
+        size: int = 224,
+        points: int = 100_000,
+        seed: int = 0,
+        classes: int = 1000,
+        maps: tuple[int, int] = (2, 7),
+        filling_rate: float = 0.2,
+        weight_step: float = 0.4,
+        render: Render = "patch",
+        color: bool = False,
+        background: bool = False,
+        placement: bool = False,
+        blur: bool = False,
+        threads: int = 1,
+    ):
+        switches = {"color": color, "background": background, "placement": placement, "blur": blur}
+        super().__init__(size, points, seed, classes, filling_rate, weight_step, render, switches, threads)
+        self.maps = checked_span("maps", maps, 2, MAX_MAPS, whole=True)
+
+    def origin(self) -> Origin:
+        return Origin(BY_PARAMETERS, *self.maps, 0.0, True, np.zeros((MAX_MAPS, 2, 3)))

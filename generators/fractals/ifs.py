@@ -1,0 +1,95 @@
+"""Fractal pictures on smooth backgrounds, in classes: the stream after Anderson & Farrell (WACV 2022)."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..batch import Batch
+from ..diamond_square import levels_for
+from ..options import checked_choice, checked_flags, checked_integer, checked_span
+from .chaos_game import rows_for
+from .device_stream import DeviceStream
+from .fractal import Settings
+from .ifs_kernel import NO_SYSTEMS, render_fractals
+from .ifs_sampler import MAX_MAPS, SAMPLINGS, Sampling
+from .jitter import JITTERS, Jitter
+from .raster import RENDERS, Render
+from .scene_table import Scene
+
+
+class IFSStream(DeviceStream):
+    """Endless stream of fractals: sample `index` is instance index // classes of class index % classes.
+
+    A class is an iterated function system, an instance a jitter of it in its own colors, place and background.
+
+    - size: pixels a side. points: points of the chaos game per picture. seed: another seed, another world.
+    - classes: number of systems; the label of a sample is its class. maps: fewest and most maps of a system (2 to 8).
+    - jitter: what an instance changes in its class's system: "svd" (a rotation or an offset), "sval" (singular values),
+      "basic" (one whole map), "none".
+    - render: "graded" (intensity = count / max), "binary", or "patch" (every point stamps a random 3 × 3 mask).
+    - color: HSV colors, else grays. background: diamond-square clouds, else black. placement: scale, shift, flips and
+      transposition on the canvas. blur: 3 × 3 Gaussian, σ ~ U(.5, 1). threads: that render slices of a batch.
+    - device: "cpu"; or a GPU, "cuda:N" or, for the current one, "cuda": then pictures are torch tensors there, of the same
+      bytes, and threads draw the numbers that they are made from.
+
+    `batch` gives the same bytes for an index whatever the rest of the batch, the threads, the process or the machine.
+    Raises ValueError for arguments that cannot be rendered.
+    """
+
+    name = "ifs"
+
+    def __init__(
+        self,
+        *,
+        size: int = 224,
+        points: int = 100_000,
+        seed: int = 0,
+        classes: int = 1000,
+        maps: tuple[int, int] = (2, 4),
+        sampling: Sampling = "sequential",
+        jitter: Jitter = "svd",
+        render: Render = "graded",
+        color: bool = True,
+        background: bool = True,
+        placement: bool = True,
+        blur: bool = True,
+        threads: int = 1,
+        device: str = "cpu",
+    ):
+        super().__init__(size, seed, threads, device)
+        self.points = checked_integer("points", points, 1, 10_000_000)
+        self.num_classes = checked_integer("classes", classes, 1, 2**62)
+        self.maps = checked_span("maps", maps, 2, MAX_MAPS, whole=True)
+        self.sampling = checked_choice("sampling", sampling, SAMPLINGS)
+        self.jitter = checked_choice("jitter", jitter, JITTERS)
+        self.render = checked_choice("render", render, RENDERS)
+        self.color, self.background, self.placement, self.blur = checked_flags(
+            color=color, background=background, placement=placement, blur=blur
+        )
+        self._settings = Settings(
+            *self.maps,
+            self.sampling == "uniform",
+            JITTERS.index(self.jitter),
+            self.points,
+            rows_for(self.points),
+            RENDERS.index(self.render),
+            self.color,
+            self.background,
+            self.placement,
+            self.blur,
+            self.size,
+            levels_for(self.size),
+        )
+
+    def _render(self, indices: NDArray[np.int64], batch: Batch) -> None:
+        images = batch.images.reshape(indices.size, self.size, 3 * self.size)
+        render_fractals(self.stream_key, indices, self.num_classes, self._settings, *NO_SYSTEMS, 0.0, images)
+
+    @property
+    def scene(self) -> Scene:
+        return Scene(self.stream_key, True, 1, 1.0, 1.0, self._settings)
+
+    def _content(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.ascontiguousarray((indices % self.num_classes)[:, None])
+
+    def _labels(self, indices: NDArray[np.int64], content: NDArray[np.int64]) -> NDArray[np.int64]:
+        return content[:, 0]

@@ -1,0 +1,198 @@
+"""Scenes of several fractals, with the classes in them; and pairs of pictures of the same fractals."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..batch import Batch
+from ..diamond_square import levels_for
+from ..options import checked_choice, checked_flags, checked_integer, checked_span
+from .chaos_game import rows_for
+from .device_stream import DeviceStream
+from .fractal import Settings
+from .ifs_sampler import MAX_MAPS, SAMPLINGS, Sampling
+from .jitter import JITTERS, Jitter
+from .raster import RENDERS, Render
+from .scene_kernel import draw_contents, render_scenes
+from .scene_table import Scene
+
+MOST_FRACTALS = 16
+#: Classes of a stream whose labels are a 0 or 1 for each of them.
+MOST_CLASSES = 100_000
+
+
+class _SceneStream(DeviceStream):
+    """What streams of scenes have in common: the settings of the kernel."""
+
+    pictures = 1
+
+    def __init__(
+        self, size, points, seed, classes, fractals, sides, maps, sampling, jitter, render, switches, threads, device
+    ) -> None:
+        super().__init__(size, seed, threads, device)
+        self.points = checked_integer("points", points, 1, 10_000_000)
+        self.fractals = checked_span("fractals", fractals, 1, MOST_FRACTALS, whole=True)
+        self.sides = checked_span("sides", sides, 0.01, 4.0)
+        self.num_classes = checked_integer("classes", classes, 1, MOST_CLASSES if self.multi_label else 2**62)
+        self.maps = checked_span("maps", maps, 2, MAX_MAPS, whole=True)
+        self.sampling = checked_choice("sampling", sampling, SAMPLINGS)
+        self.jitter = checked_choice("jitter", jitter, JITTERS)
+        self.render = checked_choice("render", render, RENDERS)
+        self.color, self.background, self.blur = checked_flags(**switches)
+        self._settings = Settings(
+            *self.maps,
+            self.sampling == "uniform",
+            JITTERS.index(self.jitter),
+            self.points,
+            rows_for(self.points),
+            RENDERS.index(self.render),
+            self.color,
+            self.background,
+            True,
+            self.blur,
+            self.size,
+            levels_for(self.size),
+        )
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether labels are multi-hot rows rather than single classes."""
+        return True
+
+    def _empty(self, indices: NDArray[np.int64]) -> Batch:
+        shape = (indices.size, self.size, self.size, 3)
+        labels = (
+            np.zeros((indices.size, self.num_classes), np.uint8) if self.multi_label else indices % self.num_classes
+        )
+        pictures = [np.empty(shape, np.uint8) for _ in range(self.pictures)]
+        return Batch(pictures[0], labels, partners=pictures[1] if self.pictures == 2 else None)
+
+    def _render(self, indices: NDArray[np.int64], batch: Batch) -> None:
+        content = np.empty((indices.size, self.fractals[1]), np.int64)
+        rows = (self.size, 3 * self.size)
+        partners = np.empty((0, self.size, self.size, 3), np.uint8) if batch.partners is None else batch.partners
+        render_scenes(
+            self.stream_key,
+            indices,
+            self.num_classes,
+            not self.multi_label,
+            *self.fractals,
+            *self.sides,
+            self._settings,
+            content,
+            batch.images.reshape(-1, *rows),
+            partners.reshape(-1, *rows),
+        )
+        if self.multi_label:
+            _mark(batch.labels, content)
+
+    @property
+    def scene(self) -> Scene:
+        return Scene(self.stream_key, False, self.pictures, *self.sides, self._settings)
+
+    def _content(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        content = np.empty((indices.size, self.fractals[1]), np.int64)
+        by_index = not self.multi_label
+        draw_contents(self.stream_key, indices, self.num_classes, by_index, *self.fractals, content)
+        return content
+
+    def _labels(self, indices: NDArray[np.int64], content: NDArray[np.int64]) -> NDArray[np.int64] | NDArray[np.uint8]:
+        if not self.multi_label:
+            return indices % self.num_classes
+        labels = np.zeros((indices.size, self.num_classes), np.uint8)
+        _mark(labels, content)
+        return labels
+
+
+def _mark(labels: NDArray[np.uint8], content: NDArray[np.int64]) -> None:
+    """1 in a row of labels (uint8[N, classes]) for every class in that row of content (int64[N, K], -1 for none)."""
+    sample, place = np.nonzero(content >= 0)
+    labels[sample, content[sample, place]] = 1
+
+
+class IFSMultiStream(_SceneStream):
+    """Scenes for multi-instance prediction: several fractals on one background, all drawn anew for each sample.
+
+    After Anderson & Farrell (WACV 2022, section 4.3), whose objects come from a cache of recent ones. Labels are multi-hot,
+    uint8[N, classes].
+
+    - fractals: fewest and most in a picture. sides: smallest and largest side of a fractal's square, in canvases.
+    - size, points (of each fractal), seed, classes, maps, sampling, jitter, render, color, background, blur, threads, device:
+      as in `IFSStream`.
+
+    Raises ValueError for arguments that cannot be rendered.
+    """
+
+    name = "ifs_multi"
+
+    def __init__(
+        self,
+        *,
+        size: int = 224,
+        points: int = 100_000,
+        seed: int = 0,
+        classes: int = 1000,
+        fractals: tuple[int, int] = (1, 5),
+        sides: tuple[float, float] = (0.15, 0.6),
+        maps: tuple[int, int] = (2, 4),
+        sampling: Sampling = "sequential",
+        jitter: Jitter = "svd",
+        render: Render = "graded",
+        color: bool = True,
+        background: bool = True,
+        blur: bool = True,
+        threads: int = 1,
+        device: str = "cpu",
+    ):
+        switches = {"color": color, "background": background, "blur": blur}
+        super().__init__(
+            size, points, seed, classes, fractals, sides, maps, sampling, jitter, render, switches, threads, device
+        )
+
+
+class IFSPairStream(_SceneStream):
+    """Positive pairs that are born, not augmented: two pictures of the same fractal, or of the same set of fractals.
+
+    Each picture has its own jitter, colors, sizes, places and background: the self-supervised stream of Anderson & Farrell
+    (WACV 2022) and, with `fractals=(2, 2)`, fractal pair similarity (Chen et al., ICLR 2023). Batches hold the first pictures
+    in `images` and the second in `partners`. With one fractal the label is its class, index % classes; with more, labels are
+    multi-hot.
+
+    - fractals: fewest and most in a picture. sides: smallest and largest side of a fractal's square, in canvases; of a
+      square larger than the canvas a part is seen.
+    - size, points (of each fractal), seed, classes, maps, sampling, jitter, render, color, background, blur, threads, device:
+      as in `IFSStream`.
+
+    Raises ValueError for arguments that cannot be rendered.
+    """
+
+    name = "ifs_pair"
+    pictures = 2
+
+    def __init__(
+        self,
+        *,
+        size: int = 224,
+        points: int = 100_000,
+        seed: int = 0,
+        classes: int = 100_000,
+        fractals: tuple[int, int] = (1, 1),
+        sides: tuple[float, float] = (0.25, 1.25),
+        maps: tuple[int, int] = (2, 4),
+        sampling: Sampling = "sequential",
+        jitter: Jitter = "svd",
+        render: Render = "graded",
+        color: bool = True,
+        background: bool = True,
+        blur: bool = True,
+        threads: int = 1,
+        device: str = "cpu",
+    ):
+        switches = {"color": color, "background": background, "blur": blur}
+        super().__init__(
+            size, points, seed, classes, fractals, sides, maps, sampling, jitter, render, switches, threads, device
+        )
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether labels are multi-hot rows: when a picture may hold several fractals."""
+        return self.fractals[1] > 1

@@ -1,0 +1,202 @@
+"""One compiled call that renders a slice of samples of an `LSystemStream`, everything addressed by counter keys."""
+
+from typing import Literal, get_args
+
+import numpy as np
+from numba import njit
+
+from ..blur import blur_across, blur_down, blur_weight
+from ..color import background_table
+from ..compiling import kernel
+from ..counter_rng import fold64, uniform64
+from ..diamond_square import byte_field
+from ..xorshift import seed_lanes, xorshift32
+from .grammar import MAX_BRACKETS, MAX_ITERATIONS
+from .layout import CONTRAST, THINNEST_LINE, between, lay_out
+from .presets import THINNEST
+from .strokes import paint_stroke, trace_middle
+
+Background = Literal["clouds", "plain", "white"]
+BACKGROUNDS: tuple[str, ...] = get_args(Background)
+_CLOUDS, _WHITE = BACKGROUNDS.index("clouds"), BACKGROUNDS.index("white")
+
+_SAMPLE_KEYS = np.uint64(2)
+_LAYOUT, _GROUND, _CLOUD_FIELD, _SEGMENT, _CONTRAST, _BLUR, _NOISE = (np.uint64(part) for part in range(7))
+_MIDDLE = 128
+#: A random color nearer than this to the background's in all channels is exchanged for one on the other side.
+_NEAR = 64.0
+_TEN_BITS, _HALF_OF_THEM = np.uint32(1023), np.float32(511.5)
+_HALF, _TOP, _BOTTOM = np.float32(0.5), np.float32(255.0), np.float32(0.0)
+
+
+@njit
+def _ground_table(ground_key, background, random_color, colors, table):
+    """table (uint8[3, 256]): RGB for the values of the background's field; `plain` has its middle everywhere.
+
+    Between the preset's shade and light, of a range 0.4 to 1 times as wide, all 0.85 to 1.08 times as bright.
+    """
+    if background == _WHITE:
+        for i in range(256):
+            table[0, i] = table[1, i] = table[2, i] = 255
+    elif random_color:
+        background_table(ground_key, True, table)
+    else:
+        spread = 0.4 + 0.6 * uniform64(ground_key, np.uint64(20))
+        brightness = 0.85 + 0.23 * uniform64(ground_key, np.uint64(21))
+        for channel in range(3):
+            shade, light = colors[1, channel], colors[2, channel]
+            for i in range(256):
+                level = 0.5 * (shade + light) + spread * (i / 255.0 - 0.5) * (light - shade)
+                table[channel, i] = np.uint8(min(max(level * brightness + 0.5, 0.0), 255.0))
+
+
+@njit
+def _segment_color(segment_key, random_color, variation, colors, table, color):
+    """color (float32[3]) of one segment: random, or the preset's ± variation gray levels, the same for all channels."""
+    if random_color:
+        near = True
+        for channel in range(3):
+            level = int(256.0 * uniform64(segment_key, np.uint64(channel)))
+            color[channel] = level
+            near = near and abs(level - table[channel, _MIDDLE]) < _NEAR
+        if near:
+            for channel in range(3):
+                color[channel] += np.float32(128.0 if color[channel] < 128.0 else -128.0)
+    else:
+        step = variation * (2.0 * uniform64(segment_key, np.uint64(0)) - 1.0)
+        for channel in range(3):
+            color[channel] = min(max(colors[0, channel] + step, 0.0), 255.0)
+
+
+@njit
+def _clear(alpha):
+    for row in range(alpha.shape[0]):
+        for column in range(alpha.shape[1]):
+            alpha[row, column] = _BOTTOM
+
+
+@njit
+def _composite_row(field, table, contrast, alpha, layer, line):
+    """One row of RGB into line (uint8[≥ 3 S]): the background, and where alpha (float32[S]) is not 0 the layer over it."""
+    for column in range(np.uint64(field.size)):
+        a, at = alpha[column] * contrast, np.uint64(3) * column
+        for channel in range(np.uint64(3)):
+            ground = table[channel, field[column]]
+            if a > _BOTTOM:
+                below = np.float32(ground)
+                line[at + channel] = np.uint8(below + a * (layer[column, channel] - below) + _HALF)
+            else:
+                line[at + channel] = ground
+
+
+@njit
+def _add_noise(states, scale, line):
+    """Add to every pixel of an RGB row (uint8[3 S]) one number that is uniform on ± 511.5 scale, rounded."""
+    for column in range(np.uint64(states.size)):
+        states[column] = xorshift32(states[column])
+        noise = (np.float32(np.int32(states[column] & _TEN_BITS)) - _HALF_OF_THEM) * scale + _HALF
+        at = np.uint64(3) * column
+        for channel in range(np.uint64(3)):
+            level = np.float32(line[at + channel]) + noise
+            level = _BOTTOM if level < _BOTTOM else level
+            line[at + channel] = np.uint8(_TOP if level > _TOP else level)
+
+
+@njit
+def _finish(field, table, contrast, alpha, layer, outer, taps, lines, mixed, noise, states, image):
+    """Composite, blur and add noise, row by row: three blurred lines at a time stay in the nearest cache."""
+    size = alpha.shape[0]
+    taps[0] = outer
+    taps[1] = 256 - 2 * outer
+    if outer:
+        _composite_row(field[0, :size], table, contrast, alpha[0], layer[0], lines[3:])
+        blur_across(lines, taps, mixed[0])
+    for row in range(size):
+        if outer:
+            following = min(row + 1, size - 1)
+            if following > row:
+                _composite_row(field[following, :size], table, contrast, alpha[following], layer[following], lines[3:])
+                blur_across(lines, taps, mixed[following % 3])
+            blur_down(mixed[max(row - 1, 0) % 3], mixed[row % 3], mixed[following % 3], taps, image[row])
+        else:
+            _composite_row(field[row, :size], table, contrast, alpha[row], layer[row], image[row])
+        if noise > _BOTTOM:
+            _add_noise(states, noise / _HALF_OF_THEM, image[row])
+
+
+@kernel("branching lines")
+def render_slice(sources: int):
+    """Render samples of an `LSystemStream`."""
+
+    def render_slice(
+        stream_key,
+        indices,
+        spans,
+        odds,
+        most_segments,
+        most_symbols,
+        taper,
+        smooth,
+        pieces,
+        jag,
+        random_color,
+        variation,
+        colors,
+        background,
+        softness,
+        blur,
+        noise,
+        levels,
+        images,
+        masks,
+        widths,
+        centerlines,
+        counts,
+    ):
+        """Render sample indices[i] into row i of images (uint8[N, S, 3 * S]) and of masks, widths and centerlines.
+
+        These three (uint8, float32, uint8, [N, S, S]) are all 0 before.
+        Returns the segments (float64[bound, 6]) of the last sample; counts (int64[N]) gets their numbers.
+        """
+        _ = sources
+        size = images.shape[1]
+        half = 2 ** (levels - 1)
+        even = 2 * ((size + 1) // 2)
+        segments = np.empty((most_segments, 6))
+        rewriting, symbols = np.empty((3, MAX_ITERATIONS + 1), np.int64), np.empty(most_symbols, np.uint8)
+        workspace = (rewriting, symbols, np.empty(6), np.empty(2), np.empty((MAX_BRACKETS, 6)))
+        grid, other = np.empty(half * (half + 1), np.float32), np.empty(half * (half + 1), np.float32)
+        field_states, field_rows = np.empty(half, np.uint32), np.empty((4, half + 1), np.float32)
+        field, table = np.full((even, even), _MIDDLE, np.uint8), np.empty((3, 256), np.uint8)
+        color, states = np.empty(3, np.float32), np.empty(size, np.uint32)
+        alpha, layer = np.empty((size, size), np.float32), np.empty((size, size, 3), np.float32)
+        lines, mixed = np.empty(3 * size + 6, np.uint8), np.empty((3, 3 * size), np.uint8)
+        taps = np.empty((2, 3 * size), np.uint16)
+        form = max(THINNEST_LINE, THINNEST * size), taper, smooth, pieces, jag
+        for i in range(indices.size):
+            sample_key = fold64(fold64(stream_key, _SAMPLE_KEYS), np.uint64(indices[i]))
+            count = lay_out(fold64(sample_key, _LAYOUT), spans, odds, size, form, workspace, segments)
+            _ground_table(fold64(sample_key, _GROUND), background, random_color, colors, table)
+            if background == _CLOUDS:
+                field_key = fold64(sample_key, _CLOUD_FIELD)
+                byte_field(field_key, size, levels, grid, other, field_states, field_rows, field)
+            _clear(alpha)
+            covered = painted = 0
+            colors_key = fold64(sample_key, _SEGMENT)
+            # Strokes that cover half of the picture are enough: none is so full that nothing of the background is left.
+            while painted < count and 2 * covered <= size * size:
+                segment_key = fold64(colors_key, np.uint64(painted // pieces))
+                _segment_color(segment_key, random_color, variation, colors, table, color)
+                covered += paint_stroke(segments[painted], color, softness, masks[i], widths[i], alpha, layer)
+                trace_middle(segments[painted], centerlines[i])
+                painted += 1
+            counts[i] = painted
+            contrast = np.float32(between(spans[CONTRAST], uniform64(fold64(sample_key, _CONTRAST), np.uint64(0))))
+            outer = blur_weight(fold64(sample_key, _BLUR)) if blur else 0
+            seed_lanes(fold64(sample_key, _NOISE), states)
+            _finish(
+                field, table, contrast, alpha, layer, outer, taps, lines, mixed, np.float32(noise), states, images[i]
+            )
+        return segments
+
+    return render_slice

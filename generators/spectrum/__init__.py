@@ -1,0 +1,5 @@
+"""Colored noise."""
+
+from .spectrum import SpectrumStream
+
+__all__ = ["SpectrumStream"]
