@@ -8,7 +8,7 @@ from pathlib import Path
 
 from setuptools import setup
 
-FAMILIES = ["contours", "dead_leaves", "fractals", "lsystem", "spectrum", "triton_renderer"]
+FAMILIES = ["contours", "dead_leaves", "fractals", "lsystem", "spectrum", "texture", "triton_renderer"]
 ROOMS = ["augmentation", "data", "evaluation", "losses", "methods", "models", "tracking", "training"]
 PACKAGE_DIR = {
     "wildfern.generators": "generators",

@@ -10,6 +10,7 @@ from .lsystem import LSystemStream
 from .options import checked_choice, nearest
 from .spectrum import SpectrumStream
 from .stream import Stream
+from .texture import TextureStream
 
 _FAMILIES = (
     IFSStream,
@@ -21,6 +22,7 @@ _FAMILIES = (
     LSystemStream,
     DeadLeavesStream,
     SpectrumStream,
+    TextureStream,
 )
 #: Name of a stream to its class; what a recipe or `make_stream` may ask for.
 STREAMS: dict[str, type[Stream]] = {family.name: family for family in _FAMILIES}
@@ -38,6 +40,7 @@ __all__ = [
     "OneFractalStream",
     "SpectrumStream",
     "Stream",
+    "TextureStream",
     "make_stream",
 ]
 

@@ -92,6 +92,7 @@ FROZEN = {
     "lsystem": "59f0ea5c0bb5844b389adaee5f370aee",
     "dead_leaves": "58d59bf8640fd84644b9c7c2c13ddec3",
     "spectrum": "b8b688c0e124a59d1e6da6aff78fe58d",
+    "texture": "87ba1c28cdb6b9b752d14bf6c7b067d1",
 }
 
 

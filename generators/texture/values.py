@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from .elementary32 import angle_turns, clip01, cos_turns, fade, floor32, sin_turns
+from ..elementary32 import angle_turns, clip01, cos_turns, fade, floor32, sin_turns
 
 _0, _1, _2, _HALF = (np.float32(v) for v in (0.0, 1.0, 2.0, 0.5))
 _PETALS, _DIAMOND = np.float32(0.35), np.float32(0.75)

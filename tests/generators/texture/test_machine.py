@@ -3,24 +3,24 @@
 import numpy as np
 import pytest
 
-from wildfern.generators import lattice_noise as lattice
-from wildfern.generators import texture_ops as op
-from wildfern.generators import texture_points as bend
-from wildfern.generators import texture_values as value
 from wildfern.generators.counter_rng import uniform
-from wildfern.generators.texture_class import (
+from wildfern.generators.texture import lattice_noise as lattice
+from wildfern.generators.texture import ops as op
+from wildfern.generators.texture import points as bend
+from wildfern.generators.texture import values as value
+from wildfern.generators.texture.grammar import FINEST, LONGEST, SLOWEST, TASK
+from wildfern.generators.texture.judge import GOOD, judge
+from wildfern.generators.texture.machine import DEPTH, HEIGHT, SCRATCH, evaluate, run_width
+from wildfern.generators.texture.ops import INSTRUCTIONS, PARAMETERS
+from wildfern.generators.texture.palette import NO_SECOND, SECOND, STYLE
+from wildfern.generators.texture.text import expression, program_text
+from wildfern.generators.texture.texture_class import (
     CLASS_ATTEMPTS,
     draw_class,
     draw_lattices,
     draw_view,
     move_parameters,
 )
-from wildfern.generators.texture_grammar import FINEST, LONGEST, SLOWEST, TASK
-from wildfern.generators.texture_judge import GOOD, judge
-from wildfern.generators.texture_machine import DEPTH, HEIGHT, SCRATCH, evaluate, run_width
-from wildfern.generators.texture_ops import INSTRUCTIONS, PARAMETERS
-from wildfern.generators.texture_palette import NO_SECOND, SECOND, STYLE
-from wildfern.generators.texture_text import expression, program_text
 
 F = np.float32
 PLANE = np.array([1, 0, 0, 0, 1, 0], F)

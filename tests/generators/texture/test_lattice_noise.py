@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from wildfern.generators.elementary32 import hash32
-from wildfern.generators.lattice_noise import blocks, cells, fractal_sum, nearest_points
+from wildfern.generators.texture.lattice_noise import blocks, cells, fractal_sum, nearest_points
 
 SALT = np.uint32(99)
 F = np.float32

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from wildfern.generators.texture_judge import FLAT, GOOD, NOISE, judge
-from wildfern.generators.texture_paint import LEVELS, extremes, paint, places, to_levels
-from wildfern.generators.texture_palette import (
+from wildfern.generators.texture.judge import FLAT, GOOD, NOISE, judge
+from wildfern.generators.texture.paint import LEVELS, extremes, paint, places, to_levels
+from wildfern.generators.texture.palette import (
     BANDS,
     COLORS,
     COSINES,

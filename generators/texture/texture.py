@@ -3,15 +3,15 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from .batch import Batch
-from .options import checked_flags, checked_integer, checked_number, checked_span
-from .stream import Stream
-from .texture_grammar import LONGEST
-from .texture_kernel import TRIAL, render_slice
-from .texture_machine import run_width
-from .texture_ops import MOST_INSTRUCTIONS, PARAMETERS
-from .texture_palette import STYLE
-from .texture_text import program_text
+from ..batch import Batch
+from ..options import checked_flags, checked_integer, checked_number, checked_span
+from ..stream import Stream
+from .grammar import LONGEST
+from .kernel import TRIAL, render_slice
+from .machine import run_width
+from .ops import MOST_INSTRUCTIONS, PARAMETERS
+from .palette import STYLE
+from .text import program_text
 
 #: Classes whose good attempt is remembered, at most.
 _REMEMBERED = 2**16

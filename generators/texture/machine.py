@@ -1,6 +1,6 @@
 """Runs a texture program over a view of the plane: every instruction is one loop over a run of pixels.
 
-A program is codes (int32[L], of `texture_ops`), parameters (float32[L, PARAMETERS]) and salts (uint32[L], the random lattice
+A program is codes (int32[L], of `ops`), parameters (float32[L, PARAMETERS]) and salts (uint32[L], the random lattice
 that an instruction reads), and holds one or two expressions.
 """
 
@@ -8,10 +8,10 @@ import numpy as np
 from numba import njit
 
 from . import lattice_noise as lattice
-from . import texture_ops as op
-from . import texture_points as bend
-from . import texture_values as value
-from .texture_ops import ARITY
+from . import ops as op
+from . import points as bend
+from . import values as value
+from .ops import ARITY
 
 #: Pixels of a run, about: all workspace of a program stays in the nearest caches.
 RUN = 512

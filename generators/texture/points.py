@@ -6,8 +6,8 @@ All are loops over float32[T] arrays; points stay within ±FARTHEST, tones in [0
 import numpy as np
 from numba import njit
 
-from .elementary import cos_sin
-from .elementary32 import angle_turns, cos_turns, floor32, hash32, sin_turns, whole
+from ..elementary import cos_sin
+from ..elementary32 import angle_turns, cos_turns, floor32, hash32, sin_turns, whole
 from .lattice_noise import nearest_points, unit32
 
 FARTHEST = np.float32(256.0)

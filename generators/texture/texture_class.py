@@ -3,12 +3,12 @@
 import numpy as np
 from numba import njit
 
-from . import texture_ops as op
-from .counter_rng import draw64
-from .elementary import cos_sin, drawn, exp, folded
-from .texture_grammar import draw_expression
-from .texture_ops import AMOUNT, CHANGE, COUNT, PARAMETERS
-from .texture_palette import COLORS, KIND, NO_SECOND, RELIEF, SECOND, SMOOTH, draw_style
+from ..counter_rng import draw64
+from ..elementary import cos_sin, drawn, exp, folded
+from . import ops as op
+from .grammar import draw_expression
+from .ops import AMOUNT, CHANGE, COUNT, PARAMETERS
+from .palette import COLORS, KIND, NO_SECOND, RELIEF, SECOND, SMOOTH, draw_style
 
 #: What the keys of an attempt at a class are for.
 _PROGRAM, _STYLE, CLASS_LATTICES = range(3)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from wildfern.generators import texture_values as value
+from wildfern.generators.texture import values as value
 
 F = np.float32
 RNG = np.random.default_rng(2)

@@ -5,23 +5,14 @@ import math
 import numpy as np
 from numba import njit
 
-from .compiling import kernel
-from .elementary import cos_sin, drawn, folded
-from .texture_class import (
-    CLASS_ATTEMPTS,
-    CLASS_LATTICES,
-    draw_class,
-    draw_lattices,
-    draw_view,
-    move_parameters,
-    plain_class,
-)
-from .texture_grammar import LONGEST, TASK
-from .texture_judge import FLAT, GOOD, judge
-from .texture_machine import DEPTH, HEIGHT, SCRATCH, evaluate
-from .texture_ops import PARAMETERS
-from .texture_paint import LEVELS, extremes, paint, places, to_levels
-from .texture_palette import (
+from ..compiling import kernel
+from ..elementary import cos_sin, drawn, folded
+from .grammar import LONGEST, TASK
+from .judge import FLAT, GOOD, judge
+from .machine import DEPTH, HEIGHT, SCRATCH, evaluate
+from .ops import PARAMETERS
+from .paint import LEVELS, extremes, paint, places, to_levels
+from .palette import (
     ENTRIES,
     EVENNESS,
     MOST_COLORS,
@@ -31,6 +22,15 @@ from .texture_palette import (
     draw_palette,
     plain_palette,
     shaded,
+)
+from .texture_class import (
+    CLASS_ATTEMPTS,
+    CLASS_LATTICES,
+    draw_class,
+    draw_lattices,
+    draw_view,
+    move_parameters,
+    plain_class,
 )
 
 _CLASS_KEYS, _SAMPLE_KEYS = 1, 2

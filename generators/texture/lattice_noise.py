@@ -6,7 +6,7 @@ Points are float32[T] arrays x, y with |x|, |y| times the frequency below 2**22;
 import numpy as np
 from numba import njit
 
-from .elementary32 import clip01, fade, hash32, whole
+from ..elementary32 import clip01, fade, hash32, whole
 
 _0, _1, _2, _HALF = (np.float32(v) for v in (0.0, 1.0, 2.0, 0.5))
 _6, _15, _10 = np.float32(6.0), np.float32(15.0), np.float32(10.0)

@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
-from wildfern.generators.texture import TextureStream
+from wildfern.generators.texture.texture import TextureStream
 
 
 def gray_of(images: np.ndarray) -> np.ndarray:

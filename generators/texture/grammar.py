@@ -7,9 +7,9 @@ multiplies the frequencies inside of it; patterns are drawn so slow that, roughl
 import numpy as np
 from numba import njit
 
-from . import texture_ops as op
-from .elementary import drawn, exp, log
-from .texture_ops import ARITY, COUNT, HIGH, INSTRUCTIONS, LOW, MOST_INSTRUCTIONS, PARAMETERS, SCALE
+from ..elementary import drawn, exp, log
+from . import ops as op
+from .ops import ARITY, COUNT, HIGH, INSTRUCTIONS, LOW, MOST_INSTRUCTIONS, PARAMETERS, SCALE
 
 #: Cycles per unit of the plane, at most, and what patterns need not fall below for that; a picture of 64 shows two units.
 FINEST, SLOWEST = 5.0, 0.35

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from wildfern.generators import texture_points as bend
-from wildfern.generators.lattice_noise import nearest_points
+from wildfern.generators.texture import points as bend
+from wildfern.generators.texture.lattice_noise import nearest_points
 
 F = np.float32
 SALT = np.uint32(5)

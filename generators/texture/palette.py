@@ -8,7 +8,7 @@ import math
 import numpy as np
 from numba import njit
 
-from .elementary import cos_sin, drawn
+from ..elementary import cos_sin, drawn
 
 #: Entries of a palette.
 ENTRIES = 256
