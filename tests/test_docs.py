@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -27,6 +29,15 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
         pytest.skip("no Python on this page")
     source = source.replace('["training.steps=200"]', repr([*TINY, "training.steps=2"]))
     exec(compile(source, str(page), "exec"), {})
+
+
+@pytest.mark.slow
+def test_the_script_that_trains_on_a_stream_runs(tmp_path):
+    script = ROOT / "docs" / "train_on_a_stream.py"
+    assert len(script.read_text(encoding="utf-8").splitlines()) <= 30
+    run = subprocess.run([sys.executable, str(script), "20"], cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith("step 20  loss ")
 
 
 def commands() -> list[str]:
