@@ -3,9 +3,11 @@
 The yardstick is our scalar numba version of the published algorithm, written from its formulas (`scalar_ifs`); it is itself
 faster at small sizes than the published program.
 
-The floor of a fractal, on a processor with vectors of 16 floats: a point takes 6 operations for its random bits, 7 (n - 1) to
-choose among n maps, 8 to apply one and 10 to find its pixel. For n = 3 these are 38 operations for 16 points at two a cycle, 1.2
-cycles a point; then a load, an addition and a store of its own in the histogram, in which no vector helps: at least 1 cycle.
+The floor, on a processor with vectors of 16 floats. A point takes 6 operations for its random bits, 7 (n - 1) to choose among n
+maps, 8 to apply one and 10 to find its pixel: for n = 3, 38 operations for 16 points at two a cycle, 1.2 cycles; then a load,
+an addition and a store of its own in the histogram, in which no vector helps: 1 cycle. A pixel takes three look-ups and three
+stores of bytes for its color, 3 cycles, and 24 vector operations for cloud, intensity and blur, 1.5 cycles.
+A picture, whatever its size, takes 2048 points that do not count and 768 colors: 1 µs at 4 GHz.
 """
 
 import numpy as np
@@ -18,17 +20,18 @@ from wildfern.generators.fractals.ifs_sampler import sample_systems
 
 SIZES = ((224, 100_000), (64, 20_000), (32, 1_000))
 BATCH = 64
+THREADS_BATCH = 1024
 
 
-class _Rows:
-    """Calls that draw the next `BATCH` samples of a stream."""
+class _Next:
+    """Calls that draw the next `batch` samples of a stream."""
 
-    def __init__(self, name: str, **arguments) -> None:
-        self.stream, self.next = make_stream(name, **arguments), 0
+    def __init__(self, name: str, batch: int = BATCH, **arguments) -> None:
+        self.stream, self.batch, self.first = make_stream(name, **arguments), batch, 0
 
     def __call__(self) -> None:
-        self.stream.batch(np.arange(self.next, self.next + BATCH))
-        self.next += BATCH
+        self.stream.batch(np.arange(self.first, self.first + self.batch))
+        self.first += self.batch
 
 
 def run(seconds: float) -> Benchmark:
@@ -44,21 +47,21 @@ def run(seconds: float) -> Benchmark:
                 scalar_sample(systems[index % 1000][: counts[index % 1000]], size, points)
             state[0] += BATCH
 
-        things = {"scalar numba": published, "wildfern": _Rows("ifs", **given)}
+        things = {"scalar numba": published, "wildfern": _Next("ifs", **given)}
         rows += compare(f"ifs, {size} px, {points:,} points", BATCH, things, seconds)
 
     def published_scenes() -> None:
         for _ in range(BATCH):
             scalar_scene(systems, counts, 224, 100_000)
 
-    things = {"scalar numba": published_scenes, "wildfern": _Rows("ifs_multi")}
+    things = {"scalar numba": published_scenes, "wildfern": _Next("ifs_multi")}
     rows += compare("ifs_multi, 224 px, 1 to 5 fractals of 100,000 points", BATCH, things, seconds)
     for size, points in SIZES:
         given = {"size": size, "points": points}
-        things = {"one thread": _Rows("ifs", **given), "two threads": _Rows("ifs", **given, threads=2)}
-        rows += compare(f"ifs, {size} px, {points:,} points, threads", BATCH, things, seconds)
+        things = {f"{n} threads": _Next("ifs", THREADS_BATCH, **given, threads=n) for n in (1, 2)}
+        rows += compare(f"ifs, {size} px, {points:,} points, by threads", THREADS_BATCH, things, seconds)
     for name in STREAMS:
-        rows += compare(f"{name}, 224 px, as it is", BATCH, {"wildfern": _Rows(name)}, seconds)
+        rows += compare(f"{name}, 224 px, as it is", BATCH, {"wildfern": _Next(name)}, seconds)
     rows += gpu_rows(seconds)
     return Benchmark(
         "generators", "samples/s", "full samples, jitter to blur; one thread where nothing else is said", rows
