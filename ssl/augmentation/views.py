@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from wildfern.ssl.augmentation.blur import GaussianBlur
 from wildfern.ssl.augmentation.color import ColorJitter, Solarize
 from wildfern.ssl.augmentation.crop import crop_views
+from wildfern.ssl.augmentation.host_views import render_crops, render_views
+from wildfern.ssl.augmentation.normalization import MEAN, STD
 from wildfern.ssl.augmentation.operation import to_tensors
 from wildfern.ssl.augmentation.table import ViewSettings, ViewTable, draw_table
 from wildfern.ssl.data.crop import crops_resize
 
 T = TypeVar("T")
-
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, timm's default
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Strength = Annotated[float, Field(ge=0)]
@@ -42,8 +42,8 @@ class Views(nn.Module):
     """Views in groups of one size each: `groups[g][v]` are the settings of view v of group g.
 
     Counted through all groups, the odd views of a pair of pictures show its second one; a single picture is shown by all.
-    `prepare` runs on the host, in loader threads; calling the module runs on the device. Normalized with ImageNet's mean and
-    standard deviation.
+    `prepare` runs on the host, in loader threads; calling the module runs on the device, for which the processor has a kernel
+    of its own. Normalized with ImageNet's mean and standard deviation.
     """
 
     def __init__(self, groups: list[list[ViewSettings]]) -> None:
@@ -110,6 +110,26 @@ class Views(nn.Module):
     @torch.no_grad()
     def forward(self, batch: Prepared) -> list[Tensor]:
         """float32[V, n, 3, size, size] for each group, normalized, on the module's device."""
+        return self._on_host(batch) if self.mean.device.type == "cpu" else self._on_device(batch)
+
+    def _on_host(self, batch: Prepared) -> list[Tensor]:
+        """The views made by a kernel for the processor, on torch's threads; the channels lie last in memory."""
+        threads = torch.get_num_threads()
+        if isinstance(batch.pixels, list):
+            return [
+                render_crops(crops, table, threads) for crops, table in zip(batch.pixels, batch.tables, strict=True)
+            ]
+        pixels, partners = (
+            None if pictures is None else _to_device(pictures, self.mean.device, batch.drawn).numpy()
+            for pictures in (batch.pixels, batch.partners)
+        )
+        return [
+            render_views(pixels, table, size, threads, partners=partners, first=first)
+            for first, table, (_, size) in zip(self._first_views, batch.tables, self.shape, strict=True)
+        ]
+
+    def _on_device(self, batch: Prepared) -> list[Tensor]:
+        """The views made by torch: on any device, the processor included, where it is what the kernel is held to."""
         device = self.mean.device
         whole, others = None, None
         if not isinstance(batch.pixels, list):

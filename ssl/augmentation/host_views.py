@@ -1,0 +1,128 @@
+"""The views of a batch on the host: the operations of the other files here, fused, on as many threads as are given."""
+
+import os
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wildfern.ssl.augmentation.host_kernel import Looks, render_slice
+from wildfern.ssl.augmentation.normalization import MEAN, STD
+from wildfern.ssl.augmentation.table import ViewTable
+
+Pictures = NDArray[np.uint8]
+
+_SCALE = np.array([1 / std for std in STD], np.float32)
+_SHIFT = np.array([-mean / std for mean, std in zip(MEAN, STD, strict=True)], np.float32)
+_SLICE = 2**17  # pixels of views that a thread takes at a time: somewhat less than a millisecond
+
+
+def render_views(
+    pixels: Pictures,
+    table: ViewTable,
+    size: int,
+    threads: int,
+    dtype: torch.dtype = torch.float32,
+    partners: Pictures | None = None,
+    first: int = 0,
+) -> Tensor:
+    """The views that a table says of pictures uint8[n, H, W, 3]: [V, n, 3, size, size], normalized, channels last in memory.
+
+    With `partners` (as pixels), odd views show these, the first view being number `first`. `dtype` is float32 or bfloat16. A
+    view depends on its picture and its own numbers only, not on the threads. Raises ValueError for anything else.
+    """
+    views, n = table.flip.shape
+    _check(pixels, (n, *pixels.shape[1:3], 3), size, threads, dtype)
+    height, width = pixels.shape[1:3]
+    if partners is None:
+        partners, odd = pixels, np.zeros(views, np.bool_)
+    else:
+        _check(partners, pixels.shape, size, threads, dtype)
+        odd = (first + np.arange(views)) % 2 == 1
+    boxes = table.boxes(np.full(n, height), np.full(n, width))
+    return _render((pixels, partners, odd, 0), _looks(table, boxes, table.flip), size, threads, dtype)
+
+
+def render_crops(crops: Pictures, table: ViewTable, threads: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """As `render_views`, of pictures that are cropped, resized and flipped already: uint8[V, n, size, size, 3]."""
+    views, n = table.flip.shape
+    size = crops.shape[2]
+    _check(crops, (views, n, size, size, 3), size, threads, dtype)
+    boxes = np.broadcast_to(np.array([0, 0, size, size]), (views, n, 4))
+    looks = _looks(table, boxes, np.zeros_like(table.flip))
+    crops = crops.reshape(-1, size, size, 3)
+    return _render((crops, crops, np.zeros(views, np.bool_), n), looks, size, threads, dtype)
+
+
+def _check(pixels: Pictures, shape: tuple[int, ...], size: int, threads: int, dtype: torch.dtype) -> None:
+    if pixels.dtype != np.uint8 or pixels.shape != shape or not all(shape[1:]):
+        raise ValueError(f"pictures must be uint8{list(shape)}, not {pixels.dtype}{list(pixels.shape)}")
+    if size < 4:
+        raise ValueError(f"a view of {size} px is too small: the least is 4")
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}")
+    if dtype not in (torch.float32, torch.bfloat16):
+        raise ValueError(f"views are float32 or bfloat16, not {dtype}")
+
+
+def _looks(table: ViewTable, boxes: NDArray[np.int64], flip: NDArray[np.bool_]) -> Looks:
+    amounts = np.stack([table.brightness, table.contrast, table.saturation, table.hue], axis=-1)
+    return Looks(
+        np.ascontiguousarray(boxes, np.int64),
+        np.ascontiguousarray(flip),
+        amounts.astype(np.float32),
+        np.ascontiguousarray(table.order, np.int64),
+        np.ascontiguousarray(table.gray),
+        np.ascontiguousarray(table.sigma, np.float32),
+        np.ascontiguousarray(table.threshold, np.float32),
+    )
+
+
+@lru_cache(maxsize=1)
+def _executor(process: int) -> ThreadPoolExecutor:
+    """The threads of this process; threads do not survive a fork."""
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix=f"wildfern-views-{process}")
+
+
+def _render(
+    source: tuple[Pictures, Pictures, NDArray[np.bool_], int],
+    looks: Looks,
+    size: int,
+    threads: int,
+    dtype: torch.dtype,
+) -> Tensor:
+    views, n = looks.flip.shape
+    pixels, partners, odd, apart = source
+    # One type of argument, so one compilation: rows of values, in memory that may be written to.
+    pixels, partners = (
+        np.require(p.reshape(*p.shape[:2], 3 * p.shape[2]), requirements="CAW") for p in (pixels, partners)
+    )
+    whole = dtype == torch.float32
+    wide = np.empty((views, n, 3 * size * size if whole else 0), np.float32)
+    narrow = np.empty((views, n, 0 if whole else 3 * size * size), np.uint16)
+    arguments = (pixels, partners, odd, apart, looks, _SCALE, _SHIFT, size)
+
+    items = views * n
+    parts = 1 if threads == 1 else max(1, min(items, max(threads, items * size * size // _SLICE)))
+    cuts = [items * k // parts for k in range(parts + 1)]
+    waiting = deque(pairwise(cuts))
+
+    def work() -> None:
+        while True:
+            try:
+                begin, end = waiting.popleft()
+            except IndexError:
+                return
+            render_slice(*arguments, begin, end, wide, narrow)
+
+    others = [_executor(os.getpid()).submit(work) for _ in range(min(threads, parts) - 1)]
+    work()
+    for other in others:
+        other.result()
+    out = torch.from_numpy(wide) if whole else torch.from_numpy(narrow).view(torch.bfloat16)
+    return out.view(views, n, size, size, 3).permute(0, 1, 4, 2, 3)
