@@ -1,7 +1,6 @@
 """Views per second: the same chain in plain kornia, in torchvision on PIL pictures, and ours, in turn in one process.
 
-Floor of a 32 px view on a CPU: about 3 × 4 KiB read and written once; ours makes some 40 passes over it (six blends and the
-hue of the random order), which the caches hold.
+What a view costs at least on a CPU stands in `ssl/augmentation/host_kernel.py`.
 """
 
 import kornia.augmentation as K
@@ -12,13 +11,14 @@ from torch import nn
 from torchvision.transforms import v2
 
 from wildfern.benchmarks.result import Benchmark, compare
-from wildfern.ssl.augmentation import MEAN, STD, simclr
+from wildfern.ssl.augmentation import MEAN, STD, multicrop, simclr
 
 CASES = ((32, 128), (224, 16))  # size of picture and view, pictures in a batch
+MULTICROP = (256, 8)  # side of the pictures, pictures in a batch
 
 
 def run(seconds: float) -> Benchmark:
-    """SimCLR's two views: crop, flip, jitter, gray, blur, normalize."""
+    """SimCLR's two views: crop, flip, jitter, gray, blur, normalize; and DINO's two large and eight small ones."""
     rows = []
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for size, batch in CASES:
@@ -40,7 +40,32 @@ def run(seconds: float) -> Benchmark:
 
         things = {"kornia": with_kornia, "torchvision on PIL, one process": with_torchvision, "wildfern": ours}
         rows += compare(f"SimCLR 2 views, {size} px", 2 * batch, things, seconds)
+    rows += _multicrop(device, seconds)
     return Benchmark("augmentation", "views/s", f"on {device}", rows)
+
+
+def _multicrop(device: torch.device, seconds: float) -> list[dict]:
+    side, batch = MULTICROP
+    pixels = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), np.uint8)
+    views = multicrop().to(device)
+    jitter, large, small = (0.4, 0.4, 0.2, 0.1), (0.4, 1.0), (0.05, 0.4)
+    first = kornia_chain(224, large, jitter, blur=1.0).to(device)
+    second = kornia_chain(224, large, jitter, blur=0.1, solarize=0.2).to(device)
+    local = kornia_chain(96, small, jitter, blur=0.5).to(device)
+
+    def with_kornia() -> None:
+        pictures = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float().div_(255)
+        first(pictures)
+        second(pictures)
+        local(torch.cat([pictures] * 8))
+        _finish(device)
+
+    def ours() -> None:
+        views(views.prepare(pixels, 0, 0, np.arange(batch)))
+        _finish(device)
+
+    things = {"kornia": with_kornia, "wildfern": ours}
+    return compare(f"DINO 2 × 224 + 8 × 96 px of {side} px", 10 * batch, things, seconds)
 
 
 def _finish(device: torch.device) -> None:
@@ -48,15 +73,22 @@ def _finish(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def kornia_chain(size: int) -> nn.Module:
-    """The chain as kornia's users write it."""
+def kornia_chain(
+    size: int,
+    scale: tuple[float, float] = (0.08, 1.0),
+    jitter: tuple[float, float, float, float] = (0.8, 0.8, 0.8, 0.2),
+    blur: float = 0.5,
+    solarize: float = 0.0,
+) -> nn.Module:
+    """The chain as kornia's users write it; SimCLR's unless told otherwise."""
     kernel = max(3, 2 * (size // 20) + 1)
     return nn.Sequential(
-        K.RandomResizedCrop((size, size), scale=(0.08, 1.0)),
+        K.RandomResizedCrop((size, size), scale=scale),
         K.RandomHorizontalFlip(),
-        K.ColorJitter(0.8, 0.8, 0.8, 0.2, p=0.8),
+        K.ColorJitter(*jitter, p=0.8),
         K.RandomGrayscale(p=0.2),
-        K.RandomGaussianBlur((kernel, kernel), (0.1, 2.0), p=0.5),
+        K.RandomGaussianBlur((kernel, kernel), (0.1, 2.0), p=blur),
+        *([K.RandomSolarize(thresholds=0.5, additions=0.0, p=solarize)] if solarize else []),
         K.Normalize(torch.tensor(MEAN), torch.tensor(STD)),
     )
 
