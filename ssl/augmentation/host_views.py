@@ -19,6 +19,7 @@ Pictures = NDArray[np.uint8]
 
 _SCALE = np.array([1 / std for std in STD], np.float32)
 _SHIFT = np.array([-mean / std for mean, std in zip(MEAN, STD, strict=True)], np.float32)
+_AS_IT_IS = np.ones(3, np.float32), np.zeros(3, np.float32)
 _SLICE = 2**17  # pixels of views that a thread takes at a time: somewhat less than a millisecond
 
 
@@ -30,8 +31,11 @@ def render_views(
     dtype: torch.dtype = torch.float32,
     partners: Pictures | None = None,
     first: int = 0,
+    normalize: bool = True,
 ) -> Tensor:
-    """The views that a table says of pictures uint8[n, H, W, 3]: [V, n, 3, size, size], normalized, channels last in memory.
+    """The views that a table says of pictures uint8[n, H, W, 3]: [V, n, 3, size, size], channels last in memory.
+
+    Normalized with ImageNet's mean and standard deviation, or left between 0 and 1.
 
     With `partners` (as pixels), odd views show these, the first view being number `first`. `dtype` is float32 or bfloat16. A
     view depends on its picture and its own numbers only, not on the threads. Raises ValueError for anything else.
@@ -45,10 +49,12 @@ def render_views(
         _check(partners, pixels.shape, size, threads, dtype)
         odd = (first + np.arange(views)) % 2 == 1
     boxes = table.boxes(np.full(n, height), np.full(n, width))
-    return _render((pixels, partners, odd, 0), _looks(table, boxes, table.flip), size, threads, dtype)
+    return _render((pixels, partners, odd, 0), _looks(table, boxes, table.flip), size, threads, dtype, normalize)
 
 
-def render_crops(crops: Pictures, table: ViewTable, threads: int, dtype: torch.dtype = torch.float32) -> Tensor:
+def render_crops(
+    crops: Pictures, table: ViewTable, threads: int, dtype: torch.dtype = torch.float32, normalize: bool = True
+) -> Tensor:
     """As `render_views`, of pictures that are cropped, resized and flipped already: uint8[V, n, size, size, 3]."""
     views, n = table.flip.shape
     size = crops.shape[2]
@@ -56,7 +62,7 @@ def render_crops(crops: Pictures, table: ViewTable, threads: int, dtype: torch.d
     boxes = np.broadcast_to(np.array([0, 0, size, size]), (views, n, 4))
     looks = _looks(table, boxes, np.zeros_like(table.flip))
     crops = crops.reshape(-1, size, size, 3)
-    return _render((crops, crops, np.zeros(views, np.bool_), n), looks, size, threads, dtype)
+    return _render((crops, crops, np.zeros(views, np.bool_), n), looks, size, threads, dtype, normalize)
 
 
 def _check(pixels: Pictures, shape: tuple[int, ...], size: int, threads: int, dtype: torch.dtype) -> None:
@@ -95,6 +101,7 @@ def _render(
     size: int,
     threads: int,
     dtype: torch.dtype,
+    normalize: bool,
 ) -> Tensor:
     views, n = looks.flip.shape
     pixels, partners, odd, apart = source
@@ -105,7 +112,7 @@ def _render(
     whole = dtype == torch.float32
     wide = np.empty((views, n, 3 * size * size if whole else 0), np.float32)
     narrow = np.empty((views, n, 0 if whole else 3 * size * size), np.uint16)
-    arguments = (pixels, partners, odd, apart, looks, _SCALE, _SHIFT, size)
+    arguments = (pixels, partners, odd, apart, looks, *((_SCALE, _SHIFT) if normalize else _AS_IT_IS), size)
 
     items = views * n
     parts = 1 if threads == 1 else max(1, min(items, max(threads, items * size * size // _SLICE)))

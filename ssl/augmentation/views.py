@@ -1,28 +1,25 @@
 """The views of a training step: one table of numbers, one pass over the pictures."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 from torch import Tensor, nn
 
 from wildfern.ssl.augmentation.blur import GaussianBlur
 from wildfern.ssl.augmentation.color import ColorJitter, Solarize
 from wildfern.ssl.augmentation.crop import crop_views
 from wildfern.ssl.augmentation.host_views import render_crops, render_views
+from wildfern.ssl.augmentation.kornia_operation import Parameters, build_operations
 from wildfern.ssl.augmentation.normalization import MEAN, STD
 from wildfern.ssl.augmentation.operation import to_tensors
 from wildfern.ssl.augmentation.table import ViewSettings, ViewTable, draw_table
 from wildfern.ssl.data.crop import crops_resize
 
 T = TypeVar("T")
-
-Probability = Annotated[float, Field(ge=0, le=1)]
-Strength = Annotated[float, Field(ge=0)]
-Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
 
 @dataclass(frozen=True)
@@ -36,6 +33,9 @@ class Prepared:
     tables: list[ViewTable]
     partners: NDArray[np.uint8] | Tensor | None = None  # [n, H, W, 3]: what odd views show, where there are pairs
     drawn: torch.cuda.Event | None = None
+    extra: list[list[list[Parameters]]] | None = (
+        None  # of each group's views, what was drawn for each further operation
+    )
 
 
 class Views(nn.Module):
@@ -43,10 +43,11 @@ class Views(nn.Module):
 
     Counted through all groups, the odd views of a pair of pictures show its second one; a single picture is shown by all.
     `prepare` runs on the host, in loader threads; calling the module runs on the device, for which the processor has a kernel
-    of its own. Normalized with ImageNet's mean and standard deviation.
+    of its own. Normalized with ImageNet's mean and standard deviation; before that, each view goes through the kornia
+    operations that `extra` names, as `build_operations` takes them.
     """
 
-    def __init__(self, groups: list[list[ViewSettings]]) -> None:
+    def __init__(self, groups: list[list[ViewSettings]], extra: Sequence[Mapping[str, Any]] = ()) -> None:
         super().__init__()
         for group in groups:
             if not group:
@@ -54,6 +55,7 @@ class Views(nn.Module):
             if len({view.size for view in group}) > 1:
                 raise ValueError("the views of one group must have one size")
         self.groups = groups
+        self.extra = nn.ModuleList(nn.ModuleList(build_operations(extra, group[0].size)) for group in groups)
         self.color, self.blur, self.solarize = ColorJitter(), GaussianBlur(), Solarize()
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
@@ -82,17 +84,22 @@ class Views(nn.Module):
         step: int,
         positions: NDArray[np.int64],
         partners: NDArray[np.uint8] | Tensor | list[NDArray[np.uint8]] | None = None,
+        batch_size: int | None = None,
     ) -> Prepared:
         """Draw the tables and, for pictures of different sizes (a list of uint8[H, W, 3]), crop and resize them here.
 
-        `partners`, in the form of `pixels`: the second pictures of pairs. Tensors stay where they are.
+        `partners`, in the form of `pixels`: the second pictures of pairs. Tensors stay where they are. `batch_size`: of the
+        global batch, if these positions are a part of it only; further operations draw for all of it. Raises ValueError for
+        pictures that are not uint8 in three channels (or one, which is then taken thrice).
         """
+        pixels, partners = _in_color(pixels), None if partners is None else _in_color(partners)
         tables = self.draw(seed, step, positions)
+        extra = self._draw_extra(seed, step, positions, batch_size)
         if isinstance(pixels, Tensor):
             drawn = torch.cuda.current_stream(pixels.device).record_event() if pixels.is_cuda else None
-            return Prepared(pixels, tables, partners, drawn)
+            return Prepared(pixels, tables, partners, drawn, extra)
         if isinstance(pixels, np.ndarray):
-            return Prepared(pixels, tables, partners)
+            return Prepared(pixels, tables, partners, extra=extra)
         crops = []
         for first, table, (views, size) in zip(self._first_views, tables, self.shape, strict=True):
             group = np.empty((views, len(pixels), size, size, 3), np.uint8)
@@ -105,26 +112,47 @@ class Views(nn.Module):
                     group[shown, i] = crops_resize(picture, boxes[:, i], size)
             group = np.where(table.flip[:, :, None, None, None], group[:, :, :, ::-1], group)
             crops.append(group)
-        return Prepared(crops, tables)
+        return Prepared(crops, tables, extra=extra)
 
     @torch.no_grad()
     def forward(self, batch: Prepared) -> list[Tensor]:
         """float32[V, n, 3, size, size] for each group, normalized, on the module's device."""
-        return self._on_host(batch) if self.mean.device.type == "cpu" else self._on_device(batch)
+        views = self._on_host(batch) if self.mean.device.type == "cpu" else self._on_device(batch)
+        if batch.extra is None:
+            return views
+        for group, operations, drawn in zip(views, self.extra, batch.extra, strict=True):
+            for view, parameters in zip(group, drawn, strict=True):
+                pictures = view
+                for operation, numbers in zip(operations, parameters, strict=True):
+                    pictures = operation(pictures, numbers)
+                view.copy_((pictures.clamp(0, 1) - self.mean) / self.std)
+        return views
+
+    def _draw_extra(
+        self, seed: int, step: int, positions: NDArray[np.int64], batch_size: int | None
+    ) -> list[list[list[Parameters]]] | None:
+        if not any(len(operations) for operations in self.extra):
+            return None
+        whole = int(positions.max(initial=-1)) + 1 if batch_size is None else batch_size
+        return [
+            [[o.draw(seed, step, positions, first + view, whole) for o in operations] for view in range(len(group))]
+            for first, group, operations in zip(self._first_views, self.groups, self.extra, strict=True)
+        ]
 
     def _on_host(self, batch: Prepared) -> list[Tensor]:
         """The views made by a kernel for the processor, on torch's threads; the channels lie last in memory."""
         threads = torch.get_num_threads()
         if isinstance(batch.pixels, list):
             return [
-                render_crops(crops, table, threads) for crops, table in zip(batch.pixels, batch.tables, strict=True)
+                render_crops(crops, table, threads, normalize=batch.extra is None)
+                for crops, table in zip(batch.pixels, batch.tables, strict=True)
             ]
         pixels, partners = (
             None if pictures is None else _to_device(pictures, self.mean.device, batch.drawn).numpy()
             for pictures in (batch.pixels, batch.partners)
         )
         return [
-            render_views(pixels, table, size, threads, partners=partners, first=first)
+            render_views(pixels, table, size, threads, partners=partners, first=first, normalize=batch.extra is None)
             for first, table, (_, size) in zip(self._first_views, batch.tables, self.shape, strict=True)
         ]
 
@@ -153,7 +181,10 @@ class Views(nn.Module):
             else:
                 crops = _to_device(batch.pixels[g], device).flatten(0, 1)
                 pictures = crops.permute(0, 3, 1, 2).float().div_(255)
-            out.append(self._appearance(pictures, table, size).view(views, -1, 3, size, size))
+            pictures = self._appearance(pictures, table, size)
+            if batch.extra is None:
+                pictures = (pictures - self.mean) / self.std
+            out.append(pictures.view(views, -1, 3, size, size))
         return out
 
     def _appearance(self, pictures: Tensor, table: ViewTable, size: int) -> Tensor:
@@ -172,7 +203,23 @@ class Views(nn.Module):
             pictures = self.blur(pictures, parameters(self.blur))
         if (table.threshold <= 1).any():
             pictures = self.solarize(pictures, parameters(self.solarize))
-        return (pictures - self.mean) / self.std
+        return pictures
+
+
+def _in_color(pixels: Any) -> Any:
+    """Pictures, or a list of them, of one channel or three, as uint8 in three channels; the rest is refused."""
+    if isinstance(pixels, list):
+        return [_in_color(picture[None])[0] for picture in pixels]
+    if pixels.dtype not in (np.uint8, torch.uint8):
+        hint = "; of 16 bits, the upper 8 are (pictures >> 8).astype(np.uint8)" if pixels.dtype == np.uint16 else ""
+        raise ValueError(f"pictures must be uint8, not {pixels.dtype}{hint}")
+    if pixels.ndim == 3:
+        pixels = pixels[..., None]
+    if pixels.ndim != 4 or pixels.shape[-1] not in (1, 3):
+        raise ValueError(f"pictures must be [n, H, W, 3], or [n, H, W] if gray, not {list(pixels.shape)}")
+    if pixels.shape[-1] == 3:
+        return pixels
+    return pixels.expand(-1, -1, -1, 3) if isinstance(pixels, Tensor) else np.repeat(pixels, 3, axis=-1)
 
 
 def _shown_by(pictures: T, partners: T | None, first: int) -> list[tuple[T, slice]]:
@@ -201,72 +248,3 @@ def _to_device(
         return pixels.to(device)
     tensor = torch.from_numpy(pixels)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
-
-
-def simclr(
-    *,
-    size: Annotated[int, Field(ge=4)] = 224,
-    count: Annotated[int, Field(ge=2)] = 2,
-    crop_scale: Range = (0.08, 1.0),
-    crop_ratio: Range = (3 / 4, 4 / 3),
-    flip: Probability = 0.5,
-    jitter: Probability = 0.8,
-    brightness: Strength = 0.8,
-    contrast: Strength = 0.8,
-    saturation: Strength = 0.8,
-    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.2,
-    gray: Probability = 0.2,
-    blur: Probability = 0.5,
-    blur_sigma: Range = (0.1, 2.0),
-    solarize: Probability = 0.0,
-) -> Views:
-    """`count` views of one kind; the defaults are SimCLR's for ImageNet (Chen et al., 2020, appendix A)."""
-    view = ViewSettings(
-        size,
-        crop_scale,
-        crop_ratio,
-        flip,
-        jitter,
-        brightness,
-        contrast,
-        saturation,
-        hue,
-        gray,
-        blur,
-        blur_sigma,
-        solarize,
-    )
-    return Views([[view] * count])
-
-
-def multicrop(
-    *,
-    size: Annotated[int, Field(ge=4)] = 224,
-    crop_scale: Range = (0.4, 1.0),
-    local_count: Annotated[int, Field(ge=0)] = 8,
-    local_size: Annotated[int, Field(ge=4)] = 96,
-    local_scale: Range = (0.05, 0.4),
-    crop_ratio: Range = (3 / 4, 4 / 3),
-    flip: Probability = 0.5,
-    jitter: Probability = 0.8,
-    brightness: Strength = 0.4,
-    contrast: Strength = 0.4,
-    saturation: Strength = 0.2,
-    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1,
-    gray: Probability = 0.2,
-    blur: tuple[Probability, Probability] = (1.0, 0.1),
-    local_blur: Probability = 0.5,
-    blur_sigma: Range = (0.1, 2.0),
-    solarize: tuple[Probability, Probability] = (0.0, 0.2),
-) -> Views:
-    """Two global views (blur and solarize differ between them, as in BYOL) and `local_count` small local ones.
-
-    The defaults are DINO's (Caron et al., 2021, section 3.1 and its public settings).
-    """
-    color = (flip, jitter, brightness, contrast, saturation, hue, gray)
-    large = [ViewSettings(size, crop_scale, crop_ratio, *color, blur[v], blur_sigma, solarize[v]) for v in range(2)]
-    small = ViewSettings(local_size, local_scale, crop_ratio, *color, local_blur, blur_sigma, 0.0)
-    return Views([large, [small] * local_count] if local_count else [large])
-
-
-VIEWS = {"simclr": simclr, "multicrop": multicrop}

@@ -66,7 +66,7 @@ class BatchReader:
         images = self.mixture.read(step * self.plan.batch_size + positions)
         if not self.mixture.fixed_size:  # else where a picture is cropped would depend on who else is in the batch
             images = images.as_lists()
-        return self.views.prepare(images.pixels, self.plan.seed, step, positions, images.partners)
+        return self.views.prepare(images.pixels, self.plan.seed, step, positions, images.partners, self.plan.batch_size)
 
 
 def train(

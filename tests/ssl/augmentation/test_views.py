@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from wildfern.ssl.augmentation import multicrop, simclr
+from wildfern.ssl.augmentation import VIEWS, multicrop, simclr
 
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU here")
 
@@ -90,6 +90,64 @@ def test_odd_views_of_a_pair_show_its_second_picture(kind):
     assert number == 5
 
 
+EXTRA = [{"operation": "RandomErasing", "p": 0.4}, {"operation": "RandomPosterize", "bits": 3, "p": 0.2}]
+
+
+@pytest.mark.parametrize("kind", [np.asarray, list])
+def test_further_kornia_operations_are_applied_and_drawn_for_the_global_batch(kind):
+    plain, x = multicrop(size=24, local_size=12, local_count=2), photographs(8, 64)
+    views = multicrop(size=24, local_size=12, local_count=2, extra=EXTRA)
+    global_state = torch.get_rng_state()
+    whole = views(views.prepare(kind(x), 3, 5, np.arange(8), batch_size=8))
+    part = views(views.prepare(kind(x[2:5]), 3, 5, np.arange(2, 5), batch_size=8))
+    assert torch.equal(torch.get_rng_state(), global_state)
+    before = plain(plain.prepare(kind(x), 3, 5, np.arange(8)))
+    mean, std = plain.mean[0], plain.std[0]
+    changed = []
+    for group, rows, unchanged in zip(whole, part, before, strict=True):
+        torch.testing.assert_close(group[:, 2:5], rows)
+        changed.append(((group - unchanged).abs().amax((2, 3, 4)) > 1e-5).float())
+        pixels = group * std + mean
+        assert -1e-5 <= pixels.min() <= pixels.max() <= 1 + 1e-5
+    assert 0.2 < torch.cat(changed).mean() < 0.8  # of 32, 1 - 0.6 · 0.8 = 0.52 are erased or posterized
+    if kind is np.asarray:
+        prepared = views.prepare(x, 3, 5, np.arange(8))
+        with_torch = views._on_device(prepared)
+        for one, other in zip(views._on_host(prepared), with_torch, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+
+
+def test_presets_are_the_papers():
+    def facts(name, **changes):
+        views = VIEWS[name](**changes)
+        return [(v.size, v.crop_scale, v.brightness, v.hue, v.blur, v.solarize) for g in views.groups for v in g]
+
+    assert facts("simclr") == [(224, (0.08, 1.0), 0.8, 0.2, 0.5, 0.0)] * 2
+    byol = [(224, (0.08, 1.0), 0.4, 0.1, 1.0, 0.0), (224, (0.08, 1.0), 0.4, 0.1, 0.1, 0.2)]
+    assert facts("byol") == facts("mocov3") == byol
+    dino = [(224, (0.4, 1.0), 0.4, 0.1, 1.0, 0.0), (224, (0.4, 1.0), 0.4, 0.1, 0.1, 0.2)]
+    assert facts("dino") == dino + [(96, (0.05, 0.4), 0.4, 0.1, 0.5, 0.0)] * 8
+    swav = [(224, (0.14, 1.0), 0.8, 0.2, 0.5, 0.0)] * 2 + [(96, (0.05, 0.14), 0.8, 0.2, 0.5, 0.0)] * 6
+    assert facts("swav") == swav
+    assert facts("byol", size=32)[0][0] == 32
+
+
+def test_gray_pictures_are_taken_thrice_and_others_refused():
+    views, gray = simclr(size=16), photographs()[..., 0]
+    thrice = views(views.prepare(np.repeat(gray[..., None], 3, -1), 0, 0, np.arange(6)))[0]
+    for form in (gray, gray[..., None], torch.from_numpy(gray)):
+        torch.testing.assert_close(views(views.prepare(form, 0, 0, np.arange(6)))[0], thrice)
+    of_list = views(views.prepare(list(gray), 0, 0, np.arange(6)))[0]
+    assert of_list.shape == thrice.shape
+    for wrong, message in [
+        (gray.astype(np.uint16) * 257, r"uint8, not uint16; of 16 bits, the upper 8 are \(pictures >> 8\)"),
+        (gray / 255, "pictures must be uint8, not float64"),
+        (photographs().transpose(0, 3, 1, 2), r"must be \[n, H, W, 3\], or \[n, H, W\] if gray, not \[6, 3, 48, 48\]"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            views.prepare(wrong, 0, 0, np.arange(6))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -99,6 +157,10 @@ def test_odd_views_of_a_pair_show_its_second_picture(kind):
         ({"size": 0}, "too small"),
         ({"blur_sigma": (0.0, 1.0)}, "blur_sigma"),
         ({"count": 0}, "at least one view"),
+        (
+            {"extra": [{"operation": "RandomErasin"}, {"p": 1}]},
+            "did you mean 'RandomErasing'.*operation 1: `operation`",
+        ),
     ],
 )
 def test_impossible_settings_are_refused(arguments, message):

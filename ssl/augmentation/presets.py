@@ -1,0 +1,111 @@
+"""Views as the papers have them, by name; every number can be changed."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from wildfern.ssl.augmentation.table import ViewSettings
+from wildfern.ssl.augmentation.views import Views
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Strength = Annotated[float, Field(ge=0)]
+Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+Operations = list[dict[str, Any]] | tuple[()]
+
+
+def simclr(
+    *,
+    size: Annotated[int, Field(ge=4)] = 224,
+    count: Annotated[int, Field(ge=2)] = 2,
+    crop_scale: Range = (0.08, 1.0),
+    crop_ratio: Range = (3 / 4, 4 / 3),
+    flip: Probability = 0.5,
+    jitter: Probability = 0.8,
+    brightness: Strength = 0.8,
+    contrast: Strength = 0.8,
+    saturation: Strength = 0.8,
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.2,
+    gray: Probability = 0.2,
+    blur: Probability = 0.5,
+    blur_sigma: Range = (0.1, 2.0),
+    solarize: Probability = 0.0,
+    extra: Operations = (),
+) -> Views:
+    """`count` views of one kind; the defaults are SimCLR's for ImageNet (Chen et al., 2020, appendix A).
+
+    `extra`: further kornia operations, each `{operation: NAME, argument: value, …}`.
+    """
+    view = ViewSettings(
+        size,
+        crop_scale,
+        crop_ratio,
+        flip,
+        jitter,
+        brightness,
+        contrast,
+        saturation,
+        hue,
+        gray,
+        blur,
+        blur_sigma,
+        solarize,
+    )
+    return Views([[view] * count], extra)
+
+
+def multicrop(
+    *,
+    size: Annotated[int, Field(ge=4)] = 224,
+    crop_scale: Range = (0.4, 1.0),
+    local_count: Annotated[int, Field(ge=0)] = 8,
+    local_size: Annotated[int, Field(ge=4)] = 96,
+    local_scale: Range = (0.05, 0.4),
+    crop_ratio: Range = (3 / 4, 4 / 3),
+    flip: Probability = 0.5,
+    jitter: Probability = 0.8,
+    brightness: Strength = 0.4,
+    contrast: Strength = 0.4,
+    saturation: Strength = 0.2,
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1,
+    gray: Probability = 0.2,
+    blur: tuple[Probability, Probability] = (1.0, 0.1),
+    local_blur: Probability = 0.5,
+    blur_sigma: Range = (0.1, 2.0),
+    solarize: tuple[Probability, Probability] = (0.0, 0.2),
+    extra: Operations = (),
+) -> Views:
+    """Two global views (blur and solarize may differ between them) and `local_count` small local ones.
+
+    The defaults are DINO's (Caron et al., 2021, section 3.1 and its public settings). `extra`: as for `simclr`.
+    """
+    color = (flip, jitter, brightness, contrast, saturation, hue, gray)
+    large = [ViewSettings(size, crop_scale, crop_ratio, *color, blur[v], blur_sigma, solarize[v]) for v in range(2)]
+    small = ViewSettings(local_size, local_scale, crop_ratio, *color, local_blur, blur_sigma, 0.0)
+    return Views([large, [small] * local_count] if local_count else [large], extra)
+
+
+# Both papers: two views, the second with little blur and some solarization (BYOL, table 6; MoCo v3, section 4).
+_byol = partial(multicrop, local_count=0, crop_scale=(0.08, 1.0))
+# Two views and six small ones, SimCLR's colors, the same for all (SwAV, appendix A).
+_swav = partial(
+    multicrop,
+    crop_scale=(0.14, 1.0),
+    local_count=6,
+    local_scale=(0.05, 0.14),
+    brightness=0.8,
+    contrast=0.8,
+    saturation=0.8,
+    hue=0.2,
+    blur=(0.5, 0.5),
+    solarize=(0.0, 0.0),
+)
+VIEWS: dict[str, Callable[..., Views]] = {
+    "simclr": simclr,
+    "byol": _byol,
+    "mocov3": _byol,
+    "swav": _swav,
+    "dino": multicrop,
+    "multicrop": multicrop,
+}
