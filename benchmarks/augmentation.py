@@ -1,7 +1,9 @@
-"""Views per second: the same chain in plain kornia, in torchvision on PIL pictures, and ours, in turn in one process.
+"""Views per second: the same chain in plain kornia, in torchvision on PIL pictures by two workers, and ours, in turn.
 
 What a view costs at least on a CPU stands in `ssl/augmentation/host_kernel.py`.
 """
+
+from concurrent.futures import ProcessPoolExecutor
 
 import kornia.augmentation as K
 import numpy as np
@@ -14,6 +16,8 @@ from wildfern.benchmarks.result import Benchmark, compare
 from wildfern.ssl.augmentation import MEAN, STD, multicrop, simclr
 
 CASES = ((32, 128), (224, 16))  # size of picture and view, pictures in a batch
+WORKERS = 2
+_worker: dict = {}  # what a worker process keeps
 MULTICROP = (256, 8)  # side of the pictures, pictures in a batch
 
 
@@ -24,22 +28,24 @@ def run(seconds: float) -> Benchmark:
     for size, batch in CASES:
         pixels = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
         views, plain = simclr(size=size).to(device), kornia_chain(size).to(device)
-        pil, transform = [Image.fromarray(p) for p in pixels], torchvision_chain(size)
+        workers = ProcessPoolExecutor(WORKERS, initializer=_start_worker, initargs=(pixels,))
 
         def with_kornia(pixels=pixels, plain=plain) -> None:
             pictures = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float().div_(255)
             plain(torch.cat([pictures, pictures]))
             _finish(device)
 
-        def with_torchvision(pil=pil, transform=transform) -> None:
-            torch.stack([transform(p) for p in pil for _ in range(2)])
+        def with_torchvision(workers=workers, batch=batch) -> None:
+            parts = workers.map(_views_by_worker, np.array_split(np.arange(batch), WORKERS))
+            torch.from_numpy(np.concatenate(list(parts)))
 
         def ours(pixels=pixels, views=views, batch=batch) -> None:
             views(views.prepare(pixels, 0, 0, np.arange(batch)))
             _finish(device)
 
-        things = {"kornia": with_kornia, "torchvision on PIL, one process": with_torchvision, "wildfern": ours}
-        rows += compare(f"SimCLR 2 views, {size} px", 2 * batch, things, seconds)
+        things = {"kornia": with_kornia, f"torchvision on PIL, {WORKERS} workers": with_torchvision, "wildfern": ours}
+        with workers:
+            rows += compare(f"SimCLR 2 views, {size} px", 2 * batch, things, seconds)
     rows += _multicrop(device, seconds)
     return Benchmark("augmentation", "views/s", f"on {device}", rows)
 
@@ -66,6 +72,18 @@ def _multicrop(device: torch.device, seconds: float) -> list[dict]:
 
     things = {"kornia": with_kornia, "wildfern": ours}
     return compare(f"DINO 2 × 224 + 8 × 96 px of {side} px", 10 * batch, things, seconds)
+
+
+def _start_worker(pixels: np.ndarray) -> None:
+    torch.set_num_threads(1)
+    _worker["pictures"] = [Image.fromarray(p) for p in pixels]
+    _worker["transform"] = torchvision_chain(pixels.shape[1])
+
+
+def _views_by_worker(numbers: np.ndarray) -> np.ndarray:
+    """Two views of each of these pictures."""
+    pictures, transform = _worker["pictures"], _worker["transform"]
+    return torch.stack([transform(pictures[i]) for i in numbers for _ in range(2)]).numpy()
 
 
 def _finish(device: torch.device) -> None:

@@ -12,7 +12,7 @@ from wildfern.ssl.augmentation.views import Views
 Probability = Annotated[float, Field(ge=0, le=1)]
 Strength = Annotated[float, Field(ge=0)]
 Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
-Operations = list[dict[str, Any]] | tuple[()]
+Operations = list[dict[str, Any]]
 
 
 def simclr(
@@ -31,7 +31,7 @@ def simclr(
     blur: Probability = 0.5,
     blur_sigma: Range = (0.1, 2.0),
     solarize: Probability = 0.0,
-    extra: Operations = (),
+    extra: Operations | None = None,
 ) -> Views:
     """`count` views of one kind; the defaults are SimCLR's for ImageNet (Chen et al., 2020, appendix A).
 
@@ -52,7 +52,7 @@ def simclr(
         blur_sigma,
         solarize,
     )
-    return Views([[view] * count], extra)
+    return Views([[view] * count], extra or ())
 
 
 def multicrop(
@@ -74,7 +74,7 @@ def multicrop(
     local_blur: Probability = 0.5,
     blur_sigma: Range = (0.1, 2.0),
     solarize: tuple[Probability, Probability] = (0.0, 0.2),
-    extra: Operations = (),
+    extra: Operations | None = None,
 ) -> Views:
     """Two global views (blur and solarize may differ between them) and `local_count` small local ones.
 
@@ -83,7 +83,7 @@ def multicrop(
     color = (flip, jitter, brightness, contrast, saturation, hue, gray)
     large = [ViewSettings(size, crop_scale, crop_ratio, *color, blur[v], blur_sigma, solarize[v]) for v in range(2)]
     small = ViewSettings(local_size, local_scale, crop_ratio, *color, local_blur, blur_sigma, 0.0)
-    return Views([large, [small] * local_count] if local_count else [large], extra)
+    return Views([large, [small] * local_count] if local_count else [large], extra or ())
 
 
 # Both papers: two views, the second with little blur and some solarization (BYOL, table 6; MoCo v3, section 4).
