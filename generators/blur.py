@@ -1,5 +1,7 @@
 """A 3 × 3 Gaussian blur of RGB rows in 16-bit integers, one direction after the other."""
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 
@@ -42,3 +44,47 @@ def blur_down(above, line, below, taps, out):
     side, middle = taps[0], taps[1]
     for j in range(np.uint64(out.size)):
         out[j] = _weighted(above[j], line[j], below[j], side[j], middle[j])
+
+
+class BlurSpace(NamedTuple):
+    """Arrays that one picture after the other uses: a line with its borders, three lines blurred across, and weights."""
+
+    line: np.ndarray
+    across: np.ndarray
+    taps: np.ndarray
+
+
+@njit
+def blur_space(size):
+    """A `BlurSpace` for pictures of `size` pixels a side."""
+    width = 3 * size
+    return BlurSpace(np.empty(width + 6, np.uint8), np.empty((3, width), np.uint8), np.empty((2, width), np.uint16))
+
+
+def row_painter(compose):
+    """A compiled paint(source, outer, space, image) that composes and blurs row by row into image (uint8[S, 3 * S]).
+
+    compose(source, row, line), compiled too, writes a row into the first 3 * S bytes of line; `outer` is the blur's weight, 0
+    for none; `space` comes from `blur_space(S)`. So lines stay in the nearest cache.
+    """
+
+    @njit
+    def paint(source, outer, space, image):
+        size = image.shape[0]
+        if outer == 0:
+            for row in range(size):
+                compose(source, row, image[row])
+            return
+        line, across, taps = space
+        taps[0] = outer
+        taps[1] = 256 - 2 * outer
+        compose(source, 0, line[3:])
+        blur_across(line, taps, across[0])
+        for row in range(size):
+            following = min(row + 1, size - 1)
+            if following > row:
+                compose(source, following, line[3:])
+                blur_across(line, taps, across[following % 3])
+            blur_down(across[max(row - 1, 0) % 3], across[row % 3], across[following % 3], taps, image[row])
+
+    return paint

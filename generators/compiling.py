@@ -40,6 +40,7 @@ class Kernel:
         function = make(stamp_of_sources(make.__code__.co_filename))
         try:
             self._dispatcher = njit(nogil=True, cache=True)(function)
+            _forgive_damage(self._dispatcher)
         except RuntimeError:  # no folder that the cache could be written to
             self._dispatcher = njit(nogil=True)(function)
         self.__doc__ = function.__doc__
@@ -60,6 +61,24 @@ def kernel(what: str) -> Callable[[Callable[[int], Callable]], Kernel]:
     at the values a function closes over. Arguments must have the same types at every call.
     """
     return lambda make: Kernel(what, make)
+
+
+def _forgive_damage(dispatcher) -> None:
+    """Have files of the cache that cannot be read, damaged or left by another version of this package, be written anew."""
+    cache = dispatcher._cache
+    load = cache.load_overload
+
+    def load_overload(signature, target):
+        try:
+            return load(signature, target)
+        except Exception:  # unpickling raises whatever the bytes make it do
+            try:
+                cache.flush()
+            except OSError:
+                cache.disable()
+            return None
+
+    cache.load_overload = load_overload
 
 
 @contextlib.contextmanager

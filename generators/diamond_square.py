@@ -3,6 +3,8 @@
 Amplitudes after Anderson & Farrell (2022): the noise of level k is 0.5 exp(decay (1 - k)), decay ~ U(.4, .8).
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 
@@ -20,10 +22,28 @@ def levels_for(size: int) -> int:
     return max(1, (size - 1).bit_length())
 
 
-def field_workspace(size: int) -> tuple[int, int]:
-    """Lengths of the float32 grids and of the uint32 states that `byte_field` needs."""
-    half = 2 ** (levels_for(size) - 1)
-    return half * (half + 1), half
+class FieldSpace(NamedTuple):
+    """Arrays that one field after the other uses: its bytes, two grids, random states and rows."""
+
+    field: np.ndarray  # uint8[M, M], M the even number not below the size
+    grid: np.ndarray
+    other: np.ndarray
+    states: np.ndarray
+    rows: np.ndarray
+
+
+@njit
+def field_space(size, levels):
+    """A `FieldSpace` for fields of `size` pixels a side, all 0."""
+    half = 2 ** (levels - 1)
+    even = 2 * ((size + 1) // 2)
+    return FieldSpace(
+        np.zeros((even, even), np.uint8),
+        np.empty(half * (half + 1), np.float32),
+        np.empty(half * (half + 1), np.float32),
+        np.empty(half, np.uint32),
+        np.empty((4, half + 1), np.float32),
+    )
 
 
 @njit
@@ -101,11 +121,9 @@ def amplitude_ratio(field_key):
 
 
 @njit
-def byte_field(field_key, size, levels, grid, other, states, rows, field):
-    """Fill field (uint8[M, M], M the even number not below size) with a smooth random field that uses 0 … 255.
-
-    grid, other: float32 and states: uint32 workspace of `field_workspace(size)`; rows: float32[4, half + 1] workspace.
-    """
+def byte_field(field_key, size, levels, space):
+    """Fill the field of a `FieldSpace` for this size with a smooth random field that uses 0 … 255."""
+    field, grid, other, states, rows = space
     seed_lanes(lanes_key(field_key), states)
     ratio = amplitude_ratio(field_key)
     amplitude = np.float32(0.5)

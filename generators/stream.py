@@ -1,9 +1,6 @@
 """What all streams have in common: checked indices, threads over slices of a batch, and pickling."""
 
-import os
-import threading
 from abc import ABC, abstractmethod
-from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
 import numpy as np
@@ -12,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from .batch import Batch
 from .counter_rng import key
 from .options import checked_integer
+from .threads import Threads
 
 
 def checked_indices(indices: ArrayLike) -> NDArray[np.int64]:
@@ -37,7 +35,7 @@ class Stream(ABC):
         self.threads = checked_integer("threads", threads, 1, 1024)
         #: All draws of a family come from this key (see `counter_rng`); families so never share numbers.
         self.stream_key = np.uint64(key(self.name, self.seed))
-        self._start_without_threads()
+        self._threads = Threads(self.threads, self.name)
 
     def batch(self, indices: ArrayLike) -> Batch:
         """The samples with these indices, int64[N] of any value: the same bytes whatever else is asked for.
@@ -50,7 +48,8 @@ class Stream(ABC):
             self._render(indices, batch)
         else:
             parts = min(indices.size, 4 * self.threads)
-            list(self._executor().map(self._render, np.array_split(indices, parts), batch.split(parts)))
+            slices = list(zip(np.array_split(indices, parts), batch.split(parts), strict=True))
+            self._threads.share(parts, lambda part: self._render(*slices[part]))
         return batch
 
     def _empty(self, indices: NDArray[np.int64]) -> Batch:
@@ -61,23 +60,3 @@ class Stream(ABC):
     @abstractmethod
     def _render(self, indices: NDArray[np.int64], batch: Batch) -> None:
         """Draw sample indices[i] into row i of the arrays of `batch`. Called from several threads on disjoint slices."""
-
-    def _start_without_threads(self) -> None:
-        self._pool: ThreadPoolExecutor | None = None
-        self._pool_process = 0
-        self._lock = threading.Lock()
-
-    def _executor(self) -> ThreadPoolExecutor:
-        with self._lock:
-            # Threads do not survive a fork: a child process starts its own.
-            if self._pool is None or self._pool_process != os.getpid():
-                self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix=f"wildfern-{self.name}")
-                self._pool_process = os.getpid()
-            return self._pool
-
-    def __getstate__(self) -> dict:
-        return {name: value for name, value in vars(self).items() if name not in ("_pool", "_pool_process", "_lock")}
-
-    def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state)
-        self._start_without_threads()

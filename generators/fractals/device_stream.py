@@ -1,6 +1,7 @@
 """Streams whose pictures are drawn by this processor, as numpy arrays, or by a GPU, as torch tensors on it."""
 
 import re
+import threading
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,7 @@ class DeviceStream(Stream):
 
     def __init__(self, size: int, seed: int, threads: int, device: str) -> None:
         super().__init__(size, seed, threads)
+        self._start_without_gpu()
         self.device, self._gpu = device, checked_gpu(device)
 
     def batch(self, indices: ArrayLike) -> Batch:
@@ -73,23 +75,23 @@ class DeviceStream(Stream):
             if self._on_gpu is None:
                 from ..triton_renderer.renderer import Renderer
 
-                self._on_gpu = Renderer(self.scene, self._gpu or checked_gpu(self.device), self._share)
+                self._on_gpu = Renderer(self.scene, self._gpu or checked_gpu(self.device), self._share_rows)
             return self._on_gpu
 
-    def _share(self, n: int, work: Callable[[int, int], None]) -> None:
+    def _share_rows(self, n: int, work: Callable[[int, int], None]) -> None:
         """Call work(start, stop) for consecutive parts of range(n), on the threads."""
-        parts = 1 if self.threads == 1 else max(1, min(n, self.threads))
-        starts, stops = ([n * (part + after) // parts for part in range(parts)] for after in (0, 1))
-        if parts == 1:
-            work(0, n)
-        else:
-            list(self._executor().map(work, starts, stops))
-
-    def _start_without_threads(self) -> None:
-        super()._start_without_threads()
-        # A copy of this stream elsewhere looks for its GPU there, at its first batch.
-        self._gpu: Any = None
-        self._on_gpu: Renderer | None = None
+        parts = max(1, min(n, self.threads))
+        self._threads.share(parts, lambda part: work(n * part // parts, n * (part + 1) // parts))
 
     def __getstate__(self) -> dict:
-        return {name: value for name, value in super().__getstate__().items() if name not in ("_gpu", "_on_gpu")}
+        return {name: value for name, value in vars(self).items() if name not in ("_gpu", "_on_gpu", "_lock")}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        # A copy of this stream elsewhere looks for its GPU there, at its first batch.
+        self._start_without_gpu()
+
+    def _start_without_gpu(self) -> None:
+        self._gpu: Any = None
+        self._on_gpu: Renderer | None = None
+        self._lock = threading.Lock()

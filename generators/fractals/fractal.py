@@ -14,27 +14,7 @@ from .raster import box_of_the_fullest, count_points, fill_canvas, fit_box, too_
 JITTER, CHAOS, PLACEMENT, RENDER, COLOR, BACKGROUND, BLUR = (np.uint64(part) for part in range(7))
 SAMPLE_KEYS = np.uint64(2)
 ATTEMPTS = 6
-#: Where the systems of a family come from.
-BY_SINGULAR_VALUES, BY_PARAMETERS, AROUND_ONE = range(3)
 _NO_JITTER, _WEIGHT = JITTERS.index("none"), JITTERS.index("fractaldb")
-
-
-class Settings(NamedTuple):
-    """What all samples of a stream have in common, as the kernels take it; jitter and render are positions in their lists."""
-
-    fewest: int
-    most: int
-    even: bool
-    jitter: int
-    points: int
-    rows: int
-    render: int
-    color: bool
-    background: bool
-    move: bool
-    blur: bool
-    size: int
-    levels: int
 
 
 class Workspace(NamedTuple):

@@ -1,53 +1,35 @@
 """Fractal classes and instances as FractalDB draws them (Kataoka et al., "Pre-training without Natural Images", ACCV 2020)."""
 
+from abc import abstractmethod
+
 import numpy as np
 from numpy.typing import NDArray
 
 from ..batch import Batch
 from ..counter_rng import fold
-from ..diamond_square import levels_for
-from ..options import checked_choice, checked_flags, checked_integer, checked_number, checked_span
+from ..options import checked_integer, checked_number
 from ..stream import Stream
-from .chaos_game import rows_for
-from .fractal import Settings
 from .ifs_kernel import render_fractals
 from .ifs_sampler import CLASS_KEYS, MAX_MAPS
-from .jitter import JITTERS
 from .parameter_systems import BY_PARAMETERS, Origin, find_systems
-from .raster import RENDERS, Render
+from .raster import Render
+from .settings import checked_settings
 
 
 class FoundStream(Stream):
     """A stream of fractals whose classes are searched for, each at the first sample of it and then remembered."""
 
-    def __init__(self, size, points, seed, classes, filling_rate, weight_step, render, switches, threads) -> None:
+    def __init__(self, size, seed, classes, filling_rate, weight_step, threads, **settings) -> None:
         super().__init__(size, seed, threads)
-        self.points = checked_integer("points", points, 1, 10_000_000)
         self.num_classes = checked_integer("classes", classes, 1, 2**62)
         self.filling_rate = checked_number("filling_rate", filling_rate, 0.0, 0.3)
         self.weight_step = checked_number("weight_step", weight_step, 0.0, 0.5)
-        self.render = checked_choice("render", render, RENDERS)
-        self.color, self.background, self.placement, self.blur = checked_flags(**switches)
-        self._settings = Settings(
-            2,
-            MAX_MAPS,
-            False,
-            JITTERS.index("none"),
-            self.points,
-            rows_for(self.points),
-            RENDERS.index(self.render),
-            self.color,
-            self.background,
-            self.placement,
-            self.blur,
-            self.size,
-            levels_for(self.size),
-        )
+        self._settings = checked_settings(self.size, **settings)
         self._found: dict[int, tuple[NDArray[np.float64], int]] = {}
 
+    @abstractmethod
     def origin(self) -> Origin:
         """Where this stream's systems come from."""
-        raise TypeError(f"{type(self).__name__} names no origin of its systems")
 
     def systems(self, classes: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """The systems of some classes: float64[N, 8, 2, 3] as [A | b], of which the first `counts` (int64[N]) maps are used."""
@@ -102,9 +84,21 @@ class FractalDBStream(FoundStream):
         blur: bool = False,
         threads: int = 1,
     ):
-        switches = {"color": color, "background": background, "placement": placement, "blur": blur}
-        super().__init__(size, points, seed, classes, filling_rate, weight_step, render, switches, threads)
-        self.maps = checked_span("maps", maps, 2, MAX_MAPS, whole=True)
+        super().__init__(
+            size,
+            seed,
+            classes,
+            filling_rate,
+            weight_step,
+            threads,
+            points=points,
+            maps=maps,
+            render=render,
+            color=color,
+            background=background,
+            placement=placement,
+            blur=blur,
+        )
 
     def origin(self) -> Origin:
-        return Origin(BY_PARAMETERS, *self.maps, 0.0, True, np.zeros((MAX_MAPS, 2, 3)))
+        return Origin(BY_PARAMETERS, self._settings.fewest, self._settings.most, 0.0, True, np.zeros((MAX_MAPS, 2, 3)))

@@ -4,16 +4,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..batch import Batch
-from ..diamond_square import levels_for
-from ..options import checked_choice, checked_flags, checked_integer, checked_span
-from .chaos_game import rows_for
+from ..options import checked_integer
 from .device_stream import DeviceStream
-from .fractal import Settings
 from .ifs_kernel import NO_SYSTEMS, render_fractals
-from .ifs_sampler import MAX_MAPS, SAMPLINGS, Sampling
-from .jitter import JITTERS, Jitter
-from .raster import RENDERS, Render
+from .ifs_sampler import Sampling
+from .jitter import Jitter
+from .raster import Render
 from .scene_table import Scene
+from .settings import checked_settings
 
 
 class IFSStream(DeviceStream):
@@ -56,28 +54,18 @@ class IFSStream(DeviceStream):
         device: str = "cpu",
     ):
         super().__init__(size, seed, threads, device)
-        self.points = checked_integer("points", points, 1, 10_000_000)
         self.num_classes = checked_integer("classes", classes, 1, 2**62)
-        self.maps = checked_span("maps", maps, 2, MAX_MAPS, whole=True)
-        self.sampling = checked_choice("sampling", sampling, SAMPLINGS)
-        self.jitter = checked_choice("jitter", jitter, JITTERS)
-        self.render = checked_choice("render", render, RENDERS)
-        self.color, self.background, self.placement, self.blur = checked_flags(
-            color=color, background=background, placement=placement, blur=blur
-        )
-        self._settings = Settings(
-            *self.maps,
-            self.sampling == "uniform",
-            JITTERS.index(self.jitter),
-            self.points,
-            rows_for(self.points),
-            RENDERS.index(self.render),
-            self.color,
-            self.background,
-            self.placement,
-            self.blur,
+        self._settings = checked_settings(
             self.size,
-            levels_for(self.size),
+            points=points,
+            maps=maps,
+            sampling=sampling,
+            jitter=jitter,
+            render=render,
+            color=color,
+            background=background,
+            placement=placement,
+            blur=blur,
         )
 
     def _render(self, indices: NDArray[np.int64], batch: Batch) -> None:

@@ -3,11 +3,11 @@
 import numpy as np
 from numba import njit
 
-from ..blur import blur_across, blur_down, blur_weight
+from ..blur import blur_space, blur_weight, row_painter
 from ..color import FRACTALDB_GRAY, background_table, fractal_table
 from ..compiling import kernel
 from ..counter_rng import fold64
-from ..diamond_square import byte_field
+from ..diamond_square import byte_field, field_space
 from .fractal import (
     BACKGROUND,
     BLUR,
@@ -27,24 +27,12 @@ from .raster import PATCH, composite_row, draw_placement, fill_canvas, palette_e
 
 
 @njit
-def _finish(entries, palette, outer, taps, lines, mixed, image):
-    """Composite and blur row by row: three blurred lines at a time stay in the nearest cache."""
-    size = entries.shape[0]
-    if outer == 0:
-        for row in range(size):
-            composite_row(entries[row], palette, image[row])
-        return
-    taps[0] = outer
-    taps[1] = 256 - 2 * outer
-    composite_row(entries[0], palette, lines[3:])
-    blur_across(lines, taps, mixed[0])
-    for row in range(size):
-        following = min(row + 1, size - 1)
-        if following > row:
-            composite_row(entries[following], palette, lines[3:])
-            blur_across(lines, taps, mixed[following % 3])
-        blur_down(mixed[max(row - 1, 0) % 3], mixed[row % 3], mixed[following % 3], taps, image[row])
+def _compose(source, row, line):
+    entries, palette = source
+    composite_row(entries[row], palette, line)
 
+
+_paint = row_painter(_compose)
 
 #: In place of systems and counts, for a stream whose systems the kernel draws.
 NO_SYSTEMS = np.empty((0, MAX_MAPS, 2, 3)), np.empty(0, np.int64)
@@ -62,15 +50,8 @@ def render_fractals(sources: int):
         """
         _ = sources
         size, levels = settings.size, settings.levels
-        half = 2 ** (levels - 1)
-        even = 2 * ((size + 1) // 2)
-        work = workspace(settings.rows, size * size)
-        grid, other = np.empty(half * (half + 1), np.float32), np.empty(half * (half + 1), np.float32)
-        field_states, field_rows = np.empty(half, np.uint32), np.empty((4, half + 1), np.float32)
-        field, entries = np.zeros((even, even), np.uint8), np.empty((size, size), np.uint16)
-        palette = np.zeros((3, 512), np.uint8)
-        lines, mixed = np.empty(3 * size + 6, np.uint8), np.empty((3, 3 * size), np.uint8)
-        taps = np.empty((2, 3 * size), np.uint16)
+        work, clouds, soft = workspace(settings.rows, size * size), field_space(size, levels), blur_space(size)
+        palette, entries = np.zeros((3, 512), np.uint8), np.empty((size, size), np.uint16)
         for i in range(indices.size):
             sample_key = fold64(fold64(stream_key, SAMPLE_KEYS), np.uint64(indices[i]))
             chaos_key = fold64(sample_key, CHAOS)
@@ -95,13 +76,12 @@ def render_fractals(sources: int):
             fractal_table(color_key, settings.color, palette[:, 256:])
             if settings.background:
                 background_table(color_key, settings.color, palette[:, :256])
-                field_key = fold64(sample_key, BACKGROUND)
-                byte_field(field_key, size, levels, grid, other, field_states, field_rows, field)
+                byte_field(fold64(sample_key, BACKGROUND), size, levels, clouds)
             render_key = fold64(sample_key, RENDER)
-            full = palette_entries(settings.render, render_key, size, work.counts, work.stamped, field, entries)
+            full = palette_entries(settings.render, render_key, size, work.counts, work.stamped, clouds.field, entries)
             if counts.size and settings.render == PATCH and not settings.color and not full:
                 palette[:, 256:] = FRACTALDB_GRAY
             outer = blur_weight(fold64(sample_key, BLUR)) if settings.blur else 0
-            _finish(entries, palette, outer, taps, lines, mixed, images[i])
+            _paint((entries, palette), outer, soft, images[i])
 
     return render_slice

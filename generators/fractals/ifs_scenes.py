@@ -4,16 +4,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..batch import Batch
-from ..diamond_square import levels_for
-from ..options import checked_choice, checked_flags, checked_integer, checked_span
-from .chaos_game import rows_for
+from ..options import checked_integer, checked_span
 from .device_stream import DeviceStream
-from .fractal import Settings
-from .ifs_sampler import MAX_MAPS, SAMPLINGS, Sampling
-from .jitter import JITTERS, Jitter
-from .raster import RENDERS, Render
+from .ifs_sampler import Sampling
+from .jitter import Jitter
+from .raster import Render
 from .scene_kernel import draw_contents, render_scenes
 from .scene_table import Scene
+from .settings import checked_settings
 
 MOST_FRACTALS = 16
 #: Classes of a stream whose labels are a 0 or 1 for each of them.
@@ -25,33 +23,12 @@ class _SceneStream(DeviceStream):
 
     pictures = 1
 
-    def __init__(
-        self, size, points, seed, classes, fractals, sides, maps, sampling, jitter, render, switches, threads, device
-    ) -> None:
+    def __init__(self, size, seed, classes, fractals, sides, threads, device, **settings) -> None:
         super().__init__(size, seed, threads, device)
-        self.points = checked_integer("points", points, 1, 10_000_000)
         self.fractals = checked_span("fractals", fractals, 1, MOST_FRACTALS, whole=True)
         self.sides = checked_span("sides", sides, 0.01, 4.0)
         self.num_classes = checked_integer("classes", classes, 1, MOST_CLASSES if self.multi_label else 2**62)
-        self.maps = checked_span("maps", maps, 2, MAX_MAPS, whole=True)
-        self.sampling = checked_choice("sampling", sampling, SAMPLINGS)
-        self.jitter = checked_choice("jitter", jitter, JITTERS)
-        self.render = checked_choice("render", render, RENDERS)
-        self.color, self.background, self.blur = checked_flags(**switches)
-        self._settings = Settings(
-            *self.maps,
-            self.sampling == "uniform",
-            JITTERS.index(self.jitter),
-            self.points,
-            rows_for(self.points),
-            RENDERS.index(self.render),
-            self.color,
-            self.background,
-            True,
-            self.blur,
-            self.size,
-            levels_for(self.size),
-        )
+        self._settings = checked_settings(self.size, **settings)
 
     @property
     def multi_label(self) -> bool:
@@ -60,9 +37,9 @@ class _SceneStream(DeviceStream):
 
     def _empty(self, indices: NDArray[np.int64]) -> Batch:
         shape = (indices.size, self.size, self.size, 3)
-        labels = (
-            np.zeros((indices.size, self.num_classes), np.uint8) if self.multi_label else indices % self.num_classes
-        )
+        labels = indices % self.num_classes
+        if self.multi_label:
+            labels = np.zeros((indices.size, self.num_classes), np.uint8)
         pictures = [np.empty(shape, np.uint8) for _ in range(self.pictures)]
         return Batch(pictures[0], labels, partners=pictures[1] if self.pictures == 2 else None)
 
@@ -143,9 +120,22 @@ class IFSMultiStream(_SceneStream):
         threads: int = 1,
         device: str = "cpu",
     ):
-        switches = {"color": color, "background": background, "blur": blur}
         super().__init__(
-            size, points, seed, classes, fractals, sides, maps, sampling, jitter, render, switches, threads, device
+            size,
+            seed,
+            classes,
+            fractals,
+            sides,
+            threads,
+            device,
+            points=points,
+            maps=maps,
+            sampling=sampling,
+            jitter=jitter,
+            render=render,
+            color=color,
+            background=background,
+            blur=blur,
         )
 
 
@@ -187,9 +177,22 @@ class IFSPairStream(_SceneStream):
         threads: int = 1,
         device: str = "cpu",
     ):
-        switches = {"color": color, "background": background, "blur": blur}
         super().__init__(
-            size, points, seed, classes, fractals, sides, maps, sampling, jitter, render, switches, threads, device
+            size,
+            seed,
+            classes,
+            fractals,
+            sides,
+            threads,
+            device,
+            points=points,
+            maps=maps,
+            sampling=sampling,
+            jitter=jitter,
+            render=render,
+            color=color,
+            background=background,
+            blur=blur,
         )
 
     @property

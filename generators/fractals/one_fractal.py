@@ -52,9 +52,22 @@ class OneFractalStream(FoundStream):
         blur: bool = False,
         threads: int = 1,
     ):
-        switches = {"color": color, "background": background, "placement": placement, "blur": blur}
-        super().__init__(size, points, seed, classes, filling_rate, 0.0, render, switches, threads)
         self.maps = checked_integer("maps", maps, 2, MAX_MAPS)
+        super().__init__(
+            size,
+            seed,
+            classes,
+            filling_rate,
+            0.0,
+            threads,
+            points=points,
+            maps=(self.maps, self.maps),
+            render=render,
+            color=color,
+            background=background,
+            placement=placement,
+            blur=blur,
+        )
         self.sigma_factor = checked_number("sigma_factor", sigma_factor, 0.5, 3.0 * self.maps)
         self.delta = checked_number("delta", delta, 0.0, 1.0)
         self.perturbation = checked_choice("perturbation", perturbation, PERTURBATIONS)

@@ -3,11 +3,11 @@
 import numpy as np
 from numba import njit
 
-from ..blur import blur_across, blur_down, blur_weight
+from ..blur import blur_space, blur_weight, row_painter
 from ..color import background_table, fractal_table
 from ..compiling import kernel
 from ..counter_rng import fold64, uniform64
-from ..diamond_square import byte_field
+from ..diamond_square import byte_field, field_space
 from .fractal import (
     BACKGROUND,
     BLUR,
@@ -96,22 +96,11 @@ def paste(entries, side, palette, left, top, canvas):
 
 
 @njit
-def blur_canvas(canvas, outer, taps, lines, mixed, image):
-    """Blur canvas into image (both uint8[S, 3 * S]) with the outer weight `outer`/256; 0 copies."""
-    size = canvas.shape[0]
-    if outer == 0:
-        image[:] = canvas
-        return
-    taps[0] = outer
-    taps[1] = 256 - 2 * outer
-    lines[3 : 3 + 3 * size] = canvas[0]
-    blur_across(lines, taps, mixed[0])
-    for row in range(size):
-        following = min(row + 1, size - 1)
-        if following > row:
-            lines[3 : 3 + 3 * size] = canvas[following]
-            blur_across(lines, taps, mixed[following % 3])
-        blur_down(mixed[max(row - 1, 0) % 3], mixed[row % 3], mixed[following % 3], taps, image[row])
+def _copy_row(canvas, row, line):
+    line[: canvas.shape[1]] = canvas[row]
+
+
+_paint = row_painter(_copy_row)
 
 
 @kernel("scenes of fractals")
@@ -127,16 +116,10 @@ def render_scenes(sources: int):
         """
         _ = sources
         size, levels = settings.size, settings.levels
-        half = 2 ** (levels - 1)
-        even = 2 * ((size + 1) // 2)
-        work = workspace(settings.rows, size * size)
-        grid, other = np.empty(half * (half + 1), np.float32), np.empty(half * (half + 1), np.float32)
-        field_states, field_rows = np.empty(half, np.uint32), np.empty((4, half + 1), np.float32)
-        field, entries = np.zeros((even, even), np.uint8), np.empty(size * size, np.uint16)
-        row_entries, nothing = np.empty(size, np.uint16), np.zeros((size, size), np.uint8)
+        work, clouds, soft = workspace(settings.rows, size * size), field_space(size, levels), blur_space(size)
         palette, canvas = np.zeros((3, 512), np.uint8), np.empty((size, 3 * size), np.uint8)
-        lines, mixed = np.empty(3 * size + 6, np.uint8), np.empty((3, 3 * size), np.uint8)
-        taps = np.empty((2, 3 * size), np.uint16)
+        entries, nothing = np.empty(size * size, np.uint16), np.zeros((size, size), np.uint8)
+        row_entries = np.empty(size, np.uint16)
         for i in range(indices.size):
             sample_key = fold64(fold64(stream_key, SAMPLE_KEYS), np.uint64(indices[i]))
             first_class = indices[i] % classes if by_index else -1
@@ -147,10 +130,9 @@ def render_scenes(sources: int):
                 color_key = fold64(picture_key, COLOR)
                 if settings.background:
                     background_table(color_key, settings.color, palette[:, :256])
-                    field_key = fold64(picture_key, BACKGROUND)
-                    byte_field(field_key, size, levels, grid, other, field_states, field_rows, field)
+                    byte_field(fold64(picture_key, BACKGROUND), size, levels, clouds)
                 for row in range(size):
-                    row_entries[:] = field[row, :size]
+                    row_entries[:] = clouds.field[row, :size]
                     composite_row(row_entries, palette, canvas[row])
                 for k in range(count):
                     object_key = fold64(picture_key, OBJECTS + np.uint64(k))
@@ -168,6 +150,6 @@ def render_scenes(sources: int):
                     palette_entries(settings.render, render_key, side, counts, work.stamped, nothing, lit)
                     paste(lit, side, palette, left, top, canvas)
                 outer = blur_weight(fold64(picture_key, BLUR)) if settings.blur else 0
-                blur_canvas(canvas, outer, taps, lines, mixed, image)
+                _paint(canvas, outer, soft, image)
 
     return render_slice

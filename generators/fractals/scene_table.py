@@ -24,12 +24,12 @@ from .fractal import (
     PLACEMENT,
     RENDER,
     SAMPLE_KEYS,
-    Settings,
     draw_by_singular_values,
     workspace,
 )
 from .raster import draw_placement, fill_canvas, middle, patch_mask, pixels_across
 from .scene_kernel import OBJECTS, PICTURES, draw_object_placement
+from .settings import Settings
 
 _ALIGNMENT = 16  # bytes
 

@@ -5,11 +5,11 @@ from typing import Literal, get_args
 import numpy as np
 from numba import njit
 
-from ..blur import blur_across, blur_down, blur_weight
+from ..blur import blur_space, blur_weight, row_painter
 from ..color import background_table
 from ..compiling import kernel
 from ..counter_rng import fold64, uniform64
-from ..diamond_square import byte_field
+from ..diamond_square import byte_field, field_space
 from ..xorshift import seed_lanes, xorshift32
 from .grammar import MAX_BRACKETS, MAX_ITERATIONS
 from .layout import CONTRAST, THINNEST_LINE, between, lay_out
@@ -103,25 +103,12 @@ def _add_noise(states, scale, line):
 
 
 @njit
-def _finish(field, table, contrast, alpha, layer, outer, taps, lines, mixed, noise, states, image):
-    """Composite, blur and add noise, row by row: three blurred lines at a time stay in the nearest cache."""
-    size = alpha.shape[0]
-    taps[0] = outer
-    taps[1] = 256 - 2 * outer
-    if outer:
-        _composite_row(field[0, :size], table, contrast, alpha[0], layer[0], lines[3:])
-        blur_across(lines, taps, mixed[0])
-    for row in range(size):
-        if outer:
-            following = min(row + 1, size - 1)
-            if following > row:
-                _composite_row(field[following, :size], table, contrast, alpha[following], layer[following], lines[3:])
-                blur_across(lines, taps, mixed[following % 3])
-            blur_down(mixed[max(row - 1, 0) % 3], mixed[row % 3], mixed[following % 3], taps, image[row])
-        else:
-            _composite_row(field[row, :size], table, contrast, alpha[row], layer[row], image[row])
-        if noise > _BOTTOM:
-            _add_noise(states, noise / _HALF_OF_THEM, image[row])
+def _compose(source, row, line):
+    field, table, contrast, alpha, layer = source
+    _composite_row(field[row, : alpha.shape[0]], table, contrast, alpha[row], layer[row], line)
+
+
+_paint = row_painter(_compose)
 
 
 @kernel("branching lines")
@@ -160,26 +147,20 @@ def render_slice(sources: int):
         """
         _ = sources
         size = images.shape[1]
-        half = 2 ** (levels - 1)
-        even = 2 * ((size + 1) // 2)
         segments = np.empty((most_segments, 6))
         rewriting, symbols = np.empty((3, MAX_ITERATIONS + 1), np.int64), np.empty(most_symbols, np.uint8)
         workspace = (rewriting, symbols, np.empty(6), np.empty(2), np.empty((MAX_BRACKETS, 6)))
-        grid, other = np.empty(half * (half + 1), np.float32), np.empty(half * (half + 1), np.float32)
-        field_states, field_rows = np.empty(half, np.uint32), np.empty((4, half + 1), np.float32)
-        field, table = np.full((even, even), _MIDDLE, np.uint8), np.empty((3, 256), np.uint8)
+        clouds, soft, table = field_space(size, levels), blur_space(size), np.empty((3, 256), np.uint8)
+        clouds.field[:] = _MIDDLE
         color, states = np.empty(3, np.float32), np.empty(size, np.uint32)
         alpha, layer = np.empty((size, size), np.float32), np.empty((size, size, 3), np.float32)
-        lines, mixed = np.empty(3 * size + 6, np.uint8), np.empty((3, 3 * size), np.uint8)
-        taps = np.empty((2, 3 * size), np.uint16)
         form = max(THINNEST_LINE, THINNEST * size), taper, smooth, pieces, jag
         for i in range(indices.size):
             sample_key = fold64(fold64(stream_key, _SAMPLE_KEYS), np.uint64(indices[i]))
             count = lay_out(fold64(sample_key, _LAYOUT), spans, odds, size, form, workspace, segments)
             _ground_table(fold64(sample_key, _GROUND), background, random_color, colors, table)
             if background == _CLOUDS:
-                field_key = fold64(sample_key, _CLOUD_FIELD)
-                byte_field(field_key, size, levels, grid, other, field_states, field_rows, field)
+                byte_field(fold64(sample_key, _CLOUD_FIELD), size, levels, clouds)
             _clear(alpha)
             covered = painted = 0
             colors_key = fold64(sample_key, _SEGMENT)
@@ -193,10 +174,11 @@ def render_slice(sources: int):
             counts[i] = painted
             contrast = np.float32(between(spans[CONTRAST], uniform64(fold64(sample_key, _CONTRAST), np.uint64(0))))
             outer = blur_weight(fold64(sample_key, _BLUR)) if blur else 0
-            seed_lanes(fold64(sample_key, _NOISE), states)
-            _finish(
-                field, table, contrast, alpha, layer, outer, taps, lines, mixed, np.float32(noise), states, images[i]
-            )
+            _paint((clouds.field, table, contrast, alpha, layer), outer, soft, images[i])
+            if noise > 0.0:
+                seed_lanes(fold64(sample_key, _NOISE), states)
+                for row in range(size):
+                    _add_noise(states, np.float32(noise) / _HALF_OF_THEM, images[i, row])
         return segments
 
     return render_slice

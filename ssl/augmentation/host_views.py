@@ -1,16 +1,13 @@
 """The views of a batch on the host: the operations of the other files here, fused, on as many threads as are given."""
 
-import os
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from itertools import pairwise
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wildfern.generators.threads import Threads
 from wildfern.ssl.augmentation.host_kernel import Looks, render_slice
 from wildfern.ssl.augmentation.normalization import MEAN, STD
 from wildfern.ssl.augmentation.table import ViewTable
@@ -89,10 +86,9 @@ def _looks(table: ViewTable, boxes: NDArray[np.int64], flip: NDArray[np.bool_]) 
     )
 
 
-@lru_cache(maxsize=1)
-def _executor(process: int) -> ThreadPoolExecutor:
-    """The threads of this process; threads do not survive a fork."""
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix=f"wildfern-views-{process}")
+@lru_cache(maxsize=4)
+def _threads(count: int) -> Threads:
+    return Threads(count, "views")
 
 
 def _render(
@@ -117,19 +113,10 @@ def _render(
     items = views * n
     parts = 1 if threads == 1 else max(1, min(items, max(threads, items * size * size // _SLICE)))
     cuts = [items * k // parts for k in range(parts + 1)]
-    waiting = deque(pairwise(cuts))
 
-    def work() -> None:
-        while True:
-            try:
-                begin, end = waiting.popleft()
-            except IndexError:
-                return
-            render_slice(*arguments, begin, end, wide, narrow)
+    def render(part: int) -> None:
+        render_slice(*arguments, cuts[part], cuts[part + 1], wide, narrow)
 
-    others = [_executor(os.getpid()).submit(work) for _ in range(min(threads, parts) - 1)]
-    work()
-    for other in others:
-        other.result()
+    _threads(threads).share(parts, render)
     out = torch.from_numpy(wide) if whole else torch.from_numpy(narrow).view(torch.bfloat16)
     return out.view(views, n, size, size, 3).permute(0, 1, 4, 2, 3)

@@ -1,10 +1,12 @@
 """Kernels: compiled once per machine, by one process at a time, with a word about it."""
 
 import os
+import pickle
 import subprocess
 import sys
 import threading
 
+import numba
 import numpy as np
 import pytest
 
@@ -67,6 +69,19 @@ def test_a_change_of_a_file_beside_it_compiles_anew(start, tmp_path):
     assert start().communicate()[1] == ""
     (tmp_path / "beside.py").write_text("constant = 2")
     assert "compiling squares" in start().communicate()[1]
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x80\x04nonsense", b"\x80\x04\x8c\x06wildfern\x8c\x04Gone\x93."])
+@pytest.mark.parametrize("ending", ["nbi", "nbc"])
+def test_a_cache_that_cannot_be_read_is_written_anew(start, tmp_path, ending, damage):
+    start().communicate()
+    (file,) = (tmp_path / "cache").rglob(f"*.{ending}")
+    version = pickle.dumps(numba.__version__) if ending == "nbi" else b""
+    file.write_bytes(version + damage)
+    out, words = start().communicate()
+    assert out == "49.0\n"
+    assert "compiling squares" in words
+    assert start().communicate() == ("49.0\n", "")
 
 
 def test_where_nothing_can_be_kept_it_compiles_and_says_that_too():

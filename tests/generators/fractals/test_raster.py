@@ -9,7 +9,7 @@ import pytest
 from wildfern.generators import counter_rng as rng
 from wildfern.generators.blur import blur_across, blur_down
 from wildfern.generators.color import _ramp
-from wildfern.generators.diamond_square import byte_field, levels_for
+from wildfern.generators.diamond_square import byte_field, field_space, levels_for
 from wildfern.generators.fractals.chaos_game import FIRST_ROW, LANES, rows_for
 from wildfern.generators.fractals.raster import (
     RENDERS,
@@ -124,12 +124,11 @@ def plain_field(field_key, levels, size):
 
 @pytest.mark.parametrize("size", [8, 9, 31, 32, 33, 100])
 def test_fields_match_plain_diamond_square(size):
-    even, levels = size + size % 2, levels_for(size)
-    half = 2 ** (levels - 1)
+    levels = levels_for(size)
+    space = field_space(size, levels)
     for field_key in range(5):
-        field, grids = np.empty((even, even), np.uint8), np.empty((2, half * (half + 1)), np.float32)
-        states, rows = np.empty(half, np.uint32), np.empty((4, half + 1), np.float32)
-        byte_field(np.uint64(field_key), size, levels, *grids, states, rows, field)
+        byte_field(np.uint64(field_key), size, levels, space)
+        field = space.field
         expected = plain_field(field_key, levels, size)
         # Truncated to a byte: less than one below, and float32's rounding above.
         difference = expected - field[:size, :size]

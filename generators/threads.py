@@ -1,0 +1,60 @@
+"""Threads that share the parts of a task with the one that asks."""
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+
+class Threads:
+    """`count` threads, the calling one among them; the others start when first needed, in every process anew."""
+
+    def __init__(self, count: int, name: str) -> None:
+        self.count, self.name = count, name
+        self._start_anew()
+
+    def share(self, parts: int, work: Callable[[int], None]) -> None:
+        """Call work(part) for each of range(parts), in any order; an error of one ends the others after the part they are at."""
+        left = deque(range(parts))
+
+        def take() -> None:
+            while True:
+                try:
+                    part = left.popleft()
+                except IndexError:
+                    return
+                try:
+                    work(part)
+                except BaseException:
+                    left.clear()
+                    raise
+
+        others = [self._executor().submit(take) for _ in range(min(parts, self.count) - 1)]
+        try:
+            take()
+        finally:
+            for other in others:
+                # One that has not begun has nothing left to do.
+                if not other.cancel():
+                    other.result()
+
+    def _start_anew(self) -> None:
+        self._pool: ThreadPoolExecutor | None = None
+        self._process = 0
+        self._lock = threading.Lock()
+
+    def _executor(self) -> ThreadPoolExecutor:
+        with self._lock:
+            # Threads do not survive a fork: a child process starts its own.
+            if self._pool is None or self._process != os.getpid():
+                self._pool = ThreadPoolExecutor(self.count, thread_name_prefix=f"wildfern-{self.name}")
+                self._process = os.getpid()
+            return self._pool
+
+    def __getstate__(self) -> dict:
+        return {"count": self.count, "name": self.name}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self._start_anew()
