@@ -47,7 +47,7 @@ class Stream(ABC):
         if self.threads == 1 or indices.size < 2:
             self._render(indices, batch)
         else:
-            parts = min(indices.size, 4 * self.threads)
+            parts = min(indices.size, 3 * self.threads)
             slices = list(zip(np.array_split(indices, parts), batch.split(parts), strict=True))
             self._threads.share(parts, lambda part: self._render(*slices[part]))
         return batch

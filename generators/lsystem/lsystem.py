@@ -140,9 +140,10 @@ class LSystemStream(Stream):
         return self._draw(indices, self._empty(indices))
 
     def _empty(self, indices: NDArray[np.int64]) -> Batch:
-        shape = (indices.size, self.size, self.size)
-        masks, centerlines = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
-        widths = np.zeros(shape, np.float32)
+        # One piece of memory for all three: the larger it is, the larger the pages that the system gives for it.
+        memory = np.zeros((6, indices.size, self.size, self.size), np.uint8)
+        widths = memory[:4].reshape(-1).view(np.float32).reshape(memory.shape[1:])
+        masks, centerlines = memory[4], memory[5]
         return replace(super()._empty(indices), masks=masks, widths=widths, centerlines=centerlines)
 
     def _render(self, indices: NDArray[np.int64], batch: Batch) -> None:
