@@ -94,6 +94,7 @@ def plan_of(recipe: Recipe) -> Plan:
         checkpoint_every=training.checkpoint_every,
         checkpoint_minutes=training.checkpoint_minutes,
         evaluate_every=recipe.evaluation.every,
+        skip_nonfinite=training.skip_nonfinite,
     )
 
 

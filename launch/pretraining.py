@@ -134,6 +134,7 @@ class Pretraining:
                     started,
                     evaluate=self._scores if recipe.evaluation.every and recipe.evaluation.on else None,
                     on_checkpoint=self._checkpoint_written,
+                    on_nonfinite=lambda rows: self.folder.add_lines("nonfinite.jsonl", rows),
                 )
             if done == recipe.training.steps:
                 self._checkpoint_written()  # again: a run may have been killed between its last checkpoint and this file
@@ -160,6 +161,7 @@ class Pretraining:
             "precision": recipe.training.precision,
             "accumulation": recipe.training.accumulation,
             "gradient_clip": recipe.training.gradient_clip,
+            "skip_nonfinite": recipe.training.skip_nonfinite > 0,
         }
 
         def optimizer(groups: list[dict]) -> torch.optim.Optimizer:

@@ -76,6 +76,13 @@ class RunFolder:
         """A JSON-lines file, whole or not at all."""
         _replace(self.path / name, "".join(json.dumps(row) + "\n" for row in rows))
 
+    def add_lines(self, name: str, rows: list[dict]) -> None:
+        """Add to a JSON-lines file, at once on the disk."""
+        with open(self.path / name, "a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+            file.flush()
+            os.fsync(file.fileno())
+
     def write_backbone(self, state: dict[str, Tensor]) -> None:
         """`backbone.safetensors`, with the names that timm gives its weights."""
         beside = self.path / ".backbone.safetensors"

@@ -53,6 +53,9 @@ class Training(Section):
     precision: Literal["fp32", "bf16"] = Field("bf16", description="Arithmetic of forward and backward passes.")
     accumulation: PositiveInt = Field(1, description="Parts a batch is computed in, one after the other.")
     gradient_clip: PositiveFloat | None = Field(None, description="Largest norm of the gradient; null: no limit.")
+    skip_nonfinite: NonNegativeInt = Field(
+        0, description="Steps in a row that may be skipped for a NaN or infinite loss or gradient; one more stops training."
+    )
     checkpoint_every: PositiveInt = Field(1000, description="Steps between checkpoints.")
     checkpoint_minutes: PositiveFloat | None = Field(None, description="Also checkpoint after so many minutes.")
     keep_checkpoints: PositiveInt = Field(2, description="How many of the newest checkpoints are kept.")

@@ -60,6 +60,7 @@ class DeepSpeedEngine:
         accumulation: int = 1,
         gradient_clip: float | None = None,
         zero_stage: Literal[0, 1, 2, 3] = 1,
+        skip_nonfinite: bool = False,
     ) -> None:
         import deepspeed
 
@@ -69,6 +70,7 @@ class DeepSpeedEngine:
                 "flattened parameters: set engine.zero_stage=0"
             )
         self.method, self.device, self.zero_stage = method, device, zero_stage
+        self.skip_nonfinite = skip_nonfinite
         self.rank, self.world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
         self.facts = {"engine": "deepspeed", "world_size": self.world_size, "zero_stage": zero_stage}
         self._patient = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=7))
@@ -99,6 +101,8 @@ class DeepSpeedEngine:
 
     def step(self, learning_rate: float, weight_decay: float) -> Tensor:
         norm = self._whole_gradient_norm() if self.zero_stage == 0 else None
+        if self.skip_nonfinite and norm is not None and not norm.isfinite():
+            self.engine.zero_grad()  # an optimizer leaves alone what has no gradient; from stage 1 on DeepSpeed skips by itself
         set_hyperparameters(self.optimizer, learning_rate, weight_decay)
         self.engine.step()
         return torch.as_tensor(float(self.engine.get_global_grad_norm()) if norm is None else norm)

@@ -33,7 +33,10 @@ class Engine(Protocol):
         """Accumulate gradients of one micro-batch."""
 
     def step(self, learning_rate: float, weight_decay: float) -> Tensor:
-        """Clip, update the weights, forget the gradients; returns the gradient's norm before clipping."""
+        """Clip, update the weights, forget the gradients; returns the gradient's norm before clipping.
+
+        With `skip_nonfinite`, a gradient whose norm is NaN or infinite changes neither weights nor the optimizer.
+        """
 
     def save(self, folder: Path) -> None:
         """Write weights, optimizer and teachers into an existing folder; called on every rank."""
@@ -69,7 +72,9 @@ class TorchEngine:
         precision: Precision,
         accumulation: int = 1,
         gradient_clip: float | None = None,
+        skip_nonfinite: bool = False,
     ) -> None:
+        self.skip_nonfinite = skip_nonfinite
         self.method, self.device, self.gather = method, device, whole
         self.facts = {"engine": "torch", "world_size": 1}
         self.precision, self.accumulation, self.gradient_clip = precision, accumulation, gradient_clip
@@ -85,6 +90,9 @@ class TorchEngine:
 
     def step(self, learning_rate: float, weight_decay: float) -> Tensor:
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        if self.skip_nonfinite and not norm.isfinite():
+            self.optimizer.zero_grad(set_to_none=True)
+            return norm
         if self.gradient_clip is not None:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.gradient_clip, norm)
         set_hyperparameters(self.optimizer, learning_rate, weight_decay)

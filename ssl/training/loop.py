@@ -1,6 +1,5 @@
 """The training loop, from top to bottom: batch → views → method → backward → step → log, evaluate, checkpoint."""
 
-import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from wildfern.generators.counter_rng import key
@@ -16,14 +16,11 @@ from wildfern.ssl.data import Loader, Mixture
 from wildfern.ssl.tracking import Tracker
 from wildfern.ssl.training.checkpoints import CheckpointStore
 from wildfern.ssl.training.engine import Engine
+from wildfern.ssl.training.finite import FiniteWatch, Row, copies, put_back
 from wildfern.ssl.training.schedules import Schedule
 from wildfern.ssl.training.stopping import StopRequest
 
 ASK_EVERY = 8  # steps between the questions that all processes must answer together: stop? save for the minutes?
-
-
-class NotFinite(FloatingPointError):
-    """The loss became NaN or infinite."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +38,7 @@ class Plan:
     checkpoint_every: int
     checkpoint_minutes: float | None
     evaluate_every: int | None
+    skip_nonfinite: int
 
 
 class BatchReader:
@@ -61,12 +59,20 @@ class BatchReader:
         self.rank, self.world_size, self.size = rank, world_size, plan.batch_size // parts
 
     def __call__(self, k: int) -> Prepared:
-        step, micro = divmod(k, self.plan.accumulation)
-        positions = (micro * self.world_size + self.rank) * self.size + np.arange(self.size)
+        step, part = divmod(k, self.plan.accumulation)
+        positions = self.positions(part)
         images = self.mixture.read(step * self.plan.batch_size + positions)
         if not self.mixture.fixed_size:  # else where a picture is cropped would depend on who else is in the batch
             images = images.as_lists()
         return self.views.prepare(images.pixels, self.plan.seed, step, positions, images.partners, self.plan.batch_size)
+
+    def positions(self, part: int) -> NDArray[np.int64]:
+        """Where the pictures of this rank's micro-batch `part` of a step stand in the global batch: int64[n]."""
+        return (part * self.world_size + self.rank) * self.size + np.arange(self.size)
+
+    def indices(self, step: int, part: int) -> NDArray[np.int64]:
+        """The pictures of this rank's micro-batch `part` of a step, as `mixture.read` takes them: int64[n]."""
+        return step * self.plan.batch_size + self.positions(part)
 
 
 def train(
@@ -80,15 +86,19 @@ def train(
     start_step: int = 0,
     evaluate: Callable[[], dict[str, float]] | None = None,
     on_checkpoint: Callable[[], None] = lambda: None,
+    on_nonfinite: Callable[[list[Row]], None] = lambda rows: None,
 ) -> int:
     """Train from `start_step` to the end, or until a stop is asked for; returns the number of steps done.
 
     `evaluate` gives scores to log every `plan.evaluate_every` steps. `on_checkpoint` runs on every rank after a checkpoint.
-    Raises NotFinite, checkpoints untouched, when the loss or the gradient is not finite at a logged or saved step.
+    `on_nonfinite` gets what is known of losses or gradients that are NaN or infinite. More than `plan.skip_nonfinite` such steps
+    in a row raise NotFinite, checkpoints untouched; with 0, at the next logged or saved step.
     """
     micro_start, micro_stop = start_step * plan.accumulation, plan.total_steps * plan.accumulation
     done = start_step
     last_saved = time.monotonic()
+    watch = FiniteWatch(engine, plan.skip_nonfinite, reader.indices, on_nonfinite)
+    watched = [engine.method, *engine.method.teachers().values()]
 
     def late(done: int) -> bool:
         minutes = plan.checkpoint_minutes
@@ -108,6 +118,7 @@ def train(
         for step in range(start_step, plan.total_steps):
             torch.manual_seed(key("model", plan.seed, step, engine.rank))  # dropout, drop path: addressed like all else
             parts = []
+            before = copies(watched) if plan.skip_nonfinite else []
             for batch in batches_of_step(batches, plan.accumulation):
                 views = to_channels_last(reader.views(batch)) if plan.channels_last else reader.views(batch)
                 loss, scalars = engine(views, step)
@@ -116,21 +127,20 @@ def train(
                 waited += batches.wait_seconds
             learning_rate = plan.learning_rate * schedule.learning_rate(step)
             gradient_norm = engine.step(learning_rate, plan.weight_decay * schedule.weight_decay(step))
-            engine.method.after_step(step, engine.gather)
+            watch.note(step, [part["loss"] for part in parts], gradient_norm)
+            if plan.skip_nonfinite and not watch.check():
+                put_back(before)
+            else:
+                engine.method.after_step(step, engine.gather)
             done = step + 1
 
             stopping = (engine.world_size == 1 or done % ASK_EVERY == 0) and engine.any(stop.signal_number is not None)
             saving = stopping or done == plan.total_steps or done % plan.checkpoint_every == 0 or late(done)
-            if saving or tracker.due(step):
+            if (saving or tracker.due(step)) and not plan.skip_nonfinite:
+                watch.check()
+            if tracker.due(step):
                 means = {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
                 numbers = engine.mean({"gradient_norm": gradient_norm, **means})
-                for name in ("loss", "gradient_norm"):
-                    if not math.isfinite(numbers[name]):
-                        raise NotFinite(
-                            f"{name} is {numbers[name]} at step {step}: nothing of this step was saved, the last checkpoint "
-                            "is whole; try a lower learning rate, training.gradient_clip, or training.precision=fp32"
-                        )
-            if tracker.due(step):
                 metrics = {"loss": numbers.pop("loss"), "learning_rate": learning_rate, **numbers}
                 elapsed = time.perf_counter() - began
                 timings = {"data_wait": waited / elapsed, **memory(engine.device)}

@@ -66,6 +66,7 @@ def plan(**changes):
         checkpoint_every=5,
         checkpoint_minutes=None,
         evaluate_every=None,
+        skip_nonfinite=0,
     )
     return Plan(**{**values, **changes})
 

@@ -1,0 +1,112 @@
+"""Watch for losses and gradients that are NaN or infinite: say where and with which pictures, and end training in time."""
+
+import socket
+from collections.abc import Callable, Sequence
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from wildfern.ssl.training.engine import Engine
+
+Row = dict[str, object]
+
+
+class NotFinite(FloatingPointError):
+    """The loss or the gradient became NaN or infinite more often than was allowed."""
+
+
+class FiniteWatch:
+    """Notes each step's losses and gradient norm, where they are, and looks at them when asked.
+
+    `allowed`: steps in a row that may be skipped (see `Engine.step`); with 0, numbers may stay on the device until a step that
+    is logged or saved. `indices(step, part)` are the pictures of a part of a step on this process; `record` gets one row for each
+    process and part concerned, on the first process.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        allowed: int,
+        indices: Callable[[int, int], NDArray],
+        record: Callable[[list[Row]], None] = lambda rows: None,
+    ) -> None:
+        self.engine, self.allowed, self.indices, self.record = engine, allowed, indices, record
+        self._losses: list[Tensor] = []  # each float[parts]
+        self._norms: list[Tensor] = []
+        self._first, self._skipped = 0, 0
+
+    def note(self, step: int, losses: Sequence[Tensor], gradient_norm: Tensor) -> None:
+        """Note consecutive steps, on every process."""
+        if not self._losses:
+            self._first = step
+        self._losses.append(torch.stack([loss.float() for loss in losses]))
+        self._norms.append(gradient_norm)
+
+    def check(self) -> bool:
+        """Whether all that was noted since the last check is finite; called on every process after the same step.
+
+        Raises NotFinite on all of them where it is not and nothing (more) is allowed.
+        """
+        losses, norms = torch.stack(self._losses).cpu(), torch.stack([norm.float().cpu() for norm in self._norms])
+        first, self._losses, self._norms = self._first, [], []
+        finite = bool(losses.isfinite().all() and norms.isfinite().all())
+        if not self.engine.any(not finite):
+            self._skipped = 0
+            return True
+        rows = [
+            self._row(first + step, part, float(losses[step, part]), float(norms[step]))
+            for step, part in ((~(losses.isfinite() & norms.isfinite()[:, None])).nonzero().tolist())
+        ]
+        rows = self._from_all_processes(rows)
+        step = min(row["step"] for row in rows)
+        rows = [row for row in rows if row["step"] == step]
+        # Where some losses are not finite, the gradient is not for their sake; else all parts may be the reason.
+        rows = [row for row in rows if isinstance(row["loss"], str)] or rows
+        if self.engine.rank == 0:
+            self.record(rows)
+        self._skipped += 1
+        if self._skipped > self.allowed:
+            raise NotFinite(_told(rows, self.allowed))
+        return False
+
+    def _row(self, step: int, part: int, loss: float, gradient_norm: float) -> Row:
+        return {
+            "step": step,
+            "rank": self.engine.rank,
+            "host": socket.gethostname(),
+            "part": part,
+            "loss": loss if abs(loss) < float("inf") else str(loss),
+            "gradient_norm": gradient_norm if abs(gradient_norm) < float("inf") else str(gradient_norm),
+            "indices": self.indices(step, part).tolist(),
+        }
+
+    def _from_all_processes(self, rows: list[Row]) -> list[Row]:
+        if self.engine.world_size == 1:
+            return rows
+        found: list[list[Row]] = [[] for _ in range(self.engine.world_size)]
+        torch.distributed.all_gather_object(found, rows)
+        return [row for rows in found for row in rows]
+
+
+def _told(rows: list[Row], allowed: int) -> str:
+    worst = rows[0]
+    name = "loss" if isinstance(worst["loss"], str) else "gradient_norm"
+    where = ", ".join(sorted({f"rank {row['rank']} on {row['host']}" for row in rows}))
+    many = f", after {allowed} skipped steps in a row" if allowed else ""
+    return (
+        f"{name} is {worst[name]} at step {worst['step']} of {where}{many}: nothing of this step was saved, the last checkpoint "
+        "is whole, and the indices of the pictures are in nonfinite.jsonl; try a lower learning rate, "
+        "training.gradient_clip, or training.precision=fp32"
+    )
+
+
+def copies(modules: Sequence[nn.Module]) -> list[tuple[Tensor, Tensor]]:
+    """The buffers of some modules (batch statistics, a center), each with a copy of what is in it."""
+    return [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
+
+
+def put_back(kept: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Undo what happened to the buffers since `copies`."""
+    for buffer, before in kept:
+        buffer.copy_(before)

@@ -1,0 +1,112 @@
+"""Losses and gradients that are NaN or infinite: found, named, written down with their pictures, and skipped if allowed."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from tests.small_runs import TINY
+from wildfern.launch import pretrain
+from wildfern.ssl.methods import METHODS
+from wildfern.ssl.training import NotFinite
+from wildfern.ssl.training.finite import FiniteWatch, copies, put_back
+
+
+class OneProcess:
+    rank, world_size = 0, 1
+
+    def any(self, flag):
+        return flag
+
+
+def watch(allowed, rows):
+    return FiniteWatch(OneProcess(), allowed, lambda step, part: 100 * step + 10 * part + np.arange(3), rows.extend)
+
+
+def test_the_first_bad_step_and_part_are_named_though_later_ones_are_bad_too():
+    rows = []
+    w = watch(0, rows)
+    for step, losses in ((4, [1.0, 2.0]), (5, [1.0, math.nan]), (6, [math.nan, math.nan])):
+        w.note(step, [torch.tensor(loss) for loss in losses], torch.tensor(losses[1]))
+    with pytest.raises(NotFinite, match=r"loss is nan at step 5 of rank 0 on .*nonfinite\.jsonl"):
+        w.check()
+    assert [(r["step"], r["part"], r["loss"], r["indices"]) for r in rows] == [(5, 1, "nan", [510, 511, 512])]
+
+
+def test_a_bad_gradient_names_all_parts():
+    rows = []
+    w = watch(0, rows)
+    w.note(7, [torch.tensor(1.0), torch.tensor(2.0)], torch.tensor(math.inf))
+    with pytest.raises(NotFinite, match="gradient_norm is inf at step 7"):
+        w.check()
+    assert [(r["part"], r["loss"]) for r in rows] == [(0, 1.0), (1, 2.0)]
+
+
+def test_as_many_in_a_row_as_allowed():
+    rows, verdicts = [], []
+    w = watch(2, rows)
+    for step, loss in enumerate([math.nan, math.nan, 1.0, math.nan, math.inf]):
+        w.note(step, [torch.tensor(loss)], torch.tensor(1.0))
+        verdicts.append(w.check())
+    assert verdicts == [False, False, True, False, False]
+    w.note(5, [torch.tensor(-math.inf)], torch.tensor(1.0))
+    with pytest.raises(NotFinite, match=r"loss is -inf at step 5 .* after 2 skipped steps in a row"):
+        w.check()
+    assert [row["step"] for row in rows] == [0, 1, 3, 4, 5]
+
+
+def test_buffers_are_put_back():
+    norm = torch.nn.BatchNorm1d(3)
+    before = {name: value.clone() for name, value in norm.state_dict().items()}
+    kept = copies([norm])
+    norm(torch.full((4, 3), math.nan))
+    assert norm.running_mean.isnan().all()
+    put_back(kept)
+    torch.testing.assert_close(norm.state_dict(), before, rtol=0, atol=0)
+
+
+@pytest.fixture
+def poisoned(monkeypatch):
+    """SimCLR whose loss is not a number at the steps that a test puts into this set."""
+    steps = set()
+    forward = METHODS["simclr"].forward
+
+    def poisoned_forward(self, views, step):
+        loss, scalars = forward(self, [v * math.nan for v in views] if step in steps else views, step)
+        return loss, scalars
+
+    monkeypatch.setattr(METHODS["simclr"], "forward", poisoned_forward)
+    return steps
+
+
+def records(path):
+    return [json.loads(line) for line in path.open()]
+
+
+def test_a_run_stops_with_its_last_checkpoint_whole_and_goes_on_from_there(tmp_path, poisoned):
+    poisoned.add(5)
+    changes = [*TINY, "training.steps=8", "training.checkpoint_every=3", "training.accumulation=2"]
+    with pytest.raises(NotFinite, match="loss is nan at step 5 of rank 0"):
+        pretrain("quickstart", changes, run=tmp_path / "run")
+    rows = records(tmp_path / "run" / "nonfinite.jsonl")
+    assert [row["indices"] for row in rows] == [[40, 41, 42, 43], [44, 45, 46, 47]]
+    assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["step_00000003"]
+    poisoned.clear()
+    pretrain("quickstart", changes, run=tmp_path / "run", resume=True)
+    pretrain("quickstart", changes, run=tmp_path / "whole")
+    assert (tmp_path / "run/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
+
+
+def test_skipped_steps_change_nothing_and_training_goes_on(tmp_path, poisoned):
+    poisoned.update({2, 3})
+    changes = [*TINY, "training.steps=6", "training.skip_nonfinite=2", "optimizer.name=sgd"]
+    run = pretrain("quickstart", changes, run=tmp_path / "run")
+    losses = [row["loss"] for row in records(run / "metrics.jsonl")]
+    assert [loss == "nan" for loss in losses] == [False, False, True, True, False, False]
+    weights = torch.load(
+        next((run / "checkpoints").iterdir()) / "torch_engine.pt", weights_only=True, map_location="cpu"
+    )["method"]
+    assert all(value.isfinite().all() for value in weights.values())
+    assert [row["step"] for row in records(run / "nonfinite.jsonl")] == [2, 3]
