@@ -4,10 +4,12 @@ from wildfern.ssl.augmentation.blur import GaussianBlur
 from wildfern.ssl.augmentation.color import ColorJitter, Solarize
 from wildfern.ssl.augmentation.crop import RandomResizedCropFlip
 from wildfern.ssl.augmentation.fourier_adaptation import FourierAdaptation, fourier_adaptation
+from wildfern.ssl.augmentation.fourier_adapted_views import FourierAdaptationSettings
 from wildfern.ssl.augmentation.local_intensity_order import LocalIntensityOrder, local_intensity_order
-from wildfern.ssl.augmentation.mixing import cutmix, mixup
+from wildfern.ssl.augmentation.mixing import MixingTable, cutmix, draw_mixing, mix, mixup, soft_targets
 from wildfern.ssl.augmentation.normalization import MEAN, STD
 from wildfern.ssl.augmentation.pixmix import PixMix, pixmix
+from wildfern.ssl.augmentation.pixmix_views import PixMixSettings
 from wildfern.ssl.augmentation.presets import VIEWS, multicrop, simclr
 from wildfern.ssl.augmentation.views import Prepared, Views
 
@@ -17,18 +19,24 @@ __all__ = [
     "VIEWS",
     "ColorJitter",
     "FourierAdaptation",
+    "FourierAdaptationSettings",
     "GaussianBlur",
     "LocalIntensityOrder",
+    "MixingTable",
     "PixMix",
+    "PixMixSettings",
     "Prepared",
     "RandomResizedCropFlip",
     "Solarize",
     "Views",
     "cutmix",
+    "draw_mixing",
     "fourier_adaptation",
     "local_intensity_order",
+    "mix",
     "mixup",
     "multicrop",
     "pixmix",
     "simclr",
+    "soft_targets",
 ]

@@ -43,8 +43,9 @@ def local_intensity_order(gray: Tensor) -> Tensor:
 class LocalIntensityOrder(IntensityAugmentationBase2D):
     """The transform of float[N, 3 or 1, H, W] as a kornia module: float[N, 4, H, W], the codes over 255.
 
-    Colors are made gray with ITU-R 601's weights. `standardize` brings each picture to mean 0 and standard deviation 1, as
-    FreeCOS feeds its network (it does so to all four channels together).
+    Pictures are in [0, 1]. Colors are made gray with ITU-R 601's weights, and gray is rounded to 8 bits, as FreeCOS' pictures
+    are: else the rounding of earlier operations would be coded where a picture is flat. `standardize` brings each picture to
+    mean 0 and standard deviation 1, as FreeCOS feeds its network (it does so to all four channels together).
     """
 
     def __init__(self, standardize: bool = False) -> None:
@@ -53,7 +54,7 @@ class LocalIntensityOrder(IntensityAugmentationBase2D):
 
     def apply_transform(self, input: Tensor, params: dict, flags: dict, transform: Tensor | None = None) -> Tensor:
         gray = input if input.shape[1] == 1 else grayscale(input)
-        codes = local_intensity_order(gray).float().div_(255)
+        codes = local_intensity_order((gray.float() * 255).round()).float().div_(255)
         if self.standardize:
             deviation, mean = torch.std_mean(codes, dim=(1, 2, 3), keepdim=True)
             codes = (codes - mean) / deviation.clamp(min=1e-6)

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from wildfern.ssl.augmentation.fourier_adapted_views import FourierAdaptationSettings
+from wildfern.ssl.augmentation.pixmix_views import PixMixSettings
 from wildfern.ssl.augmentation.table import ViewSettings
 from wildfern.ssl.augmentation.views import Views
 
@@ -31,11 +33,15 @@ def simclr(
     blur: Probability = 0.5,
     blur_sigma: Range = (0.1, 2.0),
     solarize: Probability = 0.0,
+    fourier_adaptation: FourierAdaptationSettings | None = None,
+    pixmix: PixMixSettings | None = None,
     extra: Operations | None = None,
+    local_intensity_order: bool = False,
 ) -> Views:
     """`count` views of one kind; the defaults are SimCLR's for ImageNet (Chen et al., 2020, appendix A).
 
-    `extra`: further kornia operations, each `{operation: NAME, argument: value, …}`.
+    Then, in this order, what is given of: Fourier domain adaptation, PixMix, further kornia operations (`extra`, each
+    `{operation: NAME, argument: value, …}`), and the local intensity order transform, which makes four channels of a view.
     """
     view = ViewSettings(
         size,
@@ -52,7 +58,7 @@ def simclr(
         blur_sigma,
         solarize,
     )
-    return Views([[view] * count], extra or ())
+    return Views([[view] * count], extra or (), fourier_adaptation, pixmix, local_intensity_order)
 
 
 def multicrop(
@@ -74,16 +80,20 @@ def multicrop(
     local_blur: Probability = 0.5,
     blur_sigma: Range = (0.1, 2.0),
     solarize: tuple[Probability, Probability] = (0.0, 0.2),
+    fourier_adaptation: FourierAdaptationSettings | None = None,
+    pixmix: PixMixSettings | None = None,
     extra: Operations | None = None,
+    local_intensity_order: bool = False,
 ) -> Views:
     """Two global views (blur and solarize may differ between them) and `local_count` small local ones.
 
-    The defaults are DINO's (Caron et al., 2021, section 3.1 and its public settings). `extra`: as for `simclr`.
+    The defaults are DINO's (Caron et al., 2021, section 3.1 and its public settings). The last four: as for `simclr`.
     """
     color = (flip, jitter, brightness, contrast, saturation, hue, gray)
     large = [ViewSettings(size, crop_scale, crop_ratio, *color, blur[v], blur_sigma, solarize[v]) for v in range(2)]
     small = ViewSettings(local_size, local_scale, crop_ratio, *color, local_blur, blur_sigma, 0.0)
-    return Views([large, [small] * local_count] if local_count else [large], extra or ())
+    groups = [large, [small] * local_count] if local_count else [large]
+    return Views(groups, extra or (), fourier_adaptation, pixmix, local_intensity_order)
 
 
 # Both papers: two views, the second with little blur and some solarization (BYOL, table 6; MoCo v3, section 4).

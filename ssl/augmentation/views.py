@@ -12,10 +12,13 @@ from torch import Tensor, nn
 from wildfern.ssl.augmentation.blur import GaussianBlur
 from wildfern.ssl.augmentation.color import ColorJitter, Solarize
 from wildfern.ssl.augmentation.crop import crop_views
+from wildfern.ssl.augmentation.fourier_adapted_views import FourierAdaptationSettings, FourierAdaptedViews
 from wildfern.ssl.augmentation.host_views import render_crops, render_views
 from wildfern.ssl.augmentation.kornia_operation import Parameters, build_operations
+from wildfern.ssl.augmentation.local_intensity_order import LocalIntensityOrder
 from wildfern.ssl.augmentation.normalization import MEAN, STD
 from wildfern.ssl.augmentation.operation import to_tensors
+from wildfern.ssl.augmentation.pixmix_views import PixMixSettings, PixMixViews
 from wildfern.ssl.augmentation.table import ViewSettings, ViewTable, draw_table
 from wildfern.ssl.data.crop import crops_resize
 
@@ -43,11 +46,19 @@ class Views(nn.Module):
 
     Counted through all groups, the odd views of a pair of pictures show its second one; a single picture is shown by all.
     `prepare` runs on the host, in loader threads; calling the module runs on the device, for which the processor has a kernel
-    of its own. Normalized with ImageNet's mean and standard deviation; before that, each view goes through the kornia
-    operations that `extra` names, as `build_operations` takes them.
+    of its own. Normalized with ImageNet's mean and standard deviation; before that, each view goes through Fourier domain
+    adaptation, PixMix and the kornia operations that `extra` names (as `build_operations` takes them), whichever are given.
+    With `local_intensity_order`, views end as the four standardized channels of that transform instead.
     """
 
-    def __init__(self, groups: list[list[ViewSettings]], extra: Sequence[Mapping[str, Any]] = ()) -> None:
+    def __init__(
+        self,
+        groups: list[list[ViewSettings]],
+        extra: Sequence[Mapping[str, Any]] = (),
+        fourier_adaptation: FourierAdaptationSettings | None = None,
+        pixmix: PixMixSettings | None = None,
+        local_intensity_order: bool = False,
+    ) -> None:
         super().__init__()
         for group in groups:
             if not group:
@@ -55,7 +66,14 @@ class Views(nn.Module):
             if len({view.size for view in group}) > 1:
                 raise ValueError("the views of one group must have one size")
         self.groups = groups
-        self.extra = nn.ModuleList(nn.ModuleList(build_operations(extra, group[0].size)) for group in groups)
+
+        def chain(size: int) -> nn.ModuleList:
+            adapted = [] if fourier_adaptation is None else [FourierAdaptedViews(fourier_adaptation, size)]
+            mixed = [] if pixmix is None else [PixMixViews(pixmix, size)]
+            return nn.ModuleList([*adapted, *mixed, *build_operations(extra, size)])
+
+        self.extra = nn.ModuleList(chain(group[0].size) for group in groups)
+        self.intensity_order = LocalIntensityOrder(standardize=True) if local_intensity_order else None
         self.color, self.blur, self.solarize = ColorJitter(), GaussianBlur(), Solarize()
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
@@ -64,6 +82,17 @@ class Views(nn.Module):
     def shape(self) -> list[tuple[int, int]]:
         """(number of views, size in pixels) of each group."""
         return [(len(group), group[0].size) for group in self.groups]
+
+    @property
+    def channels(self) -> int:
+        """Channels of a view: 3, or 4 with the local intensity order transform."""
+        return 3 if self.intensity_order is None else 4
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """What the sources of second pictures found unusable so far: name -> reason."""
+        second = (operation.second for chain in self.extra for operation in chain if hasattr(operation, "second"))
+        return {name: reason for pictures in second for name, reason in pictures.skipped.items()}
 
     @property
     def _first_views(self) -> list[int]:
@@ -116,7 +145,7 @@ class Views(nn.Module):
 
     @torch.no_grad()
     def forward(self, batch: Prepared) -> list[Tensor]:
-        """float32[V, n, 3, size, size] for each group, normalized, on the module's device."""
+        """float32[V, n, channels, size, size] for each group, normalized, on the module's device."""
         views = self._on_host(batch) if self.mean.device.type == "cpu" else self._on_device(batch)
         if batch.extra is None:
             return views
@@ -125,13 +154,16 @@ class Views(nn.Module):
                 pictures = view
                 for operation, numbers in zip(operations, parameters, strict=True):
                     pictures = operation(pictures, numbers)
-                view.copy_((pictures.clamp(0, 1) - self.mean) / self.std)
-        return views
+                pictures = pictures.clamp(0, 1)
+                view.copy_((pictures - self.mean) / self.std if self.intensity_order is None else pictures)
+        if self.intensity_order is None:
+            return views
+        return [self.intensity_order(group.flatten(0, 1)).unflatten(0, group.shape[:2]) for group in views]
 
     def _draw_extra(
         self, seed: int, step: int, positions: NDArray[np.int64], batch_size: int | None
     ) -> list[list[list[Parameters]]] | None:
-        if not any(len(operations) for operations in self.extra):
+        if self.intensity_order is None and not any(len(operations) for operations in self.extra):
             return None
         whole = int(positions.max(initial=-1)) + 1 if batch_size is None else batch_size
         return [

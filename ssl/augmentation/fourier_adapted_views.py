@@ -1,0 +1,71 @@
+"""Fourier domain adaptation as an operation of views: towards pictures of any source, each view its own."""
+
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from torch import Tensor, nn
+
+from wildfern.ssl.augmentation.fourier_adaptation import draw_adaptation, freecos_adaptation
+from wildfern.ssl.augmentation.second_pictures import SecondPictures, rows_that_fire
+
+
+class FourierAdaptationSettings(BaseModel):
+    """What happens to a view: with `probability`, the coarse amplitudes of a picture of `data`, then blur and noise.
+
+    `data` is a `wildfern.ssl.data.Source` or `Mixture` (in a recipe: what the section `data` takes). The default `ratio` is the
+    largest β of Yang & Soatto (2020), without blur and noise; FreeCOS takes ratio 0.3, blur_kernel 13 and noise 5/255.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    data: Any = Field(description="Where the pictures come from whose amplitudes are taken.")
+    probability: float = Field(0.5, ge=0, le=1, description="Share of views that are adapted.")
+    ratio: float = Field(0.09, ge=0, le=0.5, description="β: highest exchanged frequency, as a share of the side.")
+    blur_kernel: Annotated[int, Field(ge=1)] = Field(1, description="Pixels of the blur after it, odd; 1: none.")
+    noise: float = Field(0.0, ge=0, le=1, description="Half-width of the uniform noise after it; views are in [0, 1].")
+
+    @field_validator("blur_kernel")
+    @classmethod
+    def _odd(cls, blur_kernel: int) -> int:
+        if blur_kernel % 2 == 0:
+            raise ValueError(f"must be odd, got {blur_kernel}")
+        return blur_kernel
+
+
+class FourierAdaptedViews(nn.Module):
+    """`freecos_adaptation` of views of `size` px, drawn and applied as `KorniaOperation` is.
+
+    Which views are changed, towards which pictures, and their noise are functions of (seed, step, position, view). Raises
+    ValueError for a blur that is too large for the views.
+    """
+
+    def __init__(self, settings: FourierAdaptationSettings, size: int) -> None:
+        super().__init__()
+        if settings.blur_kernel // 2 >= size:
+            raise ValueError(
+                f"fourier_adaptation: a blur_kernel of {settings.blur_kernel} px is too large for views of {size} px"
+            )
+        self.settings, self.second = settings, SecondPictures(settings.data, size)
+
+    def draw(
+        self, seed: int, step: int, positions: NDArray[np.int64], view: int, batch: int | None = None
+    ) -> dict[str, Tensor]:
+        """`rows` int64[m] of the n positions (int64[n]) that are changed, their targets uint8[m, 3, S, S] and noise keys."""
+        rows = rows_that_fire("fourier_adaptation", self.settings.probability, seed, step, view, positions)
+        table = draw_adaptation(seed, step, positions[rows], view, len(self.second))
+        noise = torch.from_numpy(table.noise.view(np.int64))
+        return {"rows": torch.from_numpy(rows), "targets": self.second.read(table.target), "noise": noise}
+
+    def forward(self, pictures: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+        """float[n, 3, S, S] in [0, 1] with what `draw` gave for them; in [0, 1]."""
+        rows, targets, noise = (parameters[name].to(pictures.device) for name in ("rows", "targets", "noise"))
+        if not len(rows):
+            return pictures
+        settings, targets = self.settings, targets.to(pictures.dtype) / 255
+        adapted = freecos_adaptation(
+            pictures[rows], targets, noise, settings.ratio, settings.blur_kernel, settings.noise
+        )
+        return pictures.index_copy(0, rows, adapted)
