@@ -18,9 +18,7 @@ from wildfern.ssl.training.checkpoints import CheckpointStore
 from wildfern.ssl.training.engine import Engine
 from wildfern.ssl.training.finite import FiniteWatch, Row, copies, put_back
 from wildfern.ssl.training.schedules import Schedule
-from wildfern.ssl.training.stopping import StopRequest
-
-ASK_EVERY = 8  # steps between the questions that all processes must answer together: stop? save for the minutes?
+from wildfern.ssl.training.stopping import Consultation, StopRequest
 
 
 @dataclass(frozen=True)
@@ -100,10 +98,9 @@ def train(
     watch = FiniteWatch(engine, plan.skip_nonfinite, reader.indices, on_nonfinite)
     watched = [engine.method, *engine.method.teachers().values()]
 
-    def late(done: int) -> bool:
+    def late() -> bool:
         minutes = plan.checkpoint_minutes
-        ask = minutes is not None and (engine.world_size == 1 or done % ASK_EVERY == 0)
-        return ask and engine.any(time.monotonic() - last_saved >= 60 * minutes)
+        return minutes is not None and engine.any(time.monotonic() - last_saved >= 60 * minutes)
 
     def checkpoint() -> None:
         nonlocal last_saved
@@ -115,6 +112,7 @@ def train(
 
     with Loader(reader, micro_start, micro_stop, plan.loader_threads) as batches:
         began, waited = time.perf_counter(), 0.0
+        consultation = Consultation(engine.any, most=1 if engine.world_size == 1 else 8)
         for step in range(start_step, plan.total_steps):
             torch.manual_seed(key("model", plan.seed, step, engine.rank))  # dropout, drop path: addressed like all else
             parts = []
@@ -134,8 +132,9 @@ def train(
                 engine.method.after_step(step, engine.gather)
             done = step + 1
 
-            stopping = (engine.world_size == 1 or done % ASK_EVERY == 0) and engine.any(stop.signal_number is not None)
-            saving = stopping or done == plan.total_steps or done % plan.checkpoint_every == 0 or late(done)
+            asking = consultation.due()
+            stopping = asking and engine.any(stop.signal_number is not None)
+            saving = stopping or done == plan.total_steps or done % plan.checkpoint_every == 0 or (asking and late())
             if (saving or tracker.due(step)) and not plan.skip_nonfinite:
                 watch.check()
             if tracker.due(step):

@@ -1,28 +1,115 @@
-"""Ctrl-C and SIGTERM ask training to stop after the step at hand, with a checkpoint; a second Ctrl-C stops at once."""
+"""SIGINT, SIGTERM and SIGUSR1 ask training to stop after the step at hand, with a checkpoint; a second one ends at once."""
 
+import os
 import signal
+import socket
+import sys
 import threading
+import time
+from collections.abc import Callable
 from types import FrameType
+
+ECHO_SECONDS = 2.0  # launchers and schedulers pass on what the processes have got already: no second request
+
+# SIGUSR1 is how batch systems warn before the time is up; Windows has none.
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+
+
+def end_at_once(number: int) -> None:
+    """Leave without another word from Python: the main thread may be inside an operation that does not return."""
+    name = signal.Signals(number).name
+    print(f"ended at once by a second signal ({name}): the last whole checkpoint stays", file=sys.stderr, flush=True)
+    os._exit(128 + number)
 
 
 class StopRequest:
-    """A context in which SIGINT and SIGTERM set `signal_number` instead of ending the process."""
+    """A context in which SIGINT, SIGTERM and SIGUSR1 set `signal_number` instead of ending the process.
 
-    def __init__(self) -> None:
+    Another SIGINT raises KeyboardInterrupt. A SIGTERM or SIGUSR1 that comes more than `ECHO_SECONDS` after the first signal
+    calls `end` from a thread of its own, so that a main thread that waits for another process cannot hold it up.
+    """
+
+    def __init__(self, end: Callable[[int], None] = end_at_once, clock: Callable[[], float] = time.monotonic) -> None:
         self.signal_number: int | None = None
+        self._end, self._clock = end, clock
+        self._since = 0.0
+        self._handled = self._arrived = 0  # SIGINTs, counted in the main thread and in the listening one
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._noted)
+            self._arrivals, self._wake = socket.socketpair()
+            self._wake.setblocking(False)
+            self._wake_before = signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
+            for number in SIGNALS:
+                self._before[number] = signal.signal(number, self._handle)
+            self._thread = threading.Thread(target=self._listen, name="signals", daemon=True)
+            self._thread.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        if self._before:
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(self._wake_before)
+            self._before = {}
+            self._wake.close()
+            self._thread.join()
+            self._arrivals.close()
 
-    def _noted(self, number: int, frame: FrameType | None) -> None:
-        if self.signal_number is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.signal_number = number
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        """What Python calls in the main thread, as soon as that one is in Python again."""
+        if number == signal.SIGINT:
+            self._handled += 1
+            after_another = self.signal_number not in (None, signal.SIGINT) and self._later()
+            if after_another or max(self._handled, self._arrived) > 1:
+                raise KeyboardInterrupt
+        self._note(number)
+
+    def _listen(self) -> None:
+        """Each byte is the number of a signal, written by the interpreter's own handler the moment it came."""
+        while arrived := self._arrivals.recv(1):
+            number = arrived[0]
+            if number == signal.SIGINT:
+                self._arrived += 1  # several that come while the main thread is away reach `_handle` as one
+            elif number in SIGNALS and self.signal_number is not None and self._later():
+                self._end(number)
+            if number in SIGNALS:
+                self._note(number)
+
+    def _later(self) -> bool:
+        return self._clock() - self._since > ECHO_SECONDS
+
+    def _note(self, number: int) -> None:
+        if self.signal_number is None:
+            self._since, self.signal_number = self._clock(), number
+
+
+class Consultation:
+    """The steps after which all processes ask each other what only all can answer: stop? save for the minutes?
+
+    `due()` is called after every step by all of them and says the same to all. A question costs a little communication, so
+    it comes every `most`-th step where steps are quick, but after each where so many would take longer than `seconds`: a
+    stop waits for about twice that or for one step, whichever is longer. `any` says whether a flag is set on any process.
+    """
+
+    def __init__(
+        self,
+        any: Callable[[bool], bool],
+        most: int = 8,
+        seconds: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._any, self._most, self._seconds, self._clock = any, most, seconds, clock
+        self._steps = self._left = 1
+        self._asked = clock()
+
+    def due(self) -> bool:
+        """Whether this step is one to ask after."""
+        self._left -= 1
+        if self._left:
+            return False
+        slow = self._any(self._clock() - self._asked > self._seconds)
+        self._steps = 1 if slow else min(2 * self._steps, self._most)
+        self._left, self._asked = self._steps, self._clock()
+        return True
