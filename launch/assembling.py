@@ -1,6 +1,8 @@
 """From a recipe to the parts that train: pictures, networks, numbers, processes."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +14,7 @@ from wildfern.ssl.augmentation import Views
 from wildfern.ssl.data import Mixture, open_source
 from wildfern.ssl.methods import METHODS, Method
 from wildfern.ssl.training import Plan
+from wildfern.ssl.training.heartbeat import Heartbeat, join_heartbeat
 from wildfern.ssl.training.precision import strided_over_one_pixel
 
 
@@ -22,11 +25,17 @@ class Processes:
     rank: int
     world_size: int
     device: torch.device
+    heartbeat: Heartbeat | None = None  # where there are several
 
     @property
     def lead(self) -> bool:
         """Whether this is the process that writes, evaluates and talks."""
         return self.rank == 0
+
+    def leave(self) -> None:
+        """Say farewell to the others, after the last that is done together: how long each stays from here is its own affair."""
+        if self.heartbeat is not None:
+            self.heartbeat.leave()
 
     def agree(self, error: Exception | None) -> None:
         """Raise on every process what went wrong on the first, so that none waits for it in vain."""
@@ -39,6 +48,14 @@ class Processes:
             raise RunError(told[0])
 
 
+@contextmanager
+def started(recipe: Recipe) -> Iterator[Processes]:
+    """The processes of a run, listening to one another's heartbeat where there are several."""
+    processes = start(recipe)
+    with processes.heartbeat or nullcontext():
+        yield processes
+
+
 def start(recipe: Recipe) -> Processes:
     """Join the other processes where the engine has any, and share the cores fairly."""
     device = choose_device(recipe.training.device)
@@ -48,7 +65,7 @@ def start(recipe: Recipe) -> Processes:
 
         rank, local_rank, world_size = start_processes(device.type, recipe.engine.arguments["timeout_minutes"])
         if device.type == "cuda":
-            device = torch.device("cuda", local_rank)
+            device = own_gpu(local_rank)
             torch.cuda.set_device(device)
     elif int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise RunError("several processes were started, but engine.name is torch: set engine.name=deepspeed")
@@ -58,7 +75,21 @@ def start(recipe: Recipe) -> Processes:
         threads = max(1, (os.cpu_count() or 1) // local)
     if threads is not None:
         torch.set_num_threads(threads)
-    return Processes(rank, world_size, device)
+    if world_size == 1:
+        return Processes(rank, world_size, device)
+    # Half of the time that a collective may take: who is lost is then named before the others give up waiting.
+    silence = 30.0 * recipe.engine.arguments["timeout_minutes"]
+    return Processes(
+        rank, world_size, device, join_heartbeat(rank, world_size, os.environ["MASTER_ADDR"], silence)
+    )
+
+
+def own_gpu(local_rank: int) -> torch.device:
+    """The GPU of this process: the one it sees, where the batch system shows each its own, else that of its local rank."""
+    seen = torch.cuda.device_count()
+    if seen > 1 and local_rank >= seen:
+        raise RunError(f"{local_rank + 1} processes or more were started on this host, which has {seen} GPUs")
+    return torch.device("cuda", local_rank if seen > 1 else 0)
 
 
 def open_mixture(recipe: Recipe) -> Mixture:

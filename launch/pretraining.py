@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from wildfern.launch.assembling import Processes, build_method, check_backbone, open_mixture, plan_of, start
+from wildfern.launch.assembling import Processes, build_method, check_backbone, open_mixture, plan_of, started
 from wildfern.launch.components import read_recipe
 from wildfern.launch.evaluating import evaluate_on, labeled, scores
 from wildfern.launch.run_folder import RunError, RunFolder, initial_backbone, users_words
@@ -49,12 +49,12 @@ def pretrain(
 
     `recipe` is a bundled name, a path or a `Recipe`; `overrides` are `key.sub=value`. `resume` goes on from the newest
     checkpoint in `run` (give the recipe and overrides of the start again), or starts anew, saying so, where there is none.
-    Raises RecipeErrors, RunError, DataError for what the user can mend, Stopped after SIGINT or SIGTERM.
+    Raises RecipeErrors, RunError, DataError for what the user can mend, Stopped after SIGINT,
+    SIGTERM or SIGUSR1, ProcessLost where another process is gone.
     """
     name = "run" if isinstance(recipe, Recipe) else str(recipe)
     recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, overrides)
-    with users_words():
-        processes = start(recipe)
+    with users_words(), started(recipe) as processes:
         folder = _shared_folder(run, name, resume, processes)
         if resume:
             check_same_run(recipe, folder)
@@ -140,6 +140,7 @@ class Pretraining:
                 self._checkpoint_written()  # again: a run may have been killed between its last checkpoint and this file
             self.engine.barrier()
             self.engine.close()
+            self.processes.leave()
             if done < recipe.training.steps:
                 raise Stopped(self.folder.path, done, stop.signal_number or signal.SIGTERM)
             if lead:
