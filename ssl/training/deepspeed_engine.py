@@ -36,7 +36,16 @@ def start_processes(device_type: str, timeout_minutes: float) -> tuple[int, int,
     if device_type != "cuda":  # an operation for inference that DeepSpeed would otherwise compile with g++ here
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     backend = "nccl" if device_type == "cuda" else "gloo"
-    deepspeed.init_distributed(backend, timeout=timedelta(minutes=timeout_minutes), verbose=False)
+    try:
+        deepspeed.init_distributed(backend, timeout=timedelta(minutes=timeout_minutes), verbose=False)
+    except RuntimeError as error:
+        place = {name: os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")}
+        raise ValueError(
+            f"rank {place['RANK']} on host {socket.gethostname()} did not meet all {place['WORLD_SIZE']} processes at "
+            f"{place['MASTER_ADDR']} port {place['MASTER_PORT']} within {timeout_minutes:g} minutes: start the command on "
+            "every host, with the address and a free port of the first; where hosts have several networks name the one between "
+            f"them in GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME ({str(error).splitlines()[0]})"
+        ) from error
     return int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"]), int(os.environ["WORLD_SIZE"])
 
 
