@@ -10,7 +10,8 @@ import torch
 from wildfern.launch.evaluating import choose_device
 from wildfern.launch.run_folder import RunError, initial_backbone, seeded
 from wildfern.recipes import Recipe
-from wildfern.ssl.augmentation import Views
+from wildfern.recipes.schema import DataEntry
+from wildfern.ssl.augmentation import VIEWS, Views
 from wildfern.ssl.data import Mixture, open_source
 from wildfern.ssl.methods import METHODS, Method
 from wildfern.ssl.training import Plan
@@ -93,14 +94,28 @@ def own_gpu(local_rank: int) -> torch.device:
 
 
 def open_mixture(recipe: Recipe) -> Mixture:
-    """The training pictures. A generator's own seed is added to the recipe's, so that every part follows from the latter."""
+    """The training pictures."""
+    return _mixture_of(recipe.data, recipe.seed)
+
+
+def build_views(recipe: Recipe) -> Views:
+    """The views, with the sources that some of their operations take second pictures from opened as the training data are."""
+    arguments = dict(recipe.views.arguments)
+    for name, settings in arguments.items():
+        if entries := getattr(settings, "data", None):
+            arguments[name] = settings.model_copy(update={"data": _mixture_of(entries, recipe.seed)})
+    return VIEWS[recipe.views.name](**arguments)
+
+
+def _mixture_of(entries: list[DataEntry], seed: int) -> Mixture:
+    """A generator's own seed is added to the recipe's, so that every part follows from the latter."""
     opened = []
-    for entry in recipe.data:
+    for entry in entries:
         arguments = dict(entry.arguments)
         if "seed" in arguments:
-            arguments["seed"] += recipe.seed
+            arguments["seed"] += seed
         opened.append((open_source(entry.source, "train", **arguments), entry.weight))
-    return Mixture(opened, recipe.seed)
+    return Mixture(opened, seed)
 
 
 def build_method(recipe: Recipe) -> Method:
@@ -133,7 +148,7 @@ def check_backbone(recipe: Recipe, device: torch.device, method: Method, views: 
     """Try the backbone on one picture of each size; refuse what it cannot take, and bf16 where its gradient is wrong."""
     sizes = [size for _, size in views.shape]
     try:
-        unsafe = strided_over_one_pixel(method.backbone, sizes)
+        unsafe = strided_over_one_pixel(method.backbone, sizes, views.channels)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise RunError(
             f"{recipe.model.backbone} does not take views of {', '.join(map(str, sizes))} px: {error} (vision transformers "

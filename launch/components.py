@@ -68,6 +68,16 @@ def _views_fit_the_method(recipe: Recipe) -> Problems:
         yield "views.name", str(error)
 
 
+def _backbone_takes_the_channels(recipe: Recipe) -> Problems:
+    made = VIEWS[recipe.views.name](**recipe.views.arguments).channels
+    taken = recipe.model.arguments.get("in_chans", 3)
+    if recipe.model.backbone == "small_alexnet" and made != 3:
+        yield "model.backbone", f"small_alexnet takes three channels; views.local_intensity_order makes {made} of a view"
+    elif made != taken:
+        why = "views.local_intensity_order makes so many of a view" if made == 4 else "the channels of a view"
+        yield "model.arguments.in_chans", f"must be {made}, {why}; got {taken}"
+
+
 def _something_to_evaluate(recipe: Recipe) -> Problems:
     evaluation = recipe.evaluation
     if evaluation.on and not evaluation.protocols and not evaluation.few_shot:
@@ -96,6 +106,9 @@ def _optimizer_fits_the_engine(recipe: Recipe) -> Problems:
 def _places_exist(recipe: Recipe) -> Problems:
     named = [(f"data.{i}.source", entry.source) for i, entry in enumerate(recipe.data)]
     named += [(f"evaluation.on.{i}", source) for i, source in enumerate(recipe.evaluation.on)]
+    for argument, settings in recipe.views.arguments.items():
+        entries = enumerate(getattr(settings, "data", ()))
+        named += [(f"views.{argument}.data.{i}.source", entry.source) for i, entry in entries]
     for key, source in named:
         scheme, _, place = source.partition(":")
         if scheme in ("folder", "parquet") and place and not Path(place).expanduser().exists():
@@ -105,6 +118,7 @@ def _places_exist(recipe: Recipe) -> Problems:
 CHECKS: list[Callable[[Recipe], Problems]] = [
     _backbone_exists,
     _views_fit_the_method,
+    _backbone_takes_the_channels,
     _something_to_evaluate,
     _optimizer_fits_the_engine,
     _places_exist,

@@ -87,9 +87,14 @@ def evaluate_on(
     seeds: int,
     announce: Callable[[str], None],
 ) -> Evaluation:
-    """Every data set in turn, at the size of the recipe's largest views."""
+    """Every data set in turn, at the size of the recipe's largest views; normalized, or in intensity orders, as these are."""
     device = choose_device(recipe.training.device)
-    size = max(size for _, size in VIEWS[recipe.views.name](**recipe.views.arguments).shape)
+    views = VIEWS[recipe.views.name](**recipe.views.arguments)
+    size = max(size for _, size in views.shape)
+    mean, std = MEAN, STD
+    if views.intensity_order is not None:
+        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+        backbones = {name: nn.Sequential(views.intensity_order, backbone) for name, backbone in backbones.items()}
     total: Evaluation | None = None
     for name, (train, test) in sources.items():
         one = evaluate_backbones(
@@ -102,8 +107,8 @@ def evaluate_on(
             few_shot=few_shot,
             seeds=seeds,
             device=device,
-            mean=MEAN,
-            std=STD,
+            mean=mean,
+            std=std,
             announce=announce,
         )
         total = one if total is None else total + one

@@ -52,7 +52,7 @@ def loading_code(recipe: Recipe, read: str) -> str:
     if model.stem == "small":
         make += [
             "first = model.conv1  # the recipe's stem is small: 3×3, stride 1, no pooling",
-            "model.conv1 = torch.nn.Conv2d(3, first.out_channels, 3, stride=1, padding=1, bias=False)",
+            "model.conv1 = torch.nn.Conv2d(first.in_channels, first.out_channels, 3, stride=1, padding=1, bias=False)",
             "model.maxpool = torch.nn.Identity()",
         ]
     if read.startswith("safetensors"):
@@ -66,8 +66,9 @@ def _onnx(backbone: nn.Module, recipe: Recipe, out: Path) -> str:
         import onnxscript  # noqa: F401
     except ImportError:
         raise RunError("exporting to ONNX wants two more packages: pip install 'wildfern[onnx]'") from None
-    size = max(size for _, size in VIEWS[recipe.views.name](**recipe.views.arguments).shape)
-    example = torch.zeros(2, 3, size, size)
+    views = VIEWS[recipe.views.name](**recipe.views.arguments)
+    size, channels = max(size for _, size in views.shape), views.channels
+    example = torch.zeros(2, channels, size, size)
     batch = torch.export.Dim("batch", min=1)
     torch.onnx.export(
         backbone,
@@ -80,4 +81,5 @@ def _onnx(backbone: nn.Module, recipe: Recipe, out: Path) -> str:
         external_data=False,
         verbose=False,
     )
-    return f"written to {out}: float32 pictures [batch, 3, {size}, {size}], normalized as ImageNet -> features"
+    what = "normalized as ImageNet" if channels == 3 else "standardized local intensity orders"
+    return f"written to {out}: float32 pictures [batch, {channels}, {size}, {size}], {what} -> features"

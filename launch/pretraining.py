@@ -8,13 +8,20 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from wildfern.launch.assembling import Processes, build_method, check_backbone, open_mixture, plan_of, started
+from wildfern.launch.assembling import (
+    Processes,
+    build_method,
+    build_views,
+    check_backbone,
+    open_mixture,
+    plan_of,
+    started,
+)
 from wildfern.launch.components import read_recipe
 from wildfern.launch.evaluating import evaluate_on, labeled, scores
 from wildfern.launch.run_folder import RunError, RunFolder, initial_backbone, users_words
 from wildfern.launch.views_picture import write_views_picture
 from wildfern.recipes import Recipe
-from wildfern.ssl.augmentation import VIEWS, Views
 from wildfern.ssl.data import Source
 from wildfern.ssl.evaluation import Evaluation, write_report
 from wildfern.ssl.methods import Method
@@ -70,14 +77,14 @@ class Pretraining:
         error = None
         if processes.lead:  # first, for it may download; its errors are everybody's
             try:
-                self.mixture = open_mixture(recipe)
+                self.mixture, self.views = open_mixture(recipe), build_views(recipe)
                 self.evaluation_sources = {name: labeled(name) for name in recipe.evaluation.on}
             except ValueError as caught:
                 error = caught
         processes.agree(error)
         if not processes.lead:
-            self.mixture = open_mixture(recipe)
-        self.views: Views = VIEWS[recipe.views.name](**recipe.views.arguments).to(processes.device)
+            self.mixture, self.views = open_mixture(recipe), build_views(recipe)
+        self.views.to(processes.device)
         self.plan = plan_of(recipe)
         self.reader = BatchReader(self.plan, self.mixture, self.views, processes.rank, processes.world_size)
         method = build_method(recipe)
@@ -211,8 +218,8 @@ class Pretraining:
         state = self._backbone_state()
         if self.processes.lead:
             self.folder.write_backbone(state)
-            if self.mixture.skipped:
-                rows = [{"file": name, "reason": why} for name, why in sorted(self.mixture.skipped.items())]
+            if skipped := self.mixture.skipped | self.views.skipped:
+                rows = [{"file": name, "reason": why} for name, why in sorted(skipped.items())]
                 self.folder.write_lines("skipped.jsonl", rows)
 
     def _evaluation(

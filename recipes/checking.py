@@ -16,9 +16,11 @@ from wildfern.recipes.components import (
     choice_name,
     location_parameter,
     own_keys,
+    settings_model,
+    takes_data,
 )
 from wildfern.recipes.errors import Problem, RecipeErrors, dotted, nearest
-from wildfern.recipes.merging import Layers, Path, data_entries
+from wildfern.recipes.merging import Layers, Path, data_entries, data_places, is_data_place
 from wildfern.recipes.schema import COMPONENT_SECTIONS, FIXED_SECTIONS, Component, DataEntry, Recipe, Seed
 from wildfern.recipes.wording import complaints, shown
 
@@ -76,7 +78,7 @@ class _Checking:
                 seed = self._validate(Seed, {key: tree[key] for key in tree if key == "seed"}, ())
                 sections[name] = seed and seed.seed
             elif name == "data":
-                sections[name] = self._data(tree[name])
+                sections[name] = self._data(tree[name], ("data",))
             elif name in COMPONENT_SECTIONS:
                 sections[name] = self._component(name, tree.get(name, {}), (name,))
             else:
@@ -95,14 +97,26 @@ class _Checking:
     def path_of(self, key: str) -> Path:
         """The path of a dotted key, as the recipe has it: `data.0.x` is `data.x` where data is not a list."""
         path = tuple(int(part) if part.isdecimal() else part for part in key.split("."))
-        single = path[:2] == ("data", 0) and isinstance(self.layers.tree.get("data"), dict)
-        return ("data", *path[2:]) if single else path
+        for place, value in data_places(self.layers.tree):
+            if path[: len(place) + 1] == (*place, 0) and isinstance(value, dict):
+                return (*place, *path[len(place) + 1 :])
+        return path
 
-    def _data(self, value: Any) -> list[DataEntry | None]:
+    def _data(self, value: Any, place: Path) -> list[DataEntry | None]:
         if not isinstance(value, dict | list) or not value:
-            self.complain(("data",), f"must be a source or a list of sources, got {shown(value)}")
+            self.complain(place, f"must be a source or a list of sources, got {shown(value)}")
             return []
-        return [self._component("data", entry, path) for path, entry in data_entries(value)]
+        return [self._component("data", entry, path) for path, entry in data_entries(value, place)]
+
+    def _data_of_arguments(
+        self, signature: type[BaseModel], given: dict[str, Any], path: Path
+    ) -> dict[str, list[DataEntry | None]]:
+        """The sources in the settings of those arguments that take some, by argument."""
+        return {
+            key: self._data(settings["data"], (*path, key, "data"))
+            for key, settings in given.items()
+            if isinstance(settings, dict) and "data" in settings and takes_data(settings_model(signature, key))
+        }
 
     def _component(self, section: str, value: Any, path: Path) -> Component | DataEntry | None:
         key = CHOICE.get(section, "name")
@@ -123,9 +137,12 @@ class _Checking:
         if signature is None:
             return None
         arguments = self._validate(signature, given, path, writer=self.layers.writer((*path, key)))
+        data = self._data_of_arguments(signature, given, path)
         if arguments is None or entry is None:
             return None
         values = argument_values(arguments)
+        for argument, entries in data.items():
+            values[argument] = values[argument].model_copy(update={"data": entries})
         self._check_together(section, choice, values, path)
         return entry.model_copy(update={"arguments": values})
 
@@ -177,13 +194,21 @@ class _Checking:
             for complaint in complaints(error.errors(include_url=False), value):
                 where = (*path, *complaint.path)
                 if complaint.kind == "extra_forbidden":
-                    own = own_keys(str(path[0])) if path and path[0] in COMPONENT_SECTIONS else ()
-                    self._unknown_key(where, [*sorted(own), *argument_names(model)])
+                    self._unknown_key(where, self._keys_of(model, path, complaint.path))
                 elif complaint.kind == "missing":
                     self.complain(where, complaint.message, known=known, writer=writer)
                 else:
                     self.complain(where, complaint.message, complaint.suggestion)
             return None
+
+    def _keys_of(self, model: type[BaseModel], path: Path, below: Path) -> list[str]:
+        """The keys that may stand where `below`, in what stands at `path`, is unknown."""
+        settings = settings_model(model, str(below[0])) if len(below) > 1 else None
+        if settings is not None:
+            return argument_names(settings)
+        section = "data" if is_data_place(path) or is_data_place(path[:-1]) else str(path[0]) if path else ""
+        own = own_keys(section) if section in COMPONENT_SECTIONS else ()
+        return [*sorted(own), *argument_names(model)]
 
     def _unknown_key(self, path: Path, names: list[str]) -> None:
         """An unknown key: a near one beside it, or one of that very name in another section, may have been meant."""

@@ -5,7 +5,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
@@ -22,6 +22,9 @@ Registry = Mapping[str, Callable[..., Any]]
 @dataclass(frozen=True)
 class Components:
     """Registries, name → class or function. Keyword-only parameters are the recipe keys; the program fills the others.
+
+    A parameter may be a pydantic model, with keys of its own; a field `data` of it takes what the section `data` takes, and the
+    component is handed the checked entries.
 
     A component may have a static `check(**arguments)` that raises ValueError for arguments that cannot go together.
     Sources and views named in `constructible` are cheap to build and are built instead.
@@ -103,6 +106,20 @@ def arguments_model(component: Callable[..., Any], reserved: frozenset[str]) -> 
 def argument_names(model: type[BaseModel]) -> list[str]:
     """The recipe keys of an arguments model, in the order of the signature."""
     return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def settings_model(model: type[BaseModel], key: str) -> type[BaseModel] | None:
+    """The model of an argument that is a mapping with keys of its own, None for any other argument."""
+    for name, field in model.model_fields.items():
+        if key == (field.alias or name):
+            kinds = (field.annotation, *get_args(field.annotation))  # PixMixSettings | None
+            return next((kind for kind in kinds if inspect.isclass(kind) and issubclass(kind, BaseModel)), None)
+    return None
+
+
+def takes_data(model: type[BaseModel] | None) -> bool:
+    """Whether the settings hold sources of pictures, under the key `data`, as the section of that name does."""
+    return model is not None and "data" in model.model_fields
 
 
 def argument_values(arguments: BaseModel) -> dict[str, Any]:

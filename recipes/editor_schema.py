@@ -30,6 +30,11 @@ def json_schema(components: Components) -> dict[str, Any]:
             reference = {"$ref": "#/$defs/data_entry"}
             schema = {"anyOf": [reference, {"type": "array", "items": reference, "minItems": 1}]}
         properties[section] = {**schema, "description": field.description}
+    for definition in definitions.values():  # settings of components: they may extend others too, and may hold sources
+        definition.pop("required", None)
+        if "data" in definition.get("properties", {}):
+            about = definition["properties"]["data"].get("description")
+            definition["properties"]["data"] = {**properties["data"], "description": about}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "wildfern recipe",

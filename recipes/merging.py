@@ -107,7 +107,7 @@ class Layers:
             path = (*path, part)
             if number == len(parts) - 1:
                 break
-            if not _holds(node, part):
+            if not _holds(node, part) or node[part] is None:
                 self._write(path, {}, COMMAND_LINE)
             node = node[part]
         self._write(path, value, COMMAND_LINE)
@@ -127,21 +127,38 @@ class Layers:
 
     def choices(self) -> Iterator[tuple[tuple[str, Path], Any]]:
         """Each place of a component and what is chosen there, for all that are chosen now."""
-        for section in COMPONENT_SECTIONS:
-            value = self.tree.get(section)
-            for path, entry in data_entries(value) if section == "data" else [((section,), value)]:
-                key = CHOICE.get(section, "name")
-                if isinstance(entry, dict) and key in entry:
-                    yield (section, path), entry[key]
+        places = [(section, (section,), self.tree.get(section)) for section in COMPONENT_SECTIONS if section != "data"]
+        for place, value in data_places(self.tree):
+            places += [("data", path, entry) for path, entry in data_entries(value, place)]
+        for section, path, entry in places:
+            key = CHOICE.get(section, "name")
+            if isinstance(entry, dict) and key in entry:
+                yield (section, path), entry[key]
 
     def _forget(self, path: Path) -> None:
         for written in [written for written in self._writers if written[: len(path)] == path]:
             del self._writers[written]
 
 
-def data_entries(value: Any) -> list[tuple[Path, Any]]:
-    """Path and value of each entry of the data section, written as a list or as a single entry."""
-    return [(("data", n), entry) for n, entry in enumerate(value)] if isinstance(value, list) else [(("data",), value)]
+def data_places(tree: dict[str, Any]) -> Iterator[tuple[Path, Any]]:
+    """Path and value of each `data`: the section, and the key of that name among the settings of a component's argument."""
+    if "data" in tree:
+        yield ("data",), tree["data"]
+    for section in COMPONENT_SECTIONS:
+        arguments = tree.get(section)
+        for key, settings in arguments.items() if isinstance(arguments, dict) else ():
+            if is_data_place((section, key, "data")) and isinstance(settings, dict) and "data" in settings:
+                yield (section, key, "data"), settings["data"]
+
+
+def is_data_place(path: Path) -> bool:
+    """Whether sources of pictures stand at this path."""
+    return path == ("data",) or (len(path) == 3 and path[0] != "data" and path[0] in COMPONENT_SECTIONS and path[2] == "data")
+
+
+def data_entries(value: Any, place: Path) -> list[tuple[Path, Any]]:
+    """Path and value of each entry of the `data` at `place`, written as a list or as a single entry."""
+    return [((*place, n), entry) for n, entry in enumerate(value)] if isinstance(value, list) else [(place, value)]
 
 
 def _holds(node: Any, part: str | int) -> bool:
@@ -152,4 +169,4 @@ def _holds(node: Any, part: str | int) -> bool:
 
 def _is_entry(path: Path) -> bool:
     """Whether a data entry stands here, for which a bare source string is short."""
-    return path == ("data",) or (len(path) == 2 and path[0] == "data" and isinstance(path[1], int))
+    return is_data_place(path) or (is_data_place(path[:-1]) and isinstance(path[-1], int))

@@ -140,8 +140,10 @@ COMPONENT_SECTIONS = ("data", "views", "method", "optimizer", "schedule", "engin
 
 
 def _plain(value: Any) -> Any:
-    plain = to_jsonable_python(value)
-    if isinstance(value, Component | DataEntry):
-        arguments = plain.pop("arguments")
+    if isinstance(value, BaseModel):
+        plain = {name: _plain(getattr(value, name)) for name in type(value).model_fields}
+        arguments = plain.pop("arguments") if isinstance(value, Component | DataEntry) else {}
         return {**plain, **arguments}
-    return plain
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else to_jsonable_python(value)

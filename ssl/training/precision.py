@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 
-def strided_over_one_pixel(backbone: nn.Module, sizes: list[int]) -> list[tuple[str, int]]:
+def strided_over_one_pixel(backbone: nn.Module, sizes: list[int], channels: int = 3) -> list[tuple[str, int]]:
     """Convolutions (name, size of the view) that would stride over a 1 × 1 feature map, for views of these sizes."""
     found = []
 
@@ -29,7 +29,7 @@ def strided_over_one_pixel(backbone: nn.Module, sizes: list[int]) -> list[tuple[
             if isinstance(module, nn.Conv2d)
         ]
         with torch.no_grad():
-            backbone(torch.zeros(1, 3, size, size, device=next(backbone.parameters()).device))
+            backbone(torch.zeros(1, channels, size, size, device=next(backbone.parameters()).device))
         for hook in hooks:
             hook.remove()
     backbone.train(training)
