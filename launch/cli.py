@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 from wildfern.recipes import RecipeErrors, list_recipes, recipe_text
+
+EXIT_CODES = """Exit codes: 0 done; 1 an error; 2 what you can mend; 130, 143, 138 stopped by SIGINT (Ctrl-C), SIGTERM,
+SIGUSR1 with a checkpoint, to go on from with --resume (a second signal ends at once, with the same codes and without one);
+75 another process is gone: go on with --resume."""
 
 app = typer.Typer(
     help="Self-supervised pretraining of vision backbones on rendered and uncurated images.",
@@ -49,7 +54,7 @@ def quickstart(overrides: Overrides = None, run: RunOption = None) -> None:
     run_quickstart(overrides or [], run, console)
 
 
-@app.command()
+@app.command(epilog=EXIT_CODES)
 def pretrain(
     recipe: Annotated[str, typer.Argument(help="A bundled recipe (wildfern recipes) or a path to a YAML file")],
     overrides: Overrides = None,
@@ -61,6 +66,45 @@ def pretrain(
     from wildfern.launch.summary import show_run
 
     show_run(pretrain(recipe, overrides or [], run, resume), console)
+
+
+@app.command()
+def plan(
+    recipe: Annotated[str, typer.Argument(help="A bundled recipe (wildfern recipes) or a path to a YAML file")],
+    overrides: Overrides = None,
+    gpus: Annotated[int, typer.Option(min=1, help="How many GPUs, over all machines")] = 1,
+    gpu: Annotated[str | None, typer.Option(help="Their name, for instance h100")] = None,
+    memory: Annotated[float | None, typer.Option(help="Or: GiB of each")] = None,
+    tflops: Annotated[float | None, typer.Option(help="Or: TFLOP/s of each, dense, at the recipe's precision")] = None,
+    bandwidth: Annotated[float | None, typer.Option(help="Or: GB/s between two of them, one way")] = None,
+    utilization: Annotated[
+        float, typer.Option(min=0.001, max=1, help="Share of the arithmetic that training will reach")
+    ] = 0.3,
+    images_per_second: Annotated[
+        float | None, typer.Option(min=0.001, help="Measured speed of all GPUs, in place of the two before")
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Also make two real steps here and print their peak")
+    ] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures here")] = None,
+) -> None:
+    """Say what a recipe will take (memory, arithmetic, traffic, hours, disk) without starting it."""
+    from wildfern.launch import planning
+    from wildfern.launch.components import read_recipe
+    from wildfern.launch.plan_table import plan_json, plan_table
+    from wildfern.launch.run_folder import users_words
+
+    with users_words():
+        wanted = read_recipe(recipe, overrides or [], data_here=False)
+        machine = planning.hardware(wanted.training.precision, gpu, memory, tflops, bandwidth)
+        peak = planning.measure(wanted, gpus) if measure else None
+        forecast = planning.forecast(wanted, gpus)
+    console.print(plan_table(forecast, machine, utilization, images_per_second, peak))
+    if json_file is not None:
+        command = shlex.join(["wildfern", "plan", recipe, *(overrides or []), "--measure"])
+        found = plan_json(forecast, machine, utilization, images_per_second, peak, command)
+        json_file.write_text(json.dumps(found, indent=2) + "\n")
+        console.print(f"written to {json_file}", markup=False)
 
 
 @app.command()
@@ -168,8 +212,19 @@ def report(
 
 
 @app.command()
-def doctor() -> None:
-    """Say what works on this machine, and how to get the rest."""
+def doctor(
+    hosts: Annotated[Path | None, typer.Option(help="Examine the hosts of this hostfile instead")] = None,
+    reach: Annotated[
+        str, typer.Option(help="With --hosts: what runs a command line, given last, on {host}")
+    ] = "ssh -o BatchMode=yes -o ConnectTimeout=10 {host}",
+    folder: Annotated[Path, typer.Option(help="With --hosts: a folder that all are to share, for the run")] = Path("."),
+    port: Annotated[int, typer.Option(min=1, max=65535, help="With --hosts: the master port")] = 29500,
+) -> None:
+    """Say what works on this machine, or between many, and how to get the rest."""
+    if hosts is not None:
+        from wildfern.launch.hosts import examine_hosts
+
+        raise typer.Exit(examine_hosts(hosts, reach, folder, port, console))
     from wildfern.launch.doctor import examine
 
     raise typer.Exit(examine(console))
@@ -210,8 +265,9 @@ def explained(error: Exception) -> tuple[int | None, str]:
     from wildfern.launch.run_folder import RunError
     from wildfern.ssl.data import DataError
     from wildfern.ssl.training import NotFinite
+    from wildfern.ssl.training.heartbeat import ProcessLost
 
-    if isinstance(error, Stopped):
+    if isinstance(error, Stopped | ProcessLost):
         return error.exit_code, str(error)
     if isinstance(error, NotFinite):
         return 1, str(error)

@@ -42,9 +42,15 @@ def components() -> Components:
     )
 
 
-def read_recipe(name_or_path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
-    """The recipe, checked in itself and against what is on this machine. Raises RecipeErrors with everything wrong."""
-    return load_recipe(name_or_path, list(overrides), components(), extra_checks=CHECKS)
+def read_recipe(
+    name_or_path: str | Path, overrides: list[str] | tuple[str, ...] = (), *, data_here: bool = True
+) -> Recipe:
+    """The recipe, checked in itself and against what is on this machine. Raises RecipeErrors with everything wrong.
+
+    `data_here=False` is for who will not read the pictures: they may be on another machine.
+    """
+    checks = CHECKS if data_here else [check for check in CHECKS if check is not _places_exist]
+    return load_recipe(name_or_path, list(overrides), components(), extra_checks=checks)
 
 
 Problems = Iterator[tuple[str, str]]
@@ -72,7 +78,10 @@ def _backbone_takes_the_channels(recipe: Recipe) -> Problems:
     made = VIEWS[recipe.views.name](**recipe.views.arguments).channels
     taken = recipe.model.arguments.get("in_chans", 3)
     if recipe.model.backbone == "small_alexnet" and made != 3:
-        yield "model.backbone", f"small_alexnet takes three channels; views.local_intensity_order makes {made} of a view"
+        yield (
+            "model.backbone",
+            f"small_alexnet takes three channels; views.local_intensity_order makes {made} of a view",
+        )
     elif made != taken:
         why = "views.local_intensity_order makes so many of a view" if made == 4 else "the channels of a view"
         yield "model.arguments.in_chans", f"must be {made}, {why}; got {taken}"

@@ -1,0 +1,190 @@
+"""What a recipe will take before it is started: memory of each GPU, arithmetic, traffic, hours, disk. Needs no GPU."""
+
+from dataclasses import asdict, dataclass
+from functools import partial
+
+import torch
+
+from wildfern.launch.assembling import build_method
+from wildfern.launch.evaluating import choose_device
+from wildfern.launch.run_folder import RunError
+from wildfern.recipes import Recipe
+from wildfern.ssl.augmentation import VIEWS
+from wildfern.ssl.training import LAYER_WISE, OPTIMIZERS, TorchEngine
+from wildfern.ssl.training.footprint import Footprint, step_footprint
+from wildfern.ssl.training.measured_peak import measured_peak
+
+REDUCE_BUCKET = 4 * 50_000_000  # bytes; the engine's reduce_bucket_size in float32
+KEPT_GATHERED = 4 * 1_000_000_000  # bytes of weights that ZeRO 3 keeps whole: DeepSpeed's stage3_max_live_parameters
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """A GPU: memory (GiB, as the driver shows it), dense arithmetic (TFLOP/s) and one direction of its link (GB/s)."""
+
+    memory: float | None = None
+    tflops: float | None = None
+    bandwidth: float | None = None
+
+
+# NVIDIA's data sheets: dense bfloat16 with tensor cores, float32 without; NVLink, or PCIe 4.0 where there is none.
+GPUS = {
+    "h100": {"memory": 79.6, "bf16": 989.0, "fp32": 67.0, "bandwidth": 450.0},
+    "h200": {"memory": 140.4, "bf16": 989.0, "fp32": 67.0, "bandwidth": 450.0},
+    "a100": {"memory": 80.0, "bf16": 312.0, "fp32": 19.5, "bandwidth": 300.0},
+    "a100-40gb": {"memory": 40.0, "bf16": 312.0, "fp32": 19.5, "bandwidth": 300.0},
+    "l40s": {"memory": 45.0, "bf16": 362.0, "fp32": 91.6, "bandwidth": 32.0},
+    "rtx4090": {"memory": 24.0, "bf16": 165.0, "fp32": 82.6, "bandwidth": 32.0},
+}
+
+
+@dataclass(frozen=True)
+class RankMemory:
+    """Bytes on each rank under one ZeRO stage; `second_copy`: the part of the weights that ZeRO's optimizer steps on."""
+
+    weights: int
+    second_copy: int
+    gradients: int
+    optimizer: int
+    teachers: int
+    views: int
+    activations: int  # and whatever else is alive at the peak
+    sent: int  # bytes that the rank sends in a step; no memory
+
+    @property
+    def total(self) -> int:
+        return sum(asdict(self).values()) - self.sent
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A recipe on `gpus` ranks: by ZeRO stage (None: one process of plain torch) and as a whole."""
+
+    gpus: int
+    pictures: int  # of a rank's micro-batch
+    batch_size: int
+    steps: int
+    step_flops: int  # of all ranks
+    stages: dict[int | None, RankMemory]
+    chosen: int | None  # the stage that the recipe names
+    checkpoint: int  # bytes of one checkpoint
+    kept: int  # how many checkpoints are on the disk at most
+    footprint: Footprint
+
+    def step_seconds(self, stage: int | None, hardware: Hardware, utilization: float) -> float | None:
+        """Arithmetic, then communication, none of it hidden behind the other; None where the hardware is not known."""
+        if hardware.tflops is None or (self.gpus > 1 and hardware.bandwidth is None):
+            return None
+        arithmetic = self.step_flops / self.gpus / (hardware.tflops * 1e12 * utilization)
+        return arithmetic + (self.stages[stage].sent / (hardware.bandwidth * 1e9) if self.gpus > 1 else 0.0)
+
+    def hours(self, seconds_per_step: float) -> float:
+        return self.steps * seconds_per_step / 3600
+
+
+def forecast(recipe: Recipe, gpus: int) -> Forecast:
+    """A dry run of one step of the recipe on `gpus` ranks. Raises RunError for what cannot be."""
+    training, optimizer = recipe.training, recipe.optimizer
+    parts = training.accumulation * gpus
+    if training.batch_size % parts:
+        raise RunError(
+            f"training.batch_size {training.batch_size} does not divide into {training.accumulation} × {gpus} "
+            "(accumulation × GPUs) equal parts"
+        )
+    try:
+        with torch.device("meta"):
+            method = build_method(recipe)
+        foot = step_footprint(
+            method,
+            partial(OPTIMIZERS[optimizer.name], **optimizer.arguments),
+            VIEWS[recipe.views.name](**recipe.views.arguments).shape,
+            training.batch_size // parts,
+            precision=training.precision,
+            world_size=gpus,
+            step=training.steps // 2,  # past warm-ups, in which some layers stand still
+        )
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise RunError(
+            f"{recipe.method.name} on {recipe.model.backbone} cannot be planned: {error} (does the backbone take views of this "
+            "size? wildfern pretrain checks it)"
+        ) from error
+    single = recipe.engine.name == "torch" and gpus == 1
+    possible = [None] if single else [0] if optimizer.name in LAYER_WISE else [0, 1, 2, 3]
+    wanted = None if single else recipe.engine.arguments.get("zero_stage", 1)
+    copies = 0 if single or possible == [0] or wanted == 0 else foot.gradients
+    return Forecast(
+        gpus=gpus,
+        pictures=training.batch_size // parts,
+        batch_size=training.batch_size,
+        steps=training.steps,
+        step_flops=foot.flops * parts,
+        stages={stage: rank_memory(foot, stage, gpus, training.accumulation) for stage in possible},
+        chosen=wanted if wanted in possible else possible[0],
+        checkpoint=foot.weights + foot.teachers + foot.optimizer + copies,
+        kept=training.keep_checkpoints + 1,  # the oldest goes when the newest is whole
+        footprint=foot,
+    )
+
+
+def rank_memory(foot: Footprint, stage: int | None, gpus: int, accumulation: int) -> RankMemory:
+    """How `DeepSpeedEngine` (float32 weights, gradients reduced in float32) spreads a footprint over ranks.
+
+    Gradients are whole below stage 2, and reduced at the end of a step; from stage 2 on each micro-batch's are reduced through a
+    bucket. Stage 3 gathers weights for the forward and again for the backward pass, and keeps as many as DeepSpeed lets live.
+    Traffic is that of ring collectives.
+    """
+    size, trained = (stage or 0), foot.gradients
+    rest = foot.weights - trained  # buffers and frozen parameters
+    part = -(-trained // gpus)
+    ring = (gpus - 1) * trained // gpus
+    weights = trained if size < 3 else part + min(trained, KEPT_GATHERED)
+    gradients = trained if size < 2 else part + REDUCE_BUCKET
+    moved = {0: 2 * ring, 1: 2 * ring, 2: (accumulation + 1) * ring, 3: 3 * accumulation * ring}[size]
+    return RankMemory(
+        weights=rest + weights,
+        second_copy=part if size else 0,
+        gradients=gradients,
+        optimizer=foot.optimizer if size == 0 else -(-foot.optimizer // gpus),
+        teachers=foot.teachers,
+        views=foot.views,
+        # Gradients of a first micro-batch come while its activations go: what is left of the peak beside all gradients.
+        activations=max(foot.peak - trained, 0) if size < 2 and accumulation == 1 else foot.peak_without_gradients,
+        sent=moved + accumulation * foot.sent if gpus > 1 else 0,
+    )
+
+
+def hardware(
+    precision: str, gpu: str | None, memory: float | None, tflops: float | None, bandwidth: float | None
+) -> Hardware:
+    """A GPU of `GPUS` by name, each figure replaced by the one that is given. Raises RunError for an unknown name."""
+    if gpu is not None and gpu not in GPUS:
+        raise RunError(
+            f"--gpu knows {', '.join(GPUS)}; for {gpu!r} give --memory GiB --tflops TFLOP/s --bandwidth GB/s instead"
+        )
+    known = GPUS.get(gpu, {})
+    given = {"memory": memory, "tflops": tflops, "bandwidth": bandwidth}
+    for name, value in given.items():
+        if value is not None and value <= 0:
+            raise RunError(f"--{name} must be above 0, got {value:g}")
+    named = {"memory": known.get("memory"), "tflops": known.get(precision), "bandwidth": known.get("bandwidth")}
+    return Hardware(**{name: named[name] if value is None else value for name, value in given.items()})
+
+
+def measure(recipe: Recipe, gpus: int) -> int:
+    """Peak bytes of real steps of the recipe in this process. Raises RunError where more than one GPU is planned."""
+    if gpus > 1:
+        raise RunError("--measure runs in one process: take --gpus 1 and training.batch_size of one GPU's part")
+    device = choose_device(recipe.training.device)
+    method = build_method(recipe)
+    layout = {"memory_format": torch.channels_last} if recipe.training.channels_last else {}
+    for module in (method, *method.teachers().values()):
+        module.to(device, **layout)
+    engine = TorchEngine(
+        method,
+        partial(OPTIMIZERS[recipe.optimizer.name], **recipe.optimizer.arguments),
+        recipe.optimizer.arguments["weight_decay"],
+        device=device,
+        precision=recipe.training.precision,
+    )
+    shape = VIEWS[recipe.views.name](**recipe.views.arguments).shape
+    return measured_peak(engine, shape, recipe.training.batch_size // recipe.training.accumulation)

@@ -1,0 +1,200 @@
+"""What one step of a method takes (memory, arithmetic, traffic), found by a dry run: real shapes and operations, no numbers."""
+
+import warnings
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from wildfern.ssl.methods import Method
+from wildfern.ssl.models import synchronize_batch_norm
+from wildfern.ssl.training.engine import MakeOptimizer, Precision
+from wildfern.ssl.training.optimizers import parameter_groups
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """One micro-batch of one rank. Sizes are bytes; `flops` counts a multiplication and an addition as two."""
+
+    parameters: int  # how many numbers are trained
+    weights: int  # parameters and buffers
+    teachers: int
+    gradients: int
+    optimizer: int  # state of the optimizer after a step
+    views: int  # float32, as the networks take them
+    saved: int  # alive between the forward and the backward pass, beside the above
+    peak: int  # the most that is alive at any time beside weights, teachers, optimizer and views; gradients included
+    peak_without_gradients: int  # the same where every gradient is handed on as soon as it is there (ZeRO 2 and 3)
+    flops: int  # forward and backward pass, teachers included
+    sent: int  # by one rank for embeddings, centers and batch statistics, both passes
+
+
+def step_footprint(
+    method: Method,
+    make_optimizer: MakeOptimizer,
+    view_shape: list[tuple[int, int]],
+    pictures: int,
+    *,
+    precision: Precision,
+    world_size: int = 1,
+    step: int = 0,
+) -> Footprint:
+    """A dry run of one micro-batch of `pictures` on one of `world_size` ranks; `method` was made on torch's meta device.
+
+    `view_shape` is [(number of views, size in pixels)] as `Views.shape` says. Allocates next to nothing and computes no
+    values, so that a method that looks at values (`.item()`, a branch on a tensor) raises RuntimeError. Operations are those of
+    the CPU; workspaces inside of kernels are not seen, nor is what an allocator rounds up. The method is used up.
+    """
+    optimizer_bytes = optimizer_state(method, make_optimizer)
+    with FakeTensorMode(), _ranks(world_size), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # collectives by their older names: the training itself says so
+        _without_values(method)
+        teachers = list(method.teachers().values())
+        for module in teachers:
+            _without_values(module)
+        if world_size > 1:
+            for module in (method, *teachers):
+                synchronize_batch_norm(module)
+        views = [
+            torch.empty(count * pictures, 3, size, size, memory_format=torch.channels_last).unflatten(
+                0, (count, pictures)
+            )
+            for count, size in view_shape
+        ]
+        trained = [p for p in method.parameters() if p.requires_grad]
+        live, flops = _LiveBytes(world_size), FlopCounterMode(display=False)
+        hooks = [p.register_post_accumulate_grad_hook(live.gradient) for p in trained]
+        with live, flops:
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                loss, scalars = method(views, step)
+            saved, live.backward = live.now, True
+            loss.backward()
+        for hook in hooks:
+            hook.remove()
+        del loss, scalars
+        return Footprint(
+            parameters=sum(p.numel() for p in trained),
+            weights=_bytes(method.parameters()) + _bytes(method.buffers()),
+            teachers=sum(_bytes(t.parameters()) + _bytes(t.buffers()) for t in teachers),
+            gradients=_bytes(trained),
+            optimizer=optimizer_bytes,
+            views=_bytes(views),
+            saved=saved,
+            peak=live.peak,
+            peak_without_gradients=live.peak_without_gradients,
+            flops=flops.get_total_flops(),
+            sent=round(live.sent),
+        )
+
+
+def optimizer_state(method: nn.Module, make_optimizer: MakeOptimizer) -> int:
+    """Bytes of the optimizer's state: one real step on parameters of side 1 tells what it keeps for each of the real ones.
+
+    Tensors of the state that have their parameter's shape grow with it; the others (a count of steps) stay as they are.
+    """
+    real = {name: p for name, p in method.named_parameters() if p.requires_grad}
+    tiny = {name: nn.Parameter(torch.ones([1] * p.ndim)) for name, p in real.items()}
+    optimizer = make_optimizer(parameter_groups(tiny.items(), 0.0))
+    for p in tiny.values():
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    total = 0
+    for name, p in tiny.items():
+        for value in optimizer.state[p].values():
+            if isinstance(value, Tensor):
+                like = value.shape == p.shape and value.ndim > 0
+                total += value.element_size() * (real[name].numel() if like else value.numel())
+    return total
+
+
+class _LiveBytes(TorchDispatchMode):
+    """Bytes of all tensors made inside the block that are alive, now and at most; and what collectives send."""
+
+    def __init__(self, world_size: int) -> None:
+        super().__init__()
+        self.now = self.peak = self.peak_without_gradients = self.gradients = 0
+        self.sent, self.world_size, self.backward = 0.0, world_size, False
+        self._known: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func.namespace == "c10d":
+            self.sent += _sent(func.__name__, args, self.world_size)
+        # Where two paths meet, autograd adds one gradient onto the other in place, but not while a mode like this looks on.
+        replaces = self.backward and func is torch.ops.aten.add.Tensor and isinstance(args[1], Tensor)
+        for value in tree_leaves(result):
+            if isinstance(value, Tensor):
+                self._add(value.untyped_storage(), replaces)
+        return result
+
+    def gradient(self, parameter: nn.Parameter) -> None:
+        """From here on this parameter's gradient is there."""
+        self.gradients += _bytes([parameter.grad])
+
+    def _add(self, storage: torch.UntypedStorage, replaces: bool) -> None:
+        if storage in self._known:
+            return
+        self._known.add(storage)
+        size = storage.nbytes()
+        weakref.finalize(storage, self._remove, size)
+        self.now += size
+        if not replaces:
+            self.peak = max(self.peak, self.now)
+            self.peak_without_gradients = max(self.peak_without_gradients, self.now - self.gradients)
+
+    def _remove(self, size: int) -> None:
+        self.now -= size
+
+
+def _sent(name: str, args: tuple, world_size: int) -> float:
+    """Bytes that one rank sends in a collective on a ring."""
+    others = (world_size - 1) / world_size
+    if name.startswith("allreduce_"):
+        return 2 * others * _bytes(tree_leaves(args[0]))
+    if name.startswith("allgather_"):  # (outputs, inputs, …)
+        return (world_size - 1) * _bytes(tree_leaves(args[1]))
+    if name.startswith("alltoall_"):
+        return others * _bytes(tree_leaves(args[1]))
+    raise RuntimeError(f"the dry run does not know what the collective {name} sends")
+
+
+@contextmanager
+def _ranks(world_size: int) -> Iterator[None]:
+    """A process group whose other ranks only seem to be there, so that gathered tensors have their real shapes."""
+    if world_size == 1:
+        yield
+        return
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    if torch.distributed.is_initialized():
+        raise RuntimeError("a dry run of several ranks needs a process that has joined no other processes")
+    torch.distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=world_size)
+    try:
+        yield
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def _without_values(module: nn.Module) -> None:
+    """Put tensors that seem to lie on the CPU, inside FakeTensorMode, in place of the module's tensors on the meta device."""
+    made: dict[int, Tensor] = {}  # what two modules share stays shared
+    for part in module.modules():
+        for name, p in part._parameters.items():
+            if p is not None and p.is_meta:
+                fake = nn.Parameter(torch.empty(p.shape, dtype=p.dtype), requires_grad=p.requires_grad)
+                part._parameters[name] = made.setdefault(id(p), fake)
+        for name, buffer in part._buffers.items():
+            if buffer is not None and buffer.is_meta:
+                part._buffers[name] = made.setdefault(id(buffer), torch.empty(buffer.shape, dtype=buffer.dtype))
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(t.numel() * t.element_size() for t in tensors)

@@ -1,0 +1,55 @@
+"""The memory that steps of a method take for real: what a dry run (`footprint`) is held against."""
+
+import torch
+from torch import Tensor
+
+from wildfern.ssl.training.engine import TorchEngine
+
+
+def measured_peak(engine: TorchEngine, view_shape: list[tuple[int, int]], pictures: int, steps: int = 2) -> int:
+    """Bytes alive at most while `engine` makes micro-batches of noise into steps, weights and all included.
+
+    On a GPU what torch's allocator handed out (`max_memory_allocated`); on a CPU the sum of the allocations and releases that
+    torch's profiler saw, above what was there before. The first step, which makes the optimizer's state, is not counted.
+    """
+    device = engine.device
+    there = _bytes(engine.method) + sum(_bytes(t) for t in engine.method.teachers().values())
+
+    def step(number: int) -> None:
+        views = [
+            torch.zeros(count * pictures, 3, size, size, device=device)
+            .to(memory_format=torch.channels_last)
+            .unflatten(0, (count, pictures))
+            for count, size in view_shape
+        ]
+        loss, _ = engine(views, number)
+        engine.backward(loss)
+        engine.step(1e-6, 0.0)
+
+    step(0)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        for number in range(1, steps):
+            step(number)
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device)
+    there += sum(
+        value.numel() * value.element_size()
+        for state in engine.optimizer.state.values()
+        for value in state.values()
+        if isinstance(value, Tensor)
+    )
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        for number in range(1, steps):
+            step(number)
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    now = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        now += event.nbytes()
+        peak = max(peak, now)
+    return there + peak
+
+
+def _bytes(module: torch.nn.Module) -> int:
+    return sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))

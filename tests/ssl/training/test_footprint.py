@@ -1,0 +1,150 @@
+"""The dry run against real steps: allocations seen by torch's profiler, tensors saved for backward, formulas."""
+
+import warnings
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from wildfern.ssl.methods import DINO, Method, SimCLR
+from wildfern.ssl.methods.gather import gather_pictures
+from wildfern.ssl.models import build_backbone
+from wildfern.ssl.training import OPTIMIZERS, TorchEngine
+from wildfern.ssl.training.footprint import optimizer_state, step_footprint
+from wildfern.ssl.training.measured_peak import measured_peak
+
+VIT = {"img_size": 32, "patch_size": 4, "depth": 3, "embed_dim": 96, "num_heads": 3, "dynamic_img_size": True}
+ADAMW = partial(OPTIMIZERS["adamw"], learning_rate=1e-3)
+PICTURES = 32
+
+
+def resnet() -> nn.Module:
+    return build_backbone("resnet18", "small", layers=[1, 1, 1, 1], channels=[16, 32, 64, 128])
+
+
+def vit() -> nn.Module:
+    return build_backbone("vit_tiny_patch16_224", **VIT)
+
+
+CASES = {
+    "resnet": (lambda: SimCLR(resnet(), 10, projection_hidden=128), [(2, 32)]),
+    "vit": (lambda: SimCLR(vit(), 10, projection_hidden=128), [(2, 32)]),
+    "dino": (lambda: DINO(vit(), 10, prototypes=1024, head_hidden=128, head_bottleneck=32), [(2, 32), (4, 16)]),
+}
+each_case = pytest.mark.parametrize("case", CASES)
+each_precision = pytest.mark.parametrize("precision", ["fp32", "bf16"])
+
+
+def footprint(case, precision, **options):
+    make, shape = CASES[case]
+    with torch.device("meta"):
+        method = make()
+    return step_footprint(method, ADAMW, shape, PICTURES, precision=precision, **options)
+
+
+@each_case
+@each_precision
+def test_the_estimate_is_within_a_tenth_of_the_measured_peak(case, precision):
+    make, shape = CASES[case]
+    foot = footprint(case, precision)
+    engine = TorchEngine(make(), ADAMW, 0.0, device=torch.device("cpu"), precision=precision)
+    measured = measured_peak(engine, shape, PICTURES)
+    assert foot.weights + foot.teachers + foot.optimizer + foot.views + foot.peak == pytest.approx(measured, rel=0.1)
+
+
+@each_case
+@each_precision
+def test_saved_bytes_are_those_that_autograd_saves(case, precision):
+    make, shape = CASES[case]
+    method = make()
+    views = [torch.randn(count, PICTURES, 3, size, size) for count, size in shape]
+    known = {t.untyped_storage().data_ptr() for t in (*method.parameters(), *method.buffers(), *views)}
+    saved = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            saved[storage.data_ptr()] = (storage.nbytes(), tensor)  # kept, or its address may come again
+        return tensor
+
+    with (
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"),
+    ):
+        loss, _ = method(views, 5)
+    assert loss.isfinite()
+    assert footprint(case, precision).saved == pytest.approx(sum(size for size, _ in saved.values()), rel=0.1)
+
+
+class Perceptron(Method):
+    """3·8·8 → 16 → 4 and the mean square over all ranks: small enough to count by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(192, 16), nn.ReLU(), nn.Linear(16, 4))
+
+    def forward(self, views, step):
+        z = torch.stack([self.net(view) for view in views[0]])
+        return gather_pictures(z).square().mean(), {}
+
+
+def perceptron(world_size):
+    with torch.device("meta"):
+        method = Perceptron()
+    return step_footprint(method, ADAMW, [(2, 8)], 5, precision="fp32", world_size=world_size)
+
+
+def test_arithmetic_and_sizes_of_a_perceptron_by_hand():
+    foot = perceptron(1)
+    rows = 2 * 5
+    # Forward, gradients of both weights, and of the hidden layer alone: pictures want none.
+    assert foot.flops == 2 * rows * (2 * (192 * 16 + 16 * 4) + 16 * 4)
+    assert foot.parameters == 192 * 16 + 16 + 16 * 4 + 4
+    assert foot.weights == foot.gradients == 4 * foot.parameters
+    assert foot.views == 4 * rows * 192
+    assert (foot.teachers, foot.sent) == (0, 0)
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_traffic_of_gathered_embeddings_by_hand(world_size):
+    mine = 4 * (2 * 5 * 4)
+    # Forward: each rank passes W - 1 parts on. Backward: everything goes to whom it belongs, but for one's own part.
+    assert perceptron(world_size).sent == 2 * (world_size - 1) * mine
+    assert not torch.distributed.is_initialized()
+
+
+def test_batch_norm_over_ranks_sends_sums_and_keeps_more():
+    alone, together = footprint("resnet", "bf16"), footprint("resnet", "bf16", world_size=2)
+    assert together.sent > 0
+    assert together.saved > alone.saved  # centered activations in float32
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizer_state_is_that_of_a_real_step(name):
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(8, 1))
+    make = partial(OPTIMIZERS[name], learning_rate=0.1)
+    optimizer = make([{"params": list(net.parameters()), "weight_decay": 0.1, "decays": True}])
+    for p in net.parameters():
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    state = [v for s in optimizer.state.values() for v in s.values() if isinstance(v, torch.Tensor)]
+    assert optimizer_state(net, make) == sum(v.numel() * v.element_size() for v in state) > 0
+
+
+def test_a_method_that_looks_at_values_is_refused():
+    class Looks(Perceptron):
+        def forward(self, views, step):
+            loss, _ = super().forward(views, step)
+            return loss * loss.item(), {}
+
+    with torch.device("meta"):
+        method = Looks()
+    with pytest.raises(RuntimeError):
+        step_footprint(method, ADAMW, [(2, 8)], 5, precision="fp32")
+
+
+def test_no_warning_reaches_the_user():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        perceptron(2)
