@@ -63,7 +63,7 @@ def render_crops(
 
 
 def _check(pixels: Pictures, shape: tuple[int, ...], size: int, threads: int, dtype: torch.dtype) -> None:
-    if pixels.dtype != np.uint8 or pixels.shape != shape or not all(shape[1:]):
+    if pixels.dtype != np.uint8 or pixels.shape != shape or not all(shape[-3:]):
         raise ValueError(f"pictures must be uint8{list(shape)}, not {pixels.dtype}{list(pixels.shape)}")
     if size < 4:
         raise ValueError(f"a view of {size} px is too small: the least is 4")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,16 +13,15 @@ from wildfern.ssl.augmentation.blur import GaussianBlur
 from wildfern.ssl.augmentation.color import ColorJitter, Solarize
 from wildfern.ssl.augmentation.crop import crop_views
 from wildfern.ssl.augmentation.fourier_adapted_views import FourierAdaptationSettings, FourierAdaptedViews
+from wildfern.ssl.augmentation.host_crops import crop_pictures
 from wildfern.ssl.augmentation.host_views import render_crops, render_views
 from wildfern.ssl.augmentation.kornia_operation import Parameters, build_operations
 from wildfern.ssl.augmentation.local_intensity_order import LocalIntensityOrder
 from wildfern.ssl.augmentation.normalization import MEAN, STD
 from wildfern.ssl.augmentation.operation import to_tensors
 from wildfern.ssl.augmentation.pixmix_views import PixMixSettings, PixMixViews
+from wildfern.ssl.augmentation.shown_pictures import in_color, in_order, shown_by, to_device
 from wildfern.ssl.augmentation.table import ViewSettings, ViewTable, draw_table
-from wildfern.ssl.data.crop import crops_resize
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,9 @@ class Views(nn.Module):
     of its own. Normalized with ImageNet's mean and standard deviation; before that, each view goes through Fourier domain
     adaptation, PixMix and the kornia operations that `extra` names (as `build_operations` takes them), whichever are given.
     With `local_intensity_order`, views end as the four standardized channels of that transform instead.
+
+    `dtype`, which may be set later too, is float32 or bfloat16: views are computed in float32 and rounded once, at the end.
+    Raises ValueError for no views, an empty group, sizes that differ within one, and other types.
     """
 
     def __init__(
@@ -58,14 +60,17 @@ class Views(nn.Module):
         fourier_adaptation: FourierAdaptationSettings | None = None,
         pixmix: PixMixSettings | None = None,
         local_intensity_order: bool = False,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
+        if not groups:
+            raise ValueError("no groups of views: at least one is needed")
         for group in groups:
             if not group:
                 raise ValueError("a group of views is empty: at least one view is needed")
             if len({view.size for view in group}) > 1:
                 raise ValueError("the views of one group must have one size")
-        self.groups = groups
+        self.groups, self.dtype = groups, dtype
 
         def chain(size: int) -> nn.ModuleList:
             adapted = [] if fourier_adaptation is None else [FourierAdaptedViews(fourier_adaptation, size)]
@@ -77,6 +82,17 @@ class Views(nn.Module):
         self.color, self.blur, self.solarize = ColorJitter(), GaussianBlur(), Solarize()
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the views that the module returns."""
+        return self._dtype
+
+    @dtype.setter
+    def dtype(self, dtype: torch.dtype) -> None:
+        if dtype not in (torch.float32, torch.bfloat16):
+            raise ValueError(f"views are float32 or bfloat16, not {dtype}")
+        self._dtype = dtype
 
     @property
     def shape(self) -> list[tuple[int, int]]:
@@ -119,9 +135,9 @@ class Views(nn.Module):
 
         `partners`, in the form of `pixels`: the second pictures of pairs. Tensors stay where they are. `batch_size`: of the
         global batch, if these positions are a part of it only; further operations draw for all of it. Raises ValueError for
-        pictures that are not uint8 in three channels (or one, which is then taken thrice).
+        pictures that are not uint8 in three channels (or one, which is then taken thrice), or not one for each position.
         """
-        pixels, partners = _in_color(pixels), None if partners is None else _in_color(partners)
+        pixels, partners = in_color(pixels, partners, len(positions))
         tables = self.draw(seed, step, positions)
         extra = self._draw_extra(seed, step, positions, batch_size)
         if isinstance(pixels, Tensor):
@@ -129,23 +145,17 @@ class Views(nn.Module):
             return Prepared(pixels, tables, partners, drawn, extra)
         if isinstance(pixels, np.ndarray):
             return Prepared(pixels, tables, partners, extra=extra)
-        crops = []
-        for first, table, (views, size) in zip(self._first_views, tables, self.shape, strict=True):
-            group = np.empty((views, len(pixels), size, size, 3), np.uint8)
-            for pictures, shown in _shown_by(pixels, partners, first):
-                heights = np.array([p.shape[0] for p in pictures])
-                widths = np.array([p.shape[1] for p in pictures])
-                top, left, height, width = np.moveaxis(table.boxes(heights, widths)[shown], -1, 0)
-                boxes = np.stack([left, top, left + width, top + height], axis=-1)
-                for i, picture in enumerate(pictures if len(boxes) else ()):
-                    group[shown, i] = crops_resize(picture, boxes[:, i], size)
-            group = np.where(table.flip[:, :, None, None, None], group[:, :, :, ::-1], group)
-            crops.append(group)
+        crops = [
+            crop_pictures(pixels, table, size, partners, first)
+            for first, table, (_, size) in zip(self._first_views, tables, self.shape, strict=True)
+        ]
         return Prepared(crops, tables, extra=extra)
 
     @torch.no_grad()
     def forward(self, batch: Prepared) -> list[Tensor]:
-        """float32[V, n, channels, size, size] for each group, normalized, on the module's device."""
+        """[V, n, channels, size, size] of type `dtype` per group, normalized, on the module's device, channels last in memory."""
+        if self.mean.dtype != torch.float32:
+            raise ValueError(f"views are computed in float32: set `dtype` in place of .to({self.mean.dtype})")
         views = self._on_host(batch) if self.mean.device.type == "cpu" else self._on_device(batch)
         if batch.extra is None:
             return views
@@ -156,9 +166,15 @@ class Views(nn.Module):
                     pictures = operation(pictures, numbers)
                 pictures = pictures.clamp(0, 1)
                 view.copy_((pictures - self.mean) / self.std if self.intensity_order is None else pictures)
-        if self.intensity_order is None:
-            return views
-        return [self.intensity_order(group.flatten(0, 1)).unflatten(0, group.shape[:2]) for group in views]
+        if self.intensity_order is not None:
+            codes = (self.intensity_order(group.flatten(0, 1)) for group in views)
+            codes = (group.contiguous(memory_format=torch.channels_last) for group in codes)
+            views = [group.unflatten(0, table.flip.shape) for group, table in zip(codes, batch.tables, strict=True)]
+        return [group.to(self.dtype) for group in views]
+
+    def _made_as(self, batch: Prepared) -> torch.dtype:
+        """The type in which views are made: further operations want float32."""
+        return self.dtype if batch.extra is None else torch.float32
 
     def _draw_extra(
         self, seed: int, step: int, positions: NDArray[np.int64], batch_size: int | None
@@ -176,15 +192,17 @@ class Views(nn.Module):
         threads = torch.get_num_threads()
         if isinstance(batch.pixels, list):
             return [
-                render_crops(crops, table, threads, normalize=batch.extra is None)
+                render_crops(crops, table, threads, self._made_as(batch), normalize=batch.extra is None)
                 for crops, table in zip(batch.pixels, batch.tables, strict=True)
             ]
         pixels, partners = (
-            None if pictures is None else _to_device(pictures, self.mean.device, batch.drawn).numpy()
+            None if pictures is None else to_device(pictures, self.mean.device, batch.drawn).numpy()
             for pictures in (batch.pixels, batch.partners)
         )
         return [
-            render_views(pixels, table, size, threads, partners=partners, first=first, normalize=batch.extra is None)
+            render_views(
+                *(pixels, table, size, threads, self._made_as(batch), partners, first), normalize=batch.extra is None
+            )
             for first, table, (_, size) in zip(self._first_views, batch.tables, self.shape, strict=True)
         ]
 
@@ -193,9 +211,9 @@ class Views(nn.Module):
         device = self.mean.device
         whole, others = None, None
         if not isinstance(batch.pixels, list):
-            whole = _to_device(batch.pixels, device, batch.drawn).float().div_(255)
+            whole = to_device(batch.pixels, device, batch.drawn).float().div_(255)
             if batch.partners is not None:
-                others = _to_device(batch.partners, device, batch.drawn).float().div_(255)
+                others = to_device(batch.partners, device, batch.drawn).float().div_(255)
         out = []
         for g, (first, table, (views, size)) in enumerate(
             zip(self._first_views, batch.tables, self.shape, strict=True)
@@ -206,17 +224,18 @@ class Views(nn.Module):
                 place = to_tensors({"boxes": boxes, "flip": table.flip}, device)
                 parts = [
                     (crop_views(shown, place["boxes"][which], place["flip"][which], size), which)
-                    for shown, which in _shown_by(whole, others, first)
+                    for shown, which in shown_by(whole, others, first)
                     if len(range(views)[which])
                 ]
-                pictures = parts[0][0] if others is None else _in_order(parts, views, n)
+                pictures = parts[0][0] if others is None else in_order(parts, views, n)
             else:
-                crops = _to_device(batch.pixels[g], device).flatten(0, 1)
+                crops = to_device(batch.pixels[g], device).flatten(0, 1)
                 pictures = crops.permute(0, 3, 1, 2).float().div_(255)
             pictures = self._appearance(pictures, table, size)
             if batch.extra is None:
                 pictures = (pictures - self.mean) / self.std
-            out.append(pictures.view(views, -1, 3, size, size))
+            pictures = pictures.to(self._made_as(batch), memory_format=torch.channels_last)
+            out.append(pictures.unflatten(0, table.flip.shape))
         return out
 
     def _appearance(self, pictures: Tensor, table: ViewTable, size: int) -> Tensor:
@@ -236,47 +255,3 @@ class Views(nn.Module):
         if (table.threshold <= 1).any():
             pictures = self.solarize(pictures, parameters(self.solarize))
         return pictures
-
-
-def _in_color(pixels: Any) -> Any:
-    """Pictures, or a list of them, of one channel or three, as uint8 in three channels; the rest is refused."""
-    if isinstance(pixels, list):
-        return [_in_color(picture[None])[0] for picture in pixels]
-    if pixels.dtype not in (np.uint8, torch.uint8):
-        hint = "; of 16 bits, the upper 8 are (pictures >> 8).astype(np.uint8)" if pixels.dtype == np.uint16 else ""
-        raise ValueError(f"pictures must be uint8, not {pixels.dtype}{hint}")
-    if pixels.ndim == 3:
-        pixels = pixels[..., None]
-    if pixels.ndim != 4 or pixels.shape[-1] not in (1, 3):
-        raise ValueError(f"pictures must be [n, H, W, 3], or [n, H, W] if gray, not {list(pixels.shape)}")
-    if pixels.shape[-1] == 3:
-        return pixels
-    return pixels.expand(-1, -1, -1, 3) if isinstance(pixels, Tensor) else np.repeat(pixels, 3, axis=-1)
-
-
-def _shown_by(pictures: T, partners: T | None, first: int) -> list[tuple[T, slice]]:
-    """Pictures, and which views of a group show them, the group's first view being number `first`."""
-    if partners is None:
-        return [(pictures, slice(None))]
-    return [(pictures, slice(first % 2, None, 2)), (partners, slice(1 - first % 2, None, 2))]
-
-
-def _in_order(parts: list[tuple[Tensor, slice]], views: int, n: int) -> Tensor:
-    """Views [V * n, …] from parts of them, each with its place among the V."""
-    whole = parts[0][0].new_empty(views, n, *parts[0][0].shape[1:])
-    for part, which in parts:
-        whole[which] = part.view(-1, n, *part.shape[1:])
-    return whole.flatten(0, 1)
-
-
-def _to_device(
-    pixels: NDArray[np.uint8] | Tensor, device: torch.device, drawn: torch.cuda.Event | None = None
-) -> Tensor:
-    if isinstance(pixels, Tensor):
-        if drawn is not None:  # maybe on another stream than this thread's: that of a loader's thread
-            stream = torch.cuda.current_stream(pixels.device)
-            stream.wait_event(drawn)
-            pixels.record_stream(stream)
-        return pixels.to(device)
-    tensor = torch.from_numpy(pixels)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

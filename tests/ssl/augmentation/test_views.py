@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from wildfern.ssl.augmentation import VIEWS, multicrop, simclr
+from wildfern.ssl.augmentation import VIEWS, Views, multicrop, simclr
 
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU here")
 
@@ -40,12 +40,98 @@ def test_adding_views_leaves_the_first_ones_as_they_were():
 
 def test_pictures_of_different_sizes_are_cropped_on_the_host_as_on_the_device():
     views = multicrop(size=24, local_size=12, local_count=2)
+    plain = multicrop(
+        size=24, local_size=12, local_count=2, jitter=0, gray=0, blur=(0, 0), local_blur=0, solarize=(0, 0)
+    )
     x = photographs(side=64)
-    device = views(views.prepare(x, 0, 0, np.arange(6)))
-    host = views(views.prepare(list(x), 0, 0, np.arange(6)))
-    for one, other in zip(device, host, strict=True):
-        assert one.shape == other.shape
-        assert (one - other).abs().mean() < 0.02  # Pillow rounds the crop to 8 bits: 1/255/0.225 at most before color
+    for made, most in (
+        (views, 0.1),
+        (plain, 0.5 / 255 / 0.224 + 1e-4),
+    ):  # a crop is rounded to bytes; then colors multiply
+        device = made(made.prepare(x, 0, 0, np.arange(6)))
+        host = made(made.prepare(list(x), 0, 0, np.arange(6)))
+        for one, other in zip(device, host, strict=True):
+            assert one.shape == other.shape
+            assert (one - other).abs().max() <= most
+
+
+def made_of(views, path, pixels, partners=None):
+    return getattr(views, path)(views.prepare(pixels, 0, 0, np.arange(len(pixels)), partners))
+
+
+@pytest.mark.parametrize("path", ["_on_host", "_on_device"])
+@pytest.mark.parametrize("kind", [np.asarray, list])
+def test_views_in_bfloat16_are_those_in_float32_rounded_once(kind, path):
+    views, x, y = multicrop(size=24, local_size=12, local_count=3), kind(photographs()), kind(photographs(seed=1))
+    exact = made_of(views, path, x, y)
+    views.dtype = torch.bfloat16
+    for short, whole in zip(made_of(views, path, x, y), exact, strict=True):
+        assert (whole.dtype, short.dtype) == (torch.float32, torch.bfloat16)
+        assert torch.equal(short, whole.to(torch.bfloat16))
+        for group in (whole, short):
+            assert group.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_views_in_bfloat16_after_further_operations_are_rounded_once():
+    views, x = multicrop(size=24, local_size=12, local_count=2, extra=EXTRA), photographs()
+    exact = views(views.prepare(x, 0, 0, np.arange(6)))
+    views.dtype = torch.bfloat16
+    for short, whole in zip(views(views.prepare(x, 0, 0, np.arange(6))), exact, strict=True):
+        assert torch.equal(short, whole.to(torch.bfloat16))
+
+
+@on_a_gpu
+def test_a_gpu_gives_bfloat16_as_rounded_float32_too():
+    views, x = multicrop(size=24, local_size=12, local_count=2).to("cuda"), photographs()
+    exact = views(views.prepare(x, 0, 0, np.arange(6)))
+    views.dtype = torch.bfloat16
+    for short, whole in zip(views(views.prepare(x, 0, 0, np.arange(6))), exact, strict=True):
+        assert torch.equal(short, whole.to(torch.bfloat16))
+        assert short.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_other_types_of_views_are_refused():
+    views = simclr(size=16)
+    with pytest.raises(ValueError, match=r"float32 or bfloat16, not torch\.float16"):
+        views.dtype = torch.float16
+    moved = simclr(size=16).to(torch.bfloat16)
+    with pytest.raises(ValueError, match="set `dtype`"):
+        moved(moved.prepare(photographs(), 0, 0, np.arange(6)))
+
+
+@pytest.mark.parametrize("path", ["_on_host", "_on_device"])
+@pytest.mark.parametrize("pairs", [False, True])
+@pytest.mark.parametrize(
+    "none", [np.zeros((0, 20, 30, 3), np.uint8), torch.zeros((0, 20, 30, 3), dtype=torch.uint8), []]
+)
+def test_an_empty_batch_has_empty_views(none, pairs, path):
+    views = multicrop(size=16, local_size=8, local_count=3)
+    made = made_of(views, path, none, none if pairs else None)
+    assert [tuple(group.shape) for group in made] == [(2, 0, 3, 16, 16), (3, 0, 3, 8, 8)]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "partners", "message"),
+    [
+        (photographs(5), None, "5 pictures do not fit 6 positions"),
+        (list(photographs(7)), None, "7 pictures do not fit 6 positions"),
+        (photographs(), photographs(side=40), r"must be \[6, 48, 48, 3\] as the first, not \[6, 40, 40, 3\]"),
+        (photographs(), list(photographs()), "arrays, or lists, both"),
+        (list(photographs()), list(photographs(5)), "must be 6"),
+        (np.zeros((6, 0, 9, 3), np.uint8), None, "without pixels"),
+        ([*photographs(5), np.zeros((9, 0, 3), np.uint8)], None, "without pixels"),
+    ],
+)
+def test_pictures_that_do_not_fit_are_refused(pixels, partners, message):
+    with pytest.raises(ValueError, match=message):
+        simclr(size=16).prepare(pixels, 0, 0, np.arange(6), partners)
+
+
+def test_no_views_and_unequal_ones_are_refused():
+    small, large = simclr(size=16).groups[0], simclr(size=24).groups[0]
+    for groups, message in (([], "no groups"), ([small, []], "at least one view"), ([[*small, *large]], "one size")):
+        with pytest.raises(ValueError, match=message):
+            Views(groups)
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=on_a_gpu)])

@@ -1,0 +1,76 @@
+"""The pictures that views are made of: in color, one form for all, each where it is wanted, shown by its views."""
+
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+def in_color(pixels: Any, partners: Any, n: int) -> tuple[Any, Any]:
+    """n pictures, and the second ones of pairs (or None), in three channels: uint8[n, H, W, 3] or a list of uint8[H, W, 3].
+
+    Both may come with one channel, [n, H, W] or [n, H, W, 1], which is then taken thrice. Raises ValueError for others.
+    """
+    pixels, partners = _three_channels(pixels), None if partners is None else _three_channels(partners)
+    if len(pixels) != n:
+        raise ValueError(f"{len(pixels)} pictures do not fit {n} positions: one picture for each is wanted")
+    if partners is None:
+        return pixels, None
+    if isinstance(pixels, list) != isinstance(partners, list) or len(partners) != n:
+        raise ValueError(f"the second pictures of pairs must be {n}, in the form of the first: arrays, or lists, both")
+    if not isinstance(pixels, list) and pixels.shape != partners.shape:
+        raise ValueError(
+            f"the second pictures of pairs must be {list(pixels.shape)} as the first, not {list(partners.shape)}; give lists of "
+            "pictures if their sizes differ"
+        )
+    return pixels, partners
+
+
+def _three_channels(pixels: Any) -> Any:
+    if isinstance(pixels, list):
+        return [_three_channels(picture[None])[0] for picture in pixels]
+    if pixels.dtype not in (np.uint8, torch.uint8):
+        hint = "; of 16 bits, the upper 8 are (pictures >> 8).astype(np.uint8)" if pixels.dtype == np.uint16 else ""
+        raise ValueError(f"pictures must be uint8, not {pixels.dtype}{hint}")
+    if pixels.ndim == 3:
+        pixels = pixels[..., None]
+    if pixels.ndim != 4 or pixels.shape[-1] not in (1, 3):
+        raise ValueError(f"pictures must be [n, H, W, 3], or [n, H, W] if gray, not {list(pixels.shape)}")
+    if not all(pixels.shape[1:3]):
+        raise ValueError(f"pictures without pixels have no views: {list(pixels.shape)}")
+    if pixels.shape[-1] == 3:
+        return pixels
+    return pixels.expand(-1, -1, -1, 3) if isinstance(pixels, Tensor) else np.repeat(pixels, 3, axis=-1)
+
+
+def shown_by(pictures: T, partners: T | None, first: int) -> list[tuple[T, slice]]:
+    """Pictures, and which views of a group show them, the group's first view being number `first`."""
+    if partners is None:
+        return [(pictures, slice(None))]
+    return [(pictures, slice(first % 2, None, 2)), (partners, slice(1 - first % 2, None, 2))]
+
+
+def in_order(parts: list[tuple[Tensor, slice]], views: int, n: int) -> Tensor:
+    """Views [V * n, …] from parts of them, each with its place among the V."""
+    whole = parts[0][0].new_empty(views, n, *parts[0][0].shape[1:])
+    for part, which in parts:
+        whole[which] = part.unflatten(0, (-1, n)) if n else part.view(0, *part.shape[1:])
+    return whole.flatten(0, 1)
+
+
+def to_device(
+    pixels: NDArray[np.uint8] | Tensor, device: torch.device, drawn: torch.cuda.Event | None = None
+) -> Tensor:
+    """Pictures as a tensor there; `drawn`: what has still to happen before they are complete."""
+    if isinstance(pixels, Tensor):
+        if drawn is not None:  # maybe on another stream than this thread's: that of a loader's thread
+            stream = torch.cuda.current_stream(pixels.device)
+            stream.wait_event(drawn)
+            pixels.record_stream(stream)
+        return pixels.to(device)
+    tensor = torch.from_numpy(pixels)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

@@ -1,0 +1,96 @@
+"""Crops of photographs of different sizes: against the torch path's crops and Pillow's crop-then-resize, for the same boxes."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from wildfern.ssl.augmentation import multicrop, simclr
+from wildfern.ssl.augmentation.crop import crop_views
+from wildfern.ssl.augmentation.host_crops import crop_pictures
+
+SHAPES = ((40, 56), (57, 31), (9, 230), (33, 33), (1, 1), (5, 1), (300, 17))
+
+
+def photographs(seed=0):
+    """uint8[H, W, 3] of each shape: the left half smooth, the right half noise."""
+    rng = np.random.default_rng(seed)
+    pictures = []
+    for height, width in SHAPES:
+        smooth = Image.fromarray(rng.integers(0, 256, (3, 4, 3), np.uint8)).resize((width, height))
+        picture = np.array(smooth)
+        picture[:, width // 2 :] = rng.integers(0, 256, picture[:, width // 2 :].shape, np.uint8)
+        pictures.append(picture)
+    return pictures
+
+
+def boxes_of(table, pictures):
+    heights, widths = (np.array([p.shape[side] for p in pictures]) for side in (0, 1))
+    return table.boxes(heights, widths)
+
+
+@pytest.mark.parametrize("size", [4, 16, 33, 64, 224])
+def test_crops_are_those_of_the_torch_path_rounded_to_bytes(size):
+    pictures = photographs()
+    for step in range(4):
+        table = simclr(size=size, count=3).draw(1, step, np.arange(len(pictures)))[0]
+        crops, boxes = crop_pictures(pictures, table, size), boxes_of(table, pictures)
+        for i, picture in enumerate(pictures):
+            place = torch.from_numpy(boxes[:, i : i + 1]), torch.from_numpy(table.flip[:, i : i + 1])
+            exact = crop_views(torch.from_numpy(picture)[None].float(), *place, size).permute(0, 2, 3, 1).numpy()
+            assert np.abs(crops[:, i] - exact).max() <= 0.5 + 2e-3
+
+
+@pytest.mark.parametrize("size", [16, 48])
+def test_crops_are_pillows_within_its_rounding_between_passes(size):
+    pictures = photographs()
+    table = simclr(size=size, count=8).draw(0, 0, np.arange(len(pictures)))[0]
+    crops, boxes = crop_pictures(pictures, table, size), boxes_of(table, pictures)
+    for i, picture in enumerate(pictures):
+        for v in range(8):
+            top, left, height, width = boxes[v, i].tolist()
+            cropped = Image.fromarray(picture).crop((left, top, left + width, top + height))
+            expected = np.asarray(cropped.resize((size, size), Image.Resampling.BILINEAR)).astype(int)
+            expected = expected[:, ::-1] if table.flip[v, i] else expected
+            assert np.abs(crops[v, i] - expected).max() <= 1
+
+
+def test_odd_views_show_the_partners():
+    firsts, seconds = photographs(0), photographs(1)[::-1]
+    for first in (0, 1, 2):
+        table = multicrop(size=24, local_count=0).draw(0, 0, np.arange(len(SHAPES)))[0]
+        pairs = crop_pictures(firsts, table, 24, seconds, first)
+        for v in range(2):
+            shown = seconds if (first + v) % 2 else firsts
+            np.testing.assert_array_equal(pairs[v], crop_pictures(shown, table, 24)[v])
+
+
+def test_a_crop_depends_on_its_own_picture_only_and_not_on_how_it_lies_in_memory():
+    pictures = photographs()
+    table = simclr(size=20).draw(0, 0, np.arange(len(SHAPES)))[0]
+    whole = crop_pictures(pictures, table, 20)
+    for i, picture in enumerate(pictures):
+        frozen = np.ascontiguousarray(picture.transpose(2, 0, 1)).transpose(1, 2, 0)
+        frozen.flags.writeable = False
+        alone = simclr(size=20).draw(0, 0, np.arange(i, i + 1))[0]
+        np.testing.assert_array_equal(crop_pictures([frozen], alone, 20)[:, 0], whole[:, i])
+
+
+@pytest.mark.parametrize(
+    ("pictures", "message"),
+    [
+        (photographs()[1:], "7 pictures are wanted, not 6"),
+        ([p / 255 for p in photographs()], r"uint8\[H, W, 3\], not float64\[40, 56, 3\]"),
+        ([p[..., 0] for p in photographs()], r"not uint8\[40, 56\]"),
+        ([p[:0] for p in photographs()], r"not uint8\[0, 56, 3\]"),
+    ],
+)
+def test_what_cannot_be_cropped_is_refused(pictures, message):
+    table = simclr(size=16).draw(0, 0, np.arange(len(SHAPES)))[0]
+    with pytest.raises(ValueError, match=message):
+        crop_pictures(pictures, table, 16)
+
+
+def test_no_pictures_give_no_crops():
+    table = simclr(size=16).draw(0, 0, np.arange(0))[0]
+    assert crop_pictures([], table, 16).shape == (2, 0, 16, 16, 3)
