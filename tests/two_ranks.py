@@ -1,10 +1,14 @@
 """One step of every method on a share of the pictures: what the processes of `test_two_processes` run."""
 
+from contextlib import ExitStack
+from unittest import mock
+
 import torch
+from plain_methods import PLAIN
 from torch import nn
 
-from wildfern.ssl.methods import METHODS
-from wildfern.ssl.methods.gather import mean_over_ranks
+from wildfern.ssl.methods import METHODS, cacr, dino, simclr
+from wildfern.ssl.methods.gather import gather_pictures, mean_over_ranks
 from wildfern.ssl.models import synchronize_batch_norm
 
 PICTURES = 8
@@ -14,6 +18,8 @@ ARGUMENTS = {
     "cacr_momentum": {"projection_hidden": 16, "projection_size": 8, "temperature": 0.5},
     "dino": {"prototypes": 12, "head_hidden": 16, "head_bottleneck": 8, "head_batch_norm": True},
 }
+ARGUMENTS["cacr_momentum euclidean"] = {**ARGUMENTS["cacr_momentum"], "cost": "euclidean"}
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 class SmallNet(nn.Module):
@@ -29,31 +35,89 @@ class SmallNet(nn.Module):
         return self.norm(self.convolution(x)).relu().mean(dim=(2, 3))
 
 
-def step(name, rank, world_size):
-    """Loss, gradients, batch statistics and center of one step on this rank's pictures, averaged over ranks."""
+def build(name, dtype):
+    """The method, its teachers, and views of all pictures; local crops too where the method tells views apart."""
     torch.manual_seed(0)
-    method = METHODS[name](SmallNet(), 10, **ARGUMENTS[name]).double()
-    for teacher in method.teachers().values():
-        teacher.double()
-    if world_size > 1:
-        for module in (method, *method.teachers().values()):
-            synchronize_batch_norm(module)
-    groups = [torch.randn(2, PICTURES, 3, 8, 8, dtype=torch.float64)]
-    if name in ("dino", "cacr_momentum"):
+    method = METHODS[name.split()[0]](SmallNet(), 10, **ARGUMENTS[name]).to(dtype)
+    teachers = {key: teacher.to(dtype) for key, teacher in method.teachers().items()}
+    groups = [torch.randn(4 if name == "cacr" else 2, PICTURES, 3, 8, 8, dtype=torch.float64)]
+    if teachers:
         groups.append(torch.randn(3, PICTURES, 3, 4, 4, dtype=torch.float64))
-    share = PICTURES // world_size
-    mine = [g[:, rank * share : (rank + 1) * share] for g in groups]
-    loss, _ = method(mine, 3)
+    return method, teachers, [group.to(dtype) for group in groups]
+
+
+def outcome(method, loss):
+    """Loss, gradients, batch statistics and center after `loss.backward()`, averaged over ranks where each has its own."""
     loss.backward()
     found = {"loss": mean_over_ranks(loss.detach())}
     found |= {f"gradient of {n}": mean_over_ranks(p.grad) for n, p in method.named_parameters() if p.grad is not None}
-    found |= {n: b.double() for n, b in method.named_buffers() if "running" in n or n.endswith("center")}
-    return found
+    return found | {n: b for n, b in method.named_buffers() if "running" in n or n.endswith("center")}
+
+
+def plain_step(name, dtype):
+    """The step in one process, by the plain formula and torch's own batch normalization."""
+    method, teachers, groups = build(name, dtype)
+    return outcome(method, PLAIN[name](method, teachers, groups))
+
+
+def step(name, dtype, rank, world_size, synchronize=synchronize_batch_norm):
+    """The step on this rank's pictures, as training does it."""
+    method, teachers, groups = build(name, dtype)
+    if world_size > 1:
+        for module in (method, *teachers.values()):
+            synchronize(module)
+    share = PICTURES // world_size
+    return outcome(method, method([g[:, rank * share : (rank + 1) * share] for g in groups], 3)[0])
+
+
+def own_gradient_only(views):
+    """Gathered without gradient, this rank's part put back in: the gradient is too small by the number of ranks."""
+    parts = [torch.empty_like(views) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(parts, views.detach().contiguous())
+    parts[torch.distributed.get_rank()] = views
+    return torch.cat(parts, dim=1)
+
+
+def gradient_summed(views):
+    """Gathered with the gradient of the sum over ranks where their mean is meant: too large by the number of ranks."""
+    gathered = gather_pictures(views)
+    if gathered.requires_grad:
+        gathered.register_hook(lambda gradient: gradient * torch.distributed.get_world_size())
+    return gathered
+
+
+# Errors that no process would notice by itself: (methods they concern, how to make them).
+GATHERING = ["simclr", "cacr", "cacr_momentum"]
+GATHERERS = (simclr, cacr)
+ERRORS = {
+    "only the own part is gathered": (GATHERING, {"gather_pictures": lambda views: views}),
+    "gathered without gradient": (GATHERING, {"gather_pictures": own_gradient_only}),
+    "gradients off by the world size": (GATHERING, {"gather_pictures": gradient_summed}),
+    "the center is this rank's own": (["dino"], {"mean_over_ranks": lambda x: x}),
+    "batch normalization is local": (list(ARGUMENTS), {}),
+}
+
+
+def wrong_step(error, name, rank, world_size):
+    """The step with one of `ERRORS` in it."""
+    replaced = ERRORS[error][1]
+    modules = GATHERERS if "gather_pictures" in replaced else (dino,)
+    patches = [mock.patch.object(module, key, value) for module in modules for key, value in replaced.items()]
+    synchronize = synchronize_batch_norm if patches else lambda module: None
+    with ExitStack() as stack:
+        for patch in patches:
+            stack.enter_context(patch)
+        return step(name, torch.float64, rank, world_size, synchronize)
 
 
 def worker(rank, world_size, folder):
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world_size)
-    found = {name: step(name, rank, world_size) for name in METHODS}
+    found = {f"{name} {kind}": step(name, DTYPES[kind], rank, world_size) for name in ARGUMENTS for kind in DTYPES}
+    found |= {
+        f"{error}: {name}": wrong_step(error, name, rank, world_size)
+        for error, (names, _) in ERRORS.items()
+        for name in names
+    }
     torch.save(found, f"{folder}/rank{rank}.pt")
     torch.distributed.destroy_process_group()

@@ -25,6 +25,7 @@ class Method(nn.Module):
     """
 
     backbone: nn.Module
+    features: Tensor | None = None  # float[n, F] of the first views in the last forward pass, detached (see `encode`)
 
     @staticmethod
     def check_views(shape: list[tuple[int, int]]) -> None:
@@ -39,6 +40,16 @@ class Method(nn.Module):
         """
         raise TypeError(f"{type(self).__name__} does not say what its loss is")
 
+    def encode(self, head: nn.Module, views: list[Tensor]) -> Tensor:
+        """Backbone once per resolution, head once over all views: float[V, n, D], V over all groups in order.
+
+        Leaves what the backbone says of the first views in `features`, for whoever looks on.
+        """
+        pictures = views[0].shape[1]
+        head_inputs = torch.cat([self.backbone(group.flatten(0, 1)) for group in views])
+        self.features = head_inputs[:pictures].detach()
+        return head(head_inputs).unflatten(0, (-1, pictures))
+
     def after_step(self, step: int, gather: Callable[[Iterable[nn.Parameter]], AbstractContextManager] = whole) -> None:
         """Called after the optimizer's step number `step`: move teachers here."""
 
@@ -49,13 +60,6 @@ class Method(nn.Module):
     def exported_backbone(self) -> nn.Module:
         """The backbone that evaluation and export take (the teacher's, where the paper evaluates the teacher)."""
         return self.backbone
-
-
-def encode(backbone: nn.Module, head: nn.Module, views: list[Tensor]) -> Tensor:
-    """Backbone once per resolution, head once over all views: float[V, n, D], V over all groups in order."""
-    pictures = views[0].shape[1]
-    head_inputs = torch.cat([backbone(group.flatten(0, 1)) for group in views])
-    return head(head_inputs).unflatten(0, (-1, pictures))
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from wildfern.ssl.losses import CACRLoss, MomentumCACRLoss
 from wildfern.ssl.losses.full_precision import full_precision
-from wildfern.ssl.methods.base import Count, Method, NotNegative, Positive, Scalars, encode, spread
+from wildfern.ssl.methods.base import Count, Method, NotNegative, Positive, Scalars, spread
 from wildfern.ssl.methods.gather import gather_pictures
 from wildfern.ssl.models.heads import moco_v3_projector
 from wildfern.ssl.models.teacher import Gather, MomentumTeacher, cosine_momentum, whole
@@ -43,7 +43,7 @@ class CACR(Method):
         self.loss = CACRLoss(alpha, beta, tau_pos, tau_neg, weighted_positive, weighted_negative, detach_weights)
 
     def forward(self, views: list[Tensor], step: int) -> tuple[Tensor, Scalars]:
-        z = F.normalize(full_precision(encode(self.backbone, self.projection, views)), dim=-1)
+        z = F.normalize(full_precision(self.encode(self.projection, views)), dim=-1)
         z = gather_pictures(z)
         terms = self.loss(z)
         scalars = {"attraction": terms.attraction, "repulsion": terms.repulsion, "embedding_std": spread(z)}
@@ -85,7 +85,7 @@ class MomentumCACR(Method):
 
     def forward(self, views: list[Tensor], step: int) -> tuple[Tensor, Scalars]:
         head = nn.Sequential(self.projector, self.predictor)
-        queries = F.normalize(full_precision(encode(self.backbone, head, views)), dim=-1)
+        queries = F.normalize(full_precision(self.encode(head, views)), dim=-1)
         keys = full_precision(self.teacher(views[0].flatten(0, 1))).unflatten(0, (2, -1))
         queries, keys = gather_pictures(queries), gather_pictures(keys)
         others = [[v for v in range(len(queries)) if v != key] for key in range(2)]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from wildfern.ssl.losses import DINOLoss
 from wildfern.ssl.losses.full_precision import full_precision
-from wildfern.ssl.methods.base import Count, Fraction, Method, Positive, Scalars, encode
+from wildfern.ssl.methods.base import Count, Fraction, Method, Positive, Scalars
 from wildfern.ssl.methods.gather import mean_over_ranks
 from wildfern.ssl.models.heads import DINOHead
 from wildfern.ssl.models.teacher import Gather, MomentumTeacher, cosine_momentum, whole
@@ -60,7 +60,7 @@ class DINO(Method):
 
     def forward(self, views: list[Tensor], step: int) -> tuple[Tensor, Scalars]:
         self.head.prototypes.frozen = step < self.frozen_steps
-        student = encode(self.backbone, self.head, views)
+        student = self.encode(self.head, views)
         teacher = full_precision(self.teacher(views[0].flatten(0, 1))).unflatten(0, (2, -1))
         temperature = self.teacher_temperature(step)
         loss = self.loss(student, teacher, temperature)

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from wildfern.ssl.losses import NTXentLoss
 from wildfern.ssl.losses.full_precision import full_precision
-from wildfern.ssl.methods.base import Count, Method, Positive, Scalars, encode, spread
+from wildfern.ssl.methods.base import Count, Method, Positive, Scalars, spread
 from wildfern.ssl.methods.gather import gather_pictures
 
 
@@ -28,6 +28,6 @@ class SimCLR(Method):
         self.loss = NTXentLoss(temperature)
 
     def forward(self, views: list[Tensor], step: int) -> tuple[Tensor, Scalars]:
-        z = F.normalize(full_precision(encode(self.backbone, self.projection, views)), dim=-1)
+        z = F.normalize(full_precision(self.encode(self.projection, views)), dim=-1)
         z = gather_pictures(z)
         return self.loss(z), {"embedding_std": spread(z)}

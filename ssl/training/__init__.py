@@ -4,6 +4,7 @@ from wildfern.ssl.training.checkpoints import CheckpointStore
 from wildfern.ssl.training.engine import Engine, TorchEngine
 from wildfern.ssl.training.finite import NotFinite
 from wildfern.ssl.training.loop import BatchReader, Plan, train
+from wildfern.ssl.training.online_probe import OnlineProbe
 from wildfern.ssl.training.optimizers import LAYER_WISE, OPTIMIZERS
 from wildfern.ssl.training.schedules import SCHEDULES
 from wildfern.ssl.training.stopping import StopRequest
@@ -16,6 +17,7 @@ __all__ = [
     "CheckpointStore",
     "Engine",
     "NotFinite",
+    "OnlineProbe",
     "Plan",
     "StopRequest",
     "TorchEngine",

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from wildfern.ssl.methods.base import Method, Scalars
 from wildfern.ssl.models import synchronize_batch_norm
 from wildfern.ssl.training.engine import MakeOptimizer, Precision
+from wildfern.ssl.training.online_probe import OnlineProbe
 from wildfern.ssl.training.optimizers import LAYER_WISE, parameter_groups, set_hyperparameters
-
-TAG = "deepspeed"
+from wildfern.ssl.training.whole_state import WholeShards, collect, restore
+from wildfern.ssl.training.zero_shards import ZeroShards
 
 
 def start_processes(device_type: str, timeout_minutes: float) -> tuple[int, int, int]:
@@ -70,6 +71,7 @@ class DeepSpeedEngine:
         gradient_clip: float | None = None,
         zero_stage: Literal[0, 1, 2, 3] = 1,
         skip_nonfinite: bool = False,
+        probe: OnlineProbe | None = None,
     ) -> None:
         import deepspeed
 
@@ -79,7 +81,7 @@ class DeepSpeedEngine:
                 "flattened parameters: set engine.zero_stage=0"
             )
         self.method, self.device, self.zero_stage = method, device, zero_stage
-        self.skip_nonfinite = skip_nonfinite
+        self.skip_nonfinite, self.probe = skip_nonfinite, probe
         self.rank, self.world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
         self.facts = {"engine": "deepspeed", "world_size": self.world_size, "zero_stage": zero_stage}
         self._patient = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=7))
@@ -99,6 +101,11 @@ class DeepSpeedEngine:
             settings["torch_autocast"] = {"enabled": True, "dtype": "bfloat16", "lower_precision_safe_modules": []}
         optimizer = make_optimizer(parameter_groups(method.named_parameters(), weight_decay))
         self.engine, self.optimizer, *_ = deepspeed.initialize(model=method, optimizer=optimizer, config=settings)
+        self.shards = (
+            ZeroShards(method, self.optimizer, zero_stage, self.gather)
+            if zero_stage > 0
+            else WholeShards(method, optimizer, self.gather, self.rank == 0)
+        )
 
     def __call__(self, views: list[Tensor], step: int) -> tuple[Tensor, Scalars]:
         return self.engine(views, step)
@@ -126,20 +133,11 @@ class DeepSpeedEngine:
 
         return deepspeed.zero.GatheredParameters(list(parameters), enabled=self.zero_stage == 3)
 
-    def save(self, folder: Path) -> None:
-        self.engine.save_checkpoint(str(folder), tag=TAG, save_latest=False)
-        if self.rank == 0:
-            teachers = {name: t.state_dict() for name, t in self.method.teachers().items()}
-            torch.save(teachers, folder / "teachers.pt")
+    def snapshot(self) -> dict[str, Tensor]:
+        return collect(self.method, self.shards, self.probe)
 
     def load(self, folder: Path) -> None:
-        try:
-            self.engine.load_checkpoint(str(folder), tag=TAG)
-        except (OSError, RuntimeError, KeyError) as error:
-            raise ValueError(f"{folder} does not fit this recipe, or is damaged: {error}") from error
-        teachers = torch.load(folder / "teachers.pt", map_location=self.device, weights_only=True)
-        for name, teacher in self.method.teachers().items():
-            teacher.load_state_dict(teachers[name])
+        restore(folder, self.method, self.shards, self.probe)
 
     def mean(self, scalars: Scalars) -> dict[str, float]:
         values = torch.stack([torch.as_tensor(v, dtype=torch.float64).to(self.device) for v in scalars.values()])

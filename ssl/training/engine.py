@@ -1,6 +1,5 @@
 """The engine seam: what the loop asks of whoever computes gradients and steps. `TorchEngine` is one process and plain torch."""
 
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, Protocol
@@ -10,7 +9,9 @@ from torch import Tensor
 
 from wildfern.ssl.methods.base import Method, Scalars
 from wildfern.ssl.models.teacher import Gather, whole
+from wildfern.ssl.training.online_probe import OnlineProbe
 from wildfern.ssl.training.optimizers import Groups, parameter_groups, set_hyperparameters
+from wildfern.ssl.training.whole_state import WholeShards, collect, restore
 
 Precision = Literal["fp32", "bf16"]
 MakeOptimizer = Callable[[Groups], torch.optim.Optimizer]
@@ -23,7 +24,8 @@ class Engine(Protocol):
     device: torch.device
     rank: int
     world_size: int
-    facts: dict[str, object]  # what a checkpoint must agree in to be loaded again
+    facts: dict[str, object]  # noted with a checkpoint; another engine may read it all the same
+    probe: OnlineProbe | None  # learns beside the method, outside the engine; snapshots hold it
     gather: Gather  # makes sharded parameters whole for the time of a `with` block
 
     def __call__(self, views: list[Tensor], step: int) -> tuple[Tensor, Scalars]:
@@ -38,11 +40,14 @@ class Engine(Protocol):
         With `skip_nonfinite`, a gradient whose norm is NaN or infinite changes neither weights nor the optimizer.
         """
 
-    def save(self, folder: Path) -> None:
-        """Write weights, optimizer and teachers into an existing folder; called on every rank."""
+    def snapshot(self) -> dict[str, Tensor]:
+        """Weights, optimizer, teachers and probe, whole, on the first rank's CPU (empty elsewhere); called on every rank."""
 
     def load(self, folder: Path) -> None:
-        """Read what `save` wrote; called on every rank. Raises ValueError when it does not fit."""
+        """Read a snapshot that `whole_state.write` wrote, of any engine on any number of ranks; called on every rank.
+
+        Raises ValueError when it does not fit.
+        """
 
     def mean(self, scalars: Scalars) -> dict[str, float]:
         """The mean over ranks of each scalar, as numbers."""
@@ -73,13 +78,15 @@ class TorchEngine:
         accumulation: int = 1,
         gradient_clip: float | None = None,
         skip_nonfinite: bool = False,
+        probe: OnlineProbe | None = None,
     ) -> None:
-        self.skip_nonfinite = skip_nonfinite
+        self.skip_nonfinite, self.probe = skip_nonfinite, probe
         self.method, self.device, self.gather = method, device, whole
         self.facts = {"engine": "torch", "world_size": 1}
         self.precision, self.accumulation, self.gradient_clip = precision, accumulation, gradient_clip
         self.parameters = [p for p in method.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(parameter_groups(method.named_parameters(), weight_decay))
+        self.shards = WholeShards(method, self.optimizer, whole)
 
     def __call__(self, views: list[Tensor], step: int) -> tuple[Tensor, Scalars]:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
@@ -89,7 +96,10 @@ class TorchEngine:
         (loss / self.accumulation).backward()
 
     def step(self, learning_rate: float, weight_decay: float) -> Tensor:
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        for parameter in self.parameters:
+            if parameter.grad is None:  # not reached by the loss: a gradient of zero, as DeepSpeed has it
+                parameter.grad = torch.zeros_like(parameter)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters])
         if self.skip_nonfinite and not norm.isfinite():
             self.optimizer.zero_grad(set_to_none=True)
             return norm
@@ -100,23 +110,11 @@ class TorchEngine:
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
-    def save(self, folder: Path) -> None:
-        state = {
-            "method": self.method.state_dict(),
-            "teachers": {name: t.state_dict() for name, t in self.method.teachers().items()},
-            "optimizer": self.optimizer.state_dict(),
-        }
-        torch.save(state, folder / "torch_engine.pt")
+    def snapshot(self) -> dict[str, Tensor]:
+        return collect(self.method, self.shards, self.probe)
 
     def load(self, folder: Path) -> None:
-        try:
-            state = torch.load(folder / "torch_engine.pt", map_location=self.device, weights_only=True)
-            self.method.load_state_dict(state["method"])
-            for name, teacher in self.method.teachers().items():
-                teacher.load_state_dict(state["teachers"][name])
-            self.optimizer.load_state_dict(state["optimizer"])
-        except (OSError, RuntimeError, KeyError, pickle.UnpicklingError) as error:
-            raise ValueError(f"{folder} does not fit this recipe, or is damaged: {error}") from error
+        restore(folder, self.method, self.shards, self.probe)
 
     def mean(self, scalars: Scalars) -> dict[str, float]:
         return {name: float(value) for name, value in scalars.items()}

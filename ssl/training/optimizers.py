@@ -8,6 +8,8 @@ from lightly.utils.lars import LARS
 from pydantic import Field
 from torch import nn
 
+from wildfern.ssl.training.lamb import LAMB
+
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -18,7 +20,7 @@ Groups = list[dict]
 def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], weight_decay: float) -> Groups:
     """Two groups: matrices and kernels with weight decay; vectors and scalars (biases, normalization) without.
 
-    Frozen parameters are left out. LARS takes the second group without layer-wise scaling, as SimCLR does.
+    Frozen parameters are left out. LARS and LAMB take the second group without layer-wise scaling, as SimCLR does.
     """
     parameters = [p for _, p in named if p.requires_grad]
     groups = [
@@ -55,20 +57,34 @@ def lars(
     groups: Groups,
     *,
     learning_rate: Positive,
-    weight_decay: NotNegative = 1e-6,
+    weight_decay: Positive = 1e-6,
     momentum: Beta = 0.9,
     trust_coefficient: Positive = 0.001,
 ) -> torch.optim.Optimizer:
-    """LARS (You et al., 2017) from lightly. Layer-wise: not for ZeRO stages above 0."""
+    """LARS (You et al., 2017) from lightly. Layer-wise: not for ZeRO stages above 0.
+
+    Weight decay is greater than 0, for a group without it is one without layer-wise scaling there.
+    """
     return LARS(groups, lr=learning_rate, momentum=momentum, trust_coefficient=trust_coefficient)
+
+
+def lamb(
+    groups: Groups,
+    *,
+    learning_rate: Positive,
+    weight_decay: NotNegative = 0.01,
+    betas: tuple[Beta, Beta] = (0.9, 0.999),
+) -> torch.optim.Optimizer:
+    """LAMB (You et al., 2020). Layer-wise: not for ZeRO stages above 0."""
+    return LAMB(groups, lr=learning_rate, betas=betas)
 
 
 def _on_gpu(groups: Groups) -> bool:
     return all(p.is_cuda for group in groups for p in group["params"])
 
 
-OPTIMIZERS = {"adamw": adamw, "sgd": sgd, "lars": lars}
-LAYER_WISE = frozenset({"lars"})
+OPTIMIZERS = {"adamw": adamw, "sgd": sgd, "lars": lars, "lamb": lamb}
+LAYER_WISE = frozenset({"lars", "lamb"})
 
 
 def set_hyperparameters(optimizer: torch.optim.Optimizer, learning_rate: float, weight_decay: float) -> None:

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tests.small_runs import TINY
 from wildfern.launch import pretrain
@@ -105,8 +106,6 @@ def test_skipped_steps_change_nothing_and_training_goes_on(tmp_path, poisoned):
     run = pretrain("quickstart", changes, run=tmp_path / "run")
     losses = [row["loss"] for row in records(run / "metrics.jsonl")]
     assert [loss == "nan" for loss in losses] == [False, False, True, True, False, False]
-    weights = torch.load(
-        next((run / "checkpoints").iterdir()) / "torch_engine.pt", weights_only=True, map_location="cpu"
-    )["method"]
-    assert all(value.isfinite().all() for value in weights.values())
+    state = load_file(next((run / "checkpoints").iterdir()) / "training.safetensors")
+    assert all(value.isfinite().all() for value in state.values())
     assert [row["step"] for row in records(run / "nonfinite.jsonl")] == [2, 3]

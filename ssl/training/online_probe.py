@@ -1,0 +1,72 @@
+"""A linear classifier that learns beside a method, on features that it cannot change, to watch them get better."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class OnlineProbe(nn.Module):
+    """Multinomial logistic regression on the backbone's features, standardized picture by picture, stepped with AdamW.
+
+    For each part of a step call `observe`, at its end `step`; both on every rank. The gradient is the mean over all labeled
+    pictures of the step on all ranks, so W ranks learn as one. Weights start at zero and nothing is drawn: the backbone's
+    training is the same, to the bit, with a probe and without. The state holds all of it, a mean under way included.
+    """
+
+    def __init__(self, features: int, classes: int, learning_rate: float, device: torch.device) -> None:
+        super().__init__()
+        if classes < 2:
+            raise ValueError(f"an online probe needs at least 2 classes, got {classes}")
+        self.classes, self.learning_rate = classes, learning_rate
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(*shape, device=device)
+
+        for name in ("weight", "first_moment", "second_moment"):  # the last column is the bias
+            self.register_buffer(name, zeros(classes, features + 1))
+        self.register_buffer("steps", zeros(1))
+        self.register_buffer("right", zeros(2))  # right answers, answers, since `take_accuracy`
+        self._sums = zeros(classes * (features + 1) + 2)  # gradient, right answers, answers
+
+    @torch.no_grad()
+    def observe(self, features: Tensor, labels: NDArray[np.int64]) -> None:
+        """Add a part of a step: this rank's features float[n, F] and labels int64[n], -1 where unknown.
+
+        The answers that count are those before this step's learning. Raises ValueError for a label that is no class.
+        """
+        if labels.max() >= self.classes:
+            raise ValueError(f"label {labels.max()} among {self.classes} classes: the data source contradicts itself")
+        labels = torch.from_numpy(labels).to(features.device, non_blocking=True)
+        known = labels >= 0
+        x = F.pad(F.layer_norm(features.detach().float(), features.shape[1:]), (0, 1), value=1.0)
+        logits = x @ self.weight.T
+        error = (logits.softmax(dim=1) - F.one_hot(labels.clamp_min(0), self.classes)) * known[:, None]
+        right = ((logits.argmax(dim=1) == labels) & known).sum()
+        self._sums += torch.cat([(error.T @ x).flatten(), right[None], known.sum()[None]])
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Learn from what was observed since the last step (Kingma & Ba, 2015, algorithm 1), on every rank alike."""
+        sums, self._sums = self._sums, torch.zeros_like(self._sums)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(sums)
+        self.right += sums[-2:]
+        gradient = (sums[:-2] / sums[-1].clamp_min(1)).view_as(self.weight)
+        self.steps += 1
+        self.first_moment.lerp_(gradient, 0.1)
+        self.second_moment.lerp_(gradient.square(), 0.001)
+        mean = self.first_moment / (1 - 0.9**self.steps)
+        scale = (self.second_moment / (1 - 0.999**self.steps)).sqrt()
+        self.weight -= self.learning_rate * mean / (scale + 1e-8)
+
+    def forget(self) -> None:
+        """Drop what was observed since the last step, for a step that the method skips too."""
+        self._sums.zero_()
+
+    def take_accuracy(self) -> dict[str, float]:
+        """`probe_accuracy`, the share of right answers since it was last asked for; empty when no picture had a label."""
+        right, answers = self.right.tolist()
+        self.right.zero_()
+        return {"probe_accuracy": right / answers} if answers else {}

@@ -1,0 +1,228 @@
+"""The state of training as whole tensors under names, in one file that every engine reads, on any number of processes.
+
+`training.safetensors` holds `method/NAME` (weights and buffers), `optimizer/NAME/KEY` (what the optimizer keeps for the weight
+NAME), `teacher/TEACHER/NAME` and, where there is one, `probe/NAME`. The format has no room for code: reading runs none.
+"""
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from wildfern.ssl.methods.base import Method
+from wildfern.ssl.models.teacher import Gather
+
+FILE = "training.safetensors"
+STEP = "step"  # the one key of an optimizer's state that counts instead of accompanying each weight
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Elements [start, start + count) of the flattened weight `name`, which stand at `offset` of a flattened slot."""
+
+    name: str
+    start: int
+    count: int
+    offset: int
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One tensor that the optimizer steps: a weight, or this rank's share of several, flattened one after the other.
+
+    `names` are all weights that have a piece in this slot on any rank, the same list on every rank.
+    """
+
+    tensor: Tensor
+    names: list[str]
+    pieces: list[Piece]
+
+
+class Shards(Protocol):
+    """How an engine spreads weights and the optimizer's state over ranks."""
+
+    optimizer: torch.optim.Optimizer  # the one that steps the slots
+    slots: list[Slot]
+    lead: bool  # whether this rank collects and writes
+    gather: Gather  # weights whole inside the `with` block
+
+    def add_to_lead(self, flat: Tensor) -> None:
+        """Add every rank's contiguous tensor into the lead's, byte by byte; only one rank's bytes may differ from 0."""
+
+    def writing(self, parameters: Iterable[nn.Parameter]) -> AbstractContextManager:
+        """Weights whole inside the `with` block; what all ranks write into them there stays."""
+
+    def written(self) -> None:
+        """Called after all weights were written: copies that the engine keeps of them follow."""
+
+
+def whole_slots(method: Method) -> list[Slot]:
+    """One slot for each trained weight, for engines that keep them whole."""
+    named = [(name, p) for name, p in method.named_parameters() if p.requires_grad]
+    return [Slot(p, [name], [Piece(name, 0, p.numel(), 0)]) for name, p in named]
+
+
+def collect(method: Method, shards: Shards, probe: nn.Module | None = None) -> dict[str, Tensor]:
+    """All that training needs to go on, on the CPU of the lead; empty elsewhere. Called on every rank."""
+    found: dict[str, Tensor] = {}
+    for name, parameter in method.named_parameters():
+        with shards.gather([parameter]):
+            if shards.lead:
+                found[f"method/{name}"] = _on_host(parameter)
+    shapes = {name: _shape(p) for name, p in method.named_parameters()}
+    for slot in shards.slots:
+        for key, value in sorted(shards.optimizer.state.get(slot.tensor, {}).items()):
+            for name in slot.names:
+                whole = _joined(slot, name, key, value, shapes[name], shards)
+                if shards.lead and whole is not None:
+                    found[f"optimizer/{name}/{key}"] = whole
+    if not shards.lead:
+        return {}
+    found |= {f"method/{name}": _on_host(value) for name, value in _buffers(method).items()}
+    for teacher, module in method.teachers().items():
+        found |= {f"teacher/{teacher}/{name}": _on_host(value) for name, value in module.state_dict().items()}
+    if probe is not None:
+        found |= {f"probe/{name}": _on_host(value) for name, value in probe.state_dict().items()}
+    return found
+
+
+def write(state: dict[str, Tensor], folder: Path) -> None:
+    """`training.safetensors` in an existing folder."""
+    save_file(state, folder / FILE)
+
+
+def restore(folder: Path, method: Method, shards: Shards, probe: nn.Module | None = None) -> None:
+    """Read what `write` wrote into everything that `collect` took it from; called on every rank.
+
+    A probe that the file knows nothing of keeps its beginning. Raises ValueError when the file is not there, is damaged or
+    holds the state of another network or optimizer; something may have been read by then.
+    """
+    try:
+        with safe_open(folder / FILE, framework="pt") as file:
+            _restore(_Reading(file), method, shards, probe)
+    except FileNotFoundError as error:
+        raise ValueError(f"{folder} holds no {FILE}: it is damaged, or of a version that wrote other files") from error
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{folder / FILE} is damaged: {error}") from error
+    except Misfit as error:
+        raise ValueError(f"{folder / FILE} does not fit this recipe: {error}") from error
+
+
+class Misfit(ValueError):
+    """What a file holds is not what is asked of it."""
+
+
+class _Reading:
+    """An open file, by name and with checks."""
+
+    def __init__(self, file: object) -> None:
+        self._file = file
+        self.names = set(file.keys())
+
+    def tensor(self, name: str, shape: torch.Size) -> Tensor:
+        if name not in self.names:
+            raise Misfit(f"{name} is missing")
+        value = self._file.get_tensor(name)
+        if value.shape != shape:
+            raise Misfit(f"{name} is {list(value.shape)}, not {list(shape)}")
+        return value
+
+    def keys_of(self, weight: str) -> set[str]:
+        """What the optimizer kept for this weight."""
+        start = f"optimizer/{weight}/"
+        return {name.removeprefix(start) for name in self.names if name.startswith(start)}
+
+
+@torch.no_grad()
+def _restore(file: _Reading, method: Method, shards: Shards, probe: nn.Module | None) -> None:
+    shapes = {name: _shape(p) for name, p in method.named_parameters()}
+    expected = {f"method/{name}" for name in [*shapes, *_buffers(method)]}
+    if surplus := sorted(name for name in file.names if name.startswith("method/") and name not in expected):
+        raise Misfit(f"it holds {surplus[0]} ({len(surplus)} such), which the recipe has no place for")
+    for name, parameter in method.named_parameters():
+        value = file.tensor(f"method/{name}", shapes[name])
+        with shards.writing([parameter]):
+            parameter.copy_(value)
+    shards.written()
+    for name, buffer in _buffers(method).items():
+        buffer.copy_(file.tensor(f"method/{name}", buffer.shape))
+    for slot in shards.slots:
+        shards.optimizer.state[slot.tensor] = _shared_out(file, slot, shapes, shards.optimizer)
+    for teacher, module in method.teachers().items():
+        for name, value in module.state_dict().items():
+            value.copy_(file.tensor(f"teacher/{teacher}/{name}", value.shape))
+    if probe is not None and any(name.startswith("probe/") for name in file.names):
+        for name, value in probe.state_dict().items():
+            value.copy_(file.tensor(f"probe/{name}", value.shape))
+
+
+def _joined(slot: Slot, name: str, key: str, value: object, shape: torch.Size, shards: Shards) -> Tensor | None:
+    """The whole tensor that the optimizer keeps for a weight under `key`, on the lead; None for what is no tensor."""
+    if not isinstance(value, Tensor):
+        return None
+    if key == STEP:
+        return _on_host(value)
+    flat = torch.zeros(shape.numel(), dtype=value.dtype, device=value.device)
+    for piece in slot.pieces:
+        if piece.name == name:
+            flat[piece.start : piece.start + piece.count] = value.flatten()[piece.offset : piece.offset + piece.count]
+    shards.add_to_lead(flat)
+    return _on_host(flat.view(shape))
+
+
+def _shared_out(file: _Reading, slot: Slot, shapes: dict[str, torch.Size], optimizer: torch.optim.Optimizer) -> dict:
+    """The optimizer's state for this rank's slot, laid out in memory as the slot is."""
+    keys = file.keys_of(slot.names[0])
+    if other := [name for name in slot.names if file.keys_of(name) != keys]:
+        raise Misfit(f"the optimizer's state of {slot.names[0]} and of {other[0]} is of different kinds")
+    state = {}
+    for key in sorted(keys):
+        if key == STEP:
+            counts = [file.tensor(f"optimizer/{name}/{key}", torch.Size()) for name in slot.names]
+            if any(count != counts[0] for count in counts):
+                raise Misfit("the optimizer has not done the same number of steps for all weights")
+            on_device = any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
+            state[key] = counts[0].to(slot.tensor.device) if on_device else counts[0].clone()
+            continue
+        flat = torch.zeros(slot.tensor.numel(), dtype=slot.tensor.dtype)
+        for piece in slot.pieces:
+            whole = file.tensor(f"optimizer/{piece.name}/{key}", shapes[piece.name]).flatten()
+            flat[piece.offset : piece.offset + piece.count] = whole[piece.start : piece.start + piece.count]
+        state[key] = torch.empty_like(slot.tensor, requires_grad=False).copy_(flat.view(slot.tensor.shape))
+    return state
+
+
+def _buffers(method: Method) -> dict[str, Tensor]:
+    """Everything in the method's state that is no weight: batch statistics, a center."""
+    weights = {name for name, _ in method.named_parameters(remove_duplicate=False)}
+    return {name: value for name, value in method.state_dict().items() if name not in weights}
+
+
+def _shape(parameter: nn.Parameter) -> torch.Size:
+    """The shape of the whole weight, also where ZeRO-3 has left an empty one."""
+    return getattr(parameter, "ds_shape", parameter.shape)
+
+
+def _on_host(value: Tensor) -> Tensor:
+    """A contiguous copy on the CPU."""
+    return torch.empty(value.shape, dtype=value.dtype).copy_(value.detach())
+
+
+class WholeShards:
+    """Nothing is sharded: one process, or ZeRO stage 0."""
+
+    def __init__(self, method: Method, optimizer: torch.optim.Optimizer, gather: Gather, lead: bool = True) -> None:
+        self.optimizer, self.gather, self.writing, self.lead = optimizer, gather, gather, lead
+        self.slots = whole_slots(method)
+
+    def add_to_lead(self, flat: Tensor) -> None:
+        """All ranks hold the same."""
+
+    def written(self) -> None:
+        """There are no copies."""

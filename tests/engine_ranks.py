@@ -1,0 +1,171 @@
+"""What the processes of `test_engines_agree` run: the same small training under every engine, stage and number of processes."""
+
+import os
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from two_ranks import ARGUMENTS, SmallNet
+
+from wildfern.ssl.methods import METHODS
+from wildfern.ssl.training import OPTIMIZERS, OnlineProbe, TorchEngine
+from wildfern.ssl.training.whole_state import write
+
+BATCH, STEPS, CLASSES = 16, 30, 3
+CPU = torch.device("cpu")
+LEARNING_RATE = {"adamw": 3e-4, "sgd": 3e-2, "lars": 3e-1, "lamb": 1e-3}
+# name -> (method, optimizer, precision, stages)
+CASES = {
+    "simclr-sgd": ("simclr", "sgd", "fp32", (0, 1, 2, 3)),
+    "dino-adamw": ("dino", "adamw", "fp32", (0, 1, 2, 3)),
+    "cacr_momentum-lars": ("cacr_momentum", "lars", "fp32", (0,)),
+    "simclr-lamb": ("simclr", "lamb", "fp32", (0,)),
+    "simclr-bf16": ("simclr", "adamw", "bf16", (0, 1, 2, 3)),
+}
+# Who trains from which step on, when a run is handed over: (processes, stage; None is the torch engine).
+HANDOVERS = [(2, 1, 0), (1, 2, 6), (2, 3, 12), (2, 0, 18), (1, None, 22), (2, 2, 26), (0, None, STEPS)]
+
+
+def build(case, stage, rank=0, world_size=1, probe=True):
+    """An engine for a case; stage None is the torch engine."""
+    name, optimizer, precision, _ = CASES[case]
+    torch.manual_seed(0)
+    method = METHODS[name](SmallNet(), STEPS, **ARGUMENTS[name])
+    method.idle = nn.Linear(3, 3)  # not reached by the loss
+    classifier = OnlineProbe(SmallNet.num_features, CLASSES, 1e-2, CPU) if probe else None
+
+    def make(groups):
+        return OPTIMIZERS[optimizer](groups, learning_rate=LEARNING_RATE[optimizer])
+
+    common = {"device": CPU, "precision": precision, "probe": classifier, "gradient_clip": 2.0}
+    if stage is None:
+        return TorchEngine(method, make, 0.01, **common)
+    from wildfern.ssl.training.deepspeed_engine import DeepSpeedEngine
+
+    return DeepSpeedEngine(
+        method, make, 0.01, optimizer_name=optimizer, micro_batch_size=BATCH // world_size, zero_stage=stage, **common
+    )
+
+
+def batch(step, rank, world_size):
+    """This rank's part of the global batch, one of three: views that are alike, labels that can be seen in them."""
+    generator = torch.Generator().manual_seed(step % 3)
+    labels = torch.randint(0, CLASSES, (BATCH,), generator=generator)
+    picture = torch.randn(BATCH, 3, generator=generator) + 0.5 * torch.nn.functional.one_hot(labels, 3)
+    groups = [0.5 * torch.randn(2, BATCH, 3, size, size, generator=generator) for size in (8, 4)]
+    groups = [group + picture[None, :, :, None, None] for group in groups]
+    mine = slice(rank * BATCH // world_size, (rank + 1) * BATCH // world_size)
+    return [g[:, mine] for g in groups], np.where(labels == 2, -1, labels)[mine]  # one class goes unlabeled
+
+
+def advance(engine, case, start, stop):
+    """Train the steps start … stop - 1; float64[stop - start, 3]: loss, gradient norm, probe accuracy."""
+    found = []
+    rate = LEARNING_RATE[CASES[case][1]]
+    for step in range(start, stop):
+        views, labels = batch(step, engine.rank, engine.world_size)
+        loss, _ = engine(views if CASES[case][0] != "simclr" else views[:1], step)
+        engine.backward(loss)
+        engine.probe.observe(engine.method.features, labels)
+        norm = engine.step(rate * (1 - step / STEPS), 0.01)
+        engine.method.after_step(step, engine.gather)
+        engine.probe.step()
+        numbers = engine.mean({"loss": loss.detach(), "norm": norm})
+        found.append([*numbers.values(), engine.probe.take_accuracy()["probe_accuracy"]])
+    return torch.tensor(found, dtype=torch.float64)
+
+
+def publish(engine, folder):
+    """Write a snapshot, under a name that is there only when all of it is."""
+    snapshot = engine.snapshot()
+    if engine.rank == 0:
+        unfinished = folder.with_suffix(".unfinished")
+        unfinished.mkdir()
+        write(snapshot, unfinished)
+        unfinished.rename(folder)
+    engine.barrier()
+
+
+def wait_for(folder):
+    """Until somebody has published it."""
+    for _ in range(3000):
+        if folder.is_dir():
+            return
+        time.sleep(0.05)
+    raise TimeoutError(f"{folder} was not published")
+
+
+def discard(engine):
+    """Take DeepSpeed's hooks away without leaving the process group."""
+    if hasattr(engine, "engine"):
+        engine.engine.destroy()
+
+
+def curves(rank, world_size):
+    """Loss, gradient norm and probe accuracy of every case and stage; the snapshot after the last step."""
+    found = {}
+    for case, (*_, stages) in CASES.items():
+        for stage in stages:
+            engine = build(case, stage, rank, world_size)
+            found[f"{case} zero{stage}"] = advance(engine, case, 0, STEPS)
+            discard(engine)
+    return found
+
+
+def resumed(rank, world_size, folder):
+    """For each stage: the steps 4 … 7 of a run, the same after loading what was saved at 4, and both snapshots at 4."""
+    found = {}
+    for stage in range(4):
+        engine = build("dino-adamw", stage, rank, world_size)
+        advance(engine, "dino-adamw", 0, 4)
+        saved = engine.snapshot()
+        publish(engine, folder / f"zero{stage}-of-{world_size}")
+        found[f"zero{stage} whole"] = advance(engine, "dino-adamw", 4, 8)
+        discard(engine)
+        engine = build("dino-adamw", stage, rank, world_size)
+        engine.load(folder / f"zero{stage}-of-{world_size}")
+        again = engine.snapshot()
+        found[f"zero{stage} resumed"] = advance(engine, "dino-adamw", 4, 8)
+        discard(engine)
+        found[f"zero{stage} snapshots"] = torch.tensor(
+            saved.keys() == again.keys() and all(torch.equal(_bits(saved[k]), _bits(again[k])) for k in saved)
+        )
+    return found
+
+
+def _bits(x):
+    return x.reshape(-1).view(torch.uint8)
+
+
+def handed_over(rank, world_size, folder):
+    """The parts of one run that this many processes train, each from where others left it."""
+    found = {}
+    for (processes, stage, start), (*_, stop) in pairwise(HANDOVERS):
+        if processes != world_size:
+            continue
+        engine = build("dino-adamw", stage, rank, world_size)
+        if start:
+            wait_for(folder / f"step{start}")
+            engine.load(folder / f"step{start}")
+        found[f"{start}"] = advance(engine, "dino-adamw", start, stop)
+        publish(engine, folder / f"step{stop}")
+        discard(engine)
+    return found
+
+
+def worker(rank, world_size, port, folder):
+    """All of it, with results in `folder/WORLD_SIZE-RANK.pt`."""
+    from wildfern.ssl.training.deepspeed_engine import start_processes
+
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in place.items()} | {"MASTER_ADDR": "127.0.0.1"}
+    torch.set_num_threads(1)
+    start_processes("cpu", 3)
+    folder = Path(folder)
+    found = {"handed_over": handed_over(rank, world_size, folder)}
+    found |= {"curves": curves(rank, world_size), "resumed": resumed(rank, world_size, folder)}
+    torch.save(found, folder / f"{world_size}-{rank}.pt")
+    torch.distributed.destroy_process_group()
