@@ -148,6 +148,21 @@ def render(
 
 
 @app.command()
+def views(
+    recipe: Annotated[str, typer.Argument(help="A bundled recipe, a YAML file, or the folder of a run")],
+    overrides: Overrides = None,
+    indices: Annotated[
+        str, typer.Option(help="Which pictures, in the order of training: numbers and ranges such as 0-7,40")
+    ] = "0-7",
+    out: Annotated[Path, typer.Option(help="The picture to write")] = Path("views.png"),
+) -> None:
+    """Draw what training sees of any of its pictures: the originals, and the views at their step."""
+    from wildfern.launch.views_picture import redraw_views
+
+    console.print(redraw_views(recipe, overrides or [], indices, out), highlight=False, markup=False)
+
+
+@app.command()
 def recipes(
     name: Annotated[str | None, typer.Argument(help="Print this recipe")] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema for editors")] = False,

@@ -128,7 +128,9 @@ class Pretraining:
             if resume:
                 tracker.message(f"resumed from step {started}" if started else "no checkpoint yet: starting anew")
             if lead and not (self.folder.path / "views.png").is_file():
-                write_views_picture(self.folder.path / "views.png", self.mixture, self.views, recipe.seed)
+                write_views_picture(
+                    self.folder.path / "views.png", self.mixture, self.views, recipe.seed, recipe.training.batch_size
+                )
             with StopRequest() as stop:
                 done = train(
                     self.plan,

@@ -1,5 +1,7 @@
 """`views.png`: what the model sees, originals beside their views."""
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,30 +9,64 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from wildfern.ssl.augmentation import MEAN, STD, Prepared, Views
+from wildfern.launch.assembling import build_views, open_mixture
+from wildfern.launch.components import read_recipe
+from wildfern.launch.run_folder import RunError, RunFolder, users_words
+from wildfern.ssl.augmentation import MEAN, STD, Views
 from wildfern.ssl.data import Mixture, square
 
 CELL, GAP, MARGIN = 128, 4, 22
-ROWS, MOST_VIEWS = 8, 10
+ROWS, MOST_ROWS, MOST_VIEWS = 8, 64, 10
 
 
-def write_views_picture(path: Path, mixture: Mixture, views: Views, seed: int) -> None:
-    """The first pictures of step 0, one a row: original, partner if any, views (at most ten), at least 128 px each."""
-    indices = np.arange(ROWS)
-    images = mixture.read(indices)
-    images = images if mixture.fixed_size else images.as_lists()
-    host = images.on_host()
-    batch: Prepared = views.prepare(images.pixels, seed, 0, indices, images.partners)
-    columns = [("original", [square(np.asarray(p), CELL) for p in host.pixels])]
-    if host.partners is not None:
-        columns.append(("its partner", [square(np.asarray(p), CELL) for p in host.partners]))
-    originals = len(columns)
-    for group in views(batch):
-        size = f"{group.shape[-1]} px" if views.channels == 3 else f"{views.channels} x {group.shape[-1]} px"
-        for view in group:
-            columns.append((f"view {len(columns) - originals + 1}: {size}", list(shown(view))))
+def redraw_views(recipe: str, overrides: Sequence[str], indices: str, out: Path) -> str:
+    """Draw what training by a recipe (or by the one of a run folder) sees of these pictures; returns it in words.
+
+    `indices`: numbers and ranges such as "0-7,40", as `nonfinite.jsonl` and the order of training have them: step s sees the
+    pictures s·B … (s + 1)·B - 1, B the batch size. Raises RunError in the user's words.
+    """
+    if out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise RunError(f"--out must be a .png, .jpg or .webp file, got {out}")
+    wanted = _numbers(indices)
+    if Path(recipe).is_dir():
+        recipe = str(RunFolder.for_reading(Path(recipe)).path / "recipe.yaml")
+    checked = read_recipe(recipe, overrides)
+    batch_size = checked.training.batch_size
+    with users_words():
+        write_views_picture(
+            out, open_mixture(checked), build_views(checked), checked.seed, batch_size, np.array(wanted, np.int64)
+        )
+    steps = sorted({index // batch_size for index in wanted})
+    return f"written to {out}: {len(set(wanted))} pictures of step {', '.join(map(str, steps))}"
+
+
+def _numbers(text: str) -> list[int]:
+    numbers: list[int] = []
+    for word in text.split(","):
+        found = re.fullmatch(r"\s*(\d{1,18})(?:\s*-\s*(\d{1,18}))?\s*", word)
+        first, last = (int(n) for n in (found[1], found[2] or found[1])) if found else (0, -1)
+        if last < first:
+            raise RunError(f"--indices are numbers and ranges such as 0-7,40; got {text!r}")
+        if len(numbers) + last - first >= MOST_ROWS:
+            raise RunError(f"--indices may name {MOST_ROWS} pictures at a time")
+        numbers.extend(range(first, last + 1))
+    return numbers
+
+
+def write_views_picture(
+    path: Path, mixture: Mixture, views: Views, seed: int, batch_size: int, indices: NDArray[np.int64] | None = None
+) -> None:
+    """Pictures (the first of training, or those of `indices`: int64[n]), one a row: original, partner if any, views.
+
+    At most ten views, each at least 128 px, as the steps of training see them in which the pictures are.
+    """
+    indices = np.arange(min(ROWS, batch_size)) if indices is None else np.unique(indices)
+    steps = np.unique(indices // batch_size)
+    parts = [_columns(mixture, views, seed, batch_size, indices[indices // batch_size == step]) for step in steps]
+    columns = [(title, [cell for part in parts for cell in part[c][1]]) for c, (title, _) in enumerate(parts[0])]
+    originals = len(columns) - sum(count for count, _ in views.shape)
     columns = columns[: MOST_VIEWS + originals]
-    width, height = len(columns) * (CELL + GAP) + GAP, ROWS * (CELL + GAP) + MARGIN
+    width, height = len(columns) * (CELL + GAP) + GAP, len(indices) * (CELL + GAP) + MARGIN
     sheet = Image.new("RGB", (width, height), "white")
     write = ImageDraw.Draw(sheet)
     for column, (title, cells) in enumerate(columns):
@@ -41,7 +77,32 @@ def write_views_picture(path: Path, mixture: Mixture, views: Views, seed: int) -
             larger = picture.width < CELL
             picture = picture.resize((CELL, CELL), Image.Resampling.NEAREST if larger else Image.Resampling.BILINEAR)
             sheet.paste(picture, (left, MARGIN + row * (CELL + GAP)))
+    for row, index in enumerate(indices):
+        corner = GAP + 3, MARGIN + row * (CELL + GAP) + 3
+        write.rectangle(write.textbbox(corner, str(index)), fill="white")
+        write.text(corner, str(index), fill="black")
     sheet.save(path)
+
+
+def _columns(
+    mixture: Mixture, views: Views, seed: int, batch_size: int, indices: NDArray[np.int64]
+) -> list[tuple[str, list[NDArray[np.uint8]]]]:
+    """Titles and cells for pictures of one step."""
+    images = mixture.read(indices)
+    images = images if mixture.fixed_size else images.as_lists()
+    host = images.on_host()
+    batch = views.prepare(
+        images.pixels, seed, int(indices[0]) // batch_size, indices % batch_size, images.partners, batch_size
+    )
+    columns = [("original", [square(np.asarray(p), CELL) for p in host.pixels])]
+    if host.partners is not None:
+        columns.append(("its partner", [square(np.asarray(p), CELL) for p in host.partners]))
+    originals = len(columns)
+    for group in views(batch):
+        size = f"{group.shape[-1]} px" if views.channels == 3 else f"{views.channels} x {group.shape[-1]} px"
+        for view in group:
+            columns.append((f"view {len(columns) - originals + 1}: {size}", list(shown(view))))
+    return columns
 
 
 def shown(views: Tensor) -> NDArray[np.uint8]:

@@ -1,0 +1,53 @@
+"""Any picture that training saw can be drawn again, with its views, from its number."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from tests.small_runs import TINY
+from wildfern.launch import pretrain
+from wildfern.launch.assembling import build_views, open_mixture
+from wildfern.launch.cli import app
+from wildfern.launch.components import read_recipe
+from wildfern.launch.run_folder import RunError
+from wildfern.launch.views_picture import CELL, GAP, MARGIN, redraw_views, shown
+
+
+def cell(path, column, row):
+    left, top = GAP + column * (CELL + GAP), MARGIN + row * (CELL + GAP)
+    return np.asarray(Image.open(path).crop((left, top, left + CELL, top + CELL)))
+
+
+def test_the_views_of_a_step_stand_beside_their_pictures(tmp_path):
+    out = tmp_path / "views.png"
+    run = CliRunner().invoke(app, ["views", "quickstart", *TINY, "--indices", "41-42, 3", "--out", str(out)])
+    assert run.exit_code == 0, run.output
+    assert "3 pictures of step 0, 5" in run.output.replace("\n", "")
+    recipe = read_recipe("quickstart", TINY)
+    mixture, views = open_mixture(recipe), build_views(recipe)
+    for row, index in enumerate((3, 41, 42)):  # batches of eight
+        picture = mixture.read(np.array([index]))
+        made = views(views.prepare(picture.pixels, recipe.seed, index // 8, np.array([index % 8])))[0]
+        for view in range(2):
+            expected = Image.fromarray(shown(made[view])[0]).resize((CELL, CELL), Image.Resampling.NEAREST)
+            assert np.array_equal(cell(out, 1 + view, row), np.asarray(expected))
+
+
+def test_the_pictures_of_a_run_are_those_in_its_folder(tmp_path):
+    run = pretrain("quickstart", [*TINY, "training.steps=1", "seed=3"], run=tmp_path / "run")
+    redraw_views(str(run), [], "0-7", tmp_path / "again.png")
+    assert Image.open(tmp_path / "again.png").tobytes() == Image.open(run / "views.png").tobytes()
+
+
+@pytest.mark.parametrize("indices", ["", "a", "-1", "5-3", "0-7;9", "0-64", "1,,2"])
+def test_what_cannot_be_drawn_is_refused(tmp_path, indices):
+    with pytest.raises(RunError, match="--indices"):
+        redraw_views("quickstart", TINY, indices, tmp_path / "views.png")
+
+
+def test_other_folders_and_files_are_refused(tmp_path):
+    with pytest.raises(RunError, match="no run folder"):
+        redraw_views(str(tmp_path), [], "0", tmp_path / "views.png")
+    with pytest.raises(RunError, match=r"\.png"):
+        redraw_views("quickstart", TINY, "0", tmp_path / "views.gif")
