@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from wildfern.ssl.augmentation.fourier_adapted_views import FourierAdaptationSettings
 from wildfern.ssl.augmentation.pixmix_views import PixMixSettings
@@ -13,7 +13,17 @@ from wildfern.ssl.augmentation.views import Views
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Strength = Annotated[float, Field(ge=0)]
-Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+
+
+def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError(f"must begin with the lower of its two bounds, got {list(bounds)}")
+    return bounds
+
+
+Range = Annotated[tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]], AfterValidator(_ascending)]
+_Share = Annotated[float, Field(gt=0, le=1)]  # of a picture's area
+Shares = Annotated[tuple[_Share, _Share], AfterValidator(_ascending)]
 Operations = list[dict[str, Any]]
 
 
@@ -21,7 +31,7 @@ def simclr(
     *,
     size: Annotated[int, Field(ge=4)] = 224,
     count: Annotated[int, Field(ge=2)] = 2,
-    crop_scale: Range = (0.08, 1.0),
+    crop_scale: Shares = (0.08, 1.0),
     crop_ratio: Range = (3 / 4, 4 / 3),
     flip: Probability = 0.5,
     jitter: Probability = 0.8,
@@ -64,10 +74,10 @@ def simclr(
 def multicrop(
     *,
     size: Annotated[int, Field(ge=4)] = 224,
-    crop_scale: Range = (0.4, 1.0),
+    crop_scale: Shares = (0.4, 1.0),
     local_count: Annotated[int, Field(ge=0)] = 8,
     local_size: Annotated[int, Field(ge=4)] = 96,
-    local_scale: Range = (0.05, 0.4),
+    local_scale: Shares = (0.05, 0.4),
     crop_ratio: Range = (3 / 4, 4 / 3),
     flip: Probability = 0.5,
     jitter: Probability = 0.8,

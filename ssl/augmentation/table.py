@@ -4,6 +4,7 @@ View v of the picture at position p of global step s draws from the key (seed, s
 W ranks draw for their slices what one process would draw for the whole batch. Distributions are torchvision's.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -51,23 +52,31 @@ class ViewSettings:
     solarize: float
 
     def __post_init__(self) -> None:
-        if self.size < 4:
-            raise ValueError(f"a view of {self.size} px is too small: the least is 4")
+        wrong = list(self._wrong())
+        if wrong:
+            raise ValueError("; ".join(wrong))
+
+    def _wrong(self) -> Iterator[str]:
+        """All that is impossible; comparisons are such that NaN is, and infinity too."""
+        if not isinstance(self.size, (int, np.integer)):
+            yield f"a view's size is a whole number of pixels, not {self.size!r}"
+        elif self.size < 4:
+            yield f"a view of {self.size} px is too small: the least is 4"
         for name in ("flip", "jitter", "gray", "blur", "solarize"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is a probability in [0, 1], got {getattr(self, name)}")
+                yield f"{name} is a probability in [0, 1], got {getattr(self, name)}"
         for name in ("brightness", "contrast", "saturation"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+            if not 0 <= getattr(self, name) < np.inf:
+                yield f"{name} must be a number that is not negative, got {getattr(self, name)}"
         if not 0 <= self.hue <= 0.5:
-            raise ValueError(f"hue must be in [0, 0.5], got {self.hue}")
+            yield f"hue must be in [0, 0.5], got {self.hue}"
         low, high = self.crop_scale
         if not 0 < low <= high <= 1:
-            raise ValueError(f"crop_scale must satisfy 0 < low ≤ high ≤ 1, got {self.crop_scale}")
+            yield f"crop_scale, shares of the picture's area, must satisfy 0 < low ≤ high ≤ 1, got {self.crop_scale}"
         for name in ("crop_ratio", "blur_sigma"):
             low, high = getattr(self, name)
-            if not 0 < low <= high:
-                raise ValueError(f"{name} must satisfy 0 < low ≤ high, got {getattr(self, name)}")
+            if not 0 < low <= high < np.inf:
+                yield f"{name} must satisfy 0 < low ≤ high, both finite, got {getattr(self, name)}"
 
 
 @dataclass(frozen=True)
@@ -101,25 +110,35 @@ class ViewTable:
 
         torchvision's RandomResizedCrop: area and log ratio uniform, at most ten attempts, then a central crop.
         """
-        views, pictures, _ = self.crop.shape
-        draws = self.crop.reshape(views, pictures, CROP_ATTEMPTS, 4)
-        heights, widths = heights[None, :, None], widths[None, :, None]
-        low, high = (self.crop_scale[:, i, None, None] for i in (0, 1))
+        views, pictures = self.flip.shape
+        view, heights, widths = np.repeat(np.arange(views), pictures), np.tile(heights, views), np.tile(widths, views)
+        draws = self.flat("crop").reshape(-1, CROP_ATTEMPTS, 4)
+        boxes, fits = self._first_that_fits(draws[:, :1], view, heights, widths)
+        rest = np.flatnonzero(~fits)
+        if len(rest):  # few: to make all ten attempts for all would take most of the time of small views' numbers
+            view, heights, widths = view[rest], heights[rest], widths[rest]
+            others, fits = self._first_that_fits(draws[rest, 1:], view, heights, widths)
+            boxes[rest] = np.where(fits[:, None], others, self._central(view, heights, widths))
+        return boxes.reshape(views, pictures, 4).astype(np.int64)
+
+    def _first_that_fits(
+        self, draws: Float, view: NDArray[np.int64], heights: NDArray[np.int64], widths: NDArray[np.int64]
+    ) -> tuple[Float, NDArray[np.bool_]]:
+        """The boxes [m, 4] of the first of some attempts (draws: [m, attempts, 4]) that fits, and where one did (bool[m])."""
+        heights, widths = heights[:, None], widths[:, None]
+        low, high = self.crop_scale[view].T[:, :, None]
         area = heights * widths * (low + (high - low) * draws[..., 0])
-        log_low, log_high = (np.log(self.crop_ratio[:, i, None, None]) for i in (0, 1))
+        log_low, log_high = np.log(self.crop_ratio)[view].T[:, :, None]
         ratio = np.exp(log_low + (log_high - log_low) * draws[..., 1])
         width, height = np.rint(np.sqrt(area * ratio)), np.rint(np.sqrt(area / ratio))
         fits = (width > 0) & (width <= widths) & (height > 0) & (height <= heights)
         top = np.floor(draws[..., 2] * (heights - height + 1))
         left = np.floor(draws[..., 3] * (widths - width + 1))
-        candidates = np.stack([top, left, height, width], axis=-1)  # [V, n, attempts, 4]
-        first = fits.argmax(axis=2)
-        chosen = np.take_along_axis(candidates, first[:, :, None, None], axis=2)[:, :, 0]
-        return np.where(fits.any(axis=2)[..., None], chosen, self._central(heights, widths)).astype(np.int64)
+        candidates = np.stack([top, left, height, width], axis=-1)
+        return candidates[np.arange(len(draws)), fits.argmax(axis=1)], fits.any(axis=1)
 
-    def _central(self, heights: NDArray[np.int64], widths: NDArray[np.int64]) -> Float:
-        low, high = (self.crop_ratio[:, i, None] for i in (0, 1))
-        h, w = (np.broadcast_to(x[..., 0], (len(self.crop_ratio), x.shape[1])).astype(float) for x in (heights, widths))
+    def _central(self, view: NDArray[np.int64], h: NDArray[np.int64], w: NDArray[np.int64]) -> Float:
+        low, high = self.crop_ratio[view].T
         ratio = w / h
         height = np.where(ratio < low, np.minimum(np.rint(w / low), h), h)
         width = np.where(ratio > high, np.minimum(np.rint(h * high), w), w)

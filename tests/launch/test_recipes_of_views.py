@@ -1,0 +1,55 @@
+"""Impossible views in a recipe: every one is named by its own key, all together with what else is wrong."""
+
+import pytest
+
+from wildfern.launch.components import read_recipe
+from wildfern.recipes import RecipeErrors
+
+
+def complaints_of(*overrides: str) -> dict[str, str]:
+    with pytest.raises(RecipeErrors) as found:
+        read_recipe("quickstart", overrides)
+    return {problem.key: problem.message for problem in found.value.problems}
+
+
+def test_all_that_is_wrong_with_simclrs_views_comes_together():
+    wrong = {
+        "views.flip=1.5": "less than or equal to 1",
+        "views.gray=-0.5": "greater than or equal to 0",
+        "views.jitter=.nan": "must be a number",
+        "views.brightness=.inf": "must be a number",
+        "views.contrast=-1": "greater than or equal to 0",
+        "views.hue=0.6": "less than or equal to 0.5",
+        "views.size=3": "greater than or equal to 4",
+        "views.count=0": "greater than or equal to 2",
+        "views.crop_scale=[0.5,0.2]": "the lower of its two bounds, got [0.5, 0.2]",
+        "views.crop_ratio=[2,1]": "the lower of its two bounds",
+        "views.blur_sigma=[0.0,1.0]": "greater than 0",
+        "training.steps=0": "greater than 0",
+    }
+    found = complaints_of(*wrong)
+    keys = [override.partition("=")[0] for override in wrong]
+    assert {key.removesuffix(".0") for key in found} == set(keys)  # of a pair, the item that is wrong is named
+    for key, words in zip(keys, wrong.values(), strict=True):
+        assert words in found.get(key, found.get(f"{key}.0", "")), key
+
+
+def test_all_that_is_wrong_with_crops_of_different_sizes_comes_together():
+    found = complaints_of(
+        *("method.name=dino", "views.name=dino", "views.local_count=-1", "views.local_size=2"),
+        *("views.local_scale=[0.4,0.05]", "views.crop_scale=[0.5,1.2]", "views.blur=[0.1,1.1]", "views.solarize=[0.1]"),
+    )
+    assert {
+        "views.local_count",
+        "views.local_size",
+        "views.local_scale",
+        "views.crop_scale.1",
+        "views.blur.1",
+        "views.solarize",
+    } <= set(found)
+    assert "less than or equal to 1" in found["views.crop_scale.1"]  # a crop larger than its picture
+
+
+def test_bounds_that_are_equal_are_fine():
+    recipe = read_recipe("quickstart", ["views.crop_scale=[1.0,1.0]", "views.crop_ratio=[1.0,1.0]"])
+    assert recipe.views.arguments["crop_scale"] == (1.0, 1.0)
