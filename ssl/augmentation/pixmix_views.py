@@ -71,7 +71,7 @@ class PixMixViews(nn.Module):
         rows, mixed, second = (parameters[name].to(pictures.device) for name in ("rows", "mixed", "pictures"))
         if not len(rows):
             return pictures
-        chosen = pictures[rows]
+        chosen = pictures[rows].clamp(0, 1)  # a rounding below 0 has no power
         mixing = torch.zeros_like(chosen).index_copy_(0, mixed, second.to(chosen.dtype) / 255)
         table = PixMixTable(**{name: parameters[name].numpy() for name in _TABLE})
         return pictures.index_copy(0, rows, pixmix(chosen, mixing, table))

@@ -97,7 +97,7 @@ def test_adapted_views_are_the_functions_of_their_numbers():
 def test_mixed_views_are_the_function_of_their_numbers_and_read_what_they_show():
     x, second = photographs(12), Pictures(photographs(5, seed=1))
     plain, views = simclr(size=24), simclr(size=24, pixmix=PixMixSettings(data=second, probability=0.7, rounds=3))
-    before, after = (pixels_of(v(v.prepare(x, 3, 5, np.arange(12)))[0]) for v in (plain, views))
+    before, after = (pixels_of(v(v.prepare(x, 3, 5, np.arange(12)))[0]).clamp(0, 1) for v in (plain, views))
     for view in range(2):
         rows = rows_that_fire("pixmix", 0.7, 3, 5, view, np.arange(12))
         table = draw_pixmix(3, 5, rows, view, rounds=3, set_size=5)
@@ -107,6 +107,17 @@ def test_mixed_views_are_the_function_of_their_numbers_and_read_what_they_show()
         shown = [any(kind == -1 for kind in table.kind[i, 1 : 1 + table.rounds[i]]) for i in range(len(rows))]
         assert 0 < sum(shown) < len(rows) < 12
         np.testing.assert_array_equal(second.reads[view], table.mixing[shown])
+
+
+def test_roundings_beside_the_range_do_no_harm():
+    views = simclr(size=24, pixmix=PixMixSettings(data=Pictures(photographs(5, seed=1))))
+    pixmix_views = views.extra[0][0]
+    parameters = pixmix_views.draw(1, 2, np.arange(40), 0, 40)
+    inside = as_float(photographs(40)).clamp(0, 1)
+    inside[:, :, :4], inside[:, :, 4:8] = 0, 1
+    beside = inside.clone()
+    beside[:, :, :4], beside[:, :, 4:8] = -1e-7, 1 + 1e-7
+    assert torch.equal(pixmix_views(beside, parameters), pixmix_views(inside, parameters))
 
 
 ALL = dict(
