@@ -31,7 +31,7 @@ setup(
     python_requires=">=3.11,<3.14",
     packages=list(PACKAGE_DIR),
     package_dir=PACKAGE_DIR,
-    package_data={"wildfern.recipes": ["*.yaml"]},
+    package_data={"wildfern.recipes": ["*.yaml"], "wildfern.launch": ["slurm.sbatch"]},
     install_requires=[
         "torch>=2.6",
         "torchvision",

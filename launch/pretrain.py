@@ -1,16 +1,24 @@
 """The entry point for launchers: `deepspeed --module wildfern.launch.pretrain --recipe RECIPE [key=value …]`.
 
-Each process runs this. A recipe whose engine is torch is run by the deepspeed engine here, for there is a launcher.
+Each process runs this, started by deepspeed, torchrun or Slurm's srun. A recipe whose engine is torch is run by the deepspeed
+engine here, for there is a launcher.
 """
 
 import argparse
+import os
 import sys
 
-from wildfern.launch.cli import explained
+from wildfern.launch.cli import EXIT_CODES, explained
+from wildfern.launch.slurm import launcher_variables
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="wildfern.launch.pretrain", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="wildfern.launch.pretrain",
+        description=__doc__,
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--recipe", required=True, help="a bundled name or a path")
     parser.add_argument("--run", help="folder of the run, the same path on every node")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of --run")
@@ -21,16 +29,29 @@ def main(arguments: list[str] | None = None) -> None:
     from wildfern.launch.pretraining import pretrain
 
     try:
+        os.environ.update(launcher_variables(os.environ))
         overrides = list(given.overrides)
         if read_recipe(given.recipe, overrides).engine.name == "torch":
             overrides.append("engine.name=deepspeed")
         pretrain(given.recipe, overrides, given.run, given.resume)
+    except KeyboardInterrupt:
+        sys.exit(130)
     except Exception as error:
         code, message = explained(error)
         if code is None:
             raise
-        print(message, file=sys.stderr)
-        sys.exit(code)
+        print(message, file=sys.stderr, flush=True)
+        _leave(code)
+
+
+def _leave(code: int) -> None:
+    """Exit; with processes lost, at once: what is left of the process group would wait for them."""
+    from wildfern.ssl.training.heartbeat import LOST
+
+    if code == LOST:
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":
