@@ -38,6 +38,7 @@ class Prepared:
     extra: list[list[list[Parameters]]] | None = (
         None  # of each group's views, what was drawn for each further operation
     )
+    labels: NDArray[np.int64] | None = None  # int64[n] of the pictures, -1 unknown: for whoever looks on
 
 
 class Views(nn.Module):

@@ -31,11 +31,16 @@ class OnlineProbe(nn.Module):
         self._sums = zeros(classes * (features + 1) + 2)  # gradient, right answers, answers
 
     @torch.no_grad()
-    def observe(self, features: Tensor, labels: NDArray[np.int64]) -> None:
+    def observe(self, features: Tensor | None, labels: NDArray[np.int64] | None) -> None:
         """Add a part of a step: this rank's features float[n, F] and labels int64[n], -1 where unknown.
 
-        The answers that count are those before this step's learning. Raises ValueError for a label that is no class.
+        The answers that count are those before this step's learning. Raises ValueError where one of them is missing, and for a
+        label that is no class.
         """
+        if features is None:
+            raise ValueError("the online probe gets no features: the method does not leave them in Method.features")
+        if labels is None:
+            raise ValueError("the online probe gets no labels: pictures of this source are not of one class each")
         if labels.max() >= self.classes:
             raise ValueError(f"label {labels.max()} among {self.classes} classes: the data source contradicts itself")
         labels = torch.from_numpy(labels).to(features.device, non_blocking=True)
