@@ -37,6 +37,7 @@ from wildfern.ssl.training import (
     TorchEngine,
     train,
 )
+from wildfern.ssl.training.input_precision import input_dtype
 
 
 class Stopped(Exception):
@@ -89,6 +90,7 @@ class Pretraining:
         self.reader = BatchReader(self.plan, self.mixture, self.views, processes.rank, processes.world_size)
         method = build_method(recipe)
         check_backbone(recipe, processes.device, method, self.views)
+        self.input_dtype = input_dtype(method.backbone, recipe.training.precision, self.views)
         self.engine = self._engine(method)
         self.schedule = SCHEDULES[recipe.schedule.name](recipe.training.steps, **recipe.schedule.arguments)
         self.checkpoints = CheckpointStore(
@@ -131,6 +133,7 @@ class Pretraining:
                 write_views_picture(
                     self.folder.path / "views.png", self.mixture, self.views, recipe.seed, recipe.training.batch_size
                 )
+            self.views.dtype = self.input_dtype
             with StopRequest() as stop:
                 done = train(
                     self.plan,
