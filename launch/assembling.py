@@ -1,9 +1,10 @@
 """From a recipe to the parts that train: pictures, networks, numbers, processes."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
@@ -17,6 +18,8 @@ from wildfern.ssl.methods import METHODS, Method
 from wildfern.ssl.training import Plan
 from wildfern.ssl.training.heartbeat import Heartbeat, join_heartbeat
 from wildfern.ssl.training.precision import strided_over_one_pixel
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,19 @@ class Processes:
         """Say farewell to the others, after the last that is done together: how long each stays from here is its own affair."""
         if self.heartbeat is not None:
             self.heartbeat.leave()
+
+    def from_lead(self, work: Callable[[], T]) -> T:
+        """What `work` returns on the first process, for every one; its ValueError, if any, is everybody's."""
+        found, error = [None], None
+        if self.lead:
+            try:
+                found = [work()]
+            except ValueError as caught:
+                error = caught
+        self.agree(error)
+        if self.world_size > 1:
+            torch.distributed.broadcast_object_list(found, src=0)
+        return found[0]
 
     def agree(self, error: Exception | None) -> None:
         """Raise on every process what went wrong on the first, so that none waits for it in vain."""

@@ -1,7 +1,8 @@
 """Pretrain from a recipe: assemble what it names, train, leave a run folder that tells the whole story."""
 
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -18,8 +19,10 @@ from wildfern.launch.assembling import (
     started,
 )
 from wildfern.launch.components import read_recipe
+from wildfern.launch.disk_faults import disk_faults_told
 from wildfern.launch.evaluating import evaluate_on, labeled, scores
 from wildfern.launch.run_folder import RunError, RunFolder, initial_backbone, users_words
+from wildfern.launch.run_lock import held
 from wildfern.launch.views_picture import write_views_picture
 from wildfern.recipes import Recipe
 from wildfern.ssl.data import Source
@@ -66,7 +69,9 @@ def pretrain(
         folder = _shared_folder(run, name, resume, processes)
         if resume:
             check_same_run(recipe, folder)
-        return Pretraining(recipe, folder, processes).run(resume)
+        pretraining = Pretraining(recipe, folder, processes)
+        with disk_faults_told(folder.path), _alone_in(folder, processes):
+            return pretraining.run(resume)
 
 
 class Pretraining:
@@ -94,13 +99,17 @@ class Pretraining:
         self.engine = self._engine(method)
         self.schedule = SCHEDULES[recipe.schedule.name](recipe.training.steps, **recipe.schedule.arguments)
         self.checkpoints = CheckpointStore(
-            folder.path / "checkpoints", recipe.training.keep_checkpoints, processes.lead, self.engine.barrier
+            folder.path / "checkpoints",
+            recipe.training.keep_checkpoints,
+            recipe.training.keep_every,
+            lead=processes.lead,
+            any_rank=self.engine.any,
         )
 
     def run(self, resume: bool) -> Path:
         """Train to the end; evaluate and report there."""
         recipe, lead = self.recipe, self.processes.lead
-        started = self._resumed_step() if resume else 0
+        started, faults = self._resumed_step() if resume else (0, [])
         if lead:
             self.folder.begin(recipe)
         error = None
@@ -127,6 +136,8 @@ class Pretraining:
         )
         with tracker:
             tracker.message(f"run folder {self.folder.path}")
+            for fault in faults:
+                tracker.message(fault)
             if resume:
                 tracker.message(f"resumed from step {started}" if started else "no checkpoint yet: starting anew")
             if lead and not (self.folder.path / "views.png").is_file():
@@ -134,7 +145,7 @@ class Pretraining:
                     self.folder.path / "views.png", self.mixture, self.views, recipe.seed, recipe.training.batch_size
                 )
             self.views.dtype = self.input_dtype
-            with StopRequest() as stop:
+            with self.checkpoints, StopRequest() as stop:
                 done = train(
                     self.plan,
                     self.engine,
@@ -194,24 +205,17 @@ class Pretraining:
             **common,
         )
 
-    def _resumed_step(self) -> int:
-        """Load the newest checkpoint; 0 where there is none."""
-        steps = self.checkpoints.steps()
-        if not steps:
-            return 0
-        newest = steps[-1]
+    def _resumed_step(self) -> tuple[int, list[str]]:
+        """Load the newest whole checkpoint; 0 where there is none. With words on newer ones that are damaged."""
+        newest, faults = self.processes.from_lead(self.checkpoints.newest)
+        if newest is None:
+            return 0, []
         if newest > self.recipe.training.steps:
             raise RunError(
                 f"{self.folder.path} has done {newest} steps already, more than training.steps {self.recipe.training.steps}"
             )
-        facts = self.checkpoints.facts(newest)
-        for name, now in self.engine.facts.items():
-            if facts.get(name) != now:
-                raise RunError(
-                    f"the run's checkpoint was written with {name} {facts.get(name)}, now {now}: resume it as it was"
-                )
         self.engine.load(self.checkpoints.path(newest))
-        return newest
+        return newest, faults
 
     def _backbone_state(self) -> dict[str, Tensor]:
         """The weights that evaluation takes, whole, on the CPU; called on every rank."""
@@ -223,9 +227,7 @@ class Pretraining:
         state = self._backbone_state()
         if self.processes.lead:
             self.folder.write_backbone(state)
-            if skipped := self.mixture.skipped | self.views.skipped:
-                rows = [{"file": name, "reason": why} for name, why in sorted(skipped.items())]
-                self.folder.write_lines("skipped.jsonl", rows)
+            self.folder.note_skipped(self.mixture.skipped | self.views.skipped)
 
     def _evaluation(
         self,
@@ -283,13 +285,18 @@ def check_same_run(recipe: Recipe, folder: RunFolder) -> None:
 
 def _shared_folder(run: str | Path | None, name: str, resume: bool, processes: Processes) -> RunFolder:
     """The run folder, chosen by the first process; its error, if any, is everybody's."""
-    chosen, error = [None], None
-    if processes.lead:
-        try:
-            chosen = [str(RunFolder.for_writing(Path(run) if run else None, name, resume).path)]
-        except RunError as caught:
-            error = caught
-    processes.agree(error)
-    if processes.world_size > 1:
-        torch.distributed.broadcast_object_list(chosen, src=0)
-    return RunFolder(Path(chosen[0]))
+    given = Path(run) if run else None
+    return RunFolder(processes.from_lead(lambda: RunFolder.for_writing(given, name, resume).path))
+
+
+@contextmanager
+def _alone_in(folder: RunFolder, processes: Processes) -> Iterator[None]:
+    """Make the run folder and keep other runs out of it, by the first process; its error, if any, is everybody's."""
+    with ExitStack() as stack:
+
+        def take() -> None:
+            folder.path.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(held(folder.path))
+
+        processes.from_lead(take)
+        yield

@@ -3,12 +3,13 @@
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -17,7 +18,7 @@ from wildfern.launch.components import components
 from wildfern.recipes import Recipe, load_recipe
 from wildfern.ssl.data import DataError
 from wildfern.ssl.models import build_backbone
-from wildfern.ssl.tracking import environment
+from wildfern.ssl.tracking import environment, read_records
 
 
 class RunError(ValueError):
@@ -72,9 +73,14 @@ class RunFolder:
         """A JSON file, whole or not at all."""
         _replace(self.path / name, json.dumps(value, indent=2) + "\n")
 
-    def write_lines(self, name: str, rows: list[dict]) -> None:
-        """A JSON-lines file, whole or not at all."""
-        _replace(self.path / name, "".join(json.dumps(row) + "\n" for row in rows))
+    def note_skipped(self, skipped: Mapping[str, str]) -> None:
+        """`skipped.jsonl`: files that could not be used, each with the reason; what stands there from before a resume stays."""
+        file = self.path / "skipped.jsonl"
+        before = read_records(file) if file.is_file() else []
+        reasons = {**skipped, **{row["file"]: row["reason"] for row in before}}
+        if len(reasons) > len(before):
+            rows = [{"file": name, "reason": why} for name, why in sorted(reasons.items())]
+            _replace(file, "".join(json.dumps(row) + "\n" for row in rows))
 
     def add_lines(self, name: str, rows: list[dict]) -> None:
         """Add to a JSON-lines file, at once on the disk."""
@@ -86,7 +92,11 @@ class RunFolder:
     def write_backbone(self, state: dict[str, Tensor]) -> None:
         """`backbone.safetensors`, with the names that timm gives its weights."""
         beside = self.path / ".backbone.safetensors"
-        save_file({name: tensor.contiguous() for name, tensor in state.items()}, beside)
+        try:
+            save_file({name: tensor.contiguous() for name, tensor in state.items()}, beside)
+        except SafetensorError as error:  # it tells of a full disk in words alone
+            beside.unlink(missing_ok=True)
+            raise RunError(f"cannot write {self.path / 'backbone.safetensors'}: {error}") from error
         os.replace(beside, self.path / "backbone.safetensors")
 
     def backbone(self, trained: bool = True) -> nn.Module:
@@ -128,5 +138,8 @@ def users_words() -> Iterator[None]:
 
 def _replace(path: Path, text: str) -> None:
     beside = path.with_name(f".{path.name}")
-    beside.write_text(text, encoding="utf-8")
+    with beside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())  # after a power cut too, it is the old text or the new one
     os.replace(beside, path)

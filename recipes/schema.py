@@ -59,12 +59,23 @@ class Training(Section):
     checkpoint_every: PositiveInt = Field(1000, description="Steps between checkpoints.")
     checkpoint_minutes: PositiveFloat | None = Field(None, description="Also checkpoint after so many minutes.")
     keep_checkpoints: PositiveInt = Field(2, description="How many of the newest checkpoints are kept.")
+    keep_every: PositiveInt | None = Field(
+        None, description="Keep for good the checkpoints of steps that this divides; a multiple of checkpoint_every."
+    )
     log_every: PositiveInt = Field(10, description="Steps between lines of metrics.jsonl.")
     loader_threads: NonNegativeInt = Field(1, description="Threads that prepare batches; 0: the training thread does.")
     threads: PositiveInt | None = Field(None, description="CPU threads of torch; null: torch decides.")
     channels_last: bool = Field(True, description="Channels-last memory format.")
     compile: bool = Field(False, description="torch.compile the backbone.")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to train; auto: the best one.")
+
+    @field_validator("keep_every")
+    @classmethod
+    def _is_a_checkpoint(cls, keep_every: int | None, info: ValidationInfo) -> int | None:
+        checkpoint_every = info.data.get("checkpoint_every")
+        if keep_every is not None and checkpoint_every is not None and keep_every % checkpoint_every:
+            raise ValueError(f"must be a multiple of training.checkpoint_every = {checkpoint_every}, got {keep_every}")
+        return keep_every
 
     @field_validator("accumulation")
     @classmethod

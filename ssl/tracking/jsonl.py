@@ -4,6 +4,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from numbers import Integral
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +24,7 @@ class JsonLines:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("ab")
+        self._file = self.path.open("ab", buffering=0)
 
     @classmethod
     def resume(cls, path: str | os.PathLike[str], before_step: int) -> "JsonLines":
@@ -38,13 +39,22 @@ class JsonLines:
         return cls(path)
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Append one line. Values are numbers (or arrays and tensors holding one), strings, booleans or None."""
-        self._file.write(_encode(record))
-        self._file.flush()
+        """Append one line. Values are numbers (or arrays and tensors holding one), strings, booleans or None.
+
+        OSError, naming the file, when the disk does not take all of it; the file then ends with the line before.
+        """
+        line = _encode(record)
+        before, written = os.fstat(self._file.fileno()).st_size, 0
+        try:
+            while written < len(line):  # the system may take a part of it, and say why at the next attempt
+                written += self._file.write(line[written:])
+        except OSError as error:
+            with suppress(OSError):  # else reading drops the torn line
+                self._file.truncate(before)
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def sync(self) -> None:
         """Return once everything written so far is on the disk."""
-        self._file.flush()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:

@@ -83,6 +83,18 @@ class Tracker:
         self._write(step, scores, {})
         self._display.evaluation(step, scores)
 
+    def checkpoint(self, step: int, seconds: float) -> None:
+        """Record for how long training stood still to save what global step `step` left: `checkpoint_seconds`."""
+        if not self.enabled:
+            return
+        self._write(step, {}, {"checkpoint_seconds": seconds})
+        self.message(f"checkpoint after step {step + 1}: training waited {seconds:.2f} s")
+
+    def checkpoint_written(self, step: int, seconds: float) -> None:
+        """Record how long that checkpoint then took to the disk, beside the training: `checkpoint_write_seconds`."""
+        if self.enabled:  # not for wandb, which takes nothing of a step that is past
+            self._files[1].write({"step": step, "checkpoint_write_seconds": seconds})
+
     def message(self, text: str) -> None:
         """Tell whoever is watching; recorded nowhere."""
         self._display.message(text)

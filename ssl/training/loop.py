@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,7 +15,8 @@ from wildfern.generators.counter_rng import key
 from wildfern.ssl.augmentation import Prepared, Views
 from wildfern.ssl.data import Loader, Mixture
 from wildfern.ssl.tracking import Tracker
-from wildfern.ssl.training.checkpoints import CheckpointStore
+from wildfern.ssl.training import whole_state
+from wildfern.ssl.training.checkpoints import CheckpointStore, Written
 from wildfern.ssl.training.engine import Engine
 from wildfern.ssl.training.finite import FiniteWatch, Row, copies, put_back
 from wildfern.ssl.training.schedules import Schedule
@@ -102,13 +104,23 @@ def train(
         minutes = plan.checkpoint_minutes
         return minutes is not None and engine.any(time.monotonic() - last_saved >= 60 * minutes)
 
+    def copy() -> Callable[[Path], None]:
+        snapshot = engine.snapshot()
+        return lambda folder: whole_state.write(snapshot, folder)
+
     def checkpoint() -> None:
         nonlocal last_saved
+        began = time.perf_counter()
         with tracker.untimed():
             tracker.sync()
-            checkpoints.write(done, engine.save, {"batch_size": plan.batch_size, **engine.facts})
+            published(checkpoints.write(done, copy, {"batch_size": plan.batch_size, **engine.facts}))
             on_checkpoint()
+        tracker.checkpoint(done - 1, time.perf_counter() - began)
         last_saved = time.monotonic()
+
+    def published(checkpoint: Written | None) -> None:
+        if checkpoint is not None:
+            tracker.checkpoint_written(checkpoint.step - 1, checkpoint.seconds)
 
     with Loader(reader, micro_start, micro_stop, plan.loader_threads) as batches:
         began, waited = time.perf_counter(), 0.0
@@ -133,6 +145,8 @@ def train(
             done = step + 1
 
             asking = consultation.due()
+            if asking and engine.any(checkpoints.failed):
+                checkpoints.wait()  # raises, rather than train on until the next one fails too
             stopping = asking and engine.any(stop.signal_number is not None)
             saving = stopping or done == plan.total_steps or done % plan.checkpoint_every == 0 or (asking and late())
             if (saving or tracker.due(step)) and not plan.skip_nonfinite:
@@ -154,6 +168,7 @@ def train(
                 began, waited = time.perf_counter(), 0.0
             if stopping:
                 break
+    published(checkpoints.wait())
     return done
 
 

@@ -1,5 +1,6 @@
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -110,3 +111,38 @@ def test_what_is_not_one_number_is_refused_by_name(tmp_path, value):
     with JsonLines(tmp_path / "a") as lines, pytest.raises(TypeError, match="'bad' must be a single number"):
         lines.write({"step": 0, "bad": value})
     assert lines.path.read_bytes() == b""
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the device that is always full is Linux's")
+def test_a_full_disk_is_told_with_the_name_of_the_file():
+    lines = JsonLines("/dev/full")
+    with pytest.raises(OSError, match=r"No space left on device: '/dev/full'"):
+        lines.write({"step": 0})
+
+
+@pytest.mark.parametrize("taken", [0, 1, 7])
+def test_a_line_that_does_not_fit_is_taken_back(taken, tmp_path, monkeypatch):
+    path = tmp_path / "metrics.jsonl"
+    write(path, range(3))
+    before, lines = path.read_bytes(), JsonLines(path)
+
+    class Full:
+        """Takes so many bytes, then no more, as a disk does."""
+
+        def __init__(self, file):
+            self.file, self.left = file, taken
+
+        def write(self, text):
+            if self.left == 0:
+                raise OSError(28, "No space left on device")
+            part, self.left = text[: self.left], 0
+            return self.file.write(part)
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+    lines._file = Full(lines._file)
+    with pytest.raises(OSError, match=r"No space left on device: .*metrics.jsonl"):
+        lines.write(record(3))
+    assert path.read_bytes() == before
+    lines.close()

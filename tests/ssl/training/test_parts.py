@@ -1,6 +1,5 @@
 """Schedules, parameter groups, engines and checkpoints, each alone."""
 
-import json
 import math
 from itertools import pairwise
 
@@ -12,7 +11,7 @@ from torch import nn
 from wildfern.ssl.augmentation import simclr
 from wildfern.ssl.data import Mixture, SyntheticSource
 from wildfern.ssl.methods import SimCLR
-from wildfern.ssl.training import OPTIMIZERS, SCHEDULES, BatchReader, CheckpointStore, Plan, TorchEngine
+from wildfern.ssl.training import OPTIMIZERS, SCHEDULES, BatchReader, Plan, TorchEngine
 from wildfern.ssl.training.optimizers import parameter_groups
 
 
@@ -134,23 +133,3 @@ def test_accumulated_parts_give_the_mean_gradient():
     torch.stack([e(part, 0)[0] for part in parts]).mean().backward()
     for ours, mean in zip(accumulated, [p.grad for p in e.parameters], strict=True):
         torch.testing.assert_close(ours, mean)
-
-
-def test_checkpoints_are_whole_or_not_there_and_the_oldest_go(tmp_path):
-    store = CheckpointStore(tmp_path, keep=2)
-    for step in (5, 10, 15):
-        store.write(step, lambda folder, step=step: (folder / "state").write_text(str(step)), {"batch_size": 4})
-    assert store.steps() == [10, 15]
-    assert (store.path(15) / "state").read_text() == "15"
-    assert store.facts(15) == {"step": 15, "batch_size": 4}
-
-    def fails(folder):
-        (folder / "state").write_text("half")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        store.write(20, fails, {})
-    assert store.steps() == [10, 15]
-    assert CheckpointStore(tmp_path, keep=2).steps() == [10, 15]
-    assert not list(tmp_path.glob(".unfinished*"))
-    assert json.loads((tmp_path / "step_00000010" / "checkpoint.json").read_text())["step"] == 10

@@ -1,0 +1,86 @@
+"""Checksums of a checkpoint's files, kept in its `checkpoint.json`, which carries one of itself."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+MANIFEST = "checkpoint.json"
+
+
+class Damaged(ValueError):
+    """A checkpoint that is not as it was written; the message says what is wrong with it."""
+
+
+def seal(folder: Path, facts: dict[str, object]) -> None:
+    """Write `checkpoint.json` (JSON values `facts`, size and SHA-256 of every file) and bring all of the folder to the disk.
+
+    SHA-256 rather than something faster, so that `sha256sum` can check it; processors of today have instructions for it.
+    """
+    files = {
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    content = {**facts, "files": files}
+    text = json.dumps({**content, "sha256": _own(content)}, indent=2) + "\n"
+    (folder / MANIFEST).write_text(text, encoding="utf-8")
+    for path in (*folder.rglob("*"), folder):
+        to_disk(path)
+
+
+def check(folder: Path) -> dict[str, object]:
+    """The facts of a sealed folder whose files are as they were written; raises Damaged where they are not."""
+    try:
+        return _checked(folder)
+    except OSError as error:
+        raise Damaged(f"{Path(error.filename or folder).name} cannot be read: {error.strerror}") from error
+
+
+def to_disk(path: Path) -> None:
+    """fsync a file, or a folder where the system can."""
+    if os.name == "nt" and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _checked(folder: Path) -> dict[str, object]:
+    facts = _manifest(folder)
+    for name, written in facts.pop("files").items():
+        path = folder / name
+        if not path.is_file():
+            raise Damaged(f"{name} is missing")
+        size = path.stat().st_size
+        if size != written["bytes"]:
+            raise Damaged(f"{name} has {size} bytes, not the {written['bytes']} that were written")
+        if _sha256(path) != written["sha256"]:
+            raise Damaged(f"the bytes of {name} are not those that were written (SHA-256 differs)")
+    return facts
+
+
+def _manifest(folder: Path) -> dict[str, object]:
+    try:
+        content = json.loads((folder / MANIFEST).read_bytes())
+        own = content.pop("sha256")
+        files = content["files"]
+        complete = all({"bytes", "sha256"} <= file.keys() for file in files.values())
+    except FileNotFoundError:
+        raise Damaged(f"{MANIFEST} is missing") from None
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise Damaged(f"{MANIFEST} is garbled, or has no checksums") from None
+    if own != _own(content) or not complete:
+        raise Damaged(f"{MANIFEST} was changed after it was written")
+    return content
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _own(content: dict[str, object]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,105 @@
+"""Training in processes of their own, forked from one that has imported everything: real processes, started in a moment."""
+
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+from multiprocessing import forkserver
+from pathlib import Path
+from unittest.mock import patch
+
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["wildfern.launch.pretraining", "wildfern.launch.cli", "deepspeed"])
+SURROUNDINGS = {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+TOUCHES = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
+
+
+class ForkedRun:
+    """`wildfern pretrain quickstart …` in `processes` processes (DeepSpeed from two on), `output()` what they print.
+
+    `die_at`: the first of them kills itself at so many touches of the files in `checkpoints/`: in the middle of saving.
+    """
+
+    def __init__(
+        self, run: Path, changes: list[str], resume: bool = False, processes: int = 1, die_at: int | None = None
+    ):
+        self.log = run.with_name(f"{run.name}.log")
+        self.log.write_text("")
+        with patch.dict(os.environ, SURROUNDINGS):
+            forkserver.ensure_running()
+        self.processes = []
+        for rank in range(processes):
+            arguments = (run, changes, resume, self.log, _ranks(rank, processes), None if rank else die_at)
+            self.processes.append(FORKS.Process(target=_train, args=arguments, daemon=True))
+        for process in self.processes:
+            process.start()
+
+    @property
+    def alive(self) -> bool:
+        return all(process.is_alive() for process in self.processes)
+
+    def kill(self) -> None:
+        for process in self.processes:
+            process.kill()
+        self.wait()
+
+    def wait(self, seconds: float = 120) -> int:
+        """The exit code of the first process, minus the signal's number if that ended it."""
+        for process in self.processes:
+            process.join(seconds)
+            assert process.exitcode is not None, f"still running after {seconds} s:\n{self.output()}"
+        return self.processes[0].exitcode
+
+    def output(self) -> str:
+        return self.log.read_text()
+
+
+_port = 0
+
+
+def _ranks(rank: int, processes: int) -> dict[str, str]:
+    global _port
+    if processes == 1:
+        return {}
+    if rank == 0:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            _port = free.getsockname()[1]
+    here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _port}
+    return {name: str(value) for name, value in here.items()}
+
+
+def _train(run: Path, changes: list[str], resume: bool, log: Path, ranks: dict[str, str], die_at: int | None) -> None:
+    os.setsid()
+    with log.open("a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.environ.update(SURROUNDINGS | ranks)
+    if die_at is not None:
+        _die_in_saving(die_at)
+    from wildfern.launch.cli import explained
+    from wildfern.launch.pretraining import pretrain
+
+    engine = ["engine.name=deepspeed"] if ranks else []
+    try:
+        pretrain("quickstart", [*changes, *engine], run=run, resume=resume)
+    except Exception as error:
+        code, message = explained(error)
+        if code is None:
+            raise
+        print(message, flush=True)
+        sys.exit(code)
+
+
+def _die_in_saving(touches: int) -> None:
+    left = touches
+
+    def hook(event: str, arguments: tuple) -> None:
+        nonlocal left
+        if event in TOUCHES and f"{os.sep}checkpoints{os.sep}" in str(arguments[0]):
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)

@@ -1,0 +1,139 @@
+"""A disk that is full or read-only: one clear message, and nothing lost that was there."""
+
+import errno
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+from small_runs import TINY
+
+from wildfern.launch import pretrain
+from wildfern.launch.disk_faults import disk_faults_told
+from wildfern.launch.run_folder import RunError, RunFolder
+from wildfern.ssl.tracking import read_records
+from wildfern.ssl.training import CheckpointStore
+
+CHANGES = [*TINY, "training.steps=100000", "training.precision=fp32"]
+
+
+@pytest.fixture
+def own_mounts(tmp_path):
+    """Runs a shell script with mounts of its own, which end with it; $TRAIN RUN CHANGES… trains."""
+    command = ["unshare", "--map-root-user", "--mount"]
+    if not shutil.which("unshare") or subprocess.run([*command, "true"], capture_output=True).returncode:
+        pytest.skip("mounts of its own need Linux and unprivileged user namespaces, or root")
+    train = shlex.join([sys.executable, "-m", "wildfern.launch.cli", "pretrain", "quickstart", *CHANGES, "--run"])
+
+    def run(script):
+        script = f'set -eu\ntrain() {{ {train} "$@"; }}\n{script}'
+        options = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 300}
+        return subprocess.run([*command, "sh", "-c", script], **options)
+
+    return run
+
+
+def told(process, *words):
+    assert process.returncode == 2, process.stdout + process.stderr
+    assert "Traceback" not in process.stderr
+    for word in words:
+        assert word in process.stderr
+    return process.stderr
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_does_not_fit_leaves_the_earlier_ones_whole(own_mounts, tmp_path):
+    process = own_mounts("""
+        mkdir small copy
+        mount -t tmpfs -o size=1500k none small
+        code=0
+        train small/run training.checkpoint_every=5 training.keep_checkpoints=999 || code=$?
+        cp -r small/run copy/run
+        exit $code
+    """)
+    told(process, "could not be written", "No space left on device", "--resume")
+    run = tmp_path / "copy" / "run"
+    newest, faults = CheckpointStore(run / "checkpoints", keep=2).newest()
+    assert newest >= 5
+    assert faults == []
+    assert not list((run / "checkpoints").glob(".unfinished_*"))
+    pretrain("quickstart", [*CHANGES, f"training.steps={newest + 1}"], run=run, resume=True)
+    assert [record["step"] for record in read_records(run / "metrics.jsonl")] == list(range(newest + 1))
+
+
+@pytest.mark.slow
+def test_metrics_that_do_not_fit_end_training_with_their_last_whole_line(own_mounts, tmp_path):
+    process = own_mounts("""
+        mkdir small copy
+        mount -t tmpfs -o size=1500k none small
+        train small/run training.checkpoint_every=1000000 &
+        until [ -s small/run/metrics.jsonl ]; do sleep 0.02; done
+        dd if=/dev/zero of=small/ballast bs=1k 2>/dev/null || true
+        code=0
+        wait $! || code=$?
+        cp -r small/run copy/run
+        exit $code
+    """)
+    told(process, "cannot write", ".jsonl", "No space left on device", "--resume")
+    run = tmp_path / "copy" / "run"
+    assert (run / "metrics.jsonl").read_bytes().endswith(b"}\n")
+    assert (run / "timings.jsonl").read_bytes().endswith(b"}\n")
+
+
+@pytest.mark.slow
+def test_a_read_only_folder_is_named(own_mounts, tmp_path):
+    pretrain("quickstart", [*CHANGES, "training.steps=1"], run=tmp_path / "run")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+    process = own_mounts("""
+        mount --bind run run
+        mount -o remount,bind,ro run
+        train run --resume
+    """)
+    told(process, "cannot write the run folder run", "read-only")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EFBIG])
+def test_faults_of_the_disk_become_words(number, tmp_path):
+    inside, elsewhere = str(tmp_path / "run" / "views.png"), str(tmp_path / "pictures" / "1.png")
+    for name in (inside, None):
+        with (
+            pytest.raises(RunError, match=r"cannot write .*run.*--run .*run --resume"),
+            disk_faults_told(tmp_path / "run"),
+        ):
+            raise OSError(number, "no", name)
+    with pytest.raises(OSError, match=r"1\.png"), disk_faults_told(tmp_path / "run"):
+        raise OSError(number, "no", elsewhere)
+
+
+def test_a_backbone_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    import torch
+    from safetensors import SafetensorError
+
+    import wildfern.launch.run_folder as module
+
+    folder = RunFolder(tmp_path)
+    folder.write_backbone({"weight": torch.zeros(2)})
+    before = (tmp_path / "backbone.safetensors").read_bytes()
+
+    def full(state, path):
+        path.write_bytes(b"half")
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(module, "save_file", full)
+    with pytest.raises(RunError, match="No space left"):
+        folder.write_backbone({"weight": torch.ones(2)})
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("backbone.safetensors", before)]
+
+
+def test_skipped_files_of_before_a_resume_stay_noted(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.note_skipped({})
+    assert not list(tmp_path.iterdir())
+    folder.note_skipped({"b.png": "no picture"})
+    folder.note_skipped({"a.png": "truncated", "b.png": "another word"})
+    assert read_records(tmp_path / "skipped.jsonl") == [
+        {"file": "a.png", "reason": "truncated"},
+        {"file": "b.png", "reason": "no picture"},
+    ]

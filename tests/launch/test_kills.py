@@ -1,0 +1,92 @@
+"""Killed at any moment, also in the middle of saving, again and again: a run ends as if nothing had happened."""
+
+import sys
+import time
+
+import numpy as np
+import pytest
+from forked_runs import ForkedRun
+from small_runs import TINY
+
+from wildfern.ssl.tracking import read_records
+
+CHANGES = [*TINY, "training.checkpoint_every=4", "training.precision=fp32"]
+LOADER_THREADS = (0, 1, 3)
+OUTSIDE, INSIDE = "from outside, after so many new lines of metrics", "inside, at so many touches of its checkpoints"
+
+
+def moments(seed, outside, inside):
+    """When to kill: fixed numbers, in a random order."""
+    draws = np.random.default_rng(seed)
+    chosen = [(OUTSIDE, int(n)) for n in draws.integers(1, 10, outside)]
+    chosen += [(INSIDE, int(n)) for n in draws.integers(1, 40, inside)]
+    return [chosen[i] for i in draws.permutation(len(chosen))]
+
+
+def steps_logged(run):
+    records = read_records(run / "metrics.jsonl") if (run / "metrics.jsonl").exists() else []
+    return records[-1]["step"] + 1 if records else 0
+
+
+def killed(run, changes, resume, processes, moment):
+    """Start or go on, and die at the moment."""
+    how, number = moment
+    saved = [int(path.name.removeprefix("step_")) for path in (run / "checkpoints").glob("step_*")]
+    begin = max(saved, default=0)
+    started = ForkedRun(run, changes, resume, processes, die_at=number if how == INSIDE else None)
+    for _ in range(60_000):
+        if not started.alive or (how == OUTSIDE and begin < steps_logged(run) >= begin + number and resumed(started)):
+            break
+        time.sleep(0.001)
+    started.kill()
+    assert started.processes[0].exitcode == -9, started.output()
+
+
+def resumed(started):
+    """Whether it is past the point where lines of metrics are dropped that a checkpoint does not cover."""
+    return "run folder" in started.output()
+
+
+def whole_run(run, changes, processes=1):
+    started = ForkedRun(run, changes, processes=processes)
+    assert started.wait() == 0, started.output()
+    return run
+
+
+def same_bytes(run, whole):
+    for name in ("metrics.jsonl", "backbone.safetensors"):
+        assert (run / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+@pytest.mark.slow
+def test_ten_kills_and_any_number_of_loader_threads_leave_the_same_bytes(tmp_path):
+    changes = [*CHANGES, "training.steps=200"]
+    whole, run, half_saved = whole_run(tmp_path / "whole", changes), tmp_path / "run", 0
+    plan = moments(seed=1, outside=4, inside=6)
+    for kill, moment in enumerate(plan):
+        threads = f"training.loader_threads={LOADER_THREADS[kill % 3]}"
+        killed(run, [*changes, threads], kill > 0, 1, moment)
+        half_saved += bool(list((run / "checkpoints").glob(".unfinished_*")))
+    assert len(plan) == 10
+    assert half_saved >= 3
+    assert steps_logged(run) < 200
+    end = ForkedRun(run, changes, resume=True)
+    assert end.wait() == 0, end.output()
+    assert "resumed from step" in end.output()
+    assert "damaged" not in end.output()
+    same_bytes(run, whole)
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step_00000196", "step_00000200"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="deepspeed is for Linux")
+def test_two_deepspeed_processes_that_are_killed_leave_the_same_bytes(tmp_path):
+    changes = [*CHANGES, "training.steps=60"]
+    whole, run = whole_run(tmp_path / "whole", changes, processes=2), tmp_path / "run"
+    for kill, moment in enumerate(moments(seed=2, outside=1, inside=1)):
+        killed(run, changes, kill > 0, 2, moment)
+    assert steps_logged(run) < 60
+    end = ForkedRun(run, changes, resume=True, processes=2)
+    assert end.wait() == 0, end.output()
+    assert "resumed from step" in end.output()
+    same_bytes(run, whole)

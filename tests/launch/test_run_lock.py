@@ -1,0 +1,83 @@
+"""One process at a time in a run folder, and a dead one in nobody's way."""
+
+import os
+import socket
+import time
+
+import pytest
+from forked_runs import FORKS, ForkedRun
+from small_runs import TINY
+
+from wildfern.launch import pretrain
+from wildfern.launch.run_folder import RunError
+from wildfern.launch.run_lock import held
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="there are no such locks on Windows")
+
+
+def test_a_second_holder_is_told_who_the_first_is(tmp_path):
+    with held(tmp_path):
+        for _ in range(2):
+            with (
+                pytest.raises(RunError, match=f"in use by process {os.getpid()} on {socket.gethostname()}"),
+                held(tmp_path),
+            ):
+                pass
+    with held(tmp_path):
+        pass
+    assert (tmp_path / ".lock").read_text() == ""
+
+
+def test_errors_inside_let_go_of_it(tmp_path):
+    with pytest.raises(KeyError), held(tmp_path):
+        raise KeyError
+    with held(tmp_path):
+        pass
+
+
+def hold(folder, ready):
+    with held(folder):
+        ready.set()
+        time.sleep(600)
+
+
+def test_a_killed_holder_holds_no_longer(tmp_path):
+    ready = FORKS.Event()
+    process = FORKS.Process(target=hold, args=(tmp_path, ready), daemon=True)
+    process.start()
+    assert ready.wait(60)
+    with pytest.raises(RunError, match=f"process {process.pid} on"), held(tmp_path):
+        pass
+    process.kill()
+    process.join(60)
+    with held(tmp_path):
+        pass
+
+
+def test_where_there_are_no_locks_a_warning_says_so(tmp_path, monkeypatch):
+    import fcntl
+
+    def refuse(handle, how):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.warns(UserWarning, match="no file locks here"), held(tmp_path):
+        pass
+
+
+@pytest.mark.slow
+def test_a_run_that_is_running_is_left_alone(tmp_path):
+    run = tmp_path / "run"
+    changes = [*TINY, "training.steps=100000", "training.checkpoint_every=2"]
+    first = ForkedRun(run, changes)
+    for _ in range(60_000):
+        if not first.alive or list((run / "checkpoints").glob("step_*")):
+            break
+        time.sleep(0.001)
+    for resume in (True, False):
+        with pytest.raises(RunError, match=rf"in use by process {first.processes[0].pid} on|holds a run already"):
+            pretrain("quickstart", changes, run=run, resume=resume)
+    assert first.alive, first.output()
+    first.kill()
+    step = max(int(path.name.removeprefix("step_")) for path in (run / "checkpoints").glob("step_*"))
+    pretrain("quickstart", [*TINY, f"training.steps={step + 2}", "training.checkpoint_every=2"], run=run, resume=True)

@@ -1,0 +1,195 @@
+"""Checkpoints are whole or not there, kept as asked, and checked before anything is read from them."""
+
+import hashlib
+import json
+import os
+import shutil
+import threading
+
+import pytest
+
+from wildfern.ssl.training import CheckpointStore
+from wildfern.ssl.training.checkpoints import CheckpointError
+from wildfern.ssl.training.checksums import Damaged, check, seal
+
+STATE = bytes(range(256)) * 8
+
+
+def save(folder):
+    (folder / "state").write_bytes(STATE)
+    (folder / "part").mkdir()
+    (folder / "part" / "more").write_bytes(STATE[::-1])
+
+
+def write(store, *steps):
+    for step in steps:
+        store.write(step, lambda: save, {"batch_size": 4})
+    return store.wait()
+
+
+def test_a_checkpoint_says_what_is_in_it(tmp_path):
+    store = CheckpointStore(tmp_path, keep=2)
+    assert write(store, 5).step == 5
+    assert check(store.path(5)) == {"step": 5, "batch_size": 4}
+    assert store.newest() == (5, [])
+    manifest = json.loads((store.path(5) / "checkpoint.json").read_text())
+    assert manifest["files"] == {
+        "part/more": {"bytes": len(STATE), "sha256": hashlib.sha256(STATE[::-1]).hexdigest()},
+        "state": {"bytes": len(STATE), "sha256": hashlib.sha256(STATE).hexdigest()},
+    }
+
+
+@pytest.mark.parametrize(
+    ("keep", "keep_every", "left"),
+    [(1, None, [50]), (2, None, [45, 50]), (2, 20, [20, 40, 45, 50]), (3, 10, [10, 20, 30, 40, 45, 50]), (99, 5, None)],
+)
+def test_the_newest_stay_and_every_kth(keep, keep_every, left, tmp_path):
+    store, steps = CheckpointStore(tmp_path, keep, keep_every), list(range(5, 55, 5))
+    write(store, *steps)
+    assert store.steps() == (left or steps)
+    assert all(check(store.path(step))["step"] == step for step in store.steps())
+    assert len(os.listdir(tmp_path)) == len(store.steps())
+
+
+def test_training_goes_on_while_a_checkpoint_is_written_and_the_next_waits_for_it(tmp_path):
+    store, may_end, order = CheckpointStore(tmp_path, keep=2), threading.Event(), []
+
+    def slow(folder):
+        assert may_end.wait(30)
+        order.append("first written")
+        save(folder)
+
+    def copy():
+        order.append("second copied")
+        return save
+
+    assert store.write(1, lambda: slow, {}) is None
+    assert store.steps() == []  # `write` is back, and nothing half written is among the finished
+    threading.Timer(0.2, may_end.set).start()
+    assert store.write(2, copy, {}).step == 1
+    assert store.wait().step == 2
+    assert order == ["first written", "second copied"]
+    assert store.wait() is None
+
+
+def test_a_failed_write_is_told_by_the_next_and_the_earlier_ones_are_whole(tmp_path):
+    def full(folder):
+        (folder / "state").write_bytes(STATE[:100])
+        raise OSError(28, "No space left on device")
+
+    store = CheckpointStore(tmp_path, keep=2)
+    write(store, 5, 10)
+    assert not store.failed
+    store.write(15, lambda: full, {})
+    with pytest.raises(CheckpointError, match=r"after step 15 .*No space left on device.*after step 10 is whole"):
+        store.write(20, lambda: save, {})
+    assert store.failed
+    assert CheckpointStore(tmp_path, keep=2).newest() == (10, [])
+    assert sorted(os.listdir(tmp_path)) == ["step_00000005", "step_00000010"]
+
+
+def test_a_mistake_of_the_program_stays_a_mistake_of_the_program(tmp_path):
+    def wrong(folder):
+        raise TypeError("no tensor")
+
+    store = CheckpointStore(tmp_path, keep=2)
+    store.write(5, lambda: wrong, {})
+    with pytest.raises(TypeError, match="no tensor"):
+        store.wait()
+
+
+def test_every_rank_learns_that_the_first_could_not_write(tmp_path):
+    other = CheckpointStore(tmp_path, keep=2, lead=False, any_rank=lambda flag: True)
+    with pytest.raises(CheckpointError, match="first process"):
+        other.wait()
+    copied = []
+    other = CheckpointStore(tmp_path, keep=2, lead=False)
+    other.write(5, lambda: copied.append("collectively"), {})
+    assert other.wait() is None
+    assert copied == ["collectively"]
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_a_dead_process_left_is_no_checkpoint_and_goes_with_the_next(tmp_path):
+    left = tmp_path / ".unfinished_00000015"
+    left.mkdir()
+    seal(left, {"step": 15})
+    store = CheckpointStore(tmp_path, keep=2)
+    assert store.newest() == (None, [])
+    write(store, 5)
+    assert os.listdir(tmp_path) == ["step_00000005"]
+
+
+def flip(path):
+    path.write_bytes(path.read_bytes()[:700] + bytes([path.read_bytes()[700] ^ 1]) + path.read_bytes()[701:])
+
+
+def rewritten(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+DAMAGES = {
+    "truncated": (lambda c: os.truncate(c / "state", 100), "state has 100 bytes, not the 2048"),
+    "longer": (lambda c: (c / "state").write_bytes(STATE + b"x"), "state has 2049 bytes"),
+    "one bit": (lambda c: flip(c / "part" / "more"), "the bytes of part/more"),
+    "no file": (lambda c: (c / "state").unlink(), "state is missing"),
+    "no list": (lambda c: (c / "checkpoint.json").unlink(), "checkpoint.json is missing"),
+    "empty list": (lambda c: (c / "checkpoint.json").write_text(""), "checkpoint.json is garbled"),
+    "half a list": (lambda c: os.truncate(c / "checkpoint.json", 90), "checkpoint.json is garbled"),
+    "other JSON": (lambda c: (c / "checkpoint.json").write_text("[1]"), "checkpoint.json is garbled"),
+    "not text": (lambda c: (c / "checkpoint.json").write_bytes(b"\xff\xfe{"), "checkpoint.json is garbled"),
+    "no sums": (lambda c: (c / "checkpoint.json").write_text('{"step": 15}'), "has no checksums"),
+    "odd sums": (lambda c: rewritten(c / "checkpoint.json", lambda j: j.update(files=[1])), "garbled"),
+    "another fact": (lambda c: rewritten(c / "checkpoint.json", lambda j: j.update(batch_size=8)), "was changed"),
+    "another step": (lambda c: (shutil.rmtree(c), shutil.copytree(c.with_name("step_00000010"), c)), "of another step"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_named_set_aside_and_the_one_before_it_taken(damage, tmp_path):
+    spoil, words = DAMAGES[damage]
+    store = CheckpointStore(tmp_path, keep=3)
+    write(store, 5, 10, 15)
+    spoil(store.path(15))
+    step, (told,) = CheckpointStore(tmp_path, keep=3).newest()
+    assert step == 10
+    assert words in told
+    assert "step_00000015" in told
+    assert store.steps() == [5, 10]
+    assert (tmp_path / "damaged_step_00000015").is_dir()
+    write(store, 15)
+    assert store.newest() == (15, [])
+
+
+def test_damaged_twice(tmp_path):
+    store = CheckpointStore(tmp_path, keep=3)
+    for _ in range(2):
+        write(store, 5, 10, 15)
+        for step in (10, 15):
+            flip(store.path(step) / "state")
+        step, told = store.newest()
+        assert (step, len(told)) == (5, 2)
+    assert len([name for name in os.listdir(tmp_path) if name.startswith("damaged_")]) == 4
+
+
+def test_where_all_are_damaged_nothing_is_moved_and_nothing_begins_anew(tmp_path):
+    store = CheckpointStore(tmp_path, keep=2)
+    write(store, 5, 10)
+    for step in (5, 10):
+        os.truncate(store.path(step) / "state", 0)
+    for _ in range(2):
+        with pytest.raises(
+            CheckpointError, match=r"every checkpoint .*step_00000010: state has 0.*step_00000005: state"
+        ):
+            store.newest()
+    assert store.steps() == [5, 10]
+
+
+def test_an_unreadable_file_is_damage_too(tmp_path):
+    seal(tmp_path, {})
+    (tmp_path / "checkpoint.json").unlink()
+    (tmp_path / "checkpoint.json").mkdir()
+    with pytest.raises(Damaged, match=r"checkpoint.json cannot be read: Is a directory"):
+        check(tmp_path)
