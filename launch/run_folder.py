@@ -107,7 +107,10 @@ class RunFolder:
             weights = self.path / "backbone.safetensors"
             if not weights.is_file():
                 raise RunError(f"{self.path} has no backbone.safetensors yet: its first checkpoint writes it")
-            backbone.load_state_dict(load_file(weights))
+            try:
+                backbone.load_state_dict(load_file(weights))
+            except SafetensorError as error:
+                raise RunError(f"{weights} is damaged ({error}): resume the run, which writes it anew") from error
         return backbone.eval()
 
 

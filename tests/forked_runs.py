@@ -2,12 +2,15 @@
 
 import multiprocessing
 import os
+import pickle
 import signal
 import socket
 import sys
 from multiprocessing import forkserver
 from pathlib import Path
 from unittest.mock import patch
+
+from wildfern.ssl.training.checksums import check, seal
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["wildfern.launch.pretraining", "wildfern.launch.cli", "deepspeed"])
@@ -53,6 +56,27 @@ class ForkedRun:
 
     def output(self) -> str:
         return self.log.read_text()
+
+
+class RunsCode:
+    """Unpickling it makes a file."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+def hostile_pickle(run: Path, marker: Path) -> None:
+    """Put a pickle that would make `marker` in place of every file of the run's newest checkpoint, under right checksums."""
+    newest = max((run / "checkpoints").glob("step_*"))
+    facts = check(newest)
+    names = ["torch_engine.pt", "teachers.pt", *(path.name for path in newest.glob("training.*"))]
+    for name in names:
+        (newest / name).write_bytes(pickle.dumps(RunsCode(marker)))
+    (newest / "checkpoint.json").unlink()
+    seal(newest, facts)
 
 
 _port = 0

@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import pytest
-from forked_runs import ForkedRun
+from forked_runs import ForkedRun, hostile_pickle
 from small_runs import TINY
 
 from wildfern.ssl.tracking import read_records
@@ -90,3 +90,8 @@ def test_two_deepspeed_processes_that_are_killed_leave_the_same_bytes(tmp_path):
     assert end.wait() == 0, end.output()
     assert "resumed from step" in end.output()
     same_bytes(run, whole)
+    hostile_pickle(run, tmp_path / "marker")
+    refused = ForkedRun(run, changes, resume=True, processes=2)
+    assert refused.wait() == 2, refused.output()
+    assert "training.safetensors is damaged" in refused.output()
+    assert not (tmp_path / "marker").exists()

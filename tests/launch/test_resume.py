@@ -1,91 +1,148 @@
-"""A run that was killed goes on as if nothing had happened."""
+"""A run goes on from what is in its folder, as if nothing had happened; what was damaged there is named, and never run."""
 
-import json
 import os
+import pickle
+import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
+from forked_runs import ForkedRun, hostile_pickle
 from small_runs import TINY
 
+from wildfern.launch import pretrain
+from wildfern.launch.run_folder import RunError, RunFolder
+from wildfern.ssl.tracking import read_records
+
 STEPS = 150
-ARGUMENTS = [*TINY, f"training.steps={STEPS}", "training.checkpoint_every=5"]
-
-
-def start(run, *extra, cwd):
-    command = [
-        sys.executable,
-        "-m",
-        "wildfern.launch.cli",
-        "pretrain",
-        "quickstart",
-        *ARGUMENTS,
-        "--run",
-        str(run),
-        *extra,
-    ]
-    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def wait_for_checkpoint(run, process):
-    for _ in range(1200):
-        if list((run / "checkpoints").glob("step_*")):
-            return
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.05)
-    raise AssertionError("no checkpoint within a minute")
+CHANGES = [*TINY, "training.precision=fp32", "training.checkpoint_every=5", "training.keep_checkpoints=3"]
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
+def whole(tmp_path_factory):
+    """A run that nobody disturbed."""
     run = tmp_path_factory.mktemp("whole") / "run"
-    process = start(run, cwd=run.parent)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
+    started = ForkedRun(run, [*CHANGES, f"training.steps={STEPS}"])
+    assert started.wait() == 0, started.output()
     return run
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_metrics_and_weights_equal_those_of_a_run_left_alone(number, uninterrupted, tmp_path):
+@pytest.fixture
+def run(whole, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(whole, tmp_path / "run")
+
+
+def resumed(run, steps=STEPS, *changes):
+    return pretrain("quickstart", [*CHANGES, f"training.steps={steps}", *changes], run=run, resume=True)
+
+
+def same_bytes(run, whole):
+    for name in ("metrics.jsonl", "backbone.safetensors"):
+        assert (run / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_was_stopped_ends_with_the_same_bytes(number, whole, tmp_path):
     run = tmp_path / "run"
-    process = start(run, cwd=tmp_path)
-    wait_for_checkpoint(run, process)
-    process.send_signal(number)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == (-number if number == signal.SIGKILL else 128 + number), output
-    lines = len((run / "metrics.jsonl").read_text().splitlines())
-    assert 5 <= lines < STEPS
-    process = start(run, "--resume", cwd=tmp_path)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
-    assert "resumed from step" in output
-    assert (run / "metrics.jsonl").read_bytes() == (uninterrupted / "metrics.jsonl").read_bytes()
-    assert (run / "backbone.safetensors").read_bytes() == (uninterrupted / "backbone.safetensors").read_bytes()
+    started = ForkedRun(run, [*CHANGES, f"training.steps={STEPS}"])
+    for _ in range(60_000):
+        if not started.alive or list((run / "checkpoints").glob("step_*")):
+            break
+        time.sleep(0.001)
+    os.kill(started.processes[0].pid, number)
+    assert started.wait() == 128 + number, started.output()
+    steps = len(read_records(run / "metrics.jsonl"))
+    assert 5 <= steps < STEPS
+    assert (run / "checkpoints" / f"step_{steps:08d}").is_dir()  # on the disk before the process ended
+    resumed(run)
+    same_bytes(run, whole)
 
 
-def test_loader_threads_change_nothing(uninterrupted, tmp_path):
-    process = start(tmp_path / "run", "training.loader_threads=3", cwd=tmp_path)
-    assert process.wait(300) == 0
-    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == (uninterrupted / "metrics.jsonl").read_bytes()
+def test_what_saving_took_is_in_the_timings_and_shown(tmp_path, capsys):
+    pretrain("quickstart", [*CHANGES, "training.steps=10"], run=tmp_path / "run")
+    records = read_records(tmp_path / "run" / "timings.jsonl")
+    for name in ("checkpoint_seconds", "checkpoint_write_seconds"):
+        found = {record["step"]: record[name] for record in records if name in record}
+        assert list(found) == [4, 9]
+        assert all(0 < seconds < 60 for seconds in found.values())
+    shown = capsys.readouterr().out
+    assert "checkpoint after step 5: training waited 0." in shown
+    assert "checkpoint after step 10: training waited 0." in shown
 
 
-def test_resume_without_a_checkpoint_starts_anew_and_says_so(tmp_path):
-    process = start(tmp_path / "run", "--resume", "training.steps=2", cwd=tmp_path)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
-    assert "starting anew" in output
-    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 2
+def test_every_kth_checkpoint_stays(tmp_path):
+    pretrain("quickstart", [*CHANGES, "training.steps=35", "training.keep_every=10"], run=tmp_path / "run")
+    kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert kept == [f"step_{step:08d}" for step in (10, 20, 25, 30, 35)]
 
 
-def test_another_batch_size_is_refused(uninterrupted):
-    process = start(uninterrupted, "--resume", "training.batch_size=16", cwd=uninterrupted.parent)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 2
-    assert "batch_size" in output
-    assert (
-        json.loads((uninterrupted / "checkpoints" / f"step_{STEPS:08d}" / "checkpoint.json").read_text())["step"]
-        == STEPS
-    )
-    assert os.path.exists(uninterrupted / "metrics.jsonl")
+def test_checkpoints_by_the_minute(tmp_path):
+    by_minutes = ["training.steps=3", "training.checkpoint_every=1000", "training.checkpoint_minutes=1.0e-9"]
+    pretrain("quickstart", [*CHANGES, *by_minutes], run=tmp_path / "run")
+    kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert kept == [f"step_{step:08d}" for step in (1, 2, 3)]
+
+
+def test_resume_without_a_checkpoint_starts_anew_and_says_so(whole, tmp_path, capsys):
+    run = resumed(tmp_path / "run", 4)
+    assert "no checkpoint yet: starting anew" in capsys.readouterr().out
+    shutil.rmtree(run / "checkpoints")
+    resumed(run, 4)
+    assert "no checkpoint yet: starting anew" in capsys.readouterr().out
+    assert [record["step"] for record in read_records(run / "metrics.jsonl")] == [0, 1, 2, 3]
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(run, whole, capsys):
+    newest = run / "checkpoints" / f"step_{STEPS:08d}" / "training.safetensors"
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    resumed(run)
+    shown = capsys.readouterr().out
+    assert f"step_{STEPS:08d} is damaged: the bytes of training.safetensors are not those that were written" in shown
+    assert f"resumed from step {STEPS - 5}" in shown
+    same_bytes(run, whole)
+    capsys.readouterr()
+    resumed(run)
+    assert f"resumed from step {STEPS}" in capsys.readouterr().out
+
+
+def test_where_every_checkpoint_is_damaged_nothing_starts_anew(run):
+    for file in (run / "checkpoints").glob("*/training.safetensors"):
+        os.truncate(file, 100)
+    before = (run / "metrics.jsonl").read_bytes()
+    for _ in range(2):
+        with pytest.raises(RunError, match=rf"every checkpoint .*step_{STEPS:08d}: training.safetensors has 100 bytes"):
+            resumed(run)
+    assert (run / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(run, tmp_path):
+    marker = tmp_path / "marker"
+    hostile_pickle(run, marker)
+    with pytest.raises(RunError, match=r"training.safetensors is damaged"):
+        resumed(run)
+    assert not marker.exists()
+    (file,) = (run / "checkpoints").glob(f"step_{STEPS:08d}/training.safetensors")
+    pickle.loads(file.read_bytes())  # it would have
+    assert marker.exists()
+
+
+def test_a_backbone_that_is_damaged_is_named(run):
+    (run / "backbone.safetensors").write_bytes(b"half")
+    with pytest.raises(RunError, match=r"backbone.safetensors is damaged"):
+        RunFolder(run).backbone()
+
+
+def test_another_batch_size_is_refused(run):
+    before = {path: path.read_bytes() for path in run.rglob("*.js*")}
+    with pytest.raises(RunError, match="batch_size"):
+        resumed(run, STEPS, "training.batch_size=16")
+    assert {path: path.read_bytes() for path in run.rglob("*.js*")} == before
+
+
+def test_fewer_steps_than_are_done_are_refused(run):
+    with pytest.raises(RunError, match=rf"has done {STEPS} steps already"):
+        resumed(run, STEPS - 1)
