@@ -1,6 +1,8 @@
 """Fourier domain adaptation, PixMix and intensity orders from a recipe to what the model sees."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,6 +52,17 @@ def test_a_recipe_is_written_as_it_was_read(tmp_path):
     assert [entry["source"] for entry in written["fourier_adaptation"]["data"]] == ["folder:photographs", "spectrum"]
     assert written["pixmix"]["data"][0]["size"] == 32
     assert (written["pixmix"]["severity"], written["local_intensity_order"]) == (3.0, True)
+
+
+def test_the_example_of_the_documentation_is_a_recipe(tmp_path):
+    page = (Path(__file__).resolve().parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
+    (example,) = [block for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "pixmix" in block]
+    (tmp_path / "example.yaml").write_text(f"extends: quickstart\n{example}")
+    recipe = read_recipe(tmp_path / "example.yaml", ["views.fourier_adaptation.data='folder:photographs'"])
+    defaults = read_recipe("quickstart", ["views.pixmix.data=digits", "views.fourier_adaptation.data=digits"])
+    for settings in ("fourier_adaptation", "pixmix"):
+        written, default = (r.as_dict()["views"][settings] for r in (recipe, defaults))
+        assert {**written, "data": None} == {**default, "data": None}
 
 
 @pytest.mark.parametrize("name", ["simclr", "byol", "mocov3", "swav", "dino", "multicrop"])
