@@ -15,11 +15,13 @@ from wildfern.recipes.schema import DataEntry
 from wildfern.ssl.augmentation import VIEWS, Views
 from wildfern.ssl.data import Mixture, open_source
 from wildfern.ssl.methods import METHODS, Method
-from wildfern.ssl.training import Plan
+from wildfern.ssl.training import OnlineProbe, Plan
 from wildfern.ssl.training.heartbeat import Heartbeat, join_heartbeat
 from wildfern.ssl.training.precision import strided_over_one_pixel
 
 T = TypeVar("T")
+
+MOST_PROBED_CLASSES = 100_000
 
 
 @dataclass(frozen=True)
@@ -96,9 +98,7 @@ def start(recipe: Recipe) -> Processes:
         return Processes(rank, world_size, device)
     # Half of the time that a collective may take: who is lost is then named before the others give up waiting.
     silence = 30.0 * recipe.engine.arguments["timeout_minutes"]
-    return Processes(
-        rank, world_size, device, join_heartbeat(rank, world_size, os.environ["MASTER_ADDR"], silence)
-    )
+    return Processes(rank, world_size, device, join_heartbeat(rank, world_size, os.environ["MASTER_ADDR"], silence))
 
 
 def own_gpu(local_rank: int) -> torch.device:
@@ -139,6 +139,29 @@ def build_method(recipe: Recipe) -> Method:
     backbone = initial_backbone(recipe)
     with seeded(recipe.seed, "method"):
         return METHODS[recipe.method.name](backbone, recipe.training.steps, **recipe.method.arguments)
+
+
+def build_probe(recipe: Recipe, mixture: Mixture, method: Method, device: torch.device) -> OnlineProbe | None:
+    """The classifier that learns the labels of the training pictures on the side, where the recipe wants one."""
+    settings = recipe.evaluation.online_probe
+    if settings is None:
+        return None
+    if len(mixture.sources) > 1:
+        raise RunError(
+            "evaluation.online_probe learns the labels of one source, but data names several: set it to null"
+        )
+    classes = mixture.sources[0].num_classes
+    if classes is None:
+        raise RunError(
+            f"evaluation.online_probe needs labels, and {recipe.data[0].source} has none: set it to null, or take a source "
+            "with classes"
+        )
+    if classes > MOST_PROBED_CLASSES:
+        raise RunError(
+            f"evaluation.online_probe takes up to {MOST_PROBED_CLASSES} classes, and {recipe.data[0].source} has {classes}: set "
+            "it to null, or name fewer classes"
+        )
+    return OnlineProbe(method.backbone.num_features, classes, settings.learning_rate, device)
 
 
 def plan_of(recipe: Recipe) -> Plan:

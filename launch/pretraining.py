@@ -12,6 +12,7 @@ from torch import Tensor
 from wildfern.launch.assembling import (
     Processes,
     build_method,
+    build_probe,
     build_views,
     check_backbone,
     open_mixture,
@@ -186,6 +187,7 @@ class Pretraining:
             "accumulation": recipe.training.accumulation,
             "gradient_clip": recipe.training.gradient_clip,
             "skip_nonfinite": recipe.training.skip_nonfinite > 0,
+            "probe": build_probe(recipe, self.mixture, method, processes.device),
         }
 
         def optimizer(groups: list[dict]) -> torch.optim.Optimizer:
@@ -215,6 +217,8 @@ class Pretraining:
                 f"{self.folder.path} has done {newest} steps already, more than training.steps {self.recipe.training.steps}"
             )
         self.engine.load(self.checkpoints.path(newest))
+        if self.engine.probe is not None and not self.engine.probe.steps:
+            faults = [*faults, f"the checkpoint knows no online probe: it begins to learn after step {newest}"]
         return newest, faults
 
     def _backbone_state(self) -> dict[str, Tensor]:
@@ -262,7 +266,7 @@ class Pretraining:
         write_report([self.folder.path], self.folder.path / "report.html")
 
 
-MAY_CHANGE = {"training", "evaluation", "tracking"}
+MAY_CHANGE = {"training", "engine", "evaluation", "tracking"}
 
 
 def check_same_run(recipe: Recipe, folder: RunFolder) -> None:

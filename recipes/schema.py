@@ -54,7 +54,8 @@ class Training(Section):
     accumulation: PositiveInt = Field(1, description="Parts a batch is computed in, one after the other.")
     gradient_clip: PositiveFloat | None = Field(None, description="Largest norm of the gradient; null: no limit.")
     skip_nonfinite: NonNegativeInt = Field(
-        0, description="Steps in a row that may be skipped for a NaN or infinite loss or gradient; one more stops training."
+        0,
+        description="Steps in a row that may be skipped for a NaN or infinite loss or gradient; one more stops training.",
     )
     checkpoint_every: PositiveInt = Field(1000, description="Steps between checkpoints.")
     checkpoint_minutes: PositiveFloat | None = Field(None, description="Also checkpoint after so many minutes.")
@@ -86,6 +87,12 @@ class Training(Section):
         return accumulation
 
 
+class OnlineProbe(Section):
+    """A linear classifier that learns the training pictures' labels beside the method, which never notices."""
+
+    learning_rate: PositiveFloat = Field(1e-3, description="Of the probe's own optimizer, Adam.")
+
+
 class Evaluation(Section):
     """What the backbone is measured on."""
 
@@ -94,6 +101,9 @@ class Evaluation(Section):
     every: PositiveInt | None = Field(None, description="Steps between evaluations; null: only at the end.")
     few_shot: list[PositiveInt] = Field([], description="Labels per class of additional linear probes.")
     seeds: PositiveInt = Field(3, description="Repetitions of what depends on a seed.")
+    online_probe: OnlineProbe | None = Field(
+        None, description="Log probe_accuracy, of a linear classifier trained on the side; {}: with its defaults."
+    )
 
 
 class Tracking(Section):

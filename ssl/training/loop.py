@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +64,10 @@ class BatchReader:
         images = self.mixture.read(step * self.plan.batch_size + positions)
         if not self.mixture.fixed_size:  # else where a picture is cropped would depend on who else is in the batch
             images = images.as_lists()
-        return self.views.prepare(images.pixels, self.plan.seed, step, positions, images.partners, self.plan.batch_size)
+        prepared = self.views.prepare(
+            images.pixels, self.plan.seed, step, positions, images.partners, self.plan.batch_size
+        )
+        return replace(prepared, labels=images.labels)
 
     def positions(self, part: int) -> NDArray[np.int64]:
         """Where the pictures of this rank's micro-batch `part` of a step stand in the global batch: int64[n]."""
@@ -95,7 +98,7 @@ def train(
     in a row raise NotFinite, checkpoints untouched; with 0, at the next logged or saved step.
     """
     micro_start, micro_stop = start_step * plan.accumulation, plan.total_steps * plan.accumulation
-    done = start_step
+    done, probe = start_step, engine.probe
     last_saved = time.monotonic()
     watch = FiniteWatch(engine, plan.skip_nonfinite, reader.indices, on_nonfinite)
     watched = [engine.method, *engine.method.teachers().values()]
@@ -133,6 +136,8 @@ def train(
                 views = to_channels_last(reader.views(batch)) if plan.channels_last else reader.views(batch)
                 loss, scalars = engine(views, step)
                 engine.backward(loss)
+                if probe is not None:
+                    probe.observe(engine.method.features, batch.labels)
                 parts.append({"loss": loss.detach(), **scalars})
                 waited += batches.wait_seconds
             learning_rate = plan.learning_rate * schedule.learning_rate(step)
@@ -140,8 +145,12 @@ def train(
             watch.note(step, [part["loss"] for part in parts], gradient_norm)
             if plan.skip_nonfinite and not watch.check():
                 put_back(before)
+                if probe is not None:
+                    probe.forget()
             else:
                 engine.method.after_step(step, engine.gather)
+                if probe is not None:
+                    probe.step()
             done = step + 1
 
             asking = consultation.due()
@@ -155,6 +164,8 @@ def train(
                 means = {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
                 numbers = engine.mean({"gradient_norm": gradient_norm, **means})
                 metrics = {"loss": numbers.pop("loss"), "learning_rate": learning_rate, **numbers}
+                if probe is not None:
+                    metrics |= probe.take_accuracy()
                 elapsed = time.perf_counter() - began
                 timings = {"data_wait": waited / elapsed, **memory(engine.device)}
                 tracker.log(step, metrics, timings)

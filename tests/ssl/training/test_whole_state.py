@@ -1,0 +1,104 @@
+"""Training states: what goes in comes out, and what does not fit is named."""
+
+import pickle
+import re
+
+import pytest
+import torch
+from engine_ranks import advance, build
+from safetensors.torch import load_file, save_file
+
+from wildfern.ssl.training.whole_state import FILE, write
+
+CASES = ["simclr-sgd", "dino-adamw", "cacr_momentum-lars", "simclr-lamb", "simclr-bf16"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_engine_goes_on_to_the_bit(case, tmp_path):
+    engine = build(case, None)
+    advance(engine, case, 0, 3)
+    snapshot = engine.snapshot()
+    write(snapshot, tmp_path)
+    expected = advance(engine, case, 3, 6)
+    other = build(case, None)
+    other.load(tmp_path)
+    again = other.snapshot()
+    assert snapshot.keys() == again.keys()
+    assert all(torch.equal(snapshot[name], again[name]) for name in snapshot)
+    assert torch.equal(advance(other, case, 3, 6), expected)
+
+
+def test_a_snapshot_is_a_copy_and_complete(tmp_path):
+    engine = build("dino-adamw", None)
+    advance(engine, "dino-adamw", 0, 2)
+    snapshot = engine.snapshot()
+    before = {name: value.clone() for name, value in snapshot.items()}
+    advance(engine, "dino-adamw", 2, 4)
+    assert all(torch.equal(before[name], snapshot[name]) for name in before)
+    trained = [name for name, p in engine.method.named_parameters() if p.requires_grad]
+    expected = {f"optimizer/{name}/{key}" for name in trained for key in ("step", "exp_avg", "exp_avg_sq")}
+    expected |= {f"method/{name}" for name in engine.method.state_dict()}
+    expected |= {f"teacher/teacher/{name}" for name in engine.method.teachers()["teacher"].state_dict()}
+    assert snapshot.keys() - expected == {name for name in snapshot if name.startswith("probe/")}
+    assert expected <= snapshot.keys()
+    assert "probe/weight" in snapshot
+
+
+def test_layout_in_memory_is_the_weights_own(tmp_path):
+    case = "dino-adamw"
+    engine = build(case, None)
+    advance(engine, case, 0, 2)
+    write(engine.snapshot(), tmp_path)
+    other = build(case, None)
+    other.method.to(memory_format=torch.channels_last)
+    other.load(tmp_path)
+    weight = other.method.backbone.convolution.weight
+    assert not weight.is_contiguous()
+    assert other.optimizer.state[weight]["exp_avg"].stride() == weight.stride()
+    assert torch.equal(weight, engine.method.backbone.convolution.weight)
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda s: s.pop("method/idle.bias"), "method/idle.bias is missing"),
+        (lambda s: s.update({"method/idle.bias": torch.zeros(4)}), "method/idle.bias is [4], not [3]"),
+        (lambda s: s.update({"method/more": torch.zeros(4)}), "it holds method/more"),
+        (lambda s: s.pop("teacher/teacher/0.norm.weight"), "teacher/teacher/0.norm.weight is missing"),
+        (lambda s: s.update({"optimizer/idle.bias/exp_avg": torch.zeros(4)}), "exp_avg is [4], not [3]"),
+    ],
+)
+def test_what_does_not_fit_is_named(change, what, tmp_path):
+    engine = build("dino-adamw", None)
+    advance(engine, "dino-adamw", 0, 1)
+    write(engine.snapshot(), tmp_path)
+    state = load_file(tmp_path / FILE)
+    change(state)
+    save_file(state, tmp_path / FILE)
+    with pytest.raises(ValueError, match=re.escape(what)):
+        build("dino-adamw", None).load(tmp_path)
+
+
+class Marker:
+    """Unpickling it leaves a file behind."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_files_with_code_in_them_are_refused_and_run_nothing(tmp_path):
+    engine, marker = build("simclr-sgd", None), tmp_path / "marker"
+    for content in (pickle.dumps(Marker(marker)), b"\0" * 100, b""):
+        (tmp_path / FILE).write_bytes(content)
+        with pytest.raises(ValueError, match="is damaged"):
+            engine.load(tmp_path)
+    torch.save({"method": Marker(marker)}, tmp_path / FILE)
+    with pytest.raises(ValueError, match="is damaged"):
+        engine.load(tmp_path)
+    assert not marker.exists()
+    (tmp_path / FILE).unlink()
+    with pytest.raises(ValueError, match="holds no training"):
+        engine.load(tmp_path)
