@@ -40,6 +40,7 @@ def killed(run, changes, resume, processes, moment):
         time.sleep(0.001)
     started.kill()
     assert started.processes[0].exitcode == -9, started.output()
+    assert "damaged" not in started.output()
 
 
 def resumed(started):

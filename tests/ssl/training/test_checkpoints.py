@@ -120,6 +120,20 @@ def test_what_a_dead_process_left_is_no_checkpoint_and_goes_with_the_next(tmp_pa
     assert os.listdir(tmp_path) == ["step_00000005"]
 
 
+def test_what_is_half_deleted_is_no_checkpoint(tmp_path, monkeypatch):
+    def half(folder):
+        (folder / "state").unlink()
+        raise OSError(5, "Input/output error")
+
+    store = CheckpointStore(tmp_path, keep=1)
+    write(store, 5)
+    monkeypatch.setattr(shutil, "rmtree", lambda folder, ignore_errors=False: ignore_errors or half(folder))
+    with pytest.raises(CheckpointError, match="Input/output error"):
+        write(store, 10)
+    assert store.steps() == [10]
+    assert store.newest() == (10, [])
+
+
 def flip(path):
     path.write_bytes(path.read_bytes()[:700] + bytes([path.read_bytes()[700] ^ 1]) + path.read_bytes()[701:])
 
