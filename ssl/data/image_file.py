@@ -65,8 +65,10 @@ def image_size(file: File, *, min_side: int = 1, pixel_limit: int = PIXEL_LIMIT)
 def to_pixels(image: Image.Image, max_side: int | None = None) -> Picture:
     """A Pillow image of any mode -> uint8[H, W, 3], upright, its longer side at most `max_side`."""
     target = _within(image.size, max_side)
-    if target != image.size:
-        image.draft(None, target)  # JPEG decodes at 1/2, 1/4 or 1/8, never below the target
+    drafted = image.draft(None, target) if target != image.size else None
+    if drafted is not None:  # JPEG decodes at 1/2, 1/4 or 1/8, never below the target
+        _, box = drafted  # sizes are rounded up there: the picture ends within the last pixels
+        return np.array(_to_rgb(_upright(image.resize(target, Image.Resampling.BILINEAR, box, reducing_gap=2.0))))
     upright = _to_rgb(_upright(image))
     target = _within(upright.size, max_side)
     if target != upright.size:

@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from wildfern.ssl.data import UnreadableImage, decode_image, image_size
 
@@ -90,6 +90,26 @@ def test_the_first_frame_of_an_animation_counts():
         options = {"lossless": True} if kind == "WEBP" else {}
         data = encoded(first, kind, save_all=True, append_images=[second], **options)
         np.testing.assert_array_equal(decode_image(data), np.full((4, 6, 3), (200, 0, 0)))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(("width", "height"), [(375, 500), (501, 333), (397, 405)])
+@pytest.mark.parametrize("max_side", [240, 120, 61])
+def test_a_jpeg_shrunk_while_it_is_decoded_is_not_shifted(width, height, max_side, orientation):
+    """JPEG's own scales round sizes up, by up to half a pixel of the result: what is decoded so must be cut where it ends."""
+    coarse = Image.fromarray(np.random.default_rng(width).integers(0, 256, (12, 9, 3), np.uint8))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    file = encoded(coarse.resize((width, height), Image.Resampling.BICUBIC), "JPEG", quality=95, exif=exif)
+    whole, shrunk = decode_image(file), decode_image(file, max_side=max_side).astype(float)
+    size = shrunk.shape[1::-1]
+    assert max(size) == max_side
+    expected = np.asarray(Image.fromarray(whole).resize(size, Image.Resampling.BILINEAR)).astype(float)
+    assert np.abs(shrunk - expected).mean() < 3
+    for axis in (0, 1):
+        slope = np.gradient(expected, axis=axis)
+        shift = ((shrunk - expected) * slope).sum() / (slope**2).sum()  # in pixels, by least squares
+        assert abs(shift) < 0.03
 
 
 def test_max_side_shrinks_jpeg_and_png_alike():
