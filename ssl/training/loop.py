@@ -133,7 +133,7 @@ def train(
             parts = []
             before = copies(watched) if plan.skip_nonfinite else []
             for batch in batches_of_step(batches, plan.accumulation):
-                views = to_channels_last(reader.views(batch)) if plan.channels_last else reader.views(batch)
+                views = in_layout(reader.views(batch), plan.channels_last)
                 loss, scalars = engine(views, step)
                 engine.backward(loss)
                 if probe is not None:
@@ -188,9 +188,10 @@ def batches_of_step(batches: Loader[Prepared], accumulation: int) -> Iterator[Pr
     return (next(batches) for _ in range(accumulation))
 
 
-def to_channels_last(views: list[Tensor]) -> list[Tensor]:
-    """Each group of views with its pictures' channels last in memory; shapes stay."""
-    return [g.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, g.shape[:2]) for g in views]
+def in_layout(views: list[Tensor], channels_last: bool) -> list[Tensor]:
+    """Each group of views with its pictures' channels last or first in memory; shapes stay, and so does what lies so already."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return [g.flatten(0, 1).contiguous(memory_format=layout).unflatten(0, g.shape[:2]) for g in views]
 
 
 def memory(device: torch.device) -> dict[str, float]:
