@@ -168,5 +168,7 @@ class CheckpointStore:
         else:
             why = f"{self.folder}: {self._error}"
         whole = self.steps()
+        if self._step in whole:
+            return f"the checkpoint after step {self._step} is whole, but older ones could not be deleted ({why})"
         rest = f"the one after step {whole[-1]} is whole" if whole else "there is none before it"
         return f"the checkpoint after step {self._step} could not be written ({why}); {rest}. Mend that and go on with --resume"
