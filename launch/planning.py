@@ -91,15 +91,17 @@ def forecast(recipe: Recipe, gpus: int) -> Forecast:
             f"training.batch_size {training.batch_size} does not divide into {training.accumulation} × {gpus} "
             "(accumulation × GPUs) equal parts"
         )
+    views = VIEWS[recipe.views.name](**recipe.views.arguments)
     try:
         with torch.device("meta"):
             method = build_method(recipe)
         foot = step_footprint(
             method,
             partial(OPTIMIZERS[optimizer.name], **optimizer.arguments),
-            VIEWS[recipe.views.name](**recipe.views.arguments).shape,
+            views.shape,
             training.batch_size // parts,
             precision=training.precision,
+            channels=views.channels,
             world_size=gpus,
             step=training.steps // 2,  # past warm-ups, in which some layers stand still
         )
@@ -186,5 +188,5 @@ def measure(recipe: Recipe, gpus: int) -> int:
         device=device,
         precision=recipe.training.precision,
     )
-    shape = VIEWS[recipe.views.name](**recipe.views.arguments).shape
-    return measured_peak(engine, shape, recipe.training.batch_size // recipe.training.accumulation)
+    views, pictures = VIEWS[recipe.views.name](**recipe.views.arguments), recipe.training.batch_size
+    return measured_peak(engine, views.shape, pictures // recipe.training.accumulation, channels=views.channels)

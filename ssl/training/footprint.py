@@ -44,6 +44,7 @@ def step_footprint(
     pictures: int,
     *,
     precision: Precision,
+    channels: int = 3,
     world_size: int = 1,
     step: int = 0,
 ) -> Footprint:
@@ -64,7 +65,7 @@ def step_footprint(
             for module in (method, *teachers):
                 synchronize_batch_norm(module)
         views = [
-            torch.empty(count * pictures, 3, size, size, memory_format=torch.channels_last).unflatten(
+            torch.empty(count * pictures, channels, size, size, memory_format=torch.channels_last).unflatten(
                 0, (count, pictures)
             )
             for count, size in view_shape

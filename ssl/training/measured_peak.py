@@ -6,7 +6,9 @@ from torch import Tensor
 from wildfern.ssl.training.engine import TorchEngine
 
 
-def measured_peak(engine: TorchEngine, view_shape: list[tuple[int, int]], pictures: int, steps: int = 2) -> int:
+def measured_peak(
+    engine: TorchEngine, view_shape: list[tuple[int, int]], pictures: int, *, channels: int = 3, steps: int = 2
+) -> int:
     """Bytes alive at most while `engine` makes micro-batches of noise into steps, weights and all included.
 
     On a GPU what torch's allocator handed out (`max_memory_allocated`); on a CPU the sum of the allocations and releases that
@@ -17,7 +19,7 @@ def measured_peak(engine: TorchEngine, view_shape: list[tuple[int, int]], pictur
 
     def step(number: int) -> None:
         views = [
-            torch.zeros(count * pictures, 3, size, size, device=device)
+            torch.zeros(count * pictures, channels, size, size, device=device)
             .to(memory_format=torch.channels_last)
             .unflatten(0, (count, pictures))
             for count, size in view_shape

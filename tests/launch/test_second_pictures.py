@@ -15,6 +15,7 @@ from wildfern.launch import evaluate, pretrain
 from wildfern.launch.assembling import build_views, open_mixture, plan_of
 from wildfern.launch.components import read_recipe
 from wildfern.launch.exporting import export_backbone
+from wildfern.launch.planning import forecast
 from wildfern.launch.run_folder import RunFolder
 from wildfern.launch.views_picture import CELL, GAP, MARGIN, shown
 from wildfern.recipes import RecipeErrors
@@ -189,6 +190,12 @@ def test_views_png_shows_the_four_channels_that_the_model_sees(tmp_path):
     photograph = torch.rand(2, 3, 8, 8)
     colors = shown((photograph - views.mean) / views.std)
     np.testing.assert_array_equal(colors, (photograph.permute(0, 2, 3, 1) * 255).round().byte())
+
+
+def test_a_plan_counts_four_channels():
+    three, four = (forecast(read_recipe("quickstart", [*TINY, *changes]), 1).footprint for changes in ([], ORDERS))
+    assert four.parameters - three.parameters == 64 * 7 * 7  # of the first convolution
+    assert four.views * 3 == three.views * 4
 
 
 def test_plain_pictures_are_evaluated_as_the_backbone_was_trained(tmp_path, monkeypatch):
