@@ -163,10 +163,11 @@ class Pretraining:
             if done == recipe.training.steps:
                 self._checkpoint_written()  # again: a run may have been killed between its last checkpoint and this file
             self.engine.barrier()
+            number = stop.agreed(self.engine.any)
             self.engine.close()
             self.processes.leave()
             if done < recipe.training.steps:
-                raise Stopped(self.folder.path, done, stop.signal_number or signal.SIGTERM)
+                raise Stopped(self.folder.path, done, number)
             if lead:
                 self._finish(tracker)
         return self.folder.path

@@ -57,6 +57,10 @@ class StopRequest:
             self._thread.join()
             self._arrivals.close()
 
+    def agreed(self, any: Callable[[bool], bool]) -> int | None:
+        """The signal that stopped training, whichever process got it; called by all, as `any` is. None where none came."""
+        return next((number for number in SIGNALS if any(self.signal_number == number)), None)
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         """What Python calls in the main thread, as soon as that one is in Python again."""
         if number == signal.SIGINT:

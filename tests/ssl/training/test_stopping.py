@@ -1,0 +1,178 @@
+"""What signals do to training, and how soon all processes hear of it."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from wildfern.ssl.training import stopping
+from wildfern.ssl.training.stopping import Consultation, StopRequest
+
+posix = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="signals of POSIX systems")
+
+
+class Steps:
+    """Processes in step with one another, on a clock that the test moves; `asked` notes the steps after which they ask."""
+
+    def __init__(self, processes=2):
+        self.now, self.asked, self.done = 0.0, [], 0
+        self.flags = []
+        self.consultations = [Consultation(self._any, clock=lambda: self.now) for _ in range(processes)]
+
+    def _any(self, flag):
+        self.flags.append(flag)
+        return self.slow
+
+    def run(self, seconds, count):
+        """`count` steps of so many seconds; the second process is the one that finds them slow or not."""
+        for _ in range(count):
+            self.now += seconds
+            self.done += 1
+            self.slow = self.now - self.consultations[-1]._asked > 1.0
+            due = {consultation.due() for consultation in self.consultations}
+            assert len(due) == 1
+            if due.pop():
+                self.asked.append(self.done)
+
+
+def test_quick_steps_are_asked_after_every_eighth():
+    steps = Steps()
+    steps.run(0.01, 40)
+    assert steps.asked == [1, 3, 7, 15, 23, 31, 39]
+
+
+def test_slow_steps_are_asked_after_each():
+    steps = Steps()
+    steps.run(30.0, 5)
+    assert steps.asked == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("seconds", [0.02, 0.1, 0.2, 0.3, 0.6, 0.9, 1.5, 20.0])
+def test_a_stop_waits_for_two_seconds_or_one_step(seconds):
+    steps = Steps()
+    steps.run(seconds, 200)
+    gaps = [b - a for a, b in zip(steps.asked, steps.asked[1:], strict=False)]
+    assert max(gaps) * seconds <= max(2.0, seconds)
+
+
+def test_steps_that_become_slow_are_asked_after_each_from_the_next_question_on():
+    steps = Steps()
+    steps.run(0.01, 15)
+    steps.run(10.0, 12)
+    assert steps.asked == [1, 3, 7, 15, 23, 24, 25, 26, 27]
+
+
+def in_a_process(body):
+    """Exit code and output of a script in which `stop` is entered and `send(signal)` sends one to itself.
+
+    The file is loaded by itself: it needs nothing else, and starts in a moment so.
+    """
+    script = "import ctypes, importlib.util, os, signal, sys, threading, time\n"
+    script += f"spec = importlib.util.spec_from_file_location('stopping', {stopping.__file__!r})\n"
+    script += "stopping = importlib.util.module_from_spec(spec)\nspec.loader.exec_module(stopping)\n"
+    script += "stopping.ECHO_SECONDS = 0.2\n"
+    script += "def send(number):\n    os.kill(os.getpid(), number)\n    time.sleep(0.05)\n"
+    script += "with stopping.StopRequest() as stop:\n" + textwrap.indent(textwrap.dedent(body), "    ")
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    return run.returncode, run.stdout + run.stderr
+
+
+@posix
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
+def test_the_first_signal_is_noted_and_afterwards_all_is_as_before(name):
+    number = getattr(signal, name)
+    before = signal.getsignal(number)
+    with StopRequest(end=lambda number: pytest.fail("ended")) as stop:
+        assert stop.signal_number is None
+        os.kill(os.getpid(), number)
+        assert stop.signal_number == number
+    assert signal.getsignal(number) is before
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+@posix
+@pytest.mark.parametrize(
+    "numbers", [(None, signal.SIGTERM), (signal.SIGUSR1, None), (None, None, signal.SIGINT), (None,)]
+)
+def test_all_processes_name_the_same_signal(numbers):
+    """Each asks the same questions in the same order, and hears of any answer."""
+    requests = [StopRequest() for _ in numbers]
+    for request, number in zip(requests, numbers, strict=True):
+        request.signal_number = number
+    questions = [[other.signal_number == number for other in requests] for number in stopping.SIGNALS]
+    for request in requests:
+        answers = iter(questions)
+
+        def any_of_all(flag, answers=answers):
+            every = next(answers)
+            assert flag in every
+            return any(every)
+
+        assert request.agreed(any_of_all) == next((n for n in numbers if n is not None), None)
+
+
+@posix
+def test_a_second_signal_ends_at_once_even_while_the_main_thread_waits_for_another_process():
+    """A main thread inside an operation that no signal interrupts: Python would call a handler only after it."""
+    code, told = in_a_process(
+        """
+        send(signal.SIGUSR1)
+        time.sleep(0.3)
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        ctypes.CDLL(None).sleep(20)
+        print("waited to the end")
+        """
+    )
+    assert code == 128 + signal.SIGTERM, told
+    assert told.strip() == "ended at once by a second signal (SIGTERM): the last whole checkpoint stays"
+
+
+@posix
+def test_what_a_launcher_passes_on_is_no_second_signal():
+    code, told = in_a_process(
+        """
+        send(signal.SIGINT)
+        send(signal.SIGTERM)
+        send(signal.SIGTERM)
+        assert stop.signal_number == signal.SIGINT
+        print("went on")
+        """
+    )
+    assert (code, told.strip()) == (0, "went on")
+
+
+@posix
+@pytest.mark.parametrize("first", ["SIGINT", "SIGTERM"])
+def test_another_ctrl_c_interrupts(first):
+    code, told = in_a_process(
+        f"""
+        send(signal.{first})
+        time.sleep(0.3)
+        try:
+            send(signal.SIGINT)
+        except KeyboardInterrupt:
+            print("interrupted")
+        """
+    )
+    assert (code, told.strip()) == (0, "interrupted")
+
+
+@posix
+def test_a_main_thread_that_was_away_does_not_take_one_ctrl_c_for_two():
+    """SIGINT and a launcher's SIGTERM both wait for it: Python calls the handlers of both afterwards, in any order."""
+    code, told = in_a_process(
+        """
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
+        for after, number in ((0.1, signal.SIGINT), (0.2, signal.SIGTERM)):
+            threading.Timer(after, os.kill, (os.getpid(), number)).start()
+        ctypes.CDLL(None).sleep(1)
+        time.sleep(0.05)
+        assert stop.signal_number == signal.SIGINT
+        print("went on")
+        """
+    )
+    assert (code, told.strip()) == (0, "went on")
