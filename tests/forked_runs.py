@@ -15,17 +15,19 @@ from wildfern.ssl.training.checksums import check, seal
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["wildfern.launch.pretraining", "wildfern.launch.cli", "deepspeed"])
 SURROUNDINGS = {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
-TOUCHES = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
+Moment = tuple[
+    str, str, int
+]  # an audit event of Python, a part of the path it is about, and the how-manieth of its kind
 
 
 class ForkedRun:
     """`wildfern pretrain quickstart …` in `processes` processes (DeepSpeed from two on), `output()` what they print.
 
-    `die_at`: the first of them kills itself at so many touches of the files in `checkpoints/`: in the middle of saving.
+    `die_at`: the first of them kills itself when it is about to touch a file so, for instance in the middle of saving.
     """
 
     def __init__(
-        self, run: Path, changes: list[str], resume: bool = False, processes: int = 1, die_at: int | None = None
+        self, run: Path, changes: list[str], resume: bool = False, processes: int = 1, die_at: Moment | None = None
     ):
         self.log = run.with_name(f"{run.name}.log")
         self.log.write_text("")
@@ -94,14 +96,16 @@ def _ranks(rank: int, processes: int) -> dict[str, str]:
     return {name: str(value) for name, value in here.items()}
 
 
-def _train(run: Path, changes: list[str], resume: bool, log: Path, ranks: dict[str, str], die_at: int | None) -> None:
+def _train(
+    run: Path, changes: list[str], resume: bool, log: Path, ranks: dict[str, str], die_at: Moment | None
+) -> None:
     os.setsid()
     with log.open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     os.environ.update(SURROUNDINGS | ranks)
     if die_at is not None:
-        _die_in_saving(die_at)
+        _die_at(*die_at)
     from wildfern.launch.cli import explained
     from wildfern.launch.pretraining import pretrain
 
@@ -116,12 +120,12 @@ def _train(run: Path, changes: list[str], resume: bool, log: Path, ranks: dict[s
         sys.exit(code)
 
 
-def _die_in_saving(touches: int) -> None:
-    left = touches
+def _die_at(event: str, path: str, number: int) -> None:
+    left = number
 
-    def hook(event: str, arguments: tuple) -> None:
+    def hook(what: str, arguments: tuple) -> None:
         nonlocal left
-        if event in TOUCHES and f"{os.sep}checkpoints{os.sep}" in str(arguments[0]):
+        if what == event and path in str(arguments[0]):
             left -= 1
             if left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)

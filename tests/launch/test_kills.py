@@ -12,14 +12,24 @@ from wildfern.ssl.tracking import read_records
 
 CHANGES = [*TINY, "training.checkpoint_every=4", "training.precision=fp32"]
 LOADER_THREADS = (0, 1, 3)
-OUTSIDE, INSIDE = "from outside, after so many new lines of metrics", "inside, at so many touches of its checkpoints"
+IN_SAVING = {  # the audit event that comes next, and a part of the path it is about
+    "weights without a checksum": (
+        "open",
+        "/training.safetensors",
+        2,
+    ),  # the first time is to check what is resumed from
+    "checksums not yet written": ("open", "/checkpoint.json", 2),
+    "not yet under its name": ("os.rename", "/.unfinished_0", 1),
+    "one too many": ("os.rename", "/checkpoints/step_", 1),
+    "the oldest half deleted": ("shutil.rmtree", "/.unfinished_step_", 1),
+}
 
 
-def moments(seed, outside, inside):
-    """When to kill: fixed numbers, in a random order."""
+def kills(seed, outside, inside):
+    """So many new lines of metrics after which to kill from outside, or a moment at which to die inside; in a random order."""
     draws = np.random.default_rng(seed)
-    chosen = [(OUTSIDE, int(n)) for n in draws.integers(1, 10, outside)]
-    chosen += [(INSIDE, int(n)) for n in draws.integers(1, 40, inside)]
+    chosen = [int(lines) for lines in draws.integers(1, 10, outside)]
+    chosen += [IN_SAVING[moment] for moment in inside]
     return [chosen[i] for i in draws.permutation(len(chosen))]
 
 
@@ -28,14 +38,13 @@ def steps_logged(run):
     return records[-1]["step"] + 1 if records else 0
 
 
-def killed(run, changes, resume, processes, moment):
-    """Start or go on, and die at the moment."""
-    how, number = moment
+def killed(run, changes, resume, processes, kill):
+    """Start or go on, and be killed."""
     saved = [int(path.name.removeprefix("step_")) for path in (run / "checkpoints").glob("step_*")]
     begin = max(saved, default=0)
-    started = ForkedRun(run, changes, resume, processes, die_at=number if how == INSIDE else None)
+    started = ForkedRun(run, changes, resume, processes, die_at=None if isinstance(kill, int) else kill)
     for _ in range(60_000):
-        if not started.alive or (how == OUTSIDE and begin < steps_logged(run) >= begin + number and resumed(started)):
+        if not started.alive or (isinstance(kill, int) and resumed(started) and steps_logged(run) >= begin + kill):
             break
         time.sleep(0.001)
     started.kill()
@@ -63,13 +72,13 @@ def same_bytes(run, whole):
 def test_ten_kills_and_any_number_of_loader_threads_leave_the_same_bytes(tmp_path):
     changes = [*CHANGES, "training.steps=200"]
     whole, run, half_saved = whole_run(tmp_path / "whole", changes), tmp_path / "run", 0
-    plan = moments(seed=1, outside=4, inside=6)
-    for kill, moment in enumerate(plan):
-        threads = f"training.loader_threads={LOADER_THREADS[kill % 3]}"
-        killed(run, [*changes, threads], kill > 0, 1, moment)
-        half_saved += bool(list((run / "checkpoints").glob(".unfinished_*")))
+    plan = kills(seed=1, outside=5, inside=IN_SAVING)
     assert len(plan) == 10
-    assert half_saved >= 3
+    for number, kill in enumerate(plan):
+        threads = f"training.loader_threads={LOADER_THREADS[number % 3]}"
+        killed(run, [*changes, threads], number > 0, 1, kill)
+        half_saved += bool(list((run / "checkpoints").glob(".unfinished_*")))
+    assert half_saved >= 4
     assert steps_logged(run) < 200
     end = ForkedRun(run, changes, resume=True)
     assert end.wait() == 0, end.output()
@@ -84,8 +93,8 @@ def test_ten_kills_and_any_number_of_loader_threads_leave_the_same_bytes(tmp_pat
 def test_two_deepspeed_processes_that_are_killed_leave_the_same_bytes(tmp_path):
     changes = [*CHANGES, "training.steps=60"]
     whole, run = whole_run(tmp_path / "whole", changes, processes=2), tmp_path / "run"
-    for kill, moment in enumerate(moments(seed=2, outside=1, inside=1)):
-        killed(run, changes, kill > 0, 2, moment)
+    for number, kill in enumerate(kills(seed=2, outside=1, inside=["not yet under its name"])):
+        killed(run, changes, number > 0, 2, kill)
     assert steps_logged(run) < 60
     end = ForkedRun(run, changes, resume=True, processes=2)
     assert end.wait() == 0, end.output()
