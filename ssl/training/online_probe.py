@@ -43,7 +43,7 @@ class OnlineProbe(nn.Module):
             raise ValueError("the online probe gets no labels: pictures of this source are not of one class each")
         if labels.max() >= self.classes:
             raise ValueError(f"label {labels.max()} among {self.classes} classes: the data source contradicts itself")
-        labels = torch.from_numpy(labels).to(features.device, non_blocking=True)
+        labels = torch.tensor(labels, device=features.device)
         known = labels >= 0
         x = F.pad(F.layer_norm(features.detach().float(), features.shape[1:]), (0, 1), value=1.0)
         logits = x @ self.weight.T

@@ -1,10 +1,12 @@
-"""LAMB against algorithm 2 of its paper, weight by weight, and against timm's."""
+"""LAMB against algorithm 2 of its paper, weight by weight, and against timm's; where layer-wise optimizers are refused."""
 
 import pytest
 import torch
 from timm.optim import Lamb
 
-from wildfern.ssl.training import OPTIMIZERS
+from wildfern.launch.components import read_recipe
+from wildfern.recipes import RecipeErrors
+from wildfern.ssl.training import LAYER_WISE, OPTIMIZERS
 from wildfern.ssl.training.optimizers import parameter_groups, set_hyperparameters
 
 ETA, LAMBDA, BETA1, BETA2, EPSILON = 0.02, 0.1, 0.9, 0.99, 1e-6
@@ -76,3 +78,16 @@ def test_a_weight_of_zeros_moves_all_the_same():
     torch.nn.init.zeros_(net[0].weight)
     trained(net, ours(net), steps=1)
     torch.testing.assert_close(net[0].weight.abs().detach(), torch.full_like(net[0].weight, ETA), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("name", sorted(LAYER_WISE))
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_layer_wise_optimizers_are_refused_where_layers_come_in_pieces(name, stage):
+    changes = [f"optimizer={{name: {name}, learning_rate: 0.1}}", f"engine={{name: deepspeed, zero_stage: {stage}}}"]
+    with pytest.raises(RecipeErrors, match=f"must be 0 for {name}"):
+        read_recipe("quickstart", changes)
+
+
+def test_lars_without_weight_decay_would_not_be_layer_wise_and_is_refused():
+    with pytest.raises(RecipeErrors, match="weight_decay"):
+        read_recipe("quickstart", ["optimizer={name: lars, learning_rate: 0.1, weight_decay: 0.0}"])
