@@ -1,6 +1,6 @@
 """Views per second: the same chain in plain kornia, in torchvision on PIL pictures by two workers, and ours, in turn.
 
-What a view costs at least on a CPU stands in `ssl/augmentation/host_kernel.py`.
+With each case comes what a view costs at the least, by its bytes and operations and this machine's speeds (`view_floor`).
 """
 
 from concurrent.futures import ProcessPoolExecutor
@@ -13,17 +13,20 @@ from torch import nn
 from torchvision.transforms import v2
 
 from wildfern.benchmarks.result import Benchmark, compare
-from wildfern.ssl.augmentation import MEAN, STD, multicrop, simclr
+from wildfern.benchmarks.view_floor import Cost, Speeds, crop_cost, mean_cost, speeds, view_cost
+from wildfern.ssl.augmentation import MEAN, STD, Views, multicrop, simclr
+from wildfern.ssl.augmentation.host_crops import crop_pictures
 
 CASES = ((32, 128), (224, 16))  # size of picture and view, pictures in a batch
 WORKERS = 2
 _worker: dict = {}  # what a worker process keeps
 MULTICROP = (256, 8)  # side of the pictures, pictures in a batch
+PHOTOGRAPHS = ((375, 500), 8)  # height and width, pictures in a batch
 
 
 def run(seconds: float) -> Benchmark:
-    """SimCLR's two views: crop, flip, jitter, gray, blur, normalize; and DINO's two large and eight small ones."""
-    rows = []
+    """SimCLR's two views: crop, flip, jitter, gray, blur, normalize; DINO's two large and eight small ones; crops alone."""
+    rows, floors = [], []
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for size, batch in CASES:
         pixels = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
@@ -46,8 +49,48 @@ def run(seconds: float) -> Benchmark:
         things = {"kornia": with_kornia, f"torchvision on PIL, {WORKERS} workers": with_torchvision, "wildfern": ours}
         with workers:
             rows += compare(f"SimCLR 2 views, {size} px", 2 * batch, things, seconds)
+        floors.append(mean_cost([view_cost(view, size, size) for view in views.groups[0]]))
     rows += _multicrop(device, seconds)
-    return Benchmark("augmentation", "views/s", f"on {device}", rows)
+    side = MULTICROP[0]
+    floors.append(mean_cost([view_cost(view, side, side) for group in multicrop().groups for view in group]))
+    rows += _photographs(seconds)
+    floors.append(mean_cost([crop_cost(view, *PHOTOGRAPHS[0]) for view in simclr().groups[0]]))
+    threads = torch.get_num_threads()
+    several, one = speeds(device, threads), speeds(torch.device("cpu"), 1)
+    words = [f"on {device}" + (f", {threads} threads" if device.type == "cpu" else "") + "; a view at the least:"]
+    ours = [row for row in rows if row["what"].startswith("wildfern")]
+    words += [
+        _floor(row, cost, one if row["case"].startswith("crops") else several)
+        for row, cost in zip(ours, floors, strict=True)
+    ]
+    return Benchmark("augmentation", "views/s", "\n".join(words), rows)
+
+
+def _floor(row: dict, cost: Cost, machine: Speeds) -> str:
+    rate = 1 / machine.seconds(cost)
+    return f"{row['case']}: {cost}; at {machine}, {rate:,.0f} views/s, {rate / row['rate']:.1f} × what wildfern was measured at"
+
+
+def _photographs(seconds: float) -> list[dict]:
+    """Crops of photographs to bytes, on the host, by one thread: what a loader does for pictures of different sizes."""
+    (height, width), batch = PHOTOGRAPHS
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 256, (height, width, 3), np.uint8) for _ in range(batch)]
+    views: Views = simclr()
+    (table,), ((count, size),) = views.draw(0, 0, np.arange(batch)), views.shape
+    boxes = table.boxes(np.full(batch, height), np.full(batch, width))
+    opened = [Image.fromarray(picture) for picture in pictures]
+
+    def with_pillow() -> None:
+        for i, picture in enumerate(opened):
+            for v in range(count):
+                top, left, box_height, box_width = boxes[v, i].tolist()
+                crop = picture.crop((left, top, left + box_width, top + box_height))
+                crop = crop.resize((size, size), Image.Resampling.BILINEAR)
+                np.asarray(crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if table.flip[v, i] else crop)
+
+    things = {"Pillow": with_pillow, "wildfern": lambda: crop_pictures(pictures, table, size)}
+    return compare(f"crops of {size} px from {height} × {width}, 1 thread", count * batch, things, seconds)
 
 
 def _multicrop(device: torch.device, seconds: float) -> list[dict]:
