@@ -1,7 +1,8 @@
-"""Training steps as `quickstart` makes them, in turn in one process: the model alone on views made beforehand, the whole way from
-fractals on, and lightly's documented SimCLR loop on the same pictures with the same backbone; with `compiled`, ours by torch.compile.
+"""Training steps as `quickstart` makes them, in turn in one process, and lightly's documented SimCLR loop beside them.
 
-Beside it, by the arithmetic that a dry run counts: which share of a measured product of matrices (the ceiling) the model reaches.
+Ours are the model alone, on views made beforehand, and the whole way from fractals on; with `compiled`, also by torch.compile.
+lightly's loop has the same pictures and backbone. What share of a measured product of matrices (the ceiling) the model reaches,
+is told by the arithmetic that a dry run counts.
 """
 
 import time
@@ -27,6 +28,7 @@ from wildfern.ssl.training.loop import in_layout
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices whose product is the ceiling
+CEILING = "product of matrices"
 LEAD = 6  # calls before each turn, which use up what was made ahead while another thing ran
 
 
@@ -57,6 +59,7 @@ class Quickstart:
             checkpoint_every=1,
             checkpoint_minutes=None,
             evaluate_every=None,
+            skip_nonfinite=0,
         )
         self.mixture = Mixture([(source, 1.0)], 0)
         self.reader = BatchReader(plan, self.mixture, self.views, rank=0, world_size=1)
@@ -93,9 +96,25 @@ class Quickstart:
         pixels = self.mixture.read(torch.arange(16 * self.batch_size).numpy()).on_host().pixels
         settings = self.method_settings
         model = SimCLRModel(self.build_backbone(), settings["projection_hidden"], settings["projection_size"])
-        return LightlyLoop(
-            pixels, model, self.view_settings, settings["temperature"], self.batch_size, self.device
-        )
+        return LightlyLoop(pixels, model, self.view_settings, settings["temperature"], self.batch_size, self.device)
+
+
+class WholeWay:
+    """Fractals, views and step; keeps count of the time and of the part of it spent waiting for data."""
+
+    def __init__(self, parts: Quickstart, step: Callable[[list[Tensor]], None], batches: Loader) -> None:
+        self.parts, self.step, self.batches = parts, step, batches
+        self.forget()
+
+    def forget(self) -> None:
+        """Count from here on."""
+        self.waited = self.took = 0.0
+
+    def __call__(self) -> None:
+        began = time.perf_counter()
+        self.step(in_layout(self.parts.views(next(self.batches)), True))
+        self.waited += self.batches.wait_seconds
+        self.took += time.perf_counter() - began
 
 
 def run(seconds: float, compiled: bool = False) -> Benchmark:
@@ -103,28 +122,50 @@ def run(seconds: float, compiled: bool = False) -> Benchmark:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     parts = Quickstart(device)
     made = in_layout(parts.views(parts.reader(0)), True)
-    waited = {"wait": 0.0, "all": 0.0}
-    top = {"rate": 0.0}
-
-    def whole(step: Callable[[list[Tensor]], None], batches: Loader) -> None:
-        began = time.perf_counter()
-        step(in_layout(parts.views(next(batches)), True))
-        waited["wait"] += batches.wait_seconds
-        waited["all"] += time.perf_counter() - began
-
+    side = SIDE[device.type]
+    matrix = torch.randn(side, side, device=device, dtype=DTYPES[parts.precision])
     with ExitStack() as stack:
-        # The workers of lightly's loop are forked here, before this process has threads of its own.
         lightly = stack.enter_context(closing(parts.lightly()))
         plain = parts.step(compiled=False)
         batches = stack.enter_context(Loader(parts.reader, 0, 10**9, parts.threads))
+        whole = WholeWay(parts, plain, batches)
         things = {
-            "model alone": lambda: step_and_look(plain, made, parts, top),
-            "fractals, views and model": lambda: whole(plain, batches),
+            "model alone": lambda: plain(made),
+            "fractals, views and model": whole,
             f"lightly's SimCLR loop, {WORKERS} workers": lightly,
+            CEILING: lambda: finished(matrix @ matrix),
         }
         if compiled:
             fused = parts.step(compiled=True)
             things["model alone, compiled"] = lambda: fused(made)
-            things["fractals, views and model, compiled"] = lambda: whole(fused, batches)
-        rows = compare("quickstart", parts.batch_size, things, seconds, lead=LEAD)
-    return rows
+            things["fractals, views and model, compiled"] = WholeWay(parts, fused, batches)
+        rows = compare("quickstart", parts.batch_size, things, seconds, lead=LEAD, at_turn=forget)
+    calls = {row["what"]: row["rate"] / parts.batch_size for row in rows}
+    reached, ceiling = calls["model alone"] * parts.flops(), calls[CEILING] * 2 * side**3
+    figures = {
+        "whole_to_lightly": calls["fractals, views and model"] / calls[f"lightly's SimCLR loop, {WORKERS} workers"],
+        "data_wait": whole.waited / whole.took,
+        "model_tflops": reached / 1e12,
+        "ceiling_tflops": ceiling / 1e12,
+        "utilization": reached / ceiling,
+    }
+    words = (
+        f"{parts.backbone['backbone']} on {device}, two views of each picture. "
+        f"The whole way: {figures['whole_to_lightly']:.2f} × lightly's loop, {figures['data_wait']:.1%} of it waiting for data. "
+        f"The model alone: {reached / 1e12:.3g} TFLOP/s, "
+        f"{figures['utilization']:.0%} of the {ceiling / 1e12:.3g} TFLOP/s of a product of {parts.precision} matrices "
+        f"of side {side}."
+    )
+    rows = [row for row in rows if row["what"] != CEILING]
+    return Benchmark("pipeline", "pictures/s", words, rows, figures)
+
+
+def forget(thing: Callable[[], object]) -> None:
+    """A turn begins: what was made ahead of it has been used up."""
+    if isinstance(thing, WholeWay):
+        thing.forget()
+
+
+def finished(product: Tensor) -> None:
+    """Wait for a result that a GPU may still be at."""
+    product[0, 0].item()

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rich.table import Table
 
@@ -19,6 +19,7 @@ class Benchmark:
     unit: str
     words: str
     rows: list[dict]
+    figures: dict[str, float] = field(default_factory=dict)  # what else was found, for `as_json`
 
     def table(self) -> Table:
         """The rows for people."""
@@ -46,20 +47,33 @@ class Benchmark:
             "unit": self.unit,
             "words": self.words,
             "rows": rows,
+            **({"figures": {name: round(value, 4) for name, value in self.figures.items()}} if self.figures else {}),
             "environment": environment(),
         }
 
 
-def compare(case: str, items: int, things: dict[str, Callable[[], object]], seconds: float) -> list[dict]:
+def compare(
+    case: str,
+    items: int,
+    things: dict[str, Callable[[], object]],
+    seconds: float,
+    *,
+    lead: int = 0,
+    at_turn: Callable[[Callable[[], object]], None] = lambda thing: None,
+) -> list[dict]:
     """Rows of one case. Each call of a thing handles `items`; the first thing is the yardstick.
 
-    All are warmed up once, then run in turn in `ROUNDS` rounds of about seconds / ROUNDS each; the best round counts.
+    All are warmed up once, then run in turn in `ROUNDS` rounds of about seconds / ROUNDS each; the best round counts. Before the
+    clock of a turn starts, the thing is called `lead` times (where it may have made something ahead), then `at_turn` with it.
     """
     best = dict.fromkeys(things, 0.0)
     for call in things.values():
         call()
     for _ in range(ROUNDS):
         for what, call in things.items():
+            for _ in range(lead):
+                call()
+            at_turn(call)
             calls, began = 0, time.perf_counter()
             while not calls or time.perf_counter() - began < seconds / ROUNDS:
                 call()

@@ -186,6 +186,7 @@ def recipes(
 def bench(
     what: Annotated[str, typer.Argument(help="generators, augmentation, losses or pipeline")],
     seconds: Annotated[float, typer.Option(min=0.1, help="How long each of the things compared runs")] = 3.0,
+    compiled: Annotated[bool, typer.Option("--compile", help="pipeline: also with training.compile")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures here")] = None,
 ) -> None:
     """Measure speed, always beside what it is to be compared with, in one process."""
@@ -193,7 +194,7 @@ def bench(
     from wildfern.launch.run_folder import users_words
 
     with users_words():
-        result = run_benchmark(what, seconds)
+        result = run_benchmark(what, seconds, compiled)
     console.print(result.table())
     if json_file is not None:
         json_file.write_text(json.dumps(result.as_json(), indent=2) + "\n")

@@ -19,6 +19,7 @@ from wildfern.launch.assembling import (
     plan_of,
     started,
 )
+from wildfern.launch.compiling import compile_networks
 from wildfern.launch.components import read_recipe
 from wildfern.launch.disk_faults import disk_faults_told
 from wildfern.launch.evaluating import evaluate_on, labeled, scores
@@ -180,7 +181,7 @@ class Pretraining:
         for module in (method, *method.teachers().values()):
             module.to(processes.device, **layout)
         if recipe.training.compile:
-            method.backbone.compile()
+            compile_networks(method, processes.device)
         name, arguments = recipe.optimizer.name, recipe.optimizer.arguments
         common = {
             "device": processes.device,

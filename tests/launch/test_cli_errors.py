@@ -59,6 +59,7 @@ def test_what_only_this_machine_knows_comes_together(wildfern):
         (["export", "run", "--format", "tim"], ["timm"]),
         (["report", "empty", "--out", "r.html"], ["empty"]),
         (["bench", "everything"], ["generators"]),
+        (["bench", "losses", "--compile"], ["pipeline"]),
     ],
 )
 def test_one_clear_message(arguments, words, tmp_path, monkeypatch, capsys):

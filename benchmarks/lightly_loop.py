@@ -1,0 +1,94 @@
+"""lightly's own SimCLR loop, as its documentation writes it (docs.lightly.ai/examples/simclr.html): what ours is held against.
+
+Its transform on PIL pictures, its data set in torch's DataLoader with workers, its head and loss, SGD in float32 with the default
+memory layout, the two views one after the other through the same backbone as ours.
+"""
+
+import numpy as np
+import torch
+from lightly.data import LightlyDataset
+from lightly.loss import NTXentLoss
+from lightly.models.modules import SimCLRProjectionHead
+from lightly.transforms import SimCLRTransform
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+WORKERS = 2
+PICTURES = 1_000_000  # of the data set: the same ones come again, and no epoch ends while the clock runs
+
+
+class PicturesInMemory(Dataset):
+    """The pictures uint8[n, S, S, 3] over and over, as one of torchvision's data sets: PIL, transformed, with a label."""
+
+    transform = None  # lightly sets it
+
+    def __init__(self, pixels: NDArray[np.uint8]) -> None:
+        self.pictures = [Image.fromarray(picture) for picture in pixels]
+
+    def __len__(self) -> int:
+        return PICTURES
+
+    def __getitem__(self, index: int) -> tuple[list[Tensor], int]:
+        return self.transform(self.pictures[index % len(self.pictures)]), 0
+
+
+class SimCLRModel(nn.Module):
+    """Backbone and lightly's projection head."""
+
+    def __init__(self, backbone: nn.Module, hidden: int, size: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.projection_head = SimCLRProjectionHead(backbone.num_features, hidden, size)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.projection_head(self.backbone(pictures).flatten(start_dim=1))
+
+
+class LightlyLoop:
+    """The loop; each call is one step. `close()` ends the workers.
+
+    `views` are wildfern's names for the settings of SimCLR's transform, `temperature` is of the loss.
+    """
+
+    def __init__(
+        self,
+        pixels: NDArray[np.uint8],
+        model: SimCLRModel,
+        views: dict,
+        temperature: float,
+        batch_size: int,
+        device: torch.device,
+    ) -> None:
+        transform = SimCLRTransform(
+            input_size=views["size"],
+            cj_bright=views["brightness"],
+            cj_contrast=views["contrast"],
+            cj_sat=views["saturation"],
+            cj_hue=views["hue"],
+            min_scale=views["crop_scale"][0],
+            gaussian_blur=views["blur"],
+            hf_prob=views["flip"],
+        )
+        dataset = LightlyDataset.from_torch_dataset(
+            PicturesInMemory(pixels), transform=transform, index_to_filename=lambda dataset, index: str(index)
+        )
+        loader = DataLoader(dataset, batch_size=batch_size, shuffle=True, drop_last=True, num_workers=WORKERS)
+        self.model, self.device = model.to(device), device
+        self.criterion = NTXentLoss(temperature=temperature)
+        self.optimizer = torch.optim.SGD(model.parameters(), lr=0.06)
+        self.batches = iter(loader)
+
+    def __call__(self) -> float:
+        (x0, x1), _, _ = next(self.batches)
+        z0 = self.model(x0.to(self.device))
+        z1 = self.model(x1.to(self.device))
+        loss = self.criterion(z0, z1)
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return float(loss.detach())
+
+    def close(self) -> None:
+        del self.batches

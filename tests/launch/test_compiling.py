@@ -1,0 +1,78 @@
+"""`training.compile`: the same training, the same names, another engine or none; and a word where nothing compiles."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small_runs import TINY
+
+from wildfern.launch import pretrain
+from wildfern.launch.run_folder import RunFolder
+from wildfern.ssl.tracking import read_records
+
+SMALL = [*TINY, "model.arguments={layers: [1, 1, 0, 0]}", "training.precision=fp32", "training.checkpoint_every=2"]
+SMALL += ["optimizer={name: sgd, learning_rate: 2.0e-3, weight_decay: 1.0e-4}", "method.temperature=0.5"]
+# A momentum method: its teacher is compiled too, and is what a checkpoint must find again.
+TEACHER = [argument for argument in SMALL if not argument.startswith("method.")]
+TEACHER += ["method={name: cacr_momentum, projection_hidden: 16, projection_size: 8}"]
+
+
+def losses(run):
+    return [record["loss"] for record in read_records(run / "metrics.jsonl")]
+
+
+def weights(backbone):
+    return torch.cat([p.detach().flatten() for p in backbone.parameters()])
+
+
+def same_training(run, plain):
+    """Losses and weights agree but for rounding (which a network this small multiplies), and names entirely."""
+    assert losses(run) == pytest.approx(losses(plain), rel=3e-3)
+    start, end, expected = (
+        weights(net)
+        for net in (RunFolder(plain).backbone(trained=False), RunFolder(run).backbone(), RunFolder(plain).backbone())
+    )
+    assert (end - expected).norm() < 5e-2 * (expected - start).norm()
+    names = [load_file(folder / "backbone.safetensors").keys() for folder in (run, plain)]
+    assert names[0] == names[1]
+
+
+@pytest.mark.slow
+def test_compiled_training_is_the_same_and_may_be_switched_when_resumed(tmp_path):
+    changes = [*TEACHER, "training.steps=4"]
+    plain = pretrain("quickstart", changes, run=tmp_path / "plain")
+    compiled = pretrain("quickstart", [*changes, "training.compile=true"], run=tmp_path / "compiled")
+    same_training(compiled, plain)
+    for run, switch in ((compiled, "false"), (plain, "true")):
+        other = tmp_path / f"then-{switch}"
+        shutil.copytree(run, other)
+        shutil.rmtree(other / "checkpoints" / "step_00000004")
+        pretrain("quickstart", [*changes, f"training.compile={switch}"], run=other, resume=True)
+        same_training(other, plain)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="deepspeed is for Linux")
+@pytest.mark.parametrize("stage", [1, 3])
+def test_compiled_training_is_the_same_under_deepspeed(stage, tmp_path):
+    changes = [*TEACHER, "training.steps=3"]
+    plain = pretrain("quickstart", changes, run=tmp_path / "plain")
+    changes += ["training.compile=true", f"engine={{name: deepspeed, zero_stage: {stage}}}"]
+    command = [sys.executable, "-m", "wildfern.launch.cli", "pretrain", "quickstart", *changes, "--run", "compiled"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    same_training(tmp_path / "compiled", plain)
+
+
+def test_without_a_compiler_one_message_at_the_start(tmp_path):
+    command = [sys.executable, "-m", "wildfern.launch.cli", "pretrain", "quickstart", *SMALL, "training.compile=true"]
+    environment = {**os.environ, "CXX": str(tmp_path / "nowhere"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2, done.stderr
+    assert "training.compile" in done.stderr
+    assert "g++" in done.stderr
+    assert "Traceback" not in done.stderr
