@@ -20,7 +20,8 @@ def main(arguments: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--recipe", required=True, help="a bundled name or a path")
-    parser.add_argument("--run", help="folder of the run, the same path on every node")
+    # torchrun takes --run for its own --run-path, wherever it stands; the longer name is free.
+    parser.add_argument("--run", "--run-folder", help="folder of the run, the same path on every node")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of --run")
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # the launcher adds it
     parser.add_argument("overrides", nargs="*", help="changes to the recipe: key.sub=value")
