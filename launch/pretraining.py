@@ -143,9 +143,8 @@ class Pretraining:
             if resume:
                 tracker.message(f"resumed from step {started}" if started else "no checkpoint yet: starting anew")
             if lead and not (self.folder.path / "views.png").is_file():
-                write_views_picture(
-                    self.folder.path / "views.png", self.mixture, self.views, recipe.seed, recipe.training.batch_size
-                )
+                with self.folder.replacing("views.png") as picture:
+                    write_views_picture(picture, self.mixture, self.views, recipe.seed, recipe.training.batch_size)
             self.views.dtype = self.input_dtype
             with self.checkpoints, StopRequest() as stop:
                 done = train(

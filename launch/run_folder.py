@@ -89,6 +89,13 @@ class RunFolder:
             file.flush()
             os.fsync(file.fileno())
 
+    @contextmanager
+    def replacing(self, name: str) -> Iterator[Path]:
+        """Where to write a file of this name inside the block; it takes its place at the end, so it is whole or not there."""
+        beside = self.path / f".{name}"
+        yield beside
+        os.replace(beside, self.path / name)
+
     def write_backbone(self, state: dict[str, Tensor]) -> None:
         """`backbone.safetensors`, with the names that timm gives its weights."""
         beside = self.path / ".backbone.safetensors"

@@ -11,8 +11,11 @@ from forked_runs import ForkedRun, hostile_pickle
 from small_runs import TINY
 
 from wildfern.launch import pretrain
+from wildfern.launch.components import read_recipe
 from wildfern.launch.run_folder import RunError, RunFolder
+from wildfern.recipes import RecipeErrors
 from wildfern.ssl.tracking import read_records
+from wildfern.ssl.training import whole_state
 
 STEPS = 150
 CHANGES = [*TINY, "training.precision=fp32", "training.checkpoint_every=5", "training.keep_checkpoints=3"]
@@ -134,6 +137,38 @@ def test_a_backbone_that_is_damaged_is_named(run):
     (run / "backbone.safetensors").write_bytes(b"half")
     with pytest.raises(RunError, match=r"backbone.safetensors is damaged"):
         RunFolder(run).backbone()
+
+
+def test_training_does_not_go_on_for_long_after_a_checkpoint_failed(tmp_path, monkeypatch):
+    def full(state, folder):
+        raise OSError(28, "No space left on device", str(folder / "training.safetensors"))
+
+    monkeypatch.setattr(whole_state, "write", full)
+    changes = [*CHANGES, "training.steps=100000", "training.checkpoint_every=200"]
+    with pytest.raises(RunError, match=r"after step 200 .*training.safetensors: No space left .*none before it"):
+        pretrain("quickstart", changes, run=tmp_path / "run")
+    assert 200 <= len(read_records(tmp_path / "run" / "metrics.jsonl")) < 400
+
+
+def test_a_picture_of_the_views_is_whole_or_not_there(tmp_path):
+    folder = RunFolder(tmp_path)
+
+    def draw_half():
+        with folder.replacing("views.png") as picture:
+            picture.write_text("half")
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        draw_half()
+    assert not (tmp_path / "views.png").exists()
+    with folder.replacing("views.png") as picture:
+        picture.write_text("whole")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("views.png", "whole")]
+
+
+def test_what_is_kept_for_good_must_be_saved_at_all():
+    with pytest.raises(RecipeErrors, match=r"keep_every: must be a multiple of training.checkpoint_every = 10, got 15"):
+        read_recipe("quickstart", ["training.checkpoint_every=10", "training.keep_every=15"])
 
 
 def test_another_batch_size_is_refused(run):
