@@ -93,8 +93,9 @@ def collect(method: Method, shards: Shards, probe: nn.Module | None = None) -> d
 
 
 def write(state: dict[str, Tensor], folder: Path) -> None:
-    """`training.safetensors` in an existing folder."""
+    """`training.safetensors` in an existing folder, for everybody to read who may read there."""
     save_file(state, folder / FILE)
+    (folder / FILE).chmod(folder.stat().st_mode & 0o666)  # safetensors leaves it to its owner alone
 
 
 def restore(folder: Path, method: Method, shards: Shards, probe: nn.Module | None = None) -> None:

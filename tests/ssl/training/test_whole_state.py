@@ -44,6 +44,12 @@ def test_a_snapshot_is_a_copy_and_complete(tmp_path):
     assert "probe/weight" in snapshot
 
 
+def test_whoever_may_read_the_folder_may_read_the_file(tmp_path):
+    tmp_path.chmod(0o750)
+    write({"method/weight": torch.zeros(2)}, tmp_path)
+    assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o640
+
+
 def test_layout_in_memory_is_the_weights_own(tmp_path):
     case = "dino-adamw"
     engine = build(case, None)
