@@ -63,9 +63,10 @@ def pretrain(
 ) -> None:
     """Pretrain from a recipe, leaving a run folder."""
     from wildfern.launch.pretraining import pretrain
+    from wildfern.launch.startup import process_start
     from wildfern.launch.summary import show_run
 
-    show_run(pretrain(recipe, overrides or [], run, resume), console)
+    show_run(pretrain(recipe, overrides or [], run, resume, since=process_start()), console)
 
 
 @app.command()

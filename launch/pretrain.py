@@ -28,13 +28,14 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_intermixed_args(arguments)
     from wildfern.launch.components import read_recipe
     from wildfern.launch.pretraining import pretrain
+    from wildfern.launch.startup import process_start
 
     try:
         os.environ.update(launcher_variables(os.environ))
         overrides = list(given.overrides)
         if read_recipe(given.recipe, overrides).engine.name == "torch":
             overrides.append("engine.name=deepspeed")
-        pretrain(given.recipe, overrides, given.run, given.resume)
+        pretrain(given.recipe, overrides, given.run, given.resume, since=process_start())
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:

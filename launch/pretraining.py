@@ -1,6 +1,7 @@
 """Pretrain from a recipe: assemble what it names, train, leave a run folder that tells the whole story."""
 
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -56,15 +57,21 @@ class Stopped(Exception):
 
 
 def pretrain(
-    recipe: str | Path | Recipe, overrides: Sequence[str] = (), run: str | Path | None = None, resume: bool = False
+    recipe: str | Path | Recipe,
+    overrides: Sequence[str] = (),
+    run: str | Path | None = None,
+    resume: bool = False,
+    since: float | None = None,
 ) -> Path:
     """Train what the recipe says and return the run folder.
 
     `recipe` is a bundled name, a path or a `Recipe`; `overrides` are `key.sub=value`. `resume` goes on from the newest
     checkpoint in `run` (give the recipe and overrides of the start again), or starts anew, saying so, where there is none.
+    The time to the first step is counted from `since` on `time.perf_counter` (now, if None).
     Raises RecipeErrors, RunError, DataError for what the user can mend, Stopped after SIGINT,
     SIGTERM or SIGUSR1, ProcessLost where another process is gone.
     """
+    since = time.perf_counter() if since is None else since
     name = "run" if isinstance(recipe, Recipe) else str(recipe)
     recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, overrides)
     with users_words(), started(recipe) as processes:
@@ -73,7 +80,7 @@ def pretrain(
             check_same_run(recipe, folder)
         pretraining = Pretraining(recipe, folder, processes)
         with disk_faults_told(folder.path), _alone_in(folder, processes):
-            return pretraining.run(resume)
+            return pretraining.run(resume, since)
 
 
 class Pretraining:
@@ -108,7 +115,7 @@ class Pretraining:
             any_rank=self.engine.any,
         )
 
-    def run(self, resume: bool) -> Path:
+    def run(self, resume: bool, since: float) -> Path:
         """Train to the end; evaluate and report there."""
         recipe, lead = self.recipe, self.processes.lead
         started, faults = self._resumed_step() if resume else (0, [])
@@ -135,6 +142,7 @@ class Pretraining:
             images_per_step=recipe.training.batch_size,
             wandb=wandb,
             enabled=lead,
+            since=since,
         )
         with tracker:
             tracker.message(f"run folder {self.folder.path}")

@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from wildfern.launch.pretraining import pretrain
+from wildfern.launch.startup import process_start
 from wildfern.launch.summary import show_run
 
 WHAT = """[bold]wildfern quickstart[/]
@@ -19,7 +20,7 @@ def run_quickstart(overrides: list[str], run: Path | None, console: Console) -> 
     """Run the bundled recipe `quickstart` and show what came of it."""
     console.print(WHAT)
     began = time.monotonic()
-    folder = pretrain("quickstart", overrides, run)
+    folder = pretrain("quickstart", overrides, run, since=process_start())
     show_run(folder, console)
     console.print(
         f"{time.monotonic() - began:.0f} s in all. Next: wildfern evaluate {folder} --on cifar10 --download · "

@@ -18,9 +18,9 @@ from .throughput import TimeLeft
 class TrainingDisplay:
     """Shows the steps of a run as they are logged; a context manager that always gives the cursor back.
 
-    In a terminal: a bar with loss curve, learning rate, speed, share of time spent waiting for data, time left and the
-    last evaluation, with messages and everything else that is printed scrolling by above it. Elsewhere (a file, a pipe,
-    a notebook, TERM=dumb): one line at the first update, at every `log_every`-th step and at the last step.
+    In a terminal: a bar with loss curve, learning rate, speed, time of a step, share of it spent waiting for data, memory,
+    time left and the last evaluation, with messages and everything else that is printed scrolling by above it. Elsewhere (a
+    file, a pipe, a notebook, TERM=dumb): one line at the first update, at every `log_every`-th step and at the last step.
 
     Steps are the global steps of the data rule, counted from 0; shown is the number of steps done.
     `enabled=False` (every rank but the first) shows nothing.
@@ -73,7 +73,7 @@ class TrainingDisplay:
         """Show global step `step`.
 
         Known in `metrics`: `loss`, `learning_rate`; the panel lists any other below. Known in `timings`:
-        `images_per_second`, `data_wait` (a share, 0 to 1). What is missing is not shown.
+        `images_per_second`, `step_seconds`, `data_wait` (a share, 0 to 1), `memory_gib`. What is missing is not shown.
         """
         if not self.enabled:
             return

@@ -13,8 +13,12 @@ def status_parts(metrics: Mapping[str, float], timings: Mapping[str, float]) -> 
         parts["learning_rate"] = f"lr {metrics['learning_rate']:.1e}"
     if "images_per_second" in timings:
         parts["images_per_second"] = f"{speed(timings['images_per_second'])} img/s"
+    if "step_seconds" in timings:
+        parts["step_seconds"] = f"{step_time(timings['step_seconds'])}/step"
     if "data_wait" in timings:
         parts["data_wait"] = f"wait {timings['data_wait']:.0%}"
+    if "memory_gib" in timings:
+        parts["memory_gib"] = f"{timings['memory_gib']:.3g} GiB"
     return parts
 
 
@@ -27,6 +31,14 @@ def number(value: float) -> str:
 
 def speed(images_per_second: float) -> str:
     return f"{images_per_second:.1f}" if images_per_second < 10 else f"{images_per_second:.0f}"
+
+
+def step_time(seconds: float) -> str:
+    """`0.8 ms`, `81 ms`, `1.25 s`."""
+    milliseconds = 1000 * seconds
+    if milliseconds >= 1000:
+        return f"{seconds:.2f} s"
+    return f"{milliseconds:.1f} ms" if milliseconds < 10 else f"{milliseconds:.0f} ms"
 
 
 def duration(seconds: float) -> str:

@@ -75,12 +75,12 @@ class Panel:
         return f"elapsed {duration(elapsed)}  {text}" if width >= 80 else text
 
     def _numbers(self, width: int, ascii_only: bool) -> Text:
-        styles = {"loss": "bold cyan", "learning_rate": "", "images_per_second": "", "data_wait": "dim"}
+        styles = {"loss": "bold cyan", "data_wait": "dim", "memory_gib": "dim"}
         line = Text(no_wrap=True)
         for name, text in self._parts.items():
             if line.plain and line.cell_len + 2 + len(text) > width:
                 break
-            line.append("  " if line.plain else "").append(text, styles[name])
+            line.append("  " if line.plain else "").append(text, styles.get(name, ""))
         room = min(CURVE, width - line.cell_len - 2)
         if room >= 4 and not ascii_only and (curve := self._curve.sparkline(room)):
             line.append("  ").append(curve, "cyan")

@@ -22,8 +22,9 @@ class Tracker:
     belongs to `start_step` s+1: lines of that step and later ones are dropped on opening and written again, the same
     bytes. Log a step, evaluate it, `sync()`, then publish its checkpoint, in this order.
 
-    With `images_per_step` (the global batch) the tracker adds `images_per_second` since the last logged step to the
-    timings, without the time spent inside `untimed()`. `enabled=False` (all ranks but one): no files, no display.
+    With `images_per_step` (the global batch) the tracker adds `images_per_second` and `step_seconds` since the last logged
+    step to the timings, without the time spent inside `untimed()`. `enabled=False` (all ranks but one): no files, no display.
+    `since` is when all this was asked for, on `clock`.
     """
 
     def __init__(
@@ -38,8 +39,11 @@ class Tracker:
         enabled: bool = True,
         console: Console | None = None,
         clock: Callable[[], float] = time.perf_counter,
+        since: float | None = None,
     ) -> None:
         self.enabled = enabled
+        self._clock = clock
+        self._since = clock() if since is None else since
         self._total = total_steps
         self._log_every = log_every
         self._last_step = start_step - 1
@@ -72,6 +76,7 @@ class Tracker:
         if self._images_per_step and steps > 0:
             speed = self._throughput.update(steps * self._images_per_step)
             timings.setdefault("images_per_second", speed)
+            timings.setdefault("step_seconds", self._images_per_step / speed)
         self._write(step, metrics, timings)
         self._display.update(step, metrics, timings)
 
@@ -82,6 +87,13 @@ class Tracker:
         scores = {key: float(value) for key, value in scores.items()}
         self._write(step, scores, {})
         self._display.evaluation(step, scores)
+
+    def first_step(self, step: int) -> None:
+        """Record how long it took until the first step of this process, global step `step`, was done: `startup_seconds`."""
+        if self.enabled:  # not for wandb, which gets this step's numbers later
+            seconds = self._clock() - self._since
+            self._files[1].write({"step": step, "startup_seconds": seconds})
+            self.message(f"first step after {seconds:.1f} s")
 
     def checkpoint(self, step: int, seconds: float) -> None:
         """Record for how long training stood still to save what global step `step` left: `checkpoint_seconds`."""

@@ -152,6 +152,8 @@ def train(
                 if probe is not None:
                     probe.step()
             done = step + 1
+            if step == start_step:
+                tracker.first_step(step)
 
             asking = consultation.due()
             if asking and engine.any(checkpoints.failed):

@@ -79,11 +79,32 @@ def test_images_per_second_count_the_steps_since_the_last_logged_one(tmp_path):
     assert [(line["step"], line["images_per_second"]) for line in timings] == [(14, 32.0), (19, 160.0), (24, 7.0)]
 
 
+def test_the_time_of_a_step_follows_from_the_speed(tmp_path):
+    clock = Clock()
+    with tracker(tmp_path, 100, 0, 5, images_per_step=64, clock=clock) as made:
+        clock.now += 10.0
+        made.log(4, {"loss": 1.0})
+    assert read_records(tmp_path / "timings.jsonl")[0]["step_seconds"] == 2.0
+
+
+def test_the_time_to_the_first_step_is_told_and_is_no_metric(tmp_path):
+    clock, screen = Clock(), io.StringIO()
+    clock.now = 100.0
+    with Tracker(tmp_path, 9, 4, clock=clock, since=93.0, console=Console(file=screen)) as made:
+        clock.now += 1.5
+        made.first_step(4)
+        made.log(4, {"loss": 1.0})
+    assert read_records(tmp_path / "timings.jsonl")[0] == {"step": 4, "startup_seconds": 8.5}
+    assert "first step after 8.5 s" in screen.getvalue()
+    assert read_records(tmp_path / "metrics.jsonl") == [{"step": 4, "loss": 1.0}]
+
+
 def test_other_ranks_leave_nothing(tmp_path):
     screen = io.StringIO()
     wandb = WandbRecord()
     with Tracker(tmp_path / "run", 5, enabled=False, wandb=wandb, console=Console(file=screen)) as made:
         made.log(0, {"loss": 1.0}, {"data_wait": 0.0})
+        made.first_step(0)
         made.evaluation(0, {"knn": 1.0})
         made.message("hello")
         made.sync()

@@ -1,0 +1,33 @@
+"""The time from the command to the first step."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+from small_runs import TINY
+
+from wildfern.ssl.tracking import read_records
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no clock tells when a process began")
+def test_the_start_of_a_process_is_when_it_was_started():
+    program = "import time; time.sleep(0.5); from wildfern.launch.startup import process_start; print(process_start())"
+    before = time.perf_counter()  # one clock for all processes of a Linux machine
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert before - 0.05 <= float(run.stdout) <= time.perf_counter() - 0.5
+
+
+def test_a_run_begins_with_the_time_that_it_took_to_begin(wildfern, tmp_path):
+    before = time.perf_counter()
+    run = wildfern("pretrain", "quickstart", *TINY, "training.steps=2", "--run", "run")
+    took = time.perf_counter() - before
+    assert run.returncode == 0, run.stderr
+    first = read_records(tmp_path / "run" / "timings.jsonl")[0]
+    assert first.keys() == {"step", "startup_seconds"}
+    assert 0.1 < first["startup_seconds"] < took
+    assert f"first step after {first['startup_seconds']:.1f} s" in run.stdout
+    assert "GiB" in run.stdout
+    assert "/step" in run.stdout
+    metrics = read_records(tmp_path / "run" / "metrics.jsonl")
+    assert not {"startup_seconds", "step_seconds"} & {key for record in metrics for key in record}
