@@ -12,6 +12,7 @@ from two_ranks import ARGUMENTS, SmallNet
 
 from wildfern.ssl.methods import METHODS
 from wildfern.ssl.training import OPTIMIZERS, OnlineProbe, TorchEngine
+from wildfern.ssl.training.finite import copies, put_back
 from wildfern.ssl.training.whole_state import write
 
 BATCH, STEPS, CLASSES = 16, 30, 3
@@ -40,7 +41,7 @@ def build(case, stage, rank=0, world_size=1, probe=True):
     def make(groups):
         return OPTIMIZERS[optimizer](groups, learning_rate=LEARNING_RATE[optimizer])
 
-    common = {"device": CPU, "precision": precision, "probe": classifier, "gradient_clip": 2.0}
+    common = {"device": CPU, "precision": precision, "probe": classifier, "gradient_clip": 2.0, "skip_nonfinite": True}
     if stage is None:
         return TorchEngine(method, make, 0.01, **common)
     from wildfern.ssl.training.deepspeed_engine import DeepSpeedEngine
@@ -140,6 +141,26 @@ def _bits(x):
     return x.reshape(-1).view(torch.uint8)
 
 
+def skipped(rank, world_size):
+    """For each stage: all tensors of a run in which one rank's views were not numbers for a step, before it and after it."""
+    found = {}
+    for stage in range(4):
+        engine = build("dino-adamw", stage, rank, world_size)
+        advance(engine, "dino-adamw", 0, 3)
+        before, kept = engine.snapshot(), copies([engine.method, *engine.method.teachers().values()])
+        views, _ = batch(3, rank, world_size)
+        loss, _ = engine([v * float("nan") for v in views] if rank == world_size - 1 else views, 3)
+        engine.backward(loss)
+        norm = engine.step(1e-3, 0.01)
+        put_back(kept)
+        after = engine.snapshot()
+        same = before.keys() == after.keys() and all(torch.equal(_bits(before[k]), _bits(after[k])) for k in before)
+        goes_on = advance(engine, "dino-adamw", 4, 6)
+        found[f"zero{stage}"] = [same, not bool(norm.isfinite()), bool(goes_on.isfinite().all())]
+        discard(engine)
+    return found
+
+
 def handed_over(rank, world_size, folder):
     """The parts of one run that this many processes train, each from where others left it."""
     found = {}
@@ -167,5 +188,6 @@ def worker(rank, world_size, port, folder):
     folder = Path(folder)
     found = {"handed_over": handed_over(rank, world_size, folder)}
     found |= {"curves": curves(rank, world_size), "resumed": resumed(rank, world_size, folder)}
+    found["skipped"] = skipped(rank, world_size)
     torch.save(found, folder / f"{world_size}-{rank}.pt")
     torch.distributed.destroy_process_group()

@@ -118,7 +118,9 @@ class DeepSpeedEngine:
     def step(self, learning_rate: float, weight_decay: float) -> Tensor:
         norm = self._whole_gradient_norm() if self.zero_stage == 0 else None
         if self.skip_nonfinite and norm is not None and not norm.isfinite():
-            self.engine.zero_grad()  # an optimizer leaves alone what has no gradient; from stage 1 on DeepSpeed skips by itself
+            self.engine.zero_grad()  # from stage 1 on DeepSpeed does as much by itself
+            self.engine.micro_steps += 1
+            return norm
         set_hyperparameters(self.optimizer, learning_rate, weight_decay)
         self.engine.step()
         return torch.as_tensor(float(self.engine.get_global_grad_norm()) if norm is None else norm)

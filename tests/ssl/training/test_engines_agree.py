@@ -77,3 +77,13 @@ def test_a_run_handed_from_engine_to_engine_keeps_its_curve(found, torch_curves)
     curve, expected = torch.cat(parts), torch_curves["dino-adamw"]
     torch.testing.assert_close(curve[:, 0], expected[:, 0], rtol=1e-5, atol=0)
     assert torch.equal(curve[:, 2], expected[:, 2])
+
+
+@pytest.mark.parametrize("stage", range(4))
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_a_gradient_that_is_no_number_changes_nothing(world_size, stage, found):
+    for rank in range(world_size):
+        same, reported, goes_on = found[world_size, rank]["skipped"][f"zero{stage}"]
+        assert same
+        assert reported
+        assert goes_on
