@@ -104,6 +104,7 @@ class RunFolder:
         except SafetensorError as error:  # it tells of a full disk in words alone
             beside.unlink(missing_ok=True)
             raise RunError(f"cannot write {self.path / 'backbone.safetensors'}: {error}") from error
+        beside.chmod(self.path.stat().st_mode & 0o666)  # safetensors leaves it to its owner alone
         os.replace(beside, self.path / "backbone.safetensors")
 
     def backbone(self, trained: bool = True) -> nn.Module:

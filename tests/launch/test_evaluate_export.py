@@ -73,3 +73,9 @@ def test_onnx_gives_the_same_features_for_any_number_of_pictures(run):
     found = ReferenceEvaluator(onnx.load(run / "backbone_onnx.onnx")).run(None, {"pictures": x.numpy()})[0]
     with torch.no_grad():
         torch.testing.assert_close(torch.from_numpy(found), RunFolder(run).backbone()(x), rtol=1e-3, atol=1e-4)
+
+
+def test_whoever_may_read_the_folder_may_read_the_backbone(tmp_path):
+    tmp_path.chmod(0o755)
+    RunFolder(tmp_path).write_backbone({"weight": torch.ones(1)})
+    assert (tmp_path / "backbone.safetensors").stat().st_mode & 0o777 == 0o644
