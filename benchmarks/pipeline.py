@@ -89,7 +89,14 @@ class Quickstart:
         with torch.device("meta"):
             method = SimCLR(self.build_backbone(), 1, **self.method_settings)
         make_optimizer = partial(OPTIMIZERS["adamw"], learning_rate=1e-3)
-        foot = step_footprint(method, make_optimizer, self.views.shape, self.batch_size, precision=self.precision)
+        foot = step_footprint(
+            method,
+            make_optimizer,
+            self.views.shape,
+            self.batch_size,
+            precision=self.precision,
+            view_dtype=self.views.dtype,
+        )
         return foot.flops
 
     def lightly(self) -> LightlyLoop:

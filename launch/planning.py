@@ -15,6 +15,8 @@ from wildfern.ssl.training.footprint import Footprint, step_footprint
 from wildfern.ssl.training.measured_peak import measured_peak
 
 REDUCE_BUCKET = 4 * 50_000_000  # bytes; the engine's reduce_bucket_size in float32
+# A training in bf16 gives views in bfloat16 to every backbone whose first layer would round them: to all common ones.
+VIEW_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 KEPT_GATHERED = 4 * 1_000_000_000  # bytes of weights that ZeRO 3 keeps whole: DeepSpeed's stage3_max_live_parameters
 
 
@@ -102,6 +104,7 @@ def forecast(recipe: Recipe, gpus: int) -> Forecast:
             training.batch_size // parts,
             precision=training.precision,
             channels=views.channels,
+            view_dtype=VIEW_DTYPES[training.precision],
             world_size=gpus,
             step=training.steps // 2,  # past warm-ups, in which some layers stand still
         )
@@ -113,7 +116,6 @@ def forecast(recipe: Recipe, gpus: int) -> Forecast:
     single = recipe.engine.name == "torch" and gpus == 1
     possible = [None] if single else [0] if optimizer.name in LAYER_WISE else [0, 1, 2, 3]
     wanted = None if single else recipe.engine.arguments.get("zero_stage", 1)
-    copies = 0 if single or possible == [0] or wanted == 0 else foot.gradients
     return Forecast(
         gpus=gpus,
         pictures=training.batch_size // parts,
@@ -122,8 +124,9 @@ def forecast(recipe: Recipe, gpus: int) -> Forecast:
         step_flops=foot.flops * parts,
         stages={stage: rank_memory(foot, stage, gpus, training.accumulation) for stage in possible},
         chosen=wanted if wanted in possible else possible[0],
-        checkpoint=foot.weights + foot.teachers + foot.optimizer + copies,
-        kept=training.keep_checkpoints + 1,  # the oldest goes when the newest is whole
+        checkpoint=foot.weights + foot.teachers + foot.optimizer,
+        # The oldest goes when the newest is whole; those of certain steps stay.
+        kept=training.keep_checkpoints + 1 + (training.steps // training.keep_every if training.keep_every else 0),
         footprint=foot,
     )
 
@@ -189,4 +192,10 @@ def measure(recipe: Recipe, gpus: int) -> int:
         precision=recipe.training.precision,
     )
     views, pictures = VIEWS[recipe.views.name](**recipe.views.arguments), recipe.training.batch_size
-    return measured_peak(engine, views.shape, pictures // recipe.training.accumulation, channels=views.channels)
+    return measured_peak(
+        engine,
+        views.shape,
+        pictures // recipe.training.accumulation,
+        channels=views.channels,
+        view_dtype=VIEW_DTYPES[recipe.training.precision],
+    )

@@ -29,7 +29,7 @@ class Footprint:
     teachers: int
     gradients: int
     optimizer: int  # state of the optimizer after a step
-    views: int  # float32, as the networks take them
+    views: int  # as the networks take them
     saved: int  # alive between the forward and the backward pass, beside the above
     peak: int  # the most that is alive at any time beside weights, teachers, optimizer and views; gradients included
     peak_without_gradients: int  # the same where every gradient is handed on as soon as it is there (ZeRO 2 and 3)
@@ -45,6 +45,7 @@ def step_footprint(
     *,
     precision: Precision,
     channels: int = 3,
+    view_dtype: torch.dtype = torch.float32,
     world_size: int = 1,
     step: int = 0,
 ) -> Footprint:
@@ -65,9 +66,9 @@ def step_footprint(
             for module in (method, *teachers):
                 synchronize_batch_norm(module)
         views = [
-            torch.empty(count * pictures, channels, size, size, memory_format=torch.channels_last).unflatten(
-                0, (count, pictures)
-            )
+            torch.empty(
+                count * pictures, channels, size, size, dtype=view_dtype, memory_format=torch.channels_last
+            ).unflatten(0, (count, pictures))
             for count, size in view_shape
         ]
         trained = [p for p in method.parameters() if p.requires_grad]

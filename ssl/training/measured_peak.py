@@ -7,7 +7,13 @@ from wildfern.ssl.training.engine import TorchEngine
 
 
 def measured_peak(
-    engine: TorchEngine, view_shape: list[tuple[int, int]], pictures: int, *, channels: int = 3, steps: int = 2
+    engine: TorchEngine,
+    view_shape: list[tuple[int, int]],
+    pictures: int,
+    *,
+    channels: int = 3,
+    view_dtype: torch.dtype = torch.float32,
+    steps: int = 2,
 ) -> int:
     """Bytes alive at most while `engine` makes micro-batches of noise into steps, weights and all included.
 
@@ -19,7 +25,7 @@ def measured_peak(
 
     def step(number: int) -> None:
         views = [
-            torch.zeros(count * pictures, channels, size, size, device=device)
+            torch.zeros(count * pictures, channels, size, size, dtype=view_dtype, device=device)
             .to(memory_format=torch.channels_last)
             .unflatten(0, (count, pictures))
             for count, size in view_shape

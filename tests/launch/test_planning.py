@@ -145,3 +145,8 @@ def test_figures_of_a_gpu_depend_on_the_precision_and_yield_to_given_ones():
     assert hardware("fp32", "h100", None, None, 25.0) == Hardware(79.6, 67.0, 25.0)
     with pytest.raises(RunError, match="above 0"):
         hardware("bf16", None, 0.0, None, None)
+
+
+def test_checkpoints_that_stay_for_good_count_on_the_disk():
+    changes = [*TINY, "training.steps=1000", "training.checkpoint_every=50", "training.keep_every=100"]
+    assert forecast(read_recipe("quickstart", changes), 1).kept == 2 + 1 + 10

@@ -33,6 +33,7 @@ CASES = {
     "dino": (lambda: DINO(vit(), 10, prototypes=1024, head_hidden=128, head_bottleneck=32), [(2, 32), (4, 16)]),
 }
 each_case = pytest.mark.parametrize("case", CASES)
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 each_precision = pytest.mark.parametrize("precision", ["fp32", "bf16"])
 
 
@@ -40,7 +41,7 @@ def footprint(case, precision, **options):
     make, shape = CASES[case]
     with torch.device("meta"):
         method = make()
-    return step_footprint(method, ADAMW, shape, PICTURES, precision=precision, **options)
+    return step_footprint(method, ADAMW, shape, PICTURES, precision=precision, view_dtype=DTYPES[precision], **options)
 
 
 @each_case
@@ -49,7 +50,7 @@ def test_the_estimate_is_within_a_tenth_of_the_measured_peak(case, precision):
     make, shape = CASES[case]
     foot = footprint(case, precision)
     engine = TorchEngine(make(), ADAMW, 0.0, device=torch.device("cpu"), precision=precision)
-    measured = measured_peak(engine, shape, PICTURES)
+    measured = measured_peak(engine, shape, PICTURES, view_dtype=DTYPES[precision])
     assert foot.weights + foot.teachers + foot.optimizer + foot.views + foot.peak == pytest.approx(measured, rel=0.1)
 
 
@@ -58,7 +59,7 @@ def test_the_estimate_is_within_a_tenth_of_the_measured_peak(case, precision):
 def test_saved_bytes_are_those_that_autograd_saves(case, precision):
     make, shape = CASES[case]
     method = make()
-    views = [torch.randn(count, PICTURES, 3, size, size) for count, size in shape]
+    views = [torch.randn(count, PICTURES, 3, size, size, dtype=DTYPES[precision]) for count, size in shape]
     known = {t.untyped_storage().data_ptr() for t in (*method.parameters(), *method.buffers(), *views)}
     saved = {}
 
