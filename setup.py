@@ -54,7 +54,7 @@ setup(
         "matplotlib>=3.8",
     ],
     extras_require={
-        "test": ["pytest>=8", "ruff>=0.9", "jsonschema>=4"],
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9", "jsonschema>=4"],
         "hf": ["datasets>=2.19"],
         "onnx": ["onnx>=1.16", "onnxscript>=0.2"],
     },

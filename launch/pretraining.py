@@ -2,8 +2,7 @@
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -25,7 +24,7 @@ from wildfern.launch.components import read_recipe
 from wildfern.launch.disk_faults import disk_faults_told
 from wildfern.launch.evaluating import evaluate_on, labeled, scores
 from wildfern.launch.run_folder import RunError, RunFolder, initial_backbone, users_words
-from wildfern.launch.run_lock import held
+from wildfern.launch.shared_folder import alone_in, check_same_run, chosen_folder
 from wildfern.launch.views_picture import write_views_picture
 from wildfern.recipes import Recipe
 from wildfern.ssl.data import Source
@@ -75,11 +74,11 @@ def pretrain(
     name = "run" if isinstance(recipe, Recipe) else str(recipe)
     recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, overrides)
     with users_words(), started(recipe) as processes:
-        folder = _shared_folder(run, name, resume, processes)
+        folder = chosen_folder(run, name, resume, processes)
         if resume:
             check_same_run(recipe, folder)
         pretraining = Pretraining(recipe, folder, processes)
-        with disk_faults_told(folder.path), _alone_in(folder, processes):
+        with disk_faults_told(folder.path), alone_in(folder, processes):
             return pretraining.run(resume, since)
 
 
@@ -273,43 +272,3 @@ class Pretraining:
             self.folder.write_json("evaluation.json", evaluation.as_json())
         tracker.sync()
         write_report([self.folder.path], self.folder.path / "report.html")
-
-
-MAY_CHANGE = {"training", "engine", "evaluation", "tracking"}
-
-
-def check_same_run(recipe: Recipe, folder: RunFolder) -> None:
-    """Refuse to go on with a run under a recipe that would make another run of it."""
-    if not (folder.path / "recipe.yaml").is_file():
-        return
-    then, now = folder.recipe(), recipe
-    other = [
-        name for name in type(then).model_fields if name not in MAY_CHANGE and getattr(then, name) != getattr(now, name)
-    ]
-    for name in ("batch_size", "accumulation", "precision"):
-        if getattr(then.training, name) != getattr(now.training, name):
-            other.append(f"training.{name}")
-    if other:
-        raise RunError(
-            f"{folder.path} is a run of another recipe: {', '.join(other)} differ. Repeat the command that started it, with "
-            f"--resume, or give {folder.path / 'recipe.yaml'} as the recipe"
-        )
-
-
-def _shared_folder(run: str | Path | None, name: str, resume: bool, processes: Processes) -> RunFolder:
-    """The run folder, chosen by the first process; its error, if any, is everybody's."""
-    given = Path(run) if run else None
-    return RunFolder(processes.from_lead(lambda: RunFolder.for_writing(given, name, resume).path))
-
-
-@contextmanager
-def _alone_in(folder: RunFolder, processes: Processes) -> Iterator[None]:
-    """Make the run folder and keep other runs out of it, by the first process; its error, if any, is everybody's."""
-    with ExitStack() as stack:
-
-        def take() -> None:
-            folder.path.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(held(folder.path))
-
-        processes.from_lead(take)
-        yield

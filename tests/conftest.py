@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # two processes beside each other, a thread of torch for each
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 SHARED = Path(os.environ.get("WILDFERN_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
 

@@ -1,0 +1,49 @@
+"""One run folder for all processes of a run: chosen together, the same run's if it goes on, and nobody else's meanwhile."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from wildfern.launch.assembling import Processes
+from wildfern.launch.run_folder import RunError, RunFolder
+from wildfern.launch.run_lock import held
+from wildfern.recipes import Recipe
+
+MAY_CHANGE = {"training", "engine", "evaluation", "tracking"}
+
+
+def check_same_run(recipe: Recipe, folder: RunFolder) -> None:
+    """Refuse to go on with a run under a recipe that would make another run of it."""
+    if not (folder.path / "recipe.yaml").is_file():
+        return
+    then, now = folder.recipe(), recipe
+    other = [
+        name for name in type(then).model_fields if name not in MAY_CHANGE and getattr(then, name) != getattr(now, name)
+    ]
+    for name in ("batch_size", "accumulation", "precision"):
+        if getattr(then.training, name) != getattr(now.training, name):
+            other.append(f"training.{name}")
+    if other:
+        raise RunError(
+            f"{folder.path} is a run of another recipe: {', '.join(other)} differ. Repeat the command that started it, with "
+            f"--resume, or give {folder.path / 'recipe.yaml'} as the recipe"
+        )
+
+
+def chosen_folder(run: str | Path | None, name: str, resume: bool, processes: Processes) -> RunFolder:
+    """The run folder, chosen by the first process; its error, if any, is everybody's."""
+    given = Path(run) if run else None
+    return RunFolder(processes.from_lead(lambda: RunFolder.for_writing(given, name, resume).path))
+
+
+@contextmanager
+def alone_in(folder: RunFolder, processes: Processes) -> Iterator[None]:
+    """Make the run folder and keep other runs out of it, by the first process; its error, if any, is everybody's."""
+    with ExitStack() as stack:
+
+        def take() -> None:
+            folder.path.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(held(folder.path))
+
+        processes.from_lead(take)
+        yield
