@@ -123,7 +123,7 @@ class DeepSpeedEngine:
             return norm
         set_hyperparameters(self.optimizer, learning_rate, weight_decay)
         self.engine.step()
-        return torch.as_tensor(float(self.engine.get_global_grad_norm()) if norm is None else norm)
+        return torch.as_tensor(self.engine.get_global_grad_norm() if norm is None else norm)
 
     def _whole_gradient_norm(self) -> Tensor:
         """DeepSpeed leaves it out at stage 0 in float32; gradients are whole and averaged on every rank by now."""

@@ -20,8 +20,8 @@ class FiniteWatch:
     """Notes each step's losses and gradient norm, where they are, and looks at them when asked.
 
     `allowed`: steps in a row that may be skipped (see `Engine.step`); with 0, numbers may stay on the device until a step that
-    is logged or saved. `indices(step, part)` are the pictures of a part of a step on this process; `record` gets one row for each
-    process and part concerned, on the first process.
+    is logged, evaluated or saved. `indices(step, part)` are the pictures of a part of a step on this process; `record` gets one
+    row for each process and part concerned, on the first process.
     """
 
     def __init__(

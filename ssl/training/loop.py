@@ -61,7 +61,7 @@ class BatchReader:
     def __call__(self, k: int) -> Prepared:
         step, part = divmod(k, self.plan.accumulation)
         positions = self.positions(part)
-        images = self.mixture.read(step * self.plan.batch_size + positions)
+        images = self.mixture.read(self.indices(step, part))
         if not self.mixture.fixed_size:  # else where a picture is cropped would depend on who else is in the batch
             images = images.as_lists()
         prepared = self.views.prepare(
@@ -95,7 +95,7 @@ def train(
 
     `evaluate` gives scores to log every `plan.evaluate_every` steps. `on_checkpoint` runs on every rank after a checkpoint.
     `on_nonfinite` gets what is known of losses or gradients that are NaN or infinite. More than `plan.skip_nonfinite` such steps
-    in a row raise NotFinite, checkpoints untouched; with 0, at the next logged or saved step.
+    in a row raise NotFinite, checkpoints untouched; with 0, at the next logged, evaluated or saved step.
     """
     micro_start, micro_stop = start_step * plan.accumulation, plan.total_steps * plan.accumulation
     done, probe = start_step, engine.probe
@@ -135,7 +135,8 @@ def train(
             for batch in batches_of_step(batches, plan.accumulation):
                 views = in_layout(reader.views(batch), plan.channels_last)
                 loss, scalars = engine(views, step)
-                engine.backward(loss)
+                # A gradient that is no number either, so that the step is skipped; a finite loss is multiplied by 1.
+                engine.backward(loss * (loss.detach() - loss.detach() + 1) if plan.skip_nonfinite else loss)
                 if probe is not None:
                     probe.observe(engine.method.features, batch.labels)
                 parts.append({"loss": loss.detach(), **scalars})
@@ -153,6 +154,8 @@ def train(
                     probe.step()
             done = step + 1
             if step == start_step:
+                if engine.device.type == "cuda":
+                    torch.cuda.synchronize(engine.device)
                 tracker.first_step(step)
 
             asking = consultation.due()
@@ -160,7 +163,8 @@ def train(
                 checkpoints.wait()  # raises, rather than train on until the next one fails too
             stopping = asking and engine.any(stop.signal_number is not None)
             saving = stopping or done == plan.total_steps or done % plan.checkpoint_every == 0 or (asking and late())
-            if (saving or tracker.due(step)) and not plan.skip_nonfinite:
+            evaluating = evaluate is not None and plan.evaluate_every and done % plan.evaluate_every == 0
+            if (saving or evaluating or tracker.due(step)) and not plan.skip_nonfinite:
                 watch.check()
             if tracker.due(step):
                 means = {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
@@ -172,7 +176,7 @@ def train(
                 timings = {"data_wait": waited / elapsed, **memory(engine.device)}
                 tracker.log(step, metrics, timings)
                 began, waited = time.perf_counter(), 0.0
-            if evaluate is not None and plan.evaluate_every and done % plan.evaluate_every == 0:
+            if evaluating:
                 with tracker.untimed():
                     tracker.evaluation(step, evaluate())
                 began, waited = time.perf_counter(), 0.0

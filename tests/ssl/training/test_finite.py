@@ -76,7 +76,7 @@ def poisoned(monkeypatch):
 
     def poisoned_forward(self, views, step):
         loss, scalars = forward(self, [v * math.nan for v in views] if step in steps else views, step)
-        return loss, scalars
+        return (loss + math.inf if -step in steps else loss), scalars  # the latter has a gradient in order
 
     monkeypatch.setattr(METHODS["simclr"], "forward", poisoned_forward)
     return steps
@@ -98,6 +98,23 @@ def test_a_run_stops_with_its_last_checkpoint_whole_and_goes_on_from_there(tmp_p
     pretrain("quickstart", changes, run=tmp_path / "run", resume=True)
     pretrain("quickstart", changes, run=tmp_path / "whole")
     assert (tmp_path / "run/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
+
+
+def test_a_skipped_step_moves_no_weight_though_its_gradient_is_in_order(tmp_path, poisoned):
+    changes = [*TINY, "training.skip_nonfinite=1", "schedule.name=constant", "training.checkpoint_every=1"]
+    poisoned.add(-2)
+    run = pretrain("quickstart", [*changes, "training.steps=3", "training.keep_checkpoints=2"], run=tmp_path / "run")
+    before, after = (load_file(run / f"checkpoints/step_0000000{n}/training.safetensors") for n in (2, 3))
+    assert records(run / "metrics.jsonl")[-1]["loss"] == "inf"
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_bad_weights_are_not_evaluated(tmp_path, poisoned):
+    poisoned.add(2)
+    changes = [*TINY, "training.steps=8", "training.log_every=8", "evaluation.on=[digits]", "evaluation.every=4"]
+    with pytest.raises(NotFinite, match="loss is nan at step 2"):
+        pretrain("quickstart", changes, run=tmp_path / "run")
 
 
 def test_skipped_steps_change_nothing_and_training_goes_on(tmp_path, poisoned):
