@@ -1,7 +1,7 @@
 """The entry point for launchers: `deepspeed --module wildfern.launch.pretrain --recipe RECIPE [key=value …]`.
 
-Each process runs this, started by deepspeed, torchrun or Slurm's srun. A recipe whose engine is torch is run by the deepspeed
-engine here, for there is a launcher.
+Each process runs this, started by deepspeed, torchrun or Slurm's srun. The engine is deepspeed here, whatever the recipe says,
+for there is a launcher; the command line may name another.
 """
 
 import argparse
@@ -26,16 +26,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # the launcher adds it
     parser.add_argument("overrides", nargs="*", help="changes to the recipe: key.sub=value")
     given = parser.parse_intermixed_args(arguments)
-    from wildfern.launch.components import read_recipe
     from wildfern.launch.pretraining import pretrain
     from wildfern.launch.startup import process_start
 
     try:
         os.environ.update(launcher_variables(os.environ))
-        overrides = list(given.overrides)
-        if read_recipe(given.recipe, overrides).engine.name == "torch":
-            overrides.append("engine.name=deepspeed")
-        pretrain(given.recipe, overrides, given.run, given.resume, since=process_start())
+        pretrain(given.recipe, launched(given.overrides), given.run, given.resume, since=process_start())
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
@@ -44,6 +40,11 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         print(message, file=sys.stderr, flush=True)
         _leave(code)
+
+
+def launched(overrides: list[str]) -> list[str]:
+    """The overrides with the launcher's engine before them: `engine.zero_stage=0` is a setting of it, and `engine.name` wins."""
+    return ["engine.name=deepspeed", *overrides]
 
 
 def _leave(code: int) -> None:
