@@ -41,7 +41,8 @@ def to_disk(path: Path) -> None:
     """fsync a file, or a folder where the system can."""
     if os.name == "nt" and path.is_dir():
         return
-    handle = os.open(path, os.O_RDONLY)
+    # Windows brings to the disk only through a handle that may write.
+    handle = os.open(path, os.O_RDWR | os.O_BINARY if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -5,10 +5,11 @@ import json
 import os
 import shutil
 import threading
+from types import SimpleNamespace
 
 import pytest
 
-from wildfern.ssl.training import CheckpointStore
+from wildfern.ssl.training import CheckpointStore, checksums
 from wildfern.ssl.training.checkpoints import CheckpointError
 from wildfern.ssl.training.checksums import Damaged, check, seal
 
@@ -207,3 +208,18 @@ def test_an_unreadable_file_is_damage_too(tmp_path):
     (tmp_path / "checkpoint.json").mkdir()
     with pytest.raises(Damaged, match=r"checkpoint.json cannot be read: Is a directory"):
         check(tmp_path)
+
+
+@pytest.mark.parametrize(("system", "flags"), [("nt", 2 | 0x8000), ("posix", 0)])
+def test_windows_wants_a_handle_that_may_write_to_bring_a_file_to_the_disk(system, flags, tmp_path, monkeypatch):
+    calls = []
+
+    def record(path, how):
+        calls.append((path, how))
+        return 7
+
+    names = {"O_RDONLY": 0, "O_RDWR": 2, "O_BINARY": 0x8000}
+    there = SimpleNamespace(name=system, open=record, fsync=calls.append, close=calls.append, **names)
+    monkeypatch.setattr(checksums, "os", there)
+    checksums.to_disk(tmp_path / "state")
+    assert calls == [(tmp_path / "state", flags), 7, 7]
