@@ -53,7 +53,7 @@ def makers() -> dict[str, MakeViews]:
 
 
 def train(make: MakeViews, source, seed: int, steps: int) -> torch.nn.Module:
-    """A narrow ResNet after `steps` of SimCLR (AdamW, cosine schedule) with these views."""
+    """A narrow ResNet after `steps` of SimCLR (AdamW, cosine schedule, bf16 autocast) with these views."""
     torch.manual_seed(key("parity", seed))
     backbone = build_backbone("resnet18", stem="small", **NARROW)
     method = SimCLR(backbone, steps, temperature=0.2, projection_hidden=512)
@@ -64,7 +64,8 @@ def train(make: MakeViews, source, seed: int, steps: int) -> torch.nn.Module:
         views = views.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, (2, -1))
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
-        loss, _ = method([views], step)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss, _ = method([views], step)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
