@@ -78,7 +78,7 @@ def pretrain(
         if resume:
             check_same_run(recipe, folder)
         pretraining = Pretraining(recipe, folder, processes)
-        with disk_faults_told(folder.path), alone_in(folder, processes):
+        with disk_faults_told(folder.path), alone_in(recipe, folder, resume, processes):
             return pretraining.run(resume, since)
 
 

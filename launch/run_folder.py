@@ -43,8 +43,8 @@ class RunFolder:
             path = next(
                 p for n in range(1000) if not (p := base.with_name(base.name + (f"-{n}" if n else ""))).exists()
             )
-        if (path / "recipe.yaml").exists() and not resume:
-            raise RunError(f"{path} holds a run already: go on with --resume, or choose another --run")
+        if not resume:
+            cls(path).check_new()
         there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
         if not there.is_dir() or not os.access(there, os.W_OK):
             raise RunError(
@@ -58,6 +58,16 @@ class RunFolder:
         if not (path / "recipe.yaml").is_file():
             raise RunError(f"{path} is no run folder: there is no recipe.yaml in it")
         return cls(path)
+
+    def check_new(self) -> None:
+        """Refuse a folder in which a run was begun."""
+        if (self.path / "recipe.yaml").exists():
+            raise RunError(f"{self.path} holds a run already: go on with --resume, or choose another --run")
+        if any(self.path.glob("checkpoints/step_*")):
+            raise RunError(
+                f"{self.path} holds checkpoints of a run, but no recipe.yaml: go on with --resume and the recipe they were "
+                "trained with, or choose another --run"
+            )
 
     def recipe(self) -> Recipe:
         """The resolved recipe of the run; its training data need not be here any more."""

@@ -37,13 +37,21 @@ def chosen_folder(run: str | Path | None, name: str, resume: bool, processes: Pr
 
 
 @contextmanager
-def alone_in(folder: RunFolder, processes: Processes) -> Iterator[None]:
-    """Make the run folder and keep other runs out of it, by the first process; its error, if any, is everybody's."""
+def alone_in(recipe: Recipe, folder: RunFolder, resume: bool, processes: Processes) -> Iterator[None]:
+    """Make the run folder and keep other runs out of it, by the first process; its error, if any, is everybody's.
+
+    Whether the run may be begun, or gone on with, is asked (again) inside: another may have come and gone since the folder was
+    chosen.
+    """
     with ExitStack() as stack:
 
         def take() -> None:
             folder.path.mkdir(parents=True, exist_ok=True)
             stack.enter_context(held(folder.path))
+            if resume:
+                check_same_run(recipe, folder)
+            else:
+                folder.check_new()
 
         processes.from_lead(take)
         yield
