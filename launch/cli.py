@@ -14,7 +14,7 @@ from rich.table import Table
 
 from wildfern.recipes import RecipeErrors, list_recipes, recipe_text
 
-EXIT_CODES = """Exit codes: 0 done; 1 an error; 2 what you can mend; 130, 143, 138 stopped by SIGINT (Ctrl-C), SIGTERM,
+EXIT_CODES = """Exit codes: 0 done; 1 training failed; 2 what you can mend; 130, 143, 138 stopped by SIGINT (Ctrl-C), SIGTERM,
 SIGUSR1 with a checkpoint, to go on from with --resume (a second signal ends at once, with the same codes and without one);
 75 another process is gone: go on with --resume."""
 
@@ -29,6 +29,7 @@ console = Console()
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="Changes to the recipe: key.sub=value", show_default=False)]
 RunOption = Annotated[Path | None, typer.Option("--run", help="Folder of the run (default: runs/NAME-DATE)")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint of --run")]
 
 
 def _version(asked: bool) -> None:
@@ -46,12 +47,12 @@ def _options(
     pass
 
 
-@app.command()
-def quickstart(overrides: Overrides = None, run: RunOption = None) -> None:
+@app.command(epilog=EXIT_CODES)
+def quickstart(overrides: Overrides = None, run: RunOption = None, resume: ResumeOption = False) -> None:
     """Pretrain a small network on fractals rendered while training, then probe it on real digits."""
     from wildfern.launch.quickstart import run_quickstart
 
-    run_quickstart(overrides or [], run, console)
+    run_quickstart(overrides or [], run, resume, console)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -59,7 +60,7 @@ def pretrain(
     recipe: Annotated[str, typer.Argument(help="A bundled recipe (wildfern recipes) or a path to a YAML file")],
     overrides: Overrides = None,
     run: RunOption = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint of --run")] = False,
+    resume: ResumeOption = False,
 ) -> None:
     """Pretrain from a recipe, leaving a run folder."""
     from wildfern.launch.pretraining import pretrain
@@ -267,13 +268,12 @@ def main() -> None:
     """Run the command; what the user can mend is one message on standard error and exit code 2."""
     try:
         app()
-    except RecipeErrors as error:
-        _fail(str(error), 2)
     except Exception as error:
         code, message = explained(error)
         if code is None:
             raise
-        _fail(message, code)
+        print(message, file=sys.stderr)
+        sys.exit(code)
 
 
 def explained(error: Exception) -> tuple[int | None, str]:
@@ -293,11 +293,6 @@ def explained(error: Exception) -> tuple[int | None, str]:
     if isinstance(error, OSError) and error.filename is not None:
         return 2, f"{error.filename}: {error.strerror}"
     return None, ""
-
-
-def _fail(message: str, code: int) -> None:
-    print(message, file=sys.stderr)
-    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -16,11 +16,11 @@ WHAT = """[bold]wildfern quickstart[/]
 """
 
 
-def run_quickstart(overrides: list[str], run: Path | None, console: Console) -> None:
-    """Run the bundled recipe `quickstart` and show what came of it."""
+def run_quickstart(overrides: list[str], run: Path | None, resume: bool, console: Console) -> None:
+    """Run the bundled recipe `quickstart`, or go on with such a run, and show what came of it."""
     console.print(WHAT)
     began = time.monotonic()
-    folder = pretrain("quickstart", overrides, run, since=process_start())
+    folder = pretrain("quickstart", overrides, run, resume, since=process_start())
     show_run(folder, console)
     console.print(
         f"{time.monotonic() - began:.0f} s in all. Next: wildfern evaluate {folder} --on cifar10 --download · "

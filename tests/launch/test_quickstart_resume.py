@@ -1,0 +1,27 @@
+"""`wildfern quickstart --resume`: what its messages tell people to type."""
+
+from small_runs import TINY
+from typer.testing import CliRunner
+
+from wildfern.launch.cli import app
+from wildfern.ssl.tracking import read_records
+
+
+def quickstart(*words: str) -> str:
+    done = CliRunner().invoke(app, ["quickstart", *TINY, *words], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_the_quickstart_goes_on_where_it_was(tmp_path):
+    run = str(tmp_path / "run")
+    quickstart("training.steps=2", "--run", run)
+    shown = quickstart("training.steps=3", "--run", run, "--resume")
+    assert "resumed from step 2" in shown
+    assert [row["step"] for row in read_records(tmp_path / "run" / "metrics.jsonl")] == [0, 1, 2]
+
+
+def test_its_help_tells_of_resume_and_of_the_exit_codes():
+    shown = CliRunner().invoke(app, ["quickstart", "--help"]).output
+    assert "--resume" in shown
+    assert "75 another process is gone" in " ".join(shown.split())
