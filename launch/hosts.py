@@ -57,7 +57,7 @@ class Conversation:
         if not words or shutil.which(words[0]) is None:
             raise RunError(
                 f"--reach: there is no program {words[0] if words else 'named'} here; say how to run a command line on a host, "
-                "for instance --reach 'srun -w {host} -N1 -n1 bash -c' inside a Slurm allocation"
+                "for instance --reach 'srun --overlap -w {host} -N1 -n1 bash -c' inside a Slurm allocation"
             )
         self.process = subprocess.Popen(
             [*words, remote], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

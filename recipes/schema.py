@@ -70,7 +70,9 @@ class Training(Section):
     compile: bool = Field(
         False, description="torch.compile backbone and teachers: fused kernels, minutes at the first step."
     )
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to train; auto: the best one.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto", description="Where to train; auto: a CUDA GPU, else the CPU."
+    )
 
     @field_validator("keep_every")
     @classmethod
@@ -101,7 +103,7 @@ class Evaluation(Section):
     on: list[str] = Field([], description="Data sets to evaluate on.")
     protocols: list[Literal["linear", "knn", "finetune"]] = Field(["linear", "knn"], description="How to evaluate.")
     every: PositiveInt | None = Field(None, description="Steps between evaluations; null: only at the end.")
-    few_shot: list[PositiveInt] = Field([], description="Labels per class of additional linear probes.")
+    few_shot: list[PositiveInt] = Field([], description="Labels per class of additional linear probes and kNN.")
     seeds: PositiveInt = Field(3, description="Repetitions of what depends on a seed.")
     online_probe: OnlineProbe | None = Field(
         None, description="Log probe_accuracy, of a linear classifier trained on the side; {}: with its defaults."

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 class OnlineProbe(nn.Module):
-    """Multinomial logistic regression on the backbone's features, standardized picture by picture, stepped with AdamW.
+    """Multinomial logistic regression on the backbone's features, standardized picture by picture, stepped with Adam.
 
     For each part of a step call `observe`, at its end `step`; both on every rank. The gradient is the mean over all labeled
     pictures of the step on all ranks, so W ranks learn as one. Weights start at zero and nothing is drawn: the backbone's
