@@ -56,7 +56,11 @@ class CheckpointStore:
 
     def steps(self) -> list[int]:
         """Steps of the published checkpoints, whole or damaged, oldest first."""
-        found = [path.name.removeprefix(PREFIX) for path in self.folder.glob(f"{PREFIX}*")]
+        try:
+            names = os.listdir(self.folder)
+        except FileNotFoundError:  # the first one makes it
+            return []
+        found = [name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX)]
         return sorted(int(name) for name in found if name.isdigit())
 
     def path(self, step: int) -> Path:
@@ -67,8 +71,18 @@ class CheckpointStore:
         """Step of the newest whole checkpoint, None where there is none at all, and words on damaged newer ones.
 
         Those are renamed to `damaged_…`, out of the way. Call it on the leading rank. Raises CheckpointError, everything left as
-        it is, when there are checkpoints and all of them are damaged.
+        it is, when there are checkpoints and all of them are damaged, or when they cannot be read.
         """
+        try:
+            step, faults = self._newest_whole()
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot read {error.filename or self.folder}: {error.strerror or error}. That does not make a checkpoint "
+                "damaged, and all is left as it is: mend the disk, the network or the permissions, and go on with --resume"
+            ) from error
+        return step, [self._set_aside(*damaged) for damaged in faults.items()]
+
+    def _newest_whole(self) -> tuple[int | None, dict[int, Damaged]]:
         faults: dict[int, Damaged] = {}
         for step in reversed(self.steps()):
             try:
@@ -77,14 +91,14 @@ class CheckpointStore:
             except Damaged as fault:
                 faults[step] = fault
             else:
-                return step, [self._set_aside(*damaged) for damaged in faults.items()]
+                return step, faults
         if faults:
             listed = "; ".join(f"{self.path(step).name}: {fault}" for step, fault in faults.items())
             raise CheckpointError(
                 f"every checkpoint in {self.folder} is damaged ({listed}). Put back a copy of one of them, or start anew in "
                 "another run folder"
             )
-        return None, []
+        return None, {}
 
     def write(self, step: int, copy: Callable[[], Save], facts: dict[str, object]) -> Written | None:
         """Publish a new checkpoint: `copy()` copies the state, on every rank, and returns what writes the copy into a folder.

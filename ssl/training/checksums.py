@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import stat
 from pathlib import Path
 
 MANIFEST = "checkpoint.json"
@@ -30,11 +31,21 @@ def seal(folder: Path, facts: dict[str, object]) -> None:
 
 
 def check(folder: Path) -> dict[str, object]:
-    """The facts of a sealed folder whose files are as they were written; raises Damaged where they are not."""
-    try:
-        return _checked(folder)
-    except OSError as error:
-        raise Damaged(f"{Path(error.filename or folder).name} cannot be read: {error.strerror}") from error
+    """The facts of a sealed folder whose files are as they were written; raises Damaged where they are not.
+
+    An OSError in reading them (a disk's fault, no permission) passes: it says nothing about what was written.
+    """
+    facts = _manifest(folder)
+    for name, written in facts.pop("files").items():
+        path = folder / name
+        size = _size(path)
+        if size is None:
+            raise Damaged(f"{name} is missing")
+        if size != written["bytes"]:
+            raise Damaged(f"{name} has {size} bytes, not the {written['bytes']} that were written")
+        if _sha256(path) != written["sha256"]:
+            raise Damaged(f"the bytes of {name} are not those that were written (SHA-256 differs)")
+    return facts
 
 
 def to_disk(path: Path) -> None:
@@ -49,28 +60,23 @@ def to_disk(path: Path) -> None:
         os.close(handle)
 
 
-def _checked(folder: Path) -> dict[str, object]:
-    facts = _manifest(folder)
-    for name, written in facts.pop("files").items():
-        path = folder / name
-        if not path.is_file():
-            raise Damaged(f"{name} is missing")
-        size = path.stat().st_size
-        if size != written["bytes"]:
-            raise Damaged(f"{name} has {size} bytes, not the {written['bytes']} that were written")
-        if _sha256(path) != written["sha256"]:
-            raise Damaged(f"the bytes of {name} are not those that were written (SHA-256 differs)")
-    return facts
+def _size(path: Path) -> int | None:
+    """Bytes of a file; None where there is none."""
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 def _manifest(folder: Path) -> dict[str, object]:
+    if _size(folder / MANIFEST) is None:
+        raise Damaged(f"{MANIFEST} is missing")
     try:
         content = json.loads((folder / MANIFEST).read_bytes())
         own = content.pop("sha256")
         files = content["files"]
         complete = all({"bytes", "sha256"} <= file.keys() for file in files.values())
-    except FileNotFoundError:
-        raise Damaged(f"{MANIFEST} is missing") from None
     except (ValueError, LookupError, TypeError, AttributeError):
         raise Damaged(f"{MANIFEST} is garbled, or has no checksums") from None
     if own != _own(content) or not complete:

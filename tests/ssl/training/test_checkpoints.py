@@ -1,6 +1,8 @@
 """Checkpoints are whole or not there, kept as asked, and checked before anything is read from them."""
 
+import errno
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -202,12 +204,47 @@ def test_where_all_are_damaged_nothing_is_moved_and_nothing_begins_anew(tmp_path
     assert store.steps() == [5, 10]
 
 
-def test_an_unreadable_file_is_damage_too(tmp_path):
-    seal(tmp_path, {})
-    (tmp_path / "checkpoint.json").unlink()
-    (tmp_path / "checkpoint.json").mkdir()
-    with pytest.raises(Damaged, match=r"checkpoint.json cannot be read: Is a directory"):
-        check(tmp_path)
+def test_a_folder_in_a_file_s_place_is_damage_too(tmp_path):
+    for name in ("state", "checkpoint.json"):
+        (tmp_path / "state").write_bytes(STATE)
+        seal(tmp_path, {})
+        (tmp_path / name).unlink()
+        (tmp_path / name).mkdir()
+        with pytest.raises(Damaged, match=f"{name} is missing"):
+            check(tmp_path)
+        (tmp_path / name).rmdir()
+
+
+@pytest.mark.parametrize("name", ["state", "checkpoint.json"])
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ESTALE])
+def test_a_file_that_cannot_be_read_is_no_damage_and_nothing_is_renamed(name, number, tmp_path, monkeypatch):
+    store = CheckpointStore(tmp_path, keep=2)
+    write(store, 5, 10)
+    sick, opened = store.path(10) / name, io.open
+
+    def broken(file, *arguments, **keywords):
+        if os.fspath(file) == str(sick):
+            raise OSError(number, os.strerror(number), str(sick))
+        return opened(file, *arguments, **keywords)
+
+    with monkeypatch.context() as now:
+        now.setattr(io, "open", broken)
+        with pytest.raises(CheckpointError, match=f"cannot read .*{name}: {os.strerror(number)}.*all is left as it is"):
+            store.newest()
+    assert sorted(os.listdir(tmp_path)) == ["step_00000005", "step_00000010"]
+    assert store.newest() == (10, [])
+
+
+def test_a_folder_that_cannot_be_listed_is_not_an_empty_one(tmp_path, monkeypatch):
+    store = CheckpointStore(tmp_path, keep=2)
+    write(store, 5)
+
+    def broken(folder):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(folder))
+
+    monkeypatch.setattr(os, "listdir", broken)
+    with pytest.raises(CheckpointError, match="cannot read"):
+        store.newest()
 
 
 @pytest.mark.parametrize(("system", "flags"), [("nt", 2 | 0x8000), ("posix", 0)])
