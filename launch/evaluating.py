@@ -36,27 +36,39 @@ def evaluate(
         sources = {
             name: labeled(name, download) for name in on
         }  # all opened first: a wrong name should not cost an hour
+        # Before the weights are read: should a training replace them in between, these rows are not taken for the new ones'.
+        sha256 = folder.backbone_sha256()
         backbones = {"untrained": folder.backbone(trained=False), "pretrained": folder.backbone()}
         evaluation = evaluate_on(sources, backbones, recipe, protocols, few_shot, seeds, announce)
-    path = folder.path / "evaluation.json"
-    earlier = json.loads(path.read_text()) if path.is_file() else {"rows": [], "protocols": {}}
-    folder.write_json("evaluation.json", merged(evaluation.as_json(), earlier))
+    folder.write_json("evaluation.json", merged(folder, evaluation.as_json(), sha256))
     write_report([folder.path], folder.path / "report.html")
     return evaluation
 
 
-def merged(evaluation: dict, earlier: dict) -> dict:
-    """The evaluation with the rows kept of an earlier one that it does not measure anew."""
+def merged(folder: RunFolder, evaluation: dict, backbone_sha256: str | None = None) -> dict:
+    """The evaluation with those rows kept of the `evaluation.json` in the folder that it does not measure anew.
+
+    Kept are rows of the same backbone alone: `backbone_sha256` is that of the file that was evaluated (of
+    `backbone.safetensors` as it is now, if None), and the evaluation carries it along. A file without one is not known to
+    be of this backbone; none of its rows stays.
+    """
 
     def what(row: dict) -> tuple:
         return row["dataset"], row["protocol"], row["backbone"]
 
+    sha256 = backbone_sha256 or folder.backbone_sha256()
+    path = folder.path / "evaluation.json"
+    earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    rows = earlier["rows"] if earlier.get("backbone_sha256") == sha256 else []
     new = {what(row) for row in evaluation["rows"]}
-    kept = [row for row in earlier["rows"] if what(row) not in new]
+    kept = [row for row in rows if what(row) not in new]
+    described = {row["protocol"] for row in kept}
+    protocols = {name: words for name, words in earlier.get("protocols", {}).items() if name in described}
     return {
         **evaluation,
-        "protocols": earlier["protocols"] | evaluation["protocols"],
+        "protocols": protocols | evaluation["protocols"],
         "rows": kept + evaluation["rows"],
+        "backbone_sha256": sha256,
     }
 
 

@@ -1,5 +1,6 @@
 """A run folder: where it is, whether it may be written, and what is read back from it."""
 
+import hashlib
 import json
 import os
 import re
@@ -122,14 +123,23 @@ class RunFolder:
         recipe = self.recipe()
         backbone = initial_backbone(recipe)
         if trained:
-            weights = self.path / "backbone.safetensors"
-            if not weights.is_file():
-                raise RunError(f"{self.path} has no backbone.safetensors yet: its first checkpoint writes it")
+            weights = self._weights()
             try:
                 backbone.load_state_dict(load_file(weights))
             except SafetensorError as error:
                 raise RunError(f"{weights} is damaged ({error}): resume the run, which writes it anew") from error
         return backbone.eval()
+
+    def backbone_sha256(self) -> str:
+        """The SHA-256 of `backbone.safetensors` as it is now, in hexadecimal."""
+        with self._weights().open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def _weights(self) -> Path:
+        weights = self.path / "backbone.safetensors"
+        if not weights.is_file():
+            raise RunError(f"{self.path} has no backbone.safetensors yet: its first checkpoint writes it")
+        return weights
 
 
 def initial_backbone(recipe: Recipe) -> nn.Module:

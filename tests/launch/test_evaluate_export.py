@@ -1,7 +1,9 @@
 """From a finished run to accuracies and to other people's programs."""
 
+import hashlib
 import json
 import re
+import shutil
 
 import pytest
 import timm
@@ -9,6 +11,7 @@ import torch
 from small_runs import TINY
 
 from wildfern.launch import evaluate, pretrain
+from wildfern.launch.evaluating import merged
 from wildfern.launch.exporting import export_backbone
 from wildfern.launch.run_folder import RunFolder
 
@@ -50,6 +53,47 @@ def test_evaluation_holds_the_run_against_the_untrained_network_and_adds_up(run)
     written = json.loads((run / "evaluation.json").read_text())
     assert {row["protocol"] for row in written["rows"]} == {"knn", "linear"}
     assert set(written["protocols"]) == {"knn", "linear"}
+
+
+def test_rows_of_another_backbone_are_not_kept(run, tmp_path):
+    folder = RunFolder(shutil.copytree(run, tmp_path / "run"))
+    (folder.path / "evaluation.json").unlink(missing_ok=True)
+
+    def written(*protocols: str, accuracy: float = 0.5) -> dict:
+        rows = [{"dataset": "digits", "protocol": p, "backbone": "pretrained", "accuracy": accuracy} for p in protocols]
+        words = {p: f"{p} in words" for p in protocols}
+        evaluation = {"baseline": "untrained", "protocols": words, "rows": rows}
+        folder.write_json("evaluation.json", merged(folder, evaluation))
+        return json.loads((folder.path / "evaluation.json").read_text())
+
+    first = written("knn")
+    assert first["backbone_sha256"] == hashlib.sha256((folder.path / "backbone.safetensors").read_bytes()).hexdigest()
+    again = written("linear", "knn", accuracy=0.75)
+    assert [(row["protocol"], row["accuracy"]) for row in again["rows"]] == [("linear", 0.75), ("knn", 0.75)]
+    both = written("finetune")
+    assert [row["protocol"] for row in both["rows"]] == ["linear", "knn", "finetune"]
+
+    folder.write_backbone({name: value + 1 for name, value in folder.backbone().state_dict().items()})
+    later = written("linear")
+    assert [row["protocol"] for row in later["rows"]] == ["linear"]
+    assert set(later["protocols"]) == {"linear"}
+    assert later["backbone_sha256"] != first["backbone_sha256"]
+
+    del later["backbone_sha256"]  # of a version that did not write it
+    folder.write_json("evaluation.json", later)
+    assert [row["protocol"] for row in written("knn")["rows"]] == ["knn"]
+
+
+def test_a_training_that_goes_on_during_the_evaluation_does_not_lend_its_hash(run, tmp_path):
+    folder = RunFolder(shutil.copytree(run, tmp_path / "run"))
+    before = folder.backbone_sha256()
+
+    def replace(words: str) -> None:
+        folder.write_backbone({name: value + 1 for name, value in folder.backbone().state_dict().items()})
+
+    evaluate(folder.path, on=["digits"], protocols=[], few_shot=[5], seeds=1, announce=replace)
+    assert folder.backbone_sha256() != before
+    assert json.loads((folder.path / "evaluation.json").read_text())["backbone_sha256"] == before
 
 
 def test_a_run_can_be_evaluated_where_its_training_pictures_are_not(run, monkeypatch, tmp_path):
