@@ -57,6 +57,7 @@ def train(make: MakeViews, source, seed: int, steps: int) -> torch.nn.Module:
     torch.manual_seed(key("parity", seed))
     backbone = build_backbone("resnet18", stem="small", **NARROW)
     method = SimCLR(backbone, steps, temperature=0.2, projection_hidden=512)
+    method.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(method.parameters(), LEARNING_RATE, weight_decay=1e-4)
     pictures = Mixture([(source, 1.0)], seed)
     for step in range(steps):
