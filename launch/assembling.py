@@ -17,6 +17,7 @@ from wildfern.ssl.data import Mixture, open_source
 from wildfern.ssl.methods import METHODS, Method
 from wildfern.ssl.training import OnlineProbe, Plan
 from wildfern.ssl.training.heartbeat import Heartbeat, join_heartbeat
+from wildfern.ssl.training.patience import patient_group
 from wildfern.ssl.training.precision import strided_over_one_pixel
 
 T = TypeVar("T")
@@ -43,8 +44,13 @@ class Processes:
         if self.heartbeat is not None:
             self.heartbeat.leave()
 
+    def meet(self) -> None:
+        """Return once every process has called it, however long one of them takes."""
+        if self.world_size > 1:
+            torch.distributed.barrier(group=patient_group())
+
     def from_lead(self, work: Callable[[], T]) -> T:
-        """What `work` returns on the first process, for every one; its ValueError, if any, is everybody's."""
+        """What `work` returns on the first process, for every one, however long it takes; its ValueError is everybody's."""
         found, error = [None], None
         if self.lead:
             try:
@@ -53,14 +59,14 @@ class Processes:
                 error = caught
         self.agree(error)
         if self.world_size > 1:
-            torch.distributed.broadcast_object_list(found, src=0)
+            torch.distributed.broadcast_object_list(found, src=0, group=patient_group())
         return found[0]
 
     def agree(self, error: Exception | None) -> None:
         """Raise on every process what went wrong on the first, so that none waits for it in vain."""
         told = [error if error is None else str(error)]
         if self.world_size > 1:
-            torch.distributed.broadcast_object_list(told, src=0)
+            torch.distributed.broadcast_object_list(told, src=0, group=patient_group())
         if error is not None:
             raise error
         if told[0] is not None:

@@ -98,6 +98,7 @@ class Pretraining:
         processes.agree(error)
         if not processes.lead:
             self.mixture, self.views = open_mixture(recipe), build_views(recipe)
+        processes.meet()  # what follows waits for nobody longer than a collective may take
         self.views.to(processes.device)
         self.plan = plan_of(recipe)
         self.reader = BatchReader(self.plan, self.mixture, self.views, processes.rank, processes.world_size)
@@ -112,6 +113,7 @@ class Pretraining:
             recipe.training.keep_every,
             lead=processes.lead,
             any_rank=self.engine.any,
+            all_ranks=self.engine.barrier,
         )
 
     def run(self, resume: bool, since: float) -> Path:

@@ -33,7 +33,8 @@ class CheckpointStore:
     """The folder `checkpoints/` of a run: `step_00001000/` holds what training needs to go on after 1 000 steps.
 
     The newest `keep` stay, and for good those of steps that `keep_every` divides. Every rank makes a store over the same
-    folder; `lead` says which one reads and writes there, `any_rank` says whether a flag is set on one of them.
+    folder; `lead` says which one reads and writes there, `any_rank` says whether a flag is set on one of them, and `all_ranks`
+    returns once all have called it, however long one of them may be writing.
 
     Training stands still while its state is copied. Writing the copy, checksums, the way to the disk, renaming and deleting
     happen meanwhile, on a thread of the leading rank that touches neither weights nor the process group.
@@ -47,9 +48,10 @@ class CheckpointStore:
         *,
         lead: bool = True,
         any_rank: Callable[[bool], bool] = lambda flag: flag,
+        all_ranks: Callable[[], None] = lambda: None,
     ) -> None:
         self.folder, self.keep, self.keep_every = folder, keep, keep_every
-        self.lead, self.any_rank = lead, any_rank
+        self.lead, self.any_rank, self.all_ranks = lead, any_rank, all_ranks
         self._writing: threading.Thread | None = None
         self._step, self._seconds = 0, 0.0
         self._error: Exception | None = None
@@ -126,6 +128,7 @@ class CheckpointStore:
         thread, self._writing = self._writing, None
         if thread is not None:
             thread.join()
+        self.all_ranks()  # `any_rank` alone may lose patience with the rank that writes
         if self.any_rank(self.failed):
             if self._error is None or isinstance(self._error, OSError | SafetensorError):
                 raise CheckpointError(self._told()) from self._error

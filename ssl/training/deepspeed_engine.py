@@ -17,6 +17,7 @@ from wildfern.ssl.models import synchronize_batch_norm
 from wildfern.ssl.training.engine import MakeOptimizer, Precision
 from wildfern.ssl.training.online_probe import OnlineProbe
 from wildfern.ssl.training.optimizers import LAYER_WISE, parameter_groups, set_hyperparameters
+from wildfern.ssl.training.patience import make_patient_group, patient_group
 from wildfern.ssl.training.whole_state import WholeShards, collect, restore
 from wildfern.ssl.training.zero_shards import ZeroShards
 
@@ -47,6 +48,7 @@ def start_processes(device_type: str, timeout_minutes: float) -> tuple[int, int,
             "every host, with the address and a free port of the first; where hosts have several networks name the one between "
             f"them in GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME ({str(error).splitlines()[0]})"
         ) from error
+    make_patient_group()
     return int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"]), int(os.environ["WORLD_SIZE"])
 
 
@@ -84,7 +86,6 @@ class DeepSpeedEngine:
         self.skip_nonfinite, self.probe = skip_nonfinite, probe
         self.rank, self.world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
         self.facts = {"engine": "deepspeed", "world_size": self.world_size, "zero_stage": zero_stage}
-        self._patient = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=7))
         if self.world_size > 1:
             for module in (method, *method.teachers().values()):
                 synchronize_batch_norm(module)
@@ -154,7 +155,7 @@ class DeepSpeedEngine:
         return bool(flags.item())
 
     def barrier(self) -> None:
-        torch.distributed.barrier(group=self._patient)
+        torch.distributed.barrier(group=patient_group())
 
     def close(self) -> None:
         self.engine.destroy()

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -73,6 +74,30 @@ def test_training_goes_on_while_a_checkpoint_is_written_and_the_next_waits_for_i
     assert store.wait().step == 2
     assert order == ["first written", "second copied"]
     assert store.wait() is None
+
+
+def test_nobody_asks_for_failures_before_all_have_waited_for_the_writer(tmp_path):
+    order = []
+
+    def slow(folder):
+        time.sleep(0.1)
+        order.append("written")
+
+    def failed(flag):
+        order.append("asked")
+        return flag
+
+    lead, other = (
+        CheckpointStore(tmp_path, keep=2, lead=lead, any_rank=failed, all_ranks=lambda: order.append("all here"))
+        for lead in (True, False)
+    )
+    lead.write(1, lambda: slow, {})
+    lead.wait()
+    assert order == ["all here", "asked", "written", "all here", "asked"]
+    order.clear()
+    other.write(1, lambda: slow, {})
+    other.wait()
+    assert order == ["all here", "asked"] * 2  # as often as the lead
 
 
 def test_a_failed_write_is_told_by_the_next_and_the_earlier_ones_are_whole(tmp_path):

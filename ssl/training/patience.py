@@ -1,0 +1,26 @@
+"""Waiting for another process as long as it takes: a group whose collectives outlast downloads, scans and evaluations.
+
+Who died is the heartbeat's to notice, not this group's.
+"""
+
+from datetime import timedelta
+
+from torch.distributed import ProcessGroup, new_group
+
+PATIENCE = timedelta(days=7)
+
+_group: ProcessGroup | None = None
+
+
+def make_patient_group() -> ProcessGroup:
+    """A gloo group of all processes; called on every rank, once after each start of the default group."""
+    global _group
+    _group = new_group(backend="gloo", timeout=PATIENCE)
+    return _group
+
+
+def patient_group() -> ProcessGroup:
+    """The group that `make_patient_group` made last."""
+    if _group is None:
+        raise RuntimeError("make_patient_group was not called in this process")
+    return _group
