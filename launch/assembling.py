@@ -1,7 +1,7 @@
 """From a recipe to the parts that train: pictures, networks, numbers, processes."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
@@ -97,7 +97,7 @@ def start(recipe: Recipe) -> Processes:
     threads = recipe.training.threads
     if threads is None and world_size > 1:
         local = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("LOCAL_SIZE", world_size)))
-        threads = max(1, (os.cpu_count() or 1) // local)
+        threads = fair_threads(local, os.environ)
     if threads is not None:
         torch.set_num_threads(threads)
     if world_size == 1:
@@ -105,6 +105,19 @@ def start(recipe: Recipe) -> Processes:
     # Half of the time that a collective may take: who is lost is then named before the others give up waiting.
     silence = 30.0 * recipe.engine.arguments["timeout_minutes"]
     return Processes(rank, world_size, device, join_heartbeat(rank, world_size, os.environ["MASTER_ADDR"], silence))
+
+
+def fair_threads(local: int, environment: Mapping[str, str]) -> int | None:
+    """Threads of torch for one of `local` processes on this host; None where OMP_NUM_THREADS has told torch already.
+
+    Its share of the host's cores, and no more than the system lets it run on (a batch system's or a container's bounds).
+    """
+    if environment.get("OMP_NUM_THREADS"):
+        return None
+    share = (os.cpu_count() or 1) // local
+    if hasattr(os, "sched_getaffinity"):  # Linux alone has it
+        share = min(share, len(os.sched_getaffinity(0)))
+    return max(1, share)
 
 
 def own_gpu(local_rank: int) -> torch.device:
