@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from wildfern.launch.assembling import Processes
 from wildfern.launch.run_folder import RunError, RunFolder
@@ -11,6 +12,10 @@ from wildfern.recipes import Recipe
 
 MAY_CHANGE = {"training", "engine", "evaluation", "tracking"}
 
+# Arguments of data that change how pictures come, not which. (Where `check_headers` finds faulty files the number of items is
+# another one, and that is refused when the checkpoint is read.)
+SAME_PICTURES = {"threads", "download", "check_headers"}
+
 
 def check_same_run(recipe: Recipe, folder: RunFolder) -> None:
     """Refuse to go on with a run under a recipe that would make another run of it."""
@@ -18,8 +23,12 @@ def check_same_run(recipe: Recipe, folder: RunFolder) -> None:
         return
     then, now = folder.recipe(), recipe
     other = [
-        name for name in type(then).model_fields if name not in MAY_CHANGE and getattr(then, name) != getattr(now, name)
+        name
+        for name in type(then).model_fields
+        if name not in MAY_CHANGE | {"data"} and getattr(then, name) != getattr(now, name)
     ]
+    if _pictures(then) != _pictures(now):
+        other.append("data")
     for name in ("batch_size", "accumulation", "precision"):
         if getattr(then.training, name) != getattr(now.training, name):
             other.append(f"training.{name}")
@@ -28,6 +37,14 @@ def check_same_run(recipe: Recipe, folder: RunFolder) -> None:
             f"{folder.path} is a run of another recipe: {', '.join(other)} differ. Repeat the command that started it, with "
             f"--resume, or give {folder.path / 'recipe.yaml'} as the recipe"
         )
+
+
+def _pictures(recipe: Recipe) -> list[tuple[str, float, dict[str, Any]]]:
+    """What of `data` decides on the pictures."""
+    return [
+        (entry.source, entry.weight, {k: v for k, v in entry.arguments.items() if k not in SAME_PICTURES})
+        for entry in recipe.data
+    ]
 
 
 def chosen_folder(run: str | Path | None, name: str, resume: bool, processes: Processes) -> RunFolder:

@@ -46,3 +46,11 @@ def test_checkpoints_without_a_recipe_are_not_trained_over(tmp_path):
     with pytest.raises(RunError, match="checkpoints of a run"), alone_in(recipe(), RunFolder(tmp_path), False, ALONE):
         pytest.fail("it was let in")
     assert chosen_folder(tmp_path, "quickstart", True, ALONE).path == tmp_path
+
+
+def test_arguments_that_change_no_picture_may_change(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.begin(recipe("data.threads=1"))
+    check_same_run(recipe("data.threads=2"), folder)
+    with pytest.raises(RunError, match="another recipe: data differ"):
+        check_same_run(recipe("data.threads=2", "data.points=300"), folder)
