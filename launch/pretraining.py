@@ -24,7 +24,7 @@ from wildfern.launch.components import read_recipe
 from wildfern.launch.disk_faults import disk_faults_told
 from wildfern.launch.evaluating import evaluate_on, labeled, scores
 from wildfern.launch.run_folder import RunError, RunFolder, initial_backbone, users_words
-from wildfern.launch.shared_folder import alone_in, check_same_run, chosen_folder
+from wildfern.launch.shared_folder import alone_in, check_same_items, check_same_run, chosen_folder
 from wildfern.launch.views_picture import write_views_picture
 from wildfern.recipes import Recipe
 from wildfern.ssl.data import Source
@@ -106,6 +106,8 @@ class Pretraining:
         check_backbone(recipe, processes.device, method, self.views)
         self.input_dtype = input_dtype(method.backbone, recipe.training.precision, self.views)
         self.engine = self._engine(method)
+        numbers = (source.num_items for source in self.mixture.sources)
+        self.engine.facts["items"] = [None if number is None else int(number) for number in numbers]
         self.schedule = SCHEDULES[recipe.schedule.name](recipe.training.steps, **recipe.schedule.arguments)
         self.checkpoints = CheckpointStore(
             folder.path / "checkpoints",
@@ -219,7 +221,15 @@ class Pretraining:
 
     def _resumed_step(self) -> tuple[int, list[str]]:
         """Load the newest whole checkpoint; 0 where there is none. With words on newer ones that are damaged."""
-        newest, faults = self.processes.from_lead(self.checkpoints.newest)
+
+        def found() -> tuple[int | None, list[str]]:
+            newest, faults = self.checkpoints.newest()
+            if newest is not None:
+                then = self.checkpoints.facts(newest).get("items")
+                check_same_items(self.recipe, then, self.engine.facts["items"])
+            return newest, faults
+
+        newest, faults = self.processes.from_lead(found)
         if newest is None:
             return 0, []
         if newest > self.recipe.training.steps:

@@ -39,6 +39,20 @@ def check_same_run(recipe: Recipe, folder: RunFolder) -> None:
         )
 
 
+def check_same_items(recipe: Recipe, then: list[int | None] | None, now: list[int | None]) -> None:
+    """Refuse to go on where a source holds more or fewer items (None: endless) than when the checkpoint was written.
+
+    The order of a pass follows from their number, so that one file more would make another run of it. `then` is None in
+    checkpoints that do not say.
+    """
+    for entry, before, found in zip(recipe.data, then or now, now, strict=True):
+        if before != found:
+            raise RunError(
+                f"{entry.source} has {found} items now, and had {before} when the checkpoint was written: a run goes on with "
+                "the same pictures alone. Put back the data as they were, or start anew in another run folder"
+            )
+
+
 def _pictures(recipe: Recipe) -> list[tuple[str, float, dict[str, Any]]]:
     """What of `data` decides on the pictures."""
     return [

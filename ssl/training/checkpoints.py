@@ -10,7 +10,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from wildfern.ssl.training.checksums import Damaged, check, seal, to_disk
+from wildfern.ssl.training.checksums import Damaged, check, manifest, seal, to_disk
 
 Save = Callable[[Path], None]
 
@@ -101,6 +101,10 @@ class CheckpointStore:
                 "another run folder"
             )
         return None, {}
+
+    def facts(self, step: int) -> dict[str, object]:
+        """What was noted with a checkpoint that `newest` has found whole."""
+        return manifest(self.path(step))
 
     def write(self, step: int, copy: Callable[[], Save], facts: dict[str, object]) -> Written | None:
         """Publish a new checkpoint: `copy()` copies the state, on every rank, and returns what writes the copy into a folder.

@@ -35,7 +35,7 @@ def check(folder: Path) -> dict[str, object]:
 
     An OSError in reading them (a disk's fault, no permission) passes: it says nothing about what was written.
     """
-    facts = _manifest(folder)
+    facts = manifest(folder)
     for name, written in facts.pop("files").items():
         path = folder / name
         size = _size(path)
@@ -69,7 +69,8 @@ def _size(path: Path) -> int | None:
     return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
-def _manifest(folder: Path) -> dict[str, object]:
+def manifest(folder: Path) -> dict[str, object]:
+    """The facts and the `files` of a sealed folder, the latter not looked at; raises Damaged."""
     if _size(folder / MANIFEST) is None:
         raise Damaged(f"{MANIFEST} is missing")
     try:
