@@ -22,7 +22,7 @@ from wildfern.launch.assembling import (
 from wildfern.launch.compiling import compile_networks
 from wildfern.launch.components import read_recipe
 from wildfern.launch.disk_faults import disk_faults_told
-from wildfern.launch.evaluating import evaluate_on, labeled, scores
+from wildfern.launch.evaluating import evaluate_on, labeled, merged, scores
 from wildfern.launch.run_folder import RunError, RunFolder, initial_backbone, users_words
 from wildfern.launch.shared_folder import alone_in, check_same_items, check_same_run, chosen_folder
 from wildfern.launch.views_picture import write_views_picture
@@ -104,7 +104,6 @@ class Pretraining:
         self.reader = BatchReader(self.plan, self.mixture, self.views, processes.rank, processes.world_size)
         method = build_method(recipe)
         check_backbone(recipe, processes.device, method, self.views)
-        self.input_dtype = input_dtype(method.backbone, recipe.training.precision, self.views)
         self.engine = self._engine(method)
         numbers = (source.num_items for source in self.mixture.sources)
         self.engine.facts["items"] = [None if number is None else int(number) for number in numbers]
@@ -190,6 +189,7 @@ class Pretraining:
         layout = {"memory_format": torch.channels_last} if weights_too else {}
         for module in (method, *method.teachers().values()):
             module.to(processes.device, **layout)
+        self.input_dtype = input_dtype(method.backbone, recipe.training.precision, self.views)
         if recipe.training.compile:
             compile_networks(method, processes.device)
         name, arguments = recipe.optimizer.name, recipe.optimizer.arguments
@@ -281,6 +281,6 @@ class Pretraining:
         if wanted.on:
             state = load_file(self.folder.path / "backbone.safetensors")
             evaluation = self._evaluation(state, wanted.protocols, wanted.few_shot, tracker.message)
-            self.folder.write_json("evaluation.json", evaluation.as_json())
+            self.folder.write_json("evaluation.json", merged(self.folder, evaluation.as_json()))
         tracker.sync()
         write_report([self.folder.path], self.folder.path / "report.html")
