@@ -5,6 +5,8 @@ run = pretrain("quickstart", ["training.steps=100"])
 print(evaluate(run, on=["digits"]).rows)
 """
 
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,3 +27,14 @@ def __getattr__(name: str) -> object:
 
         return evaluate
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+class _Launch(ModuleType):
+    """This package once the launchers' module `pretrain` is imported: the name stays the function's."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in __all__ and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Launch

@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,11 @@ def test_a_recipe_keeps_the_settings_of_its_own_deepspeed(tmp_path):
     assert engine(file, "engine.zero_stage=0") == ("deepspeed", {"zero_stage": 0, "timeout_minutes": 4})
     file.write_text("extends: quickstart\nengine:\n  name: torch\n")
     assert engine(file) == ("deepspeed", {"zero_stage": 1, "timeout_minutes": 10.0})
+
+
+def test_the_launchers_module_does_not_take_the_name_of_the_function():
+    code = "import wildfern.launch.pretrain; from wildfern.launch import pretrain; pretrain.__code__"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_misspelt_setting_of_the_engine_is_an_error():
