@@ -11,7 +11,8 @@ def compile_networks(method: Method, device: torch.device) -> None:
     """Have backbone and teachers compiled, in place, at their first call: once for each size of views.
 
     Names of weights stay, so that checkpoints and exports do not know of it. Heads and losses, which are small and gather
-    between ranks, run as before. Raises RunError where nothing can be compiled here.
+    between ranks, run as before; so do the sums over ranks of batch normalization. Raises RunError where nothing can be
+    compiled here.
     """
     check_compiler(device)
     for network in (method.backbone, *method.teachers().values()):

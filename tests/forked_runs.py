@@ -3,10 +3,13 @@
 import multiprocessing
 import os
 import pickle
+import re
 import signal
 import socket
 import sys
+import time
 from multiprocessing import forkserver
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from unittest.mock import patch
 
@@ -15,9 +18,8 @@ from wildfern.ssl.training.checksums import check, seal
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["wildfern.launch.pretraining", "wildfern.launch.cli", "deepspeed"])
 SURROUNDINGS = {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
-Moment = tuple[
-    str, str, int
-]  # an audit event of Python, a part of the path it is about, and the how-manieth of its kind
+# An audit event of Python, a pattern in the path it is about, and the how-manieth of its kind.
+Moment = tuple[str, str, int]
 
 
 class ForkedRun:
@@ -58,6 +60,15 @@ class ForkedRun:
 
     def output(self) -> str:
         return self.log.read_text()
+
+
+def hold_lock(run: Path, ready: Event) -> None:
+    """Hold the lock of a run folder, as another process, until killed."""
+    from wildfern.launch.run_lock import held
+
+    with held(run):
+        ready.set()
+        time.sleep(600)
 
 
 class RunsCode:
@@ -125,7 +136,7 @@ def _die_at(event: str, path: str, number: int) -> None:
 
     def hook(what: str, arguments: tuple) -> None:
         nonlocal left
-        if what == event and path in str(arguments[0]):
+        if what == event and re.search(path, str(arguments[0])):
             left -= 1
             if left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)

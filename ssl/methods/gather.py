@@ -2,7 +2,8 @@
 
 import torch
 from torch import Tensor
-from torch.distributed.nn import functional as distributed
+
+from wildfern.ssl.models.collectives import all_gather
 
 
 def world_size() -> int:
@@ -19,7 +20,7 @@ def gather_pictures(views: Tensor) -> Tensor:
     """
     if world_size() == 1:
         return views
-    return torch.cat(distributed.all_gather(views.contiguous()), dim=1)
+    return all_gather(views).transpose(0, 1).flatten(1, 2)
 
 
 @torch.no_grad()

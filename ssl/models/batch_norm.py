@@ -3,7 +3,8 @@
 import torch
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
+
+from wildfern.ssl.models.collectives import all_reduce
 
 
 class _GlobalBatchNorm:

@@ -163,8 +163,8 @@ def _sent(name: str, args: tuple, world_size: int) -> float:
         return 2 * others * _bytes(tree_leaves(args[0]))
     if name.startswith("allgather_"):  # (outputs, inputs, …)
         return (world_size - 1) * _bytes(tree_leaves(args[1]))
-    if name.startswith("alltoall_"):
-        return others * _bytes(tree_leaves(args[1]))
+    if name.startswith("_reduce_scatter_base_"):  # (output, input, …)
+        return others * _bytes([args[1]])
     raise RuntimeError(f"the dry run does not know what the collective {name} sends")
 
 

@@ -71,7 +71,7 @@ def test_a_change_of_a_file_beside_it_compiles_anew(start, tmp_path):
     assert "compiling squares" in start().communicate()[1]
 
 
-@pytest.mark.parametrize("damage", [b"", b"\x80\x04nonsense", b"\x80\x04\x8c\x06wildfern\x8c\x04Gone\x93."])
+@pytest.mark.parametrize("damage", [b"", b"\x80\x04nonsense", b"\x80\x04\x8c\x08wildfern\x8c\x04Gone\x93."])
 @pytest.mark.parametrize("ending", ["nbi", "nbc"])
 def test_a_cache_that_cannot_be_read_is_written_anew(start, tmp_path, ending, damage):
     start().communicate()

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from forked_runs import ForkedRun
 from safetensors.torch import load_file
 from small_runs import TINY
 
@@ -57,14 +58,13 @@ def test_compiled_training_is_the_same_and_may_be_switched_when_resumed(tmp_path
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="deepspeed is for Linux")
-@pytest.mark.parametrize("stage", [1, 3])
-def test_compiled_training_is_the_same_under_deepspeed(stage, tmp_path):
+@pytest.mark.parametrize(("stage", "processes"), [(1, 2), (3, 1)])
+def test_compiled_training_is_the_same_under_deepspeed(stage, processes, tmp_path):
     changes = [*TEACHER, "training.steps=3"]
     plain = pretrain("quickstart", changes, run=tmp_path / "plain")
     changes += ["training.compile=true", f"engine={{name: deepspeed, zero_stage: {stage}}}"]
-    command = [sys.executable, "-m", "wildfern.launch.cli", "pretrain", "quickstart", *changes, "--run", "compiled"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
+    compiled = ForkedRun(tmp_path / "compiled", changes, processes=processes)
+    assert compiled.wait(600) == 0, compiled.output()
     same_training(tmp_path / "compiled", plain)
 
 

@@ -12,16 +12,12 @@ from wildfern.ssl.tracking import read_records
 
 CHANGES = [*TINY, "training.checkpoint_every=4", "training.precision=fp32"]
 LOADER_THREADS = (0, 1, 3)
-IN_SAVING = {  # the audit event that comes next, and a part of the path it is about
-    "weights without a checksum": (
-        "open",
-        "/training.safetensors",
-        2,
-    ),  # the first time is to check what is resumed from
-    "checksums not yet written": ("open", "/checkpoint.json", 2),
-    "not yet under its name": ("os.rename", "/.unfinished_0", 1),
-    "one too many": ("os.rename", "/checkpoints/step_", 1),
-    "the oldest half deleted": ("shutil.rmtree", "/.unfinished_step_", 1),
+IN_SAVING = {  # the audit event that comes next, a pattern in the path it is about, and its how-manieth time
+    "weights without a checksum": ("open", r"/\.unfinished_\d+/training\.safetensors", 1),
+    "checksums not yet written": ("open", r"/\.unfinished_\d+/checkpoint\.json", 1),
+    "not yet under its name": ("os.rename", r"/\.unfinished_\d", 1),
+    "one too many": ("os.rename", r"/checkpoints/step_", 1),
+    "the oldest half deleted": ("shutil.rmtree", r"/\.unfinished_step_", 1),
 }
 
 

@@ -5,7 +5,7 @@ import socket
 import time
 
 import pytest
-from forked_runs import FORKS, ForkedRun
+from forked_runs import FORKS, ForkedRun, hold_lock
 from small_runs import TINY
 
 from wildfern.launch import pretrain
@@ -35,15 +35,9 @@ def test_errors_inside_let_go_of_it(tmp_path):
         pass
 
 
-def hold(folder, ready):
-    with held(folder):
-        ready.set()
-        time.sleep(600)
-
-
 def test_a_killed_holder_holds_no_longer(tmp_path):
     ready = FORKS.Event()
-    process = FORKS.Process(target=hold, args=(tmp_path, ready), daemon=True)
+    process = FORKS.Process(target=hold_lock, args=(tmp_path, ready), daemon=True)
     process.start()
     assert ready.wait(60)
     with pytest.raises(RunError, match=f"process {process.pid} on"), held(tmp_path):
