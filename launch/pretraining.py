@@ -120,7 +120,7 @@ class Pretraining:
     def run(self, resume: bool, since: float) -> Path:
         """Train to the end; evaluate and report there."""
         recipe, lead = self.recipe, self.processes.lead
-        started, faults = self._resumed_step() if resume else (0, [])
+        started, skipped, faults = self._resumed_step() if resume else (0, 0, [])
         if lead:
             self.folder.begin(recipe)
         error = None
@@ -166,6 +166,7 @@ class Pretraining:
                     self.checkpoints,
                     stop,
                     started,
+                    skipped,
                     evaluate=self._scores if recipe.evaluation.every and recipe.evaluation.on else None,
                     on_checkpoint=self._checkpoint_written,
                     on_nonfinite=lambda rows: self.folder.add_lines("nonfinite.jsonl", rows),
@@ -219,19 +220,18 @@ class Pretraining:
             **common,
         )
 
-    def _resumed_step(self) -> tuple[int, list[str]]:
-        """Load the newest whole checkpoint; 0 where there is none. With words on newer ones that are damaged."""
+    def _resumed_step(self) -> tuple[int, int, list[str]]:
+        """Load the newest whole checkpoint: its step, steps skipped in a row before it, and words on newer damaged ones."""
 
-        def found() -> tuple[int | None, list[str]]:
+        def found() -> tuple[int | None, int, list[str]]:
             newest, faults = self.checkpoints.newest()
-            if newest is not None:
-                then = self.checkpoints.facts(newest).get("items")
-                check_same_items(self.recipe, then, self.engine.facts["items"])
-            return newest, faults
+            facts = {} if newest is None else self.checkpoints.facts(newest)
+            check_same_items(self.recipe, facts.get("items"), self.engine.facts["items"])
+            return newest, facts.get("skipped_in_a_row", 0), faults
 
-        newest, faults = self.processes.from_lead(found)
+        newest, skipped, faults = self.processes.from_lead(found)
         if newest is None:
-            return 0, []
+            return 0, 0, []
         if newest > self.recipe.training.steps:
             raise RunError(
                 f"{self.folder.path} has done {newest} steps already, more than training.steps {self.recipe.training.steps}"
@@ -239,7 +239,7 @@ class Pretraining:
         self.engine.load(self.checkpoints.path(newest))
         if self.engine.probe is not None and not self.engine.probe.steps:
             faults = [*faults, f"the checkpoint knows no online probe: it begins to learn after step {newest}"]
-        return newest, faults
+        return newest, skipped, faults
 
     def _backbone_state(self) -> dict[str, Tensor]:
         """The weights that evaluation takes, whole, on the CPU; called on every rank."""

@@ -45,7 +45,13 @@ def check_same_items(recipe: Recipe, then: list[int | None] | None, now: list[in
     The order of a pass follows from their number, so that one file more would make another run of it. `then` is None in
     checkpoints that do not say.
     """
-    for entry, before, found in zip(recipe.data, then or now, now, strict=True):
+    then = then or now
+    if len(then) != len(now):
+        raise RunError(
+            f"the recipe has {len(now)} sources of data, and had {len(then)} when the checkpoint was written: go on with the "
+            "recipe that the run was begun with, or start anew in another run folder"
+        )
+    for entry, before, found in zip(recipe.data, then, now, strict=True):
         if before != found:
             raise RunError(
                 f"{entry.source} has {found} items now, and had {before} when the checkpoint was written: a run goes on with "

@@ -21,7 +21,7 @@ class FiniteWatch:
 
     `allowed`: steps in a row that may be skipped (see `Engine.step`); with 0, numbers may stay on the device until a step that
     is logged, evaluated or saved. `indices(step, part)` are the pictures of a part of a step on this process; `record` gets one
-    row for each process and part concerned, on the first process.
+    row for each process and part concerned, on the first process. `skipped`: steps in a row that were skipped already.
     """
 
     def __init__(
@@ -30,11 +30,12 @@ class FiniteWatch:
         allowed: int,
         indices: Callable[[int, int], NDArray],
         record: Callable[[list[Row]], None] = lambda rows: None,
+        skipped: int = 0,
     ) -> None:
         self.engine, self.allowed, self.indices, self.record = engine, allowed, indices, record
         self._losses: list[Tensor] = []  # each float[parts]
         self._norms: list[Tensor] = []
-        self._first, self._skipped = 0, 0
+        self._first, self.skipped = 0, skipped
 
     def note(self, step: int, losses: Sequence[Tensor], gradient_norm: Tensor) -> None:
         """Note consecutive steps, on every process."""
@@ -52,7 +53,7 @@ class FiniteWatch:
         first, self._losses, self._norms = self._first, [], []
         finite = bool(losses.isfinite().all() and norms.isfinite().all())
         if not self.engine.any(not finite):
-            self._skipped = 0
+            self.skipped = 0
             return True
         rows = [
             self._row(first + step, part, float(losses[step, part]), float(norms[step]))
@@ -65,8 +66,8 @@ class FiniteWatch:
         rows = [row for row in rows if isinstance(row["loss"], str)] or rows
         if self.engine.rank == 0:
             self.record(rows)
-        self._skipped += 1
-        if self._skipped > self.allowed:
+        self.skipped += 1
+        if self.skipped > self.allowed:
             raise NotFinite(_told(rows, self.allowed))
         return False
 

@@ -84,11 +84,11 @@ def step_footprint(
         del loss, scalars
         return Footprint(
             parameters=sum(p.numel() for p in trained),
-            weights=_bytes(method.parameters()) + _bytes(method.buffers()),
-            teachers=sum(_bytes(t.parameters()) + _bytes(t.buffers()) for t in teachers),
-            gradients=_bytes(trained),
+            weights=bytes_of(method.parameters()) + bytes_of(method.buffers()),
+            teachers=sum(bytes_of(t.parameters()) + bytes_of(t.buffers()) for t in teachers),
+            gradients=bytes_of(trained),
             optimizer=optimizer_bytes,
-            views=_bytes(views),
+            views=bytes_of(views),
             saved=saved,
             peak=live.peak,
             peak_without_gradients=live.peak_without_gradients,
@@ -139,7 +139,7 @@ class _LiveBytes(TorchDispatchMode):
 
     def gradient(self, parameter: nn.Parameter) -> None:
         """From here on this parameter's gradient is there."""
-        self.gradients += _bytes([parameter.grad])
+        self.gradients += bytes_of([parameter.grad])
 
     def _add(self, storage: torch.UntypedStorage, replaces: bool) -> None:
         if storage in self._known:
@@ -160,11 +160,11 @@ def _sent(name: str, args: tuple, world_size: int) -> float:
     """Bytes that one rank sends in a collective on a ring."""
     others = (world_size - 1) / world_size
     if name.startswith("allreduce_"):
-        return 2 * others * _bytes(tree_leaves(args[0]))
+        return 2 * others * bytes_of(tree_leaves(args[0]))
     if name.startswith("allgather_"):  # (outputs, inputs, …)
-        return (world_size - 1) * _bytes(tree_leaves(args[1]))
+        return (world_size - 1) * bytes_of(tree_leaves(args[1]))
     if name.startswith("_reduce_scatter_base_"):  # (output, input, …)
-        return others * _bytes([args[1]])
+        return others * bytes_of([args[1]])
     raise RuntimeError(f"the dry run does not know what the collective {name} sends")
 
 
@@ -198,5 +198,6 @@ def _without_values(module: nn.Module) -> None:
                 part._buffers[name] = made.setdefault(id(buffer), torch.empty(buffer.shape, dtype=buffer.dtype))
 
 
-def _bytes(tensors: Iterable[Tensor]) -> int:
+def bytes_of(tensors: Iterable[Tensor]) -> int:
+    """What the numbers of some tensors take."""
     return sum(t.numel() * t.element_size() for t in tensors)

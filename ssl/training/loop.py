@@ -87,12 +87,14 @@ def train(
     checkpoints: CheckpointStore,
     stop: StopRequest,
     start_step: int = 0,
+    skipped_in_a_row: int = 0,
     evaluate: Callable[[], dict[str, float]] | None = None,
     on_checkpoint: Callable[[], None] = lambda: None,
     on_nonfinite: Callable[[list[Row]], None] = lambda rows: None,
 ) -> int:
     """Train from `start_step` to the end, or until a stop is asked for; returns the number of steps done.
 
+    `skipped_in_a_row` is what the checkpoint says that training goes on from.
     `evaluate` gives scores to log every `plan.evaluate_every` steps. `on_checkpoint` runs on every rank after a checkpoint.
     `on_nonfinite` gets what is known of losses or gradients that are NaN or infinite. More than `plan.skip_nonfinite` such steps
     in a row raise NotFinite, checkpoints untouched; with 0, at the next logged, evaluated or saved step.
@@ -100,7 +102,7 @@ def train(
     micro_start, micro_stop = start_step * plan.accumulation, plan.total_steps * plan.accumulation
     done, probe = start_step, engine.probe
     last_saved = time.monotonic()
-    watch = FiniteWatch(engine, plan.skip_nonfinite, reader.indices, on_nonfinite)
+    watch = FiniteWatch(engine, plan.skip_nonfinite, reader.indices, on_nonfinite, skipped_in_a_row)
     watched = [engine.method, *engine.method.teachers().values()]
 
     def late() -> bool:
@@ -116,7 +118,8 @@ def train(
         began = time.perf_counter()
         with tracker.untimed():
             tracker.sync()
-            published(checkpoints.write(done, copy, {"batch_size": plan.batch_size, **engine.facts}))
+            facts = {"batch_size": plan.batch_size, "skipped_in_a_row": watch.skipped, **engine.facts}
+            published(checkpoints.write(done, copy, facts))
             on_checkpoint()
         tracker.checkpoint(done - 1, time.perf_counter() - began)
         last_saved = time.monotonic()

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from wildfern.ssl.training.engine import TorchEngine
+from wildfern.ssl.training.footprint import bytes_of
 
 
 def measured_peak(
@@ -21,7 +22,8 @@ def measured_peak(
     torch's profiler saw, above what was there before. The first step, which makes the optimizer's state, is not counted.
     """
     device = engine.device
-    there = _bytes(engine.method) + sum(_bytes(t) for t in engine.method.teachers().values())
+    networks = (engine.method, *engine.method.teachers().values())
+    there = sum(bytes_of((*network.parameters(), *network.buffers())) for network in networks)
 
     def step(number: int) -> None:
         views = [
@@ -42,12 +44,8 @@ def measured_peak(
             step(number)
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device)
-    there += sum(
-        value.numel() * value.element_size()
-        for state in engine.optimizer.state.values()
-        for value in state.values()
-        if isinstance(value, Tensor)
-    )
+    states = engine.optimizer.state.values()
+    there += bytes_of(value for state in states for value in state.values() if isinstance(value, Tensor))
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         for number in range(1, steps):
             step(number)
@@ -57,7 +55,3 @@ def measured_peak(
         now += event.nbytes()
         peak = max(peak, now)
     return there + peak
-
-
-def _bytes(module: torch.nn.Module) -> int:
-    return sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))

@@ -30,6 +30,12 @@ def weights(backbone):
     return torch.cat([p.detach().flatten() for p in backbone.parameters()])
 
 
+def trained(run, changes, resume=False, processes=1):
+    """In processes of its own, which know nothing of what other tests imported, patched or compiled."""
+    started = ForkedRun(run, changes, resume, processes)
+    assert started.wait(600) == 0, started.output()
+
+
 def same_training(run, plain):
     """Losses and weights agree but for rounding (which a network this small multiplies), and names entirely."""
     assert losses(run) == pytest.approx(losses(plain), rel=3e-3)
@@ -45,14 +51,14 @@ def same_training(run, plain):
 @pytest.mark.slow
 def test_compiled_training_is_the_same_and_may_be_switched_when_resumed(tmp_path):
     changes = [*TEACHER, "training.steps=4"]
-    plain = pretrain("quickstart", changes, run=tmp_path / "plain")
-    compiled = pretrain("quickstart", [*changes, "training.compile=true"], run=tmp_path / "compiled")
+    plain, compiled = pretrain("quickstart", changes, run=tmp_path / "plain"), tmp_path / "compiled"
+    trained(compiled, [*changes, "training.compile=true"])
     same_training(compiled, plain)
     for run, switch in ((compiled, "false"), (plain, "true")):
         other = tmp_path / f"then-{switch}"
         shutil.copytree(run, other)
         shutil.rmtree(other / "checkpoints" / "step_00000004")
-        pretrain("quickstart", [*changes, f"training.compile={switch}"], run=other, resume=True)
+        trained(other, [*changes, f"training.compile={switch}"], resume=True)
         same_training(other, plain)
 
 
@@ -63,8 +69,7 @@ def test_compiled_training_is_the_same_under_deepspeed(stage, processes, tmp_pat
     changes = [*TEACHER, "training.steps=3"]
     plain = pretrain("quickstart", changes, run=tmp_path / "plain")
     changes += ["training.compile=true", f"engine={{name: deepspeed, zero_stage: {stage}}}"]
-    compiled = ForkedRun(tmp_path / "compiled", changes, processes=processes)
-    assert compiled.wait(600) == 0, compiled.output()
+    trained(tmp_path / "compiled", changes, processes=processes)
     same_training(tmp_path / "compiled", plain)
 
 

@@ -41,3 +41,5 @@ def test_the_source_that_changed_is_named():
     check_same_items(recipe, None, [None, 7])  # a checkpoint that does not say
     with pytest.raises(RunError, match=r"^digits has 7 items now, and had 8"):
         check_same_items(recipe, [None, 8], [None, 7])
+    with pytest.raises(RunError, match=r"has 2 sources of data, and had 1 "):
+        check_same_items(recipe, [None], [None, 7])

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from PIL import Image
+from small_runs import TINY
 from typer.testing import CliRunner
 
-from tests.small_runs import TINY
 from wildfern.launch import pretrain
 from wildfern.launch.assembling import build_views, open_mixture
 from wildfern.launch.cli import app

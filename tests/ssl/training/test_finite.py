@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_runs import TINY
 
-from tests.small_runs import TINY
 from wildfern.launch import pretrain
 from wildfern.ssl.methods import METHODS
 from wildfern.ssl.training import NotFinite
@@ -126,3 +126,11 @@ def test_skipped_steps_change_nothing_and_training_goes_on(tmp_path, poisoned):
     state = load_file(next((run / "checkpoints").iterdir()) / "training.safetensors")
     assert all(value.isfinite().all() for value in state.values())
     assert [row["step"] for row in records(run / "nonfinite.jsonl")] == [2, 3]
+
+
+def test_a_resumed_run_counts_on(tmp_path, poisoned):
+    poisoned.update({2, 3, 4})
+    changes = [*TINY, "training.skip_nonfinite=2", "schedule.name=constant"]
+    run = pretrain("quickstart", [*changes, "training.steps=4"], run=tmp_path / "run")
+    with pytest.raises(NotFinite, match=r"at step 4 .* after 2 skipped steps in a row"):
+        pretrain("quickstart", [*changes, "training.steps=6"], run=run, resume=True)
