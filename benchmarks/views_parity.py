@@ -3,7 +3,7 @@
 Everything else is the same: pictures in the same order, network, loss, steps. Users who moved augmentation to the device lost
 accuracy to differing meanings; if ours mean what torchvision's do, accuracies agree within the noise of seeds.
 
-    python -m wildfern.benchmarks.views_parity --data parquet:cifar10 --seeds 3 --steps 400 --json views_parity.json
+    python -m wildfern.benchmarks.views_parity --data parquet:cifar10 --seeds 3 --steps 200 --json views_parity.json
 """
 
 import argparse
