@@ -23,6 +23,7 @@ LOST = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong with the command, try a
 FAILED = 1
 GRACE_SECONDS = 5.0  # for the others of a process that failed: most meet the same error, and say it better themselves
 LAST_WORDS_SECONDS = 2.0
+CLOSED = "its connection closed (killed, or crashed)"
 MOST_BYTES = 1 << 16  # of one message; whoever sends more is none of ours
 
 
@@ -192,7 +193,9 @@ class Heartbeat:
 
     def _hear(self, peer: Peer) -> None:
         try:
-            arrived, why = peer.connection.recv(MOST_BYTES), "its connection closed (killed, or crashed)"
+            arrived, why = peer.connection.recv(MOST_BYTES), CLOSED
+        except ConnectionResetError:  # how a system closes for a process that ended with beats unread
+            arrived, why = b"", CLOSED
         except OSError as error:
             arrived, why = b"", f"its connection broke ({error})"
         *lines, peer.rest = (peer.rest + arrived).split(b"\n")

@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import struct
 import threading
 import time
 
@@ -89,15 +90,19 @@ def test_those_who_stay_longer_do_not_miss_those_who_left(house):
     assert verdicts.found == []
 
 
-def test_a_connection_that_closes_is_named_to_all_at_once(house):
+@pytest.mark.parametrize("how", ["closed", "reset"])
+def test_a_connection_that_closes_is_named_to_all_at_once(how, house):
+    """A system resets the connections of a process that is killed with beats unread, and closes them otherwise."""
     ranks, verdicts = house(4, silence=60.0, missing=[3])
     connection = by_hand(ranks[0], 3)
     time.sleep(0.2)
     began = time.monotonic()
+    if how == "reset":
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
     for rank, (found, text, exit_code) in enumerate(verdicts.wait(3)):
         assert (found, exit_code) == (rank, LOST)
-        assert text.startswith("rank 3 on host far is gone: its connection ")
+        assert text.startswith("rank 3 on host far is gone: its connection closed (killed, or crashed). ")
         assert text.endswith("go on with the same command and --resume")
     assert time.monotonic() - began < 5
 
