@@ -1,8 +1,10 @@
 """Random resized crop with flip: one pair of small matrix products for every view of a picture.
 
-Cropping, anti-aliased bilinear resizing and flipping are linear and separable, so a view is `rows @ picture @ columns.T` with
-two banded matrices whose weights are those of Pillow's and torchvision's triangle filter (`antialias=True`).
+Cropping, anti-aliased resizing and flipping are linear and separable, so a view is `rows @ picture @ columns.T` with two banded
+matrices whose weights are those of Pillow's and torchvision's filters (`antialias=True`).
 """
+
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,43 +12,65 @@ from torch import Tensor
 
 from wildfern.ssl.augmentation.operation import GeometricOperation
 from wildfern.ssl.augmentation.table import ViewTable
+from wildfern.ssl.losses.full_precision import without_autocast
 
 
-def resize_weights(start: Tensor, length: Tensor, pixels: int, size: int, flip: Tensor | None = None) -> Tensor:
+def resize_weights(
+    start: Tensor, length: Tensor, pixels: int, size: int, flip: Tensor | None = None, interpolation: str = "bilinear"
+) -> Tensor:
     """float32[M, size, pixels]: weights that resize pixels [start, start + length) of a line to `size`, each row summing to 1.
 
-    Triangle filter of half-width max(1, length/size) around the center of each output pixel; pixels outside the crop weigh
-    nothing. `start`, `length` are float[M]; rows are reversed where `flip` (bool[M]) says so.
+    A filter around the center of each output pixel, in units of max(1, length/size) pixels: a triangle of half-width 1, or
+    (`interpolation` "bicubic") Keys' cubic of half-width 2 with a = -1/2. Pixels outside the crop weigh nothing. `start`,
+    `length` are float[M]; rows are reversed where `flip` (bool[M]) says so.
     """
     scale = (length / size)[:, None, None]
     out = torch.arange(size, device=start.device, dtype=torch.float32)[None, :, None].expand(len(start), -1, -1)
     if flip is not None:
         out = torch.where(flip[:, None, None], size - 1 - out, out)
     pixel = torch.arange(pixels, device=start.device, dtype=torch.float32)[None, None, :] - start[:, None, None]
-    weights = (1 - (pixel + 0.5 - (out + 0.5) * scale).abs() / scale.clamp(min=1.0)).clamp_(min=0.0)
+    distance = (pixel + 0.5 - (out + 0.5) * scale).abs() / scale.clamp(min=1.0)
+    weights = _cubic(distance) if interpolation == "bicubic" else (1 - distance).clamp_(min=0.0)
     weights = weights * ((pixel >= 0) & (pixel < length[:, None, None]))
     return weights / weights.sum(dim=-1, keepdim=True)
 
 
-def crop_views(pixels: Tensor, boxes: Tensor, flip: Tensor, size: int) -> Tensor:
-    """All views of a batch at once: float[n, H, W, 3], boxes [V, n, 4] (top, left, height, width), flip bool[V, n].
+def _cubic(distance: Tensor) -> Tensor:
+    """Keys' kernel with a = -1/2 (1981, eq. 15), as Pillow's and, anti-aliased, torch's bicubic filter."""
+    near = (1.5 * distance - 2.5) * distance.square() + 1
+    far = ((2.5 - 0.5 * distance) * distance - 4) * distance + 2
+    return torch.where(distance < 1, near, torch.where(distance < 2, far, 0.0))
 
-    Returns float32[V * n, 3, size, size], view-major, in the range of the input.
+
+def crop_views(pixels: Tensor, boxes: Tensor, flip: Tensor, size: int, interpolation: str = "bilinear") -> Tensor:
+    """All views of a batch at once: float[n, H, W, C] in [0, 1], boxes [V, n, 4] (top, left, height, width), flip bool[V, n].
+
+    Returns float32[V * n, C, size, size] in [0, 1], view-major: what a bicubic filter lets leave the range is clipped, as it is
+    in pictures of bytes. Products are those of float32 under autocast too.
     """
+    with without_autocast(pixels):
+        return _crop_views(pixels, boxes, flip, size, interpolation)
+
+
+def _crop_views(pixels: Tensor, boxes: Tensor, flip: Tensor, size: int, interpolation: str) -> Tensor:
     views, n = flip.shape
     _, height, width, channels = pixels.shape
     top, left, box_height, box_width = boxes.float().flatten(0, 1).unbind(-1)
-    rows = resize_weights(top, box_height, height, size)
-    columns = resize_weights(left, box_width, width, size, flip.flatten())
+    rows = resize_weights(top, box_height, height, size, None, interpolation)
+    columns = resize_weights(left, box_width, width, size, flip.flatten(), interpolation)
     rows = rows.view(views, n, size, height).transpose(0, 1).reshape(n, views * size, height)
     stripes = torch.bmm(rows, pixels.reshape(n, height, width * channels))
     stripes = stripes.view(n, views, size, width, channels).permute(1, 0, 4, 2, 3)
     stripes = stripes.reshape(views * n, channels * size, width)
-    return torch.bmm(stripes, columns.transpose(1, 2)).view(views * n, channels, size, size)
+    out = torch.bmm(stripes, columns.transpose(1, 2)).view(views * n, channels, size, size)
+    return out.clamp_(0, 1) if interpolation == "bicubic" else out
 
 
 class RandomResizedCropFlip(GeometricOperation):
-    """torchvision's RandomResizedCrop (anti-aliased, bilinear, central fallback) and RandomHorizontalFlip as a kornia module."""
+    """torchvision's RandomResizedCrop (anti-aliased, central fallback) and RandomHorizontalFlip as a kornia module.
+
+    Pictures are in [0, 1]; masks get the nearest pixel. `interpolation` is "bilinear" or "bicubic".
+    """
 
     def __init__(
         self,
@@ -54,8 +78,12 @@ class RandomResizedCropFlip(GeometricOperation):
         scale: tuple[float, float] = (0.08, 1.0),
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
         flip: float = 0.5,
+        interpolation: str = "bilinear",
+        **kornia: Any,
     ) -> None:
-        super().__init__(size=size, crop_scale=scale, crop_ratio=ratio, flip=flip)
+        super().__init__(
+            size=size, crop_scale=scale, crop_ratio=ratio, flip=flip, interpolation=interpolation, **kornia
+        )
 
     def parameters_from(self, table: ViewTable, height: int, width: int) -> dict[str, np.ndarray]:
         pictures = table.crop.shape[1]
@@ -77,4 +105,18 @@ class RandomResizedCropFlip(GeometricOperation):
 
     def apply_transform(self, input: Tensor, params: dict, flags: dict, transform: Tensor | None = None) -> Tensor:
         box, flip = params["box"].to(input.device)[None], params["flip"].to(input.device)[None]
-        return crop_views(input.permute(0, 2, 3, 1).float(), box, flip, self.settings.size).to(input.dtype)
+        pictures, settings = input.permute(0, 2, 3, 1).float(), self.settings
+        return crop_views(pictures, box, flip, settings.size, settings.interpolation).to(input.dtype)
+
+    def apply_transform_mask(self, input: Tensor, params: dict, flags: dict, transform: Tensor | None = None) -> Tensor:
+        """Masks of any type [n, C, H, W]: the nearest pixel, so that no class is invented between two."""
+        size, device = self.settings.size, input.device
+        top, left, height, width = params["box"].to(device).unbind(-1)
+        place = torch.arange(size, device=device)[None]
+        across = torch.where(params["flip"].to(device)[:, None], size - 1 - place, place)
+        rows, columns = (
+            (start[:, None] + (along + 0.5) * (length[:, None] / size)).long()
+            for start, along, length in ((top, place, height), (left, across, width))
+        )
+        which = torch.arange(len(input), device=device)[:, None, None]
+        return input.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

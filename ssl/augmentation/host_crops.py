@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from wildfern.generators.compiling import kernel
 from wildfern.ssl.augmentation.host_loops import host_loop
-from wildfern.ssl.augmentation.host_resize import resize_across, resize_down, triangle_taps
+from wildfern.ssl.augmentation.host_resize import clip, filter_taps, most_taps, resize_across, resize_down
 from wildfern.ssl.augmentation.table import ViewTable
 
 Picture = NDArray[np.uint8]
 
-_HALF, _1 = np.float32(0.5), np.float32(1)
+_HALF, _1, _255 = np.float32(0.5), np.float32(1), np.float32(255)
 
 
 def crop_pictures(
@@ -44,10 +44,10 @@ def crop_pictures(
                 raise ValueError(f"pictures must be uint8[H, W, 3], not {picture.dtype}{list(picture.shape)}")
         heights, widths = (np.array([p.shape[side] for p in photographs], np.int64) for side in (0, 1))
         boxes = table.boxes(heights, widths)
-        flip = np.ascontiguousarray(table.flip)
+        flip, cubic = np.ascontiguousarray(table.flip), table.interpolation == "bicubic"
         for i, picture in enumerate(photographs):
             rows = np.require(picture.reshape(len(picture), -1), requirements="CAW")
-            crop_picture(rows, i, start, step, boxes, flip, out)
+            crop_picture(rows, i, start, step, boxes, flip, cubic, out)
     return out.reshape(views, n, size, size, 3)
 
 
@@ -65,14 +65,14 @@ def _to_bytes(red, green, blue, out):
 def crop_picture(sources: int):
     """Make the crops of one picture."""
 
-    def crop_picture(picture, i, start, step, boxes, flip, out):
+    def crop_picture(picture, i, start, step, boxes, flip, cubic, out):
         """Make views start, start + step … of picture i (uint8[H, 3 * W]) by boxes[v, i] (top, left, height, width).
 
-        boxes: int64[V, n, 4], flip: bool[V, n]; out: uint8[V, n, size, 3 * size].
+        boxes: int64[V, n, 4], flip: bool[V, n], cubic: bool; out: uint8[V, n, size, 3 * size].
         """
         _ = sources
         views, size = out.shape[0], out.shape[2]
-        taps = 2 * (max(picture.shape[0], picture.shape[1] // 3) // size + 1)
+        taps = most_taps(max(picture.shape[0], picture.shape[1] // 3), size, cubic)
         first_x, first_y = np.empty(size, np.int32), np.empty(size, np.int32)
         weights_x, weights_y = np.empty((taps, size), np.float32), np.empty((taps, size), np.float32)
         sums, packed = np.empty(size, np.float32), np.empty(picture.shape[1] // 3 + 1, np.uint32)
@@ -80,8 +80,8 @@ def crop_picture(sources: int):
         red, green, blue = line[:size], line[size : 2 * size], line[2 * size :]
         for v in range(start, views, step):
             top, left, height, width = boxes[v, i]
-            taps_y = triangle_taps(height, False, _1, first_y, weights_y, sums)
-            taps_x = triangle_taps(width, flip[v, i], _1, first_x, weights_x, sums)
+            taps_y = filter_taps(height, False, cubic, _1, first_y, weights_y, sums)
+            taps_x = filter_taps(width, flip[v, i], cubic, _1, first_x, weights_x, sums)
             ring, seen = resized[:taps_y], 0
             for y in range(size):
                 while seen < first_y[y] + taps_y:
@@ -92,6 +92,8 @@ def crop_picture(sources: int):
                         ring[seen % taps_y] = 0
                     seen += 1
                 resize_down(ring, taps_y, first_y[y], weights_y[:, y], red, green, blue)
+                if cubic:
+                    clip(line, _255)
                 _to_bytes(red, green, blue, out[v, i, y])
 
     return crop_picture

@@ -26,7 +26,7 @@ from wildfern.generators.compiling import kernel
 from wildfern.ssl.augmentation.host_blur import blur_across, blur_down, gaussian_taps, pad
 from wildfern.ssl.augmentation.host_color import CONTRAST, jitter, scale_and_shift, solarize, sum_of_luma, to_gray
 from wildfern.ssl.augmentation.host_loops import host_loop
-from wildfern.ssl.augmentation.host_resize import resize_across, resize_down, triangle_taps
+from wildfern.ssl.augmentation.host_resize import clip, filter_taps, most_taps, resize_across, resize_down
 
 _BLOCK = 1024  # pixels that go through all operations together: 12 KiB of planes, within the nearest cache
 _1, _255TH = np.float32(1), np.float32(1 / 255)
@@ -37,6 +37,7 @@ class Looks(NamedTuple):
 
     boxes: NDArray[np.int64]  # [V, n, 4]: top, left, height, width
     flip: NDArray[np.bool_]
+    cubic: bool  # of all: crops are resized by a cubic filter instead of a triangle
     amounts: NDArray[np.float32]  # [V, n, 4]: brightness, contrast, saturation, hue
     order: NDArray[np.int64]  # [V, n, 4]: the order of these four
     gray: NDArray[np.bool_]
@@ -63,8 +64,8 @@ class _Space(NamedTuple):
 
 
 @njit
-def _space(size, height, width):
-    taps = 2 * (max(height, width) // size + 1)
+def _space(size, height, width, cubic):
+    taps = most_taps(max(height, width), size, cubic)
     radius = size // 20 + 2
     row = 3 * (size + 2 * radius)
     return _Space(
@@ -85,7 +86,7 @@ def _space(size, height, width):
 
 
 @host_loop
-def _crop_rows(picture, box, begin, end, taps_x, taps_y, seen, space, red, green, blue):
+def _crop_rows(picture, box, cubic, begin, end, taps_x, taps_y, seen, space, red, green, blue):
     """Rows begin … end - 1 of the resized crop; `seen` rows of the box are resized across already: returns how many are then."""
     size = space.first_x.size
     top, left, height, width = box[0], box[1], box[2], box[3]
@@ -103,6 +104,10 @@ def _crop_rows(picture, box, begin, end, taps_x, taps_y, seen, space, red, green
             seen += 1
         at, after = (y - begin) * size, (y - begin + 1) * size
         resize_down(ring, taps_y, first, space.weights_y[:, y], red[at:after], green[at:after], blue[at:after])
+    if cubic:
+        clip(red, _1)
+        clip(green, _1)
+        clip(blue, _1)
     return seen
 
 
@@ -163,8 +168,8 @@ def _render_view(picture, looks, v, i, scale, shift, space, wide, narrow):
     size = space.first_x.size
     amounts, order, threshold = looks.amounts[v, i], looks.order[v, i], looks.threshold[v, i]
     box = looks.boxes[v, i]
-    taps_y = triangle_taps(box[2], False, _255TH, space.first_y, space.weights_y, space.sums)
-    taps_x = triangle_taps(box[3], looks.flip[v, i], _1, space.first_x, space.weights_x, space.sums)
+    taps_y = filter_taps(box[2], False, looks.cubic, _255TH, space.first_y, space.weights_y, space.sums)
+    taps_x = filter_taps(box[3], looks.flip[v, i], looks.cubic, _1, space.first_x, space.weights_x, space.sums)
     radius = gaussian_taps(looks.sigma[v, i], size, space.bell)
     # Contrast needs the mean of what came before it: only with it are pictures gone through twice.
     factor, place = amounts[CONTRAST], 4
@@ -183,7 +188,7 @@ def _render_view(picture, looks, v, i, scale, shift, space, wide, narrow):
                 scale_and_shift(red, green, blue, factor, (_1 - factor) * np.float32(luma / (size * size)))
                 jitter(red, green, blue, order, place + 1, 4, amounts)
             else:
-                seen = _crop_rows(picture, box, begin, end, taps_x, taps_y, seen, space, red, green, blue)
+                seen = _crop_rows(picture, box, looks.cubic, begin, end, taps_x, taps_y, seen, space, red, green, blue)
                 jitter(red, green, blue, order, 0, place, amounts)
                 if place < 4:
                     luma += sum_of_luma(red, green, blue)
@@ -213,7 +218,7 @@ def render_slice(sources: int):
         """
         _ = sources
         views = looks.flip.shape[0]
-        space = _space(size, pixels.shape[1], pixels.shape[2] // 3)
+        space = _space(size, pixels.shape[1], pixels.shape[2] // 3, looks.cubic)
         for item in range(begin, end):
             v, i = item % views, item // views
             source = partners if shows_partner[v] else pixels

@@ -1,25 +1,33 @@
 """Crop, flip and anti-aliased resize of one picture, a row at a time, with the few weights of a line that are not zero.
 
-The weights are those of `crop.resize_weights`. Every output pixel of a line has a window of `taps` source pixels, so that all
-pixels of a line are weighted alike: a row is resized across into a ring of the `taps` last rows, which are then weighted into
-an output row.
+The weights are those of `crop.resize_weights`, for either interpolation. Every output pixel of a line has a window of `taps`
+source pixels, so that all pixels of a line are weighted alike: a row is resized across into a ring of the `taps` last rows,
+which are then weighted into an output row.
 """
 
 import numpy as np
+from numba import njit
 
 from wildfern.ssl.augmentation.host_loops import exact_loop, host_loop
 
-_0, _HALF, _1 = np.float32(0), np.float32(0.5), np.float32(1)
+_0, _HALF, _1, _2 = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
+_3_2, _5_2, _4 = np.float32(1.5), np.float32(2.5), np.float32(4)
 _BYTE, _8, _16 = np.uint32(255), np.uint32(8), np.uint32(16)
 
 
+@njit
+def most_taps(length, size, cubic):
+    """The widest window of `filter_taps` for lines of up to `length` pixels."""
+    return 2 * (2 * length // size + 2) if cubic else 2 * (length // size + 1)
+
+
 @host_loop
-def triangle_taps(length, flip, total, first, weights, sums):
+def filter_taps(length, flip, cubic, total, first, weights, sums):
     """Windows of the pixels of a line of `length` pixels that is resized to `first.size`; returns their width.
 
-    Output pixel x is the sum over k < taps of weights[k, x] times pixel first[x] + k, and its weights add up to `total`. taps
-    is even, or 1 where nothing is resized; pixel `length` may lie in a window, with weight 0. first: int32[size], weights:
-    float32[≥ taps, size], sums: float32[size] to work in.
+    Output pixel x is the sum over k < taps of weights[k, x] times pixel first[x] + k, and its weights, a triangle's or a
+    cubic's, add up to `total`. taps is even, or 1 where nothing is resized; pixel `length` may lie in a window, with weight 0.
+    first: int32[size], weights: float32[≥ taps, size], sums: float32[size] to work in.
     """
     size = first.size
     if length == size:
@@ -28,11 +36,15 @@ def triangle_taps(length, flip, total, first, weights, sums):
             weights[0, x] = total
         return 1
     scale = np.float32(length) / np.float32(size)
-    reach = max(scale, _1)
+    unit = max(scale, _1)
+    reach = _2 * unit if cubic else unit
     taps = min(2 * int(np.ceil(reach)), length + length % 2)
     _windows(scale, reach, np.int32(length + length % 2 - taps), flip, first, sums)
     for k in range(taps):
-        _tap(np.int32(k), np.int32(length), scale, reach, flip, first, weights[k], sums)
+        if cubic:
+            _cubic_tap(np.int32(k), np.int32(length), scale, unit, flip, first, weights[k], sums)
+        else:
+            _tap(np.int32(k), np.int32(length), scale, unit, flip, first, weights[k], sums)
     for k in range(taps):
         _share(weights[k], sums, total)
     return taps
@@ -55,15 +67,38 @@ def _windows(scale, reach, last, flip, first, sums):
 
 
 @exact_loop
-def _tap(k, length, scale, reach, flip, first, weights, sums):
+def _tap(k, length, scale, unit, flip, first, weights, sums):
     for x in range(np.uint64(first.size)):
         pixel = first[x] + k
         center = _center(np.int32(x), first.size, scale, flip)
-        weight = _1 - abs(np.float32(pixel) + _HALF - center) / reach
+        weight = _1 - abs(np.float32(pixel) + _HALF - center) / unit
         weight = weight if weight > _0 else _0
         weight = weight if pixel < length else _0
         weights[x] = weight
         sums[x] += weight
+
+
+@exact_loop
+def _cubic_tap(k, length, scale, unit, flip, first, weights, sums):
+    """As `_tap`, by Keys' kernel (`crop._cubic`)."""
+    for x in range(np.uint64(first.size)):
+        pixel = first[x] + k
+        center = _center(np.int32(x), first.size, scale, flip)
+        d = abs(np.float32(pixel) + _HALF - center) / unit
+        near = (_3_2 * d - _5_2) * (d * d) + _1
+        far = ((_5_2 - _HALF * d) * d - _4) * d + _2
+        weight = near if d < _1 else far if d < _2 else _0
+        weight = weight if pixel < length else _0
+        weights[x] = weight
+        sums[x] += weight
+
+
+@host_loop
+def clip(values, most):
+    """Into [0, most]: a cubic filter leaves it."""
+    for x in range(np.uint64(values.size)):
+        value = values[x] if values[x] > _0 else _0
+        values[x] = value if value < most else most
 
 
 @host_loop

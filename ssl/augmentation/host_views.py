@@ -46,7 +46,8 @@ def render_views(
         _check(partners, pixels.shape, size, threads, dtype)
         odd = (first + np.arange(views)) % 2 == 1
     boxes = table.boxes(np.full(n, height), np.full(n, width))
-    return _render((pixels, partners, odd, 0), _looks(table, boxes, table.flip), size, threads, dtype, normalize)
+    looks = _looks(table, boxes, table.flip, table.interpolation == "bicubic")
+    return _render((pixels, partners, odd, 0), looks, size, threads, dtype, normalize)
 
 
 def render_crops(
@@ -57,7 +58,7 @@ def render_crops(
     size = crops.shape[2]
     _check(crops, (views, n, size, size, 3), size, threads, dtype)
     boxes = np.broadcast_to(np.array([0, 0, size, size]), (views, n, 4))
-    looks = _looks(table, boxes, np.zeros_like(table.flip))
+    looks = _looks(table, boxes, np.zeros_like(table.flip), cubic=False)
     crops = crops.reshape(-1, size, size, 3)
     return _render((crops, crops, np.zeros(views, np.bool_), n), looks, size, threads, dtype, normalize)
 
@@ -73,11 +74,12 @@ def _check(pixels: Pictures, shape: tuple[int, ...], size: int, threads: int, dt
         raise ValueError(f"views are float32 or bfloat16, not {dtype}")
 
 
-def _looks(table: ViewTable, boxes: NDArray[np.int64], flip: NDArray[np.bool_]) -> Looks:
+def _looks(table: ViewTable, boxes: NDArray[np.int64], flip: NDArray[np.bool_], cubic: bool) -> Looks:
     amounts = np.stack([table.brightness, table.contrast, table.saturation, table.hue], axis=-1)
     return Looks(
         np.ascontiguousarray(boxes, np.int64),
         np.ascontiguousarray(flip),
+        cubic,
         amounts.astype(np.float32),
         np.ascontiguousarray(table.order, np.int64),
         np.ascontiguousarray(table.gray),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -24,6 +24,7 @@ def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
 Range = Annotated[tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]], AfterValidator(_ascending)]
 _Share = Annotated[float, Field(gt=0, le=1)]  # of a picture's area
 Shares = Annotated[tuple[_Share, _Share], AfterValidator(_ascending)]
+Interpolation = Literal["bilinear", "bicubic"]
 Operations = list[dict[str, Any]]
 
 
@@ -33,6 +34,7 @@ def simclr(
     count: Annotated[int, Field(ge=2)] = 2,
     crop_scale: Shares = (0.08, 1.0),
     crop_ratio: Range = (3 / 4, 4 / 3),
+    interpolation: Interpolation = "bilinear",
     flip: Probability = 0.5,
     jitter: Probability = 0.8,
     brightness: Strength = 0.8,
@@ -67,6 +69,7 @@ def simclr(
         blur,
         blur_sigma,
         solarize,
+        interpolation,
     )
     return Views([[view] * count], extra or (), fourier_adaptation, pixmix, local_intensity_order)
 
@@ -79,6 +82,7 @@ def multicrop(
     local_size: Annotated[int, Field(ge=4)] = 96,
     local_scale: Shares = (0.05, 0.4),
     crop_ratio: Range = (3 / 4, 4 / 3),
+    interpolation: Interpolation = "bicubic",
     flip: Probability = 0.5,
     jitter: Probability = 0.8,
     brightness: Strength = 0.4,
@@ -86,34 +90,41 @@ def multicrop(
     saturation: Strength = 0.2,
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1,
     gray: Probability = 0.2,
-    blur: tuple[Probability, Probability] = (1.0, 0.1),
+    blur: Probability | tuple[Probability, Probability] = (1.0, 0.1),
     local_blur: Probability = 0.5,
     blur_sigma: Range = (0.1, 2.0),
-    solarize: tuple[Probability, Probability] = (0.0, 0.2),
+    solarize: Probability | tuple[Probability, Probability] = (0.0, 0.2),
     fourier_adaptation: FourierAdaptationSettings | None = None,
     pixmix: PixMixSettings | None = None,
     extra: Operations | None = None,
     local_intensity_order: bool = False,
 ) -> Views:
-    """Two global views (blur and solarize may differ between them) and `local_count` small local ones.
+    """Two global views and `local_count` small local ones; blur and solarize are a probability for each global view, or for both.
 
     The defaults are DINO's (Caron et al., 2021, section 3.1 and its public settings). The last four: as for `simclr`.
     """
     color = (flip, jitter, brightness, contrast, saturation, hue, gray)
-    large = [ViewSettings(size, crop_scale, crop_ratio, *color, blur[v], blur_sigma, solarize[v]) for v in range(2)]
-    small = ViewSettings(local_size, local_scale, crop_ratio, *color, local_blur, blur_sigma, 0.0)
+    blurs, solarizes = (p if isinstance(p, tuple) else (p, p) for p in (blur, solarize))
+    large = [
+        ViewSettings(size, crop_scale, crop_ratio, *color, blurs[v], blur_sigma, solarizes[v], interpolation)
+        for v in range(2)
+    ]
+    small = ViewSettings(local_size, local_scale, crop_ratio, *color, local_blur, blur_sigma, 0.0, interpolation)
     groups = [large, [small] * local_count] if local_count else [large]
     return Views(groups, extra or (), fourier_adaptation, pixmix, local_intensity_order)
 
 
-# Both papers: two views, the second with little blur and some solarization (BYOL, table 6; MoCo v3, section 4).
+# Both papers: two views, the second with little blur and some solarization (BYOL, table 6; MoCo v3, section 4). BYOL's crops are
+# resized by a bicubic filter (appendix B), as DINO's are; the others' public code takes torchvision's default.
 _byol = partial(multicrop, local_count=0, crop_scale=(0.08, 1.0))
+_mocov3 = partial(_byol, interpolation="bilinear")
 # Two views and six small ones, SimCLR's colors, the same for all (SwAV, appendix A).
 _swav = partial(
     multicrop,
     crop_scale=(0.14, 1.0),
     local_count=6,
     local_scale=(0.05, 0.14),
+    interpolation="bilinear",
     brightness=0.8,
     contrast=0.8,
     saturation=0.8,
@@ -124,7 +135,7 @@ _swav = partial(
 VIEWS: dict[str, Callable[..., Views]] = {
     "simclr": simclr,
     "byol": _byol,
-    "mocov3": _byol,
+    "mocov3": _mocov3,
     "swav": _swav,
     "dino": multicrop,
     "multicrop": multicrop,

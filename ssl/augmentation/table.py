@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from wildfern.generators.counter_rng import fold, key, uniform
 
 Float = NDArray[np.float64]
+INTERPOLATIONS = ("bilinear", "bicubic")
 CROP_ATTEMPTS = 10  # torchvision's RandomResizedCrop gives up after ten and takes a central crop
 
 # Draw numbers of each quantity; fixed, so that adding one later changes none of the others.
@@ -50,6 +51,7 @@ class ViewSettings:
     blur: float
     blur_sigma: tuple[float, float]
     solarize: float
+    interpolation: str = "bilinear"  # of the crop's resize, anti-aliased; or "bicubic"
 
     def __post_init__(self) -> None:
         wrong = list(self._wrong())
@@ -62,6 +64,8 @@ class ViewSettings:
             yield f"a view's size is a whole number of pixels, not {self.size!r}"
         elif self.size < 4:
             yield f"a view of {self.size} px is too small: the least is 4"
+        if self.interpolation not in INTERPOLATIONS:
+            yield f"interpolation is one of {', '.join(INTERPOLATIONS)}, not {self.interpolation!r}"
         for name in ("flip", "jitter", "gray", "blur", "solarize"):
             if not 0 <= getattr(self, name) <= 1:
                 yield f"{name} is a probability in [0, 1], got {getattr(self, name)}"
@@ -81,7 +85,7 @@ class ViewSettings:
 
 @dataclass(frozen=True)
 class ViewTable:
-    """Parameters of n pictures for each of V views (all of one size); every array starts with [V, n].
+    """Parameters of n pictures for each of V views (all of one size); every array starts with [V, n] or [V].
 
     `crop` are the raw uniforms a crop box is made from once the picture's height and width are known (`boxes`).
     A probability that did not fire is already written as the identity: factor 1, hue 0, sigma 0, threshold above 1.
@@ -99,6 +103,7 @@ class ViewTable:
     threshold: Float  # solarize: values at or above it are inverted; 2: none
     crop_scale: Float  # [V, 2]
     crop_ratio: Float  # [V, 2]
+    interpolation: str  # of all views: "bilinear" or "bicubic"
 
     def flat(self, name: str) -> NDArray:
         """A field with its first two dimensions merged: [V * n, …], view-major."""
@@ -150,12 +155,19 @@ def draw_table(
 ) -> ViewTable:
     """Draw the parameters of views `first`, `first + 1`, … (one per entry of `settings`, all of one size).
 
-    `positions` int64[n] are the pictures' places in the global batch of step `step`.
+    `positions` int64[n] are the pictures' places in the global batch of step `step`. Raises ValueError for views that are
+    interpolated in different ways.
     """
+    interpolations = {view.interpolation for view in settings}
+    if len(interpolations) > 1:
+        raise ValueError(
+            f"the views of one group must have one interpolation, not {' and '.join(sorted(interpolations))}"
+        )
     at = fold(fold(np.full(1, key("view", seed), np.uint64), step), np.asarray(positions, np.int64))
     keys = np.stack([fold(at, first + v) for v in range(len(settings))])
     u = uniform(keys, _DRAWS)
-    s = {f.name: np.array([getattr(v, f.name) for v in settings], float)[:, None] for f in fields(ViewSettings)}
+    numbers = [f.name for f in fields(ViewSettings) if f.name != "interpolation"]
+    s = {name: np.array([getattr(v, name) for v in settings], float)[:, None] for name in numbers}
     jitter = u[..., _JITTER] < s["jitter"]
 
     def factor(name: str, draw: int) -> Float:
@@ -176,4 +188,5 @@ def draw_table(
         threshold=np.where(u[..., _SOLARIZE] < s["solarize"], 0.5, 2.0),
         crop_scale=s["crop_scale"][:, 0],
         crop_ratio=s["crop_ratio"][:, 0],
+        interpolation=interpolations.pop(),
     )

@@ -71,6 +71,8 @@ class Views(nn.Module):
                 raise ValueError("a group of views is empty: at least one view is needed")
             if len({view.size for view in group}) > 1:
                 raise ValueError("the views of one group must have one size")
+            if len({view.interpolation for view in group}) > 1:
+                raise ValueError("the views of one group must have one interpolation")
         self.groups, self.dtype = groups, dtype
 
         def chain(size: int) -> nn.ModuleList:
@@ -224,7 +226,7 @@ class Views(nn.Module):
                 boxes = table.boxes(np.full(n, height), np.full(n, width))
                 place = to_tensors({"boxes": boxes, "flip": table.flip}, device)
                 parts = [
-                    (crop_views(shown, place["boxes"][which], place["flip"][which], size), which)
+                    (crop_views(shown, place["boxes"][which], place["flip"][which], size, table.interpolation), which)
                     for shown, which in shown_by(whole, others, first)
                     if len(range(views)[which])
                 ]

@@ -39,7 +39,7 @@ def drawn(settings, seed=5):
     whole = {
         name: np.concatenate([getattr(t, name) for t in tables], axis=1)
         for name in names
-        if not name.startswith("crop_")
+        if not name.startswith(("crop_", "interpolation"))
     }
     return dataclasses.replace(tables[0], **whole)
 

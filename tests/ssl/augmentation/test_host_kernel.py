@@ -11,8 +11,9 @@ import torch
 
 from wildfern.ssl.augmentation import MEAN, STD, multicrop, simclr
 from wildfern.ssl.augmentation.crop import resize_weights
-from wildfern.ssl.augmentation.host_resize import triangle_taps
+from wildfern.ssl.augmentation.host_resize import filter_taps, most_taps
 from wildfern.ssl.augmentation.host_views import render_crops, render_views
+from wildfern.ssl.augmentation.table import INTERPOLATIONS
 
 TOLERANCE = 1e-5  # of values in [0, 1]
 WHOLE = dict(crop_scale=(1, 1), crop_ratio=(1, 1))
@@ -52,32 +53,37 @@ def assert_same(views, batch):
         torch.testing.assert_close(in_unit_range(given), in_unit_range(expected), rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize(
     ("length", "size"), [(1, 4), (2, 4), (3, 65), (7, 7), (8, 7), (9, 32), (64, 9), (101, 8), (198, 224)]
 )
-def test_windows_of_weights_are_the_rows_of_the_dense_matrix(length, size, flip):
+def test_windows_of_weights_are_the_rows_of_the_dense_matrix(length, size, flip, interpolation):
     first, sums = np.zeros(size, np.int32), np.zeros(size, np.float32)
-    weights = np.full((2 * (length // size + 1), size), np.nan, np.float32)
-    taps = triangle_taps(length, flip, np.float32(1), first, weights, sums)
+    cubic = interpolation == "bicubic"
+    weights = np.full((most_taps(length, size, cubic), size), np.nan, np.float32)
+    taps = filter_taps(length, flip, cubic, np.float32(1), first, weights, sums)
     dense = np.zeros((size, length + 1), np.float32)  # a window may reach one pixel beyond the line
     for x in range(size):
         dense[x, first[x] : first[x] + taps] = weights[:taps, x]
-    expected = resize_weights(torch.zeros(1), torch.tensor([float(length)]), length, size, torch.tensor([flip]))[0]
+    line = torch.zeros(1), torch.tensor([float(length)]), length, size
+    expected = resize_weights(*line, torch.tensor([flip]), interpolation)[0]
     np.testing.assert_allclose(dense[:, :length], expected, rtol=0, atol=2e-7)
     assert not dense[:, length].any()
 
 
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 @pytest.mark.parametrize("size", [*range(4, 20), 31, 32, 33, 47, 64, 65, 224])
 @pytest.mark.parametrize(("height", "width"), [(40, 56), (57, 31), (9, 230)])
-def test_crop_flip_and_resize(size, height, width):
-    views = simclr(size=size, **{**PLAIN, "flip": 0.5})
+def test_crop_flip_and_resize(size, height, width, interpolation):
+    views = simclr(size=size, interpolation=interpolation, **{**PLAIN, "flip": 0.5})
     assert_same(views, prepared(views, pictures(8, height, width)))
 
 
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 @pytest.mark.parametrize("size", [4, 17, 32])
-def test_crops_of_few_pixels(size):
-    views = simclr(size=size, crop_scale=(2e-4, 4e-3), **{**PLAIN, "flip": 0.5})
+def test_crops_of_few_pixels(size, interpolation):
+    views = simclr(size=size, crop_scale=(2e-4, 4e-3), interpolation=interpolation, **{**PLAIN, "flip": 0.5})
     batch = prepared(views, pictures(40))
     sides = batch.tables[0].boxes(np.full(40, 40), np.full(40, 56))[..., 2:]
     assert {1, 2, 3} <= set(sides.ravel().tolist())

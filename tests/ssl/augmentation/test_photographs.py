@@ -51,7 +51,7 @@ def test_crops_are_taken_from_the_picture_at_its_full_size(folder):
     assert [p.shape[:2] for p in pictures] == SHAPES
     for i, picture in enumerate(pictures):
         np.testing.assert_array_equal(picture, np.asarray(Image.open(folder / f"{i}.jpg")))
-    (table,) = VIEWS["byol"](size=32).draw(0, 0, np.arange(6))
+    (table,) = VIEWS["mocov3"](size=32).draw(0, 0, np.arange(6))
     crops = crop_pictures(pictures, table, 32)
     boxes = table.boxes(*(np.array([p.shape[side] for p in pictures]) for side in (0, 1)))
     for i, picture in enumerate(pictures):

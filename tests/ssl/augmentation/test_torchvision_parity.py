@@ -13,6 +13,7 @@ from torchvision.transforms.v2 import functional as F
 
 from wildfern.ssl.augmentation import MEAN, STD, VIEWS, simclr
 from wildfern.ssl.augmentation.blur import kernel_size
+from wildfern.ssl.augmentation.table import INTERPOLATIONS
 
 TOLERANCE = 2e-5  # of values in [0, 1]; a byte's step is 4e-3
 CHAIN = 1e-4  # contrast of up to 1.8, brightness and saturation multiply what went before
@@ -40,7 +41,8 @@ def torchvisions(picture, settings, table, view, i):
     n = table.flip.shape[1]
     box = table.boxes(np.full(n, height), np.full(n, width))[view, i].tolist()
     out = torch.from_numpy(picture).permute(2, 0, 1).float() / 255
-    out = F.resized_crop(out, *box, [settings.size] * 2, antialias=True)
+    way = F.InterpolationMode(settings.interpolation)
+    out = F.resized_crop(out, *box, [settings.size] * 2, way, antialias=True).clamp(0, 1)  # as pictures of bytes are
     if table.flip[view, i]:
         out = F.horizontal_flip(out)
     amounts = [float(getattr(table, name)[view, i]) for name in ("brightness", "contrast", "saturation", "hue")]
@@ -77,10 +79,11 @@ def assert_parity(views, pictures, path, tolerance, steps=1, **replaced):
 
 
 @pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_crop_and_flip(shape, size, path):
-    views = simclr(size=size, **{**ALONE, "flip": 0.5})
+def test_crop_and_flip(shape, size, interpolation, path):
+    views = simclr(size=size, interpolation=interpolation, **{**ALONE, "flip": 0.5})
     assert_parity(views, photographs(*shape), path, TOLERANCE, steps=2)
 
 

@@ -1,8 +1,11 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from wildfern.ssl.augmentation import VIEWS, Views, multicrop, simclr
+from wildfern.ssl.augmentation.blur import kernel_size
 
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU here")
 
@@ -203,19 +206,52 @@ def test_further_kornia_operations_are_applied_and_drawn_for_the_global_batch(ki
             torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
 
 
-def test_presets_are_the_papers():
-    def facts(name, **changes):
-        views = VIEWS[name](**changes)
-        return [(v.size, v.crop_scale, v.brightness, v.hue, v.blur, v.solarize) for g in views.groups for v in g]
+# What the papers state of a view, in the order of `ViewSettings` from crop_scale on.
+BYOL_COLORS = dict(jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)
+SIMCLR_COLORS = dict(jitter=0.8, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2)
+COMMON = dict(crop_ratio=(3 / 4, 4 / 3), flip=0.5, gray=0.2, blur_sigma=(0.1, 2.0), solarize=0.0)
+LARGE = dict(COMMON, size=224, crop_scale=(0.08, 1.0))
+BYOL = [
+    dict(LARGE, **BYOL_COLORS, blur=1.0, interpolation="bicubic"),
+    dict(LARGE, **BYOL_COLORS, blur=0.1, interpolation="bicubic") | {"solarize": 0.2},
+]
+DINO_LOCAL = dict(COMMON, **BYOL_COLORS, size=96, crop_scale=(0.05, 0.4), blur=0.5, interpolation="bicubic")
+SWAV = dict(COMMON, **SIMCLR_COLORS, blur=0.5, interpolation="bilinear")
+PAPERS = {
+    "simclr": [dict(LARGE, **SIMCLR_COLORS, blur=0.5, interpolation="bilinear")] * 2,
+    "byol": BYOL,
+    "mocov3": [view | {"interpolation": "bilinear"} for view in BYOL],
+    "dino": [view | {"crop_scale": (0.4, 1.0)} for view in BYOL] + [DINO_LOCAL] * 8,
+    "swav": [dict(SWAV, size=224, crop_scale=(0.14, 1.0))] * 2 + [dict(SWAV, size=96, crop_scale=(0.05, 0.14))] * 6,
+}
 
-    assert facts("simclr") == [(224, (0.08, 1.0), 0.8, 0.2, 0.5, 0.0)] * 2
-    byol = [(224, (0.08, 1.0), 0.4, 0.1, 1.0, 0.0), (224, (0.08, 1.0), 0.4, 0.1, 0.1, 0.2)]
-    assert facts("byol") == facts("mocov3") == byol
-    dino = [(224, (0.4, 1.0), 0.4, 0.1, 1.0, 0.0), (224, (0.4, 1.0), 0.4, 0.1, 0.1, 0.2)]
-    assert facts("dino") == dino + [(96, (0.05, 0.4), 0.4, 0.1, 0.5, 0.0)] * 8
-    swav = [(224, (0.14, 1.0), 0.8, 0.2, 0.5, 0.0)] * 2 + [(96, (0.05, 0.14), 0.8, 0.2, 0.5, 0.0)] * 6
-    assert facts("swav") == swav
-    assert facts("byol", size=32)[0][0] == 32
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_presets_are_the_papers(name):
+    assert [dataclasses.asdict(view) for group in VIEWS[name]().groups for view in group] == PAPERS[name]
+
+
+def test_numbers_of_presets_can_be_changed():
+    assert {view.size for group in VIEWS["byol"](size=32).groups for view in group} == {32}
+    both = multicrop(blur=0.3, solarize=0.1, local_count=0).groups[0]
+    assert [(view.blur, view.solarize) for view in both] == [(0.3, 0.1)] * 2
+
+
+@pytest.mark.parametrize(("side", "pixels"), [(224, 23), (96, 9), (64, 7), (48, 5), (32, 3), (20, 3), (4, 3)])
+def test_a_blur_has_the_kernel_of_a_tenth_of_the_side(side, pixels):
+    """SimCLR, appendix A. A point that is blurred shows how far the kernel reaches, on the processor's kernel and by torch."""
+    assert kernel_size(side) == pixels
+    size = max(side, 4)
+    point = np.zeros((1, size, size, 3), np.uint8)
+    point[:, size // 2, size // 2] = 255
+    only_blur = dict(crop_scale=(1, 1), crop_ratio=(1, 1), flip=0, jitter=0, gray=0, blur=1, blur_sigma=(50, 50))
+    views = simclr(size=size, **only_blur)
+    batch = views.prepare(point, 0, 0, np.arange(1))
+    for path in ("_on_host", "_on_device"):
+        red = getattr(views, path)(batch)[0][0, 0, 0]
+        lit = (red - red.min() > 1e-4).numpy()
+        if side >= 20:  # smaller pictures reflect the kernel at their border
+            assert (lit.any(axis=0).sum(), lit.any(axis=1).sum()) == (pixels, pixels)
 
 
 def test_gray_pictures_are_taken_thrice_and_others_refused():
