@@ -18,7 +18,7 @@ from wildfern.ssl.methods import METHODS, Method
 from wildfern.ssl.training import OnlineProbe, Plan
 from wildfern.ssl.training.heartbeat import Heartbeat, join_heartbeat
 from wildfern.ssl.training.patience import patient_group
-from wildfern.ssl.training.precision import strided_over_one_pixel
+from wildfern.ssl.training.precision import computes_in_bf16, strided_over_one_pixel
 
 T = TypeVar("T")
 
@@ -200,6 +200,25 @@ def plan_of(recipe: Recipe) -> Plan:
         evaluate_every=recipe.evaluation.every,
         skip_nonfinite=training.skip_nonfinite,
     )
+
+
+def with_precision(recipe: Recipe, device: torch.device | None) -> Recipe:
+    """The recipe with `training.precision` auto turned into what the device (None: a GPU) is best at."""
+    if recipe.training.precision != "auto":
+        return recipe
+    return _in_precision(recipe, "bf16" if device is None or computes_in_bf16(device) else "fp32")
+
+
+def agreed_precision(recipe: Recipe, processes: Processes, begun: Recipe | None) -> Recipe:
+    """As `with_precision`, the same on every process: what the run was begun with, if it was, else what the first is best at."""
+    if recipe.training.precision != "auto":
+        return recipe
+    best = with_precision(recipe if begun is None else begun, processes.device).training.precision
+    return _in_precision(recipe, processes.from_lead(lambda: best))
+
+
+def _in_precision(recipe: Recipe, precision: str) -> Recipe:
+    return recipe.model_copy(update={"training": recipe.training.model_copy(update={"precision": precision})})
 
 
 def check_backbone(recipe: Recipe, device: torch.device, method: Method, views: Views) -> None:

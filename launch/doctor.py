@@ -65,9 +65,12 @@ def _machine() -> Finding:
 def _torch() -> Finding:
     import torch
 
+    from wildfern.ssl.training.precision import computes_in_bf16
+
     x = torch.randn(64, 64)
     torch.testing.assert_close(x @ torch.eye(64), x)
-    return Finding("ok", f"{torch.__version__}, {torch.get_num_threads()} threads")
+    bf16 = "computes" if computes_in_bf16(torch.device("cpu")) else "does not compute"
+    return Finding("ok", f"{torch.__version__}, {torch.get_num_threads()} threads; the processor {bf16} in bfloat16")
 
 
 def _gpu() -> Finding:

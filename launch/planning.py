@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 
-from wildfern.launch.assembling import build_method
+from wildfern.launch.assembling import build_method, with_precision
 from wildfern.launch.evaluating import choose_device
 from wildfern.launch.run_folder import RunError
 from wildfern.recipes import Recipe
@@ -85,7 +85,8 @@ class Forecast:
 
 
 def forecast(recipe: Recipe, gpus: int) -> Forecast:
-    """A dry run of one step of the recipe on `gpus` ranks. Raises RunError for what cannot be."""
+    """A dry run of one step of the recipe on `gpus` ranks, by default in bf16. Raises RunError for what cannot be."""
+    recipe = with_precision(recipe, None)
     training, optimizer = recipe.training, recipe.optimizer
     parts = training.accumulation * gpus
     if training.batch_size % parts:
@@ -180,6 +181,7 @@ def measure(recipe: Recipe, gpus: int) -> int:
     if gpus > 1:
         raise RunError("--measure runs in one process: take --gpus 1 and training.batch_size of one GPU's part")
     device = choose_device(recipe.training.device)
+    recipe = with_precision(recipe, device)
     method = build_method(recipe)
     layout = {"memory_format": torch.channels_last} if recipe.training.channels_last else {}
     for module in (method, *method.teachers().values()):

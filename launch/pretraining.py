@@ -11,6 +11,7 @@ from torch import Tensor
 
 from wildfern.launch.assembling import (
     Processes,
+    agreed_precision,
     build_method,
     build_probe,
     build_views,
@@ -43,6 +44,11 @@ from wildfern.ssl.training import (
     train,
 )
 from wildfern.ssl.training.input_precision import input_dtype
+from wildfern.ssl.training.precision import computes_in_bf16
+
+SLOW_BF16 = (
+    "training.precision is bf16, in which this processor does not compute: fp32 (or auto) would be many times faster"
+)
 
 
 class Stopped(Exception):
@@ -75,6 +81,8 @@ def pretrain(
     recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, overrides)
     with users_words(), started(recipe) as processes:
         folder = chosen_folder(run, name, resume, processes)
+        begun = folder.recipe() if resume and (folder.path / "recipe.yaml").is_file() else None
+        recipe = agreed_precision(recipe, processes, begun)
         if resume:
             check_same_run(recipe, folder)
         pretraining = Pretraining(recipe, folder, processes)
@@ -148,6 +156,8 @@ class Pretraining:
         )
         with tracker:
             tracker.message(f"run folder {self.folder.path}")
+            if recipe.training.precision == "bf16" and not computes_in_bf16(self.processes.device):
+                tracker.message(SLOW_BF16)
             for fault in faults:
                 tracker.message(fault)
             if resume:

@@ -50,7 +50,10 @@ class Training(Section):
 
     steps: PositiveInt = Field(description="Optimizer steps.")
     batch_size: PositiveInt = Field(description="Pictures in one step, over all ranks and accumulated parts.")
-    precision: Literal["fp32", "bf16"] = Field("bf16", description="Arithmetic of forward and backward passes.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="Arithmetic of forward and backward passes; auto: bf16 where the device computes in it, else fp32.",
+    )
     accumulation: PositiveInt = Field(1, description="Parts a batch is computed in, one after the other.")
     gradient_clip: PositiveFloat | None = Field(None, description="Largest norm of the gradient; null: no limit.")
     skip_nonfinite: NonNegativeInt = Field(

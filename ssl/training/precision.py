@@ -1,4 +1,4 @@
-"""A guard against one kind of convolution whose bfloat16 gradient is wrong on CPUs.
+"""Where bfloat16 pays, and a guard against one kind of convolution whose bfloat16 gradient is wrong on CPUs.
 
 The weight gradient of a strided bfloat16 3 × 3 convolution over a single pixel comes out as if part of it were never written:
 often right, else up to 1e36 or NaN (seen with torch 2.15 on an AVX-512 processor; cause not traced). Residual
@@ -7,6 +7,16 @@ networks meet it when pictures are so small that a feature map has shrunk to one
 
 import torch
 from torch import Tensor, nn
+
+
+def computes_in_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 numbers itself. Others do it by detours, on CPUs many times slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return supported is not None and supported()
 
 
 def strided_over_one_pixel(backbone: nn.Module, sizes: list[int], channels: int = 3) -> list[tuple[str, int]]:

@@ -77,7 +77,7 @@ def test_the_editor_schema_knows_every_key(components):
     assert set(dino["properties"]) == {"name", "temperature", "momentum", "center", "copy"}
     assert simclr["properties"]["temperature"]["exclusiveMinimum"] == 0
     assert "required" not in dino
-    assert sections["training"]["properties"]["precision"]["enum"] == ["fp32", "bf16"]
+    assert sections["training"]["properties"]["precision"]["enum"] == ["auto", "fp32", "bf16"]
     described = [key for key, value in sections["training"]["properties"].items() if not value.get("description")]
     assert described == []
     folder = next(form for form in schema["$defs"]["data_entry"]["anyOf"] if form.get("title") == "folder")

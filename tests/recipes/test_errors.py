@@ -35,7 +35,7 @@ from wildfern.recipes.errors import Problem
         ("training.compile=1", "training.compile: must be true or false, got 1"),
         (
             "training.precision=bfloat16",
-            "training.precision: must be 'fp32' or 'bf16', got \"bfloat16\"; did you mean bf16?",
+            "training.precision: must be 'auto', 'fp32' or 'bf16', got \"bfloat16\"; did you mean bf16?",
         ),
         ("training=null", "training: must be a mapping, got null"),
         ("seed=-1", "seed: must be greater than or equal to 0, got -1"),

@@ -18,7 +18,7 @@ def test_the_smallest_recipe_is_complete(load):
     assert recipe.optimizer.arguments == {"learning_rate": 1e-3, "weight_decay": 0.0}
     assert recipe.engine.name == "torch"
     assert recipe.evaluation.protocols == ["linear", "knn"]
-    assert (recipe.training.precision, recipe.training.gradient_clip) == ("bf16", None)
+    assert (recipe.training.precision, recipe.training.gradient_clip) == ("auto", None)
     assert recipe.tracking.wandb == "off"
 
 
