@@ -1,115 +1,99 @@
-"""Training steps as `quickstart` makes them, in turn in one process, and lightly's documented SimCLR loop beside them.
+"""Training steps of a recipe, in turn in one process, and lightly's documented SimCLR loop beside them.
 
-Ours are the model alone, on views made beforehand, and the whole way from fractals on; with `compiled`, also by torch.compile.
-lightly's loop has the same pictures and backbone. What share of a measured product of matrices (the ceiling) the model reaches,
-is told by the arithmetic that a dry run counts.
+Ours are the model alone, on views made beforehand, the views alone, and the whole way from pictures on; with `compiled`, also by
+torch.compile. lightly's loop has the same pictures and backbone. What share of a measured product of matrices (the ceiling) the
+model reaches, is told by the arithmetic that a dry run counts.
 """
 
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from functools import partial
+from dataclasses import dataclass
 
+import numpy as np
 import torch
-from torch import Tensor
-from yaml import safe_load
+from torch import Tensor, nn
 
 from wildfern.benchmarks.lightly_loop import WORKERS, LightlyLoop, SimCLRModel
 from wildfern.benchmarks.result import Benchmark, compare
-from wildfern.recipes import recipe_text
-from wildfern.ssl.augmentation import simclr
-from wildfern.ssl.data import Loader, Mixture, open_source
-from wildfern.ssl.methods import SimCLR
-from wildfern.ssl.models import build_backbone
-from wildfern.ssl.training import OPTIMIZERS, BatchReader, Plan, TorchEngine
+from wildfern.ssl.augmentation import Views
+from wildfern.ssl.data import Loader, Mixture
+from wildfern.ssl.methods import Method
+from wildfern.ssl.training import BatchReader, Plan, TorchEngine
+from wildfern.ssl.training.engine import MakeOptimizer, Precision
 from wildfern.ssl.training.footprint import step_footprint
 from wildfern.ssl.training.input_precision import input_dtype
 from wildfern.ssl.training.loop import in_layout
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices whose product is the ceiling
-CEILING = "product of matrices"
+MODEL, VIEWS, WHOLE = "model alone", "views alone", "pictures, views and model"
+LIGHTLY, CEILING = f"lightly's SimCLR loop, {WORKERS} workers", "product of matrices"
 LEAD = 6  # calls before each turn, which use up what was made ahead while another thing ran
+MOST_LIGHTLY = 2048  # pictures that lightly's loop has, over and over: held in memory
 
 
-class Quickstart:
-    """The bundled recipe's parts, each to be timed."""
+@dataclass(frozen=True)
+class LightlySettings:
+    """What lightly's loop takes from a recipe: the arguments of its views and method, under wildfern's names."""
 
-    def __init__(self, device: torch.device) -> None:
-        recipe = safe_load(recipe_text("quickstart"))
-        self.device, self.backbone = device, recipe["model"]
-        self.precision, self.batch_size = recipe["training"]["precision"], recipe["training"]["batch_size"]
-        self.threads = recipe["training"].get("loader_threads", 1)
-        sections = {name: dict(recipe[name]) for name in ("data", "views", "method")}
-        for section in sections.values():
-            section.pop("name", None)
-        self.view_settings, self.method_settings = sections["views"], sections["method"]
-        self.views = simclr(**self.view_settings).to(device)
-        self.views.dtype = input_dtype(self.build_backbone(), self.precision, self.views)
-        source = open_source(sections["data"].pop("source"), **sections["data"])
-        plan = Plan(
-            seed=0,
-            total_steps=1,
-            batch_size=self.batch_size,
-            accumulation=1,
-            learning_rate=1e-3,
-            weight_decay=0.0,
-            loader_threads=self.threads,
-            channels_last=True,
-            checkpoint_every=1,
-            checkpoint_minutes=None,
-            evaluate_every=None,
-            skip_nonfinite=0,
-        )
-        self.mixture = Mixture([(source, 1.0)], 0)
-        self.reader = BatchReader(plan, self.mixture, self.views, rank=0, world_size=1)
+    views: dict
+    hidden: int
+    size: int
+    temperature: float
 
-    def build_backbone(self) -> torch.nn.Module:
-        return build_backbone(self.backbone["backbone"], **self.backbone.get("arguments", {}))
 
-    def step(self, compiled: bool) -> Callable[[list[Tensor]], None]:
-        """One training step on given views."""
-        method = SimCLR(self.build_backbone(), 1, **self.method_settings)
-        method.to(self.device, memory_format=torch.channels_last)
+@dataclass(frozen=True)
+class Parts:
+    """What a recipe trains with. `lightly` is None where its loop, SimCLR on two views, would be something else."""
+
+    recipe: str
+    backbone: str
+    device: torch.device
+    precision: Precision
+    plan: Plan
+    mixture: Mixture
+    views: Views
+    build_backbone: Callable[[], nn.Module]
+    build_method: Callable[[], Method]
+    make_optimizer: MakeOptimizer
+    compile: Callable[[Method], None]
+    lightly: LightlySettings | None
+
+    @property
+    def micro_batch(self) -> int:
+        """Pictures of one forward and backward pass."""
+        return self.plan.batch_size // self.plan.accumulation
+
+
+class Step:
+    """One training step on given views, of one micro-batch; as in training, the processor may be a step ahead of a GPU."""
+
+    def __init__(self, parts: Parts, compiled: bool) -> None:
+        method = parts.build_method()
+        layout = {"memory_format": torch.channels_last} if parts.plan.channels_last else {}
+        for module in (method, *method.teachers().values()):
+            module.to(parts.device, **layout)
         if compiled:
-            method.backbone.compile(dynamic=False)
-        make_optimizer = partial(OPTIMIZERS["adamw"], learning_rate=1e-3)
-        engine = TorchEngine(method, make_optimizer, 0.0, device=self.device, precision=self.precision)
+            parts.compile(method)
+        self.number, self.before = parts.plan.total_steps // 2, None  # past warm-ups, in which some layers stand still
+        arguments = {"device": parts.device, "precision": parts.precision}
+        self.engine = TorchEngine(method, parts.make_optimizer, parts.plan.weight_decay, **arguments)
 
-        def step(views: list[Tensor]) -> None:
-            loss, _ = engine(views, 0)
-            engine.backward(loss)
-            engine.step(0.0, 0.0)
-            float(loss.detach())
-
-        return step
-
-    def flops(self) -> int:
-        """Additions and multiplications of one step."""
-        with torch.device("meta"):
-            method = SimCLR(self.build_backbone(), 1, **self.method_settings)
-        make_optimizer = partial(OPTIMIZERS["adamw"], learning_rate=1e-3)
-        foot = step_footprint(
-            method,
-            make_optimizer,
-            self.views.shape,
-            self.batch_size,
-            precision=self.precision,
-            view_dtype=self.views.dtype,
-        )
-        return foot.flops
-
-    def lightly(self) -> LightlyLoop:
-        pixels = self.mixture.read(torch.arange(16 * self.batch_size).numpy()).on_host().pixels
-        settings = self.method_settings
-        model = SimCLRModel(self.build_backbone(), settings["projection_hidden"], settings["projection_size"])
-        return LightlyLoop(pixels, model, self.view_settings, settings["temperature"], self.batch_size, self.device)
+    def __call__(self, views: list[Tensor]) -> None:
+        loss, _ = self.engine(views, self.number)
+        self.engine.backward(loss)
+        self.engine.step(0.0, 0.0)
+        self.engine.method.after_step(self.number, self.engine.gather)
+        if self.before is not None:
+            float(self.before)
+        self.before = loss.detach()
 
 
 class WholeWay:
-    """Fractals, views and step; keeps count of the time and of the part of it spent waiting for data."""
+    """Pictures, views and step; keeps count of the time and of the part of it spent waiting for data."""
 
-    def __init__(self, parts: Quickstart, step: Callable[[list[Tensor]], None], batches: Loader) -> None:
+    def __init__(self, parts: Parts, step: Step, batches: Loader) -> None:
         self.parts, self.step, self.batches = parts, step, batches
         self.forget()
 
@@ -119,52 +103,91 @@ class WholeWay:
 
     def __call__(self) -> None:
         began = time.perf_counter()
-        self.step(in_layout(self.parts.views(next(self.batches)), True))
+        self.step(in_layout(self.parts.views(next(self.batches)), self.parts.plan.channels_last))
         self.waited += self.batches.wait_seconds
         self.took += time.perf_counter() - began
 
 
-def run(seconds: float, compiled: bool = False) -> Benchmark:
+def run(parts: Parts, seconds: float, compiled: bool = False) -> Benchmark:
     """Pictures per second of each, and ratios to the model alone: 1 means that rendering and views cost nothing."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    parts = Quickstart(device)
-    made = in_layout(parts.views(parts.reader(0)), True)
+    device = parts.device
+    reader = BatchReader(parts.plan, parts.mixture, parts.views.to(device), rank=0, world_size=1)
+    parts.views.dtype = input_dtype(parts.build_backbone(), parts.precision, parts.views)
+    prepared = reader(0)
+    made = in_layout(parts.views(prepared), parts.plan.channels_last)
     side = SIDE[device.type]
     matrix = torch.randn(side, side, device=device, dtype=DTYPES[parts.precision])
     with ExitStack() as stack:
-        lightly = stack.enter_context(closing(parts.lightly()))
-        plain = parts.step(compiled=False)
-        batches = stack.enter_context(Loader(parts.reader, 0, 10**9, parts.threads))
+        plain = Step(parts, compiled=False)
+        batches = stack.enter_context(Loader(reader, 0, 10**9, parts.plan.loader_threads))
         whole = WholeWay(parts, plain, batches)
         things = {
-            "model alone": lambda: plain(made),
-            "fractals, views and model": whole,
-            f"lightly's SimCLR loop, {WORKERS} workers": lightly,
+            MODEL: lambda: plain(made),
+            VIEWS: lambda: finished(parts.views(prepared)[0]),
+            WHOLE: whole,
             CEILING: lambda: finished(matrix @ matrix),
         }
+        if parts.lightly is not None:
+            things[LIGHTLY] = stack.enter_context(closing(lightly_loop(parts)))
         if compiled:
-            fused = parts.step(compiled=True)
-            things["model alone, compiled"] = lambda: fused(made)
-            things["fractals, views and model, compiled"] = WholeWay(parts, fused, batches)
-        rows = compare("quickstart", parts.batch_size, things, seconds, lead=LEAD, at_turn=forget)
-    calls = {row["what"]: row["rate"] / parts.batch_size for row in rows}
-    reached, ceiling = calls["model alone"] * parts.flops(), calls[CEILING] * 2 * side**3
+            fused = Step(parts, compiled=True)
+            things[f"{MODEL}, compiled"] = lambda: fused(made)
+            things[f"{WHOLE}, compiled"] = WholeWay(parts, fused, batches)
+        rows = compare(parts.recipe, parts.micro_batch, things, seconds, lead=LEAD, at_turn=forget)
+    return _told(parts, {row["what"]: row["rate"] for row in rows}, rows, whole.waited / whole.took)
+
+
+def _told(parts: Parts, rates: dict[str, float], rows: list[dict], data_wait: float) -> Benchmark:
+    side = SIDE[parts.device.type]
+    reached = rates[MODEL] / parts.micro_batch * step_flops(parts)
+    ceiling = rates[CEILING] / parts.micro_batch * 2 * side**3
     figures = {
-        "whole_to_lightly": calls["fractals, views and model"] / calls[f"lightly's SimCLR loop, {WORKERS} workers"],
-        "data_wait": whole.waited / whole.took,
+        "data_wait": data_wait,
+        "views_to_model": rates[MODEL] / rates[VIEWS],
         "model_tflops": reached / 1e12,
         "ceiling_tflops": ceiling / 1e12,
         "utilization": reached / ceiling,
     }
     words = (
-        f"{parts.backbone['backbone']} on {device}, two views of each picture. "
-        f"The whole way: {figures['whole_to_lightly']:.2f} × lightly's loop, {figures['data_wait']:.1%} of it waiting for data. "
-        f"The model alone: {reached / 1e12:.3g} TFLOP/s, "
-        f"{figures['utilization']:.0%} of the {ceiling / 1e12:.3g} TFLOP/s of a product of {parts.precision} matrices "
-        f"of side {side}."
+        f"{parts.backbone} on {parts.device}, {parts.precision}, {parts.micro_batch} pictures at a time, views of "
+        f"{' and '.join(f'{count} × {size}' for count, size in parts.views.shape)} px. The whole way: {data_wait:.1%} of it "
+        f"waiting for data. Views take {figures['views_to_model']:.1%} of the time of the model alone, which does "
+        f"{reached / 1e12:.3g} TFLOP/s, {figures['utilization']:.0%} of the {ceiling / 1e12:.3g} of a product of "
+        f"{parts.precision} matrices of side {side}."
     )
+    if LIGHTLY in rates:
+        figures["whole_to_lightly"] = rates[WHOLE] / rates[LIGHTLY]
+        words += f" The whole way is {figures['whole_to_lightly']:.2f} × lightly's loop."
+    if f"{MODEL}, compiled" in rates:
+        figures["compiled_to_plain"] = rates[f"{MODEL}, compiled"] / rates[MODEL]
+        words += f" torch.compile makes the model {figures['compiled_to_plain']:.2f} × as fast."
     rows = [row for row in rows if row["what"] != CEILING]
     return Benchmark("pipeline", "pictures/s", words, rows, figures)
+
+
+def step_flops(parts: Parts) -> int:
+    """Additions and multiplications of one forward and backward pass of all views, teachers included."""
+    with torch.device("meta"):
+        method = parts.build_method()
+    foot = step_footprint(
+        method,
+        parts.make_optimizer,
+        parts.views.shape,
+        parts.micro_batch,
+        precision=parts.precision,
+        channels=parts.views.channels,
+        view_dtype=parts.views.dtype,
+        step=parts.plan.total_steps // 2,
+    )
+    return foot.flops
+
+
+def lightly_loop(parts: Parts) -> LightlyLoop:
+    """lightly's loop on this recipe's pictures, with its backbone."""
+    pixels = parts.mixture.read(np.arange(min(16 * parts.micro_batch, MOST_LIGHTLY))).on_host().pixels
+    given = parts.lightly
+    model = SimCLRModel(parts.build_backbone(), given.hidden, given.size)
+    return LightlyLoop(pixels, model, given.views, given.temperature, parts.micro_batch, parts.device)
 
 
 def forget(thing: Callable[[], object]) -> None:
@@ -173,6 +196,6 @@ def forget(thing: Callable[[], object]) -> None:
         thing.forget()
 
 
-def finished(product: Tensor) -> None:
+def finished(result: Tensor) -> None:
     """Wait for a result that a GPU may still be at."""
-    product[0, 0].item()
+    result.flatten()[0].item()

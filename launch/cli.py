@@ -92,12 +92,15 @@ def plan(
 ) -> None:
     """Say what a recipe will take (memory, arithmetic, traffic, hours, disk) without starting it."""
     from wildfern.launch import planning
+    from wildfern.launch.assembling import with_precision
     from wildfern.launch.components import read_recipe
+    from wildfern.launch.evaluating import choose_device
     from wildfern.launch.plan_table import plan_json, plan_table
     from wildfern.launch.run_folder import users_words
 
     with users_words():
         wanted = read_recipe(recipe, overrides or [], data_here=False)
+        wanted = with_precision(wanted, choose_device(wanted.training.device) if measure else None)
         machine = planning.hardware(wanted.training.precision, gpu, memory, tflops, bandwidth)
         peak = planning.measure(wanted, gpus) if measure else None
         forecast = planning.forecast(wanted, gpus)
@@ -187,16 +190,31 @@ def recipes(
 @app.command()
 def bench(
     what: Annotated[str, typer.Argument(help="generators, augmentation, losses or pipeline")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="pipeline: changes to the recipe: key.sub=value", show_default=False)
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="pipeline: a bundled recipe or a path (default: quickstart)")
+    ] = None,
     seconds: Annotated[float, typer.Option(min=0.1, help="How long each of the things compared runs")] = 3.0,
     compiled: Annotated[bool, typer.Option("--compile", help="pipeline: also with training.compile")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures here")] = None,
 ) -> None:
     """Measure speed, always beside what it is to be compared with, in one process."""
     from wildfern.benchmarks import run_benchmark
-    from wildfern.launch.run_folder import users_words
+    from wildfern.launch.benching import bench_pipeline
+    from wildfern.launch.components import read_recipe
+    from wildfern.launch.run_folder import RunError, users_words
 
     with users_words():
-        result = run_benchmark(what, seconds, compiled)
+        if what == "pipeline":
+            name = recipe or "quickstart"
+            wanted = read_recipe(name, overrides or [])
+            result = bench_pipeline(wanted, " ".join([name, *(overrides or [])]), seconds, compiled)
+        elif recipe or overrides or compiled:
+            raise RunError(f"a recipe, changes to it and --compile are for the benchmark pipeline, not for {what}")
+        else:
+            result = run_benchmark(what, seconds)
     console.print(result.table())
     if json_file is not None:
         json_file.write_text(json.dumps(result.as_json(), indent=2) + "\n")

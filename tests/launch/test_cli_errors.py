@@ -60,6 +60,9 @@ def test_what_only_this_machine_knows_comes_together(wildfern):
         (["report", "empty", "--out", "r.html"], ["empty"]),
         (["bench", "everything"], ["generators"]),
         (["bench", "losses", "--compile"], ["pipeline"]),
+        (["bench", "augmentation", "training.batch_size=8"], ["pipeline"]),
+        (["bench", "pipeline", "training.batchsize=8"], ["training.batch_size"]),
+        (["bench", "pipeline", "--recipe", "quickstar"], ["quickstart"]),
     ],
 )
 def test_one_clear_message(arguments, words, tmp_path, monkeypatch, capsys):

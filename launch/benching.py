@@ -1,0 +1,53 @@
+"""From a recipe to the parts whose speed `wildfern bench pipeline` measures."""
+
+from functools import partial
+
+from wildfern.benchmarks import Benchmark
+from wildfern.launch.assembling import (
+    build_method,
+    build_views,
+    check_backbone,
+    open_mixture,
+    plan_of,
+    with_precision,
+)
+from wildfern.launch.compiling import check_compiler, compile_networks
+from wildfern.launch.evaluating import choose_device
+from wildfern.launch.run_folder import initial_backbone
+from wildfern.recipes import Recipe
+from wildfern.ssl.training import OPTIMIZERS
+
+
+def bench_pipeline(recipe: Recipe, name: str, seconds: float, compiled: bool = False) -> Benchmark:
+    """Time the recipe's training in this process, on the device that it names, each thing compared for about `seconds`.
+
+    `name` is how the recipe is called in the result. Raises RunError or DataError where it could not be trained here.
+    """
+    from wildfern.benchmarks.pipeline import LightlySettings, Parts, run
+
+    device = choose_device(recipe.training.device)
+    recipe = with_precision(recipe, device)
+    if compiled:
+        check_compiler(device)
+    views, method, optimizer = build_views(recipe), recipe.method.arguments, recipe.optimizer.arguments
+    check_backbone(recipe, device, build_method(recipe), views)
+    plain = recipe.method.name == "simclr" and recipe.views.name == "simclr" and views.shape[0][0] == 2
+    parts = Parts(
+        recipe=name,
+        backbone=recipe.model.backbone,
+        device=device,
+        precision=recipe.training.precision,
+        plan=plan_of(recipe),
+        mixture=open_mixture(recipe),
+        views=views,
+        build_backbone=partial(initial_backbone, recipe),
+        build_method=partial(build_method, recipe),
+        make_optimizer=partial(OPTIMIZERS[recipe.optimizer.name], **optimizer),
+        compile=partial(compile_networks, device=device),
+        lightly=LightlySettings(
+            recipe.views.arguments, method["projection_hidden"], method["projection_size"], method["temperature"]
+        )
+        if plain
+        else None,
+    )
+    return run(parts, seconds, compiled)
