@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
+from wildfern.ssl.augmentation.operation import on_device
+from wildfern.ssl.losses.full_precision import without_autocast
+
 OPERATIONS = (
     "autocontrast",
     "equalize",
@@ -47,15 +50,19 @@ def solarize(pictures: Tensor, level: Tensor) -> Tensor:
 
 
 def resample(pictures: Tensor, matrix: Tensor) -> Tensor:
-    """Bilinear: the output at (x, y) is the input at matrix · (x, y, 1), in pixels from the corner; matrix [M, 2, 3]."""
+    """Bilinear: the output at (x, y) is the input at matrix · (x, y, 1), in pixels from the corner; matrix [M, 2, 3].
+
+    Places are found in the pictures' own precision, under autocast too.
+    """
     height, width = pictures.shape[-2:]
     y, x = (torch.arange(side, device=pictures.device, dtype=pictures.dtype) + 0.5 for side in (height, width))
     places = torch.stack(
         [x.expand(height, width), y[:, None].expand(height, width), torch.ones_like(x).expand(height, width)]
     )
-    source = (matrix.to(pictures.dtype) @ places.flatten(1)).view(-1, 2, height, width).permute(0, 2, 3, 1)
-    grid = source * pictures.new_tensor([2 / width, 2 / height]) - 1
-    return torch.nn.functional.grid_sample(pictures, grid, align_corners=False)
+    unit = on_device(torch.tensor([2 / width, 2 / height], dtype=pictures.dtype), pictures.device)
+    with without_autocast(pictures):
+        source = (matrix.to(pictures.dtype) @ places.flatten(1)).view(-1, 2, height, width).permute(0, 2, 3, 1)
+        return torch.nn.functional.grid_sample(pictures, source * unit - 1, align_corners=False)
 
 
 def affine(name: str, level: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:
@@ -87,7 +94,7 @@ def augmented(pictures: Tensor, kind: NDArray[np.int64], level: NDArray[np.float
         which = np.flatnonzero(kind == number)
         if not len(which):
             continue
-        rows = torch.from_numpy(which).to(pictures.device)
+        rows = on_device(torch.from_numpy(which), pictures.device)
         chosen = pictures[rows]
         if name == "autocontrast":
             changed = autocontrast(chosen)
@@ -95,9 +102,9 @@ def augmented(pictures: Tensor, kind: NDArray[np.int64], level: NDArray[np.float
             changed = F.equalize(chosen)
         elif name in ("posterize", "solarize"):
             change = posterize if name == "posterize" else solarize
-            changed = change(chosen, torch.from_numpy(level[which]).to(pictures.device))
+            changed = change(chosen, on_device(torch.from_numpy(level[which]), pictures.device))
         else:
             matrix = affine(name, level[which], *pictures.shape[-2:])
-            changed = resample(chosen, torch.from_numpy(matrix).to(pictures.device))
+            changed = resample(chosen, on_device(torch.from_numpy(matrix), pictures.device))
         out[rows] = changed.to(out.dtype)
     return out

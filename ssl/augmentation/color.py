@@ -5,11 +5,13 @@ coefficients does any of them. Hue stands at one of four places in a picture's o
 and three blends (those after it) give every order exactly; what does not apply to a picture has factor 1.
 """
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from wildfern.ssl.augmentation.operation import IntensityOperation
+from wildfern.ssl.augmentation.operation import IntensityOperation, on_device
 from wildfern.ssl.augmentation.table import ViewTable
 
 _CONTRAST, _SATURATION, _HUE = 1, 2, 3
@@ -48,8 +50,11 @@ def rotate_hue(pictures: Tensor, turns: Tensor) -> Tensor:
 class ColorJitter(IntensityOperation):
     """torchvision's ColorJitter applied with probability `p` and RandomGrayscale with probability `gray`, as a kornia module.
 
-    Factors are uniform in [max(0, 1 − x), 1 + x]; the order of the four operations is random for each picture.
+    Factors are uniform in [max(0, 1 − x), 1 + x]; the order of the four operations is random for each picture. kornia's own
+    `p` stays 1. Raises ValueError for settings out of their range, and when called with pictures of other than three channels.
     """
+
+    named: ClassVar = {"jitter": "p"}
 
     def __init__(
         self,
@@ -59,8 +64,20 @@ class ColorJitter(IntensityOperation):
         hue: float = 0.2,
         p: float = 0.8,
         gray: float = 0.0,
+        *,
+        same_on_batch: bool = False,
+        keepdim: bool = False,
     ) -> None:
-        super().__init__(brightness=brightness, contrast=contrast, saturation=saturation, hue=hue, jitter=p, gray=gray)
+        super().__init__(
+            same_on_batch=same_on_batch,
+            keepdim=keepdim,
+            brightness=brightness,
+            contrast=contrast,
+            saturation=saturation,
+            hue=hue,
+            jitter=p,
+            gray=gray,
+        )
 
     def parameters_from(self, table: ViewTable, height: int, width: int) -> dict[str, np.ndarray]:
         order = table.flat("order")
@@ -78,9 +95,13 @@ class ColorJitter(IntensityOperation):
         }
 
     def apply_transform(self, input: Tensor, params: dict, flags: dict, transform: Tensor | None = None) -> Tensor:
-        places = {k: v.to(input.device, input.dtype) for k, v in params.items() if k in ("factors", "hue")}
-        kinds = [params[k].to(input.device, input.dtype) for k in ("is_contrast", "is_saturation")]
-        factors, hue, gray = places["factors"], places["hue"], params["gray"].to(input.device)
+        if input.shape[1] != 3:
+            raise ValueError(f"ColorJitter takes pictures in color, [N, 3, H, W], not {list(input.shape)}")
+        factors, hue, *kinds = (
+            on_device(params[name].to(input.dtype), input.device)
+            for name in ("factors", "hue", "is_contrast", "is_saturation")
+        )
+        gray = on_device(params["gray"], input.device)
         pictures = input.clone()
         for place in range(6):
             if place == 3:
@@ -91,14 +112,19 @@ class ColorJitter(IntensityOperation):
 
 
 class Solarize(IntensityOperation):
-    """Inverts values at or above one half, with probability `p`, as a kornia module."""
+    """Inverts values at or above one half, with probability `p`, as a kornia module, whose own `p` stays 1.
 
-    def __init__(self, p: float = 0.2) -> None:
-        super().__init__(solarize=p)
+    Raises ValueError for what is no probability.
+    """
+
+    named: ClassVar = {"solarize": "p"}
+
+    def __init__(self, p: float = 0.2, *, same_on_batch: bool = False, keepdim: bool = False) -> None:
+        super().__init__(same_on_batch=same_on_batch, keepdim=keepdim, solarize=p)
 
     def parameters_from(self, table: ViewTable, height: int, width: int) -> dict[str, np.ndarray]:
         return {"threshold": table.flat("threshold")}
 
     def apply_transform(self, input: Tensor, params: dict, flags: dict, transform: Tensor | None = None) -> Tensor:
-        threshold = params["threshold"].to(input.device, input.dtype)[:, None, None, None]
+        threshold = on_device(params["threshold"].to(input.dtype), input.device)[:, None, None, None]
         return torch.where(input >= threshold, 1 - input, input)

@@ -4,13 +4,13 @@ Cropping, anti-aliased resizing and flipping are linear and separable, so a view
 matrices whose weights are those of Pillow's and torchvision's filters (`antialias=True`).
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from wildfern.ssl.augmentation.operation import GeometricOperation
+from wildfern.ssl.augmentation.operation import GeometricOperation, on_device
 from wildfern.ssl.augmentation.table import ViewTable
 from wildfern.ssl.losses.full_precision import without_autocast
 
@@ -69,8 +69,11 @@ def _crop_views(pixels: Tensor, boxes: Tensor, flip: Tensor, size: int, interpol
 class RandomResizedCropFlip(GeometricOperation):
     """torchvision's RandomResizedCrop (anti-aliased, central fallback) and RandomHorizontalFlip as a kornia module.
 
-    Pictures are in [0, 1]; masks get the nearest pixel. `interpolation` is "bilinear" or "bicubic".
+    Pictures are in [0, 1]; masks get the nearest pixel. `interpolation` is "bilinear" or "bicubic". kornia's own `p` stays 1.
+    Raises ValueError for settings out of their range.
     """
+
+    named: ClassVar = {"crop_scale": "scale", "crop_ratio": "ratio"}
 
     def __init__(
         self,
@@ -95,7 +98,7 @@ class RandomResizedCropFlip(GeometricOperation):
         top, left, height, width = params["box"].to(input).unbind(-1)
         size = self.settings.size
         x, y = size / width, size / height
-        direction = torch.where(params["flip"].to(input.device), -1.0, 1.0)
+        direction = torch.where(on_device(params["flip"], input.device), -1.0, 1.0)
         matrix = torch.zeros(len(x), 3, 3, device=input.device, dtype=input.dtype)
         matrix[:, 0, 0], matrix[:, 1, 1], matrix[:, 2, 2] = direction * x, y, 1
         shift_x = (0.5 - left) * x - 0.5
@@ -104,16 +107,16 @@ class RandomResizedCropFlip(GeometricOperation):
         return matrix
 
     def apply_transform(self, input: Tensor, params: dict, flags: dict, transform: Tensor | None = None) -> Tensor:
-        box, flip = params["box"].to(input.device)[None], params["flip"].to(input.device)[None]
+        box, flip = on_device(params["box"], input.device)[None], on_device(params["flip"], input.device)[None]
         pictures, settings = input.permute(0, 2, 3, 1).float(), self.settings
         return crop_views(pictures, box, flip, settings.size, settings.interpolation).to(input.dtype)
 
     def apply_transform_mask(self, input: Tensor, params: dict, flags: dict, transform: Tensor | None = None) -> Tensor:
-        """Masks of any type [n, C, H, W]: the nearest pixel, so that no class is invented between two."""
+        """Masks [n, C, H, W]: the nearest pixel, so that no class is invented between two."""
         size, device = self.settings.size, input.device
-        top, left, height, width = params["box"].to(device).unbind(-1)
+        top, left, height, width = on_device(params["box"], device).unbind(-1)
         place = torch.arange(size, device=device)[None]
-        across = torch.where(params["flip"].to(device)[:, None], size - 1 - place, place)
+        across = torch.where(on_device(params["flip"], device)[:, None], size - 1 - place, place)
         rows, columns = (
             (start[:, None] + (along + 0.5) * (length[:, None] / size)).long()
             for start, along, length in ((top, place, height), (left, across, width))

@@ -5,6 +5,7 @@ lighting and colors of the other. FreeCOS (Shi et al., ICCV 2023) lays synthetic
 blurs, adds noise and clips.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +16,29 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from wildfern.generators.counter_rng import Keys, fold, integers
+from wildfern.ssl.augmentation.operation import check_probabilities, on_device, positions_for
 from wildfern.ssl.augmentation.pixel_noise import uniform_pixels
 from wildfern.ssl.augmentation.view_keys import picture_keys
+from wildfern.ssl.losses.full_precision import without_autocast
 
 # FreeCOS for coronary angiograms: the share of the spectrum, the blur's kernel in pixels, the noise's half-width.
 RATIO, BLUR_KERNEL, NOISE = 0.3, 13, 5 / 255
+
+
+def _check_ratio(ratio: float) -> None:
+    if not 0 <= ratio <= 0.5:
+        raise ValueError(f"ratio must be in [0, 0.5], got {ratio}")
+
+
+def _check_freecos(ratio: float, blur_kernel: int, noise: float, sides: Sequence[int]) -> None:
+    """Raise ValueError for settings of `freecos_adaptation` that pictures of these sides cannot have, NaN among them."""
+    _check_ratio(ratio)
+    if not isinstance(blur_kernel, int | np.integer) or blur_kernel < 1 or blur_kernel % 2 == 0:
+        raise ValueError(f"blur_kernel must be odd and positive, got {blur_kernel}")
+    if not 0 <= noise < np.inf:
+        raise ValueError(f"noise must be a number that is not negative, got {noise}")
+    if blur_kernel // 2 >= min(sides):
+        raise ValueError(f"a blur of {blur_kernel} px is too large for pictures of {list(sides)} px")
 
 
 def fourier_adaptation(source: Tensor, target: Tensor, ratio: float) -> Tensor:
@@ -29,8 +48,7 @@ def fourier_adaptation(source: Tensor, target: Tensor, ratio: float) -> Tensor:
     taken of the shorter side; 0 exchanges the mean alone. Raises ValueError for a ratio outside [0, 0.5] and for shapes that
     differ.
     """
-    if not 0 <= ratio <= 0.5:
-        raise ValueError(f"ratio must be in [0, 0.5], got {ratio}")
+    _check_ratio(ratio)
     if source.shape != target.shape:
         raise ValueError(f"source and target differ in shape: {list(source.shape)} and {list(target.shape)}")
     height, width = source.shape[-2:]
@@ -61,18 +79,15 @@ def freecos_adaptation(
 
     `blur_kernel` is odd and in pixels, 1 for none; its sigma is the one OpenCV takes when it is given none,
     0.3 · ((k − 1) / 2 − 1) + 0.8. `noise_keys` int64[N] (`AdaptationTable.noise`) hold the noise of each picture. FreeCOS rounds
-    down to 8 bits in the end, which is left out. Raises ValueError for an even kernel and as `fourier_adaptation` does.
+    down to 8 bits in the end, which is left out. Raises ValueError for an even kernel or one too large for the pictures, for
+    noise that is negative or not finite, and as `fourier_adaptation` does.
     """
-    if blur_kernel < 1 or blur_kernel % 2 == 0:
-        raise ValueError(f"blur_kernel must be odd and positive, got {blur_kernel}")
-    if noise < 0:
-        raise ValueError(f"noise must not be negative, got {noise}")
-    if blur_kernel // 2 >= min(source.shape[-2:]):
-        raise ValueError(f"a blur of {blur_kernel} px is too large for pictures of {list(source.shape[-2:])} px")
+    _check_freecos(ratio, blur_kernel, noise, source.shape[-2:])
     adapted = fourier_adaptation(source, target, ratio).clamp_(0, 1)
     if blur_kernel > 1:
         sigma = 0.3 * ((blur_kernel - 1) / 2 - 1) + 0.8
-        adapted = F.gaussian_blur(adapted, [blur_kernel] * 2, [sigma] * 2)
+        with without_autocast(adapted):
+            adapted = F.gaussian_blur(adapted, [blur_kernel] * 2, [sigma] * 2)
     if noise > 0:
         adapted = adapted + uniform_pixels(noise_keys, source.shape[1:]).mul_(2).sub_(1).mul_(noise).to(adapted.dtype)
     return adapted.clamp_(0, 1)
@@ -98,6 +113,7 @@ class FourierAdaptation(IntensityAugmentationBase2D):
     """FreeCOS' step with probability `p`, towards one of `targets` float[M, 3, H, W] in [0, 1], as a kornia module.
 
     The targets are as large as the pictures that the module sees. With `blur_kernel=1, noise=0`: Yang & Soatto's, clipped.
+    Raises ValueError for no targets and for settings that `freecos_adaptation` refuses.
     """
 
     targets: Tensor
@@ -109,18 +125,25 @@ class FourierAdaptation(IntensityAugmentationBase2D):
         blur_kernel: int = BLUR_KERNEL,
         noise: float = NOISE,
         p: float = 0.5,
+        *,
+        same_on_batch: bool = False,
+        keepdim: bool = False,
     ) -> None:
-        super().__init__(p=p)
+        check_probabilities(p=p)
+        if targets.dim() != 4 or not len(targets):
+            raise ValueError(f"targets are [M, 3, H, W], at least one, not {list(targets.shape)}")
+        _check_freecos(ratio, blur_kernel, noise, targets.shape[-2:])
+        super().__init__(p=p, same_on_batch=same_on_batch, keepdim=keepdim)
         self.register_buffer("targets", targets, persistent=False)
         self.ratio, self.blur_kernel, self.noise = ratio, blur_kernel, noise
 
     def generate_parameters(self, batch_shape: tuple[int, ...]) -> dict[str, Tensor]:
         """kornia's hook for a module used alone, seeded by torch's generator."""
         seed = int(torch.randint(2**62, ()))
-        table = draw_adaptation(seed, 0, np.arange(batch_shape[0]), 0, len(self.targets))
+        table = draw_adaptation(seed, 0, positions_for(batch_shape[0], self.same_on_batch), 0, len(self.targets))
         return {"target": torch.from_numpy(table.target), "noise": torch.from_numpy(table.noise.view(np.int64))}
 
     def apply_transform(self, input: Tensor, params: dict, flags: dict, transform: Tensor | None = None) -> Tensor:
-        which, noise_keys = (params[name].to(input.device) for name in ("target", "noise"))
-        targets = self.targets[which.to(self.targets.device)].to(input)
+        noise_keys, which = on_device(params["noise"], input.device), on_device(params["target"], self.targets.device)
+        targets = on_device(self.targets[which].to(input.dtype), input.device)
         return freecos_adaptation(input, targets, noise_keys, self.ratio, self.blur_kernel, self.noise)

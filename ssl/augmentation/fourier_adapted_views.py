@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
 
 from wildfern.ssl.augmentation.fourier_adaptation import draw_adaptation, freecos_adaptation
+from wildfern.ssl.augmentation.operation import on_device
 from wildfern.ssl.augmentation.second_pictures import SecondPictures, rows_that_fire
 
 
@@ -61,7 +62,7 @@ class FourierAdaptedViews(nn.Module):
 
     def forward(self, pictures: Tensor, parameters: dict[str, Tensor]) -> Tensor:
         """float[n, 3, S, S] in [0, 1] with what `draw` gave for them; in [0, 1]."""
-        rows, targets, noise = (parameters[name].to(pictures.device) for name in ("rows", "targets", "noise"))
+        rows, targets, noise = (on_device(parameters[n], pictures.device) for n in ("rows", "targets", "noise"))
         if not len(rows):
             return pictures
         settings, targets = self.settings, targets.to(pictures.dtype) / 255

@@ -21,7 +21,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from wildfern.generators.options import nearest
+from wildfern.ssl.augmentation.operation import check_probabilities
 from wildfern.ssl.augmentation.view_keys import picture_keys, step_key
+from wildfern.ssl.losses.full_precision import without_autocast
 
 _TRIED = 5  # pictures
 _REFUSED = {"RandomDissolving": "it downloads a diffusion model"}
@@ -82,8 +84,12 @@ class KorniaOperation(nn.Module):
         return {**joined, "forward_input_shape": torch.tensor([len(positions), 3, self.size, self.size])}
 
     def forward(self, pictures: Tensor, parameters: Parameters) -> Tensor:
-        """float[n, 3, S, S] in [0, 1] with what `draw` gave for them; noise may leave the range, as kornia's does."""
-        return self.module(pictures, parameters)
+        """float[n, 3, S, S] in [0, 1] with what `draw` gave for them; noise may leave the range, as kornia's does.
+
+        Autocast changes nothing: warps would find their pixels in bfloat16.
+        """
+        with without_autocast(pictures):
+            return self.module(pictures, parameters)
 
     def _apply(self, fn: Callable, recurse: bool = True) -> "KorniaOperation":
         super()._apply(fn, recurse)
@@ -174,7 +180,7 @@ def build_operation(name: str, arguments: Mapping[str, Any], size: int, place: i
     """kornia's augmentation of that name for views of `size` px; lists among the arguments count as tuples.
 
     Raises ValueError for a name or an argument that kornia does not know (with the nearest one), a missing argument, a value
-    that kornia refuses, and operations that cannot be used for views (with the reason).
+    that kornia refuses, a `p` or `p_batch` outside [0, 1], and operations that cannot be used for views (with the reason).
     """
     valid = operation_names()
     if name not in valid:
@@ -193,6 +199,7 @@ def build_operation(name: str, arguments: Mapping[str, Any], size: int, place: i
         raise ValueError(f"{name} needs the argument {missing[0]!r}")
     given = {n: _as_kornia_takes_it(value, known[n].annotation) for n, value in arguments.items()}
     try:
+        check_probabilities(**{n: given[n] for n in ("p", "p_batch") if n in given})  # kornia takes any, NaN too
         module = kind(**given)
     except Exception as error:  # kornia raises all kinds
         raise ValueError(f"{name} does not take {dict(arguments)}: {error}") from error

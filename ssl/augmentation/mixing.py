@@ -13,6 +13,7 @@ from torch import Tensor
 
 from wildfern.generators.counter_rng import fold, uniform
 from wildfern.ssl.augmentation.beta_distribution import beta
+from wildfern.ssl.augmentation.operation import check_probabilities, on_device
 from wildfern.ssl.augmentation.view_keys import picture_keys
 
 
@@ -45,9 +46,7 @@ def draw_mixing(
     too, but that DeiT draws one λ for a whole batch. Raises ValueError for positions that are not whole groups and for
     impossible probabilities or α.
     """
-    for name, value in (("p", p), ("cutmix_share", cutmix_share)):
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} is a probability in [0, 1], got {value}")
+    check_probabilities(p=p, cutmix_share=cutmix_share)
     for name, value in (("mixup_alpha", mixup_alpha), ("cutmix_alpha", cutmix_alpha)):
         if not 0 <= value < np.inf:
             raise ValueError(f"{name} must not be negative, got {value}")
@@ -93,7 +92,7 @@ def cut_boxes(weight: NDArray[np.float64], center: NDArray[np.float64], height: 
 
 def mixup(pictures: Tensor, partner: Tensor, weight: Tensor) -> Tensor:
     """λ x + (1 − λ) x[partner] for float[N, …], int64[N] and float[N]: pictures and targets alike (Zhang et al., eq. 1-2)."""
-    weight = weight.to(pictures).view(-1, *[1] * (pictures.dim() - 1))
+    weight = on_device(weight.to(pictures.dtype), pictures.device).view(-1, *[1] * (pictures.dim() - 1))
     return pictures[partner].lerp(pictures, weight)
 
 
@@ -139,14 +138,13 @@ def mix(pictures: Tensor, labels: Tensor, table: MixingTable, num_classes: int) 
         raise ValueError(
             f"{count} pictures, {len(targets)} labels and a table for {len(table.partner)} do not go together"
         )
-    partner = torch.from_numpy(table.partner).to(pictures.device)
+    partner = on_device(torch.from_numpy(table.partner), pictures.device)
     if (~table.cut & (table.weight < 1)).any():
-        blend = torch.from_numpy(np.where(table.cut, 1.0, table.weight)).to(pictures.device)
-        mixed = mixup(pictures, partner, blend)
+        mixed = mixup(pictures, partner, torch.from_numpy(np.where(table.cut, 1.0, table.weight)))
     else:
         mixed = pictures
     if (area > 0).any():
-        boxed = cutmix(pictures, partner, torch.from_numpy(boxes).to(pictures.device))
-        cut = torch.from_numpy(table.cut).to(pictures.device)
+        boxed = cutmix(pictures, partner, on_device(torch.from_numpy(boxes), pictures.device))
+        cut = on_device(torch.from_numpy(table.cut), pictures.device)
         mixed = torch.where(cut[:, None, None, None], boxed, mixed)
-    return mixed, mixup(targets, partner, torch.from_numpy(share).to(targets.device))
+    return mixed, mixup(targets, partner, torch.from_numpy(share))

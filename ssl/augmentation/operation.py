@@ -4,11 +4,15 @@ Inside `Views` the parameters of the whole batch are drawn once and handed over.
 `kornia.augmentation.AugmentationSequential` a module draws its own, with a seed taken from torch's generator.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import fields
+from numbers import Real
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from kornia.augmentation import GeometricAugmentationBase2D, IntensityAugmentationBase2D
+from numpy.typing import NDArray
 from torch import Tensor
 
 from wildfern.ssl.augmentation.table import ViewSettings, ViewTable, draw_table
@@ -29,10 +33,53 @@ UNCHANGED = dict(
 )
 
 
+_SETTINGS = [field.name for field in fields(ViewSettings)]
+
+
+def check_probabilities(**probabilities: Any) -> None:
+    """Raise a ValueError that names the first of these that is no number in [0, 1]; NaN and text are none."""
+    for name, value in probabilities.items():
+        if not isinstance(value, Real) or not 0 <= value <= 1:
+            raise ValueError(f"{name} is a probability in [0, 1], got {value!r}")
+
+
+def positions_for(pictures: int, same_on_batch: bool) -> NDArray[np.int64]:
+    """int64[pictures]: what a module used alone draws for; all get the numbers of the first picture if so asked."""
+    return np.zeros(pictures, np.int64) if same_on_batch else np.arange(pictures)
+
+
 class _DrawsFromTable:
-    """Parameters of a kornia module made from a view table (mixed into kornia's two base classes)."""
+    """Parameters of a kornia module made from a view table (mixed into kornia's two base classes).
+
+    A picture that an operation passes over has parameters that change nothing, so kornia's own `p` is 1 and applies them always:
+    the probability that was given is in `settings`, and `repr` shows it.
+    """
 
     settings: ViewSettings
+    named: ClassVar[Mapping[str, str]] = {}  # settings' names -> the constructor's, where these differ
+    _given: tuple[str, ...]  # the settings that the constructor sets
+
+    def __repr__(self) -> str:
+        given = {self.named.get(name, name): getattr(self.settings, name) for name in self._given}
+        shown = {**given, "same_on_batch": self.same_on_batch, "keepdim": self.keepdim}
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+    def _set(self, given: Mapping[str, Any]) -> None:
+        """Keep what was given; raises one ValueError with all that is wrong, in the names of the constructor's arguments."""
+        wrong = []
+        for name, value in given.items():
+            argument = self.named.get(name, name)
+            if name not in _SETTINGS:
+                raise TypeError(f"{type(self).__name__} has no argument {name!r}")
+            try:
+                ViewSettings(**{"size": 4, **UNCHANGED, name: value})
+            except (TypeError, ValueError) as error:
+                reason = str(error)
+                about = argument if reason.startswith(name) else f"{argument}={value!r}: "
+                wrong.append(about + reason.removeprefix(name))
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        self.settings, self._given = ViewSettings(**{"size": 4, **UNCHANGED, **given}), tuple(given)
 
     def parameters_from(self, table: ViewTable, height: int, width: int) -> dict[str, np.ndarray]:
         raise TypeError(f"{type(self).__name__} must say which parameters it takes from the table")
@@ -40,24 +87,43 @@ class _DrawsFromTable:
     def generate_parameters(self, batch_shape: tuple[int, ...]) -> dict[str, Tensor]:
         """kornia's hook for a module used alone: one view of every picture, seeded by torch's generator."""
         seed = int(torch.randint(2**62, ()))
-        table = draw_table([self.settings], seed, 0, np.arange(batch_shape[0]), 0)
+        positions = positions_for(batch_shape[0], self.same_on_batch)
+        table = draw_table([self.settings], seed, 0, positions, 0)
         return to_tensors(self.parameters_from(table, batch_shape[-2], batch_shape[-1]), torch.device("cpu"))
 
 
 class IntensityOperation(_DrawsFromTable, IntensityAugmentationBase2D):
-    """Changes colors, moves nothing."""
+    """Changes colors, moves nothing.
 
-    def __init__(self, **changed: Any) -> None:
-        super().__init__(p=1.0)
-        self.settings = ViewSettings(**{"size": 4, **UNCHANGED, **changed})
+    `given` are settings of a view; `same_on_batch` and `keepdim` are kornia's. Raises ValueError for impossible settings.
+    """
+
+    def __init__(self, *, same_on_batch: bool = False, keepdim: bool = False, **given: Any) -> None:
+        super().__init__(p=1.0, same_on_batch=same_on_batch, keepdim=keepdim)
+        self._set(given)
 
 
 class GeometricOperation(_DrawsFromTable, GeometricAugmentationBase2D):
-    """Moves pixels."""
+    """Moves pixels; `size` is that of the views. For the rest, see `IntensityOperation`."""
 
-    def __init__(self, **changed: Any) -> None:
-        super().__init__(p=1.0)
-        self.settings = ViewSettings(**{**UNCHANGED, **changed})
+    def __init__(self, *, size: int, same_on_batch: bool = False, keepdim: bool = False, **given: Any) -> None:
+        super().__init__(p=1.0, same_on_batch=same_on_batch, keepdim=keepdim)
+        self._set({"size": size, **given})
+
+    def inverse_transform(
+        self, input: Tensor, flags: dict, transform: Tensor | None = None, size: tuple[int, int] | None = None
+    ) -> Tensor:
+        raise NotImplementedError(
+            f"{type(self).__name__} has no inverse for pictures and masks, of which it leaves out a part; boxes and keypoints "
+            "have one, and kornia's RandomResizedCrop has one for pictures"
+        )
+
+
+def on_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor there; from the host to a GPU through pinned memory, so that the host does not wait."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def to_tensors(parameters: dict[str, np.ndarray], device: torch.device) -> dict[str, Tensor]:
@@ -65,7 +131,5 @@ def to_tensors(parameters: dict[str, np.ndarray], device: torch.device) -> dict[
     tensors = {}
     for name, value in parameters.items():
         tensor = torch.from_numpy(np.ascontiguousarray(value, np.float32 if value.dtype == np.float64 else None))
-        tensors[name] = (
-            tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
-        )
+        tensors[name] = on_device(tensor, device)
     return tensors

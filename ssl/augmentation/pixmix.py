@@ -22,6 +22,7 @@ from torch import Tensor
 from wildfern.generators.counter_rng import fold, integers, uniform
 from wildfern.ssl.augmentation.augmix_operations import OPERATIONS, augmented
 from wildfern.ssl.augmentation.beta_distribution import beta as beta_variates
+from wildfern.ssl.augmentation.operation import check_probabilities, on_device, positions_for
 from wildfern.ssl.augmentation.view_keys import picture_keys
 
 ROUNDS, BETA, SEVERITY = 4, 3.0, 3.0
@@ -66,8 +67,8 @@ def draw_pixmix(
 
     Raises ValueError for a negative number of rounds, β ≤ 0, a severity outside (0.1, 10] and an empty or too large set.
     """
-    if rounds < 0:
-        raise ValueError(f"rounds must not be negative, got {rounds}")
+    if not 0 <= rounds < np.inf:
+        raise ValueError(f"rounds must be a number that is not negative, got {rounds}")
     if not 0 < beta < np.inf:
         raise ValueError(f"beta must be positive, got {beta}")
     if not 0.1 < severity <= 10:
@@ -114,15 +115,17 @@ def pixmix(pictures: Tensor, mixing: Tensor, table: PixMixTable) -> Tensor:
     dtype, device = pictures.dtype, pictures.device
     if dtype != torch.float64:
         pictures, mixing = pictures.float(), mixing.float()  # 10⁻³⁷ is 0 in half precision
-    weights = torch.from_numpy(np.stack([table.a, table.b])).to(device, pictures.dtype)[..., None, None, None]
-    multiplies = torch.from_numpy(table.multiply).to(device)[..., None, None, None]
+    weights = torch.from_numpy(np.stack([table.a, table.b])).to(pictures.dtype)
+    weights = on_device(weights, device)[..., None, None, None]
+    multiplies = on_device(torch.from_numpy(table.multiply), device)[..., None, None, None]
     mixed = augmented(pictures, table.kind[:, 0], table.level[:, 0])
     for r in range(1, int(table.rounds.max(initial=0)) + 1):
         which = np.flatnonzero(table.rounds >= r)
-        rows = torch.from_numpy(which).to(device)
+        rows = on_device(torch.from_numpy(which), device)
         kind = table.kind[which, r]
         copies = augmented(pictures[rows], kind, table.level[which, r])
-        other = torch.where(torch.from_numpy(kind < 0).to(device)[:, None, None, None], mixing[rows], copies)
+        meets = on_device(torch.from_numpy(kind < 0), device)[:, None, None, None]
+        other = torch.where(meets, mixing[rows], copies)
         x, (a, b) = mixed[rows], weights[:, rows, r - 1]
         result = torch.where(multiplies[rows, r - 1], multiply(x, other, a, b), add(x, other, a, b))
         mixed[rows] = result.clamp_(0, 1)
@@ -135,7 +138,10 @@ def mixing_pictures(stream: Stream, items: NDArray[np.int64]) -> Tensor:
 
 
 class PixMix(IntensityAugmentationBase2D):
-    """PixMix with probability `p` and the pictures of a stream, whose size is that of the pictures, as a kornia module."""
+    """PixMix with probability `p` and the pictures of a stream, whose size is that of the pictures, as a kornia module.
+
+    Raises ValueError for what is no probability and for settings that `draw_pixmix` refuses.
+    """
 
     def __init__(
         self,
@@ -145,8 +151,12 @@ class PixMix(IntensityAugmentationBase2D):
         severity: float = SEVERITY,
         set_size: int = SET_SIZE,
         p: float = 1.0,
+        *,
+        same_on_batch: bool = False,
+        keepdim: bool = False,
     ) -> None:
-        super().__init__(p=p)
+        check_probabilities(p=p)
+        super().__init__(p=p, same_on_batch=same_on_batch, keepdim=keepdim)
         self.stream = stream
         self.settings = dict(rounds=rounds, beta=beta, severity=severity, set_size=set_size)
         draw_pixmix(0, 0, np.arange(0), 0, **self.settings)
@@ -155,10 +165,14 @@ class PixMix(IntensityAugmentationBase2D):
         """kornia's hook for a module used alone, seeded by torch's generator; draws the mixing pictures too."""
         if tuple(batch_shape[-2:]) != (self.stream.size, self.stream.size):
             raise ValueError(f"pictures of {list(batch_shape[-2:])} px and a mixing stream of {self.stream.size} px")
-        table = draw_pixmix(int(torch.randint(2**62, ())), 0, np.arange(batch_shape[0]), 0, **self.settings)
-        pictures = mixing_pictures(self.stream, table.mixing)
+        positions = positions_for(batch_shape[0], self.same_on_batch)
+        table = draw_pixmix(int(torch.randint(2**62, ())), 0, positions, 0, **self.settings)
+        if self.same_on_batch:  # one picture, rendered once
+            pictures = mixing_pictures(self.stream, table.mixing[:1]).repeat(len(positions), 1, 1, 1)
+        else:
+            pictures = mixing_pictures(self.stream, table.mixing)
         return {"pictures": pictures, **{name: torch.from_numpy(value) for name, value in vars(table).items()}}
 
     def apply_transform(self, input: Tensor, params: dict, flags: dict, transform: Tensor | None = None) -> Tensor:
         table = PixMixTable(**{name: params[name].cpu().numpy() for name in PixMixTable.__dataclass_fields__})
-        return pixmix(input, params["pictures"].to(input.device).to(input.dtype) / 255, table)
+        return pixmix(input, on_device(params["pictures"], input.device).to(input.dtype) / 255, table)

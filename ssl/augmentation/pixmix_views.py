@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from wildfern.ssl.augmentation.operation import on_device
 from wildfern.ssl.augmentation.pixmix import BETA, ROUNDS, SEVERITY, PixMixTable, draw_pixmix, pixmix
 from wildfern.ssl.augmentation.second_pictures import SecondPictures, rows_that_fire
 
@@ -68,7 +69,7 @@ class PixMixViews(nn.Module):
 
     def forward(self, pictures: Tensor, parameters: dict[str, Tensor]) -> Tensor:
         """float[n, 3, S, S] in [0, 1] with what `draw` gave for them; in [0, 1]."""
-        rows, mixed, second = (parameters[name].to(pictures.device) for name in ("rows", "mixed", "pictures"))
+        rows, mixed, second = (on_device(parameters[n], pictures.device) for n in ("rows", "mixed", "pictures"))
         if not len(rows):
             return pictures
         chosen = pictures[rows].clamp(0, 1)  # a rounding below 0 has no power

@@ -7,6 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wildfern.ssl.augmentation.operation import on_device
+
 T = TypeVar("T")
 
 
@@ -72,5 +74,4 @@ def to_device(
             stream.wait_event(drawn)
             pixels.record_stream(stream)
         return pixels.to(device)
-    tensor = torch.from_numpy(pixels)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+    return on_device(torch.from_numpy(pixels), device)

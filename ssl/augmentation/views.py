@@ -18,7 +18,7 @@ from wildfern.ssl.augmentation.host_views import render_crops, render_views
 from wildfern.ssl.augmentation.kornia_operation import Parameters, build_operations
 from wildfern.ssl.augmentation.local_intensity_order import LocalIntensityOrder
 from wildfern.ssl.augmentation.normalization import MEAN, STD
-from wildfern.ssl.augmentation.operation import to_tensors
+from wildfern.ssl.augmentation.packed_table import PackedTable, pack
 from wildfern.ssl.augmentation.pixmix_views import PixMixSettings, PixMixViews
 from wildfern.ssl.augmentation.shown_pictures import in_color, in_order, shown_by, to_device
 from wildfern.ssl.augmentation.table import ViewSettings, ViewTable, draw_table
@@ -39,6 +39,7 @@ class Prepared:
         None  # of each group's views, what was drawn for each further operation
     )
     labels: NDArray[np.int64] | None = None  # int64[n] of the pictures, -1 unknown: for whoever looks on
+    packed: PackedTable | None = None  # the tables' numbers as the device takes them, where torch makes the views
 
 
 class Views(nn.Module):
@@ -143,16 +144,34 @@ class Views(nn.Module):
         pixels, partners = in_color(pixels, partners, len(positions))
         tables = self.draw(seed, step, positions)
         extra = self._draw_extra(seed, step, positions, batch_size)
+        packed = None
+        if self.mean.device.type != "cpu":
+            sides = None if isinstance(pixels, list) else (pixels.shape[1], pixels.shape[2])
+            packed = self._packed(tables, sides)
         if isinstance(pixels, Tensor):
             drawn = torch.cuda.current_stream(pixels.device).record_event() if pixels.is_cuda else None
-            return Prepared(pixels, tables, partners, drawn, extra)
+            return Prepared(pixels, tables, partners, drawn, extra, packed=packed)
         if isinstance(pixels, np.ndarray):
-            return Prepared(pixels, tables, partners, extra=extra)
+            return Prepared(pixels, tables, partners, extra=extra, packed=packed)
         crops = [
             crop_pictures(pixels, table, size, partners, first)
             for first, table, (_, size) in zip(self._first_views, tables, self.shape, strict=True)
         ]
-        return Prepared(crops, tables, extra=extra)
+        return Prepared(crops, tables, extra=extra, packed=packed)
+
+    def _packed(self, tables: list[ViewTable], sides: tuple[int, int] | None) -> PackedTable:
+        """The numbers of all groups; `sides`: height and width of the pictures, or None if they are cropped already."""
+        groups = []
+        for table, (_, size) in zip(tables, self.shape, strict=True):
+            numbers = {}
+            for operation in (self.color, self.blur, self.solarize):
+                numbers |= operation.parameters_from(table, size, size)
+            if sides is not None:
+                n = table.flip.shape[1]
+                boxes = table.boxes(*(np.full(n, side) for side in sides))
+                numbers |= {"boxes": boxes, "flip": table.flip}
+            groups.append(numbers)
+        return pack(groups, pinned=self.mean.device.type == "cuda")
 
     @torch.no_grad()
     def forward(self, batch: Prepared) -> list[Tensor]:
@@ -217,16 +236,16 @@ class Views(nn.Module):
             whole = to_device(batch.pixels, device, batch.drawn).float().div_(255)
             if batch.partners is not None:
                 others = to_device(batch.partners, device, batch.drawn).float().div_(255)
+        sides = None if whole is None else (whole.shape[1], whole.shape[2])
+        numbers = (batch.packed or self._packed(batch.tables, sides)).on(device)
         out = []
         for g, (first, table, (views, size)) in enumerate(
             zip(self._first_views, batch.tables, self.shape, strict=True)
         ):
             if whole is not None:
-                n, height, width, _ = whole.shape
-                boxes = table.boxes(np.full(n, height), np.full(n, width))
-                place = to_tensors({"boxes": boxes, "flip": table.flip}, device)
+                n, boxes, flip = len(whole), numbers[g]["boxes"], numbers[g]["flip"]
                 parts = [
-                    (crop_views(shown, place["boxes"][which], place["flip"][which], size, table.interpolation), which)
+                    (crop_views(shown, boxes[which], flip[which], size, table.interpolation), which)
                     for shown, which in shown_by(whole, others, first)
                     if len(range(views)[which])
                 ]
@@ -234,17 +253,14 @@ class Views(nn.Module):
             else:
                 crops = to_device(batch.pixels[g], device).flatten(0, 1)
                 pictures = crops.permute(0, 3, 1, 2).float().div_(255)
-            pictures = self._appearance(pictures, table, size)
+            pictures = self._appearance(pictures, table, numbers[g])
             if batch.extra is None:
                 pictures = (pictures - self.mean) / self.std
             pictures = pictures.to(self._made_as(batch), memory_format=torch.channels_last)
             out.append(pictures.unflatten(0, table.flip.shape))
         return out
 
-    def _appearance(self, pictures: Tensor, table: ViewTable, size: int) -> Tensor:
-        def parameters(operation: nn.Module) -> dict[str, Tensor]:
-            return to_tensors(operation.parameters_from(table, size, size), pictures.device)
-
+    def _appearance(self, pictures: Tensor, table: ViewTable, numbers: dict[str, Tensor]) -> Tensor:
         if (
             (table.brightness != 1).any()
             or (table.contrast != 1).any()
@@ -252,9 +268,9 @@ class Views(nn.Module):
             or (table.hue != 0).any()
             or table.gray.any()
         ):
-            pictures = self.color(pictures, parameters(self.color))
+            pictures = self.color(pictures, dict(numbers))
         if (table.sigma > 0).any():
-            pictures = self.blur(pictures, parameters(self.blur))
+            pictures = self.blur(pictures, dict(numbers))
         if (table.threshold <= 1).any():
-            pictures = self.solarize(pictures, parameters(self.solarize))
+            pictures = self.solarize(pictures, dict(numbers))
         return pictures

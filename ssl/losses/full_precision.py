@@ -1,5 +1,7 @@
 """Loss arithmetic stays in float32 (or float64) whatever the model around it computes in."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,7 @@ def full_precision(x: Tensor) -> Tensor:
     return x if x.dtype is torch.float64 else x.float()
 
 
-def without_autocast(x: Tensor) -> torch.autocast:
+def without_autocast(x: Tensor) -> AbstractContextManager:
     """A context in which matrix products of float32 stay float32 on the tensor's device."""
-    return torch.autocast(x.device.type, enabled=False)
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()

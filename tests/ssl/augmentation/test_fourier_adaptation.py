@@ -105,12 +105,60 @@ def test_module_in_a_kornia_container():
         ({"blur_kernel": 4}, "odd"),
         ({"blur_kernel": 81}, "too large"),
         ({"noise": -0.1}, "negative"),
+        ({"noise": float("nan")}, "noise must be"),
+        ({"ratio": float("nan")}, r"\[0, 0.5\]"),
+        ({"blur_kernel": float("nan")}, "odd"),
+        ({"blur_kernel": 3.0}, "odd"),
     ],
 )
 def test_impossible_arguments(change, message):
     arguments = {"source": pictures(), "target": pictures(seed=1), "noise_keys": noise_keys(), **change}
     with pytest.raises(ValueError, match=message):
         freecos_adaptation(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"p": float("nan")}, r"p is a probability in \[0, 1\], got nan"),
+        ({"p": 1.5}, r"p is a probability in \[0, 1\], got 1.5"),
+        ({"ratio": float("nan")}, r"ratio must be in \[0, 0.5\]"),
+        ({"ratio": -0.1}, r"ratio must be in \[0, 0.5\]"),
+        ({"blur_kernel": 4}, "blur_kernel must be odd"),
+        ({"blur_kernel": -3}, "blur_kernel must be odd"),
+        ({"blur_kernel": 81}, "too large"),
+        ({"noise": float("nan")}, "noise must be"),
+        ({"noise": -0.1}, "noise must be"),
+        ({"targets": pictures(0)}, "at least one"),
+    ],
+)
+def test_a_module_with_impossible_settings_is_not_made(change, message):
+    with pytest.raises(ValueError, match=message):
+        FourierAdaptation(**{"targets": pictures(3), **change})
+
+
+@pytest.mark.parametrize("by_container", [False, True])
+def test_pictures_of_a_batch_alike(by_container):
+    targets, x = pictures(3, seed=1), pictures(1).expand(12, -1, -1, -1)
+    if by_container:
+        operation = AugmentationSequential(FourierAdaptation(targets, p=1.0), data_keys=["input"], same_on_batch=True)
+    else:
+        operation = FourierAdaptation(targets, p=1.0, same_on_batch=True)
+    out = operation(x)
+    torch.testing.assert_close(out, out[:1].expand_as(out))
+    own = FourierAdaptation(targets, p=1.0)(x)
+    assert (own - own[:1]).abs().max() > 1e-2
+
+
+def test_keepdim():
+    assert FourierAdaptation(pictures(3), keepdim=True)(pictures()[0]).dim() == 3
+
+
+def test_autocast_changes_nothing():
+    source, target = pictures(dtype=torch.float32), pictures(seed=1, dtype=torch.float32)
+    expected = freecos_adaptation(source, target, noise_keys())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(freecos_adaptation(source, target, noise_keys()), expected)
 
 
 def test_there_must_be_a_target():

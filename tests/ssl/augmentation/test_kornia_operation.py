@@ -190,6 +190,12 @@ def test_what_cannot_be_drawn_for_a_slice_is_refused(module, message):
         ("RandomGaussianBlur", {"kernel_size": [129, 129], "sigma": [1, 2]}, "pictures of 48 px"),
         ("RandomMotionBlur", {"kernel_size": [3, 9], "angle": 30, "direction": 0.5}, "depends on the others"),
         ("RandomDissolving", {}, "downloads"),
+        ("RandomErasing", {"p": 2.0}, r"p is a probability in \[0, 1\], got 2.0"),
+        ("RandomErasing", {"p": -0.1}, r"p is a probability in \[0, 1\], got -0.1"),
+        ("RandomErasing", {"p": float("nan")}, r"p is a probability in \[0, 1\], got nan"),
+        ("RandomErasing", {"p": ".nan"}, r"p is a probability in \[0, 1\], got '.nan'"),
+        ("RandomErasing", {"p": None}, r"p is a probability in \[0, 1\], got None"),
+        ("RandomHorizontalFlip", {"p_batch": float("nan")}, r"p_batch is a probability in \[0, 1\], got nan"),
     ],
 )
 def test_errors_name_what_is_wrong(name, arguments, message):
@@ -205,6 +211,23 @@ def test_a_chain_from_a_recipe():
     with pytest.raises(ValueError, match=r"operation 0: .*'RandomErasing'.*; operation 2: `operation`") as caught:
         build_operations([{"operation": "RandomErase"}, {"operation": "RandomInvert"}, {"p": 0.5}], SIZE)
     assert "operation 1" not in str(caught.value)
+
+
+def test_probabilities_of_a_chain_are_refused_together():
+    with pytest.raises(
+        ValueError, match=r"operation 0: .*p is a probability.*; operation 1: .*p_batch is a probability"
+    ):
+        build_operations(
+            [{"operation": "RandomInvert", "p": 1.5}, {"operation": "RandomVerticalFlip", "p_batch": -1}], SIZE
+        )
+
+
+@pytest.mark.parametrize("name", ["RandomAffine", "RandomGaussianBlur"])
+def test_autocast_changes_nothing(name):
+    x, operation = pictures(), build_operation(name, {**ARGUMENTS[name], "p": 1.0}, SIZE)
+    expected = shown(operation, x, np.arange(BATCH))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(shown(operation, x, np.arange(BATCH)), expected)
 
 
 def test_positions_outside_the_batch():

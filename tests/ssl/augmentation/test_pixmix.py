@@ -108,11 +108,51 @@ def test_module_mixes_with_pictures_of_a_stream():
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"rounds": -1}, "rounds"), ({"beta": 0}, "beta"), ({"severity": 11}, "severity"), ({"set_size": 0}, "set_size")],
+    [
+        ({"rounds": -1}, "rounds"),
+        ({"rounds": float("nan")}, "rounds"),
+        ({"beta": 0}, "beta"),
+        ({"beta": float("nan")}, "beta"),
+        ({"severity": 11}, "severity"),
+        ({"set_size": 0}, "set_size"),
+    ],
 )
 def test_impossible_settings(arguments, message):
     with pytest.raises(ValueError, match=message):
         draw_pixmix(0, 0, np.arange(4), 0, **arguments)
+
+
+@pytest.mark.parametrize("p", [float("nan"), -0.1, 1.1])
+def test_a_module_needs_a_probability(p):
+    with pytest.raises(ValueError, match=r"p is a probability in \[0, 1\]"):
+        PixMix(make_stream("dead_leaves", size=20), p=p)
+
+
+@pytest.mark.parametrize("by_container", [False, True])
+def test_pictures_of_a_batch_alike(by_container):
+    stream, x = make_stream("dead_leaves", size=20, seed=1), pictures(1).expand(8, -1, -1, -1)
+    if by_container:
+        operation = AugmentationSequential(PixMix(stream), data_keys=["input"], same_on_batch=True)
+    else:
+        operation = PixMix(stream, same_on_batch=True)
+    torch.manual_seed(1)
+    seen = [operation(x) for _ in range(4)]
+    for batch in seen:
+        torch.testing.assert_close(batch, batch[:1].expand_as(batch), rtol=0, atol=1e-6)
+    assert max((batch[0] - x[0]).abs().max() for batch in seen) > 0.1
+    own = PixMix(stream)(x)
+    assert (own - own[:1]).abs().max() > 0.1
+
+
+def test_keepdim():
+    assert PixMix(make_stream("dead_leaves", size=20), keepdim=True)(pictures(1)[0]).dim() == 3
+
+
+def test_autocast_changes_nothing():
+    x, y, table = pictures(), pictures(seed=1), draw_pixmix(0, 0, np.arange(24), 0)
+    expected = pixmix(x, y, table)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(pixmix(x, y, table), expected)
 
 
 def test_shapes_that_do_not_go_together():

@@ -1,0 +1,44 @@
+"""All numbers of a batch of views as one array: it goes to the device in one copy, and is taken apart there without another."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Numbers = dict[str, NDArray]
+
+
+@dataclass(frozen=True)
+class PackedTable:
+    """Arrays, by group and name, laid one after the other in `values` (float32[K], pinned for a GPU)."""
+
+    values: Tensor
+    layout: list[
+        dict[str, tuple[int, tuple[int, ...], bool]]
+    ]  # where each begins, its shape, whether it is of booleans
+
+    def on(self, device: torch.device) -> list[dict[str, Tensor]]:
+        """The arrays of each group there, float32 or bool, without waiting for the copy."""
+        values = self.values.to(device, non_blocking=True)
+        return [{name: _part(values, *place) for name, place in group.items()} for group in self.layout]
+
+
+def pack(groups: list[Numbers], pinned: bool) -> PackedTable:
+    """Lay arrays of floats, booleans and whole numbers below 2²⁴ together; `pinned`: so that a GPU copies them by itself."""
+    flat, layout, begin = [], [], 0
+    for group in groups:
+        places = {}
+        for name, array in group.items():
+            places[name] = (begin, array.shape, array.dtype == np.bool_)
+            flat.append(array.ravel().astype(np.float32))
+            begin += array.size
+        layout.append(places)
+    values = torch.from_numpy(np.concatenate(flat)) if flat else torch.empty(0)
+    return PackedTable(values.pin_memory() if pinned else values, layout)
+
+
+def _part(values: Tensor, begin: int, shape: tuple[int, ...], is_bool: bool) -> Tensor:
+    part = values[begin : begin + int(np.prod(shape))].view(shape)
+    return part.bool() if is_bool else part

@@ -1,0 +1,98 @@
+"""What a device is asked to do: two copies to it a batch, nothing that waits for it, the same operations for any batch size.
+
+Tensors of torch's `meta` device have no values, so whatever would wait for some (`item`, boolean indexing, `nonzero`) raises.
+"""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from wildfern.ssl.augmentation import VIEWS, Views
+from wildfern.ssl.augmentation.packed_table import pack
+
+SMALL = {"simclr": {"size": 24}, "dino": {"size": 24, "local_size": 12, "local_count": 8, "solarize": (0.5, 0.5)}}
+
+
+class Watch(TorchDispatchMode):
+    """Counts operations by name, and copies from the host to the device."""
+
+    def __init__(self):
+        super().__init__()
+        self.operations, self.copies = Counter(), 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        self.operations[str(function)] += 1
+        there = kwargs.get("device")
+        if there is not None and torch.device(there).type == "meta" and args and isinstance(args[0], torch.Tensor):
+            self.copies += args[0].device.type == "cpu"
+        return function(*args, **kwargs)
+
+
+def watched(views: Views, n: int, kind=np.asarray) -> Watch:
+    pixels = kind(np.random.default_rng(0).integers(0, 256, (n, 32, 40, 3), np.uint8))
+    batch = views.prepare(pixels, 0, 0, np.arange(n))
+    with Watch() as watch:
+        out = views(batch)
+    assert [tuple(group.shape) for group in out] == [(v, n, 3, size, size) for v, size in views.shape]
+    assert all(group.device.type == "meta" for group in out)
+    return watch
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_batch_is_two_copies_and_as_many_operations_for_any_number_of_pictures(name):
+    views = VIEWS[name](**SMALL[name]).to("meta")
+    watched(views, 16)  # what is made once and kept
+    few, many = watched(views, 16), watched(views, 64)
+    assert few.copies == many.copies == 2  # pictures, and all numbers together
+    assert few.operations == many.operations
+
+
+def test_crops_of_photographs_are_a_copy_for_each_size_and_one_of_numbers():
+    views = VIEWS["dino"](**SMALL["dino"]).to("meta")
+    watched(views, 16, list)
+    assert watched(views, 16, list).copies == 3
+
+
+@pytest.mark.parametrize("wait", [lambda x: x.mean().item(), lambda x: x[x > 0], lambda x: bool((x > 0).any())])
+def test_whatever_waits_for_the_device_is_seen(wait, monkeypatch):
+    views = VIEWS["simclr"](size=24).to("meta")
+    appearance = Views._appearance
+
+    def waiting(self, pictures, *others):
+        wait(pictures)
+        return appearance(self, pictures, *others)
+
+    monkeypatch.setattr(Views, "_appearance", waiting)
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        watched(views, 4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU here")
+@pytest.mark.parametrize("name", SMALL)
+def test_a_gpu_is_never_waited_for(name):
+    views = VIEWS[name](**SMALL[name]).to("cuda")
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 32, 40, 3), np.uint8)
+    batches = [views.prepare(pixels, 0, step, np.arange(16)) for step in range(2)]
+    views(batches[0])  # what is made once and kept
+    mode = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        views(batches[1])
+    finally:
+        torch.cuda.set_sync_debug_mode(mode)
+
+
+def test_arrays_come_out_as_they_went_in():
+    groups = [
+        {"a": np.arange(6.0).reshape(2, 3), "b": np.array([True, False])},
+        {"a": np.array([[[2**24 - 1]]]), "none": np.zeros((0, 4))},
+    ]
+    for found, expected in zip(pack(groups, pinned=False).on(torch.device("cpu")), groups, strict=True):
+        assert found.keys() == expected.keys()
+        for name, array in expected.items():
+            assert found[name].dtype == (torch.bool if array.dtype == np.bool_ else torch.float32)
+            np.testing.assert_array_equal(found[name].numpy(), array)
