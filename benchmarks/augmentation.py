@@ -17,10 +17,12 @@ from wildfern.benchmarks.view_floor import Cost, Speeds, crop_cost, mean_cost, s
 from wildfern.ssl.augmentation import MEAN, STD, Views, multicrop, simclr
 from wildfern.ssl.augmentation.host_crops import crop_pictures
 
-CASES = ((32, 128), (224, 16))  # size of picture and view, pictures in a batch
+# Size of picture and view, pictures in a batch; a GPU is given batches that keep it busy.
+CASES = {"cpu": ((32, 128), (224, 16)), "cuda": ((32, 512), (224, 256))}
 WORKERS = 2
 _worker: dict = {}  # what a worker process keeps
-MULTICROP = (256, 8)  # side of the pictures, pictures in a batch
+MULTICROP = 256  # side of the pictures
+MULTICROP_BATCH = {"cpu": 8, "cuda": 64}
 PHOTOGRAPHS = ((375, 500), 8)  # height and width, pictures in a batch
 
 
@@ -28,7 +30,7 @@ def run(seconds: float) -> Benchmark:
     """SimCLR's two views: crop, flip, jitter, gray, blur, normalize; DINO's two large and eight small ones; crops alone."""
     rows, floors = [], []
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    for size, batch in CASES:
+    for size, batch in CASES[device.type]:
         pixels = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
         views, plain = simclr(size=size).to(device), kornia_chain(size).to(device)
         workers = ProcessPoolExecutor(WORKERS, initializer=_start_worker, initargs=(pixels,))
@@ -51,7 +53,7 @@ def run(seconds: float) -> Benchmark:
             rows += compare(f"SimCLR 2 views, {size} px", 2 * batch, things, seconds)
         floors.append(mean_cost([view_cost(view, size, size) for view in views.groups[0]]))
     rows += _multicrop(device, seconds)
-    side = MULTICROP[0]
+    side = MULTICROP
     floors.append(mean_cost([view_cost(view, side, side) for group in multicrop().groups for view in group]))
     rows += _photographs(seconds)
     floors.append(mean_cost([crop_cost(view, *PHOTOGRAPHS[0]) for view in simclr().groups[0]]))
@@ -94,13 +96,14 @@ def _photographs(seconds: float) -> list[dict]:
 
 
 def _multicrop(device: torch.device, seconds: float) -> list[dict]:
-    side, batch = MULTICROP
+    side, batch = MULTICROP, MULTICROP_BATCH[device.type]
     pixels = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), np.uint8)
     views = multicrop().to(device)
-    jitter, large, small = (0.4, 0.4, 0.2, 0.1), (0.4, 1.0), (0.05, 0.4)
-    first = kornia_chain(224, large, jitter, blur=1.0).to(device)
-    second = kornia_chain(224, large, jitter, blur=0.1, solarize=0.2).to(device)
-    local = kornia_chain(96, small, jitter, blur=0.5).to(device)
+    large, small = (0.4, 1.0), (0.05, 0.4)
+    same = {"jitter": (0.4, 0.4, 0.2, 0.1), "resample": "BICUBIC"}
+    first = kornia_chain(224, large, blur=1.0, **same).to(device)
+    second = kornia_chain(224, large, blur=0.1, solarize=0.2, **same).to(device)
+    local = kornia_chain(96, small, blur=0.5, **same).to(device)
 
     def with_kornia() -> None:
         pictures = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float().div_(255)
@@ -140,16 +143,20 @@ def kornia_chain(
     jitter: tuple[float, float, float, float] = (0.8, 0.8, 0.8, 0.2),
     blur: float = 0.5,
     solarize: float = 0.0,
+    resample: str = "BILINEAR",
 ) -> nn.Module:
-    """The chain as kornia's users write it; SimCLR's unless told otherwise."""
+    """The chain as kornia's users write it; SimCLR's unless told otherwise.
+
+    kornia's `thresholds` are how far the threshold may lie from one half.
+    """
     kernel = max(3, 2 * (size // 20) + 1)
     return nn.Sequential(
-        K.RandomResizedCrop((size, size), scale=scale),
+        K.RandomResizedCrop((size, size), scale=scale, resample=resample),
         K.RandomHorizontalFlip(),
         K.ColorJitter(*jitter, p=0.8),
         K.RandomGrayscale(p=0.2),
         K.RandomGaussianBlur((kernel, kernel), (0.1, 2.0), p=blur),
-        *([K.RandomSolarize(thresholds=0.5, additions=0.0, p=solarize)] if solarize else []),
+        *([K.RandomSolarize(thresholds=0.0, additions=0.0, p=solarize)] if solarize else []),
         K.Normalize(torch.tensor(MEAN), torch.tensor(STD)),
     )
 

@@ -48,7 +48,7 @@ def crop_cost(view: ViewSettings, height: int, width: int) -> Cost:
     """
     area = np.mean(view.crop_scale) * height * width
     scale = np.sqrt(area) / view.size
-    taps = 2 * max(1.0, scale)
+    taps = (4 if view.interpolation == "bicubic" else 2) * max(1.0, scale)
     return Cost(3 * area, 3 * view.size**2, view.size**2 * (7 * taps * scale + 3 * taps))
 
 
