@@ -13,7 +13,7 @@ from wildfern.launch.assembling import build_views, open_mixture
 from wildfern.launch.components import read_recipe
 from wildfern.launch.run_folder import RunError, RunFolder, users_words
 from wildfern.ssl.augmentation import MEAN, STD, Views
-from wildfern.ssl.data import Mixture, square
+from wildfern.ssl.data import Mixture
 
 CELL, GAP, MARGIN = 128, 4, 22
 ROWS, MOST_ROWS, MOST_VIEWS = 8, 64, 10
@@ -94,15 +94,26 @@ def _columns(
     batch = views.prepare(
         images.pixels, seed, int(indices[0]) // batch_size, indices % batch_size, images.partners, batch_size
     )
-    columns = [("original", [square(np.asarray(p), CELL) for p in host.pixels])]
+    columns = [("original", [whole(p) for p in host.pixels])]
     if host.partners is not None:
-        columns.append(("its partner", [square(np.asarray(p), CELL) for p in host.partners]))
+        columns.append(("its partner", [whole(p) for p in host.partners]))
     originals = len(columns)
     for group in views(batch):
         size = f"{group.shape[-1]} px" if views.channels == 3 else f"{views.channels} x {group.shape[-1]} px"
         for view in group:
             columns.append((f"view {len(columns) - originals + 1}: {size}", list(shown(view))))
     return columns
+
+
+def whole(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The whole of a picture uint8[H, W, 3], between white margins that make it a square: uint8[CELL, CELL, 3]."""
+    original = Image.fromarray(np.asarray(picture))
+    scale = CELL / max(original.size)
+    sides = tuple(max(1, round(side * scale)) for side in original.size)
+    fitted = original.resize(sides, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BILINEAR)
+    cell = Image.new("RGB", (CELL, CELL), "white")
+    cell.paste(fitted, ((CELL - sides[0]) // 2, (CELL - sides[1]) // 2))
+    return np.asarray(cell)
 
 
 def shown(views: Tensor) -> NDArray[np.uint8]:

@@ -53,3 +53,10 @@ def test_all_that_is_wrong_with_crops_of_different_sizes_comes_together():
 def test_bounds_that_are_equal_are_fine():
     recipe = read_recipe("quickstart", ["views.crop_scale=[1.0,1.0]", "views.crop_ratio=[1.0,1.0]"])
     assert recipe.views.arguments["crop_scale"] == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("preset", ["byol", "mocov3", "dino", "swav"])
+def test_a_recipe_written_for_simclrs_views_may_take_others(preset):
+    changes = ["method.name=dino"] if preset in ("dino", "swav") else []
+    views = read_recipe("quickstart", [f"views.name={preset}", *changes]).views
+    assert (views.name, views.arguments["blur"]) == (preset, 0.0)  # the recipe's one number stands for both large views

@@ -11,7 +11,7 @@ from wildfern.launch.assembling import build_views, open_mixture
 from wildfern.launch.cli import app
 from wildfern.launch.components import read_recipe
 from wildfern.launch.run_folder import RunError
-from wildfern.launch.views_picture import CELL, GAP, MARGIN, redraw_views, shown
+from wildfern.launch.views_picture import CELL, GAP, MARGIN, redraw_views, shown, whole
 
 
 def cell(path, column, row):
@@ -51,3 +51,17 @@ def test_other_folders_and_files_are_refused(tmp_path):
         redraw_views(str(tmp_path), [], "0", tmp_path / "views.png")
     with pytest.raises(RunError, match=r"\.png"):
         redraw_views("quickstart", TINY, "0", tmp_path / "views.gif")
+
+
+@pytest.mark.parametrize("shape", [(40, 200), (200, 40), (500, 375), (1, 900)])
+def test_originals_are_shown_whole(shape):
+    height, width = shape
+    picture = np.zeros((height, width, 3), np.uint8)
+    picture[:, : width // 2], picture[:, width // 2 :] = (255, 0, 0), (0, 0, 255)
+    seen = whole(picture).astype(int)
+    inside = seen.min(axis=-1) < 128  # not of the white margins
+    sides = inside.any(axis=1).sum(), inside.any(axis=0).sum()
+    assert sides == (max(1, round(CELL * height / max(shape))), max(1, round(CELL * width / max(shape))))
+    across = seen[inside.any(axis=1)][:, inside.any(axis=0)]
+    assert (across[:, 0, 0] > across[:, 0, 2]).all()
+    assert (across[:, -1, 2] > across[:, -1, 0]).all()
