@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from wildfern.ssl.augmentation.operation import on_device
@@ -15,9 +16,10 @@ T = TypeVar("T")
 def in_color(pixels: Any, partners: Any, n: int) -> tuple[Any, Any]:
     """n pictures, and the second ones of pairs (or None), in three channels: uint8[n, H, W, 3] or a list of uint8[H, W, 3].
 
-    Both may come with one channel, [n, H, W] or [n, H, W, 1], which is then taken thrice. Raises ValueError for others.
+    Both may come with one channel, [n, H, W] or [n, H, W, 1], which is then taken thrice; sequences may hold Pillow's pictures
+    and tensors too. Raises ValueError for others.
     """
-    pixels, partners = _three_channels(pixels), None if partners is None else _three_channels(partners)
+    pixels, partners = _one_form(pixels), None if partners is None else _one_form(partners)
     if len(pixels) != n:
         raise ValueError(f"{len(pixels)} pictures do not fit {n} positions: one picture for each is wanted")
     if partners is None:
@@ -32,9 +34,23 @@ def in_color(pixels: Any, partners: Any, n: int) -> tuple[Any, Any]:
     return pixels, partners
 
 
+def _one_form(pixels: Any) -> Any:
+    """An array or tensor of pictures, or a list of arrays."""
+    if isinstance(pixels, np.ndarray | Tensor):
+        return _three_channels(pixels)
+    return [_single(picture, number) for number, picture in enumerate(pixels)]
+
+
+def _single(picture: Any, number: int) -> NDArray[np.uint8]:
+    if isinstance(picture, Image.Image):
+        picture = picture if picture.mode in ("L", "RGB") else picture.convert("RGB")
+    array = picture.cpu().numpy() if isinstance(picture, Tensor) else np.asarray(picture)
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in (1, 3)):
+        raise ValueError(f"picture {number} must be [H, W, 3], or [H, W] if gray, not {list(array.shape)}")
+    return _three_channels(array.reshape(1, *array.shape[:2], -1) if array.size else array[None])[0]
+
+
 def _three_channels(pixels: Any) -> Any:
-    if isinstance(pixels, list):
-        return [_three_channels(picture[None])[0] for picture in pixels]
     if pixels.dtype not in (np.uint8, torch.uint8):
         hint = "; of 16 bits, the upper 8 are (pictures >> 8).astype(np.uint8)" if pixels.dtype == np.uint16 else ""
         raise ValueError(f"pictures must be uint8, not {pixels.dtype}{hint}")

@@ -54,7 +54,11 @@ class ViewSettings:
     interpolation: str = "bilinear"  # of the crop's resize, anti-aliased; or "bicubic"
 
     def __post_init__(self) -> None:
-        wrong = list(self._wrong())
+        pairs = {name: getattr(self, name) for name in ("crop_scale", "crop_ratio", "blur_sigma")}
+        wrong = [
+            f"{name} is a pair, low and high, not {pair!r}" for name, pair in pairs.items() if np.shape(pair) != (2,)
+        ]
+        wrong = wrong or list(self._wrong())
         if wrong:
             raise ValueError("; ".join(wrong))
 

@@ -79,7 +79,11 @@ class Views(nn.Module):
         def chain(size: int) -> nn.ModuleList:
             adapted = [] if fourier_adaptation is None else [FourierAdaptedViews(fourier_adaptation, size)]
             mixed = [] if pixmix is None else [PixMixViews(pixmix, size)]
-            return nn.ModuleList([*adapted, *mixed, *build_operations(extra, size)])
+            try:
+                operations = build_operations(extra, size)
+            except ValueError as error:
+                raise ValueError(f"extra: {error}") from error
+            return nn.ModuleList([*adapted, *mixed, *operations])
 
         self.extra = nn.ModuleList(chain(group[0].size) for group in groups)
         self.intensity_order = LocalIntensityOrder(standardize=True) if local_intensity_order else None
@@ -135,7 +139,7 @@ class Views(nn.Module):
         partners: NDArray[np.uint8] | Tensor | list[NDArray[np.uint8]] | None = None,
         batch_size: int | None = None,
     ) -> Prepared:
-        """Draw the tables and, for pictures of different sizes (a list of uint8[H, W, 3]), crop and resize them here.
+        """Draw the tables and, for pictures of different sizes (a sequence of uint8[H, W, 3]), crop and resize them here.
 
         `partners`, in the form of `pixels`: the second pictures of pairs. Tensors stay where they are. `batch_size`: of the
         global batch, if these positions are a part of it only; further operations draw for all of it. Raises ValueError for

@@ -18,6 +18,7 @@ SMALL_DINO = ["views.size=32", "views.local_size=16", "views.local_count=2", "me
 SMALL_DINO += ["method.head_hidden=32", "model.backbone=vit_tiny_patch16_224", "model.arguments.depth=1"]
 CHANGES = {
     "quickstart": [],
+    "simclr_cifar10": ["data.source=digits"],
     "simclr_ifs_resnet18": [*SMALL_IFS, "method.projection_hidden=64"],
     "simclr_ifs_resnet50": [*SMALL_IFS, "views.size=32", "model.backbone=resnet14t", "method.projection_hidden=64"],
     "cacr_cifar10": ["data.source=digits"],

@@ -60,3 +60,9 @@ def test_a_recipe_written_for_simclrs_views_may_take_others(preset):
     changes = ["method.name=dino"] if preset in ("dino", "swav") else []
     views = read_recipe("quickstart", [f"views.name={preset}", *changes]).views
     assert (views.name, views.arguments["blur"]) == (preset, 0.0)  # the recipe's one number stands for both large views
+
+
+def test_impossible_operations_are_blamed_on_extra():
+    for operation in ("{operation: ColorJitter, brightness: -1}", "{operation: RandomErasing, p: .nan}"):
+        (key,) = complaints_of(f"views.extra=[{operation}]")
+        assert key == "views.extra"

@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from wildfern.ssl.augmentation import VIEWS, Views, multicrop, simclr
 from wildfern.ssl.augmentation.blur import kernel_size
@@ -270,6 +271,16 @@ def test_gray_pictures_are_taken_thrice_and_others_refused():
             views.prepare(wrong, 0, 0, np.arange(6))
 
 
+def test_sequences_may_hold_pictures_of_any_make():
+    views, x = simclr(size=16), photographs()
+    expected = views(views.prepare(list(x), 0, 0, np.arange(6)))[0]
+    for kind in (tuple, lambda p: [Image.fromarray(q) for q in p], lambda p: [torch.from_numpy(q) for q in p]):
+        torch.testing.assert_close(views(views.prepare(kind(x), 0, 0, np.arange(6)))[0], expected)
+    for shape in ((20, 20, 4), (3, 20, 20), (20,)):
+        with pytest.raises(ValueError, match=rf"picture 1 must be \[H, W, 3\].*not \[{', '.join(map(str, shape))}\]"):
+            views.prepare([x[0], np.zeros(shape, np.uint8)], 0, 0, np.arange(2))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -288,6 +299,11 @@ def test_gray_pictures_are_taken_thrice_and_others_refused():
         ({"size": 31.5}, "whole number of pixels"),
         ({"size": np.nan}, "whole number of pixels"),
         ({"count": -1}, "at least one view"),
+        ({"crop_scale": 0.5}, "crop_scale is a pair, low and high, not 0.5"),
+        (
+            {"extra": [{"operation": "RandomErasing", "p": 1.5}]},
+            r"extra: operation 0: .*p is a probability in \[0, 1\]",
+        ),
         ({"crop_scale": (0.5, 0.2)}, "crop_scale"),
         ({"hue": 0.7}, "hue"),
         ({"size": 0}, "too small"),
