@@ -149,7 +149,7 @@ def _extra(package: str, extra: str, use: str) -> Callable[[], Finding]:
         try:
             return Finding("ok", importlib.metadata.version(package))
         except importlib.metadata.PackageNotFoundError:
-            return Finding("optional", f"not installed: {use}", f"pip install 'wildfern[{extra}]'")
+            return Finding("optional", f"not installed: {use}", f"pip install 'wildfern\\[{extra}]'")
 
     return check
 

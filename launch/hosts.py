@@ -53,7 +53,10 @@ class Conversation:
     def __init__(self, host: str, reach: str) -> None:
         self.host, self.facts = host, {}
         remote = f"cd {shlex.quote(os.getcwd())} && exec {shlex.quote(sys.executable)} -m wildfern.launch.host_agent"
-        words = [word.replace("{host}", host) for word in shlex.split(reach)]
+        try:
+            words = [word.replace("{host}", host) for word in shlex.split(reach)]
+        except ValueError as error:
+            raise RunError(f"--reach: {error} in {reach!r}") from error
         if not words or shutil.which(words[0]) is None:
             raise RunError(
                 f"--reach: there is no program {words[0] if words else 'named'} here; say how to run a command line on a host, "

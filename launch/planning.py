@@ -135,16 +135,16 @@ def forecast(recipe: Recipe, gpus: int) -> Forecast:
 def rank_memory(foot: Footprint, stage: int | None, gpus: int, accumulation: int) -> RankMemory:
     """How `DeepSpeedEngine` (float32 weights, gradients reduced in float32) spreads a footprint over ranks.
 
-    Gradients are whole below stage 2, and reduced at the end of a step; from stage 2 on each micro-batch's are reduced through a
-    bucket. Stage 3 gathers weights for the forward and again for the backward pass, and keeps as many as DeepSpeed lets live.
-    Traffic is that of ring collectives.
+    Gradients are whole below stage 2, and reduced at the end of a step, in stage 1 through a bucket; from stage 2 on each
+    micro-batch's are. Stage 3 gathers weights for the forward and again for the backward pass, and keeps as many as DeepSpeed
+    lets live. Traffic is that of ring collectives.
     """
     size, trained = (stage or 0), foot.gradients
     rest = foot.weights - trained  # buffers and frozen parameters
     part = -(-trained // gpus)
     ring = (gpus - 1) * trained // gpus
     weights = trained if size < 3 else part + min(trained, KEPT_GATHERED)
-    gradients = trained if size < 2 else part + REDUCE_BUCKET
+    gradients = {0: trained, 1: trained + min(trained, REDUCE_BUCKET)}.get(size, part + REDUCE_BUCKET)
     moved = {0: 2 * ring, 1: 2 * ring, 2: (accumulation + 1) * ring, 3: 3 * accumulation * ring}[size]
     return RankMemory(
         weights=rest + weights,
@@ -163,6 +163,7 @@ def hardware(
     precision: str, gpu: str | None, memory: float | None, tflops: float | None, bandwidth: float | None
 ) -> Hardware:
     """A GPU of `GPUS` by name, each figure replaced by the one that is given. Raises RunError for an unknown name."""
+    gpu = None if gpu is None else gpu.lower()
     if gpu is not None and gpu not in GPUS:
         raise RunError(
             f"--gpu knows {', '.join(GPUS)}; for {gpu!r} give --memory GiB --tflops TFLOP/s --bandwidth GB/s instead"

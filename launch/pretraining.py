@@ -33,6 +33,7 @@ from wildfern.ssl.evaluation import Evaluation, write_report
 from wildfern.ssl.methods import Method
 from wildfern.ssl.models import build_backbone
 from wildfern.ssl.tracking import Tracker, WandbRun
+from wildfern.ssl.tracking.formatting import duration
 from wildfern.ssl.training import (
     OPTIMIZERS,
     SCHEDULES,
@@ -166,6 +167,7 @@ class Pretraining:
                 with self.folder.replacing("views.png") as picture:
                     write_views_picture(picture, self.mixture, self.views, recipe.seed, recipe.training.batch_size)
             self.views.dtype = self.input_dtype
+            begun = time.monotonic()
             with self.checkpoints, StopRequest() as stop:
                 done = train(
                     self.plan,
@@ -181,6 +183,7 @@ class Pretraining:
                     on_checkpoint=self._checkpoint_written,
                     on_nonfinite=lambda rows: self.folder.add_lines("nonfinite.jsonl", rows),
                 )
+            tracker.message(f"trained {done - started} steps in {duration(time.monotonic() - begun)}")
             if done == recipe.training.steps:
                 self._checkpoint_written()  # again: a run may have been killed between its last checkpoint and this file
             self.engine.barrier()

@@ -114,7 +114,10 @@ class RunFolder:
             save_file({name: tensor.contiguous() for name, tensor in state.items()}, beside)
         except SafetensorError as error:  # it tells of a full disk in words alone
             beside.unlink(missing_ok=True)
-            raise RunError(f"cannot write {self.path / 'backbone.safetensors'}: {error}") from error
+            raise RunError(
+                f"cannot write {self.path / 'backbone.safetensors'}: {error}. Finished checkpoints are whole: make room, then go "
+                f"on with --run {self.path} --resume"
+            ) from error
         beside.chmod(self.path.stat().st_mode & 0o666)  # safetensors leaves it to its owner alone
         os.replace(beside, self.path / "backbone.safetensors")
 

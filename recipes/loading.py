@@ -130,6 +130,8 @@ def _find(
         near = nearest(place.name, [name for name in beside if name.endswith(SUFFIXES)])
         message = "is a folder, not a recipe" if place.is_dir() else "no such file"
         suggestion = str(Path(text).parent / near) if near else None
+        if (place / "recipe.yaml").is_file():  # of a run
+            suggestion = str(Path(text) / "recipe.yaml")
         return Problem(asked_by, key, f"{message}: {text}" if key else message, suggestion)
     bundled = _bundled()
     if text in bundled:

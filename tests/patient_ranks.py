@@ -1,6 +1,7 @@
 """Two processes, one of them slow, whose default group has little patience: what `test_patience` runs."""
 
 import os
+import signal
 import time
 from datetime import timedelta
 
@@ -19,7 +20,7 @@ def wait_for_the_lead(rank, folder):
     store.set(f"here {rank}", "")
     store.wait([f"here {1 - rank}"], timedelta(seconds=60))  # so that a moment is enough to meet
     torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=SHORT))
-    make_patient_group()
+    make_patient_group(timedelta(seconds=SHORT))
     processes = Processes(rank, 2, torch.device("cpu"))
 
     def work():
@@ -35,5 +36,19 @@ def wait_for_the_lead(rank, folder):
             torch.distributed.barrier()
     else:
         time.sleep(LONG)
+    (folder / f"{rank}").touch()
+    os._exit(0)
+
+
+def meet_or_die(rank, port, folder):
+    """Rank 1 is killed after it has met rank 0, and before it makes a group with it."""
+    from wildfern.ssl.training import deepspeed_engine
+
+    here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in here.items()})
+    if rank == 1:
+        deepspeed_engine.make_patient_group = lambda meeting: os.kill(os.getpid(), signal.SIGKILL)
+    with pytest.raises(ValueError, match=r"rank 0 on host .* did not meet all 2 processes .* within 0\.1 minutes"):
+        deepspeed_engine.start_processes("cpu", 0.1)
     (folder / f"{rank}").touch()
     os._exit(0)

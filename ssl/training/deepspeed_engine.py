@@ -40,6 +40,7 @@ def start_processes(device_type: str, timeout_minutes: float) -> tuple[int, int,
     backend = "nccl" if device_type == "cuda" else "gloo"
     try:
         deepspeed.init_distributed(backend, timeout=timedelta(minutes=timeout_minutes), verbose=False)
+        make_patient_group(timedelta(minutes=timeout_minutes))
     except RuntimeError as error:
         place = {name: os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")}
         raise ValueError(
@@ -48,7 +49,6 @@ def start_processes(device_type: str, timeout_minutes: float) -> tuple[int, int,
             "every host, with the address and a free port of the first; where hosts have several networks name the one between "
             f"them in GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME ({str(error).splitlines()[0]})"
         ) from error
-    make_patient_group()
     return int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"]), int(os.environ["WORLD_SIZE"])
 
 

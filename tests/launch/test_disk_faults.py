@@ -52,7 +52,9 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_earlier_ones_whole(own_mounts
         cp -r small/run copy/run
         exit $code
     """)
-    told(process, "could not be written", "No space left on device", "--resume")
+    # The checkpoint, which is written meanwhile, or the backbone beside it: whichever comes to the end of the disk first.
+    text = told(process, "No space left on device", "--resume")
+    assert "could not be written" in text or "cannot write small/run/backbone.safetensors" in text
     run = tmp_path / "copy" / "run"
     newest, faults = CheckpointStore(run / "checkpoints", keep=2).newest()
     assert newest >= 5

@@ -1,8 +1,13 @@
 """Small commands, as a person runs them."""
 
+import importlib.metadata
+import io
 import json
 
 from PIL import Image
+from rich.console import Console
+
+from wildfern.launch import doctor
 
 
 def test_doctor_says_that_this_machine_is_ready(wildfern):
@@ -11,6 +16,17 @@ def test_doctor_says_that_this_machine_is_ready(wildfern):
     assert "ready to train" in process.stdout
     for part in ("torch", "generators", "digits", "deepspeed"):
         assert part in process.stdout
+
+
+def test_doctor_says_how_to_get_an_extra(monkeypatch):
+    def missing(package):
+        raise importlib.metadata.PackageNotFoundError(package)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    monkeypatch.setattr(doctor, "CHECKS", {"onnx": doctor.CHECKS["onnx"]})
+    told = io.StringIO()
+    assert doctor.examine(Console(file=told, width=200)) == 0
+    assert "pip install 'wildfern[onnx]'" in told.getvalue()
 
 
 def test_render_draws_a_labelled_gallery(wildfern, tmp_path):

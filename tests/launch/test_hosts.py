@@ -102,6 +102,12 @@ def test_a_reaching_command_that_is_not_there_is_told(tmp_path):
         examine_hosts(tmp_path / "hosts", "no-such-ssh {host}", tmp_path, 29500, Console(file=io.StringIO()))
 
 
+def test_a_reaching_command_whose_quotes_are_open_is_told(tmp_path):
+    (tmp_path / "hosts").write_text("a slots=1\n")
+    with pytest.raises(RunError, match="--reach: No closing quotation"):
+        examine_hosts(tmp_path / "hosts", "'unclosed {host}", tmp_path, 29500, Console(file=io.StringIO()))
+
+
 def test_hostfiles_are_read_as_the_launcher_reads_them(tmp_path):
     file = tmp_path / "hosts"
     file.write_text("# ours\nb slots=2\n\na   slots=16 # large\n")

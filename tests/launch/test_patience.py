@@ -1,10 +1,13 @@
 """Slow work of the first process outlasts what a collective of the others may take."""
 
 import os
+import socket
+import sys
 from unittest.mock import patch
 
+import pytest
 from forked_runs import FORKS, SURROUNDINGS
-from patient_ranks import wait_for_the_lead
+from patient_ranks import meet_or_die, wait_for_the_lead
 
 
 def test_the_others_wait_for_the_first_process_as_long_as_it_takes(tmp_path):
@@ -16,3 +19,18 @@ def test_the_others_wait_for_the_first_process_as_long_as_it_takes(tmp_path):
         process.join(120)
     assert (tmp_path / "0").exists()
     assert (tmp_path / "1").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="deepspeed is for Linux")
+def test_a_process_that_dies_while_they_meet_is_not_waited_for(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with patch.dict(os.environ, SURROUNDINGS):
+        processes = [FORKS.Process(target=meet_or_die, args=(rank, port, tmp_path), daemon=True) for rank in (0, 1)]
+        for process in processes:
+            process.start()
+    for process in processes:
+        process.join(120)
+    assert (tmp_path / "0").exists()
+    assert not (tmp_path / "1").exists()

@@ -67,7 +67,7 @@ def test_stages_spread_what_they_are_said_to_spread():
     assert none == zero
     assert zero.total == 4040 + 300 + 8000 + 500 + 10_000
     assert (zero.gradients, zero.activations) == (4000, 6000)
-    assert (one.weights, one.second_copy, one.gradients, one.optimizer) == (4040, 1000, 4000, 2000)
+    assert (one.weights, one.second_copy, one.gradients, one.optimizer) == (4040, 1000, 8000, 2000)  # and a bucket
     assert (two.weights, two.second_copy, two.gradients, two.activations) == (4040, 1000, 1000 + REDUCE_BUCKET, 9500)
     assert three.weights == 40 + 1000 + 4000  # a part, and for the time of a step the whole
     assert [m.sent for m in (zero, one, two, three)] == [6070, 6070, 6070, 9070]
@@ -142,7 +142,7 @@ def test_what_a_person_gets_wrong(run, arguments, words):
 
 
 def test_figures_of_a_gpu_depend_on_the_precision_and_yield_to_given_ones():
-    assert hardware("fp32", "h100", None, None, 25.0) == Hardware(79.6, 67.0, 25.0)
+    assert hardware("fp32", "H100", None, None, 25.0) == Hardware(79.6, 67.0, 25.0)
     with pytest.raises(RunError, match="above 0"):
         hardware("bf16", None, 0.0, None, None)
 

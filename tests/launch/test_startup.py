@@ -7,6 +7,9 @@ import time
 import pytest
 from small_runs import TINY
 
+from wildfern.launch import pretrain
+from wildfern.ssl.data import Mixture
+from wildfern.ssl.methods import SimCLR
 from wildfern.ssl.tracking import read_records
 
 
@@ -29,5 +32,28 @@ def test_a_run_begins_with_the_time_that_it_took_to_begin(wildfern, tmp_path):
     assert f"first step after {first['startup_seconds']:.1f} s" in run.stdout
     assert "GiB" in run.stdout
     assert "/step" in run.stdout
+    assert "trained 2 steps in 0:" in run.stdout
     metrics = read_records(tmp_path / "run" / "metrics.jsonl")
     assert not {"startup_seconds", "step_seconds"} & {key for record in metrics for key in record}
+
+
+@pytest.mark.parametrize(("slowed", "waits"), [("data", True), ("model", False)])
+def test_the_share_of_a_step_that_waits_for_data_is_told(slowed, waits, tmp_path, monkeypatch):
+    """Pictures that come late are waited for; where the model is late, they are ready."""
+    read, forward = Mixture.read, SimCLR.forward
+
+    def late(work):
+        def slow(*arguments):
+            time.sleep(1.0)
+            return work(*arguments)
+
+        return slow
+
+    if slowed == "data":
+        monkeypatch.setattr(Mixture, "read", late(read))
+    else:
+        monkeypatch.setattr(SimCLR, "forward", late(forward))
+    run = pretrain("quickstart", [*TINY, "training.steps=5", "training.loader_threads=1"], run=tmp_path / "run")
+    shares = [row["data_wait"] for row in read_records(run / "timings.jsonl") if "data_wait" in row]
+    assert len(shares) == 5
+    assert (shares[-1] > 0.5) == waits

@@ -67,7 +67,7 @@ def alone(n=16):
         (GaussianBlur, {"p": NAN}, r"^p is a probability"),
         (GaussianBlur, {"sigma": (2.0, 0.1)}, r"^sigma must satisfy 0 < low ≤ high"),
         (GaussianBlur, {"sigma": (NAN, 2.0)}, r"^sigma must satisfy"),
-        (GaussianBlur, {"sigma": 0.5}, r"^sigma=0.5: "),
+        (GaussianBlur, {"sigma": 0.5}, r"^sigma is a pair, low and high, not 0.5"),
         (Solarize, {"p": -1}, r"^p is a probability in \[0, 1\], got -1"),
         (Crop, {"size": 3}, r"^size=3: .* too small"),
         (Crop, {"size": 8, "scale": (0.2, 2.0)}, r"^scale, shares of the picture's area, must satisfy"),

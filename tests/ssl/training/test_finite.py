@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from finite_ranks import watch_two
 from safetensors.torch import load_file
 from small_runs import TINY
 
@@ -134,3 +135,17 @@ def test_a_resumed_run_counts_on(tmp_path, poisoned):
     run = pretrain("quickstart", [*changes, "training.steps=4"], run=tmp_path / "run")
     with pytest.raises(NotFinite, match=r"at step 4 .* after 2 skipped steps in a row"):
         pretrain("quickstart", [*changes, "training.steps=6"], run=run, resume=True)
+
+
+def test_the_process_whose_loss_it_is_is_named_by_all_with_its_pictures(tmp_path):
+    context = torch.multiprocessing.get_context("spawn")
+    processes = [context.Process(target=watch_two, args=(rank, tmp_path), daemon=True) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    lead, other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    assert lead["error"] == other["error"]
+    assert "loss is nan at step 3 of rank 1 on " in lead["error"]
+    assert [(row["rank"], row["indices"]) for row in lead["rows"]] == [(1, [1030, 1031])]
+    assert other["rows"] == []  # the first process writes
