@@ -1,10 +1,16 @@
 """`wildfern plan`: every bundled recipe, the arithmetic by ZeRO stage, the checkpoint's size, what a person gets wrong."""
 
 import json
+import os
+import socket
 import sys
+from unittest.mock import patch
 
 import pytest
+import torch
+from forked_runs import FORKS, SURROUNDINGS
 from small_runs import TINY
+from zero_memory import ADAMW, PICTURES, SIDE, Wide, step_under
 
 from wildfern.launch import pretrain
 from wildfern.launch.cli import main
@@ -13,7 +19,7 @@ from wildfern.launch.plan_table import plan_json
 from wildfern.launch.planning import REDUCE_BUCKET, Hardware, forecast, hardware, rank_memory
 from wildfern.launch.run_folder import RunError
 from wildfern.recipes import list_recipes
-from wildfern.ssl.training.footprint import Footprint
+from wildfern.ssl.training.footprint import Footprint, step_footprint
 
 FOOT = Footprint(
     parameters=1000,
@@ -71,6 +77,28 @@ def test_stages_spread_what_they_are_said_to_spread():
     assert (two.weights, two.second_copy, two.gradients, two.activations) == (4040, 1000, 1000 + REDUCE_BUCKET, 9500)
     assert three.weights == 40 + 1000 + 4000  # a part, and for the time of a step the whole
     assert [m.sent for m in (zero, one, two, three)] == [6070, 6070, 6070, 9070]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="deepspeed is for Linux")
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_memory_under_a_stage_is_within_15_percent_of_two_real_processes(stage, tmp_path):
+    """How full DeepSpeed's buckets are at the peak is its own affair: they are counted as full, or once for two."""
+    with torch.device("meta"):
+        method = Wide()
+    foot = step_footprint(method, ADAMW, [(2, SIDE)], PICTURES, precision="fp32", world_size=2)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with patch.dict(os.environ, SURROUNDINGS):
+        places = [(stage, rank, port, tmp_path) for rank in range(2)]
+        processes = [FORKS.Process(target=step_under, args=place, daemon=True) for place in places]
+        for process in processes:
+            process.start()
+    for process in processes:
+        process.join(200)
+    measured = [json.loads((tmp_path / f"{stage}-{rank}.json").read_text()) for rank in range(2)]
+    assert rank_memory(foot, stage, 2, 1).total == pytest.approx(max(measured), rel=0.15)
 
 
 def test_accumulation_keeps_gradients_through_the_next_forward_pass():
