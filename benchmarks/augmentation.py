@@ -1,4 +1,4 @@
-"""Views per second: the same chain in plain kornia, in torchvision on PIL pictures by two workers, and ours, in turn.
+"""Views per second: the same chain in plain kornia, in torchvision on PIL images by two workers, and ours, in turn.
 
 With each case comes what a view costs at the least, by its bytes and operations and this machine's speeds (`view_floor`).
 """
@@ -15,15 +15,15 @@ from torchvision.transforms import v2
 from wildfern.benchmarks.result import Benchmark, compare
 from wildfern.benchmarks.view_floor import Cost, Speeds, crop_cost, mean_cost, speeds, view_cost
 from wildfern.ssl.augmentation import MEAN, STD, Views, multicrop, simclr
-from wildfern.ssl.augmentation.host_crops import crop_pictures
+from wildfern.ssl.augmentation.host_crops import crop_images
 
-# Size of picture and view, pictures in a batch; a GPU is given batches that keep it busy.
+# Size of image and view, images in a batch; a GPU is given batches that keep it busy.
 CASES = {"cpu": ((32, 128), (224, 16)), "cuda": ((32, 512), (224, 256))}
 WORKERS = 2
 _worker: dict = {}  # what a worker process keeps
-MULTICROP = 256  # side of the pictures
+MULTICROP = 256  # side of the images
 MULTICROP_BATCH = {"cpu": 8, "cuda": 64}
-PHOTOGRAPHS = ((375, 500), 8)  # height and width, pictures in a batch
+PHOTOGRAPHS = ((375, 500), 8)  # height and width, images in a batch
 
 
 def run(seconds: float) -> Benchmark:
@@ -36,8 +36,8 @@ def run(seconds: float) -> Benchmark:
         workers = ProcessPoolExecutor(WORKERS, initializer=_start_worker, initargs=(pixels,))
 
         def with_kornia(pixels=pixels, plain=plain) -> None:
-            pictures = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float().div_(255)
-            plain(torch.cat([pictures, pictures]))
+            images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float().div_(255)
+            plain(torch.cat([images, images]))
             _finish(device)
 
         def with_torchvision(workers=workers, batch=batch) -> None:
@@ -74,24 +74,24 @@ def _floor(row: dict, cost: Cost, machine: Speeds) -> str:
 
 
 def _photographs(seconds: float) -> list[dict]:
-    """Crops of photographs to bytes, on the host, by one thread: what a loader does for pictures of different sizes."""
+    """Crops of photographs to bytes, on the host, by one thread: what a loader does for images of different sizes."""
     (height, width), batch = PHOTOGRAPHS
     rng = np.random.default_rng(0)
-    pictures = [rng.integers(0, 256, (height, width, 3), np.uint8) for _ in range(batch)]
+    images = [rng.integers(0, 256, (height, width, 3), np.uint8) for _ in range(batch)]
     views: Views = simclr()
     (table,), ((count, size),) = views.draw(0, 0, np.arange(batch)), views.shape
     boxes = table.boxes(np.full(batch, height), np.full(batch, width))
-    opened = [Image.fromarray(picture) for picture in pictures]
+    opened = [Image.fromarray(image) for image in images]
 
     def with_pillow() -> None:
-        for i, picture in enumerate(opened):
+        for i, image in enumerate(opened):
             for v in range(count):
                 top, left, box_height, box_width = boxes[v, i].tolist()
-                crop = picture.crop((left, top, left + box_width, top + box_height))
+                crop = image.crop((left, top, left + box_width, top + box_height))
                 crop = crop.resize((size, size), Image.Resampling.BILINEAR)
                 np.asarray(crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if table.flip[v, i] else crop)
 
-    things = {"Pillow": with_pillow, "wildfern": lambda: crop_pictures(pictures, table, size)}
+    things = {"Pillow": with_pillow, "wildfern": lambda: crop_images(images, table, size)}
     return compare(f"crops of {size} px from {height} × {width}, 1 thread", count * batch, things, seconds)
 
 
@@ -106,10 +106,10 @@ def _multicrop(device: torch.device, seconds: float) -> list[dict]:
     local = kornia_chain(96, small, blur=0.5, **same).to(device)
 
     def with_kornia() -> None:
-        pictures = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float().div_(255)
-        first(pictures)
-        second(pictures)
-        local(torch.cat([pictures] * 8))
+        images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float().div_(255)
+        first(images)
+        second(images)
+        local(torch.cat([images] * 8))
         _finish(device)
 
     def ours() -> None:
@@ -122,14 +122,14 @@ def _multicrop(device: torch.device, seconds: float) -> list[dict]:
 
 def _start_worker(pixels: np.ndarray) -> None:
     torch.set_num_threads(1)
-    _worker["pictures"] = [Image.fromarray(p) for p in pixels]
+    _worker["images"] = [Image.fromarray(p) for p in pixels]
     _worker["transform"] = torchvision_chain(pixels.shape[1])
 
 
 def _views_by_worker(numbers: np.ndarray) -> np.ndarray:
-    """Two views of each of these pictures."""
-    pictures, transform = _worker["pictures"], _worker["transform"]
-    return torch.stack([transform(pictures[i]) for i in numbers for _ in range(2)]).numpy()
+    """Two views of each of these images."""
+    images, transform = _worker["images"], _worker["transform"]
+    return torch.stack([transform(images[i]) for i in numbers for _ in range(2)]).numpy()
 
 
 def _finish(device: torch.device) -> None:
@@ -162,7 +162,7 @@ def kornia_chain(
 
 
 def torchvision_chain(size: int) -> nn.Module:
-    """The chain as torchvision's users write it, picture by picture."""
+    """The chain as torchvision's users write it, image by image."""
     kernel = max(3, 2 * (size // 20) + 1)
     return v2.Compose(
         [

@@ -1,4 +1,4 @@
-"""Synthetic pictures per second, against the published way of rendering fractals, in turn in one process.
+"""Synthetic images per second, against the published way of rendering fractals, in turn in one process.
 
 The yardstick is our scalar numba version of the published algorithm, written from its formulas (`scalar_ifs`); it is itself
 faster at small sizes than the published program.
@@ -7,7 +7,7 @@ The floor, on a processor with vectors of 16 floats. A point takes 6 operations 
 maps, 8 to apply one and 10 to find its pixel: for n = 3, 38 operations for 16 points at two a cycle, 1.2 cycles; then a load,
 an addition and a store of its own in the histogram, in which no vector helps: 1 cycle. A pixel takes three look-ups and three
 stores of bytes for its color, 3 cycles, and 24 vector operations for cloud, intensity and blur, 1.5 cycles.
-A picture, whatever its size, takes 2048 points that do not count and 768 colors: 1 µs at 4 GHz.
+An image, whatever its size, takes 2048 points that do not count and 768 colors: 1 µs at 4 GHz.
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
 """Fractals per second on a GPU against one thread of the processor, in turn in one process; nothing where there is no GPU.
 
-A batch on a GPU is timed by the GPU's own clock, from its first launch to its last picture, many batches in a row: the
+A batch on a GPU is timed by the GPU's own clock, from its first launch to its last image, many batches in a row: the
 processor fills the table of one batch while the GPU draws the one before, so the slower of the two sets the rate.
 """
 

@@ -1,6 +1,6 @@
 """lightly's own SimCLR loop, as its documentation writes it (docs.lightly.ai/examples/simclr.html): what ours is held against.
 
-Its transform on PIL pictures, its data set in torch's DataLoader with workers, its head and loss, SGD in float32 with the default
+Its transform on PIL images, its data set in torch's DataLoader with workers, its head and loss, SGD in float32 with the default
 memory layout, the two views one after the other through the same backbone as ours.
 """
 
@@ -16,22 +16,22 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 WORKERS = 2
-PICTURES = 1_000_000  # of the data set: the same ones come again, and no epoch ends while the clock runs
+IMAGES = 1_000_000  # of the data set: the same ones come again, and no epoch ends while the clock runs
 
 
-class PicturesInMemory(Dataset):
-    """The pictures uint8[n, S, S, 3] over and over, as one of torchvision's data sets: PIL, transformed, with a label."""
+class ImagesInMemory(Dataset):
+    """The images uint8[n, S, S, 3] over and over, as one of torchvision's data sets: PIL, transformed, with a label."""
 
     transform = None  # lightly sets it
 
     def __init__(self, pixels: NDArray[np.uint8]) -> None:
-        self.pictures = [Image.fromarray(picture) for picture in pixels]
+        self.images = [Image.fromarray(image) for image in pixels]
 
     def __len__(self) -> int:
-        return PICTURES
+        return IMAGES
 
     def __getitem__(self, index: int) -> tuple[list[Tensor], int]:
-        return self.transform(self.pictures[index % len(self.pictures)]), 0
+        return self.transform(self.images[index % len(self.images)]), 0
 
 
 class SimCLRModel(nn.Module):
@@ -42,8 +42,8 @@ class SimCLRModel(nn.Module):
         self.backbone = backbone
         self.projection_head = SimCLRProjectionHead(backbone.num_features, hidden, size)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        return self.projection_head(self.backbone(pictures).flatten(start_dim=1))
+    def forward(self, images: Tensor) -> Tensor:
+        return self.projection_head(self.backbone(images).flatten(start_dim=1))
 
 
 class LightlyLoop:
@@ -72,7 +72,7 @@ class LightlyLoop:
             hf_prob=views["flip"],
         )
         dataset = LightlyDataset.from_torch_dataset(
-            PicturesInMemory(pixels), transform=transform, index_to_filename=lambda dataset, index: str(index)
+            ImagesInMemory(pixels), transform=transform, index_to_filename=lambda dataset, index: str(index)
         )
         loader = DataLoader(dataset, batch_size=batch_size, shuffle=True, drop_last=True, num_workers=WORKERS)
         self.model, self.device = model.to(device), device

@@ -13,7 +13,7 @@ from wildfern.ssl.losses import CACRLoss, DINOLoss, NTXentLoss
 
 
 def run(seconds: float) -> Benchmark:
-    """256 pictures, embeddings of 128 numbers; DINO with 4 096 prototypes and ten views."""
+    """256 images, embeddings of 128 numbers; DINO with 4 096 prototypes and ten views."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     two = F.normalize(torch.randn(2, 256, 128, device=device), dim=-1).requires_grad_()
@@ -53,13 +53,13 @@ def run(seconds: float) -> Benchmark:
 
 def all_pairs_cacr(z: Tensor) -> Tensor:
     """CACR's pairwise form with every distance of every pair of views in memory."""
-    views, pictures, _ = z.shape
+    views, images, _ = z.shape
     distances = (z[:, None, :, None] - z[None, :, None, :]).square().sum(-1)  # [V, V, N, N]
     same = distances.diagonal(dim1=2, dim2=3)  # [V, V, N]
     other = ~torch.eye(views, dtype=torch.bool, device=z.device)
-    positive = same[other].view(views, views - 1, pictures)
+    positive = same[other].view(views, views - 1, images)
     attraction = (positive.softmax(1) * positive).sum(1).mean()
     x, y = torch.triu_indices(views, views, 1)
-    negative = distances[x, y].masked_fill(torch.eye(pictures, dtype=torch.bool, device=z.device), torch.inf)
+    negative = distances[x, y].masked_fill(torch.eye(images, dtype=torch.bool, device=z.device), torch.inf)
     weights = (-negative).softmax(-1)
     return attraction - (weights * negative.nan_to_num(posinf=0.0)).sum(-1).mean()

@@ -1,7 +1,7 @@
 """Training steps of a recipe, in turn in one process, and lightly's documented SimCLR loop beside them.
 
-Ours are the model alone, on views made beforehand, the views alone, and the whole way from pictures on; with `compiled`, also by
-torch.compile. lightly's loop has the same pictures and backbone. What share of a measured product of matrices (the ceiling) the
+Ours are the model alone, on views made beforehand, the views alone, and the whole way from images on; with `compiled`, also by
+torch.compile. lightly's loop has the same images and backbone. What share of a measured product of matrices (the ceiling) the
 model reaches, is told by the arithmetic that a dry run counts.
 """
 
@@ -19,7 +19,7 @@ from wildfern.benchmarks.result import Benchmark, compare
 from wildfern.ssl.augmentation import Views
 from wildfern.ssl.data import Loader, Mixture
 from wildfern.ssl.methods import Method
-from wildfern.ssl.training import BatchReader, Plan, TorchEngine
+from wildfern.ssl.training import BatchReader, LoopConfig, TorchEngine
 from wildfern.ssl.training.engine import MakeOptimizer, Precision
 from wildfern.ssl.training.footprint import step_footprint
 from wildfern.ssl.training.input_precision import input_dtype
@@ -27,10 +27,10 @@ from wildfern.ssl.training.loop import in_layout
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices whose product is the ceiling
-MODEL, VIEWS, WHOLE = "model alone", "views alone", "pictures, views and model"
+MODEL, VIEWS, WHOLE = "model alone", "views alone", "images, views and model"
 LIGHTLY, CEILING = f"lightly's SimCLR loop, {WORKERS} workers", "product of matrices"
 LEAD = 6  # calls before each turn, which use up what was made ahead while another thing ran
-MOST_LIGHTLY = 2048  # pictures that lightly's loop has, over and over: held in memory
+MOST_LIGHTLY = 2048  # images that lightly's loop has, over and over: held in memory
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Parts:
     backbone: str
     device: torch.device
     precision: Precision
-    plan: Plan
+    plan: LoopConfig
     mixture: Mixture
     views: Views
     build_backbone: Callable[[], nn.Module]
@@ -62,7 +62,7 @@ class Parts:
 
     @property
     def micro_batch(self) -> int:
-        """Pictures of one forward and backward pass."""
+        """Images of one forward and backward pass."""
         return self.plan.batch_size // self.plan.accumulation
 
 
@@ -91,7 +91,7 @@ class Step:
 
 
 class WholeWay:
-    """Pictures, views and step; keeps count of the time and of the part of it spent waiting for data."""
+    """Images, views and step; keeps count of the time and of the part of it spent waiting for data."""
 
     def __init__(self, parts: Parts, step: Step, batches: Loader) -> None:
         self.parts, self.step, self.batches = parts, step, batches
@@ -109,7 +109,7 @@ class WholeWay:
 
 
 def run(parts: Parts, seconds: float, compiled: bool = False) -> Benchmark:
-    """Pictures per second of each, and ratios to the model alone: 1 means that rendering and views cost nothing."""
+    """Images per second of each, and ratios to the model alone: 1 means that rendering and views cost nothing."""
     device = parts.device
     reader = BatchReader(parts.plan, parts.mixture, parts.views.to(device), rank=0, world_size=1)
     parts.views.dtype = input_dtype(parts.build_backbone(), parts.precision, parts.views)
@@ -149,7 +149,7 @@ def _told(parts: Parts, rates: dict[str, float], rows: list[dict], data_wait: fl
         "utilization": reached / ceiling,
     }
     words = (
-        f"{parts.backbone} on {parts.device}, {parts.precision}, {parts.micro_batch} pictures at a time, views of "
+        f"{parts.backbone} on {parts.device}, {parts.precision}, {parts.micro_batch} images at a time, views of "
         f"{' and '.join(f'{count} × {size}' for count, size in parts.views.shape)} px. The whole way: {data_wait:.1%} of it "
         f"waiting for data. Views take {figures['views_to_model']:.1%} of the time of the model alone, which does "
         f"{reached / 1e12:.3g} TFLOP/s, {figures['utilization']:.0%} of the {ceiling / 1e12:.3g} of a product of "
@@ -162,7 +162,7 @@ def _told(parts: Parts, rates: dict[str, float], rows: list[dict], data_wait: fl
         figures["compiled_to_plain"] = rates[f"{MODEL}, compiled"] / rates[MODEL]
         words += f" torch.compile makes the model {figures['compiled_to_plain']:.2f} × as fast."
     rows = [row for row in rows if row["what"] != CEILING]
-    return Benchmark("pipeline", "pictures/s", words, rows, figures)
+    return Benchmark("pipeline", "images/s", words, rows, figures)
 
 
 def step_flops(parts: Parts) -> int:
@@ -183,7 +183,7 @@ def step_flops(parts: Parts) -> int:
 
 
 def lightly_loop(parts: Parts) -> LightlyLoop:
-    """lightly's loop on this recipe's pictures, with its backbone."""
+    """lightly's loop on this recipe's images, with its backbone."""
     pixels = parts.mixture.read(np.arange(min(16 * parts.micro_batch, MOST_LIGHTLY))).on_host().pixels
     given = parts.lightly
     model = SimCLRModel(parts.build_backbone(), given.hidden, given.size)

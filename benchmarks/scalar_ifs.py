@@ -1,7 +1,7 @@
 """The published way to render a fractal sample, one point after another: the yardstick of `benchmarks.generators`.
 
 Written from the formulas of Anderson & Farrell (WACV 2022): jitter, chaos game, histogram, HSV color, diamond-square
-background, composite, 3 × 3 blur, in double precision with numba's own random numbers and one call per picture. All of it is
+background, composite, 3 × 3 blur, in double precision with numba's own random numbers and one call per image. All of it is
 compiled, which the published program is not; at small sizes it is therefore the faster of the two.
 """
 # ruff: noqa: NPY002 (numba compiles only the global generator's functions cheaply, and a yardstick needs no seed)
@@ -170,10 +170,10 @@ def _scene(systems, counts, size, points):
 
 
 def scalar_sample(system: NDArray[np.float64], size: int, points: int) -> NDArray[np.uint8]:
-    """A picture uint8[size, size, 3] of a jitter of the system float64[n, 2, 3]; random, from numba's global state."""
+    """An image uint8[size, size, 3] of a jitter of the system float64[n, 2, 3]; random, from numba's global state."""
     return _sample(np.ascontiguousarray(system), size, points)
 
 
 def scalar_scene(systems: NDArray[np.float64], counts: NDArray[np.int64], size: int, points: int) -> NDArray[np.uint8]:
-    """A picture uint8[size, size, 3] of 1 to 5 jittered systems of float64[N, n, 2, 3], each of `points` points; random too."""
+    """An image uint8[size, size, 3] of 1 to 5 jittered systems of float64[N, n, 2, 3], each of `points` points; random too."""
     return _scene(systems, counts, size, points)

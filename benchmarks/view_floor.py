@@ -66,7 +66,7 @@ def view_cost(view: ViewSettings, height: int, width: int) -> Cost:
 
 
 def mean_cost(costs: list[Cost]) -> Cost:
-    """Of a view, where a picture has several."""
+    """Of a view, where an image has several."""
     return Cost(*(float(np.mean([getattr(c, name) for c in costs])) for name in ("read", "written", "operations")))
 
 

@@ -1,6 +1,6 @@
-"""Does it matter who makes the views? One short SimCLR run each with kornia's, torchvision's (on PIL pictures) and our views.
+"""Does it matter who makes the views? One short SimCLR run each with kornia's, torchvision's (on PIL images) and our views.
 
-Everything else is the same: pictures in the same order, network, loss, steps. Users who moved augmentation to the device lost
+Everything else is the same: images in the same order, network, loss, steps. Users who moved augmentation to the device lost
 accuracy to differing meanings; if ours mean what torchvision's do, accuracies agree within the noise of seeds.
 
     python -m wildfern.benchmarks.views_parity --data parquet:cifar10 --seeds 3 --steps 200 --json views_parity.json
@@ -29,11 +29,11 @@ from wildfern.ssl.tracking import environment
 
 SIZE, BATCH, LEARNING_RATE = 32, 128, 2e-3
 NARROW = {"layers": [1, 1, 1, 1], "channels": [32, 64, 128, 256], "zero_init_last": False}
-MakeViews = Callable[[np.ndarray, int, int], Tensor]  # pictures, seed, step -> float32[2, n, 3, 32, 32]
+MakeViews = Callable[[np.ndarray, int, int], Tensor]  # images, seed, step -> float32[2, n, 3, 32, 32]
 
 
 def makers() -> dict[str, MakeViews]:
-    """The three ways: pictures uint8[n, 32, 32, 3], seed and step to float32[2, n, 3, 32, 32]."""
+    """The three ways: images uint8[n, 32, 32, 3], seed and step to float32[2, n, 3, 32, 32]."""
     on_device, plain, transform = simclr(size=SIZE), kornia_chain(SIZE), torchvision_chain(SIZE)
 
     def ours(pixels: np.ndarray, seed: int, step: int) -> Tensor:
@@ -41,13 +41,13 @@ def makers() -> dict[str, MakeViews]:
 
     def kornia(pixels: np.ndarray, seed: int, step: int) -> Tensor:
         torch.manual_seed(key("kornia", seed, step))
-        pictures = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(255)
-        return plain(torch.cat([pictures, pictures])).unflatten(0, (2, -1))
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(255)
+        return plain(torch.cat([images, images])).unflatten(0, (2, -1))
 
     def torchvision(pixels: np.ndarray, seed: int, step: int) -> Tensor:
         torch.manual_seed(key("torchvision", seed, step))
-        pictures = [Image.fromarray(p) for p in pixels]
-        return torch.stack([transform(p) for _ in range(2) for p in pictures]).unflatten(0, (2, -1))
+        images = [Image.fromarray(p) for p in pixels]
+        return torch.stack([transform(p) for _ in range(2) for p in images]).unflatten(0, (2, -1))
 
     return {"torchvision": torchvision, "kornia": kornia, "wildfern": ours}
 
@@ -59,9 +59,9 @@ def train(make: MakeViews, source, seed: int, steps: int) -> torch.nn.Module:
     method = SimCLR(backbone, steps, temperature=0.2, projection_hidden=512)
     method.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(method.parameters(), LEARNING_RATE, weight_decay=1e-4)
-    pictures = Mixture([(source, 1.0)], seed)
+    images = Mixture([(source, 1.0)], seed)
     for step in range(steps):
-        views = make(pictures.read(np.arange(step * BATCH, (step + 1) * BATCH)).pixels, seed, step)
+        views = make(images.read(np.arange(step * BATCH, (step + 1) * BATCH)).pixels, seed, step)
         views = views.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, (2, -1))
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
@@ -74,7 +74,7 @@ def train(make: MakeViews, source, seed: int, steps: int) -> torch.nn.Module:
 
 
 def measure(backbone: torch.nn.Module, train_source, test_source) -> dict[str, float]:
-    """Accuracies in percent, on frozen features: linear probe and kNN, of 10 000 training pictures and all test pictures."""
+    """Accuracies in percent, on frozen features: linear probe and kNN, of 10 000 training images and all test images."""
     features = []
     for source, most in ((train_source, 10_000), (test_source, 10_000)):
         images = source.read(np.arange(min(most, source.num_items)))

@@ -24,6 +24,6 @@ for step, batch in zip(range(steps), batches, strict=False):
     loss = torch.nn.functional.cross_entropy(logits, batch["labels"].to(device))
     loss.backward()
     optimizer.step(), schedule.step(), optimizer.zero_grad()
-    if step % 20 == 19:  # every picture is new: training accuracy is test accuracy
+    if step % 20 == 19:  # every image is new: training accuracy is test accuracy
         right = (logits.argmax(1).cpu() == batch["labels"]).float().mean()
         print(f"step {step + 1}  loss {loss:.3f}  accuracy {right:.2f}", flush=True)

@@ -1,8 +1,8 @@
-"""Pictures computed rather than collected: streams whose every sample is a function of (stream, seed, index)."""
+"""Images computed rather than collected: streams whose every sample is a function of (stream, seed, index)."""
 
 import inspect
 
-from .batch import Batch
+from .batch import ImageBatch
 from .contours import ContoursStream
 from .dead_leaves import DeadLeavesStream
 from .fractals import FractalDBStream, IFSMultiStream, IFSPairStream, IFSStream, OneFractalStream
@@ -29,13 +29,13 @@ STREAMS: dict[str, type[Stream]] = {family.name: family for family in _FAMILIES}
 
 __all__ = [
     "STREAMS",
-    "Batch",
     "ContoursStream",
     "DeadLeavesStream",
     "FractalDBStream",
     "IFSMultiStream",
     "IFSPairStream",
     "IFSStream",
+    "ImageBatch",
     "LSystemStream",
     "OneFractalStream",
     "SpectrumStream",

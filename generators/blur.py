@@ -47,7 +47,7 @@ def blur_down(above, line, below, taps, out):
 
 
 class BlurSpace(NamedTuple):
-    """Arrays that one picture after the other uses: a line with its borders, three lines blurred across, and weights."""
+    """Arrays that one image after the other uses: a line with its borders, three lines blurred across, and weights."""
 
     line: np.ndarray
     across: np.ndarray
@@ -56,7 +56,7 @@ class BlurSpace(NamedTuple):
 
 @njit
 def blur_space(size):
-    """A `BlurSpace` for pictures of `size` pixels a side."""
+    """A `BlurSpace` for images of `size` pixels a side."""
     width = 3 * size
     return BlurSpace(np.empty(width + 6, np.uint8), np.empty((3, width), np.uint8), np.empty((2, width), np.uint16))
 

@@ -1,6 +1,6 @@
-"""Colors by hue, saturation and value, after Anderson & Farrell (2022), as tables of 256 RGB entries per picture.
+"""Colors by hue, saturation and value, after Anderson & Farrell (2022), as tables of 256 RGB entries per image.
 
-fractal: hue = intensity + shift around the circle, saturation ~ U(.3, 1), value ~ U(.5, 1), both one number a picture.
+fractal: hue = intensity + shift around the circle, saturation ~ U(.3, 1), value ~ U(.5, 1), both one number an image.
 background z in [0, 1]: hue = U(.25, 1) z + shift, saturation = U(.1, .3) z + U(.4, .6), value = U(.3, .6) z + U(.4, .6).
 """
 
@@ -11,7 +11,7 @@ from .counter_rng import uniform64
 
 _0, _1, _4, _6 = (np.float32(v) for v in (0.0, 1.0, 4.0, 6.0))
 _STEP = np.float32(1.0 / 255.0)
-#: The gray of FractalDB's pictures.
+#: The gray of FractalDB's images.
 FRACTALDB_GRAY = np.uint8(127)
 _FULL, _HALF = np.float32(255.0), np.float32(0.5)
 

@@ -1,6 +1,6 @@
 """Elementary functions from additions, multiplications and divisions alone, so that every machine gives the same bits.
 
-The mathematical libraries of two systems differ in the last digit, and a picture must not depend on where it is drawn.
+The mathematical libraries of two systems differ in the last digit, and an image must not depend on where it is drawn.
 """
 
 import math

@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .batch import Batch
+from .batch import ImageBatch
 from .counter_rng import key
 from .options import checked_integer
 from .threads import Threads
@@ -21,7 +21,7 @@ def checked_indices(indices: ArrayLike) -> NDArray[np.int64]:
 
 
 class Stream(ABC):
-    """An endless, random-access sequence of synthetic pictures: sample `index` is a function of (stream, seed, index).
+    """An endless, random-access sequence of synthetic images: sample `index` is a function of (stream, seed, index).
 
     A family is a class with a `name`, keyword-only arguments, and `_render`. `num_classes` is None where labels mean nothing.
     """
@@ -37,7 +37,7 @@ class Stream(ABC):
         self.stream_key = np.uint64(key(self.name, self.seed))
         self._threads = Threads(self.threads, self.name)
 
-    def batch(self, indices: ArrayLike) -> Batch:
+    def batch(self, indices: ArrayLike) -> ImageBatch:
         """The samples with these indices, int64[N] of any value: the same bytes whatever else is asked for.
 
         Raises ValueError for indices that are no row of integers.
@@ -52,11 +52,11 @@ class Stream(ABC):
             self._threads.share(parts, lambda part: self._render(*slices[part]))
         return batch
 
-    def _empty(self, indices: NDArray[np.int64]) -> Batch:
+    def _empty(self, indices: NDArray[np.int64]) -> ImageBatch:
         """Arrays for `_render` to fill, and the labels: index % num_classes where there are classes."""
         images = np.empty((indices.size, self.size, self.size, 3), np.uint8)
-        return Batch(images, None if self.num_classes is None else indices % self.num_classes)
+        return ImageBatch(images, None if self.num_classes is None else indices % self.num_classes)
 
     @abstractmethod
-    def _render(self, indices: NDArray[np.int64], batch: Batch) -> None:
+    def _render(self, indices: NDArray[np.int64], batch: ImageBatch) -> None:
         """Draw sample indices[i] into row i of the arrays of `batch`. Called from several threads on disjoint slices."""

@@ -1,4 +1,4 @@
-"""From a recipe to the parts that train: pictures, networks, numbers, processes."""
+"""From a recipe to the parts that train: images, networks, numbers, processes."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -15,9 +15,9 @@ from wildfern.recipes.schema import DataEntry
 from wildfern.ssl.augmentation import VIEWS, Views
 from wildfern.ssl.data import Mixture, open_source
 from wildfern.ssl.methods import METHODS, Method
-from wildfern.ssl.training import OnlineProbe, Plan
+from wildfern.ssl.training import LoopConfig, OnlineProbe
 from wildfern.ssl.training.heartbeat import Heartbeat, join_heartbeat
-from wildfern.ssl.training.patience import patient_group
+from wildfern.ssl.training.long_timeout_group import long_timeout_group
 from wildfern.ssl.training.precision import computes_in_bf16, strided_over_one_pixel
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ MOST_PROBED_CLASSES = 100_000
 
 
 @dataclass(frozen=True)
-class Processes:
+class DistributedContext:
     """Which of how many processes this is, and its device."""
 
     rank: int
@@ -35,7 +35,7 @@ class Processes:
     heartbeat: Heartbeat | None = None  # where there are several
 
     @property
-    def lead(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the process that writes, evaluates and talks."""
         return self.rank == 0
 
@@ -44,29 +44,29 @@ class Processes:
         if self.heartbeat is not None:
             self.heartbeat.leave()
 
-    def meet(self) -> None:
+    def barrier(self) -> None:
         """Return once every process has called it, however long one of them takes."""
         if self.world_size > 1:
-            torch.distributed.barrier(group=patient_group())
+            torch.distributed.barrier(group=long_timeout_group())
 
-    def from_lead(self, work: Callable[[], T]) -> T:
+    def broadcast_from_main(self, work: Callable[[], T]) -> T:
         """What `work` returns on the first process, for every one, however long it takes; its ValueError is everybody's."""
         found, error = [None], None
-        if self.lead:
+        if self.is_main:
             try:
                 found = [work()]
             except ValueError as caught:
                 error = caught
-        self.agree(error)
+        self.raise_on_all(error)
         if self.world_size > 1:
-            torch.distributed.broadcast_object_list(found, src=0, group=patient_group())
+            torch.distributed.broadcast_object_list(found, src=0, group=long_timeout_group())
         return found[0]
 
-    def agree(self, error: Exception | None) -> None:
+    def raise_on_all(self, error: Exception | None) -> None:
         """Raise on every process what went wrong on the first, so that none waits for it in vain."""
         told = [error if error is None else str(error)]
         if self.world_size > 1:
-            torch.distributed.broadcast_object_list(told, src=0, group=patient_group())
+            torch.distributed.broadcast_object_list(told, src=0, group=long_timeout_group())
         if error is not None:
             raise error
         if told[0] is not None:
@@ -74,14 +74,14 @@ class Processes:
 
 
 @contextmanager
-def started(recipe: Recipe) -> Iterator[Processes]:
+def started(recipe: Recipe) -> Iterator[DistributedContext]:
     """The processes of a run, listening to one another's heartbeat where there are several."""
-    processes = start(recipe)
-    with processes.heartbeat or nullcontext():
-        yield processes
+    context = start(recipe)
+    with context.heartbeat or nullcontext():
+        yield context
 
 
-def start(recipe: Recipe) -> Processes:
+def start(recipe: Recipe) -> DistributedContext:
     """Join the other processes where the engine has any, and share the cores fairly."""
     device = choose_device(recipe.training.device)
     rank, world_size = 0, 1
@@ -101,10 +101,12 @@ def start(recipe: Recipe) -> Processes:
     if threads is not None:
         torch.set_num_threads(threads)
     if world_size == 1:
-        return Processes(rank, world_size, device)
+        return DistributedContext(rank, world_size, device)
     # Half of the time that a collective may take: who is lost is then named before the others give up waiting.
     silence = 30.0 * recipe.engine.arguments["timeout_minutes"]
-    return Processes(rank, world_size, device, join_heartbeat(rank, world_size, os.environ["MASTER_ADDR"], silence))
+    return DistributedContext(
+        rank, world_size, device, join_heartbeat(rank, world_size, os.environ["MASTER_ADDR"], silence)
+    )
 
 
 def fair_threads(local: int, environment: Mapping[str, str]) -> int | None:
@@ -129,12 +131,12 @@ def own_gpu(local_rank: int) -> torch.device:
 
 
 def open_mixture(recipe: Recipe) -> Mixture:
-    """The training pictures."""
+    """The training images."""
     return _mixture_of(recipe.data, recipe.seed)
 
 
 def build_views(recipe: Recipe) -> Views:
-    """The views, with the sources that some of their operations take second pictures from opened as the training data are."""
+    """The views, with the sources that some of their operations take second images from opened as the training data are."""
     arguments = dict(recipe.views.arguments)
     for name, settings in arguments.items():
         if entries := getattr(settings, "data", None):
@@ -161,7 +163,7 @@ def build_method(recipe: Recipe) -> Method:
 
 
 def build_probe(recipe: Recipe, mixture: Mixture, method: Method, device: torch.device) -> OnlineProbe | None:
-    """The classifier that learns the labels of the training pictures on the side, where the recipe wants one."""
+    """The classifier that learns the labels of the training images on the side, where the recipe wants one."""
     settings = recipe.evaluation.online_probe
     if settings is None:
         return None
@@ -183,10 +185,10 @@ def build_probe(recipe: Recipe, mixture: Mixture, method: Method, device: torch.
     return OnlineProbe(method.backbone.num_features, classes, settings.learning_rate, device)
 
 
-def plan_of(recipe: Recipe) -> Plan:
+def loop_config(recipe: Recipe) -> LoopConfig:
     """The loop's numbers."""
     training = recipe.training
-    return Plan(
+    return LoopConfig(
         seed=recipe.seed,
         total_steps=training.steps,
         batch_size=training.batch_size,
@@ -209,12 +211,12 @@ def with_precision(recipe: Recipe, device: torch.device | None) -> Recipe:
     return _in_precision(recipe, "bf16" if device is None or computes_in_bf16(device) else "fp32")
 
 
-def agreed_precision(recipe: Recipe, processes: Processes, begun: Recipe | None) -> Recipe:
+def agreed_precision(recipe: Recipe, context: DistributedContext, begun: Recipe | None) -> Recipe:
     """As `with_precision`, the same on every process: what the run was begun with, if it was, else what the first is best at."""
     if recipe.training.precision != "auto":
         return recipe
-    best = with_precision(recipe if begun is None else begun, processes.device).training.precision
-    return _in_precision(recipe, processes.from_lead(lambda: best))
+    best = with_precision(recipe if begun is None else begun, context.device).training.precision
+    return _in_precision(recipe, context.broadcast_from_main(lambda: best))
 
 
 def _in_precision(recipe: Recipe, precision: str) -> Recipe:
@@ -222,7 +224,7 @@ def _in_precision(recipe: Recipe, precision: str) -> Recipe:
 
 
 def check_backbone(recipe: Recipe, device: torch.device, method: Method, views: Views) -> None:
-    """Try the backbone on one picture of each size; refuse what it cannot take, and bf16 where its gradient is wrong."""
+    """Try the backbone on one image of each size; refuse what it cannot take, and bf16 where its gradient is wrong."""
     sizes = [size for _, size in views.shape]
     try:
         unsafe = strided_over_one_pixel(method.backbone, sizes, views.channels)

@@ -7,8 +7,8 @@ from wildfern.launch.assembling import (
     build_method,
     build_views,
     check_backbone,
+    loop_config,
     open_mixture,
-    plan_of,
     with_precision,
 )
 from wildfern.launch.compiling import check_compiler, compile_networks
@@ -37,7 +37,7 @@ def bench_pipeline(recipe: Recipe, name: str, seconds: float, compiled: bool = F
         backbone=recipe.model.backbone,
         device=device,
         precision=recipe.training.precision,
-        plan=plan_of(recipe),
+        plan=loop_config(recipe),
         mixture=open_mixture(recipe),
         views=views,
         build_backbone=partial(initial_backbone, recipe),

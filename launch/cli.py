@@ -96,18 +96,18 @@ def plan(
     from wildfern.launch.components import read_recipe
     from wildfern.launch.evaluating import choose_device
     from wildfern.launch.plan_table import plan_json, plan_table
-    from wildfern.launch.run_folder import users_words
+    from wildfern.launch.run_folder import user_errors
 
-    with users_words():
+    with user_errors():
         wanted = read_recipe(recipe, overrides or [], data_here=False)
         wanted = with_precision(wanted, choose_device(wanted.training.device) if measure else None)
         machine = planning.hardware(wanted.training.precision, gpu, memory, tflops, bandwidth)
         peak = planning.measure(wanted, gpus) if measure else None
-        forecast = planning.forecast(wanted, gpus)
-    console.print(plan_table(forecast, machine, utilization, images_per_second, peak))
+        estimate = planning.estimate(wanted, gpus)
+    console.print(plan_table(estimate, machine, utilization, images_per_second, peak))
     if json_file is not None:
         command = shlex.join(["wildfern", "plan", recipe, *(overrides or []), "--measure"])
-        found = plan_json(forecast, machine, utilization, images_per_second, peak, command)
+        found = plan_json(estimate, machine, utilization, images_per_second, peak, command)
         json_file.write_text(json.dumps(found, indent=2) + "\n")
         console.print(f"written to {json_file}", markup=False)
 
@@ -141,11 +141,11 @@ def render(
     generator: Annotated[str, typer.Argument(help="Name of a generator, for instance ifs")],
     arguments: Annotated[list[str] | None, typer.Argument(help="Its settings: key=value", show_default=False)] = None,
     grid: Annotated[str, typer.Option(help="Columns x rows")] = "8x8",
-    out: Annotated[Path, typer.Option(help="The picture to write")] = Path("gallery.png"),
+    out: Annotated[Path, typer.Option(help="The image to write")] = Path("gallery.png"),
     start: Annotated[int, typer.Option(min=0, help="Index of the first sample")] = 0,
     parts: Annotated[bool, typer.Option("--parts", help="Draw masks, width maps and center lines too")] = False,
 ) -> None:
-    """Draw a labelled gallery of a generator's pictures."""
+    """Draw a labelled gallery of a generator's images."""
     from wildfern.launch.rendering import write_gallery
 
     words = write_gallery(generator, parsed(arguments or []), grid, out, start, parts)
@@ -157,12 +157,12 @@ def views(
     recipe: Annotated[str, typer.Argument(help="A bundled recipe, a YAML file, or the folder of a run")],
     overrides: Overrides = None,
     indices: Annotated[
-        str, typer.Option(help="Which pictures, in the order of training: numbers and ranges such as 0-7,40")
+        str, typer.Option(help="Which images, in the order of training: numbers and ranges such as 0-7,40")
     ] = "0-7",
-    out: Annotated[Path, typer.Option(help="The picture to write")] = Path("views.png"),
+    out: Annotated[Path, typer.Option(help="The image to write")] = Path("views.png"),
 ) -> None:
-    """Draw what training sees of any of its pictures: the originals, and the views at their step."""
-    from wildfern.launch.views_picture import redraw_views
+    """Draw what training sees of any of its images: the originals, and the views at their step."""
+    from wildfern.launch.views_image import redraw_views
 
     console.print(redraw_views(recipe, overrides or [], indices, out), highlight=False, markup=False)
 
@@ -204,9 +204,9 @@ def bench(
     from wildfern.benchmarks import run_benchmark
     from wildfern.launch.benching import bench_pipeline
     from wildfern.launch.components import read_recipe
-    from wildfern.launch.run_folder import RunError, users_words
+    from wildfern.launch.run_folder import RunError, user_errors
 
-    with users_words():
+    with user_errors():
         if what == "pipeline":
             name = recipe or "quickstart"
             wanted = read_recipe(name, overrides or [])
@@ -239,10 +239,10 @@ def report(
     out: Annotated[Path, typer.Option(help="The HTML file to write")] = Path("report.html"),
 ) -> None:
     """Compare runs in one HTML file that needs no network."""
-    from wildfern.launch.run_folder import users_words
+    from wildfern.launch.run_folder import user_errors
     from wildfern.ssl.evaluation import write_report
 
-    with users_words():
+    with user_errors():
         write_report(runs, out)
     console.print(f"written to {out}", markup=False)
 

@@ -47,7 +47,7 @@ def read_recipe(
 ) -> Recipe:
     """The recipe, checked in itself and against what is on this machine. Raises RecipeErrors with everything wrong.
 
-    `data_here=False` is for who will not read the pictures: they may be on another machine.
+    `data_here=False` is for who will not read the images: they may be on another machine.
     """
     checks = CHECKS if data_here else [check for check in CHECKS if check is not _places_exist]
     return load_recipe(name_or_path, list(overrides), components(), extra_checks=checks)

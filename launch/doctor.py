@@ -102,9 +102,9 @@ def _generators() -> Finding:
 
     began = time.perf_counter()
     stream = make_stream("ifs", size=32, points=1000)
-    pictures = stream.batch(np.arange(8)).images
+    images = stream.batch(np.arange(8)).images
     again = make_stream("ifs", size=32, points=1000).batch(np.array([7])).images
-    if not (pictures[7] == again[0]).all():
+    if not (images[7] == again[0]).all():
         return Finding(
             "broken", "the same index gave two different fractals", "please report this with your CPU and numba version"
         )

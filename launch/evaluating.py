@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from wildfern.launch.run_folder import RunError, RunFolder, users_words
+from wildfern.launch.run_folder import RunError, RunFolder, user_errors
 from wildfern.recipes import Recipe
 from wildfern.ssl.augmentation import MEAN, STD, VIEWS
 from wildfern.ssl.data import Source, open_source, source_signature
@@ -32,7 +32,7 @@ def evaluate(
         raise RunError("nothing to evaluate on: name a data set, for instance --on digits")
     folder = RunFolder.for_reading(Path(run))
     recipe = folder.recipe()
-    with users_words():
+    with user_errors():
         sources = {
             name: labeled(name, download) for name in on
         }  # all opened first: a wrong name should not cost an hour

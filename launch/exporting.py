@@ -74,7 +74,7 @@ def _onnx(backbone: nn.Module, recipe: Recipe, out: Path) -> str:
         backbone,
         (example,),
         out,
-        input_names=["pictures"],
+        input_names=["images"],
         output_names=["features"],
         dynamic_shapes=({0: batch},),
         dynamo=True,
@@ -82,4 +82,4 @@ def _onnx(backbone: nn.Module, recipe: Recipe, out: Path) -> str:
         verbose=False,
     )
     what = "normalized as ImageNet" if channels == 3 else "standardized local intensity orders"
-    return f"written to {out}: float32 pictures [batch, {channels}, {size}, {size}], {what} -> features"
+    return f"written to {out}: float32 images [batch, {channels}, {size}, {size}], {what} -> features"

@@ -6,7 +6,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from wildfern.launch.planning import Forecast, Hardware
+from wildfern.launch.planning import Estimate, Hardware
 
 ROWS = {
     "weights": "weights",
@@ -21,7 +21,7 @@ GIB = 2**30
 
 
 def plan_table(
-    plan: Forecast, hardware: Hardware, utilization: float, images_per_second: float | None, measured: int | None
+    plan: Estimate, hardware: Hardware, utilization: float, images_per_second: float | None, measured: int | None
 ) -> Group:
     """Memory by ZeRO stage, then what a step and the whole run take."""
     table = Table(title=f"memory of each of {plan.gpus} GPU{'s' * (plan.gpus > 1)}, GiB", title_justify="left")
@@ -50,22 +50,22 @@ def plan_table(
     return Group(table, *([Text("* the stage of this recipe")] if len(plan.stages) > 1 else []), facts, Text(notes))
 
 
-def _facts(plan: Forecast, hardware: Hardware, utilization: float, images_per_second: float | None) -> list[tuple]:
+def _facts(plan: Estimate, hardware: Hardware, utilization: float, images_per_second: float | None) -> list[tuple]:
     foot = plan.footprint
     rows = [
         ("trained numbers", f"{foot.parameters:,}"),
-        ("pictures of a micro-batch", f"{plan.pictures} on each GPU"),
-        ("arithmetic", f"{_flops(plan.step_flops)} a step, {_flops(plan.step_flops / plan.batch_size)} a picture"),
+        ("images of a micro-batch", f"{plan.images} on each GPU"),
+        ("arithmetic", f"{_flops(plan.step_flops)} a step, {_flops(plan.step_flops / plan.batch_size)} an image"),
         ("one checkpoint", f"{_gib(plan.checkpoint)} GiB; up to {plan.kept} on the disk"),
     ]
     if images_per_second is not None:
         hours = plan.hours(plan.batch_size / images_per_second)
-        rows.append(("time", f"{hours:,.1f} h for {plan.steps:,} steps at {images_per_second:g} pictures/s"))
+        rows.append(("time", f"{hours:,.1f} h for {plan.steps:,} steps at {images_per_second:g} images/s"))
     elif (seconds := plan.step_seconds(plan.chosen, hardware, utilization)) is not None:
         rows.append(
             (
                 "time",
-                f"{plan.hours(seconds):,.1f} h for {plan.steps:,} steps, {plan.batch_size / seconds:,.0f} pictures/s; assumed: "
+                f"{plan.hours(seconds):,.1f} h for {plan.steps:,} steps, {plan.batch_size / seconds:,.0f} images/s; assumed: "
                 f"{utilization:.0%} of {hardware.tflops:g} TFLOP/s, no communication hidden, data in time",
             )
         )
@@ -75,7 +75,7 @@ def _facts(plan: Forecast, hardware: Hardware, utilization: float, images_per_se
 
 
 def plan_json(
-    plan: Forecast,
+    plan: Estimate,
     hardware: Hardware,
     utilization: float,
     images_per_second: float | None,
@@ -89,7 +89,7 @@ def plan_json(
     return {
         "gpus": plan.gpus,
         "batch_size": plan.batch_size,
-        "pictures_per_micro_batch": plan.pictures,
+        "images_per_micro_batch": plan.images,
         "steps": plan.steps,
         "trained_numbers": plan.footprint.parameters,
         "step_flops": plan.step_flops,

@@ -59,11 +59,11 @@ class RankMemory:
 
 
 @dataclass(frozen=True)
-class Forecast:
+class Estimate:
     """A recipe on `gpus` ranks: by ZeRO stage (None: one process of plain torch) and as a whole."""
 
     gpus: int
-    pictures: int  # of a rank's micro-batch
+    images: int  # of a rank's micro-batch
     batch_size: int
     steps: int
     step_flops: int  # of all ranks
@@ -84,7 +84,7 @@ class Forecast:
         return self.steps * seconds_per_step / 3600
 
 
-def forecast(recipe: Recipe, gpus: int) -> Forecast:
+def estimate(recipe: Recipe, gpus: int) -> Estimate:
     """A dry run of one step of the recipe on `gpus` ranks, by default in bf16. Raises RunError for what cannot be."""
     recipe = with_precision(recipe, None)
     training, optimizer = recipe.training, recipe.optimizer
@@ -117,9 +117,9 @@ def forecast(recipe: Recipe, gpus: int) -> Forecast:
     single = recipe.engine.name == "torch" and gpus == 1
     possible = [None] if single else [0] if optimizer.name in LAYER_WISE else [0, 1, 2, 3]
     wanted = None if single else recipe.engine.arguments.get("zero_stage", 1)
-    return Forecast(
+    return Estimate(
         gpus=gpus,
-        pictures=training.batch_size // parts,
+        images=training.batch_size // parts,
         batch_size=training.batch_size,
         steps=training.steps,
         step_flops=foot.flops * parts,
@@ -194,11 +194,11 @@ def measure(recipe: Recipe, gpus: int) -> int:
         device=device,
         precision=recipe.training.precision,
     )
-    views, pictures = VIEWS[recipe.views.name](**recipe.views.arguments), recipe.training.batch_size
+    views, images = VIEWS[recipe.views.name](**recipe.views.arguments), recipe.training.batch_size
     return measured_peak(
         engine,
         views.shape,
-        pictures // recipe.training.accumulation,
+        images // recipe.training.accumulation,
         channels=views.channels,
         view_dtype=VIEW_DTYPES[recipe.training.precision],
     )

@@ -10,23 +10,23 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from wildfern.launch.assembling import (
-    Processes,
+    DistributedContext,
     agreed_precision,
     build_method,
     build_probe,
     build_views,
     check_backbone,
+    loop_config,
     open_mixture,
-    plan_of,
     started,
 )
 from wildfern.launch.compiling import compile_networks
 from wildfern.launch.components import read_recipe
-from wildfern.launch.disk_faults import disk_faults_told
+from wildfern.launch.disk_errors import disk_errors
 from wildfern.launch.evaluating import evaluate_on, labeled, merged, scores
-from wildfern.launch.run_folder import RunError, RunFolder, initial_backbone, users_words
-from wildfern.launch.shared_folder import alone_in, check_same_items, check_same_run, chosen_folder
-from wildfern.launch.views_picture import write_views_picture
+from wildfern.launch.run_folder import RunError, RunFolder, initial_backbone, user_errors
+from wildfern.launch.shared_folder import check_same_items, check_same_run, chosen_folder, exclusive
+from wildfern.launch.views_image import write_views_image
 from wildfern.recipes import Recipe
 from wildfern.ssl.data import Source
 from wildfern.ssl.evaluation import Evaluation, write_report
@@ -80,57 +80,57 @@ def pretrain(
     since = time.perf_counter() if since is None else since
     name = "run" if isinstance(recipe, Recipe) else str(recipe)
     recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, overrides)
-    with users_words(), started(recipe) as processes:
-        folder = chosen_folder(run, name, resume, processes)
+    with user_errors(), started(recipe) as context:
+        folder = chosen_folder(run, name, resume, context)
         begun = folder.recipe() if resume and (folder.path / "recipe.yaml").is_file() else None
-        recipe = agreed_precision(recipe, processes, begun)
+        recipe = agreed_precision(recipe, context, begun)
         if resume:
             check_same_run(recipe, folder)
-        pretraining = Pretraining(recipe, folder, processes)
-        with disk_faults_told(folder.path), alone_in(recipe, folder, resume, processes):
+        pretraining = Pretraining(recipe, folder, context)
+        with disk_errors(folder.path), exclusive(recipe, folder, resume, context):
             return pretraining.run(resume, since)
 
 
 class Pretraining:
     """One run, assembled from its recipe."""
 
-    def __init__(self, recipe: Recipe, folder: RunFolder, processes: Processes) -> None:
-        self.recipe, self.folder, self.processes = recipe, folder, processes
+    def __init__(self, recipe: Recipe, folder: RunFolder, context: DistributedContext) -> None:
+        self.recipe, self.folder, self.context = recipe, folder, context
         self.evaluation_sources: dict[str, tuple[Source, Source]] = {}
         error = None
-        if processes.lead:  # first, for it may download; its errors are everybody's
+        if context.is_main:  # first, for it may download; its errors are everybody's
             try:
                 self.mixture, self.views = open_mixture(recipe), build_views(recipe)
                 self.evaluation_sources = {name: labeled(name) for name in recipe.evaluation.on}
             except ValueError as caught:
                 error = caught
-        processes.agree(error)
-        if not processes.lead:
+        context.raise_on_all(error)
+        if not context.is_main:
             self.mixture, self.views = open_mixture(recipe), build_views(recipe)
-        processes.meet()  # what follows waits for nobody longer than a collective may take
-        self.views.to(processes.device)
-        self.plan = plan_of(recipe)
-        self.reader = BatchReader(self.plan, self.mixture, self.views, processes.rank, processes.world_size)
+        context.barrier()  # what follows waits for nobody longer than a collective may take
+        self.views.to(context.device)
+        self.plan = loop_config(recipe)
+        self.reader = BatchReader(self.plan, self.mixture, self.views, context.rank, context.world_size)
         method = build_method(recipe)
-        check_backbone(recipe, processes.device, method, self.views)
+        check_backbone(recipe, context.device, method, self.views)
         self.engine = self._engine(method)
         numbers = (source.num_items for source in self.mixture.sources)
-        self.engine.facts["items"] = [None if number is None else int(number) for number in numbers]
+        self.engine.metadata["items"] = [None if number is None else int(number) for number in numbers]
         self.schedule = SCHEDULES[recipe.schedule.name](recipe.training.steps, **recipe.schedule.arguments)
         self.checkpoints = CheckpointStore(
             folder.path / "checkpoints",
             recipe.training.keep_checkpoints,
             recipe.training.keep_every,
-            lead=processes.lead,
+            lead=context.is_main,
             any_rank=self.engine.any,
             all_ranks=self.engine.barrier,
         )
 
     def run(self, resume: bool, since: float) -> Path:
         """Train to the end; evaluate and report there."""
-        recipe, lead = self.recipe, self.processes.lead
+        recipe, is_main = self.recipe, self.context.is_main
         started, skipped, faults = self._resumed_step() if resume else (0, 0, [])
-        if lead:
+        if is_main:
             self.folder.begin(recipe)
         error = None
         try:
@@ -140,11 +140,11 @@ class Pretraining:
                 recipe.tracking.run_name or self.folder.path.name,
                 self.folder.path,
                 recipe.as_dict(),
-                enabled=lead,
+                enabled=is_main,
             )
         except ValueError as caught:
             error = caught
-        self.processes.agree(error)
+        self.context.raise_on_all(error)
         tracker = Tracker(
             self.folder.path,
             recipe.training.steps,
@@ -152,20 +152,20 @@ class Pretraining:
             recipe.training.log_every,
             images_per_step=recipe.training.batch_size,
             wandb=wandb,
-            enabled=lead,
+            enabled=is_main,
             since=since,
         )
         with tracker:
             tracker.message(f"run folder {self.folder.path}")
-            if recipe.training.precision == "bf16" and not computes_in_bf16(self.processes.device):
+            if recipe.training.precision == "bf16" and not computes_in_bf16(self.context.device):
                 tracker.message(SLOW_BF16)
             for fault in faults:
                 tracker.message(fault)
             if resume:
                 tracker.message(f"resumed from step {started}" if started else "no checkpoint yet: starting anew")
-            if lead and not (self.folder.path / "views.png").is_file():
-                with self.folder.replacing("views.png") as picture:
-                    write_views_picture(picture, self.mixture, self.views, recipe.seed, recipe.training.batch_size)
+            if is_main and not (self.folder.path / "views.png").is_file():
+                with self.folder.replacing("views.png") as image:
+                    write_views_image(image, self.mixture, self.views, recipe.seed, recipe.training.batch_size)
             self.views.dtype = self.input_dtype
             begun = time.monotonic()
             with self.checkpoints, StopRequest() as stop:
@@ -189,31 +189,31 @@ class Pretraining:
             self.engine.barrier()
             number = stop.agreed(self.engine.any)
             self.engine.close()
-            self.processes.leave()
+            self.context.leave()
             if done < recipe.training.steps:
                 raise Stopped(self.folder.path, done, number)
-            if lead:
+            if is_main:
                 self._finish(tracker)
         return self.folder.path
 
     def _engine(self, method: Method) -> Engine:
-        recipe, processes = self.recipe, self.processes
-        # DeepSpeed broadcasts weights as flat bytes and so wants them contiguous; pictures alone carry the layout there.
+        recipe, context = self.recipe, self.context
+        # DeepSpeed broadcasts weights as flat bytes and so wants them contiguous; images alone carry the layout there.
         weights_too = recipe.training.channels_last and recipe.engine.name == "torch"
         layout = {"memory_format": torch.channels_last} if weights_too else {}
         for module in (method, *method.teachers().values()):
-            module.to(processes.device, **layout)
+            module.to(context.device, **layout)
         self.input_dtype = input_dtype(method.backbone, recipe.training.precision, self.views)
         if recipe.training.compile:
-            compile_networks(method, processes.device)
+            compile_networks(method, context.device)
         name, arguments = recipe.optimizer.name, recipe.optimizer.arguments
         common = {
-            "device": processes.device,
+            "device": context.device,
             "precision": recipe.training.precision,
             "accumulation": recipe.training.accumulation,
             "gradient_clip": recipe.training.gradient_clip,
             "skip_nonfinite": recipe.training.skip_nonfinite > 0,
-            "probe": build_probe(recipe, self.mixture, method, processes.device),
+            "probe": build_probe(recipe, self.mixture, method, context.device),
         }
 
         def optimizer(groups: list[dict]) -> torch.optim.Optimizer:
@@ -238,11 +238,11 @@ class Pretraining:
 
         def found() -> tuple[int | None, int, list[str]]:
             newest, faults = self.checkpoints.newest()
-            facts = {} if newest is None else self.checkpoints.facts(newest)
-            check_same_items(self.recipe, facts.get("items"), self.engine.facts["items"])
-            return newest, facts.get("skipped_in_a_row", 0), faults
+            metadata = {} if newest is None else self.checkpoints.metadata(newest)
+            check_same_items(self.recipe, metadata.get("items"), self.engine.metadata["items"])
+            return newest, metadata.get("skipped_in_a_row", 0), faults
 
-        newest, skipped, faults = self.processes.from_lead(found)
+        newest, skipped, faults = self.context.broadcast_from_main(found)
         if newest is None:
             return 0, 0, []
         if newest > self.recipe.training.steps:
@@ -256,13 +256,13 @@ class Pretraining:
 
     def _backbone_state(self) -> dict[str, Tensor]:
         """The weights that evaluation takes, whole, on the CPU; called on every rank."""
-        backbone = self.engine.method.exported_backbone()
+        backbone = self.engine.method.eval_backbone()
         with self.engine.gather(backbone.parameters()):
             return {name: value.detach().cpu().clone() for name, value in backbone.state_dict().items()}
 
     def _checkpoint_written(self) -> None:
         state = self._backbone_state()
-        if self.processes.lead:
+        if self.context.is_main:
             self.folder.write_backbone(state)
             self.folder.note_skipped(self.mixture.skipped | self.views.skipped)
 
@@ -284,7 +284,7 @@ class Pretraining:
     def _scores(self) -> dict[str, float]:
         """Scores in the middle of training: computed by the first process, the others wait."""
         state = self._backbone_state()
-        found = scores(self._evaluation(state, self.recipe.evaluation.protocols, ())) if self.processes.lead else {}
+        found = scores(self._evaluation(state, self.recipe.evaluation.protocols, ())) if self.context.is_main else {}
         self.engine.barrier()
         return found
 

@@ -1,4 +1,4 @@
-"""Galleries of a generator's pictures."""
+"""Galleries of a generator's images."""
 
 import difflib
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from wildfern.generators import STREAMS, Batch, make_stream
+from wildfern.generators import STREAMS, ImageBatch, make_stream
 from wildfern.launch.run_folder import RunError
 
 GAP, CAPTION = 4, 14
@@ -17,9 +17,9 @@ MOST = 64  # along a side
 def write_gallery(
     generator: str, arguments: dict[str, object], grid: str, out: Path, start: int = 0, parts: bool = False
 ) -> str:
-    """Draw samples `start`, `start + 1`, … of a generator into one picture file; returns what was drawn, in words.
+    """Draw samples `start`, `start + 1`, … of a generator into one image file; returns what was drawn, in words.
 
-    Each sample has its index and label below it, its partner beside it where samples are pairs, and with `parts` its mask and
+    Each sample has its index and label below it, its paired image beside it where there is one, and with `parts` its mask and
     whatever else it holds. Raises RunError in the user's words for a wrong name, setting, grid or file.
     """
     found = re.fullmatch(r"(\d+)\s*[x×]\s*(\d+)", grid)
@@ -50,8 +50,8 @@ def write_gallery(
         row, column = divmod(place, columns)
         left, top = GAP + column * (width + GAP), GAP + row * (cell + GAP + CAPTION)
         for number, pixels in enumerate(panels.values()):
-            picture = Image.fromarray(pixels[place]).resize((cell, cell), scale)
-            sheet.paste(picture, (left + number * cell, top))
+            image = Image.fromarray(pixels[place]).resize((cell, cell), scale)
+            sheet.paste(image, (left + number * cell, top))
         write.text((left, top + cell), f"{start + place}{_label(batch, place)}", fill="black")
     try:
         sheet.save(out)
@@ -62,11 +62,11 @@ def write_gallery(
     return f"{columns * rows} samples of {generator}{shown}, {side} px, {below} below each: {out}"
 
 
-def _panels(batch: Batch, parts: bool) -> dict[str, np.ndarray]:
-    """What is drawn of each sample, side by side: uint8 pictures by name."""
-    panels = {"picture": batch.images}
-    if batch.partners is not None:
-        panels["partner"] = batch.partners
+def _panels(batch: ImageBatch, parts: bool) -> dict[str, np.ndarray]:
+    """What is drawn of each sample, side by side: uint8 images by name."""
+    panels = {"image": batch.images}
+    if batch.paired_images is not None:
+        panels["partner"] = batch.paired_images
     if parts:
         for name, array in (("mask", batch.masks), ("width", batch.widths), ("center line", batch.centerlines)):
             if array is not None:
@@ -74,7 +74,7 @@ def _panels(batch: Batch, parts: bool) -> dict[str, np.ndarray]:
     return panels
 
 
-def _label(batch: Batch, place: int) -> str:
+def _label(batch: ImageBatch, place: int) -> str:
     if batch.labels is None:
         return ""
     label = batch.labels[place]

@@ -160,7 +160,7 @@ def seeded(seed: int, purpose: str) -> Iterator[None]:
 
 
 @contextmanager
-def users_words() -> Iterator[None]:
+def user_errors() -> Iterator[None]:
     """Components say in ValueErrors what the user asked for that cannot be: a message here, not a traceback."""
     try:
         yield

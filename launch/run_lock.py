@@ -13,7 +13,7 @@ LOCK = ".lock"
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def lock(folder: Path) -> Iterator[None]:
     """Keep other processes out of an existing run folder; RunError says who is in it.
 
     A lock of the operating system (flock) on the file `.lock`: it ends with the process, however that ends, and holds between

@@ -5,16 +5,16 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from wildfern.launch.assembling import Processes
+from wildfern.launch.assembling import DistributedContext
 from wildfern.launch.run_folder import RunError, RunFolder
-from wildfern.launch.run_lock import held
+from wildfern.launch.run_lock import lock
 from wildfern.recipes import Recipe
 
 MAY_CHANGE = {"training", "engine", "evaluation", "tracking"}
 
-# Arguments of data that change how pictures come, not which. (Where `check_headers` finds faulty files the number of items is
+# Arguments of data that change how images come, not which. (Where `check_headers` finds faulty files the number of items is
 # another one, and that is refused when the checkpoint is read.)
-SAME_PICTURES = {"threads", "download", "check_headers"}
+SAME_IMAGES = {"threads", "download", "check_headers"}
 
 
 def check_same_run(recipe: Recipe, folder: RunFolder) -> None:
@@ -27,7 +27,7 @@ def check_same_run(recipe: Recipe, folder: RunFolder) -> None:
         for name in type(then).model_fields
         if name not in MAY_CHANGE | {"data"} and getattr(then, name) != getattr(now, name)
     ]
-    if _pictures(then) != _pictures(now):
+    if _images(then) != _images(now):
         other.append("data")
     for name in ("batch_size", "accumulation", "precision"):
         if getattr(then.training, name) != getattr(now.training, name):
@@ -55,26 +55,26 @@ def check_same_items(recipe: Recipe, then: list[int | None] | None, now: list[in
         if before != found:
             raise RunError(
                 f"{entry.source} has {found} items now, and had {before} when the checkpoint was written: a run goes on with "
-                "the same pictures alone. Put back the data as they were, or start anew in another run folder"
+                "the same images alone. Put back the data as they were, or start anew in another run folder"
             )
 
 
-def _pictures(recipe: Recipe) -> list[tuple[str, float, dict[str, Any]]]:
-    """What of `data` decides on the pictures."""
+def _images(recipe: Recipe) -> list[tuple[str, float, dict[str, Any]]]:
+    """What of `data` decides on the images."""
     return [
-        (entry.source, entry.weight, {k: v for k, v in entry.arguments.items() if k not in SAME_PICTURES})
+        (entry.source, entry.weight, {k: v for k, v in entry.arguments.items() if k not in SAME_IMAGES})
         for entry in recipe.data
     ]
 
 
-def chosen_folder(run: str | Path | None, name: str, resume: bool, processes: Processes) -> RunFolder:
+def chosen_folder(run: str | Path | None, name: str, resume: bool, context: DistributedContext) -> RunFolder:
     """The run folder, chosen by the first process; its error, if any, is everybody's."""
     given = Path(run) if run else None
-    return RunFolder(processes.from_lead(lambda: RunFolder.for_writing(given, name, resume).path))
+    return RunFolder(context.broadcast_from_main(lambda: RunFolder.for_writing(given, name, resume).path))
 
 
 @contextmanager
-def alone_in(recipe: Recipe, folder: RunFolder, resume: bool, processes: Processes) -> Iterator[None]:
+def exclusive(recipe: Recipe, folder: RunFolder, resume: bool, context: DistributedContext) -> Iterator[None]:
     """Make the run folder and keep other runs out of it, by the first process; its error, if any, is everybody's.
 
     Whether the run may be begun, or gone on with, is asked (again) inside: another may have come and gone since the folder was
@@ -84,11 +84,11 @@ def alone_in(recipe: Recipe, folder: RunFolder, resume: bool, processes: Process
 
         def take() -> None:
             folder.path.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(held(folder.path))
+            stack.enter_context(lock(folder.path))
             if resume:
                 check_same_run(recipe, folder)
             else:
                 folder.check_new()
 
-        processes.from_lead(take)
+        context.broadcast_from_main(take)
         yield

@@ -118,7 +118,7 @@ def settings_model(model: type[BaseModel], key: str) -> type[BaseModel] | None:
 
 
 def takes_data(model: type[BaseModel] | None) -> bool:
-    """Whether the settings hold sources of pictures, under the key `data`, as the section of that name does."""
+    """Whether the settings hold sources of images, under the key `data`, as the section of that name does."""
     return model is not None and "data" in model.model_fields
 
 

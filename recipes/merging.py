@@ -152,7 +152,7 @@ def data_places(tree: dict[str, Any]) -> Iterator[tuple[Path, Any]]:
 
 
 def is_data_place(path: Path) -> bool:
-    """Whether sources of pictures stand at this path."""
+    """Whether sources of images stand at this path."""
     return path == ("data",) or (
         len(path) == 3 and path[0] != "data" and path[0] in COMPONENT_SECTIONS and path[2] == "data"
     )

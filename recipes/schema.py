@@ -23,9 +23,9 @@ class Component(Section):
 
 
 class DataEntry(Section):
-    """One source of pictures and its share of the training data."""
+    """One source of images and its share of the training data."""
 
-    source: str = Field(description="Where pictures come from: a data set, folder:PATH, parquet:PATH … or a generator.")
+    source: str = Field(description="Where images come from: a data set, folder:PATH, parquet:PATH … or a generator.")
     weight: PositiveFloat = Field(1.0, description="Share of this source, relative to the weights of the others.")
     arguments: dict[str, Any] = Field({}, description="Keyword-only arguments of the source.")
 
@@ -40,7 +40,7 @@ class Model(Section):
 
     backbone: str = Field(min_length=1, description="The timm name of the backbone.")
     stem: Literal["standard", "small"] = Field(
-        "standard", description="small: a 3×3 stem without pooling, for pictures of about 32 pixels."
+        "standard", description="small: a 3×3 stem without pooling, for images of about 32 pixels."
     )
     arguments: dict[str, Any] = Field({}, description="Further arguments of timm.create_model.")
 
@@ -49,7 +49,7 @@ class Training(Section):
     """How long, how large, how precise, and what is kept."""
 
     steps: PositiveInt = Field(description="Optimizer steps.")
-    batch_size: PositiveInt = Field(description="Pictures in one step, over all ranks and accumulated parts.")
+    batch_size: PositiveInt = Field(description="Images in one step, over all ranks and accumulated parts.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
         description="Arithmetic of forward and backward passes; auto: bf16 where the device computes in it, else fp32.",
@@ -95,7 +95,7 @@ class Training(Section):
 
 
 class OnlineProbe(Section):
-    """A linear classifier that learns the training pictures' labels beside the method, which never notices."""
+    """A linear classifier that learns the training images' labels beside the method, which never notices."""
 
     learning_rate: PositiveFloat = Field(1e-3, description="Of the probe's own optimizer, Adam.")
 
@@ -130,8 +130,8 @@ class Seed(Section):
 class Recipe(Seed):
     """A whole recipe, checked and complete."""
 
-    data: list[DataEntry] = Field(min_length=1, description="Where pictures come from.")
-    views: Component = Field(description="How views of a picture are made.")
+    data: list[DataEntry] = Field(min_length=1, description="Where images come from.")
+    views: Component = Field(description="How views of an image are made.")
     model: Model = Field(description="The backbone to pretrain.")
     method: Component = Field(description="The self-supervised objective.")
     optimizer: Component = Field(description="The optimizer.")

@@ -1,4 +1,4 @@
-"""What every test may lean on: the folder of reference figures and real pictures, when it is there."""
+"""What every test may lean on: the folder of reference figures and real images, when it is there."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ SHARED = Path(os.environ.get("WILDFERN_SHARED", Path(__file__).resolve().parents
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of reference figures and real pictures (`WILDFERN_SHARED`, default `../shared`)."""
+    """The folder of reference figures and real images (`WILDFERN_SHARED`, default `../shared`)."""
     if not (SHARED / "golden").is_dir():
         pytest.skip(f"no reference folder at {SHARED} (set WILDFERN_SHARED)")
     return SHARED.resolve()

@@ -12,7 +12,7 @@ from two_ranks import ARGUMENTS, SmallNet
 
 from wildfern.ssl.methods import METHODS
 from wildfern.ssl.training import OPTIMIZERS, OnlineProbe, TorchEngine
-from wildfern.ssl.training.finite import copies, put_back
+from wildfern.ssl.training.finite import copies, restore_buffers
 from wildfern.ssl.training.whole_state import write
 
 BATCH, STEPS, CLASSES = 16, 30, 3
@@ -55,9 +55,9 @@ def batch(step, rank, world_size):
     """This rank's part of the global batch, one of three: views that are alike, labels that can be seen in them."""
     generator = torch.Generator().manual_seed(step % 3)
     labels = torch.randint(0, CLASSES, (BATCH,), generator=generator)
-    picture = torch.randn(BATCH, 3, generator=generator) + 0.5 * torch.nn.functional.one_hot(labels, 3)
+    image = torch.randn(BATCH, 3, generator=generator) + 0.5 * torch.nn.functional.one_hot(labels, 3)
     groups = [0.5 * torch.randn(2, BATCH, 3, size, size, generator=generator) for size in (8, 4)]
-    groups = [group + picture[None, :, :, None, None] for group in groups]
+    groups = [group + image[None, :, :, None, None] for group in groups]
     mine = slice(rank * BATCH // world_size, (rank + 1) * BATCH // world_size)
     return [g[:, mine] for g in groups], np.where(labels == 2, -1, labels)[mine]  # one class goes unlabeled
 
@@ -152,7 +152,7 @@ def skipped(rank, world_size):
         loss, _ = engine([v * float("nan") for v in views] if rank == world_size - 1 else views, 3)
         engine.backward(loss)
         norm = engine.step(1e-3, 0.01)
-        put_back(kept)
+        restore_buffers(kept)
         after = engine.snapshot()
         same = before.keys() == after.keys() and all(torch.equal(_bits(before[k]), _bits(after[k])) for k in before)
         goes_on = advance(engine, "dino-adamw", 4, 6)

@@ -13,7 +13,7 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from unittest.mock import patch
 
-from wildfern.ssl.training.checksums import check, seal
+from wildfern.ssl.training.checksums import check, write_manifest
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["wildfern.launch.pretraining", "wildfern.launch.cli", "deepspeed"])
@@ -89,7 +89,7 @@ def hostile_pickle(run: Path, marker: Path) -> None:
     for name in names:
         (newest / name).write_bytes(pickle.dumps(RunsCode(marker)))
     (newest / "checkpoint.json").unlink()
-    seal(newest, facts)
+    write_manifest(newest, facts)
 
 
 _port = 0

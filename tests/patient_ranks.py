@@ -8,26 +8,26 @@ from datetime import timedelta
 import pytest
 import torch
 
-from wildfern.launch.assembling import Processes
+from wildfern.launch.assembling import DistributedContext
 
 SHORT, LONG = 2.0, 4.0  # seconds
 
 
 def wait_for_the_lead(rank, folder):
-    from wildfern.ssl.training.patience import make_patient_group
+    from wildfern.ssl.training.long_timeout_group import make_long_timeout_group
 
     store = torch.distributed.FileStore(str(folder / "store"), 2)
     store.set(f"here {rank}", "")
     store.wait([f"here {1 - rank}"], timedelta(seconds=60))  # so that a moment is enough to meet
     torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=SHORT))
-    make_patient_group(timedelta(seconds=SHORT))
-    processes = Processes(rank, 2, torch.device("cpu"))
+    make_long_timeout_group(timedelta(seconds=SHORT))
+    processes = DistributedContext(rank, 2, torch.device("cpu"))
 
     def work():
         time.sleep(LONG)
         return "found"
 
-    assert processes.from_lead(work) == "found"
+    assert processes.broadcast_from_main(work) == "found"
     if rank == 1:
         time.sleep(LONG)
     processes.meet()
@@ -47,7 +47,7 @@ def meet_or_die(rank, port, folder):
     here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in here.items()})
     if rank == 1:
-        deepspeed_engine.make_patient_group = lambda meeting: os.kill(os.getpid(), signal.SIGKILL)
+        deepspeed_engine.make_long_timeout_group = lambda meeting: os.kill(os.getpid(), signal.SIGKILL)
     with pytest.raises(ValueError, match=r"rank 0 on host .* did not meet all 2 processes .* within 0\.1 minutes"):
         deepspeed_engine.start_processes("cpu", 0.1)
     (folder / f"{rank}").touch()

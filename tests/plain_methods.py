@@ -1,4 +1,4 @@
-"""Every method's loss once more, on all pictures in one process, written down from its formula and with torch alone."""
+"""Every method's loss once more, on all images in one process, written down from its formula and with torch alone."""
 
 import torch
 from torch.nn import functional as F
@@ -6,8 +6,8 @@ from torch.nn import functional as F
 
 def embeddings(backbone, head, groups):
     """float[V, N, D], unit rows: each resolution through the backbone by itself, all views through the head together."""
-    pictures = groups[0].shape[1]
-    return F.normalize(raw(backbone, head, groups), dim=-1).view(-1, pictures, raw_size(head))
+    images = groups[0].shape[1]
+    return F.normalize(raw(backbone, head, groups), dim=-1).view(-1, images, raw_size(head))
 
 
 def raw(backbone, head, groups):
@@ -19,29 +19,29 @@ def raw_size(head):
 
 
 def simclr(method, teachers, groups):
-    """Chen et al., 2020, equation 1: each of 2 N embeddings tells its partner among the 2 N - 1 others."""
+    """Chen et al., 2020, equation 1: each of 2 N embeddings tells its paired image among the 2 N - 1 others."""
     z = embeddings(method.backbone, method.projection, groups).flatten(0, 1)
     logits = (z @ z.T / 0.1).masked_fill(torch.eye(len(z), dtype=torch.bool), -torch.inf)
     return F.cross_entropy(logits, torch.arange(len(z)).roll(len(z) // 2))
 
 
 def cacr(method, teachers, groups):
-    """Attraction over the other views of a picture, repulsion over the other pictures of each later view."""
+    """Attraction over the other views of an image, repulsion over the other images of each later view."""
     z = embeddings(method.backbone, method.projection, groups)
-    views, pictures, _ = z.shape
+    views, images, _ = z.shape
     attraction, repulsion = [], []
-    for i in range(pictures):
+    for i in range(images):
         for x in range(views):
             d = torch.stack([(z[x, i] - z[k, i]).square().sum() for k in range(views) if k != x])
             attraction.append((d.softmax(0) * d).sum())
             for y in range(x + 1, views):
-                d = torch.stack([(z[x, i] - z[y, j]).square().sum() for j in range(pictures) if j != i])
+                d = torch.stack([(z[x, i] - z[y, j]).square().sum() for j in range(images) if j != i])
                 repulsion.append(((-d).softmax(0) * d).sum())
     return torch.stack(attraction).mean() - torch.stack(repulsion).mean()
 
 
 def momentum(method, teachers, groups, cost):
-    """Both global views are keys in turn; every other view asks for the key of its picture."""
+    """Both global views are keys in turn; every other view asks for the key of its image."""
     student = torch.nn.Sequential(method.projector, method.predictor)
     q, temperature = embeddings(method.backbone, student, groups), 0.5
     teacher = teachers["teacher"]
@@ -66,10 +66,10 @@ def momentum(method, teachers, groups, cost):
 
 def dino(method, teachers, groups):
     """Algorithm 1, with a center that is still 0; it moves a tenth of the way to the mean of the teacher's logits."""
-    pictures, teacher = groups[0].shape[1], teachers["teacher"]
+    images, teacher = groups[0].shape[1], teachers["teacher"]
     with torch.no_grad():
-        t = raw(teacher[0], teacher[1], groups[:1]).view(2, pictures, -1)
-    s = raw(method.backbone, method.head, groups).view(-1, pictures, t.shape[-1])
+        t = raw(teacher[0], teacher[1], groups[:1]).view(2, images, -1)
+    s = raw(method.backbone, method.head, groups).view(-1, images, t.shape[-1])
     pairs = [
         -((t[a] / 0.04).softmax(-1) * (s[b] / 0.1).log_softmax(-1)).sum(-1).mean()
         for a in range(2)

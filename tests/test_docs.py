@@ -51,13 +51,13 @@ def commands() -> list[str]:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
-    """A folder with what the commands lean on: pictures, shards by name, and a finished run."""
+    """A folder with what the commands lean on: images, shards by name, and a finished run."""
     from wildfern.launch import pretrain
 
     folder = tmp_path_factory.mktemp("workplace")
-    (folder / "pictures").mkdir()
+    (folder / "images").mkdir()
     for i in range(8):
-        Image.new("RGB", (48, 48), (i * 30, 255 - i * 30, i * 7)).save(folder / "pictures" / f"{i}.png")
+        Image.new("RGB", (48, 48), (i * 30, 255 - i * 30, i * 7)).save(folder / "images" / f"{i}.png")
     pretrain("quickstart", [*TINY, "training.steps=2"], run=folder / "runs" / "mine")
     return folder
 
@@ -93,7 +93,7 @@ def test_commands_run(command, workplace, monkeypatch):
     assert app(small(words), standalone_mode=False) in (None, 0)
 
 
-def test_links_and_pictures_exist():
+def test_links_and_images_exist():
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             assert target.startswith("http") or (page.parent / target).exists(), f"{page.name}: {target}"

@@ -1,4 +1,4 @@
-"""One step of every method on a share of the pictures: what the processes of `test_two_processes` run."""
+"""One step of every method on a share of the images: what the processes of `test_two_processes` run."""
 
 from contextlib import ExitStack
 from unittest import mock
@@ -8,10 +8,10 @@ from plain_methods import PLAIN
 from torch import nn
 
 from wildfern.ssl.methods import METHODS, cacr, dino, simclr
-from wildfern.ssl.methods.gather import gather_pictures, mean_over_ranks
+from wildfern.ssl.methods.gather import all_gather_embeddings, mean_over_ranks
 from wildfern.ssl.models import synchronize_batch_norm
 
-PICTURES = 8
+IMAGES = 8
 ARGUMENTS = {
     "simclr": {"projection_hidden": 16, "projection_size": 8},
     "cacr": {"projection_size": 8},
@@ -36,13 +36,13 @@ class SmallNet(nn.Module):
 
 
 def build(name, dtype):
-    """The method, its teachers, and views of all pictures; local crops too where the method tells views apart."""
+    """The method, its teachers, and views of all images; local crops too where the method tells views apart."""
     torch.manual_seed(0)
     method = METHODS[name.split()[0]](SmallNet(), 10, **ARGUMENTS[name]).to(dtype)
     teachers = {key: teacher.to(dtype) for key, teacher in method.teachers().items()}
-    groups = [torch.randn(4 if name == "cacr" else 2, PICTURES, 3, 8, 8, dtype=torch.float64)]
+    groups = [torch.randn(4 if name == "cacr" else 2, IMAGES, 3, 8, 8, dtype=torch.float64)]
     if teachers:
-        groups.append(torch.randn(3, PICTURES, 3, 4, 4, dtype=torch.float64))
+        groups.append(torch.randn(3, IMAGES, 3, 4, 4, dtype=torch.float64))
     return method, teachers, [group.to(dtype) for group in groups]
 
 
@@ -61,12 +61,12 @@ def plain_step(name, dtype):
 
 
 def step(name, dtype, rank, world_size, synchronize=synchronize_batch_norm):
-    """The step on this rank's pictures, as training does it."""
+    """The step on this rank's images, as training does it."""
     method, teachers, groups = build(name, dtype)
     if world_size > 1:
         for module in (method, *teachers.values()):
             synchronize(module)
-    share = PICTURES // world_size
+    share = IMAGES // world_size
     return outcome(method, method([g[:, rank * share : (rank + 1) * share] for g in groups], 3)[0])
 
 
@@ -80,7 +80,7 @@ def own_gradient_only(views):
 
 def gradient_summed(views):
     """Gathered with the gradient of the sum over ranks where their mean is meant: too large by the number of ranks."""
-    gathered = gather_pictures(views)
+    gathered = all_gather_embeddings(views)
     if gathered.requires_grad:
         gathered.register_hook(lambda gradient: gradient * torch.distributed.get_world_size())
     return gathered
@@ -90,9 +90,9 @@ def gradient_summed(views):
 GATHERING = ["simclr", "cacr", "cacr_momentum"]
 GATHERERS = (simclr, cacr)
 ERRORS = {
-    "only the own part is gathered": (GATHERING, {"gather_pictures": lambda views: views}),
-    "gathered without gradient": (GATHERING, {"gather_pictures": own_gradient_only}),
-    "gradients off by the world size": (GATHERING, {"gather_pictures": gradient_summed}),
+    "only the own part is gathered": (GATHERING, {"all_gather_embeddings": lambda views: views}),
+    "gathered without gradient": (GATHERING, {"all_gather_embeddings": own_gradient_only}),
+    "gradients off by the world size": (GATHERING, {"all_gather_embeddings": gradient_summed}),
     "the center is this rank's own": (["dino"], {"mean_over_ranks": lambda x: x}),
     "batch normalization is local": (list(ARGUMENTS), {}),
 }
@@ -101,7 +101,7 @@ ERRORS = {
 def wrong_step(error, name, rank, world_size):
     """The step with one of `ERRORS` in it."""
     replaced = ERRORS[error][1]
-    modules = GATHERERS if "gather_pictures" in replaced else (dino,)
+    modules = GATHERERS if "all_gather_embeddings" in replaced else (dino,)
     patches = [mock.patch.object(module, key, value) for module in modules for key, value in replaced.items()]
     synchronize = synchronize_batch_norm if patches else lambda module: None
     with ExitStack() as stack:

@@ -12,7 +12,7 @@ from wildfern.ssl.methods import Method
 from wildfern.ssl.training import OPTIMIZERS
 
 ADAMW = partial(OPTIMIZERS["adamw"], learning_rate=1e-4)
-PICTURES, SIDE = 4, 8
+IMAGES, SIDE = 4, 8
 STEPS = 3
 
 
@@ -38,11 +38,11 @@ def step_under(stage, rank, port, folder):
     start_processes("cpu", 2.0)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         arguments = {"optimizer_name": "adamw", "device": torch.device("cpu"), "precision": "fp32"}
-        engine = DeepSpeedEngine(Wide(), ADAMW, 0.0, micro_batch_size=PICTURES, zero_stage=stage, **arguments)
+        engine = DeepSpeedEngine(Wide(), ADAMW, 0.0, micro_batch_size=IMAGES, zero_stage=stage, **arguments)
         for step in range(STEPS):
             if step == 1:
                 begin = time.time_ns()
-            loss, _ = engine([torch.zeros(2, PICTURES, 3, SIDE, SIDE)], step)
+            loss, _ = engine([torch.zeros(2, IMAGES, 3, SIDE, SIDE)], step)
             engine.backward(loss)
             engine.step(1e-6, 0.0)
     events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]

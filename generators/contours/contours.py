@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..batch import Batch
+from ..batch import ImageBatch
 from ..options import checked_choice, checked_flags, checked_integer, checked_span
 from ..stream import Stream
 from .kernel import render_slice
@@ -19,7 +19,7 @@ class ContoursStream(Stream):
     - size: pixels a side. seed: another seed, another world. classes: number of classes; the label of a sample is its class.
     - kind: "radial", gray polygons on white after RCDB, or "atom", gray waves on black after VisualAtom.
     - lines: fewest and most contours of a class. perlin: least and greatest Perlin coefficient of a class, in 512ths of the
-      picture: how far contours lie apart and how rough they are.
+      image: how far contours lie apart and how rough they are.
     - mask: what `masks` of a batch holds: "lines"; "ring", lines and what lies between the first and the last contour;
       "filled", lines and all within the last contour (M1, M2 and M3 of SegRCDB, ICCV 2023).
     - color: a random color for each line, else a gray. threads: that render slices of a batch.
@@ -53,11 +53,11 @@ class ContoursStream(Stream):
         self.mask = checked_choice("mask", mask, MASKS)
         (self.color,) = checked_flags(color=color)
 
-    def _empty(self, indices: NDArray[np.int64]) -> Batch:
+    def _empty(self, indices: NDArray[np.int64]) -> ImageBatch:
         masks = np.empty((indices.size, self.size, self.size), np.uint8)
         return replace(super()._empty(indices), masks=masks)
 
-    def _render(self, indices: NDArray[np.int64], batch: Batch) -> None:
+    def _render(self, indices: NDArray[np.int64], batch: ImageBatch) -> None:
         render_slice(
             self.stream_key,
             indices,

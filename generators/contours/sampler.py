@@ -1,4 +1,4 @@
-"""Parameters of contour classes and of their instances, in pixels of a picture 512 pixels wide.
+"""Parameters of contour classes and of their instances, in pixels of an image 512 pixels wide.
 
 radial: RCDB (Kataoka et al., CVPR 2022). atom: VisualAtom (Takashima et al., CVPR 2023). The ranges are those of the published
 data sets; what they draw as whole pixels is real here.
@@ -65,7 +65,7 @@ def sample_instance(instance_key, kind, parameters):
     """Add an instance's parameters to its class's, and return where its center lies, in sides of the canvas.
 
     radial: radius U(0, 100), with the same condition, and oval factors U(1, 2); center U(56, 456) / 512. atom: center
-    U(32, 480) / 512. The first contour of any such picture crosses the canvas.
+    U(32, 480) / 512. The first contour of any such image crosses the canvas.
     """
     margin = 0.0625
     if kind != ATOM:

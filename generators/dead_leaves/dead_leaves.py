@@ -3,13 +3,13 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ..batch import Batch
+from ..batch import ImageBatch
 from ..options import checked_choice, checked_flags, checked_number, checked_span
 from ..stream import Stream
 from .kernel import render_slice
 from .sampler import SHAPES, Shapes
 
-#: More than are ever needed: the smallest triangles, of half a pixel, cover the picture with some 100.
+#: More than are ever needed: the smallest triangles, of half a pixel, cover the image with some 100.
 _LEAVES_PER_PIXEL = 256
 
 
@@ -19,8 +19,8 @@ class DeadLeavesStream(Stream):
     - size: pixels a side. seed: another seed, another world.
     - shapes: "circle", "square", "oriented" (squares at any angle), "rectangle", "triangle", "quad" (corners anywhere on the
       leaf's circle), or "mixed" (any of these for each leaf).
-    - radius: least and greatest radius of a leaf's circle, as a part of the picture's side; never less than half a pixel.
-    - exponent: σ of p(r) ∝ r^-σ; 3 gives the statistics of natural pictures.
+    - radius: least and greatest radius of a leaf's circle, as a part of the image's side; never less than half a pixel.
+    - exponent: σ of p(r) ∝ r^-σ; 3 gives the statistics of natural images.
     - color: RGB, each uniform; else grays. antialias: 4 × 4 samples per pixel, else 1. threads: that render slices of a batch.
 
     Samples have neither labels nor masks. `batch` gives the same bytes for an index whatever the rest of the batch, the threads,
@@ -47,7 +47,7 @@ class DeadLeavesStream(Stream):
         self.exponent = checked_number("exponent", exponent, 0.0, 10.0)
         self.color, self.antialias = checked_flags(color=color, antialias=antialias)
 
-    def _render(self, indices: NDArray[np.int64], batch: Batch) -> None:
+    def _render(self, indices: NDArray[np.int64], batch: ImageBatch) -> None:
         least = max(self.radius[0], 0.5 / self.size)
         render_slice(
             self.stream_key,

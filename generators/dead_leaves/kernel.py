@@ -1,7 +1,7 @@
 """One compiled call that renders a slice of samples of a `DeadLeavesStream`, front to back.
 
 What lies on top after leaves have fallen forever has the law of what is seen from below while they begin to fall on a glass
-floor: each leaf fills what those before it left open, and when nothing is open the picture is a sample of the stationary
+floor: each leaf fills what those before it left open, and when nothing is open the image is a sample of the stationary
 model (Kendall & Thönnes, 1999). Every pixel has 4 × 4 points; a point belongs to the first leaf that holds it.
 """
 
@@ -17,7 +17,7 @@ _COLOR = np.uint64(16)
 _16, _32 = np.uint64(16), np.uint64(32)
 _BYTE, _TWO_BYTES, _LEVELS = np.uint64(255), np.uint64(65535), np.uint64(225)
 _ALL_POINTS, _POINTS, _NONE = np.uint16(65535), np.uint16(16), np.uint16(0)
-#: A leaf that holds more than this share of the canvas is passed over, so no picture is a single leaf.
+#: A leaf that holds more than this share of the canvas is passed over, so no image is a single leaf.
 MOST_OF_THE_CANVAS = 0.75
 
 

@@ -1,4 +1,4 @@
-"""Streams whose pictures are drawn by this processor, as numpy arrays, or by a GPU, as torch tensors on it."""
+"""Streams whose images are drawn by this processor, as numpy arrays, or by a GPU, as torch tensors on it."""
 
 import re
 import threading
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..batch import Batch
+from ..batch import ImageBatch
 from ..stream import Stream, checked_indices
 from .scene_table import Scene
 
@@ -46,16 +46,18 @@ class DeviceStream(Stream):
         self._start_without_gpu()
         self.device, self._gpu = device, checked_gpu(device)
 
-    def batch(self, indices: ArrayLike) -> Batch:
-        """As `Stream.batch`. On a GPU, pictures are torch.uint8 tensors there, complete for what follows on the current
+    def batch(self, indices: ArrayLike) -> ImageBatch:
+        """As `Stream.batch`. On a GPU, images are torch.uint8 tensors there, complete for what follows on the current
         stream of this thread, and labels numpy arrays; the call does not wait for the GPU.
         """
         if self.device == "cpu":
             return super().batch(indices)
         indices = checked_indices(indices)
         content = self._content(indices)
-        pictures = self._renderer().draw(indices, content)
-        return Batch(pictures[0], self._labels(indices, content), partners=pictures[1] if len(pictures) == 2 else None)
+        images = self._renderer().draw(indices, content)
+        return ImageBatch(
+            images[0], self._labels(indices, content), paired_images=images[1] if len(images) == 2 else None
+        )
 
     @property
     @abstractmethod

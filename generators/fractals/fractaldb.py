@@ -5,7 +5,7 @@ from abc import abstractmethod
 import numpy as np
 from numpy.typing import NDArray
 
-from ..batch import Batch
+from ..batch import ImageBatch
 from ..counter_rng import fold
 from ..options import checked_integer, checked_number
 from ..stream import Stream
@@ -44,7 +44,7 @@ class FoundStream(Stream):
         systems = np.array([system for system, _ in found]).reshape(-1, MAX_MAPS, 2, 3)
         return systems, np.array([count for _, count in found], np.int64)
 
-    def _render(self, indices: NDArray[np.int64], batch: Batch) -> None:
+    def _render(self, indices: NDArray[np.int64], batch: ImageBatch) -> None:
         images = batch.images.reshape(indices.size, self.size, 3 * self.size)
         systems, counts = self.systems(indices % self.num_classes)
         step = self.weight_step
@@ -56,7 +56,7 @@ class FractalDBStream(FoundStream):
 
     A class is a system of 2 to 7 maps with all parameters ~ U(-1, 1), drawn until 100 000 points of it light `filling_rate` of
     512 × 512 pixels. Its first 100 instances are the published 25 rows of weights (none, or one of the six parameters of all
-    maps multiplied by 1 ± step or 1 ± 2 step) in 4 flips each; every picture has its own points and its own 3 × 3 patch, so
+    maps multiplied by 1 ± step or 1 ± 2 step) in 4 flips each; every image has its own points and its own 3 × 3 patch, so
     the next hundreds are new draws, not repetitions. A weight with which a system diverges is brought nearer to 1.
 
     - size, points, seed, classes, maps, render, color, background, placement, blur, threads: as in `IFSStream`; patches

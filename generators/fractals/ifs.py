@@ -1,9 +1,9 @@
-"""Fractal pictures on smooth backgrounds, in classes: the stream after Anderson & Farrell (WACV 2022)."""
+"""Fractal images on smooth backgrounds, in classes: the stream after Anderson & Farrell (WACV 2022)."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..batch import Batch
+from ..batch import ImageBatch
 from ..options import checked_integer
 from .device_stream import DeviceStream
 from .ifs_kernel import NO_SYSTEMS, render_fractals
@@ -19,14 +19,14 @@ class IFSStream(DeviceStream):
 
     A class is an iterated function system, an instance a jitter of it in its own colors, place and background.
 
-    - size: pixels a side. points: points of the chaos game per picture. seed: another seed, another world.
+    - size: pixels a side. points: points of the chaos game per image. seed: another seed, another world.
     - classes: number of systems; the label of a sample is its class. maps: fewest and most maps of a system (2 to 8).
     - jitter: what an instance changes in its class's system: "svd" (a rotation or an offset), "sval" (singular values),
       "basic" (one whole map), "none".
     - render: "graded" (intensity = count / max), "binary", or "patch" (every point stamps a random 3 × 3 mask).
     - color: HSV colors, else grays. background: diamond-square clouds, else black. placement: scale, shift, flips and
       transposition on the canvas. blur: 3 × 3 Gaussian, σ ~ U(.5, 1). threads: that render slices of a batch.
-    - device: "cpu"; or a GPU, "cuda:N" or, for the current one, "cuda": then pictures are torch tensors there, of the same
+    - device: "cpu"; or a GPU, "cuda:N" or, for the current one, "cuda": then images are torch tensors there, of the same
       bytes, and threads draw the numbers that they are made from.
 
     `batch` gives the same bytes for an index whatever the rest of the batch, the threads, the process or the machine.
@@ -68,7 +68,7 @@ class IFSStream(DeviceStream):
             blur=blur,
         )
 
-    def _render(self, indices: NDArray[np.int64], batch: Batch) -> None:
+    def _render(self, indices: NDArray[np.int64], batch: ImageBatch) -> None:
         images = batch.images.reshape(indices.size, self.size, 3 * self.size)
         render_fractals(self.stream_key, indices, self.num_classes, self._settings, *NO_SYSTEMS, 0.0, images)
 

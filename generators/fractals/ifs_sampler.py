@@ -1,7 +1,7 @@
 """Iterated function systems by their singular values: Anderson & Farrell, "Improving Fractal Pre-training", WACV 2022.
 
 A system is n affine maps x -> A_i x + b_i with A_i = R(θ) diag(s1, s2) R(φ) D, D a diagonal of signs. The singular values
-obey Σ (s1 + 2 s2) = α with α ~ U((5 + n)/2, (6 + n)/2): systems drawn so fill the picture well, and no search is needed.
+obey Σ (s1 + 2 s2) = α with α ~ U((5 + n)/2, (6 + n)/2): systems drawn so fill the image well, and no search is needed.
 """
 
 from typing import Literal, get_args

@@ -1,9 +1,9 @@
-"""Scenes of several fractals, with the classes in them; and pairs of pictures of the same fractals."""
+"""Scenes of several fractals, with the classes in them; and pairs of images of the same fractals."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..batch import Batch
+from ..batch import ImageBatch
 from ..options import checked_integer, checked_span
 from .device_stream import DeviceStream
 from .ifs_sampler import Sampling
@@ -21,7 +21,7 @@ MOST_CLASSES = 100_000
 class _SceneStream(DeviceStream):
     """What streams of scenes have in common: the settings of the kernel."""
 
-    pictures = 1
+    images = 1
 
     def __init__(self, size, seed, classes, fractals, sides, threads, device, **settings) -> None:
         super().__init__(size, seed, threads, device)
@@ -35,18 +35,20 @@ class _SceneStream(DeviceStream):
         """Whether labels are multi-hot rows rather than single classes."""
         return True
 
-    def _empty(self, indices: NDArray[np.int64]) -> Batch:
+    def _empty(self, indices: NDArray[np.int64]) -> ImageBatch:
         shape = (indices.size, self.size, self.size, 3)
         labels = indices % self.num_classes
         if self.multi_label:
             labels = np.zeros((indices.size, self.num_classes), np.uint8)
-        pictures = [np.empty(shape, np.uint8) for _ in range(self.pictures)]
-        return Batch(pictures[0], labels, partners=pictures[1] if self.pictures == 2 else None)
+        images = [np.empty(shape, np.uint8) for _ in range(self.images)]
+        return ImageBatch(images[0], labels, paired_images=images[1] if self.images == 2 else None)
 
-    def _render(self, indices: NDArray[np.int64], batch: Batch) -> None:
+    def _render(self, indices: NDArray[np.int64], batch: ImageBatch) -> None:
         content = np.empty((indices.size, self.fractals[1]), np.int64)
         rows = (self.size, 3 * self.size)
-        partners = np.empty((0, self.size, self.size, 3), np.uint8) if batch.partners is None else batch.partners
+        paired_images = (
+            np.empty((0, self.size, self.size, 3), np.uint8) if batch.paired_images is None else batch.paired_images
+        )
         render_scenes(
             self.stream_key,
             indices,
@@ -57,14 +59,14 @@ class _SceneStream(DeviceStream):
             self._settings,
             content,
             batch.images.reshape(-1, *rows),
-            partners.reshape(-1, *rows),
+            paired_images.reshape(-1, *rows),
         )
         if self.multi_label:
             _mark(batch.labels, content)
 
     @property
     def scene(self) -> Scene:
-        return Scene(self.stream_key, False, self.pictures, *self.sides, self._settings)
+        return Scene(self.stream_key, False, self.images, *self.sides, self._settings)
 
     def _content(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         content = np.empty((indices.size, self.fractals[1]), np.int64)
@@ -92,7 +94,7 @@ class IFSMultiStream(_SceneStream):
     After Anderson & Farrell (WACV 2022, section 4.3), whose objects come from a cache of recent ones. Labels are multi-hot,
     uint8[N, classes].
 
-    - fractals: fewest and most in a picture. sides: smallest and largest side of a fractal's square, in canvases.
+    - fractals: fewest and most in an image. sides: smallest and largest side of a fractal's square, in canvases.
     - size, points (of each fractal), seed, classes, maps, sampling, jitter, render, color, background, blur, threads, device:
       as in `IFSStream`.
 
@@ -140,14 +142,14 @@ class IFSMultiStream(_SceneStream):
 
 
 class IFSPairStream(_SceneStream):
-    """Positive pairs that are born, not augmented: two pictures of the same fractal, or of the same set of fractals.
+    """Positive pairs that are born, not augmented: two images of the same fractal, or of the same set of fractals.
 
-    Each picture has its own jitter, colors, sizes, places and background: the self-supervised stream of Anderson & Farrell
-    (WACV 2022) and, with `fractals=(2, 2)`, fractal pair similarity (Chen et al., ICLR 2023). Batches hold the first pictures
-    in `images` and the second in `partners`. With one fractal the label is its class, index % classes; with more, labels are
+    Each image has its own jitter, colors, sizes, places and background: the self-supervised stream of Anderson & Farrell
+    (WACV 2022) and, with `fractals=(2, 2)`, fractal pair similarity (Chen et al., ICLR 2023). Batches hold the first images
+    in `images` and the second in `paired_images`. With one fractal the label is its class, index % classes; with more, labels are
     multi-hot.
 
-    - fractals: fewest and most in a picture. sides: smallest and largest side of a fractal's square, in canvases; of a
+    - fractals: fewest and most in an image. sides: smallest and largest side of a fractal's square, in canvases; of a
       square larger than the canvas a part is seen.
     - size, points (of each fractal), seed, classes, maps, sampling, jitter, render, color, background, blur, threads, device:
       as in `IFSStream`.
@@ -156,7 +158,7 @@ class IFSPairStream(_SceneStream):
     """
 
     name = "ifs_pair"
-    pictures = 2
+    images = 2
 
     def __init__(
         self,
@@ -197,5 +199,5 @@ class IFSPairStream(_SceneStream):
 
     @property
     def multi_label(self) -> bool:
-        """Whether labels are multi-hot rows: when a picture may hold several fractals."""
+        """Whether labels are multi-hot rows: when an image may hold several fractals."""
         return self.fractals[1] > 1

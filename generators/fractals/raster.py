@@ -19,7 +19,7 @@ MARGIN = 1.0 / 32.0
 
 @njit
 def draw_placement(placement_key, placement):
-    """How a picture lies on its canvas: placement (float64[6]) = scale x, y; shift x, y in canvases; sign x, y.
+    """How an image lies on its canvas: placement (float64[6]) = scale x, y; shift x, y in canvases; sign x, y.
 
     Each axis is scaled by U(.5, 2), shifted by U(-.2, .2) canvases within what keeps the box inside the canvas or the canvas
     inside the box, and flipped half of the time. Returns whether the axes are to be swapped (half of the time, too).
@@ -130,7 +130,7 @@ def _stamp(mask, size, counts, stamped):
 
 @njit
 def patch_mask(render_key):
-    """The 9-bit mask of a picture's patch, never empty."""
+    """The 9-bit mask of an image's patch, never empty."""
     return 1 + int(uniform64(render_key, np.uint64(0)) * 511.0)
 
 
@@ -138,8 +138,8 @@ def patch_mask(render_key):
 def palette_entries(kind, render_key, size, counts, stamped, field, entries):
     """entries (uint16[size, size]): the background's 0 … 255 where no point fell, else 256 + intensity, 0 … 255.
 
-    `kind` is a position in RENDERS. binary: 255 everywhere, unless every pixel is lit, for then it would be a blank picture;
-    graded and patch: count/max, the count of a patch being summed over a random 3 × 3 mask, one for the picture. Returns
+    `kind` is a position in RENDERS. binary: 255 everywhere, unless every pixel is lit, for then it would be a blank image;
+    graded and patch: count/max, the count of a patch being summed over a random 3 × 3 mask, one for the image. Returns
     whether every pixel is lit.
     """
     if kind == PATCH:

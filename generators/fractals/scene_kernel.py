@@ -23,8 +23,8 @@ from .fractal import (
 )
 from .raster import composite_row, palette_entries
 
-#: Parts of a sample's key: what is in the scene, and the key of each picture; and of a picture's: the key of each object.
-CONTENT, PICTURES, OBJECTS = np.uint64(7), np.uint64(16), np.uint64(32)
+#: Parts of a sample's key: what is in the scene, and the key of each image; and of an image's: the key of each object.
+CONTENT, IMAGES, OBJECTS = np.uint64(7), np.uint64(16), np.uint64(32)
 SMALLEST = 4  # pixels a side of an object
 
 
@@ -105,12 +105,12 @@ _paint = row_painter(_copy_row)
 
 @kernel("scenes of fractals")
 def render_scenes(sources: int):
-    """Render samples of one or more pictures with the same fractals in each."""
+    """Render samples of one or more images with the same fractals in each."""
 
     def render_slice(
-        stream_key, indices, classes, by_index, fewest, most, smallest, largest, settings, labels, images, partners
+        stream_key, indices, classes, by_index, fewest, most, smallest, largest, settings, labels, images, paired_images
     ):
-        """Render sample indices[i] into images[i] and, unless there are none, partners[i] (uint8[N, S, 3 * S] each).
+        """Render sample indices[i] into images[i] and, unless there are none, paired images[i] (uint8[N, S, 3 * S] each).
 
         Its classes go into labels[i] (int64[N, most]), -1 after the last. `by_index`: the first is index % classes.
         """
@@ -124,18 +124,18 @@ def render_scenes(sources: int):
             sample_key = fold64(fold64(stream_key, SAMPLE_KEYS), np.uint64(indices[i]))
             first_class = indices[i] % classes if by_index else -1
             count = draw_content(sample_key, first_class, classes, fewest, most, labels[i])
-            for picture in range(2 if partners.shape[0] else 1):
-                image = partners[i] if picture else images[i]
-                picture_key = fold64(sample_key, PICTURES + np.uint64(picture))
-                color_key = fold64(picture_key, COLOR)
+            for which in range(2 if paired_images.shape[0] else 1):
+                image = paired_images[i] if which else images[i]
+                image_key = fold64(sample_key, IMAGES + np.uint64(which))
+                color_key = fold64(image_key, COLOR)
                 if settings.background:
                     background_table(color_key, settings.color, palette[:, :256])
-                    byte_field(fold64(picture_key, BACKGROUND), size, levels, clouds)
+                    byte_field(fold64(image_key, BACKGROUND), size, levels, clouds)
                 for row in range(size):
                     row_entries[:] = clouds.field[row, :size]
                     composite_row(row_entries, palette, canvas[row])
                 for k in range(count):
-                    object_key = fold64(picture_key, OBJECTS + np.uint64(k))
+                    object_key = fold64(image_key, OBJECTS + np.uint64(k))
                     n = draw_by_singular_values(stream_key, labels[i, k], object_key, settings, work)
                     chaos_key = fold64(object_key, CHAOS)
                     play_system(n, False, chaos_key, settings.rows, work)
@@ -149,7 +149,7 @@ def render_scenes(sources: int):
                     render_key = fold64(object_key, RENDER)
                     palette_entries(settings.render, render_key, side, counts, work.stamped, nothing, lit)
                     paste(lit, side, palette, left, top, canvas)
-                outer = blur_weight(fold64(picture_key, BLUR)) if settings.blur else 0
+                outer = blur_weight(fold64(image_key, BLUR)) if settings.blur else 0
                 _paint(canvas, outer, soft, image)
 
     return render_slice

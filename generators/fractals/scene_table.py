@@ -1,4 +1,4 @@
-"""The numbers that pictures of fractals are made from, in one table, for a renderer that is on another device.
+"""The numbers that images of fractals are made from, in one table, for a renderer that is on another device.
 
 They are the same draws that the kernels for this processor make, by the same functions; what is left to do needs no key but
 those of the random states, and nothing but additions, multiplications and divisions.
@@ -28,31 +28,31 @@ from .fractal import (
     workspace,
 )
 from .raster import draw_placement, fill_canvas, middle, patch_mask, pixels_across
-from .scene_kernel import OBJECTS, PICTURES, draw_object_placement
+from .scene_kernel import IMAGES, OBJECTS, draw_object_placement
 from .settings import Settings
 
 _ALIGNMENT = 16  # bytes
 
 
 class Scene(NamedTuple):
-    """What all samples of a stream have in common: so many `pictures` a sample, of fractals in squares of U(smallest, largest)
+    """What all samples of a stream have in common: so many `images` a sample, of fractals in squares of U(smallest, largest)
     canvases; or, if `alone`, of one fractal whose square is the canvas.
     """
 
     stream_key: np.uint64
     alone: bool
-    pictures: int
+    images: int
     smallest: float
     largest: float
     settings: Settings
 
 
 class Table(NamedTuple):
-    """One row for each of O objects, which are fractals, or for each of P pictures."""
+    """One row for each of O objects, which are fractals, or for each of P images."""
 
     #: Object: its nonzero lane states come from this key. uint64[O]
     chaos_key: NDArray[np.uint64]
-    #: Picture: the random states of its field's columns come from this key. uint64[P]
+    #: Image: the random states of its field's columns come from this key. uint64[P]
     columns_key: NDArray[np.uint64]
     #: Object: where its side × side counts begin in those of all objects. int64[O]
     first_cell: NDArray[np.int64]
@@ -69,21 +69,21 @@ class Table(NamedTuple):
     #: Object: number of maps; left, top and side of its square in pixels; whether axes are swapped; mask of its patch.
     #: int32[O, 6]
     square: NDArray[np.int32]
-    #: Picture: noise of each level of the field. float32[P, levels]
+    #: Image: noise of each level of the field. float32[P, levels]
     steps: NDArray[np.float32]
-    #: Picture: its first object; its number of objects; outer weight of the blur in 1/256; its row in the result. int32[P, 4]
+    #: Image: its first object; its number of objects; outer weight of the blur in 1/256; its row in the result. int32[P, 4]
     canvas: NDArray[np.int32]
     #: Object: its RGB for intensities 0 … 255. uint8[O, 3, 256]
     colors: NDArray[np.uint8]
-    #: Picture: RGB of its field's values 0 … 255, black without a background. uint8[P, 3, 256]
+    #: Image: RGB of its field's values 0 … 255, black without a background. uint8[P, 3, 256]
     backdrop: NDArray[np.uint8]
 
 
-def table_layout(objects: int, pictures: int, levels: int) -> tuple[dict[str, tuple[int, str, tuple[int, ...]]], int]:
+def table_layout(objects: int, images: int, levels: int) -> tuple[dict[str, tuple[int, str, tuple[int, ...]]], int]:
     """Where the arrays of a `Table` lie in a row of bytes: (first byte, type, shape) of each, and the bytes of all."""
     rows = {
         "chaos_key": ("uint64", (objects,)),
-        "columns_key": ("uint64", (pictures,)),
+        "columns_key": ("uint64", (images,)),
         "first_cell": ("int64", (objects,)),
         "across": ("float64", (objects, 2)),
         "middle": ("float32", (objects, 2)),
@@ -91,10 +91,10 @@ def table_layout(objects: int, pictures: int, levels: int) -> tuple[dict[str, tu
         "starts": ("float32", (objects, 2, 8)),
         "limits": ("uint32", (objects, 2, 8)),
         "square": ("int32", (objects, 6)),
-        "steps": ("float32", (pictures, levels)),
-        "canvas": ("int32", (pictures, 4)),
+        "steps": ("float32", (images, levels)),
+        "canvas": ("int32", (images, 4)),
         "colors": ("uint8", (objects, 3, 256)),
-        "backdrop": ("uint8", (pictures, 3, 256)),
+        "backdrop": ("uint8", (images, 3, 256)),
     }
     layout, first = {}, 0
     for name, (kind, shape) in rows.items():
@@ -145,17 +145,17 @@ def _draw_object(scene, object_key, label, o, work, table):
 
 
 @njit
-def _draw_canvas(settings, picture_key, p, table):
+def _draw_canvas(settings, image_key, p, table):
     """Row p of the table, but for its objects and its place: a background and a blur."""
     if settings.background:
-        background_table(fold64(picture_key, COLOR), settings.color, table.backdrop[p])
-        field_key = fold64(picture_key, BACKGROUND)
+        background_table(fold64(image_key, COLOR), settings.color, table.backdrop[p])
+        field_key = fold64(image_key, BACKGROUND)
         table.columns_key[p] = lanes_key(field_key)
         amplitude, ratio = np.float32(0.5), amplitude_ratio(field_key)
         for level in range(settings.levels):
             table.steps[p, level] = amplitude / np.float32(511.5)
             amplitude *= ratio
-    table.canvas[p, 2] = blur_weight(fold64(picture_key, BLUR)) if settings.blur else 0
+    table.canvas[p, 2] = blur_weight(fold64(image_key, BLUR)) if settings.blur else 0
 
 
 @kernel("tables of fractals")
@@ -166,7 +166,7 @@ def fill_table(sources: int):
         """Rows of a table for the samples indices[start : stop] (int64[N]), samples place … of a batch of `total`.
 
         content (int64[N, K]): classes of a sample's objects, -1 after the last. firsts (int64[N]): objects before it. The
-        second pictures of all samples come after all first ones in the result.
+        second images of all samples come after all first ones in the result.
         """
         _ = sources
         work = workspace(1, 1)
@@ -175,14 +175,14 @@ def fill_table(sources: int):
             count = 0
             for k in range(content.shape[1]):
                 count += 1 if content[i, k] >= 0 else 0
-            for picture in range(scene.pictures):
-                picture_key = sample_key if scene.alone else fold64(sample_key, PICTURES + np.uint64(picture))
-                p, first = scene.pictures * i + picture, scene.pictures * firsts[i] + picture * count
-                _draw_canvas(scene.settings, picture_key, p, table)
+            for image in range(scene.images):
+                image_key = sample_key if scene.alone else fold64(sample_key, IMAGES + np.uint64(image))
+                p, first = scene.images * i + image, scene.images * firsts[i] + image * count
+                _draw_canvas(scene.settings, image_key, p, table)
                 canvas = table.canvas[p]
-                canvas[0], canvas[1], canvas[3] = first, count, picture * total + place + i
+                canvas[0], canvas[1], canvas[3] = first, count, image * total + place + i
                 for k in range(count):
-                    object_key = picture_key if scene.alone else fold64(picture_key, OBJECTS + np.uint64(k))
+                    object_key = image_key if scene.alone else fold64(image_key, OBJECTS + np.uint64(k))
                     _draw_object(scene, object_key, content[i, k], first + k, work, table)
 
     return fill

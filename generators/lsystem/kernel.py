@@ -164,7 +164,7 @@ def render_slice(sources: int):
             _clear(alpha)
             covered = painted = 0
             colors_key = fold64(sample_key, _SEGMENT)
-            # Strokes that cover half of the picture are enough: none is so full that nothing of the background is left.
+            # Strokes that cover half of the image are enough: none is so full that nothing of the background is left.
             while painted < count and 2 * covered <= size * size:
                 segment_key = fold64(colors_key, np.uint64(painted // pieces))
                 _segment_color(segment_key, random_color, variation, colors, table, color)

@@ -1,4 +1,4 @@
-"""Where the trees of an L-system picture stand, and that enough of them is seen."""
+"""Where the trees of an L-system image stand, and that enough of them is seen."""
 
 import math
 
@@ -10,7 +10,7 @@ from ..elementary import cos_sin
 from .grammar import expand
 from .turtle import DIRECTION, GIRTH, HEADING, PEN, X0, X1, Y0, Y1, X, Y, walk
 
-#: Rows of the spans (float64[12, 2]) that a picture's draws are uniform on; lengths and places in sides of the picture.
+#: Rows of the spans (float64[12, 2]) that an image's draws are uniform on; lengths and places in sides of the image.
 TREES, ITERATIONS, WIDTH, LENGTH, TURN, BEND, RATIO, START_X, START_Y, START_ANGLE, ROTATION, CONTRAST = range(12)
 #: Thinnest line in pixels. Wider than √2: so every pixel that a line's middle passes has its center in the stroke.
 THINNEST_LINE = 1.5
@@ -18,7 +18,7 @@ ATTEMPTS = 8
 _MARGIN = 0.95
 _ENOUGH_SHARE, _ENOUGH_SIDES = 0.5, 1.5
 _DEGREE = 1.0 / 360.0
-_PICTURE, _TREE = np.uint64(0), np.uint64(1)
+_IMAGE, _TREE = np.uint64(0), np.uint64(1)
 
 
 @njit
@@ -51,7 +51,7 @@ def length_inside(segment, size):
 
 @njit
 def _enough_is_seen(segments, count, size):
-    """Whether half of all lines, or one and a half sides of the picture, lie inside it."""
+    """Whether half of all lines, or one and a half sides of the image, lie inside it."""
     total = seen = 0.0
     for i in range(count):
         segment = segments[i]
@@ -63,7 +63,7 @@ def _enough_is_seen(segments, count, size):
 
 @njit
 def _fit(segments, count, size):
-    """Move the segments so that their bounding box is in the middle of the picture, made smaller if it is too large."""
+    """Move the segments so that their bounding box is in the middle of the image, made smaller if it is too large."""
     left = right = segments[0, X0]
     top = bottom = segments[0, Y0]
     for i in range(count):
@@ -82,7 +82,7 @@ def _fit(segments, count, size):
 def _plant(tree_key, spans, size, thinnest, turned, turtle):
     """Put a turtle where a tree starts; returns whether it is the mirror image.
 
-    Half of the trees start as `start_x` says from the left side, the others are mirrored. Then the whole picture is turned.
+    Half of the trees start as `start_x` says from the left side, the others are mirrored. Then the whole image is turned.
     """
     x = (between(spans[START_X], uniform64(tree_key, np.uint64(0))) - 0.5) * size
     y = (between(spans[START_Y], uniform64(tree_key, np.uint64(1))) - 0.5) * size
@@ -100,11 +100,11 @@ def _plant(tree_key, spans, size, thinnest, turned, turtle):
 
 @njit
 def _grow(attempt_key, spans, odds, size, form, workspace, segments):
-    """One try at a picture's segments; returns how many. odds: of the bracketed axiom, the second set, rules 1, 1 or 2."""
+    """One try at an image's segments; returns how many. odds: of the bracketed axiom, the second set, rules 1, 1 or 2."""
     levels, symbols, turtle, ratios, stack = workspace
-    picture_key = fold64(attempt_key, _PICTURE)
-    trees = integer_between(spans[TREES], uniform64(picture_key, np.uint64(0)))
-    turned = between(spans[ROTATION], uniform64(picture_key, np.uint64(1))) * _DEGREE
+    image_key = fold64(attempt_key, _IMAGE)
+    trees = integer_between(spans[TREES], uniform64(image_key, np.uint64(0)))
+    turned = between(spans[ROTATION], uniform64(image_key, np.uint64(1))) * _DEGREE
     count = 0
     for tree in range(trees):
         tree_key = fold64(fold64(attempt_key, _TREE), np.uint64(tree))
@@ -124,9 +124,9 @@ def _grow(attempt_key, spans, odds, size, form, workspace, segments):
 
 @njit
 def lay_out(layout_key, spans, odds, size, form, workspace, segments):
-    """Fill segments (float64[≥ bound, 6]) with those of a picture; returns how many.
+    """Fill segments (float64[≥ bound, 6]) with those of an image; returns how many.
 
-    A picture that shows too little of its trees is drawn again with another key; the last one is moved to the middle.
+    An image that shows too little of its trees is drawn again with another key; the last one is moved to the middle.
     form: as in `walk`. workspace: int64[3, MAX_ITERATIONS + 1], uint8[≥ bound], float64[6], float64[2] and
     float64[MAX_BRACKETS, 6].
     """

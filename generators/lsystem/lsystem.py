@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..batch import Batch
+from ..batch import ImageBatch
 from ..diamond_square import levels_for
 from ..options import checked_choice, checked_flags, checked_integer, checked_number, checked_span
 from ..stream import Stream
@@ -22,16 +22,16 @@ PIECE, FEWEST_PIECES, MOST_PIECES = 6.0, 2, 16
 class LSystemStream(Stream):
     """Endless stream of trees grown by stochastic L-systems, such as blood vessels or cracks, with their exact masks.
 
-    Lengths and places are in sides of the picture, angles in degrees, spans (least, most); None is the preset's value.
+    Lengths and places are in sides of the image, angles in degrees, spans (least, most); None is the preset's value.
 
-    - size: pixels a side. seed: another seed, other pictures. preset: "vessels" in an X-ray, "retina" or "cracks".
+    - size: pixels a side. seed: another seed, other images. preset: "vessels" in an X-ray, "retina" or "cracks".
     - iterations: fewest and most rewritings of a tree's axiom. trees: fewest and most trees.
     - rule_weights: how often an F is rewritten by the first, second and third rule of the set. second_set: share of trees
       with the second set of rules. bracketed: share of trees with the axiom [+F-F][-F], the others have F.
     - width: of a tree before its first turn, never below 1/400 of a side nor 1.5 pixels. length: of its branches.
       ratio: of both factors λ of a tree, by which widths and lengths shrink. turn: at every + and -.
     - start_x, start_y, start_angle: where a tree starts, from the upper left corner, and its first heading, counterclockwise
-      from the right; half of the trees are mirrored. rotation: turns all trees of a picture about its center.
+      from the right; half of the trees are mirrored. rotation: turns all trees of an image about its center.
     - bend: change of heading along a branch, to either side. jag: by how much at most a piece leaves its branch's arc.
       pieces: straight pieces of a branch; None is one for every 6 pixels, 2 to 16. smooth: a branch leaves the one before in
       its direction, rather than with a kink. taper: widths change along a branch, rather than at its start.
@@ -131,25 +131,25 @@ class LSystemStream(Stream):
     def segments(self, index: int) -> NDArray[np.float64]:
         """The strokes of a sample, in the order of drawing: float64[M, 6] of x0, y0, x1, y1, width0, width1.
 
-        In pixels, x to the right and y downward from the corner of the picture; a pixel's center is at + ½. Some may lie
-        outside the picture. A point belongs to a stroke if it is no further from the segment than half the width there,
+        In pixels, x to the right and y downward from the corner of the image; a pixel's center is at + ½. Some may lie
+        outside the image. A point belongs to a stroke if it is no further from the segment than half the width there,
         which runs from width0 to width1.
         """
         index = checked_integer("index", index, -(2**63), 2**63 - 1)
         indices = np.array([index], np.int64)
         return self._draw(indices, self._empty(indices))
 
-    def _empty(self, indices: NDArray[np.int64]) -> Batch:
+    def _empty(self, indices: NDArray[np.int64]) -> ImageBatch:
         # One piece of memory for all three: the larger it is, the larger the pages that the system gives for it.
         memory = np.zeros((6, indices.size, self.size, self.size), np.uint8)
         widths = memory[:4].reshape(-1).view(np.float32).reshape(memory.shape[1:])
         masks, centerlines = memory[4], memory[5]
         return replace(super()._empty(indices), masks=masks, widths=widths, centerlines=centerlines)
 
-    def _render(self, indices: NDArray[np.int64], batch: Batch) -> None:
+    def _render(self, indices: NDArray[np.int64], batch: ImageBatch) -> None:
         self._draw(indices, batch)
 
-    def _draw(self, indices: NDArray[np.int64], batch: Batch) -> NDArray[np.float64]:
+    def _draw(self, indices: NDArray[np.int64], batch: ImageBatch) -> NDArray[np.float64]:
         """Render, and return the segments of the last sample."""
         counts = np.empty(indices.size, np.int64)
         segments = render_slice(
@@ -179,7 +179,7 @@ class LSystemStream(Stream):
         return segments[: counts[-1]] if indices.size else segments[:0]
 
     def _bounds(self) -> tuple[int, int]:
-        """The most segments of a picture and symbols of a sentence that the arguments allow; ValueError if too many."""
+        """The most segments of an image and symbols of a sentence that the arguments allow; ValueError if too many."""
         axioms = {0} if self.bracketed == 0.0 else {1} if self.bracketed == 1.0 else {0, 1}
         sets = {0} if self.second_set == 0.0 else {1} if self.second_set == 1.0 else {0, 1}
         rules = {RULE_SETS[s][i] for s in sets for i in range(3) if self.rule_weights[i] > 0.0}
@@ -188,7 +188,7 @@ class LSystemStream(Stream):
         if segments > MOST_SEGMENTS:
             raise ValueError(
                 f"{self.trees[1]} trees of {self.pieces} pieces a branch after {self.iterations[1]} iterations can have "
-                f"{segments} pieces, and {MOST_SEGMENTS} is the most of a picture: choose fewer trees, iterations or pieces"
+                f"{segments} pieces, and {MOST_SEGMENTS} is the most of an image: choose fewer trees, iterations or pieces"
             )
         return segments, symbols
 

@@ -1,6 +1,6 @@
-"""Numbers of the three kinds of pictures that FreeCOS (Shi et al., ICCV 2023) draws L-systems for, and colors for each.
+"""Numbers of the three kinds of images that FreeCOS (Shi et al., ICCV 2023) draws L-systems for, and colors for each.
 
-The published numbers are pixels of a canvas of 800 a side, which was scaled to 512; here they are shares of the picture's side.
+The published numbers are pixels of a canvas of 800 a side, which was scaled to 512; here they are shares of the image's side.
 Trees, bends, jags, colors, contrasts, softness and noise are ours: published is one tree of straight branches in random colors
 on white.
 """
@@ -24,9 +24,9 @@ def _of_canvas(least: float, most: float) -> Span:
 
 @dataclass(frozen=True)
 class Preset:
-    """Defaults of one kind of picture. Spans are (least, most), uniform between; angles are degrees.
+    """Defaults of one kind of image. Spans are (least, most), uniform between; angles are degrees.
 
-    - trees: axioms in a picture. width, length: of an axiom's branch, in sides of the picture.
+    - trees: axioms in an image. width, length: of an axiom's branch, in sides of the image.
     - turn: a turn at + or -. start_angle: first heading, counterclockwise from the right. bend: change of heading within a
       branch. jag: by how much at most a piece of a branch leaves its arc.
     - contrast: how far the middle of a branch is from the background's color to the branch's. softness: the part of this that

@@ -31,7 +31,7 @@ def _past_center(high, size):
 
 @njit
 def paint_stroke(segment, color, softness, mask, widths, alpha, layer):
-    """Add a stroke (float64[6]) in a color (float32[3], 0 … 255) to a picture's layers; returns how many pixels joined the mask.
+    """Add a stroke (float64[6]) in a color (float32[3], 0 … 255) to an image's layers; returns how many pixels joined the mask.
 
     - mask, uint8[S, S]: 1 where the pixel's center is in the stroke. widths, float32[S, S]: there the local width, if wider.
     - alpha, float32[S, S]: coverage in [0, 1] times 1 - softness r², r = distance / (half width + ½), if that is more.

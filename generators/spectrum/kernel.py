@@ -1,7 +1,7 @@
 """One compiled call that renders a slice of samples of a `SpectrumStream`: noise fields mixed along random color axes.
 
-A picture is mean + Σ_k s_k q_k F_k with three independent fields F_k of one spectrum. Photographs vary mostly in
-brightness, less from blue to yellow and least from red to green (Ruderman, Cronin & Chiao, 1998); so does a picture here:
+An image is mean + Σ_k s_k q_k F_k with three independent fields F_k of one spectrum. Photographs vary mostly in
+brightness, less from blue to yellow and least from red to green (Ruderman, Cronin & Chiao, 1998); so does an image here:
 the orthonormal axes q_k begin near gray and turn away from it at random, and the deviations s_k fall.
 """
 

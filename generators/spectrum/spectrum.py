@@ -1,9 +1,9 @@
-"""Colored noise: the stream of random pictures with natural spectra after Baradad et al. (NeurIPS 2021)."""
+"""Colored noise: the stream of random images with natural spectra after Baradad et al. (NeurIPS 2021)."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..batch import Batch
+from ..batch import ImageBatch
 from ..options import checked_flags, checked_span
 from ..stream import Stream
 from .colored_noise import grid_for
@@ -11,10 +11,10 @@ from .kernel import render_slice
 
 
 class SpectrumStream(Stream):
-    """Endless stream of colored noise with the amplitude spectrum 1 / (|fx|^a + |fy|^b), a and b drawn for each picture.
+    """Endless stream of colored noise with the amplitude spectrum 1 / (|fx|^a + |fy|^b), a and b drawn for each image.
 
-    - size: pixels a side; the picture is a crop of a torus whose side is the power of two not below it (and 16).
-    - seed: another seed, other pictures. exponent: least and most of a and b, 0 (white noise) to 6 (a few soft waves).
+    - size: pixels a side; the image is a crop of a torus whose side is the power of two not below it (and 16).
+    - seed: another seed, other images. exponent: least and most of a and b, 0 (white noise) to 6 (a few soft waves).
     - color: fields of one spectrum mixed along random color axes, else grays. threads: that render slices of a batch.
 
     There are no labels. Raises ValueError for arguments that cannot be rendered.
@@ -35,5 +35,5 @@ class SpectrumStream(Stream):
         self.exponent = checked_span("exponent", exponent, 0.0, 6.0)
         (self.color,) = checked_flags(color=color)
 
-    def _render(self, indices: NDArray[np.int64], batch: Batch) -> None:
+    def _render(self, indices: NDArray[np.int64], batch: ImageBatch) -> None:
         render_slice(self.stream_key, indices, *self.exponent, self.color, grid_for(self.size), batch.images)

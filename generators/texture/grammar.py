@@ -11,7 +11,7 @@ from ..elementary import drawn, exp, log
 from . import ops as op
 from .ops import ARITY, COUNT, HIGH, INSTRUCTIONS, LOW, MOST_INSTRUCTIONS, PARAMETERS, SCALE
 
-#: Cycles per unit of the plane, at most, and what patterns need not fall below for that; a picture of 64 shows two units.
+#: Cycles per unit of the plane, at most, and what patterns need not fall below for that; an image of 64 shows two units.
 FINEST, SLOWEST = 5.0, 0.35
 #: Room for a program: each instruction brings at most three patterns or two patterns and a `leave`.
 LONGEST = 4 * (MOST_INSTRUCTIONS + 4)

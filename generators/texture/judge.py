@@ -1,4 +1,4 @@
-"""Whether a picture shows something: neither flat nor noise, by its spread of levels and its neighbors' correlation."""
+"""Whether an image shows something: neither flat nor noise, by its spread of levels and its neighbors' correlation."""
 
 import numpy as np
 from numba import njit
@@ -8,7 +8,7 @@ GOOD, FLAT, NOISE = range(3)
 
 @njit
 def judge(gray, counts, spread, most, correlation):
-    """GOOD, FLAT or NOISE for a picture uint8[S, S]; counts: int64[16] workspace.
+    """GOOD, FLAT or NOISE for an image uint8[S, S]; counts: int64[16] workspace.
 
     FLAT: the standard deviation is below `spread`, or more than the share `most` of the pixels lie in one of the 16
     ranges of 16 levels. NOISE: pixels beside each other, or below each other, correlate less than `correlation`.

@@ -35,7 +35,7 @@ from .texture_class import (
 
 _CLASS_KEYS, _SAMPLE_KEYS = 1, 2
 _MOVE, _LATTICES, _VIEW, _PALETTE, _SECOND_PALETTE, _LIGHT = range(6)
-#: Side of the picture that a class is judged by.
+#: Side of the image that a class is judged by.
 TRIAL = 48
 #: Views of an instance that may show nothing before it takes the plain program.
 ATTEMPTS = 8
@@ -52,9 +52,9 @@ def brightness(image, gray):
 
 @njit
 def shows_something(plane, bounds, place, counts, gray):
-    """Whether a class's values (float32[TRIAL, TRIAL], replaced by levels) make a picture; the rest is workspace.
+    """Whether a class's values (float32[TRIAL, TRIAL], replaced by levels) make an image; the rest is workspace.
 
-    Asked more of it than of the pictures of its instances, so that few of these must be drawn again.
+    Asked more of it than of the images of its instances, so that few of these must be drawn again.
     """
     low, high = extremes(plane, bounds[0], bounds[1])
     to_levels(plane, low, high)

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ..batch import Batch
+from ..batch import ImageBatch
 from ..options import checked_flags, checked_integer, checked_number, checked_span
 from ..stream import Stream
 from .grammar import LONGEST
@@ -26,7 +26,7 @@ class TextureStream(Stream):
     combined by functions, colored by a palette. An instance moves the program's numbers, redraws noise and phases, and has
     a view and colors of its own.
 
-    - size: pixels a side; a picture four times as wide shows twice as much of the plane. seed: another seed, other programs.
+    - size: pixels a side; an image four times as wide shows twice as much of the plane. seed: another seed, other programs.
     - classes: number of programs; the label of a sample is its class.
     - complexity: fewest and most instructions of a program (1 to 16), not counting the patterns that they apply to.
     - variation: how far instances move (0 to 2): 1 changes frequencies by an eighth, turns views by up to a tenth of a circle.
@@ -34,7 +34,7 @@ class TextureStream(Stream):
     - threads: that render slices of a batch.
 
     `batch` gives the same bytes for an index whatever the rest of the batch, the threads, the process or the machine.
-    No picture is flat or plain noise. Raises ValueError for arguments that cannot be rendered.
+    No image is flat or plain noise. Raises ValueError for arguments that cannot be rendered.
     """
 
     name = "texture"
@@ -68,7 +68,7 @@ class TextureStream(Stream):
         label = checked_integer("label", label, 0, self.num_classes - 1)
         return program_text(*self._run(np.array([label]), np.empty((0, self.size, self.size, 3), np.uint8)))
 
-    def _render(self, indices: NDArray[np.int64], batch: Batch) -> None:
+    def _render(self, indices: NDArray[np.int64], batch: ImageBatch) -> None:
         self._run(indices, batch.images)
 
     def _run(self, indices: NDArray[np.int64], images: NDArray[np.uint8]) -> tuple:

@@ -81,7 +81,7 @@ def move_parameters(instance_key, variation, codes, length, parameters, moved):
 def draw_view(view_key, variation, extent, view):
     """A flip, a turn, a zoom and a shift: the affine map (float32[6]) from [-1, 1]² to about ±`extent` of the plane.
 
-    Times `variation`: the turn goes up to 1/10 of a circle, the zoom to a factor 4/3, the shift to a third of a picture.
+    Times `variation`: the turn goes up to 1/10 of a circle, the zoom to a factor 4/3, the shift to a third of an image.
     """
     c, s = cos_sin(0.1 * variation * (2.0 * drawn(view_key, 0) - 1.0))
     zoom = extent * exp(0.28 * variation * (2.0 * drawn(view_key, 1) - 1.0))

@@ -1,4 +1,4 @@
-"""From counts and fields to pictures on the GPU: the colors of `raster.composite_row` and `scene_kernel.paste`, and the blur."""
+"""From counts and fields to images on the GPU: the colors of `raster.composite_row` and `scene_kernel.paste`, and the blur."""
 
 import triton
 import triton.language as tl
@@ -13,19 +13,19 @@ def paint(
     first_cell, square, canvas, colors, backdrop, field, cells, scales, images, size,
     BACKGROUND: tl.constexpr, BINARY: tl.constexpr, FINISHED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """A picture's objects, in order, over its field (uint8[P, M, M], M even and not below `size`) or black.
+    """An image's objects, in order, over its field (uint8[P, M, M], M even and not below `size`) or black.
 
     images (uint8[…, S, S, 3]) are in the order of the table, or, if FINISHED, where the table wants them.
     """
-    picture = tl.program_id(0)
+    image = tl.program_id(0)
     pixel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     valid = pixel < size * size
     line, column = pixel // size, pixel % size
-    canvas += picture * _CANVAS
+    canvas += image * _CANVAS
     if BACKGROUND:
         width = 2 * ((size + 1) // 2)
-        value = tl.load(field + picture.to(tl.int64) * width * width + line * width + column, mask=valid, other=0)
-        entry = backdrop + picture * 768 + value.to(tl.int32)
+        value = tl.load(field + image.to(tl.int64) * width * width + line * width + column, mask=valid, other=0)
+        entry = backdrop + image * 768 + value.to(tl.int32)
         red, green, blue = tl.load(entry), tl.load(entry + 256), tl.load(entry + 512)
     else:
         red = tl.zeros([BLOCK], tl.uint8)
@@ -45,7 +45,7 @@ def paint(
         red = tl.load(entry, mask=lit, other=red)
         green = tl.load(entry + 256, mask=lit, other=green)
         blue = tl.load(entry + 512, mask=lit, other=blue)
-    row = picture
+    row = image
     if FINISHED:
         row = tl.load(canvas + _ROW)
     images += row.to(tl.int64) * size * size * 3 + 3 * pixel
@@ -66,14 +66,14 @@ def _across(line, place, width, side, middle):
 
 @triton.jit
 def blur(canvas, sharp, images, size, ROWS: tl.constexpr, WIDTH: tl.constexpr):
-    """Blur ROWS rows of a picture of `sharp` (uint8[P, S, S, 3]) into its place in `images`. WIDTH: power of 2 ≥ 3 S."""
-    picture = tl.program_id(0)
-    canvas += picture * _CANVAS
+    """Blur ROWS rows of an image of `sharp` (uint8[P, S, S, 3]) into its place in `images`. WIDTH: power of 2 ≥ 3 S."""
+    image = tl.program_id(0)
+    canvas += image * _CANVAS
     side = tl.load(canvas + _OUTER)
     middle = 256 - 2 * side
     width = 3 * size
     place = tl.arange(0, WIDTH)
-    sharp += picture.to(tl.int64) * size * width
+    sharp += image.to(tl.int64) * size * width
     images += tl.load(canvas + _ROW).to(tl.int64) * size * width
     first = tl.program_id(1) * ROWS
     above = _across(sharp + tl.maximum(first - 1, 0) * width, place, width, side, middle)

@@ -1,6 +1,6 @@
 """Diamond-square fields on the GPU: the bytes of `diamond_square.byte_field`.
 
-There, a column's random state is advanced from row to row. Here one program a picture writes all random words down, and then
+There, a column's random state is advanced from row to row. Here one program an image writes all random words down, and then
 every level is one launch in which each cell stands alone: it computes the three centers that it needs by itself.
 """
 
@@ -16,10 +16,10 @@ def draw_words(columns_key, words, words_each, levels, used, COLUMNS: tl.constex
 
     Row i + 1 is for row i of the cells; row 0 for the centers above the first.
     """
-    picture = tl.program_id(0).to(tl.int64)
+    image = tl.program_id(0).to(tl.int64)
     columns = tl.arange(0, COLUMNS)
-    state = seed_lanes(tl.load(columns_key + picture), columns)
-    words += picture * words_each
+    state = seed_lanes(tl.load(columns_key + image), columns)
+    words += image * words_each
     for level in range(levels):
         m = 1 << level
         rows = tl.where(level == levels - 1, used, m)
@@ -43,14 +43,14 @@ def refine(
 
     At the LAST level it is uint8[P, 2 used, 2 used], 0 … 255 from the least to the greatest of `extremes` (float32[P, 2]).
     """
-    picture = tl.program_id(0).to(tl.int64)
+    image = tl.program_id(0).to(tl.int64)
     cell = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     valid = cell < used * used
     i, j = cell // used, cell % used
     above, below, left, right = (i - 1) & (m - 1), (i + 1) & (m - 1), (j - 1) & (m - 1), (j + 1) & (m - 1)
-    grid += picture * m * m
-    words += picture * words_each + first_word
-    step = tl.load(steps + picture * levels + level)
+    grid += image * m * m
+    words += image * words_each + first_word
+    step = tl.load(steps + image * levels + level)
 
     corner = tl.load(grid + i * m + j, mask=valid)
     corner_right = tl.load(grid + i * m + right, mask=valid)
@@ -73,9 +73,9 @@ def refine(
     edge_right = ((corner + corner_right) + (center_above + center)) * 0.25 + _noise(word, 10) * step
     edge_below = ((corner + corner_below) + (center_left + center)) * 0.25 + _noise(word, 20) * step
     width = 2 * used
-    finer += picture * width * width + 2 * i * width + 2 * j
+    finer += image * width * width + 2 * i * width + 2 * j
     if LAST:
-        low, scale = tl.load(extremes + 2 * picture), tl.load(extremes + 2 * picture + 1)
+        low, scale = tl.load(extremes + 2 * image), tl.load(extremes + 2 * image + 1)
         tl.store(finer, _byte(corner, low, scale), mask=valid)
         tl.store(finer + 1, _byte(edge_right, low, scale), mask=valid)
         tl.store(finer + width, _byte(edge_below, low, scale), mask=valid)
@@ -96,8 +96,8 @@ def _byte(value, low, scale):
 @triton.jit(do_not_specialize=["cells"])
 def find_extremes(grid, cells, extremes, BLOCK: tl.constexpr):
     """The least value of grids float32[P, cells], and what stretches the others to 255.99: float32[P, 2]."""
-    picture = tl.program_id(0).to(tl.int64)
-    grid += picture * cells
+    image = tl.program_id(0).to(tl.int64)
+    grid += image * cells
     places = tl.arange(0, BLOCK)
     low = tl.full([BLOCK], float("inf"), tl.float32)
     high = -low
@@ -108,5 +108,5 @@ def find_extremes(grid, cells, extremes, BLOCK: tl.constexpr):
     least, greatest = tl.min(low), tl.max(high)
     extent = greatest - least
     scale = tl.where(extent > 0.0, tl.div_rn(255.99, tl.where(extent > 0.0, extent, 1.0)), 0.0)
-    tl.store(extremes + 2 * picture, least)
-    tl.store(extremes + 2 * picture + 1, scale)
+    tl.store(extremes + 2 * image, least)
+    tl.store(extremes + 2 * image + 1, scale)

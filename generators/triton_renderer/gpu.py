@@ -9,7 +9,7 @@ def find_gpu(device: str) -> torch.device:
     if not torch.cuda.is_available():
         raise ValueError(
             f"device={device!r} wants a GPU that torch can use, and it finds none (torch.cuda.is_available() is False); "
-            "device='cpu' draws the same pictures"
+            "device='cpu' draws the same images"
         )
     _, colon, number = device.partition(":")
     index, count = int(number) if colon else torch.cuda.current_device(), torch.cuda.device_count()

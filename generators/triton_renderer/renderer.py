@@ -1,10 +1,10 @@
 """Batches of fractal scenes on a GPU: the table is drawn and sent, the rest is launches that wait for nothing.
 
 The floor of a sample of 224 pixels and 100 000 points on an H100, counted and not measured: 43 and 75 instructions a point in
-the two passes of the chains are 0.4 µs on 132 × 128 lanes at 1.7 GHz; 1.5 MB of counts, random words, fields and pictures are
+the two passes of the chains are 0.4 µs on 132 × 128 lanes at 1.7 GHz; 1.5 MB of counts, random words, fields and images are
 0.5 µs at 3 TB/s; 100 000 atomic additions to 50 000 cells are of that order if the second-level cache makes 10^11 a second.
 A chain is 1 600 dependent steps, so a batch takes 0.3 ms however small it is, and half of that again for each time that one or
-two in a hundred are judged and repeated; some 500 pictures fill the machine in that time. The processor needs 2 µs a
+two in a hundred are judged and repeated; some 500 images fill the machine in that time. The processor needs 2 µs a
 sample for the table and half a millisecond a batch for 26 launches.
 """
 
@@ -24,12 +24,12 @@ from .attractor import count_points, find_brightest, judge, stamp_patches
 from .canvas import blur, paint
 from .field import draw_words, find_extremes, refine
 
-#: Samples are drawn in parts whose counts, fields and pictures before the blur take no more than this many bytes.
+#: Samples are drawn in parts whose counts, fields and images before the blur take no more than this many bytes.
 MEMORY = 2**29
 #: Of one program: cells that are searched at a time, pixels or cells that stand alone, and rows that are blurred.
 _SEARCHED, _ALONE, _ROWS = 4096, 1024, 16
 
-#: Of every launch. The processor rounds a product before it adds to it; a GPU that fused the two would draw other pictures.
+#: Of every launch. The processor rounds a product before it adds to it; a GPU that fused the two would draw other images.
 OPTIONS = {"num_stages": 1, "enable_fp_fusion": False}
 
 Work = Callable[[int, int], None]
@@ -47,12 +47,12 @@ class Renderer:
         self.scene, self.device, self._share = scene, device, share
 
     def draw(self, indices: NDArray[np.int64], content: NDArray[np.int64]) -> Tensor:
-        """The pictures of samples indices (int64[N]) with objects of the classes `content` (int64[N, K], -1 after the last).
+        """The images of samples indices (int64[N]) with objects of the classes `content` (int64[N, K], -1 after the last).
 
-        Returns uint8[pictures, N, S, S, 3]; like any result on a GPU, it is there for what follows on the current stream.
+        Returns uint8[images, N, S, S, 3]; like any result on a GPU, it is there for what follows on the current stream.
         """
         total, size = indices.size, self.scene.settings.size
-        images = torch.empty((self.scene.pictures, total, size, size, 3), dtype=torch.uint8, device=self.device)
+        images = torch.empty((self.scene.images, total, size, size, 3), dtype=torch.uint8, device=self.device)
         part = max(1, MEMORY // self._bytes_of_a_sample(content.shape[1]))
         with torch.cuda.device(self.device) if self.device.type == "cuda" else contextlib.nullcontext():
             for place in range(0, total, part):
@@ -68,7 +68,7 @@ class Renderer:
         counts = 4 * side * side * objects * (2 if self._is("patch") else 1)
         half = 2 ** (scene.settings.levels - 1)
         field = 4 * self._words() + 5 * half * half + (size + 1) ** 2
-        return scene.pictures * (counts + field + 3 * size * size)
+        return scene.images * (counts + field + 3 * size * size)
 
     def _is(self, render: str) -> bool:
         return RENDERS[self.scene.settings.render] == render
@@ -87,7 +87,7 @@ class Renderer:
         counts = (content >= 0).sum(1)
         firsts = counts.cumsum() - counts
         layout, length = table_layout(
-            int(scene.pictures * counts.sum()), scene.pictures * indices.size, scene.settings.levels
+            int(scene.images * counts.sum()), scene.images * indices.size, scene.settings.levels
         )
         memory = torch.empty(length, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
         table = table_in(memory.numpy(), layout)
@@ -106,7 +106,7 @@ class Renderer:
 
     def _render(self, table: Table, sides: NDArray[np.int64], images: Tensor) -> None:
         settings = self.scene.settings
-        size, pictures = settings.size, len(table.canvas)
+        size, count = settings.size, len(table.canvas)
         cells = torch.zeros(int((sides * sides).sum()), dtype=torch.int32, device=self.device)
         self._count(table, cells)
         scales = torch.empty(len(sides), dtype=torch.float32, device=self.device)
@@ -121,15 +121,15 @@ class Renderer:
         field = self._field(table) if settings.background else images
         sharp = images
         if settings.blur:
-            sharp = torch.empty((pictures, size, size, 3), dtype=torch.uint8, device=self.device)
+            sharp = torch.empty((count, size, size, 3), dtype=torch.uint8, device=self.device)
         self._launch(
-            paint, (pictures, -(-size * size // _ALONE)), 4,
+            paint, (count, -(-size * size // _ALONE)), 4,
             *objects, table.canvas, table.colors, table.backdrop, field, cells, scales, sharp, size,
             BACKGROUND=settings.background, BINARY=self._is("binary"), FINISHED=not settings.blur, BLOCK=_ALONE,
         )  # fmt: skip
         if settings.blur:
             width = 1 << (3 * size - 1).bit_length()
-            grid = pictures, -(-size // _ROWS)
+            grid = count, -(-size // _ROWS)
             self._launch(blur, grid, 4, table.canvas, sharp, images, size, ROWS=_ROWS, WIDTH=width)
 
     def _count(self, table: Table, cells: Tensor) -> None:
@@ -154,26 +154,24 @@ class Renderer:
             count(last, last)
 
     def _field(self, table: Table) -> Tensor:
-        """The fields of all pictures, uint8[P, M, M], M the even number not below the size."""
+        """The fields of all images, uint8[P, M, M], M the even number not below the size."""
         size, levels = self.scene.settings.size, self.scene.settings.levels
-        pictures, seen = len(table.canvas), (size + 1) // 2
-        words = torch.empty((pictures, self._words()), dtype=torch.uint32, device=self.device)
+        images, seen = len(table.canvas), (size + 1) // 2
+        words = torch.empty((images, self._words()), dtype=torch.uint32, device=self.device)
         each = words.shape[1]
-        self._launch(
-            draw_words, (pictures,), 4, table.columns_key, words, each, levels, seen, COLUMNS=2 ** (levels - 1)
-        )
-        extremes = torch.empty((pictures, 2), dtype=torch.float32, device=self.device)
-        grid = torch.zeros((pictures, 1, 1), dtype=torch.float32, device=self.device)
+        self._launch(draw_words, (images,), 4, table.columns_key, words, each, levels, seen, COLUMNS=2 ** (levels - 1))
+        extremes = torch.empty((images, 2), dtype=torch.float32, device=self.device)
+        grid = torch.zeros((images, 1, 1), dtype=torch.float32, device=self.device)
         first = 0
         for level in range(levels):
             m, last = 2**level, level == levels - 1
             used = seen if last else m
             if last:
-                self._launch(find_extremes, (pictures,), 8, grid, m * m, extremes, BLOCK=_SEARCHED)
+                self._launch(find_extremes, (images,), 8, grid, m * m, extremes, BLOCK=_SEARCHED)
             kind = torch.uint8 if last else torch.float32
-            finer = torch.empty((pictures, 2 * used, 2 * used), dtype=kind, device=self.device)
+            finer = torch.empty((images, 2 * used, 2 * used), dtype=kind, device=self.device)
             self._launch(
-                refine, (pictures, -(-used * used // _ALONE)), 4,
+                refine, (images, -(-used * used // _ALONE)), 4,
                 grid, words, table.steps, extremes, finer, m, used, first, each, level, levels,
                 LAST=last, BLOCK=_ALONE,
             )  # fmt: skip

@@ -11,7 +11,7 @@ from wildfern.ssl.augmentation.normalization import MEAN, STD
 from wildfern.ssl.augmentation.pixmix import PixMix, pixmix
 from wildfern.ssl.augmentation.pixmix_views import PixMixSettings
 from wildfern.ssl.augmentation.presets import VIEWS, multicrop, simclr
-from wildfern.ssl.augmentation.views import Prepared, Views
+from wildfern.ssl.augmentation.views import ViewBatch, Views
 
 __all__ = [
     "MEAN",
@@ -25,9 +25,9 @@ __all__ = [
     "MixingTable",
     "PixMix",
     "PixMixSettings",
-    "Prepared",
     "RandomResizedCropFlip",
     "Solarize",
+    "ViewBatch",
     "Views",
     "cutmix",
     "draw_mixing",

@@ -1,4 +1,4 @@
-"""The nine simple operations of AugMix (Hendrycks et al., ICLR 2020) that PixMix uses too, on a batch, each picture its own.
+"""The nine simple operations of AugMix (Hendrycks et al., ICLR 2020) that PixMix uses too, on a batch, each image its own.
 
 Meanings are those of the published programs, which call Pillow: a level drawn between 0.1 and the severity (1 … 10) says how
 much of an operation's greatest strength is used, and a sign which way. What leaves the frame is black.
@@ -28,41 +28,41 @@ OPERATIONS = (
 )
 
 
-def autocontrast(pictures: Tensor) -> Tensor:
+def autocontrast(images: Tensor) -> Tensor:
     """Each channel stretched to [0, 1]; constant ones stay."""
-    least, most = pictures.amin(dim=(2, 3), keepdim=True), pictures.amax(dim=(2, 3), keepdim=True)
+    least, most = images.amin(dim=(2, 3), keepdim=True), images.amax(dim=(2, 3), keepdim=True)
     varies = most > least
-    return torch.where(varies, (pictures - least) / torch.where(varies, most - least, 1), pictures)
+    return torch.where(varies, (images - least) / torch.where(varies, most - least, 1), images)
 
 
-def posterize(pictures: Tensor, level: Tensor) -> Tensor:
+def posterize(images: Tensor, level: Tensor) -> Tensor:
     """The highest 4 − ⌊4 · level / 10⌋ of 8 bits."""
     bits = 4 - (level.abs() * 4 / 10).to(torch.uint8)
     mask = torch.full_like(bits, 255) << (8 - bits)
-    quantized = (pictures * 255).round().to(torch.uint8) & mask.view(-1, 1, 1, 1)
-    return quantized.to(pictures.dtype) / 255
+    quantized = (images * 255).round().to(torch.uint8) & mask.view(-1, 1, 1, 1)
+    return quantized.to(images.dtype) / 255
 
 
-def solarize(pictures: Tensor, level: Tensor) -> Tensor:
+def solarize(images: Tensor, level: Tensor) -> Tensor:
     """Inverts 8-bit values from 256 − ⌊256 · level / 10⌋ on."""
     threshold = 256 - (level.abs() * 256 / 10).floor()
-    return torch.where(pictures >= ((threshold - 0.5) / 255).view(-1, 1, 1, 1), 1 - pictures, pictures)
+    return torch.where(images >= ((threshold - 0.5) / 255).view(-1, 1, 1, 1), 1 - images, images)
 
 
-def resample(pictures: Tensor, matrix: Tensor) -> Tensor:
+def resample(images: Tensor, matrix: Tensor) -> Tensor:
     """Bilinear: the output at (x, y) is the input at matrix · (x, y, 1), in pixels from the corner; matrix [M, 2, 3].
 
-    Places are found in the pictures' own precision, under autocast too.
+    Places are found in the images' own precision, under autocast too.
     """
-    height, width = pictures.shape[-2:]
-    y, x = (torch.arange(side, device=pictures.device, dtype=pictures.dtype) + 0.5 for side in (height, width))
+    height, width = images.shape[-2:]
+    y, x = (torch.arange(side, device=images.device, dtype=images.dtype) + 0.5 for side in (height, width))
     places = torch.stack(
         [x.expand(height, width), y[:, None].expand(height, width), torch.ones_like(x).expand(height, width)]
     )
-    unit = on_device(torch.tensor([2 / width, 2 / height], dtype=pictures.dtype), pictures.device)
-    with without_autocast(pictures):
-        source = (matrix.to(pictures.dtype) @ places.flatten(1)).view(-1, 2, height, width).permute(0, 2, 3, 1)
-        return torch.nn.functional.grid_sample(pictures, source * unit - 1, align_corners=False)
+    unit = on_device(torch.tensor([2 / width, 2 / height], dtype=images.dtype), images.device)
+    with without_autocast(images):
+        source = (matrix.to(images.dtype) @ places.flatten(1)).view(-1, 2, height, width).permute(0, 2, 3, 1)
+        return torch.nn.functional.grid_sample(images, source * unit - 1, align_corners=False)
 
 
 def affine(name: str, level: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:
@@ -87,24 +87,24 @@ def affine(name: str, level: NDArray[np.float64], height: int, width: int) -> ND
     return matrix
 
 
-def augmented(pictures: Tensor, kind: NDArray[np.int64], level: NDArray[np.float64]) -> Tensor:
+def augmented(images: Tensor, kind: NDArray[np.int64], level: NDArray[np.float64]) -> Tensor:
     """float[N, 3, H, W] in [0, 1], each changed by operation OPERATIONS[kind] (−1: none) at its signed level."""
-    out = pictures.clone()
+    out = images.clone()
     for number, name in enumerate(OPERATIONS):
         which = np.flatnonzero(kind == number)
         if not len(which):
             continue
-        rows = on_device(torch.from_numpy(which), pictures.device)
-        chosen = pictures[rows]
+        rows = on_device(torch.from_numpy(which), images.device)
+        chosen = images[rows]
         if name == "autocontrast":
             changed = autocontrast(chosen)
         elif name == "equalize":
             changed = F.equalize(chosen)
         elif name in ("posterize", "solarize"):
             change = posterize if name == "posterize" else solarize
-            changed = change(chosen, on_device(torch.from_numpy(level[which]), pictures.device))
+            changed = change(chosen, on_device(torch.from_numpy(level[which]), images.device))
         else:
-            matrix = affine(name, level[which], *pictures.shape[-2:])
-            changed = resample(chosen, on_device(torch.from_numpy(matrix), pictures.device))
+            matrix = affine(name, level[which], *images.shape[-2:])
+            changed = resample(chosen, on_device(torch.from_numpy(matrix), images.device))
         out[rows] = changed.to(out.dtype)
     return out

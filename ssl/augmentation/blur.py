@@ -1,4 +1,4 @@
-"""Gaussian blur as two banded matrix products, each picture with its own sigma (0 leaves it as it is)."""
+"""Gaussian blur as two banded matrix products, each image with its own sigma (0 leaves it as it is)."""
 
 from functools import lru_cache
 from typing import ClassVar
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from wildfern.ssl.augmentation.operation import IntensityOperation, on_device
-from wildfern.ssl.augmentation.table import ViewTable
+from wildfern.ssl.augmentation.table import AugmentationParameters
 from wildfern.ssl.losses.full_precision import without_autocast
 
 
@@ -59,7 +59,7 @@ class GaussianBlur(IntensityOperation):
     ) -> None:
         super().__init__(same_on_batch=same_on_batch, keepdim=keepdim, blur_sigma=sigma, blur=p)
 
-    def parameters_from(self, table: ViewTable, height: int, width: int) -> dict[str, np.ndarray]:
+    def parameters_from(self, table: AugmentationParameters, height: int, width: int) -> dict[str, np.ndarray]:
         return {"sigma": table.flat("sigma")}
 
     def apply_transform(self, input: Tensor, params: dict, flags: dict, transform: Tensor | None = None) -> Tensor:

@@ -1,8 +1,8 @@
-"""Color jitter, gray and solarize with torchvision's meaning, on a whole batch, each picture with its own factors and order.
+"""Color jitter, gray and solarize with torchvision's meaning, on a whole batch, each image with its own factors and order.
 
-Brightness, contrast and saturation blend a picture with black, its mean gray and its gray: one pass with per-picture
-coefficients does any of them. Hue stands at one of four places in a picture's order, so three blends (those before it), hue,
-and three blends (those after it) give every order exactly; what does not apply to a picture has factor 1.
+Brightness, contrast and saturation blend an image with black, its mean gray and its gray: one pass with per-image
+coefficients does any of them. Hue stands at one of four places in an image's order, so three blends (those before it), hue,
+and three blends (those after it) give every order exactly; what does not apply to an image has factor 1.
 """
 
 from typing import ClassVar
@@ -12,28 +12,28 @@ import torch
 from torch import Tensor
 
 from wildfern.ssl.augmentation.operation import IntensityOperation, on_device
-from wildfern.ssl.augmentation.table import ViewTable
+from wildfern.ssl.augmentation.table import AugmentationParameters
 
 _CONTRAST, _SATURATION, _HUE = 1, 2, 3
 
 
-def grayscale(pictures: Tensor) -> Tensor:
+def grayscale(images: Tensor) -> Tensor:
     """Luma of float[M, 3, H, W] with torchvision's weights (ITU-R 601): float[M, 1, H, W]."""
-    r, g, b = pictures.unbind(1)
+    r, g, b = images.unbind(1)
     return (0.2989 * r).add_(g, alpha=0.587).add_(b, alpha=0.114).unsqueeze(1)
 
 
-def blend(pictures: Tensor, factor: Tensor, mean_gray: Tensor, gray: Tensor) -> Tensor:
+def blend(images: Tensor, factor: Tensor, mean_gray: Tensor, gray: Tensor) -> Tensor:
     """clamp(f·x + (1 − f)·(c·mean gray + s·gray)) in place; f, c, s are float[M, 1, 1, 1], c and s are 0 or 1."""
-    luma = grayscale(pictures)
+    luma = grayscale(images)
     other = luma.mean(dim=(1, 2, 3), keepdim=True).mul_(mean_gray) + luma.mul_(gray)
-    return pictures.mul_(factor).add_(other.mul_(1 - factor)).clamp_(0, 1)
+    return images.mul_(factor).add_(other.mul_(1 - factor)).clamp_(0, 1)
 
 
-def rotate_hue(pictures: Tensor, turns: Tensor) -> Tensor:
+def rotate_hue(images: Tensor, turns: Tensor) -> Tensor:
     """Turn the hue of float[M, 3, H, W] in [0, 1] by float[M, 1, 1] turns, value and HSV saturation kept."""
-    r, g, b = pictures.unbind(1)
-    value, least = pictures.amax(1), pictures.amin(1)
+    r, g, b = images.unbind(1)
+    value, least = images.amax(1), images.amin(1)
     chroma = value - least
     safe = torch.where(chroma > 0, chroma, 1.0)
     sextant = torch.where(
@@ -50,8 +50,8 @@ def rotate_hue(pictures: Tensor, turns: Tensor) -> Tensor:
 class ColorJitter(IntensityOperation):
     """torchvision's ColorJitter applied with probability `p` and RandomGrayscale with probability `gray`, as a kornia module.
 
-    Factors are uniform in [max(0, 1 − x), 1 + x]; the order of the four operations is random for each picture. kornia's own
-    `p` stays 1. Raises ValueError for settings out of their range, and when called with pictures of other than three channels.
+    Factors are uniform in [max(0, 1 − x), 1 + x]; the order of the four operations is random for each image. kornia's own
+    `p` stays 1. Raises ValueError for settings out of their range, and when called with images of other than three channels.
     """
 
     named: ClassVar = {"jitter": "p"}
@@ -79,7 +79,7 @@ class ColorJitter(IntensityOperation):
             gray=gray,
         )
 
-    def parameters_from(self, table: ViewTable, height: int, width: int) -> dict[str, np.ndarray]:
+    def parameters_from(self, table: AugmentationParameters, height: int, width: int) -> dict[str, np.ndarray]:
         order = table.flat("order")
         hue_place = (order == _HUE).argmax(axis=1)
         blends = order[order != _HUE].reshape(-1, 3)
@@ -96,19 +96,19 @@ class ColorJitter(IntensityOperation):
 
     def apply_transform(self, input: Tensor, params: dict, flags: dict, transform: Tensor | None = None) -> Tensor:
         if input.shape[1] != 3:
-            raise ValueError(f"ColorJitter takes pictures in color, [N, 3, H, W], not {list(input.shape)}")
+            raise ValueError(f"ColorJitter takes images in color, [N, 3, H, W], not {list(input.shape)}")
         factors, hue, *kinds = (
             on_device(params[name].to(input.dtype), input.device)
             for name in ("factors", "hue", "is_contrast", "is_saturation")
         )
         gray = on_device(params["gray"], input.device)
-        pictures = input.clone()
+        images = input.clone()
         for place in range(6):
             if place == 3:
-                pictures = rotate_hue(pictures, hue[:, None, None])
+                images = rotate_hue(images, hue[:, None, None])
             coefficients = (x[:, place, None, None, None] for x in (factors, *kinds))
-            pictures = blend(pictures, *coefficients)
-        return torch.where(gray[:, None, None, None], grayscale(pictures), pictures)
+            images = blend(images, *coefficients)
+        return torch.where(gray[:, None, None, None], grayscale(images), images)
 
 
 class Solarize(IntensityOperation):
@@ -122,7 +122,7 @@ class Solarize(IntensityOperation):
     def __init__(self, p: float = 0.2, *, same_on_batch: bool = False, keepdim: bool = False) -> None:
         super().__init__(same_on_batch=same_on_batch, keepdim=keepdim, solarize=p)
 
-    def parameters_from(self, table: ViewTable, height: int, width: int) -> dict[str, np.ndarray]:
+    def parameters_from(self, table: AugmentationParameters, height: int, width: int) -> dict[str, np.ndarray]:
         return {"threshold": table.flat("threshold")}
 
     def apply_transform(self, input: Tensor, params: dict, flags: dict, transform: Tensor | None = None) -> Tensor:

@@ -1,6 +1,6 @@
-"""Random resized crop with flip: one pair of small matrix products for every view of a picture.
+"""Random resized crop with flip: one pair of small matrix products for every view of an image.
 
-Cropping, anti-aliased resizing and flipping are linear and separable, so a view is `rows @ picture @ columns.T` with two banded
+Cropping, anti-aliased resizing and flipping are linear and separable, so a view is `rows @ image @ columns.T` with two banded
 matrices whose weights are those of Pillow's and torchvision's filters (`antialias=True`).
 """
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from wildfern.ssl.augmentation.operation import GeometricOperation, on_device
-from wildfern.ssl.augmentation.table import ViewTable
+from wildfern.ssl.augmentation.table import AugmentationParameters
 from wildfern.ssl.losses.full_precision import without_autocast
 
 
@@ -46,7 +46,7 @@ def crop_views(pixels: Tensor, boxes: Tensor, flip: Tensor, size: int, interpola
     """All views of a batch at once: float[n, H, W, C] in [0, 1], boxes [V, n, 4] (top, left, height, width), flip bool[V, n].
 
     Returns float32[V * n, C, size, size] in [0, 1], view-major: what a bicubic filter lets leave the range is clipped, as it is
-    in pictures of bytes. Products are those of float32 under autocast too.
+    in images of bytes. Products are those of float32 under autocast too.
     """
     with without_autocast(pixels):
         return _crop_views(pixels, boxes, flip, size, interpolation)
@@ -69,7 +69,7 @@ def _crop_views(pixels: Tensor, boxes: Tensor, flip: Tensor, size: int, interpol
 class RandomResizedCropFlip(GeometricOperation):
     """torchvision's RandomResizedCrop (anti-aliased, central fallback) and RandomHorizontalFlip as a kornia module.
 
-    Pictures are in [0, 1]; masks get the nearest pixel. `interpolation` is "bilinear" or "bicubic". kornia's own `p` stays 1.
+    Images are in [0, 1]; masks get the nearest pixel. `interpolation` is "bilinear" or "bicubic". kornia's own `p` stays 1.
     Raises ValueError for settings out of their range.
     """
 
@@ -88,9 +88,9 @@ class RandomResizedCropFlip(GeometricOperation):
             size=size, crop_scale=scale, crop_ratio=ratio, flip=flip, interpolation=interpolation, **kornia
         )
 
-    def parameters_from(self, table: ViewTable, height: int, width: int) -> dict[str, np.ndarray]:
-        pictures = table.crop.shape[1]
-        boxes = table.boxes(np.full(pictures, height), np.full(pictures, width))
+    def parameters_from(self, table: AugmentationParameters, height: int, width: int) -> dict[str, np.ndarray]:
+        images = table.crop.shape[1]
+        boxes = table.boxes(np.full(images, height), np.full(images, width))
         return {"box": boxes.reshape(-1, 4), "flip": table.flat("flip")}
 
     def compute_transformation(self, input: Tensor, params: dict, flags: dict) -> Tensor:
@@ -108,8 +108,8 @@ class RandomResizedCropFlip(GeometricOperation):
 
     def apply_transform(self, input: Tensor, params: dict, flags: dict, transform: Tensor | None = None) -> Tensor:
         box, flip = on_device(params["box"], input.device)[None], on_device(params["flip"], input.device)[None]
-        pictures, settings = input.permute(0, 2, 3, 1).float(), self.settings
-        return crop_views(pictures, box, flip, settings.size, settings.interpolation).to(input.dtype)
+        images, settings = input.permute(0, 2, 3, 1).float(), self.settings
+        return crop_views(images, box, flip, settings.size, settings.interpolation).to(input.dtype)
 
     def apply_transform_mask(self, input: Tensor, params: dict, flags: dict, transform: Tensor | None = None) -> Tensor:
         """Masks [n, C, H, W]: the nearest pixel, so that no class is invented between two."""

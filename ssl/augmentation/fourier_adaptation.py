@@ -1,4 +1,4 @@
-"""Fourier domain adaptation: a picture with the coarse amplitudes of another (Yang & Soatto, CVPR 2020, eq. 1-3).
+"""Fourier domain adaptation: an image with the coarse amplitudes of another (Yang & Soatto, CVPR 2020, eq. 1-3).
 
 The low frequencies of the source get the amplitudes of the target's and keep their phases: the contents of the one in the
 lighting and colors of the other. FreeCOS (Shi et al., ICCV 2023) lays synthetic vessels over real backgrounds this way, then
@@ -18,7 +18,7 @@ from torchvision.transforms.v2 import functional as F
 from wildfern.generators.counter_rng import Keys, fold, integers
 from wildfern.ssl.augmentation.operation import check_probabilities, on_device, positions_for
 from wildfern.ssl.augmentation.pixel_noise import uniform_pixels
-from wildfern.ssl.augmentation.view_keys import picture_keys
+from wildfern.ssl.augmentation.view_keys import image_keys
 from wildfern.ssl.losses.full_precision import without_autocast
 
 # FreeCOS for coronary angiograms: the share of the spectrum, the blur's kernel in pixels, the noise's half-width.
@@ -31,14 +31,14 @@ def _check_ratio(ratio: float) -> None:
 
 
 def _check_freecos(ratio: float, blur_kernel: int, noise: float, sides: Sequence[int]) -> None:
-    """Raise ValueError for settings of `freecos_adaptation` that pictures of these sides cannot have, NaN among them."""
+    """Raise ValueError for settings of `freecos_adaptation` that images of these sides cannot have, NaN among them."""
     _check_ratio(ratio)
     if not isinstance(blur_kernel, int | np.integer) or blur_kernel < 1 or blur_kernel % 2 == 0:
         raise ValueError(f"blur_kernel must be odd and positive, got {blur_kernel}")
     if not 0 <= noise < np.inf:
         raise ValueError(f"noise must be a number that is not negative, got {noise}")
     if blur_kernel // 2 >= min(sides):
-        raise ValueError(f"a blur of {blur_kernel} px is too large for pictures of {list(sides)} px")
+        raise ValueError(f"a blur of {blur_kernel} px is too large for images of {list(sides)} px")
 
 
 def fourier_adaptation(source: Tensor, target: Tensor, ratio: float) -> Tensor:
@@ -58,7 +58,7 @@ def fourier_adaptation(source: Tensor, target: Tensor, ratio: float) -> Tensor:
     for rows in (
         slice(0, b + 1),
         slice(max(height - b, b + 1), height),
-    ):  # real pictures: columns 0 … b stand for −b … b
+    ):  # real images: columns 0 … b stand for −b … b
         low = spectrum[..., rows, : b + 1]
         wanted = other[..., rows, : b + 1].abs()
         there = low.abs()
@@ -78,8 +78,8 @@ def freecos_adaptation(
     """FreeCOS' whole step on float[N, C, H, W] in [0, 1]: adaptation, clip, blur, uniform noise ± `noise`, clip.
 
     `blur_kernel` is odd and in pixels, 1 for none; its sigma is the one OpenCV takes when it is given none,
-    0.3 · ((k − 1) / 2 − 1) + 0.8. `noise_keys` int64[N] (`AdaptationTable.noise`) hold the noise of each picture. FreeCOS rounds
-    down to 8 bits in the end, which is left out. Raises ValueError for an even kernel or one too large for the pictures, for
+    0.3 · ((k − 1) / 2 − 1) + 0.8. `noise_keys` int64[N] (`AdaptationTable.noise`) hold the noise of each image. FreeCOS rounds
+    down to 8 bits in the end, which is left out. Raises ValueError for an even kernel or one too large for the images, for
     noise that is negative or not finite, and as `fourier_adaptation` does.
     """
     _check_freecos(ratio, blur_kernel, noise, source.shape[-2:])
@@ -95,24 +95,24 @@ def freecos_adaptation(
 
 @dataclass(frozen=True)
 class AdaptationTable:
-    """What n pictures of a view draw."""
+    """What n images of a view draw."""
 
-    target: NDArray[np.int64]  # [n] which of the target pictures
+    target: NDArray[np.int64]  # [n] which of the target images
     noise: Keys  # uint64[n] keys of the pixel noise
 
 
 def draw_adaptation(seed: int, step: int, positions: NDArray[np.int64], view: int, num_targets: int) -> AdaptationTable:
-    """The table of the pictures at these positions (int64[n]) of the global batch, with `num_targets` to choose from."""
+    """The table of the images at these positions (int64[n]) of the global batch, with `num_targets` to choose from."""
     if num_targets < 1:
-        raise ValueError("Fourier domain adaptation needs at least one target picture")
-    keys = picture_keys("fourier_adaptation", seed, step, view, positions)
+        raise ValueError("Fourier domain adaptation needs at least one target image")
+    keys = image_keys("fourier_adaptation", seed, step, view, positions)
     return AdaptationTable(integers(keys, 1, num_targets)[:, 0], fold(keys, 0))
 
 
 class FourierAdaptation(IntensityAugmentationBase2D):
     """FreeCOS' step with probability `p`, towards one of `targets` float[M, 3, H, W] in [0, 1], as a kornia module.
 
-    The targets are as large as the pictures that the module sees. With `blur_kernel=1, noise=0`: Yang & Soatto's, clipped.
+    The targets are as large as the images that the module sees. With `blur_kernel=1, noise=0`: Yang & Soatto's, clipped.
     Raises ValueError for no targets and for settings that `freecos_adaptation` refuses.
     """
 

@@ -1,4 +1,4 @@
-"""Fourier domain adaptation as an operation of views: towards pictures of any source, each view its own."""
+"""Fourier domain adaptation as an operation of views: towards images of any source, each view its own."""
 
 from typing import Annotated, Any
 
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from wildfern.ssl.augmentation.fourier_adaptation import draw_adaptation, freecos_adaptation
 from wildfern.ssl.augmentation.operation import on_device
-from wildfern.ssl.augmentation.second_pictures import SecondPictures, rows_that_fire
+from wildfern.ssl.augmentation.second_images import SecondImages, rows_that_fire
 
 
 class FourierAdaptationSettings(BaseModel):
-    """What happens to a view: with `probability`, the coarse amplitudes of a picture of `data`, then blur and noise.
+    """What happens to a view: with `probability`, the coarse amplitudes of an image of `data`, then blur and noise.
 
     `data` is a `wildfern.ssl.data.Source` or `Mixture` (in a recipe: what the section `data` takes). The default `ratio` is the
     largest β of Yang & Soatto (2020), without blur and noise; FreeCOS takes ratio 0.3, blur_kernel 13 and noise 5/255.
@@ -22,7 +22,7 @@ class FourierAdaptationSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
-    data: Any = Field(description="Where the pictures come from whose amplitudes are taken.")
+    data: Any = Field(description="Where the images come from whose amplitudes are taken.")
     probability: float = Field(0.5, ge=0, le=1, description="Share of views that are adapted.")
     ratio: float = Field(0.09, ge=0, le=0.5, description="β: highest exchanged frequency, as a share of the side.")
     blur_kernel: Annotated[int, Field(ge=1)] = Field(1, description="Pixels of the blur after it, odd; 1: none.")
@@ -39,7 +39,7 @@ class FourierAdaptationSettings(BaseModel):
 class FourierAdaptedViews(nn.Module):
     """`freecos_adaptation` of views of `size` px, drawn and applied as `KorniaOperation` is.
 
-    Which views are changed, towards which pictures, and their noise are functions of (seed, step, position, view). Raises
+    Which views are changed, towards which images, and their noise are functions of (seed, step, position, view). Raises
     ValueError for a blur that is too large for the views.
     """
 
@@ -49,7 +49,7 @@ class FourierAdaptedViews(nn.Module):
             raise ValueError(
                 f"fourier_adaptation: a blur_kernel of {settings.blur_kernel} px is too large for views of {size} px"
             )
-        self.settings, self.second = settings, SecondPictures(settings.data, size)
+        self.settings, self.second = settings, SecondImages(settings.data, size)
 
     def draw(
         self, seed: int, step: int, positions: NDArray[np.int64], view: int, batch: int | None = None
@@ -60,13 +60,11 @@ class FourierAdaptedViews(nn.Module):
         noise = torch.from_numpy(table.noise.view(np.int64))
         return {"rows": torch.from_numpy(rows), "targets": self.second.read(table.target), "noise": noise}
 
-    def forward(self, pictures: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+    def forward(self, images: Tensor, parameters: dict[str, Tensor]) -> Tensor:
         """float[n, 3, S, S] in [0, 1] with what `draw` gave for them; in [0, 1]."""
-        rows, targets, noise = (on_device(parameters[n], pictures.device) for n in ("rows", "targets", "noise"))
+        rows, targets, noise = (on_device(parameters[n], images.device) for n in ("rows", "targets", "noise"))
         if not len(rows):
-            return pictures
-        settings, targets = self.settings, targets.to(pictures.dtype) / 255
-        adapted = freecos_adaptation(
-            pictures[rows], targets, noise, settings.ratio, settings.blur_kernel, settings.noise
-        )
-        return pictures.index_copy(0, rows, adapted)
+            return images
+        settings, targets = self.settings, targets.to(images.dtype) / 255
+        adapted = freecos_adaptation(images[rows], targets, noise, settings.ratio, settings.blur_kernel, settings.noise)
+        return images.index_copy(0, rows, adapted)

@@ -42,7 +42,7 @@ def _luma(red, green, blue):
 
 @host_loop
 def scale_and_shift(red, green, blue, factor, shift):
-    """clamp(factor · x + shift): brightness with shift 0, contrast with (1 − factor) times the mean luma of the picture."""
+    """clamp(factor · x + shift): brightness with shift 0, contrast with (1 − factor) times the mean luma of the image."""
     for i in range(np.uint64(red.size)):
         red[i] = _clamp(factor * red[i] + shift)
         green[i] = _clamp(factor * green[i] + shift)

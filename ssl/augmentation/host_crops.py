@@ -1,7 +1,7 @@
 """Crops of photographs of different sizes: each is cropped, resized and flipped on the host for all its views, to bytes.
 
 Bytes, and of the crops alone, are all that then crosses to a device. Pillow makes the same crops at less than half the speed: it
-copies the picture to four bytes a pixel first, and rounds between its two passes.
+copies the image to four bytes a pixel first, and rounds between its two passes.
 """
 
 from collections.abc import Sequence
@@ -12,42 +12,42 @@ from numpy.typing import NDArray
 from wildfern.generators.compiling import kernel
 from wildfern.ssl.augmentation.host_loops import host_loop
 from wildfern.ssl.augmentation.host_resize import clip, filter_taps, most_taps, resize_across, resize_down
-from wildfern.ssl.augmentation.table import ViewTable
+from wildfern.ssl.augmentation.table import AugmentationParameters
 
-Picture = NDArray[np.uint8]
+ImageArray = NDArray[np.uint8]
 
 _HALF, _1, _255 = np.float32(0.5), np.float32(1), np.float32(255)
 
 
-def crop_pictures(
-    pictures: Sequence[Picture],
-    table: ViewTable,
+def crop_images(
+    images: Sequence[ImageArray],
+    table: AugmentationParameters,
     size: int,
-    partners: Sequence[Picture] | None = None,
+    paired_images: Sequence[ImageArray] | None = None,
     first: int = 0,
 ) -> NDArray[np.uint8]:
-    """The boxes that a table says of n pictures uint8[H, W, 3], resized and flipped: uint8[V, n, size, size, 3].
+    """The boxes that a table says of n images uint8[H, W, 3], resized and flipped: uint8[V, n, size, size, 3].
 
-    With `partners` (as many), odd views show these, the first view being number `first`. One thread, which does not hold the
-    interpreter's lock. Raises ValueError for anything but n pictures.
+    With `paired_images` (as many), odd views show these, the first view being number `first`. One thread, which does not hold the
+    interpreter's lock. Raises ValueError for anything but n images.
     """
     views, n = table.flip.shape
     out = np.empty((views, n, size, 3 * size), np.uint8)
-    shown = [(pictures, 0, 1)]
-    if partners is not None:
-        shown = [(pictures, first % 2, 2), (partners, 1 - first % 2, 2)]
+    shown = [(images, 0, 1)]
+    if paired_images is not None:
+        shown = [(images, first % 2, 2), (paired_images, 1 - first % 2, 2)]
     for photographs, start, step in shown:
         if len(photographs) != n:
-            raise ValueError(f"{n} pictures are wanted, not {len(photographs)}")
-        for picture in photographs:
-            if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
-                raise ValueError(f"pictures must be uint8[H, W, 3], not {picture.dtype}{list(picture.shape)}")
+            raise ValueError(f"{n} images are wanted, not {len(photographs)}")
+        for image in photographs:
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+                raise ValueError(f"images must be uint8[H, W, 3], not {image.dtype}{list(image.shape)}")
         heights, widths = (np.array([p.shape[side] for p in photographs], np.int64) for side in (0, 1))
         boxes = table.boxes(heights, widths)
         flip, cubic = np.ascontiguousarray(table.flip), table.interpolation == "bicubic"
-        for i, picture in enumerate(photographs):
-            rows = np.require(picture.reshape(len(picture), -1), requirements="CAW")
-            crop_picture(rows, i, start, step, boxes, flip, cubic, out)
+        for i, image in enumerate(photographs):
+            rows = np.require(image.reshape(len(image), -1), requirements="CAW")
+            crop_image(rows, i, start, step, boxes, flip, cubic, out)
     return out.reshape(views, n, size, size, 3)
 
 
@@ -62,20 +62,20 @@ def _to_bytes(red, green, blue, out):
 
 
 @kernel("crops")
-def crop_picture(sources: int):
-    """Make the crops of one picture."""
+def crop_image(sources: int):
+    """Make the crops of one image."""
 
-    def crop_picture(picture, i, start, step, boxes, flip, cubic, out):
-        """Make views start, start + step … of picture i (uint8[H, 3 * W]) by boxes[v, i] (top, left, height, width).
+    def crop_image(image, i, start, step, boxes, flip, cubic, out):
+        """Make views start, start + step … of image i (uint8[H, 3 * W]) by boxes[v, i] (top, left, height, width).
 
         boxes: int64[V, n, 4], flip: bool[V, n], cubic: bool; out: uint8[V, n, size, 3 * size].
         """
         _ = sources
         views, size = out.shape[0], out.shape[2]
-        taps = most_taps(max(picture.shape[0], picture.shape[1] // 3), size, cubic)
+        taps = most_taps(max(image.shape[0], image.shape[1] // 3), size, cubic)
         first_x, first_y = np.empty(size, np.int32), np.empty(size, np.int32)
         weights_x, weights_y = np.empty((taps, size), np.float32), np.empty((taps, size), np.float32)
-        sums, packed = np.empty(size, np.float32), np.empty(picture.shape[1] // 3 + 1, np.uint32)
+        sums, packed = np.empty(size, np.float32), np.empty(image.shape[1] // 3 + 1, np.uint32)
         resized, line = np.zeros((taps, 3 * size), np.float32), np.empty(3 * size, np.float32)
         red, green, blue = line[:size], line[size : 2 * size], line[2 * size :]
         for v in range(start, views, step):
@@ -86,7 +86,7 @@ def crop_picture(sources: int):
             for y in range(size):
                 while seen < first_y[y] + taps_y:
                     if seen < height:
-                        pixels = picture[top + seen, 3 * left : 3 * (left + width)]
+                        pixels = image[top + seen, 3 * left : 3 * (left + width)]
                         resize_across(pixels, taps_x, first_x, weights_x, packed, ring[seen % taps_y])
                     else:  # beyond the box, with weight 0
                         ring[seen % taps_y] = 0
@@ -96,4 +96,4 @@ def crop_picture(sources: int):
                     clip(line, _255)
                 _to_bytes(red, green, blue, out[v, i, y])
 
-    return crop_picture
+    return crop_image

@@ -33,7 +33,7 @@ _1, _255TH = np.float32(1), np.float32(1 / 255)
 
 
 class Looks(NamedTuple):
-    """What is done to each view v of each picture i; every array starts with [V, n]."""
+    """What is done to each view v of each image i; every array starts with [V, n]."""
 
     boxes: NDArray[np.int64]  # [V, n, 4]: top, left, height, width
     flip: NDArray[np.bool_]
@@ -86,7 +86,7 @@ def _space(size, height, width, cubic):
 
 
 @host_loop
-def _crop_rows(picture, box, cubic, begin, end, taps_x, taps_y, seen, space, red, green, blue):
+def _crop_rows(image, box, cubic, begin, end, taps_x, taps_y, seen, space, red, green, blue):
     """Rows begin … end - 1 of the resized crop; `seen` rows of the box are resized across already: returns how many are then."""
     size = space.first_x.size
     top, left, height, width = box[0], box[1], box[2], box[3]
@@ -96,7 +96,7 @@ def _crop_rows(picture, box, cubic, begin, end, taps_x, taps_y, seen, space, red
         while seen < first + taps_y:
             into = ring[seen % taps_y]
             if seen < height:
-                line = picture[top + seen, 3 * left : 3 * (left + width)]
+                line = image[top + seen, 3 * left : 3 * (left + width)]
                 resize_across(line, taps_x, space.first_x, space.weights_x, space.packed, into)
             else:  # beyond the box, with weight 0
                 for x in range(np.uint64(into.size)):
@@ -163,15 +163,15 @@ def _blur_rows(begin, end, done, radius, threshold, scale, shift, space, wide, n
 
 
 @host_loop
-def _render_view(picture, looks, v, i, scale, shift, space, wide, narrow):
-    """Make view v of picture i (uint8[H, 3 * W]) into wide (float32[3 * S * S]) or, where that is empty, into narrow (uint16)."""
+def _render_view(image, looks, v, i, scale, shift, space, wide, narrow):
+    """Make view v of image i (uint8[H, 3 * W]) into wide (float32[3 * S * S]) or, where that is empty, into narrow (uint16)."""
     size = space.first_x.size
     amounts, order, threshold = looks.amounts[v, i], looks.order[v, i], looks.threshold[v, i]
     box = looks.boxes[v, i]
     taps_y = filter_taps(box[2], False, looks.cubic, _255TH, space.first_y, space.weights_y, space.sums)
     taps_x = filter_taps(box[3], looks.flip[v, i], looks.cubic, _1, space.first_x, space.weights_x, space.sums)
     radius = gaussian_taps(looks.sigma[v, i], size, space.bell)
-    # Contrast needs the mean of what came before it: only with it are pictures gone through twice.
+    # Contrast needs the mean of what came before it: only with it are images gone through twice.
     factor, place = amounts[CONTRAST], 4
     if factor != _1:
         place = 0
@@ -188,7 +188,7 @@ def _render_view(picture, looks, v, i, scale, shift, space, wide, narrow):
                 scale_and_shift(red, green, blue, factor, (_1 - factor) * np.float32(luma / (size * size)))
                 jitter(red, green, blue, order, place + 1, 4, amounts)
             else:
-                seen = _crop_rows(picture, box, looks.cubic, begin, end, taps_x, taps_y, seen, space, red, green, blue)
+                seen = _crop_rows(image, box, looks.cubic, begin, end, taps_x, taps_y, seen, space, red, green, blue)
                 jitter(red, green, blue, order, 0, place, amounts)
                 if place < 4:
                     luma += sum_of_luma(red, green, blue)
@@ -209,11 +209,11 @@ def _render_view(picture, looks, v, i, scale, shift, space, wide, narrow):
 def render_slice(sources: int):
     """Make a slice of the views of a batch."""
 
-    def render_slice(pixels, partners, shows_partner, apart, looks, scale, shift, size, begin, end, wide, narrow):
-        """Make views begin … end - 1 of V * n, counted picture by picture, into wide (float32[V, n, 3 * size * size]).
+    def render_slice(pixels, paired_images, shows_partner, apart, looks, scale, shift, size, begin, end, wide, narrow):
+        """Make views begin … end - 1 of V * n, counted image by image, into wide (float32[V, n, 3 * size * size]).
 
-        Where that has no values ([V, n, 0]), into narrow (uint16, bits of bfloat16). View v of picture i shows
-        pixels[apart * v + i] (uint8[…, H, 3 * W]) or, if shows_partner[v], the one of `partners` there. Values x in [0, 1]
+        Where that has no values ([V, n, 0]), into narrow (uint16, bits of bfloat16). View v of image i shows
+        pixels[apart * v + i] (uint8[…, H, 3 * W]) or, if shows_partner[v], the one of `paired_images` there. Values x in [0, 1]
         become scale[c] * x + shift[c] (float32[3]).
         """
         _ = sources
@@ -221,7 +221,7 @@ def render_slice(sources: int):
         space = _space(size, pixels.shape[1], pixels.shape[2] // 3, looks.cubic)
         for item in range(begin, end):
             v, i = item % views, item // views
-            source = partners if shows_partner[v] else pixels
+            source = paired_images if shows_partner[v] else pixels
             _render_view(source[apart * v + i], looks, v, i, scale, shift, space, wide[v, i], narrow[v, i])
 
     return render_slice

@@ -1,4 +1,4 @@
-"""Crop, flip and anti-aliased resize of one picture, a row at a time, with the few weights of a line that are not zero.
+"""Crop, flip and anti-aliased resize of one image, a row at a time, with the few weights of a line that are not zero.
 
 The weights are those of `crop.resize_weights`, for either interpolation. Every output pixel of a line has a window of `taps`
 source pixels, so that all pixels of a line are weighted alike: a row is resized across into a ring of the `taps` last rows,

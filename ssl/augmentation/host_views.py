@@ -10,9 +10,9 @@ from torch import Tensor
 from wildfern.generators.threads import Threads
 from wildfern.ssl.augmentation.host_kernel import Looks, render_slice
 from wildfern.ssl.augmentation.normalization import MEAN, STD
-from wildfern.ssl.augmentation.table import ViewTable
+from wildfern.ssl.augmentation.table import AugmentationParameters
 
-Pictures = NDArray[np.uint8]
+ImageArrays = NDArray[np.uint8]
 
 _SCALE = np.array([1 / std for std in STD], np.float32)
 _SHIFT = np.array([-mean / std for mean, std in zip(MEAN, STD, strict=True)], np.float32)
@@ -21,39 +21,43 @@ _SLICE = 2**17  # pixels of views that a thread takes at a time: somewhat less t
 
 
 def render_views(
-    pixels: Pictures,
-    table: ViewTable,
+    pixels: ImageArrays,
+    table: AugmentationParameters,
     size: int,
     threads: int,
     dtype: torch.dtype = torch.float32,
-    partners: Pictures | None = None,
+    paired_images: ImageArrays | None = None,
     first: int = 0,
     normalize: bool = True,
 ) -> Tensor:
-    """The views that a table says of pictures uint8[n, H, W, 3]: [V, n, 3, size, size], channels last in memory.
+    """The views that a table says of images uint8[n, H, W, 3]: [V, n, 3, size, size], channels last in memory.
 
     Normalized with ImageNet's mean and standard deviation, or left between 0 and 1.
 
-    With `partners` (as pixels), odd views show these, the first view being number `first`. `dtype` is float32 or bfloat16. A
-    view depends on its picture and its own numbers only, not on the threads. Raises ValueError for anything else.
+    With `paired_images` (as pixels), odd views show these, the first view being number `first`. `dtype` is float32 or bfloat16. A
+    view depends on its image and its own numbers only, not on the threads. Raises ValueError for anything else.
     """
     views, n = table.flip.shape
     _check(pixels, (n, *pixels.shape[1:3], 3), size, threads, dtype)
     height, width = pixels.shape[1:3]
-    if partners is None:
-        partners, odd = pixels, np.zeros(views, np.bool_)
+    if paired_images is None:
+        paired_images, odd = pixels, np.zeros(views, np.bool_)
     else:
-        _check(partners, pixels.shape, size, threads, dtype)
+        _check(paired_images, pixels.shape, size, threads, dtype)
         odd = (first + np.arange(views)) % 2 == 1
     boxes = table.boxes(np.full(n, height), np.full(n, width))
     looks = _looks(table, boxes, table.flip, table.interpolation == "bicubic")
-    return _render((pixels, partners, odd, 0), looks, size, threads, dtype, normalize)
+    return _render((pixels, paired_images, odd, 0), looks, size, threads, dtype, normalize)
 
 
 def render_crops(
-    crops: Pictures, table: ViewTable, threads: int, dtype: torch.dtype = torch.float32, normalize: bool = True
+    crops: ImageArrays,
+    table: AugmentationParameters,
+    threads: int,
+    dtype: torch.dtype = torch.float32,
+    normalize: bool = True,
 ) -> Tensor:
-    """As `render_views`, of pictures that are cropped, resized and flipped already: uint8[V, n, size, size, 3]."""
+    """As `render_views`, of images that are cropped, resized and flipped already: uint8[V, n, size, size, 3]."""
     views, n = table.flip.shape
     size = crops.shape[2]
     _check(crops, (views, n, size, size, 3), size, threads, dtype)
@@ -63,9 +67,9 @@ def render_crops(
     return _render((crops, crops, np.zeros(views, np.bool_), n), looks, size, threads, dtype, normalize)
 
 
-def _check(pixels: Pictures, shape: tuple[int, ...], size: int, threads: int, dtype: torch.dtype) -> None:
+def _check(pixels: ImageArrays, shape: tuple[int, ...], size: int, threads: int, dtype: torch.dtype) -> None:
     if pixels.dtype != np.uint8 or pixels.shape != shape or not all(shape[-3:]):
-        raise ValueError(f"pictures must be uint8{list(shape)}, not {pixels.dtype}{list(pixels.shape)}")
+        raise ValueError(f"images must be uint8{list(shape)}, not {pixels.dtype}{list(pixels.shape)}")
     if size < 4:
         raise ValueError(f"a view of {size} px is too small: the least is 4")
     if threads < 1:
@@ -74,7 +78,7 @@ def _check(pixels: Pictures, shape: tuple[int, ...], size: int, threads: int, dt
         raise ValueError(f"views are float32 or bfloat16, not {dtype}")
 
 
-def _looks(table: ViewTable, boxes: NDArray[np.int64], flip: NDArray[np.bool_], cubic: bool) -> Looks:
+def _looks(table: AugmentationParameters, boxes: NDArray[np.int64], flip: NDArray[np.bool_], cubic: bool) -> Looks:
     amounts = np.stack([table.brightness, table.contrast, table.saturation, table.hue], axis=-1)
     return Looks(
         np.ascontiguousarray(boxes, np.int64),
@@ -94,7 +98,7 @@ def _threads(count: int) -> Threads:
 
 
 def _render(
-    source: tuple[Pictures, Pictures, NDArray[np.bool_], int],
+    source: tuple[ImageArrays, ImageArrays, NDArray[np.bool_], int],
     looks: Looks,
     size: int,
     threads: int,
@@ -102,15 +106,15 @@ def _render(
     normalize: bool,
 ) -> Tensor:
     views, n = looks.flip.shape
-    pixels, partners, odd, apart = source
+    pixels, paired_images, odd, apart = source
     # One type of argument, so one compilation: rows of values, in memory that may be written to.
-    pixels, partners = (
-        np.require(p.reshape(*p.shape[:2], 3 * p.shape[2]), requirements="CAW") for p in (pixels, partners)
+    pixels, paired_images = (
+        np.require(p.reshape(*p.shape[:2], 3 * p.shape[2]), requirements="CAW") for p in (pixels, paired_images)
     )
     whole = dtype == torch.float32
     wide = np.empty((views, n, 3 * size * size if whole else 0), np.float32)
     narrow = np.empty((views, n, 0 if whole else 3 * size * size), np.uint16)
-    arguments = (pixels, partners, odd, apart, looks, *((_SCALE, _SHIFT) if normalize else _AS_IT_IS), size)
+    arguments = (pixels, paired_images, odd, apart, looks, *((_SCALE, _SHIFT) if normalize else _AS_IT_IS), size)
 
     items = views * n
     parts = 1 if threads == 1 else max(1, min(items, max(threads, items * size * size // _SLICE)))

@@ -1,12 +1,12 @@
-"""Any kornia augmentation of single pictures by its name, its numbers drawn from keys.
+"""Any kornia augmentation of single images by its name, its numbers drawn from keys.
 
 kornia draws from torch's global generator. Here every random function that it calls while drawing is handed a generator of
 its own instead, seeded by a counter key, so that nothing else is disturbed and any thread may draw. Numbers are drawn for the
 whole global batch and a rank takes those of its positions: W ranks see what one process sees. Where a number is drawn for
-each pixel, each picture is drawn by itself, from its own key, so that no rank holds the noise of the whole batch.
+each pixel, each image is drawn by itself, from its own key, so that no rank holds the noise of the whole batch.
 
-Whether an operation can be sliced so is tried when it is built, on a few pictures: one that draws while it works, that looks at
-the whole batch or that changes the size of pictures is refused.
+Whether an operation can be sliced so is tried when it is built, on a few images: one that draws while it works, that looks at
+the whole batch or that changes the size of images is refused.
 """
 
 import inspect
@@ -22,10 +22,10 @@ from torch.overrides import TorchFunctionMode
 
 from wildfern.generators.options import nearest
 from wildfern.ssl.augmentation.operation import check_probabilities
-from wildfern.ssl.augmentation.view_keys import picture_keys, step_key
+from wildfern.ssl.augmentation.view_keys import image_keys, step_key
 from wildfern.ssl.losses.full_precision import without_autocast
 
-_TRIED = 5  # pictures
+_TRIED = 5  # images
 _REFUSED = {"RandomDissolving": "it downloads a diffusion model"}
 # torch's random functions that take a generator
 _RANDOM = {
@@ -63,12 +63,12 @@ class KorniaOperation(nn.Module):
         super().__init__()
         self.name, self.module, self.size, self.place = name, module, size, place
         self._shared: set[str] = set()  # one for the whole batch
-        self._numbering: set[str] = set()  # the number of each picture in the batch
-        self._by_picture = False
+        self._numbering: set[str] = set()  # the number of each image in the batch
+        self._by_image = False
         self._examine()
 
     def draw(self, seed: int, step: int, positions: NDArray[np.int64], view: int, batch: int) -> Parameters:
-        """Parameters for view `view` of the pictures at these positions (int64[n]) of a global batch of `batch` pictures.
+        """Parameters for view `view` of the images at these positions (int64[n]) of a global batch of `batch` images.
 
         Raises ValueError for positions outside the batch.
         """
@@ -76,20 +76,20 @@ class KorniaOperation(nn.Module):
         if len(positions) and not 0 <= positions.min() <= positions.max() < batch:
             raise ValueError(f"positions {positions.min()} … {positions.max()} do not lie in a batch of {batch}")
         purpose = f"kornia {self.place} {self.name}"
-        if not self._by_picture or not len(positions):
+        if not self._by_image or not len(positions):
             whole = self._drawn(int(step_key(purpose, seed, step, view)[0]), batch)
             return self._part(whole, torch.from_numpy(positions))
-        singles = [self._drawn(int(key), 1) for key in picture_keys(purpose, seed, step, view, positions)]
+        singles = [self._drawn(int(key), 1) for key in image_keys(purpose, seed, step, view, positions)]
         joined = {name: torch.cat([single[name] for single in singles]) for name in singles[0]}
         return {**joined, "forward_input_shape": torch.tensor([len(positions), 3, self.size, self.size])}
 
-    def forward(self, pictures: Tensor, parameters: Parameters) -> Tensor:
+    def forward(self, images: Tensor, parameters: Parameters) -> Tensor:
         """float[n, 3, S, S] in [0, 1] with what `draw` gave for them; noise may leave the range, as kornia's does.
 
         Autocast changes nothing: warps would find their pixels in bfloat16.
         """
-        with without_autocast(pictures):
-            return self.module(pictures, parameters)
+        with without_autocast(images):
+            return self.module(images, parameters)
 
     def _apply(self, fn: Callable, recurse: bool = True) -> "KorniaOperation":
         super()._apply(fn, recurse)
@@ -108,12 +108,12 @@ class KorniaOperation(nn.Module):
         return part
 
     def _examine(self) -> None:
-        """Find out which parameters belong to pictures, and refuse what cannot be drawn for a part of a batch."""
+        """Find out which parameters belong to images, and refuse what cannot be drawn for a part of a batch."""
         try:
             self._classify()
             reason = self._reason_against()
         except Exception as error:  # kornia raises all kinds, for arguments that it did not check before
-            raise ValueError(f"{self.name} cannot be applied to pictures of {self.size} px: {error}") from error
+            raise ValueError(f"{self.name} cannot be applied to images of {self.size} px: {error}") from error
         if reason:
             raise ValueError(f"{self.name} cannot be used for views: {reason}")
 
@@ -126,13 +126,13 @@ class KorniaOperation(nn.Module):
                 self._numbering.add(name)
         own = [value for name, value in more.items() if name not in self._shared]
         alike = self.module.same_on_batch or self.module.p_batch not in (0, 1) or len(self._shared) > 1
-        self._by_picture = not alike and any(value.shape[-2:] == (self.size, self.size) for value in own)
+        self._by_image = not alike and any(value.shape[-2:] == (self.size, self.size) for value in own)
 
     @torch.no_grad()
     def _reason_against(self) -> str | None:
         generator = torch.Generator().manual_seed(1)
         coarse = torch.rand(_TRIED, 3, 5, 5, generator=generator)
-        pictures = nn.functional.interpolate(coarse, (self.size, self.size), mode="bicubic").clamp(0, 1)
+        images = nn.functional.interpolate(coarse, (self.size, self.size), mode="bicubic").clamp(0, 1)
         for seed in range(2):
             drawn, again = self._drawn(seed, _TRIED), self._drawn(seed, _TRIED)
             if any(not torch.equal(value, again[name]) for name, value in drawn.items()):
@@ -141,23 +141,23 @@ class KorniaOperation(nn.Module):
             results = []
             for other_seed in range(2):
                 with _SeededDraws(other_seed):
-                    results.append(self(pictures, dict(drawn)))
-            if results[0].shape != pictures.shape:
-                return f"it changes pictures from {list(pictures.shape[1:])} to {list(results[0].shape[1:])}"
+                    results.append(self(images, dict(drawn)))
+            if results[0].shape != images.shape:
+                return f"it changes images from {list(images.shape[1:])} to {list(results[0].shape[1:])}"
             if _differ(*results):
                 return "it draws numbers while it works, other ones each time"
             for rows in (torch.arange(1), torch.arange(1, _TRIED)):
                 try:
-                    part = self(pictures[rows], self._part(drawn, rows))
+                    part = self(images[rows], self._part(drawn, rows))
                 except (IndexError, RuntimeError):
                     part = None
                 if part is None or _differ(part, results[0][rows]):
-                    return "what it does to one picture depends on the others of the batch"
+                    return "what it does to one image depends on the others of the batch"
         return None
 
 
 def _is_numbering(value: Tensor) -> bool:
-    """Whether these are the numbers of pictures in their batch, one each."""
+    """Whether these are the numbers of images in their batch, one each."""
     return value[0].numel() == 1 and torch.equal(value.flatten(), torch.arange(len(value), dtype=value.dtype))
 
 
@@ -167,7 +167,7 @@ def _differ(one: Tensor, other: Tensor) -> bool:
 
 
 def operation_names() -> list[str]:
-    """Names of kornia's 2D augmentations of single pictures."""
+    """Names of kornia's 2D augmentations of single images."""
     base = kornia.augmentation.AugmentationBase2D
     return sorted(
         name
@@ -185,7 +185,7 @@ def build_operation(name: str, arguments: Mapping[str, Any], size: int, place: i
     valid = operation_names()
     if name not in valid:
         if hasattr(kornia.augmentation, str(name)):
-            raise ValueError(f"{name} is no 2D augmentation of single pictures; kornia has {', '.join(valid)}")
+            raise ValueError(f"{name} is no 2D augmentation of single images; kornia has {', '.join(valid)}")
         raise ValueError(f"kornia has no augmentation {name!r}: {nearest(name, valid)}")
     if name in _REFUSED:
         raise ValueError(f"{name} cannot be used for views: {_REFUSED[name]}")

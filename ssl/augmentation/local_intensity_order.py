@@ -1,7 +1,7 @@
-"""Local intensity order transform: a picture told by which of its neighbors are darker (Shi et al., FreeCOS, ICCV 2023).
+"""Local intensity order transform: an image told by which of its neighbors are darker (Shi et al., FreeCOS, ICCV 2023).
 
-Each pixel is compared with the eight next ones below, above, right and left of it; what lies outside the picture counts as
-0. The 8 answers of a direction make one byte, so a gray picture becomes four channels that stay what they are under every
+Each pixel is compared with the eight next ones below, above, right and left of it; what lies outside the image counts as
+0. The 8 answers of a direction make one byte, so a gray image becomes four channels that stay what they are under every
 strictly increasing change of intensities that keeps 0 at 0; pixels eight or more from the border, under any strictly
 increasing change.
 """
@@ -16,16 +16,16 @@ NEIGHBORS = 8
 
 
 def local_intensity_order(gray: Tensor) -> Tensor:
-    """uint8[N, 4, H, W] codes of gray pictures, uint8 or float [N, 1, H, W] or [N, H, W], not negative.
+    """uint8[N, 4, H, W] codes of gray images, uint8 or float [N, 1, H, W] or [N, H, W], not negative.
 
     Channels: rows below, rows above, columns right, columns left. A bit is 1 where the pixel is greater than its neighbor.
     Bits run from the top and from the left: the nearest neighbor below or right is bit 0, above or left bit 7. Raises
-    ValueError for pictures of another shape.
+    ValueError for images of another shape.
     """
     if gray.dim() == 4 and gray.shape[1] == 1:
         gray = gray[:, 0]
     if gray.dim() != 3:
-        raise ValueError(f"gray pictures are [N, 1, H, W] or [N, H, W], not {list(gray.shape)}")
+        raise ValueError(f"gray images are [N, 1, H, W] or [N, H, W], not {list(gray.shape)}")
     height, width = gray.shape[1:]
     padded = torch.nn.functional.pad(gray, (NEIGHBORS,) * 4)
     codes = torch.zeros(len(gray), 4, height, width, dtype=torch.uint8, device=gray.device)
@@ -43,8 +43,8 @@ def local_intensity_order(gray: Tensor) -> Tensor:
 class LocalIntensityOrder(IntensityAugmentationBase2D):
     """The transform of float[N, 3 or 1, H, W] as a kornia module: float[N, 4, H, W], the codes over 255.
 
-    Pictures are in [0, 1]. Colors are made gray with ITU-R 601's weights, and gray is rounded to 8 bits, as FreeCOS' pictures
-    are: else the rounding of earlier operations would be coded where a picture is flat. `standardize` brings each picture to
+    Images are in [0, 1]. Colors are made gray with ITU-R 601's weights, and gray is rounded to 8 bits, as FreeCOS' images
+    are: else the rounding of earlier operations would be coded where an image is flat. `standardize` brings each image to
     mean 0 and standard deviation 1, as FreeCOS feeds its network (it does so to all four channels together).
     """
 

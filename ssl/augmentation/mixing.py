@@ -1,7 +1,7 @@
 """Mixup (Zhang et al., ICLR 2018) and CutMix (Yun et al., ICCV 2019) with targets to match, for tasks with labels.
 
-A picture is mixed with another one of its group: `group` neighboring positions of the global batch, permuted among themselves.
-Ranks whose slices are made of whole groups so mix as one process would, with no picture sent from one to another.
+An image is mixed with another one of its group: `group` neighboring positions of the global batch, permuted among themselves.
+Ranks whose slices are made of whole groups so mix as one process would, with no image sent from one to another.
 """
 
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ from torch import Tensor
 from wildfern.generators.counter_rng import fold, uniform
 from wildfern.ssl.augmentation.beta_distribution import beta
 from wildfern.ssl.augmentation.operation import check_probabilities, on_device
-from wildfern.ssl.augmentation.view_keys import picture_keys
+from wildfern.ssl.augmentation.view_keys import image_keys
 
 
 @dataclass(frozen=True)
 class MixingTable:
-    """How n pictures are mixed. Where nothing is, `weight` is 1."""
+    """How n images are mixed. Where nothing is, `weight` is 1."""
 
-    partner: NDArray[np.int64]  # [n] the other picture, counted among these n
-    weight: NDArray[np.float64]  # [n] λ: the share of the picture itself (before a box is cut to the frame)
+    partner: NDArray[np.int64]  # [n] the other image, counted among these n
+    weight: NDArray[np.float64]  # [n] λ: the share of the image itself (before a box is cut to the frame)
     cut: NDArray[np.bool_]  # [n] CutMix if true, mixup if false
     center: NDArray[np.float64]  # [n, 2] of the box, as shares of height and width in [0, 1)
 
@@ -39,9 +39,9 @@ def draw_mixing(
     cutmix_share: float = 0.5,
     p: float = 1.0,
 ) -> MixingTable:
-    """Draw for the pictures at these positions (int64[n], whole groups in order) of the global batch of step `step`.
+    """Draw for the images at these positions (int64[n], whole groups in order) of the global batch of step `step`.
 
-    λ is Beta(α, α) for each picture by itself; α = 0 leaves that way of mixing out. Of the pictures, `p` are mixed, and of
+    λ is Beta(α, α) for each image by itself; α = 0 leaves that way of mixing out. Of the images, `p` are mixed, and of
     these `cutmix_share` by CutMix. The defaults are DeiT's (Touvron et al., 2021), with which contours and fractals are learned
     too, but that DeiT draws one λ for a whole batch. Raises ValueError for positions that are not whole groups and for
     impossible probabilities or α.
@@ -50,7 +50,7 @@ def draw_mixing(
     for name, value in (("mixup_alpha", mixup_alpha), ("cutmix_alpha", cutmix_alpha)):
         if not 0 <= value < np.inf:
             raise ValueError(f"{name} must not be negative, got {value}")
-    keys = picture_keys("mixing", seed, step, view, positions)
+    keys = image_keys("mixing", seed, step, view, positions)
     order, fires, kind = uniform(keys, 3).T
     if not cutmix_alpha or not mixup_alpha:
         cutmix_share = 1.0 if cutmix_alpha else 0.0
@@ -64,10 +64,10 @@ def draw_mixing(
 
 
 def _partners(positions: NDArray[np.int64], order: NDArray[np.float64], group: int) -> NDArray[np.int64]:
-    """A permutation of each group, by sorting one uniform a picture."""
+    """A permutation of each group, by sorting one uniform an image."""
     positions = np.asarray(positions, np.int64)
     if group < 1 or len(positions) % group:
-        raise ValueError(f"{len(positions)} pictures do not make whole groups of {group}")
+        raise ValueError(f"{len(positions)} images do not make whole groups of {group}")
     rows = positions.reshape(-1, group)
     if (rows[:, :1] % group).any() or (rows != rows[:, :1] + np.arange(group)).any():
         raise ValueError(
@@ -90,21 +90,21 @@ def cut_boxes(weight: NDArray[np.float64], center: NDArray[np.float64], height: 
     return np.stack([top, left, bottom - top, right - left], axis=1)
 
 
-def mixup(pictures: Tensor, partner: Tensor, weight: Tensor) -> Tensor:
-    """λ x + (1 − λ) x[partner] for float[N, …], int64[N] and float[N]: pictures and targets alike (Zhang et al., eq. 1-2)."""
-    weight = on_device(weight.to(pictures.dtype), pictures.device).view(-1, *[1] * (pictures.dim() - 1))
-    return pictures[partner].lerp(pictures, weight)
+def mixup(images: Tensor, partner: Tensor, weight: Tensor) -> Tensor:
+    """λ x + (1 − λ) x[paired image] for float[N, …], int64[N] and float[N]: images and targets alike (Zhang et al., eq. 1-2)."""
+    weight = on_device(weight.to(images.dtype), images.device).view(-1, *[1] * (images.dim() - 1))
+    return images[partner].lerp(images, weight)
 
 
-def cutmix(pictures: Tensor, partner: Tensor, boxes: Tensor) -> Tensor:
-    """float[N, C, H, W] with boxes int64[N, 4] (top, left, height, width) taken from their partners (CutMix, eq. 1)."""
-    height, width = pictures.shape[-2:]
+def cutmix(images: Tensor, partner: Tensor, boxes: Tensor) -> Tensor:
+    """float[N, C, H, W] with boxes int64[N, 4] (top, left, height, width) taken from their paired images (CutMix, eq. 1)."""
+    height, width = images.shape[-2:]
     top, left, box_height, box_width = boxes[:, :, None].unbind(1)
-    rows, columns = (torch.arange(side, device=pictures.device)[None] for side in (height, width))
+    rows, columns = (torch.arange(side, device=images.device)[None] for side in (height, width))
     inside_rows = (rows >= top) & (rows < top + box_height)
     inside_columns = (columns >= left) & (columns < left + box_width)
     inside = inside_rows[:, None, :, None] & inside_columns[:, None, None, :]
-    return torch.where(inside, pictures[partner], pictures)
+    return torch.where(inside, images[partner], images)
 
 
 def soft_targets(labels: Tensor, num_classes: int) -> Tensor:
@@ -124,27 +124,27 @@ def soft_targets(labels: Tensor, num_classes: int) -> Tensor:
     return targets.scatter_(1, labels.long()[:, None], 1.0)
 
 
-def mix(pictures: Tensor, labels: Tensor, table: MixingTable, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Mixed pictures float[N, 3, H, W] and their targets float32[N, num_classes], with the real area of each box for λ.
+def mix(images: Tensor, labels: Tensor, table: MixingTable, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Mixed images float[N, 3, H, W] and their targets float32[N, num_classes], with the real area of each box for λ.
 
     `labels` are int64[N] or multi-hot [N, num_classes]. Raises ValueError as `soft_targets` does.
     """
-    count, _, height, width = pictures.shape
+    count, _, height, width = images.shape
     boxes = cut_boxes(np.where(table.cut, table.weight, 1.0), table.center, height, width)
     area = boxes[:, 2] * boxes[:, 3] / (height * width)
     share = np.where(table.cut, 1 - area, table.weight)
     targets = soft_targets(labels, num_classes)
     if len(table.partner) != count or len(targets) != count:
         raise ValueError(
-            f"{count} pictures, {len(targets)} labels and a table for {len(table.partner)} do not go together"
+            f"{count} images, {len(targets)} labels and a table for {len(table.partner)} do not go together"
         )
-    partner = on_device(torch.from_numpy(table.partner), pictures.device)
+    partner = on_device(torch.from_numpy(table.partner), images.device)
     if (~table.cut & (table.weight < 1)).any():
-        mixed = mixup(pictures, partner, torch.from_numpy(np.where(table.cut, 1.0, table.weight)))
+        mixed = mixup(images, partner, torch.from_numpy(np.where(table.cut, 1.0, table.weight)))
     else:
-        mixed = pictures
+        mixed = images
     if (area > 0).any():
-        boxed = cutmix(pictures, partner, on_device(torch.from_numpy(boxes), pictures.device))
-        cut = on_device(torch.from_numpy(table.cut), pictures.device)
+        boxed = cutmix(images, partner, on_device(torch.from_numpy(boxes), images.device))
+        cut = on_device(torch.from_numpy(table.cut), images.device)
         mixed = torch.where(cut[:, None, None, None], boxed, mixed)
     return mixed, mixup(targets, partner, torch.from_numpy(share))

@@ -1,4 +1,4 @@
-"""View operations are kornia augmentation modules whose parameters can come from a `ViewTable`.
+"""View operations are kornia augmentation modules whose parameters can come from a `AugmentationParameters`.
 
 Inside `Views` the parameters of the whole batch are drawn once and handed over. In somebody else's
 `kornia.augmentation.AugmentationSequential` a module draws its own, with a seed taken from torch's generator.
@@ -15,7 +15,7 @@ from kornia.augmentation import GeometricAugmentationBase2D, IntensityAugmentati
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wildfern.ssl.augmentation.table import ViewSettings, ViewTable, draw_table
+from wildfern.ssl.augmentation.table import AugmentationParameters, ViewSettings, draw_table
 
 UNCHANGED = dict(
     crop_scale=(1.0, 1.0),
@@ -43,15 +43,15 @@ def check_probabilities(**probabilities: Any) -> None:
             raise ValueError(f"{name} is a probability in [0, 1], got {value!r}")
 
 
-def positions_for(pictures: int, same_on_batch: bool) -> NDArray[np.int64]:
-    """int64[pictures]: what a module used alone draws for; all get the numbers of the first picture if so asked."""
-    return np.zeros(pictures, np.int64) if same_on_batch else np.arange(pictures)
+def positions_for(images: int, same_on_batch: bool) -> NDArray[np.int64]:
+    """int64[images]: what a module used alone draws for; all get the numbers of the first image if so asked."""
+    return np.zeros(images, np.int64) if same_on_batch else np.arange(images)
 
 
 class _DrawsFromTable:
     """Parameters of a kornia module made from a view table (mixed into kornia's two base classes).
 
-    A picture that an operation passes over has parameters that change nothing, so kornia's own `p` is 1 and applies them always:
+    An image that an operation passes over has parameters that change nothing, so kornia's own `p` is 1 and applies them always:
     the probability that was given is in `settings`, and `repr` shows it.
     """
 
@@ -81,11 +81,11 @@ class _DrawsFromTable:
             raise ValueError("; ".join(wrong))
         self.settings, self._given = ViewSettings(**{"size": 4, **UNCHANGED, **given}), tuple(given)
 
-    def parameters_from(self, table: ViewTable, height: int, width: int) -> dict[str, np.ndarray]:
+    def parameters_from(self, table: AugmentationParameters, height: int, width: int) -> dict[str, np.ndarray]:
         raise TypeError(f"{type(self).__name__} must say which parameters it takes from the table")
 
     def generate_parameters(self, batch_shape: tuple[int, ...]) -> dict[str, Tensor]:
-        """kornia's hook for a module used alone: one view of every picture, seeded by torch's generator."""
+        """kornia's hook for a module used alone: one view of every image, seeded by torch's generator."""
         seed = int(torch.randint(2**62, ()))
         positions = positions_for(batch_shape[0], self.same_on_batch)
         table = draw_table([self.settings], seed, 0, positions, 0)
@@ -114,8 +114,8 @@ class GeometricOperation(_DrawsFromTable, GeometricAugmentationBase2D):
         self, input: Tensor, flags: dict, transform: Tensor | None = None, size: tuple[int, int] | None = None
     ) -> Tensor:
         raise NotImplementedError(
-            f"{type(self).__name__} has no inverse for pictures and masks, of which it leaves out a part; boxes and keypoints "
-            "have one, and kornia's RandomResizedCrop has one for pictures"
+            f"{type(self).__name__} has no inverse for images and masks, of which it leaves out a part; boxes and keypoints "
+            "have one, and kornia's RandomResizedCrop has one for images"
         )
 
 

@@ -1,7 +1,7 @@
-"""Uniform noise for every pixel from one key a picture, made where the pictures are.
+"""Uniform noise for every pixel from one key an image, made where the images are.
 
 The counter-based generator of `wildfern.generators.counter_rng` in torch's signed integers, which wrap as unsigned ones do:
-pixel j of a picture is draw j of its key, with the same bits on every device.
+pixel j of an image is draw j of its key, with the same bits on every device.
 """
 
 import math

@@ -1,7 +1,7 @@
-"""PixMix: pictures mixed with fractals and other structured ones (Hendrycks et al., CVPR 2022).
+"""PixMix: images mixed with fractals and other structured ones (Hendrycks et al., CVPR 2022).
 
-A picture x, or with probability ½ an augmented copy of it, goes through k rounds, k uniform in 0 … 4. In each round it is mixed
-with y, which is either another augmented copy of x or a picture of the mixing set (½ each), in one of two ways (½ each),
+An image x, or with probability ½ an augmented copy of it, goes through k rounds, k uniform in 0 … 4. In each round it is mixed
+with y, which is either another augmented copy of x or an image of the mixing set (½ each), in one of two ways (½ each),
 
     add:       (a · (2x − 1) + b · (2y − 1) + 1) / 2
     multiply:  (2x)^a · (2y)^b / 2
@@ -23,10 +23,10 @@ from wildfern.generators.counter_rng import fold, integers, uniform
 from wildfern.ssl.augmentation.augmix_operations import OPERATIONS, augmented
 from wildfern.ssl.augmentation.beta_distribution import beta as beta_variates
 from wildfern.ssl.augmentation.operation import check_probabilities, on_device, positions_for
-from wildfern.ssl.augmentation.view_keys import picture_keys
+from wildfern.ssl.augmentation.view_keys import image_keys
 
 ROUNDS, BETA, SEVERITY = 4, 3.0, 3.0
-SET_SIZE = 2**32  # of a stream's pictures: they are never used up, and all are below those of a test split
+SET_SIZE = 2**32  # of a stream's images: they are never used up, and all are below those of a test split
 
 
 class Stream(Protocol):
@@ -39,17 +39,15 @@ class Stream(Protocol):
 
 @dataclass(frozen=True)
 class PixMixTable:
-    """What n pictures draw for up to R rounds. Column 0 of `kind` and `level` is the start, column r what round r mixes in."""
+    """What n images draw for up to R rounds. Column 0 of `kind` and `level` is the start, column r what round r mixes in."""
 
     rounds: NDArray[np.int64]  # [n] k
-    kind: NDArray[
-        np.int64
-    ]  # [n, R + 1] AugMix's operation; −1: the picture itself at the start, later the mixing picture
+    kind: NDArray[np.int64]  # [n, R + 1] AugMix's operation; −1: the image itself at the start, later the mixing image
     level: NDArray[np.float64]  # [n, R + 1] of that operation, with its sign
     multiply: NDArray[np.bool_]  # [n, R]
     a: NDArray[np.float64]  # [n, R]
     b: NDArray[np.float64]  # [n, R]
-    mixing: NDArray[np.int64]  # [n] which picture of the mixing set
+    mixing: NDArray[np.int64]  # [n] which image of the mixing set
 
 
 def draw_pixmix(
@@ -63,7 +61,7 @@ def draw_pixmix(
     severity: float = SEVERITY,
     set_size: int = SET_SIZE,
 ) -> PixMixTable:
-    """The table of the pictures at these positions (int64[n]) of the global batch; `set_size` counts the mixing set.
+    """The table of the images at these positions (int64[n]) of the global batch; `set_size` counts the mixing set.
 
     Raises ValueError for a negative number of rounds, β ≤ 0, a severity outside (0.1, 10] and an empty or too large set.
     """
@@ -75,7 +73,7 @@ def draw_pixmix(
         raise ValueError(f"severity must be in (0.1, 10], got {severity}")
     if not 1 <= set_size <= 2**32:
         raise ValueError(f"set_size must be between 1 and 2**32, got {set_size}")
-    keys = picture_keys("pixmix", seed, step, view, positions)
+    keys = image_keys("pixmix", seed, step, view, positions)
     slots = fold(keys[:, None], np.arange(rounds + 1))
     augments, kind, level, sign, multiply, brightens = np.moveaxis(uniform(slots, 6), -1, 0)
     a_less, a_more = (beta_variates(fold(slots, i), *shape) for i, shape in enumerate(((beta, 1), (1, beta))))
@@ -102,28 +100,28 @@ def multiply(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return (2 * x) ** a * (2 * y).clamp(min=1e-37) ** b / 2
 
 
-def pixmix(pictures: Tensor, mixing: Tensor, table: PixMixTable) -> Tensor:
+def pixmix(images: Tensor, mixing: Tensor, table: PixMixTable) -> Tensor:
     """float[N, 3, H, W] in [0, 1] mixed with `mixing`, of the same shape and range, as the table says; in [0, 1].
 
     Raises ValueError for shapes that do not go together.
     """
-    if mixing.shape != pictures.shape or len(table.rounds) != len(pictures):
+    if mixing.shape != images.shape or len(table.rounds) != len(images):
         raise ValueError(
-            f"pictures {list(pictures.shape)}, mixing pictures {list(mixing.shape)} and a table for {len(table.rounds)} "
+            f"images {list(images.shape)}, mixing images {list(mixing.shape)} and a table for {len(table.rounds)} "
             "do not go together"
         )
-    dtype, device = pictures.dtype, pictures.device
+    dtype, device = images.dtype, images.device
     if dtype != torch.float64:
-        pictures, mixing = pictures.float(), mixing.float()  # 10⁻³⁷ is 0 in half precision
-    weights = torch.from_numpy(np.stack([table.a, table.b])).to(pictures.dtype)
+        images, mixing = images.float(), mixing.float()  # 10⁻³⁷ is 0 in half precision
+    weights = torch.from_numpy(np.stack([table.a, table.b])).to(images.dtype)
     weights = on_device(weights, device)[..., None, None, None]
     multiplies = on_device(torch.from_numpy(table.multiply), device)[..., None, None, None]
-    mixed = augmented(pictures, table.kind[:, 0], table.level[:, 0])
+    mixed = augmented(images, table.kind[:, 0], table.level[:, 0])
     for r in range(1, int(table.rounds.max(initial=0)) + 1):
         which = np.flatnonzero(table.rounds >= r)
         rows = on_device(torch.from_numpy(which), device)
         kind = table.kind[which, r]
-        copies = augmented(pictures[rows], kind, table.level[which, r])
+        copies = augmented(images[rows], kind, table.level[which, r])
         meets = on_device(torch.from_numpy(kind < 0), device)[:, None, None, None]
         other = torch.where(meets, mixing[rows], copies)
         x, (a, b) = mixed[rows], weights[:, rows, r - 1]
@@ -132,13 +130,13 @@ def pixmix(pictures: Tensor, mixing: Tensor, table: PixMixTable) -> Tensor:
     return mixed.to(dtype)
 
 
-def mixing_pictures(stream: Stream, items: NDArray[np.int64]) -> Tensor:
-    """uint8[n, 3, S, S]: pictures of a stream by their indices, for instance `PixMixTable.mixing`."""
+def mixing_images(stream: Stream, items: NDArray[np.int64]) -> Tensor:
+    """uint8[n, 3, S, S]: images of a stream by their indices, for instance `PixMixTable.mixing`."""
     return torch.as_tensor(stream.batch(items).images).permute(0, 3, 1, 2)
 
 
 class PixMix(IntensityAugmentationBase2D):
-    """PixMix with probability `p` and the pictures of a stream, whose size is that of the pictures, as a kornia module.
+    """PixMix with probability `p` and the images of a stream, whose size is that of the images, as a kornia module.
 
     Raises ValueError for what is no probability and for settings that `draw_pixmix` refuses.
     """
@@ -162,17 +160,17 @@ class PixMix(IntensityAugmentationBase2D):
         draw_pixmix(0, 0, np.arange(0), 0, **self.settings)
 
     def generate_parameters(self, batch_shape: tuple[int, ...]) -> dict[str, Tensor]:
-        """kornia's hook for a module used alone, seeded by torch's generator; draws the mixing pictures too."""
+        """kornia's hook for a module used alone, seeded by torch's generator; draws the mixing images too."""
         if tuple(batch_shape[-2:]) != (self.stream.size, self.stream.size):
-            raise ValueError(f"pictures of {list(batch_shape[-2:])} px and a mixing stream of {self.stream.size} px")
+            raise ValueError(f"images of {list(batch_shape[-2:])} px and a mixing stream of {self.stream.size} px")
         positions = positions_for(batch_shape[0], self.same_on_batch)
         table = draw_pixmix(int(torch.randint(2**62, ())), 0, positions, 0, **self.settings)
-        if self.same_on_batch:  # one picture, rendered once
-            pictures = mixing_pictures(self.stream, table.mixing[:1]).repeat(len(positions), 1, 1, 1)
+        if self.same_on_batch:  # one image, rendered once
+            images = mixing_images(self.stream, table.mixing[:1]).repeat(len(positions), 1, 1, 1)
         else:
-            pictures = mixing_pictures(self.stream, table.mixing)
-        return {"pictures": pictures, **{name: torch.from_numpy(value) for name, value in vars(table).items()}}
+            images = mixing_images(self.stream, table.mixing)
+        return {"images": images, **{name: torch.from_numpy(value) for name, value in vars(table).items()}}
 
     def apply_transform(self, input: Tensor, params: dict, flags: dict, transform: Tensor | None = None) -> Tensor:
         table = PixMixTable(**{name: params[name].cpu().numpy() for name in PixMixTable.__dataclass_fields__})
-        return pixmix(input, on_device(params["pictures"], input.device).to(input.dtype) / 255, table)
+        return pixmix(input, on_device(params["images"], input.device).to(input.dtype) / 255, table)

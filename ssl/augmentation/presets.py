@@ -22,7 +22,7 @@ def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
 
 
 Range = Annotated[tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]], AfterValidator(_ascending)]
-_Share = Annotated[float, Field(gt=0, le=1)]  # of a picture's area
+_Share = Annotated[float, Field(gt=0, le=1)]  # of an image's area
 Shares = Annotated[tuple[_Share, _Share], AfterValidator(_ascending)]
 Interpolation = Literal["bilinear", "bicubic"]
 Operations = list[dict[str, Any]]

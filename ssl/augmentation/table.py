@@ -1,6 +1,6 @@
 """The numbers behind the views of a batch: drawn once, as small arrays, from counter keys (no generator state anywhere).
 
-View v of the picture at position p of global step s draws from the key (seed, s, p, v), so any view can be made again, and
+View v of the image at position p of global step s draws from the key (seed, s, p, v), so any view can be made again, and
 W ranks draw for their slices what one process would draw for the whole batch. Distributions are torchvision's.
 """
 
@@ -80,7 +80,7 @@ class ViewSettings:
             yield f"hue must be in [0, 0.5], got {self.hue}"
         low, high = self.crop_scale
         if not 0 < low <= high <= 1:
-            yield f"crop_scale, shares of the picture's area, must satisfy 0 < low ≤ high ≤ 1, got {self.crop_scale}"
+            yield f"crop_scale, shares of the image's area, must satisfy 0 < low ≤ high ≤ 1, got {self.crop_scale}"
         for name in ("crop_ratio", "blur_sigma"):
             low, high = getattr(self, name)
             if not 0 < low <= high < np.inf:
@@ -88,10 +88,10 @@ class ViewSettings:
 
 
 @dataclass(frozen=True)
-class ViewTable:
-    """Parameters of n pictures for each of V views (all of one size); every array starts with [V, n] or [V].
+class AugmentationParameters:
+    """Parameters of n images for each of V views (all of one size); every array starts with [V, n] or [V].
 
-    `crop` are the raw uniforms a crop box is made from once the picture's height and width are known (`boxes`).
+    `crop` are the raw uniforms a crop box is made from once the image's height and width are known (`boxes`).
     A probability that did not fire is already written as the identity: factor 1, hue 0, sigma 0, threshold above 1.
     """
 
@@ -115,12 +115,12 @@ class ViewTable:
         return value.reshape(-1, *value.shape[2:])
 
     def boxes(self, heights: NDArray[np.int64], widths: NDArray[np.int64]) -> NDArray[np.int64]:
-        """int64[V, n, 4] crop boxes (top, left, height, width) for pictures of these sizes (each int64[n]).
+        """int64[V, n, 4] crop boxes (top, left, height, width) for images of these sizes (each int64[n]).
 
         torchvision's RandomResizedCrop: area and log ratio uniform, at most ten attempts, then a central crop.
         """
-        views, pictures = self.flip.shape
-        view, heights, widths = np.repeat(np.arange(views), pictures), np.tile(heights, views), np.tile(widths, views)
+        views, images = self.flip.shape
+        view, heights, widths = np.repeat(np.arange(views), images), np.tile(heights, views), np.tile(widths, views)
         draws = self.flat("crop").reshape(-1, CROP_ATTEMPTS, 4)
         boxes, fits = self._first_that_fits(draws[:, :1], view, heights, widths)
         rest = np.flatnonzero(~fits)
@@ -128,7 +128,7 @@ class ViewTable:
             view, heights, widths = view[rest], heights[rest], widths[rest]
             others, fits = self._first_that_fits(draws[rest, 1:], view, heights, widths)
             boxes[rest] = np.where(fits[:, None], others, self._central(view, heights, widths))
-        return boxes.reshape(views, pictures, 4).astype(np.int64)
+        return boxes.reshape(views, images, 4).astype(np.int64)
 
     def _first_that_fits(
         self, draws: Float, view: NDArray[np.int64], heights: NDArray[np.int64], widths: NDArray[np.int64]
@@ -156,10 +156,10 @@ class ViewTable:
 
 def draw_table(
     settings: list[ViewSettings], seed: int, step: int, positions: NDArray[np.int64], first: int
-) -> ViewTable:
+) -> AugmentationParameters:
     """Draw the parameters of views `first`, `first + 1`, … (one per entry of `settings`, all of one size).
 
-    `positions` int64[n] are the pictures' places in the global batch of step `step`. Raises ValueError for views that are
+    `positions` int64[n] are the images' places in the global batch of step `step`. Raises ValueError for views that are
     interpolated in different ways.
     """
     interpolations = {view.interpolation for view in settings}
@@ -179,7 +179,7 @@ def draw_table(
         return np.where(jitter, low + (high - low) * u[..., draw], 1.0)
 
     sigma_low, sigma_high = s["blur_sigma"][..., 0], s["blur_sigma"][..., 1]
-    return ViewTable(
+    return AugmentationParameters(
         crop=u[..., : 4 * CROP_ATTEMPTS],
         flip=u[..., _FLIP] < s["flip"],
         brightness=factor("brightness", _BRIGHTNESS),

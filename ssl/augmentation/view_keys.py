@@ -1,4 +1,4 @@
-"""Keys of the operations beside the view table: one per picture of a view, or one for a whole step of it."""
+"""Keys of the operations beside the view table: one per image of a view, or one for a whole step of it."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,10 +7,10 @@ from wildfern.generators.counter_rng import Keys, fold, key
 
 
 def step_key(operation: str, seed: int, step: int, view: int) -> Keys:
-    """uint64[1]: what all pictures of view `view` share in global step `step`, for the operation of that name."""
+    """uint64[1]: what all images of view `view` share in global step `step`, for the operation of that name."""
     return fold(fold(np.full(1, key(operation, seed), np.uint64), step), view)
 
 
-def picture_keys(operation: str, seed: int, step: int, view: int, positions: NDArray[np.int64]) -> Keys:
-    """uint64[n]: a key for each picture at these positions (int64[n]) of the global batch."""
+def image_keys(operation: str, seed: int, step: int, view: int, positions: NDArray[np.int64]) -> Keys:
+    """uint64[n]: a key for each image at these positions (int64[n]) of the global batch."""
     return fold(step_key(operation, seed, step, view), np.asarray(positions, np.int64))

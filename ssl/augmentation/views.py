@@ -1,4 +1,4 @@
-"""The views of a training step: one table of numbers, one pass over the pictures."""
+"""The views of a training step: one table of numbers, one pass over the images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,39 +13,39 @@ from wildfern.ssl.augmentation.blur import GaussianBlur
 from wildfern.ssl.augmentation.color import ColorJitter, Solarize
 from wildfern.ssl.augmentation.crop import crop_views
 from wildfern.ssl.augmentation.fourier_adapted_views import FourierAdaptationSettings, FourierAdaptedViews
-from wildfern.ssl.augmentation.host_crops import crop_pictures
+from wildfern.ssl.augmentation.host_crops import crop_images
 from wildfern.ssl.augmentation.host_views import render_crops, render_views
 from wildfern.ssl.augmentation.kornia_operation import Parameters, build_operations
 from wildfern.ssl.augmentation.local_intensity_order import LocalIntensityOrder
 from wildfern.ssl.augmentation.normalization import MEAN, STD
 from wildfern.ssl.augmentation.packed_table import PackedTable, pack
 from wildfern.ssl.augmentation.pixmix_views import PixMixSettings, PixMixViews
-from wildfern.ssl.augmentation.shown_pictures import in_color, in_order, shown_by, to_device
-from wildfern.ssl.augmentation.table import ViewSettings, ViewTable, draw_table
+from wildfern.ssl.augmentation.shown_images import in_color, in_order, shown_by, to_device
+from wildfern.ssl.augmentation.table import AugmentationParameters, ViewSettings, draw_table
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A batch ready for the device: the pictures (or, group by group, their crops on the host) and the tables.
+class ViewBatch:
+    """A batch ready for the device: the images (or, group by group, their crops on the host) and the tables.
 
-    Pictures that a GPU draws are there already, or will be once `drawn` has happened.
+    Images that a GPU draws are there already, or will be once `drawn` has happened.
     """
 
     pixels: NDArray[np.uint8] | Tensor | list[NDArray[np.uint8]]  # [n, H, W, 3], or one [V, n, size, size, 3] per group
-    tables: list[ViewTable]
-    partners: NDArray[np.uint8] | Tensor | None = None  # [n, H, W, 3]: what odd views show, where there are pairs
+    tables: list[AugmentationParameters]
+    paired_images: NDArray[np.uint8] | Tensor | None = None  # [n, H, W, 3]: what odd views show, where there are pairs
     drawn: torch.cuda.Event | None = None
     extra: list[list[list[Parameters]]] | None = (
         None  # of each group's views, what was drawn for each further operation
     )
-    labels: NDArray[np.int64] | None = None  # int64[n] of the pictures, -1 unknown: for whoever looks on
+    labels: NDArray[np.int64] | None = None  # int64[n] of the images, -1 unknown: for whoever looks on
     packed: PackedTable | None = None  # the tables' numbers as the device takes them, where torch makes the views
 
 
 class Views(nn.Module):
     """Views in groups of one size each: `groups[g][v]` are the settings of view v of group g.
 
-    Counted through all groups, the odd views of a pair of pictures show its second one; a single picture is shown by all.
+    Counted through all groups, the odd views of a pair of images show its second one; a single image is shown by all.
     `prepare` runs on the host, in loader threads; calling the module runs on the device, for which the processor has a kernel
     of its own. Normalized with ImageNet's mean and standard deviation; before that, each view goes through Fourier domain
     adaptation, PixMix and the kornia operations that `extra` names (as `build_operations` takes them), whichever are given.
@@ -114,17 +114,17 @@ class Views(nn.Module):
 
     @property
     def skipped(self) -> dict[str, str]:
-        """What the sources of second pictures found unusable so far: name -> reason."""
+        """What the sources of second images found unusable so far: name -> reason."""
         second = (operation.second for chain in self.extra for operation in chain if hasattr(operation, "second"))
-        return {name: reason for pictures in second for name, reason in pictures.skipped.items()}
+        return {name: reason for images in second for name, reason in images.skipped.items()}
 
     @property
     def _first_views(self) -> list[int]:
         """The number of each group's first view, counted through all groups."""
         return [sum(len(group) for group in self.groups[:g]) for g in range(len(self.groups))]
 
-    def draw(self, seed: int, step: int, positions: NDArray[np.int64]) -> list[ViewTable]:
-        """One table per group for the pictures at these positions of the global batch (int64[n])."""
+    def draw(self, seed: int, step: int, positions: NDArray[np.int64]) -> list[AugmentationParameters]:
+        """One table per group for the images at these positions of the global batch (int64[n])."""
         return [
             draw_table(group, seed, step, positions, first)
             for group, first in zip(self.groups, self._first_views, strict=True)
@@ -136,16 +136,16 @@ class Views(nn.Module):
         seed: int,
         step: int,
         positions: NDArray[np.int64],
-        partners: NDArray[np.uint8] | Tensor | list[NDArray[np.uint8]] | None = None,
+        paired_images: NDArray[np.uint8] | Tensor | list[NDArray[np.uint8]] | None = None,
         batch_size: int | None = None,
-    ) -> Prepared:
-        """Draw the tables and, for pictures of different sizes (a sequence of uint8[H, W, 3]), crop and resize them here.
+    ) -> ViewBatch:
+        """Draw the tables and, for images of different sizes (a sequence of uint8[H, W, 3]), crop and resize them here.
 
-        `partners`, in the form of `pixels`: the second pictures of pairs. Tensors stay where they are. `batch_size`: of the
+        `paired_images`, in the form of `pixels`: the second images of pairs. Tensors stay where they are. `batch_size`: of the
         global batch, if these positions are a part of it only; further operations draw for all of it. Raises ValueError for
-        pictures that are not uint8 in three channels (or one, which is then taken thrice), or not one for each position.
+        images that are not uint8 in three channels (or one, which is then taken thrice), or not one for each position.
         """
-        pixels, partners = in_color(pixels, partners, len(positions))
+        pixels, paired_images = in_color(pixels, paired_images, len(positions))
         tables = self.draw(seed, step, positions)
         extra = self._draw_extra(seed, step, positions, batch_size)
         packed = None
@@ -154,17 +154,17 @@ class Views(nn.Module):
             packed = self._packed(tables, sides)
         if isinstance(pixels, Tensor):
             drawn = torch.cuda.current_stream(pixels.device).record_event() if pixels.is_cuda else None
-            return Prepared(pixels, tables, partners, drawn, extra, packed=packed)
+            return ViewBatch(pixels, tables, paired_images, drawn, extra, packed=packed)
         if isinstance(pixels, np.ndarray):
-            return Prepared(pixels, tables, partners, extra=extra, packed=packed)
+            return ViewBatch(pixels, tables, paired_images, extra=extra, packed=packed)
         crops = [
-            crop_pictures(pixels, table, size, partners, first)
+            crop_images(pixels, table, size, paired_images, first)
             for first, table, (_, size) in zip(self._first_views, tables, self.shape, strict=True)
         ]
-        return Prepared(crops, tables, extra=extra, packed=packed)
+        return ViewBatch(crops, tables, extra=extra, packed=packed)
 
-    def _packed(self, tables: list[ViewTable], sides: tuple[int, int] | None) -> PackedTable:
-        """The numbers of all groups; `sides`: height and width of the pictures, or None if they are cropped already."""
+    def _packed(self, tables: list[AugmentationParameters], sides: tuple[int, int] | None) -> PackedTable:
+        """The numbers of all groups; `sides`: height and width of the images, or None if they are cropped already."""
         groups = []
         for table, (_, size) in zip(tables, self.shape, strict=True):
             numbers = {}
@@ -178,7 +178,7 @@ class Views(nn.Module):
         return pack(groups, pinned=self.mean.device.type == "cuda")
 
     @torch.no_grad()
-    def forward(self, batch: Prepared) -> list[Tensor]:
+    def forward(self, batch: ViewBatch) -> list[Tensor]:
         """[V, n, channels, size, size] of type `dtype` per group, normalized, on the module's device, channels last in memory."""
         if self.mean.dtype != torch.float32:
             raise ValueError(f"views are computed in float32: set `dtype` in place of .to({self.mean.dtype})")
@@ -187,18 +187,18 @@ class Views(nn.Module):
             return views
         for group, operations, drawn in zip(views, self.extra, batch.extra, strict=True):
             for view, parameters in zip(group, drawn, strict=True):
-                pictures = view
+                images = view
                 for operation, numbers in zip(operations, parameters, strict=True):
-                    pictures = operation(pictures, numbers)
-                pictures = pictures.clamp(0, 1)
-                view.copy_((pictures - self.mean) / self.std if self.intensity_order is None else pictures)
+                    images = operation(images, numbers)
+                images = images.clamp(0, 1)
+                view.copy_((images - self.mean) / self.std if self.intensity_order is None else images)
         if self.intensity_order is not None:
             codes = (self.intensity_order(group.flatten(0, 1)) for group in views)
             codes = (group.contiguous(memory_format=torch.channels_last) for group in codes)
             views = [group.unflatten(0, table.flip.shape) for group, table in zip(codes, batch.tables, strict=True)]
         return [group.to(self.dtype) for group in views]
 
-    def _made_as(self, batch: Prepared) -> torch.dtype:
+    def _made_as(self, batch: ViewBatch) -> torch.dtype:
         """The type in which views are made: further operations want float32."""
         return self.dtype if batch.extra is None else torch.float32
 
@@ -213,7 +213,7 @@ class Views(nn.Module):
             for first, group, operations in zip(self._first_views, self.groups, self.extra, strict=True)
         ]
 
-    def _on_host(self, batch: Prepared) -> list[Tensor]:
+    def _on_host(self, batch: ViewBatch) -> list[Tensor]:
         """The views made by a kernel for the processor, on torch's threads; the channels lie last in memory."""
         threads = torch.get_num_threads()
         if isinstance(batch.pixels, list):
@@ -221,25 +221,26 @@ class Views(nn.Module):
                 render_crops(crops, table, threads, self._made_as(batch), normalize=batch.extra is None)
                 for crops, table in zip(batch.pixels, batch.tables, strict=True)
             ]
-        pixels, partners = (
-            None if pictures is None else to_device(pictures, self.mean.device, batch.drawn).numpy()
-            for pictures in (batch.pixels, batch.partners)
+        pixels, paired_images = (
+            None if images is None else to_device(images, self.mean.device, batch.drawn).numpy()
+            for images in (batch.pixels, batch.paired_images)
         )
         return [
             render_views(
-                *(pixels, table, size, threads, self._made_as(batch), partners, first), normalize=batch.extra is None
+                *(pixels, table, size, threads, self._made_as(batch), paired_images, first),
+                normalize=batch.extra is None,
             )
             for first, table, (_, size) in zip(self._first_views, batch.tables, self.shape, strict=True)
         ]
 
-    def _on_device(self, batch: Prepared) -> list[Tensor]:
+    def _on_device(self, batch: ViewBatch) -> list[Tensor]:
         """The views made by torch: on any device, the processor included, where it is what the kernel is held to."""
         device = self.mean.device
         whole, others = None, None
         if not isinstance(batch.pixels, list):
             whole = to_device(batch.pixels, device, batch.drawn).float().div_(255)
-            if batch.partners is not None:
-                others = to_device(batch.partners, device, batch.drawn).float().div_(255)
+            if batch.paired_images is not None:
+                others = to_device(batch.paired_images, device, batch.drawn).float().div_(255)
         sides = None if whole is None else (whole.shape[1], whole.shape[2])
         numbers = (batch.packed or self._packed(batch.tables, sides)).on(device)
         out = []
@@ -253,18 +254,18 @@ class Views(nn.Module):
                     for shown, which in shown_by(whole, others, first)
                     if len(range(views)[which])
                 ]
-                pictures = parts[0][0] if others is None else in_order(parts, views, n)
+                images = parts[0][0] if others is None else in_order(parts, views, n)
             else:
                 crops = to_device(batch.pixels[g], device).flatten(0, 1)
-                pictures = crops.permute(0, 3, 1, 2).float().div_(255)
-            pictures = self._appearance(pictures, table, numbers[g])
+                images = crops.permute(0, 3, 1, 2).float().div_(255)
+            images = self._appearance(images, table, numbers[g])
             if batch.extra is None:
-                pictures = (pictures - self.mean) / self.std
-            pictures = pictures.to(self._made_as(batch), memory_format=torch.channels_last)
-            out.append(pictures.unflatten(0, table.flip.shape))
+                images = (images - self.mean) / self.std
+            images = images.to(self._made_as(batch), memory_format=torch.channels_last)
+            out.append(images.unflatten(0, table.flip.shape))
         return out
 
-    def _appearance(self, pictures: Tensor, table: ViewTable, numbers: dict[str, Tensor]) -> Tensor:
+    def _appearance(self, images: Tensor, table: AugmentationParameters, numbers: dict[str, Tensor]) -> Tensor:
         if (
             (table.brightness != 1).any()
             or (table.contrast != 1).any()
@@ -272,9 +273,9 @@ class Views(nn.Module):
             or (table.hue != 0).any()
             or table.gray.any()
         ):
-            pictures = self.color(pictures, dict(numbers))
+            images = self.color(images, dict(numbers))
         if (table.sigma > 0).any():
-            pictures = self.blur(pictures, dict(numbers))
+            images = self.blur(images, dict(numbers))
         if (table.threshold <= 1).any():
-            pictures = self.solarize(pictures, dict(numbers))
-        return pictures
+            images = self.solarize(images, dict(numbers))
+        return images

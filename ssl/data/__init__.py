@@ -1,4 +1,4 @@
-"""Where pictures come from: named sets, folders, shards and generator streams behind one interface, and how they are mixed.
+"""Where images come from: named sets, folders, shards and generator streams behind one interface, and how they are mixed.
 
 `open_source(name, split, **arguments)` opens any of them; a new kind is one file and one line in SOURCES.
 """

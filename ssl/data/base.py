@@ -1,4 +1,4 @@
-"""What every source of pictures has in common: items are numbered, and reading is a pure function of the numbers."""
+"""What every source of images has in common: items are numbered, and reading is a pure function of the numbers."""
 
 import threading
 from abc import ABC, abstractmethod
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 if TYPE_CHECKING:
     from torch import Tensor
 
-Picture = NDArray[np.uint8]
+ImageArray = NDArray[np.uint8]
 Split = Literal["train", "test"]
 
 
@@ -20,7 +20,7 @@ class DataError(ValueError):
 
 
 class UnreadableImage(DataError):
-    """One picture that cannot be used; `reason` says why, without naming the file."""
+    """One image that cannot be used; `reason` says why, without naming the file."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -29,15 +29,15 @@ class UnreadableImage(DataError):
 
 @dataclass(frozen=True)
 class Images:
-    """A batch of pictures: uint8[N, H, W, 3], or a list of uint8[Hi, Wi, 3] when sizes differ; int64[N] labels, -1 unknown.
+    """A batch of images: uint8[N, H, W, 3], or a list of uint8[Hi, Wi, 3] when sizes differ; int64[N] labels, -1 unknown.
 
-    Pictures drawn by a GPU are a torch.uint8 tensor [N, H, W, 3] there, complete for what follows on the current stream of the
-    thread that read them. `partners`, in the form of `pixels`, are second pictures of the same things, where there are any.
+    Images drawn by a GPU are a torch.uint8 tensor [N, H, W, 3] there, complete for what follows on the current stream of the
+    thread that read them. `paired_images`, in the form of `pixels`, are second images of the same things, where there are any.
     """
 
-    pixels: "Picture | Tensor | list[Picture]"
+    pixels: "ImageArray | Tensor | list[ImageArray]"
     labels: NDArray[np.int64] | None = None
-    partners: "Picture | Tensor | list[Picture] | None" = None
+    paired_images: "ImageArray | Tensor | list[ImageArray] | None" = None
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -45,29 +45,31 @@ class Images:
     def on_host(self) -> "Images":
         """The same with numpy arrays in place of tensors; waits for what a GPU has still to draw."""
         own = np.ndarray | list | None
-        pixels, partners = (p if isinstance(p, own) else p.numpy(force=True) for p in (self.pixels, self.partners))
-        return Images(pixels, self.labels, partners)
+        pixels, paired_images = (
+            p if isinstance(p, own) else p.numpy(force=True) for p in (self.pixels, self.paired_images)
+        )
+        return Images(pixels, self.labels, paired_images)
 
     def as_lists(self) -> "Images":
-        """The same with lists of pictures, on the host, in place of arrays."""
+        """The same with lists of images, on the host, in place of arrays."""
         host = self.on_host()
-        return Images(list(host.pixels), self.labels, None if host.partners is None else list(host.partners))
+        return Images(list(host.pixels), self.labels, None if host.paired_images is None else list(host.paired_images))
 
     @classmethod
     def gather(
         cls,
-        pictures: list[Picture],
+        images: list[ImageArray],
         labels: NDArray[np.int64] | None = None,
-        partners: list[Picture] | None = None,
+        paired_images: list[ImageArray] | None = None,
     ) -> "Images":
-        """One array when all pictures have one shape, else the list."""
-        if len({picture.shape for picture in (*pictures, *(partners or ()))}) == 1:
-            return cls(np.stack(pictures), labels, None if partners is None else np.stack(partners))
-        return cls(pictures, labels, partners)
+        """One array when all images have one shape, else the list."""
+        if len({image.shape for image in (*images, *(paired_images or ()))}) == 1:
+            return cls(np.stack(images), labels, None if paired_images is None else np.stack(paired_images))
+        return cls(images, labels, paired_images)
 
 
 class Source(ABC):
-    """Numbered pictures. `num_items` is None for an endless source; `class_names` is None for an unlabelled one."""
+    """Numbered images. `num_items` is None for an endless source; `class_names` is None for an unlabelled one."""
 
     num_items: int | None = None
     class_names: list[str] | None = None
@@ -78,7 +80,7 @@ class Source(ABC):
 
     @property
     def fixed_size(self) -> bool:
-        """Whether all pictures have one size, so that every batch is one array whoever else is in it."""
+        """Whether all images have one size, so that every batch is one array whoever else is in it."""
         return False
 
     @property
@@ -98,4 +100,4 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, items: ArrayLike) -> Images:
-        """The pictures with these numbers (int64[N], each in [0, num_items)); the same numbers always give the same bytes."""
+        """The images with these numbers (int64[N], each in [0, num_items)); the same numbers always give the same bytes."""

@@ -4,24 +4,24 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from wildfern.ssl.data.base import Picture
+from wildfern.ssl.data.base import ImageArray
 
 
-def crop_resize(image: Picture, box: ArrayLike, size: int) -> Picture:
+def crop_resize(image: ImageArray, box: ArrayLike, size: int) -> ImageArray:
     """The box (left, top, right, bottom; float pixels, inside the image) of uint8[H, W, 3], resized to uint8[size, size, 3]."""
     return crops_resize(image, [box], size)[0]
 
 
-def crops_resize(image: Picture, boxes: ArrayLike, size: int) -> Picture:
+def crops_resize(image: ImageArray, boxes: ArrayLike, size: int) -> ImageArray:
     """Several boxes float[V, 4] of one image: uint8[V, size, size, 3], bilinear with anti-aliasing."""
-    picture = Image.fromarray(image)
+    pil_image = Image.fromarray(image)
     out = np.empty((len(boxes), size, size, 3), np.uint8)
     for row, box in enumerate(np.asarray(boxes, np.float64)):
-        out[row] = picture.resize((size, size), Image.Resampling.BILINEAR, box=tuple(box.tolist()), reducing_gap=None)
+        out[row] = pil_image.resize((size, size), Image.Resampling.BILINEAR, box=tuple(box.tolist()), reducing_gap=None)
     return out
 
 
-def square(image: Picture, size: int, *, fraction: float = 1.0) -> Picture:
+def square(image: ImageArray, size: int, *, fraction: float = 1.0) -> ImageArray:
     """The evaluation crop: the centered square with `fraction` of the shorter side, resized to uint8[size, size, 3].
 
     `fraction` 0.875 is "resize the shorter side to 256, center crop 224".

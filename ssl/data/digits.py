@@ -1,4 +1,4 @@
-"""`digits`: 1 797 handwritten digits of 8 x 8 pixels that come with scikit-learn: real pictures, always at hand."""
+"""`digits`: 1 797 handwritten digits of 8 x 8 pixels that come with scikit-learn: real images, always at hand."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,7 +12,7 @@ TEST_FRACTION = 0.3
 class DigitsSource(Source):
     """UCI's digits as grey RGB, uint8[8, 8, 3] (0 … 16 scaled to 0 … 255).
 
-    70 % of each class trains and 30 % tests; the split is fixed. 1 258 and 539 pictures.
+    70 % of each class trains and 30 % tests; the split is fixed. 1 258 and 539 images.
     """
 
     def __init__(self, split: Split = "train") -> None:

@@ -1,4 +1,4 @@
-"""`folder:PATH`: every picture under a folder, as it comes, at any depth."""
+"""`folder:PATH`: every image under a folder, as it comes, at any depth."""
 
 import os
 from pathlib import Path
@@ -7,23 +7,23 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from wildfern.ssl.data.base import DataError, Picture, Split
+from wildfern.ssl.data.base import DataError, ImageArray, Split
 from wildfern.ssl.data.folder_scan import FolderScan, good_headers, scan_folder
 from wildfern.ssl.data.image_file import EXTENSIONS, decode_image
-from wildfern.ssl.data.picture_source import PictureSource
+from wildfern.ssl.data.image_source import ImageSource
 from wildfern.ssl.data.splits import name_in_test
 
 SPLIT_FOLDERS = {"train": ("train",), "test": ("test", "val", "validation")}
 
 
-class FolderSource(PictureSource):
-    """Pictures under `path`, ordered by name within each folder; what an item is depends on the folder's content alone.
+class FolderSource(ImageSource):
+    """Images under `path`, ordered by name within each folder; what an item is depends on the folder's content alone.
 
     split: PATH/train and PATH/test (or val, validation) where both exist. Otherwise `test_fraction` of the files, chosen by a
         hash of their relative path, is the test split and the rest is for training; at 0 there is no test split.
-    labels: "folders" makes the first folder level the classes (-1 for pictures beside them); "none" ignores it.
-    min_side: pictures with a shorter side below this many pixels are left out.
-    max_side: pictures are shrunk to this longer side while they are decoded (None: full size).
+    labels: "folders" makes the first folder level the classes (-1 for images beside them); "none" ignores it.
+    min_side: images with a shorter side below this many pixels are left out.
+    max_side: images are shrunk to this longer side while they are decoded (None: full size).
     check_headers: open every file once at the start, in threads, so that what is obviously unusable is never an item: some
         ten thousand files a second from a warm local disk. False starts at once; faults are met, and replaced, on reading.
 
@@ -66,7 +66,7 @@ class FolderSource(PictureSource):
     def item_name(self, item: int) -> str:
         return self._scan.path(self._scan.names[self._entries[item]])
 
-    def decode(self, item: int) -> Picture:
+    def decode(self, item: int) -> ImageArray:
         return decode_image(self.item_name(item), min_side=self._min_side, max_side=self._max_side)
 
 
@@ -106,7 +106,7 @@ def _labels(scan: FolderScan, entries: NDArray[np.int64], classes: list[str] | N
 
 
 def _nothing_found(scan: FolderScan) -> str:
-    looked = f"no pictures under {scan.root} (looked for {', '.join(EXTENSIONS[:6])} …; "
+    looked = f"no images under {scan.root} (looked for {', '.join(EXTENSIONS[:6])} …; "
     others = f"{scan.num_others} other files: {', '.join(scan.some_others)}{' …' if scan.num_others > 3 else ''}"
     message = looked + (f"saw {others})" if scan.num_others else "saw no other files)")
     if scan.skipped:

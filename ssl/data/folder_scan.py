@@ -1,4 +1,4 @@
-"""Walks a folder of pictures once: names in a fixed order, compactly, with what is obviously unusable set apart."""
+"""Walks a folder of images once: names in a fixed order, compactly, with what is obviously unusable set apart."""
 
 import os
 import stat
@@ -18,7 +18,7 @@ _CHUNK = 512  # headers checked by one thread at a stretch
 
 @dataclass
 class FolderScan:
-    """Relative paths of the pictures under `root`; `skipped` path -> reason; the number and some names of all other files."""
+    """Relative paths of the images under `root`; `skipped` path -> reason; the number and some names of all other files."""
 
     root: str
     names: PathStore = field(default_factory=PathStore)
@@ -31,7 +31,7 @@ class FolderScan:
 
 
 def scan_folder(root: str, wanted: Callable[[str], bool]) -> FolderScan:
-    """Every non-empty file with a picture's extension, whose relative path (with "/") is wanted, depth first by name.
+    """Every non-empty file with an image's extension, whose relative path (with "/") is wanted, depth first by name.
 
     Hidden files and folders are passed over. Links are followed; a folder reached a second time is not entered again.
     """

@@ -5,19 +5,19 @@ from typing import Any
 
 import numpy as np
 
-from wildfern.ssl.data.base import DataError, Picture, Split, UnreadableImage
+from wildfern.ssl.data.base import DataError, ImageArray, Split, UnreadableImage
 from wildfern.ssl.data.image_file import decode_image
-from wildfern.ssl.data.picture_source import PictureSource
+from wildfern.ssl.data.image_source import ImageSource
 
 _SPLIT_NAMES = {"train": ("train",), "test": ("test", "validation", "val")}
 
 
-class HuggingFaceSource(PictureSource):
-    """Pictures of `datasets.load_dataset(name)`, which downloads the set to its own cache on first use.
+class HuggingFaceSource(ImageSource):
+    """Images of `datasets.load_dataset(name)`, which downloads the set to its own cache on first use.
 
     split: "test" falls back on validation or val. config, revision: as in load_dataset.
-    image_column: None takes the only picture column. label_column: None, or absent: unlabelled.
-    max_side: pictures are shrunk to this longer side while they are decoded (None: full size).
+    image_column: None takes the only image column. label_column: None, or absent: unlabelled.
+    max_side: images are shrunk to this longer side while they are decoded (None: full size).
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class HuggingFaceSource(PictureSource):
         if part is None:
             raise DataError(f"hf:{name} has no {split} split; it has {', '.join(parts)}")
         table = parts[part]
-        pictures = [column for column, feature in table.features.items() if isinstance(feature, datasets.Image)]
-        self._column = image_column or (pictures[0] if len(pictures) == 1 else None)
-        if self._column not in pictures:
+        images = [column for column, feature in table.features.items() if isinstance(feature, datasets.Image)]
+        self._column = image_column or (images[0] if len(images) == 1 else None)
+        if self._column not in images:
             columns = ", ".join(table.features)
-            raise DataError(f"hf:{name}: set image_column to one of {pictures or 'none'} (columns: {columns})")
+            raise DataError(f"hf:{name}: set image_column to one of {images or 'none'} (columns: {columns})")
         labels, names = None, None
         if label_column in table.features:
             feature = table.features[label_column]
@@ -65,8 +65,8 @@ class HuggingFaceSource(PictureSource):
     def item_name(self, item: int) -> str:
         return f"{self._name} {item}"
 
-    def decode(self, item: int) -> Picture:
+    def decode(self, item: int) -> ImageArray:
         cell: dict[str, Any] = self._table[item][self._column]
         if cell is None or (cell["bytes"] is None and not (cell["path"] and os.path.isfile(cell["path"]))):
-            raise UnreadableImage("the row holds no picture")
+            raise UnreadableImage("the row holds no image")
         return decode_image(cell["bytes"] if cell["bytes"] is not None else cell["path"], max_side=self._max_side)

@@ -1,6 +1,6 @@
-"""Picture files as they come -> uint8[H, W, 3] RGB, or UnreadableImage with the reason.
+"""Image files as they come -> uint8[H, W, 3] RGB, or UnreadableImage with the reason.
 
-EXIF orientation is applied; transparency is laid on white, as a browser would; 16-bit and float pictures are scaled to 8 bits;
+EXIF orientation is applied; transparency is laid on white, as a browser would; 16-bit and float images are scaled to 8 bits;
 of an animation the first frame counts. Embedded color profiles are not applied.
 """
 
@@ -13,7 +13,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from wildfern.ssl.data.base import Picture, UnreadableImage
+from wildfern.ssl.data.base import ImageArray, UnreadableImage
 
 PIXEL_LIMIT = 89_478_485  # Pillow's own line for a decompression bomb: a quarter of a GiB as RGB
 EXTENSIONS = (
@@ -39,8 +39,8 @@ File = str | os.PathLike | bytes | memoryview | BinaryIO
 
 def decode_image(
     file: File, *, min_side: int = 1, max_side: int | None = None, pixel_limit: int = PIXEL_LIMIT
-) -> Picture:
-    """One picture, uint8[H, W, 3].
+) -> ImageArray:
+    """One image, uint8[H, W, 3].
 
     A shorter side below `min_side` is refused; a longer side above `max_side` is shrunk to it (JPEG: mostly while decoding,
     several times faster). Raises UnreadableImage.
@@ -62,12 +62,12 @@ def image_size(file: File, *, min_side: int = 1, pixel_limit: int = PIXEL_LIMIT)
         return image.size
 
 
-def to_pixels(image: Image.Image, max_side: int | None = None) -> Picture:
+def to_pixels(image: Image.Image, max_side: int | None = None) -> ImageArray:
     """A Pillow image of any mode -> uint8[H, W, 3], upright, its longer side at most `max_side`."""
     target = _within(image.size, max_side)
     drafted = image.draft(None, target) if target != image.size else None
     if drafted is not None:  # JPEG decodes at 1/2, 1/4 or 1/8, never below the target
-        _, box = drafted  # sizes are rounded up there: the picture ends within the last pixels
+        _, box = drafted  # sizes are rounded up there: the image ends within the last pixels
         return np.array(_to_rgb(_upright(image.resize(target, Image.Resampling.BILINEAR, box, reducing_gap=2.0))))
     upright = _to_rgb(_upright(image))
     target = _within(upright.size, max_side)
@@ -90,7 +90,7 @@ def _opened(file: File) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UnreadableImage(f"decompression bomb: {_first_line(error).partition(' exceeds')[0]}") from error
     except Image.UnidentifiedImageError as error:
-        raise UnreadableImage("not a picture in a known format") from error
+        raise UnreadableImage("not an image in a known format") from error
     except OSError as error:
         if error.errno in _MACHINE_FAULTS:
             raise

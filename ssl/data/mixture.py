@@ -1,10 +1,10 @@
-"""What training reads: a global index -> a picture, from one source or from several by weight. Nothing is remembered."""
+"""What training reads: a global index -> an image, from one source or from several by weight. Nothing is remembered."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from wildfern.generators.counter_rng import key
-from wildfern.ssl.data.base import DataError, Images, Picture, Source
+from wildfern.ssl.data.base import DataError, ImageArray, Images, Source
 from wildfern.ssl.data.permutation import permuted
 
 BLOCK = 1024
@@ -15,7 +15,7 @@ Index = NDArray[np.int64]
 class Mixture:
     """Sources and their weights, read by global index (rule: step s consumes the indices [s·B, (s+1)·B)).
 
-    Every block of 1024 consecutive indices holds the same number of pictures of each component (`counts`: weight, rounded by
+    Every block of 1024 consecutive indices holds the same number of images of each component (`counts`: weight, rounded by
     largest remainder, at least 1), in an order drawn from (seed, block). Each component so sees its own 0, 1, 2 … in order; a
     finite one turns them into shuffled passes over its items, exactly once each per pass; an endless one takes them as items.
     """
@@ -36,12 +36,12 @@ class Mixture:
 
     @property
     def num_items(self) -> int | None:
-        """Pictures in one pass over the only source; None for an endless one and for several."""
+        """Images in one pass over the only source; None for an endless one and for several."""
         return self.sources[0].num_items if len(self.sources) == 1 else None
 
     @property
     def fixed_size(self) -> bool:
-        """Whether every batch is one array: a single source of pictures of one size."""
+        """Whether every batch is one array: a single source of images of one size."""
         return len(self.sources) == 1 and self.sources[0].fixed_size
 
     @property
@@ -61,29 +61,29 @@ class Mixture:
         return components, epochs, items
 
     def read(self, indices: ArrayLike) -> Images:
-        """The pictures at these global indices int64[N], in any order; labels only from a single source.
+        """The images at these global indices int64[N], in any order; labels only from a single source.
 
-        Where some source has pairs, the pictures of the others are their own partners. Pictures of several sources come
+        Where some source has pairs, the images of the others are their own paired images. Images of several sources come
         together on the host, also those drawn by a GPU; a single source's stay where they are.
         """
         components, _, items = self.locate(indices)
         if len(self.sources) == 1:
             return self.sources[0].read(items)
-        pictures: list[Picture] = [None] * len(items)  # type: ignore[list-item]
-        partners: dict[int, Picture] = {}
+        images: list[ImageArray] = [None] * len(items)  # type: ignore[list-item]
+        paired_images: dict[int, ImageArray] = {}
         for number, source in enumerate(self.sources):
             places = np.flatnonzero(components == number)
             if len(places):
-                images = source.read(items[places]).on_host()
-                for place, picture in zip(places, images.pixels, strict=True):
-                    pictures[place] = picture
-                if images.partners is not None:
-                    partners.update(zip(places.tolist(), images.partners, strict=True))
-        seconds = [partners.get(place, picture) for place, picture in enumerate(pictures)] if partners else None
-        return Images.gather(pictures, partners=seconds)
+                read = source.read(items[places]).on_host()
+                for place, image in zip(places, read.pixels, strict=True):
+                    images[place] = image
+                if read.paired_images is not None:
+                    paired_images.update(zip(places.tolist(), read.paired_images, strict=True))
+        seconds = [paired_images.get(place, image) for place, image in enumerate(images)] if paired_images else None
+        return Images.gather(images, paired_images=seconds)
 
     def _own_indices(self, indices: Index) -> tuple[Index, Index]:
-        """For each global index: its component, and how many of that component's pictures come before it."""
+        """For each global index: its component, and how many of that component's images come before it."""
         if len(self.sources) == 1:
             return np.zeros_like(indices), indices
         blocks, places = np.divmod(indices, BLOCK)

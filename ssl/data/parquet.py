@@ -1,4 +1,4 @@
-"""`parquet:PATH`: pictures in parquet files, laid out as Hugging Face does: image{bytes, path}, label."""
+"""`parquet:PATH`: images in parquet files, laid out as Hugging Face does: image{bytes, path}, label."""
 
 import json
 from collections.abc import Iterator
@@ -9,20 +9,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wildfern.ssl.data.base import DataError, Picture, Split, UnreadableImage
+from wildfern.ssl.data.base import DataError, ImageArray, Split, UnreadableImage
 from wildfern.ssl.data.image_file import decode_image
-from wildfern.ssl.data.picture_source import PictureSource
-from wildfern.ssl.data.row_groups import RowGroups, holds_pictures
+from wildfern.ssl.data.image_source import ImageSource
+from wildfern.ssl.data.row_groups import RowGroups, holds_images
 
 _SPLIT_NAMES = {"train": ("train",), "test": ("test", "validation", "val")}
 
 
-class ParquetSource(PictureSource):
+class ParquetSource(ImageSource):
     """Rows of SPLIT.parquet or SPLIT-*.parquet in the folder `path` (or its folder data), or of the single file `path`.
 
     split: "test" falls back on files named validation or val; a single file has only "train".
     image_column: binary, or a struct with the field bytes. label_column: integers or names; None, or absent: unlabelled.
-    max_side: pictures are shrunk to this longer side while they are decoded (None: full size).
+    max_side: images are shrunk to this longer side while they are decoded (None: full size).
     memory_gb: the encoded column is kept in memory up to this size. A set that is larger is read by row groups, of which those
         used last are kept: right, but slow in random order; unpack such a set into a folder, or write it as webdataset shards.
     """
@@ -62,7 +62,7 @@ class ParquetSource(PictureSource):
         file, row = self._rows.locate(item)
         return f"{file} row {row}"
 
-    def decode(self, item: int) -> Picture:
+    def decode(self, item: int) -> ImageArray:
         encoded = self._rows[item]
         if encoded is None:
             raise UnreadableImage("the row holds no bytes")
@@ -126,10 +126,10 @@ def _said_of(file: Path) -> Iterator[None]:
 
 def _check_columns(schema: Any, file: Path, image_column: str, label_column: str | None) -> None:
     columns = ", ".join(schema.names)
-    if image_column not in schema.names or not holds_pictures(schema.field(image_column).type):
-        likely = [f.name for f in schema if holds_pictures(f.type)]
+    if image_column not in schema.names or not holds_images(schema.field(image_column).type):
+        likely = [f.name for f in schema if holds_images(f.type)]
         hint = f"; image_column could be {' or '.join(likely)}" if likely else ""
-        raise DataError(f"{file}: no column {image_column!r} with encoded pictures; it has {columns}{hint}")
+        raise DataError(f"{file}: no column {image_column!r} with encoded images; it has {columns}{hint}")
     if label_column not in (None, "label") and label_column not in schema.names:
         raise DataError(f"{file}: no column {label_column!r} for labels; it has {columns}")
 

@@ -1,6 +1,6 @@
 """A seeded permutation of [0, n) computed one index at a time: a Feistel network with cycle walking (Black & Rogaway, 2002).
 
-Nothing is stored and nothing is shuffled, so a data set of a billion pictures costs as much as one of ten.
+Nothing is stored and nothing is shuffled, so a data set of a billion images costs as much as one of ten.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Encoded pictures by row number from parquet files, within a budget of memory."""
+"""Encoded images by row number from parquet files, within a budget of memory."""
 
 import threading
 from collections import OrderedDict
@@ -9,7 +9,7 @@ import numpy as np
 
 
 class RowGroups:
-    """Random access to one picture column over several files: the row groups used last are kept, up to `budget` bytes.
+    """Random access to one image column over several files: the row groups used last are kept, up to `budget` bytes.
 
     A row is the encoded file, or None where the column holds no bytes. The column is binary, or a struct with a field `bytes`.
     """
@@ -64,8 +64,8 @@ class RowGroups:
             return values
 
 
-def holds_pictures(column_type: Any) -> bool:
-    """Whether an Arrow type can be a picture column: binary, or a struct with a binary field `bytes`."""
+def holds_images(column_type: Any) -> bool:
+    """Whether an Arrow type can be an image column: binary, or a struct with a binary field `bytes`."""
     import pyarrow.types as types
 
     if _has_bytes_field(column_type):

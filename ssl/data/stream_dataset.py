@@ -26,7 +26,7 @@ class StreamDataset(IterableDataset):
         self.stream, self.batch_size, self.start, self.stride = stream, batch_size, start, stride
 
     def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
-        """Batch `number`: "images" uint8[B, S, S, 3], and "labels", "masks" … where the stream has them; see `Batch`."""
+        """Batch `number`: "images" uint8[B, S, S, 3], and "labels", "masks" … where the stream has them; see `ImageBatch`."""
         first = number * self.batch_size
         batch = self.stream.batch(np.arange(first, first + self.batch_size, dtype=np.int64))
         return {name: torch.as_tensor(array) for name, array in batch.arrays().items()}

@@ -1,6 +1,6 @@
 """A generator stream seen as a source: endless, and item = index.
 
-Positive pairs come as pictures with partners; labels of several classes a picture are for other uses than ours and are left.
+Positive pairs come as images with paired images; labels of several classes an image are for other uses than ours and are left.
 """
 
 from typing import Any, Protocol
@@ -24,7 +24,7 @@ class Stream(Protocol):
 
 
 class SyntheticSource(Source):
-    """Pictures drawn by a stream; the test split is the same stream, at indices that training never reaches."""
+    """Images drawn by a stream; the test split is the same stream, at indices that training never reaches."""
 
     def __init__(self, stream: Stream, split: Split = "train") -> None:
         super().__init__()
@@ -44,4 +44,4 @@ class SyntheticSource(Source):
     def read(self, items: ArrayLike) -> Images:
         batch = self.stream.batch(np.asarray(items, np.int64) + self._start)
         single = batch.labels is not None and batch.labels.ndim == 1
-        return Images(batch.images, batch.labels if single else None, batch.partners)
+        return Images(batch.images, batch.labels if single else None, batch.paired_images)

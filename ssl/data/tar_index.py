@@ -1,4 +1,4 @@
-"""Where the pictures lie in plain tar files, so that any one can be read without unpacking anything."""
+"""Where the images lie in plain tar files, so that any one can be read without unpacking anything."""
 
 import json
 import os
@@ -9,12 +9,12 @@ from typing import BinaryIO
 
 from wildfern.ssl.data.base import DataError
 
-PICTURE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 
 
 @dataclass
 class ShardIndex:
-    """The samples of one shard in their order: key, offset and size of the picture, label as written (None: no label)."""
+    """The samples of one shard in their order: key, offset and size of the image, label as written (None: no label)."""
 
     path: str
     keys: list[str] = field(default_factory=list)
@@ -27,14 +27,14 @@ class ShardIndex:
 @dataclass
 class _Sample:
     key: str
-    picture: tuple[str, int, int] | None = None
+    image: tuple[str, int, int] | None = None
     label: int | str | None = None
 
 
 def index_shard(path: str, *, labels: bool) -> ShardIndex:
     """Read the headers of one shard. Members with one name up to the first dot of the base name, in a row, are one sample.
 
-    The picture is the first member ending in jpg, jpeg, png or webp; the label is the content of .cls, else "label" in .json.
+    The image is the first member ending in jpg, jpeg, png or webp; the label is the content of .cls, else "label" in .json.
     A damaged or truncated shard keeps the samples before the damage and says so in `fault`.
     """
     index = ShardIndex(path)
@@ -42,7 +42,7 @@ def index_shard(path: str, *, labels: bool) -> ShardIndex:
     with open(path, "rb") as file:
         if file.read(2) == b"\x1f\x8b":
             raise DataError(
-                f"{path} is compressed; pictures gain nothing from it, and random access wants plain tar (gunzip it)"
+                f"{path} is compressed; images gain nothing from it, and random access wants plain tar (gunzip it)"
             )
         file.seek(0)
         sample, fault = _Sample(""), None
@@ -57,8 +57,8 @@ def index_shard(path: str, *, labels: bool) -> ShardIndex:
                     _add(index, sample)
                     sample = _Sample(key)
                 kind = extension.lower().rpartition(".")[2]
-                if kind in PICTURE_EXTENSIONS and sample.picture is None:
-                    sample.picture = (member.name, member.offset_data, member.size)
+                if kind in IMAGE_EXTENSIONS and sample.image is None:
+                    sample.image = (member.name, member.offset_data, member.size)
                 elif labels and extension in ("cls", "json") and (extension == "cls" or sample.label is None):
                     file.seek(member.offset_data)
                     sample.label = _label(extension, file.read(member.size))
@@ -66,7 +66,7 @@ def index_shard(path: str, *, labels: bool) -> ShardIndex:
             fault = str(error)
         _add(index, sample)
     if fault is not None:
-        index.fault = f"truncated or damaged after {len(index.keys)} pictures: {fault}"
+        index.fault = f"truncated or damaged after {len(index.keys)} images: {fault}"
     return index
 
 
@@ -82,8 +82,8 @@ def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
 
 
 def _add(index: ShardIndex, sample: _Sample) -> None:
-    if sample.picture is not None:
-        name, offset, size = sample.picture
+    if sample.image is not None:
+        name, offset, size = sample.image
         index.keys.append(name)
         index.offsets.append(offset)
         index.sizes.append(size)

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from wildfern.ssl.data.base import DataError, Picture, Split, UnreadableImage
+from wildfern.ssl.data.base import DataError, ImageArray, Split, UnreadableImage
 from wildfern.ssl.data.image_file import to_pixels
-from wildfern.ssl.data.picture_source import PictureSource
+from wildfern.ssl.data.image_source import ImageSource
 from wildfern.ssl.data.splits import stratified_split
 
 _HOLDOUT = 0.3  # of every class, for sets that come without a test split
@@ -16,7 +16,7 @@ _HOLDOUT = 0.3  # of every class, for sets that come without a test split
 
 @dataclass(frozen=True)
 class _Parts:
-    """A torchvision class and the constructor arguments whose pictures, one after the other, make a split."""
+    """A torchvision class and the constructor arguments whose images, one after the other, make a split."""
 
     cls: str
     train: tuple[dict[str, Any], ...]
@@ -52,7 +52,7 @@ TORCHVISION_SETS = {
 }
 
 
-class TorchvisionSource(PictureSource):
+class TorchvisionSource(ImageSource):
     """One of TORCHVISION_SETS, with the splits that published results use; train and val parts train together.
 
     root: the folder that holds, or will hold, the files. download: fetch what is missing from the set's own site.
@@ -81,14 +81,14 @@ class TorchvisionSource(PictureSource):
     def item_name(self, item: int) -> str:
         return f"{self._name} {self._items[item]}"
 
-    def decode(self, item: int) -> Picture:
+    def decode(self, item: int) -> ImageArray:
         number = int(self._items[item])
         part = int(np.searchsorted(self._ends, number, "right"))
         try:
-            picture = self._parts[part][number - int(self._ends[part]) + len(self._parts[part])][0]
+            image = self._parts[part][number - int(self._ends[part]) + len(self._parts[part])][0]
         except (OSError, SyntaxError) as error:
             raise UnreadableImage(f"truncated or damaged: {error}") from error
-        return to_pixels(picture)
+        return to_pixels(image)
 
 
 def _open(name: str, cls: str, root: Path, download: bool, arguments: dict[str, Any]) -> Any:

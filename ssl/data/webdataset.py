@@ -1,4 +1,4 @@
-"""`webdataset:PATTERN`: pictures in tar shards, read where they lie, in any order."""
+"""`webdataset:PATTERN`: images in tar shards, read where they lie, in any order."""
 
 import glob
 import os
@@ -9,23 +9,23 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from wildfern.ssl.data.base import DataError, Picture, Split
+from wildfern.ssl.data.base import DataError, ImageArray, Split
 from wildfern.ssl.data.image_file import decode_image
+from wildfern.ssl.data.image_source import ImageSource
 from wildfern.ssl.data.path_store import PathStore
-from wildfern.ssl.data.picture_source import PictureSource
 from wildfern.ssl.data.tar_index import ShardIndex, index_shard
 
 
-class WebDatasetSource(PictureSource):
+class WebDatasetSource(ImageSource):
     """The samples of all shards that `pattern` names, by shard and place in it.
 
     pattern: a file, a glob (shard-*.tar), brace ranges and lists (shard-{000000..000009}.tar, {a,b}.tar); {split} stands for
         train or test, and without it there is no test split.
     labels: "auto" takes .cls, else "label" of .json, integers or names; "none" ignores them.
-    max_side: pictures are shrunk to this longer side while they are decoded (None: full size).
+    max_side: images are shrunk to this longer side while they are decoded (None: full size).
 
     The headers of all shards are read at the start (tens of thousands of files a second); the index takes some 30 bytes and
-    the name for each picture. A truncated shard gives what lies before the damage and is listed in `skipped`.
+    the name for each image. A truncated shard gives what lies before the damage and is listed in `skipped`.
     """
 
     def __init__(
@@ -51,9 +51,7 @@ class WebDatasetSource(PictureSource):
         self._shard = np.repeat(np.arange(len(indexes), dtype=np.int32), [len(index.keys) for index in indexes])
         if not len(self._shard):
             faults = "; ".join(f"{index.path}: {index.fault}" for index in indexes if index.fault)
-            raise DataError(
-                f"no pictures in the {len(indexes)} shards of {pattern}" + (f" ({faults})" if faults else "")
-            )
+            raise DataError(f"no images in the {len(indexes)} shards of {pattern}" + (f" ({faults})" if faults else ""))
         names = {label for index in indexes for label in index.labels if label is not None}
         if any(isinstance(name, str) for name in names):  # a class has one number in both splits
             other = pattern.replace("{split}", "train" if split == "test" else "test")
@@ -68,7 +66,7 @@ class WebDatasetSource(PictureSource):
     def item_name(self, item: int) -> str:
         return f"{self._shards[self._shard[item]]}/{self._names[item]}"
 
-    def decode(self, item: int) -> Picture:
+    def decode(self, item: int) -> ImageArray:
         with open(self._shards[self._shard[item]], "rb") as shard:
             shard.seek(int(self._offsets[item]))
             encoded = shard.read(int(self._sizes[item]))

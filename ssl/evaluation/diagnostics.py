@@ -25,7 +25,7 @@ def feature_std(features: Tensor) -> Tensor:
 
 
 def alignment(anchors: Tensor, positives: Tensor, power: float = 2.0) -> Tensor:
-    """Mean distance between two views of each picture, raised to `power`; both float[N, D] with unit rows.
+    """Mean distance between two views of each image, raised to `power`; both float[N, D] with unit rows.
 
     Wang & Isola (2020), eq. 1; scalar ≥ 0.
     """

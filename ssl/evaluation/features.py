@@ -1,4 +1,4 @@
-"""Features of a frozen backbone: pictures in, one float32 row for each picture out."""
+"""Features of a frozen backbone: images in, one float32 row for each image out."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -59,25 +59,25 @@ def device_of(backbone: nn.Module) -> torch.device:
     return next((parameter.device for parameter in backbone.parameters()), torch.device("cpu"))
 
 
-def squared(pixels: Pixels, size: int | None, device: torch.device | str = "cpu") -> Tensor:
-    """Pictures uint8[N, H, W, 3], or a list of uint8[Hi, Wi, 3], as float32[N, 3, size, size] in [0, 1] on `device`.
+def resize_center_crop(pixels: Pixels, size: int | None, device: torch.device | str = "cpu") -> Tensor:
+    """Images uint8[N, H, W, 3], or a list of uint8[Hi, Wi, 3], as float32[N, 3, size, size] in [0, 1] on `device`.
 
-    The shorter side is resized to `size` (bilinear, anti-aliased), then the centre is cropped. Pictures of one shape
+    The shorter side is resized to `size` (bilinear, anti-aliased), then the centre is cropped. Images of one shape
     travel as bytes and are resized on the device; ragged ones are squared one by one before they travel.
-    `size=None` leaves pictures of one shape as they are.
+    `size=None` leaves images of one shape as they are.
     """
     if not isinstance(pixels, np.ndarray):
-        shapes = {picture.shape for picture in pixels}
+        shapes = {image.shape for image in pixels}
         if len(shapes) == 1:
             pixels = np.stack(pixels)
         elif size is None:
-            raise ValueError(f"pictures of {len(shapes)} different shapes need a size to be brought to")
+            raise ValueError(f"images of {len(shapes)} different shapes need a size to be brought to")
         else:
             from wildfern.ssl.data import square
 
-            pixels = np.stack([square(picture, size) for picture in pixels])
+            pixels = np.stack([square(image, size) for image in pixels])
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
-        raise ValueError(f"pictures are uint8[N, H, W, 3], got {pixels.dtype}{list(pixels.shape)}")
+        raise ValueError(f"images are uint8[N, H, W, 3], got {pixels.dtype}{list(pixels.shape)}")
     images = torch.from_numpy(np.ascontiguousarray(pixels)).to(device, non_blocking=True)
     images = images.permute(0, 3, 1, 2).float().div_(255)
     height, width = images.shape[2:]
@@ -107,11 +107,11 @@ def extract_features(
     std: Sequence[float] = IMAGENET_STD,
     precision: Precision = "fp32",
 ) -> Features:
-    """Run the frozen backbone over chunks of (pictures, labels); a chunk without labels gives labels -1.
+    """Run the frozen backbone over chunks of (images, labels); a chunk without labels gives labels -1.
 
-    Pictures are uint8[N, H, W, 3] or a list of uint8[Hi, Wi, 3]; see `squared` for how they come to `size`. The
-    backbone returns one row for each picture (timm: `num_classes=0`); it is moved to `device`, by default where it is.
-    Raises ValueError for a backbone that returns anything else, and when there is no picture at all.
+    Images are uint8[N, H, W, 3] or a list of uint8[Hi, Wi, 3]; see `resize_center_crop` for how they come to `size`. The
+    backbone returns one row for each image (timm: `num_classes=0`); it is moved to `device`, by default where it is.
+    Raises ValueError for a backbone that returns anything else, and when there is no image at all.
     """
     device = torch.device(device) if device is not None else device_of(backbone)
     backbone.to(device)
@@ -121,15 +121,15 @@ def extract_features(
             if chunk_labels is None:
                 chunk_labels = np.full(len(pixels), -1)
             if len(chunk_labels) != len(pixels):
-                raise ValueError(f"a chunk of {len(pixels)} pictures has {len(chunk_labels)} labels")
+                raise ValueError(f"a chunk of {len(pixels)} images has {len(chunk_labels)} labels")
             labels.append(torch.as_tensor(np.asarray(chunk_labels), dtype=torch.int64, device=device))
             for start in range(0, len(pixels), batch_size):
-                images = squared(pixels[start : start + batch_size], size, device)
+                images = resize_center_crop(pixels[start : start + batch_size], size, device)
                 row = backbone(normalized(images, mean, std))
                 if not isinstance(row, Tensor) or row.ndim != 2:
                     shape = list(row.shape) if isinstance(row, Tensor) else type(row).__name__
-                    raise ValueError(f"a backbone returns one row [N, D] a picture (num_classes=0), got {shape}")
+                    raise ValueError(f"a backbone returns one row [N, D] an image (num_classes=0), got {shape}")
                 rows.append(row.float())
     if not rows:
-        raise ValueError("there are no pictures to extract features from")
+        raise ValueError("there are no images to extract features from")
     return Features(torch.cat(rows), torch.cat(labels))

@@ -1,4 +1,4 @@
-"""Few labels: linear probe and kNN on a handful of pictures of each class, drawn several times."""
+"""Few labels: linear probe and kNN on a handful of images of each class, drawn several times."""
 
 import statistics
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from wildfern.ssl.evaluation.linear_probe import linear_probe
 from wildfern.ssl.evaluation.stratified import class_ranks
 
 FewShotProtocol = Literal["linear", "knn"]
-# So few pictures can always be told apart: weaker regularization than this only grows the weights.
+# So few images can always be told apart: weaker regularization than this only grows the weights.
 STRENGTHS = (10.0, 1.0, 1e-1, 1e-2, 1e-3)
 
 
@@ -30,9 +30,9 @@ class FewShotResult:
 
 
 def draw_shots(train: Features, shots: int, seed: int) -> Features:
-    """`shots` pictures of each class (all it has, where it has fewer): a pure function of labels, shots and seed."""
+    """`shots` images of each class (all it has, where it has fewer): a pure function of labels, shots and seed."""
     if shots < 1:
-        raise ValueError(f"shots is at least 1 picture of each class, got {shots}")
+        raise ValueError(f"shots is at least 1 image of each class, got {shots}")
     return train[class_ranks(train.y, key("few shot", shots, seed)) < shots]
 
 
@@ -46,7 +46,7 @@ def few_shot(
     k: int = 20,
     temperature: float = 0.07,
 ) -> dict[str, FewShotResult]:
-    """Each protocol on `seeds` draws (seeds 0, 1, …) of `shots` pictures of each class.
+    """Each protocol on `seeds` draws (seeds 0, 1, …) of `shots` images of each class.
 
     The linear probe chooses its strength by cross-validation within the draw. kNN looks at min(k, shots) neighbors: no
     class has more to offer. Raises ValueError for fewer than one seed or shot, or an unknown protocol.
@@ -71,13 +71,13 @@ def few_shot(
     if shots == 1:
         words["linear"] = "L2-regularized logistic regression, strength set beforehand"
     smallest = int(torch.unique(train.y, return_counts=True)[1].min())
-    short = f"; the smallest class has only {smallest} pictures" if smallest < shots else ""
+    short = f"; the smallest class has only {smallest} images" if smallest < shots else ""
     return {
         protocol: FewShotResult(
             mean=statistics.fmean(values),
             std=statistics.stdev(values) if seeds > 1 else None,
             accuracies=tuple(values),
-            protocol=f"{shots} labeled pictures of each class, mean ± standard deviation of {seeds} draws: {words[protocol]}",
+            protocol=f"{shots} labeled images of each class, mean ± standard deviation of {seeds} draws: {words[protocol]}",
             detail="draws: " + ", ".join(f"{100 * value:.1f}" for value in values) + " %" + short,
         )
         for protocol, values in accuracies.items()

@@ -20,7 +20,7 @@ from wildfern.ssl.evaluation.features import (
     device_of,
     frozen,
     normalized,
-    squared,
+    resize_center_crop,
 )
 
 
@@ -46,8 +46,8 @@ def flip_and_crop(images: Tensor, draws: NDArray[np.float64], padding: int, flip
     columns = torch.where(mirrored, line.flip(0), line) + shift[:, 1:]
     rows = line + shift[:, :1]
     padded = F.pad(images, (padding,) * 4, mode="reflect")
-    picture = torch.arange(len(images), device=images.device)[:, None, None]
-    return padded.permute(0, 2, 3, 1)[picture, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    image = torch.arange(len(images), device=images.device)[:, None, None]
+    return padded.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def finetune(
@@ -73,9 +73,9 @@ def finetune(
 ) -> FinetuneResult:
     """Train a copy of the backbone and a linear head on all of train, then score test once; `backbone` stays as it is.
 
-    Pictures as in `extract_features`; all of them are held as bytes at `size`. The learning rate rises over the share
+    Images as in `extract_features`; all of them are held as bytes at `size`. The learning rate rises over the share
     `warmup` of the steps and falls to 0 by a cosine; `padding` is the largest shift of a crop in pixels, size // 8 when
-    left out. Order, flips and crops are pure functions of (seed, epoch, picture); dropout inside the backbone draws from
+    left out. Order, flips and crops are pure functions of (seed, epoch, image); dropout inside the backbone draws from
     torch's generator, seeded here and put back. Raises ValueError for impossible settings or fewer than two classes.
     """
     if epochs < 1 or batch_size < 1 or not learning_rate > 0 or not 0 <= warmup < 1:
@@ -83,7 +83,7 @@ def finetune(
     device = torch.device(device) if device is not None else device_of(backbone)
     classes, targets = torch.unique(torch.as_tensor(train_labels, dtype=torch.int64), return_inverse=True)
     if len(classes) < 2 or classes[0] < 0:
-        raise ValueError("fine-tuning needs labeled train pictures of at least two classes")
+        raise ValueError("fine-tuning needs labeled train images of at least two classes")
     train_bytes, targets = _as_bytes(train_pixels, size, device), targets.to(device)
     test_bytes = _as_bytes(test_pixels, size, device)
     padding = train_bytes.shape[2] // 8 if padding is None else padding
@@ -139,11 +139,11 @@ def finetune(
 
 
 def _as_bytes(pixels: Pixels, size: int | None, device: torch.device, chunk: int = 1024) -> Tensor:
-    """All pictures, squared, as uint8[N, 3, S, S] on the device."""
+    """All images, squared, as uint8[N, 3, S, S] on the device."""
     if size is None and not isinstance(pixels, np.ndarray):
         pixels = np.stack(pixels)
     parts = range(0, len(pixels), chunk)
-    return torch.cat([squared(pixels[i : i + chunk], size, device).mul_(255).round_().byte() for i in parts])
+    return torch.cat([resize_center_crop(pixels[i : i + chunk], size, device).mul_(255).round_().byte() for i in parts])
 
 
 def _decay_groups(network: nn.Module, weight_decay: float) -> list[dict]:

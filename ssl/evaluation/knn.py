@@ -30,7 +30,7 @@ def knn_predict(
     weighting: Weighting = "exponential",
     chunk: int = 512,
 ) -> Tensor:
-    """Labels int64[M] of the queries float[M, D]: the class with the most votes among the k nearest pictures of the bank.
+    """Labels int64[M] of the queries float[M, D]: the class with the most votes among the k nearest images of the bank.
 
     A neighbor of similarity s votes with exp(s / temperature), or with 1 when `weighting` is "uniform"; the lowest
     label wins a tie. The search is exact, `chunk` queries at a time. A bank smaller than k votes as a whole.
@@ -38,7 +38,7 @@ def knn_predict(
     if k < 1 or temperature <= 0:
         raise ValueError(f"k and temperature are positive, got k={k}, temperature={temperature}")
     if not len(bank):
-        raise ValueError("the bank holds no pictures")
+        raise ValueError("the bank holds no images")
     classes, targets = torch.unique(bank.y, return_inverse=True)
     keys = F.normalize(bank.x.float(), dim=1).T
     predictions = []
@@ -61,11 +61,11 @@ def knn(
     temperature: float = 0.07,
     weighting: Weighting = "exponential",
 ) -> KNNResult:
-    """Share of test pictures that the bank of train pictures labels rightly; see `knn_predict`."""
+    """Share of test images that the bank of train images labels rightly; see `knn_predict`."""
     predictions = knn_predict(train, test.x, k=k, temperature=temperature, weighting=weighting)
     votes = f"votes exp(similarity / {temperature:g})" if weighting == "exponential" else "one vote each"
     return KNNResult(
         accuracy=int((predictions == test.y).sum()) / len(test),
         protocol=f"cosine nearest neighbors, k={k}, {votes}, train as bank",
-        detail=f"bank of {len(train)} pictures",
+        detail=f"bank of {len(train)} images",
     )

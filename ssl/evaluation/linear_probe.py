@@ -19,7 +19,7 @@ from wildfern.ssl.evaluation.features import Features
 from wildfern.ssl.evaluation.stratified import class_ranks
 
 STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
-# Below so many held-out pictures one split is a poor judge, and every part of train is held out in turn.
+# Below so many held-out images one split is a poor judge, and every part of train is held out in turn.
 CROSS_VALIDATE_BELOW = 200
 # The largest problem (numbers in the feature matrix) that is solved in float64.
 FLOAT64_UP_TO = 2**22
@@ -64,7 +64,7 @@ class LinearClassifier:
     classes: Tensor
 
     def accuracy(self, features: Features) -> float:
-        """Share of pictures given their own label; a label never trained on counts as wrong."""
+        """Share of images given their own label; a label never trained on counts as wrong."""
         rows = (features.x.to(self.weight.dtype) - self.mean) / self.std
         scores = torch.addmm(self.bias, rows, self.weight)
         return int((self.classes[scores.argmax(1)] == features.y).sum()) / len(features)
@@ -144,10 +144,10 @@ def linear_probe(
 ) -> LinearResult:
     """Choose λ on a held-out, stratified part of train, fit all of train with it, and score test once.
 
-    `holdout` is the share held out: one part in round(1 / holdout). When that part has fewer than 200 pictures, each
-    part is held out in turn and the accuracies are pooled. Among equals the stronger λ wins. A class with one picture
+    `holdout` is the share held out: one part in round(1 / holdout). When that part has fewer than 200 images, each
+    part is held out in turn and the accuracies are pooled. Among equals the stronger λ wins. A class with one image
     is never held out; when no class has two, the middle strength is taken unseen. Labels are any integers >= 0.
-    Raises ValueError when train has fewer than two classes or a picture without a label.
+    Raises ValueError when train has fewer than two classes or an image without a label.
     """
     strengths = _checked(train, strengths, holdout)
     with _one_thread(train.x.numel() <= ONE_THREAD_UP_TO):
@@ -157,11 +157,11 @@ def linear_probe(
 def _choose_and_fit(train: Features, test: Features, strengths: list[float], parts: int, seed: int) -> LinearResult:
     part = class_ranks(train.y, key("linear probe", seed)) % parts
     _, index, counts = torch.unique(train.y, return_inverse=True, return_counts=True)
-    part[counts[index] == 1] = parts  # the only picture of its class: always fitted
+    part[counts[index] == 1] = parts  # the only image of its class: always fitted
     held_out = int((part == 0).sum())
     if held_out == 0:
         strength, holdout_accuracy = strengths[len(strengths) // 2], None
-        how = "set beforehand: one picture a class leaves none to hold out"
+        how = "set beforehand: one image a class leaves none to hold out"
     else:
         in_turn = range(parts if held_out < CROSS_VALIDATE_BELOW else 1)
         right = torch.zeros(len(strengths), dtype=torch.float64)
@@ -175,7 +175,7 @@ def _choose_and_fit(train: Features, test: Features, strengths: list[float], par
         seen = sum(int((part == turn).sum()) for turn in in_turn)
         best = int((right.round() == right.round().max()).nonzero()[0])  # round: a count, so equals are equal
         strength, holdout_accuracy = strengths[best], (right[best] / seen).item()
-        judge = f"{parts}-fold cross-validation" if len(in_turn) > 1 else f"{held_out} train pictures held out"
+        judge = f"{parts}-fold cross-validation" if len(in_turn) > 1 else f"{held_out} train images held out"
         how = f"{100 * holdout_accuracy:.1f} % right in {judge}"
     path = RegularizationPath(train)
     for passed in strengths[: strengths.index(strength) + 1]:
@@ -185,7 +185,7 @@ def _choose_and_fit(train: Features, test: Features, strengths: list[float], par
         strength=strength,
         holdout_accuracy=holdout_accuracy,
         protocol=f"L2-regularized logistic regression on frozen, standardized features, strength chosen of {len(strengths)} "
-        f"on {1 / parts:.0%} of train held out ({parts}-fold cross-validation below {CROSS_VALIDATE_BELOW} pictures), "
+        f"on {1 / parts:.0%} of train held out ({parts}-fold cross-validation below {CROSS_VALIDATE_BELOW} images), "
         "then fitted to all of train",
         detail=f"strength {strength:g} ({how})",
     )
@@ -197,9 +197,9 @@ def _checked(train: Features, strengths: Sequence[float], holdout: float) -> lis
     if not 0 < holdout <= 0.5:
         raise ValueError(f"holdout is a share of train in (0, 0.5], got {holdout}")
     if (train.y < 0).any():
-        raise ValueError(f"{int((train.y < 0).sum())} of {len(train)} train pictures have no label (-1)")
+        raise ValueError(f"{int((train.y < 0).sum())} of {len(train)} train images have no label (-1)")
     if not torch.isfinite(train.x).all():
         raise ValueError("the train features hold NaN or infinity: the backbone has diverged")
     if len(torch.unique(train.y)) < 2:
-        raise ValueError("a linear probe needs train pictures of at least two classes")
+        raise ValueError("a linear probe needs train images of at least two classes")
     return sorted(set(strengths), reverse=True)

@@ -18,7 +18,7 @@ from wildfern.ssl.evaluation.features import (
     Precision,
     device_of,
     extract_features,
-    squared,
+    resize_center_crop,
 )
 from wildfern.ssl.evaluation.few_shot import few_shot as few_shot_results
 from wildfern.ssl.evaluation.finetune import finetune
@@ -96,7 +96,7 @@ class Evaluation:
 
 
 def labeled_chunks(source: "Source", name: str, chunk: int = 1024) -> Iterator[tuple[Pixels, NDArray[np.int64]]]:
-    """The labeled pictures of a source, `chunk` items at a time; items with label -1 are left out.
+    """The labeled images of a source, `chunk` items at a time; items with label -1 are left out.
 
     Raises ValueError, with `name` in it, for an endless source and for one without labels.
     """
@@ -104,13 +104,13 @@ def labeled_chunks(source: "Source", name: str, chunk: int = 1024) -> Iterator[t
         raise ValueError(f"{name}: an endless stream cannot be evaluated on; name a data set with labels")
     if source.num_classes is None:
         raise ValueError(
-            f"{name}: these pictures have no labels, and every protocol needs them; "
-            "for a folder, put the pictures of each class into a sub-folder of its own"
+            f"{name}: these images have no labels, and every protocol needs them; "
+            "for a folder, put the images of each class into a sub-folder of its own"
         )
     for start in range(0, source.num_items, chunk):
         images = source.read(np.arange(start, min(start + chunk, source.num_items), dtype=np.int64))
         if images.labels is None:
-            raise ValueError(f"{name}: pictures {start} to {start + len(images.pixels) - 1} came without labels")
+            raise ValueError(f"{name}: images {start} to {start + len(images.pixels) - 1} came without labels")
         kept = np.flatnonzero(images.labels >= 0)
         if not len(kept):
             continue
@@ -140,9 +140,9 @@ def evaluate_backbones(
     precision: Precision = "fp32",
     announce: Callable[[str], None] = lambda step: None,
 ) -> Evaluation:
-    """Hold every backbone against the untrained one on one data set; pictures are read once for all of them.
+    """Hold every backbone against the untrained one on one data set; images are read once for all of them.
 
-    `few_shot` lists numbers of labeled pictures a class, each drawn `seeds` times for the linear probe and kNN.
+    `few_shot` lists numbers of labeled images a class, each drawn `seeds` times for the linear probe and kNN.
     `announce` is told what is being done. Raises ValueError when `backbones` has no `baseline`, for an unknown protocol,
     and for sources that are endless, without labels or of fewer than two classes.
     """
@@ -155,10 +155,10 @@ def evaluate_backbones(
     names = [baseline, *(name for name in backbones if name != baseline)]
     options = {"size": size, "device": device, "mean": mean, "std": std, "precision": precision}
     keep = "finetune" in protocols
-    features, pictures = {}, {}
+    features, images = {}, {}
     for split, source in (("train", train_source), ("test", test_source)):
         announce(f"{dataset}: features of {split}")
-        features[split], pictures[split] = _read(
+        features[split], images[split] = _read(
             {name: backbones[name] for name in names},
             labeled_chunks(source, f"{dataset} ({split})"),
             keep,
@@ -166,10 +166,10 @@ def evaluate_backbones(
             **options,
         )
         if not features[split]:
-            raise ValueError(f"{dataset} ({split}): not one picture has a label")
+            raise ValueError(f"{dataset} ({split}): not one image has a label")
     labels = features["train"][baseline].y
     if len(torch.unique(labels)) < 2:
-        raise ValueError(f"{dataset} (train): all labeled pictures are of one class; there is nothing to tell apart")
+        raise ValueError(f"{dataset} (train): all labeled images are of one class; there is nothing to tell apart")
 
     rows, words = [], {}
 
@@ -189,9 +189,9 @@ def evaluate_backbones(
             else:
                 result = finetune(
                     backbones[name],
-                    pictures["train"],
+                    images["train"],
                     train.y.cpu().numpy(),
-                    pictures["test"],
+                    images["test"],
                     test.y.cpu().numpy(),
                     epochs=finetune_epochs,
                     seed=seed,
@@ -199,7 +199,7 @@ def evaluate_backbones(
                 )
             add(name, protocol, result.accuracy, None, result)
     for shots in few_shot:
-        announce(f"{dataset}: {shots} labeled pictures of each class")
+        announce(f"{dataset}: {shots} labeled images of each class")
         drawn = {
             name: few_shot_results(
                 features["train"][name], features["test"][name], shots=shots, seeds=seeds, k=k, temperature=temperature
@@ -221,14 +221,14 @@ def _read(
     size: int | None,
     **options,
 ) -> tuple[dict[str, Features], NDArray[np.uint8] | None]:
-    """Features of every backbone over chunks read once; with `keep` also the squared pictures, for fine-tuning."""
+    """Features of every backbone over chunks read once; with `keep` also the squared images, for fine-tuning."""
     parts: dict[str, list[Features]] = {name: [] for name in backbones}
     kept = []
     for pixels, labels in chunks:
         for name, backbone in backbones.items():
             parts[name].append(extract_features(backbone, [(pixels, labels)], size=size, **options))
         if keep:
-            images = squared(pixels, size, device_of(next(iter(backbones.values()))))
+            images = resize_center_crop(pixels, size, device_of(next(iter(backbones.values()))))
             kept.append(images.permute(0, 2, 3, 1).mul(255).round_().byte().cpu().numpy())
     features = {name: Features.concatenated(values) for name, values in parts.items() if values}
     return features, np.concatenate(kept) if kept else None

@@ -17,7 +17,7 @@ MAIN = ("loss", "learning_rate")
 def write_report(runs: Sequence[RunRecord | Path | str], out: Path | str) -> Path:
     """Write the page for one or more run folders to `out`, and return its path.
 
-    Nothing is loaded from elsewhere: pictures, charts and style are in the file. What a folder lacks is named on the page.
+    Nothing is loaded from elsewhere: images, charts and style are in the file. What a folder lacks is named on the page.
     Raises ValueError for a folder that holds no run, and when there are no runs.
     """
     records = [run if isinstance(run, RunRecord) else read_run(run) for run in runs]
@@ -186,7 +186,7 @@ def _speed(records: Sequence[RunRecord]) -> str:
 
 def _views(records: Sequence[RunRecord], names: Sequence[str]) -> str:
     figures = "".join(
-        f"<figure><figcaption>{_run(names, index)}</figcaption><img alt='views of training pictures' "
+        f"<figure><figcaption>{_run(names, index)}</figcaption><img alt='views of training images' "
         f"src='data:image/png;base64,{base64.b64encode(record.views_png).decode()}'></figure>"
         for index, record in enumerate(records)
         if record.views_png

@@ -28,8 +28,8 @@ class CACRTerms:
 class CACRLoss(nn.Module):
     """L⁺ = E_x Σ_k w⁺_k α‖z_x − z_k‖² and L⁻ = −E_{x<y} Σ_{j≠i} w⁻_ij β‖z_xi − z_yj‖².
 
-    w⁺ = softmax_k(τ⁺ ‖z_x − z_k‖²) over the K other views of the picture; w⁻ = softmax_j(−τ⁻ ‖z_xi − z_yj‖²) over the other
-    pictures of another view. Every view is a query once; negatives are taken over the V(V−1)/2 pairs of views x < y.
+    w⁺ = softmax_k(τ⁺ ‖z_x − z_k‖²) over the K other views of the image; w⁻ = softmax_j(−τ⁻ ‖z_xi − z_yj‖²) over the other
+    images of another view. Every view is a query once; negatives are taken over the V(V−1)/2 pairs of views x < y.
 
     `weighted_positive=False` / `weighted_negative=False` put the uniform distribution in place of the softmax;
     `detach_weights=True` stops the gradient at the weights (as the large-scale form does).
@@ -56,7 +56,7 @@ class CACRLoss(nn.Module):
         self.detach_weights = detach_weights
 
     def forward(self, views: Tensor) -> CACRTerms:
-        """float[V ≥ 2, N ≥ 2, D] with unit rows; view 0 … V−1 of picture i are positives of each other."""
+        """float[V ≥ 2, N ≥ 2, D] with unit rows; view 0 … V−1 of image i are positives of each other."""
         if views.ndim != 3 or views.shape[0] < 2 or views.shape[1] < 2:
             raise ValueError(f"expected views of shape [V ≥ 2, N ≥ 2, D], got {list(views.shape)}")
         with without_autocast(views):
@@ -73,9 +73,9 @@ class CACRLoss(nn.Module):
         return self.alpha * (weights * distances).sum(dim=1).mean()
 
     def _repulsion(self, z: Tensor) -> Tensor:
-        views, pictures, _ = z.shape
+        views, images, _ = z.shape
         norms = z.square().sum(dim=-1)
-        itself = torch.eye(pictures, dtype=torch.bool, device=z.device)
+        itself = torch.eye(images, dtype=torch.bool, device=z.device)
         cost = z.new_zeros(())
         for x in range(views - 1):  # one query view at a time: V·N² numbers in memory, not V²·N²
             distances = norms[x, None, :, None] + norms[x + 1 :, None, :] - 2 * z[x] @ z[x + 1 :].transpose(1, 2)
@@ -83,4 +83,4 @@ class CACRLoss(nn.Module):
             if self.detach_weights:
                 weights = weights.detach()
             cost = cost + (weights * distances).sum()
-        return -self.beta * cost / (pictures * views * (views - 1) / 2)
+        return -self.beta * cost / (images * views * (views - 1) / 2)

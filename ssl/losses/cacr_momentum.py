@@ -10,7 +10,7 @@ from wildfern.ssl.losses.full_precision import full_precision, without_autocast
 
 
 class MomentumCACRLoss(nn.Module):
-    """Queries q_1 … q_Q of a picture share its key k⁺; p_i = softmax_i(‖q_i − k⁺‖²/T) says how much each counts.
+    """Queries q_1 … q_Q of an image share its key k⁺; p_i = softmax_i(‖q_i − k⁺‖²/T) says how much each counts.
 
     `cost="rbf"`: 2T Σ_i mean_n p_i CE(q_i·K/T), InfoNCE weighted by attraction; with one query it is MoCo v3's loss.
     `cost="euclidean"`: Σ_i Σ_n p_i [(1 − q_i·k⁺) − Σ_j w_j (1 − q_i·k_j)] with w = softmax_j(−(1 − q_i·k_j)/T) over the

@@ -7,10 +7,10 @@ from wildfern.ssl.losses.full_precision import full_precision, without_autocast
 
 
 class NTXentLoss(nn.Module):
-    """For every ordered pair of views (i, j) of a picture: −log exp(s_ij/τ) / Σ_{k≠i} exp(s_ik/τ), averaged.
+    """For every ordered pair of views (i, j) of an image: −log exp(s_ij/τ) / Σ_{k≠i} exp(s_ik/τ), averaged.
 
     s is the cosine similarity and k runs over all V·N embeddings but i itself. With two views this is SimCLR's eq. 1;
-    with more, every other view of the picture takes its turn as the positive (and the remaining ones stay in the sum).
+    with more, every other view of the image takes its turn as the positive (and the remaining ones stay in the sum).
 
     Raises ValueError for a temperature that is not positive or fewer than two views.
     """
@@ -26,13 +26,13 @@ class NTXentLoss(nn.Module):
         if views.ndim != 3 or views.shape[0] < 2:
             raise ValueError(f"expected views of shape [V ≥ 2, N, D], got {list(views.shape)}")
         with without_autocast(views):
-            number_of_views, pictures, _ = views.shape
+            number_of_views, images, _ = views.shape
             z = full_precision(views).flatten(0, 1)
             logits = z @ z.T / self.temperature
             logits.fill_diagonal_(-torch.inf)
             log_denominator = logits.logsumexp(dim=1)
-            picture = torch.arange(z.shape[0], device=z.device) % pictures
-            same = picture[:, None] == picture[None, :]
+            image = torch.arange(z.shape[0], device=z.device) % images
+            same = image[:, None] == image[None, :]
             same.fill_diagonal_(False)
             positive = torch.where(same, logits, 0.0).sum(dim=1) / (number_of_views - 1)
             return (log_denominator - positive).mean()

@@ -31,10 +31,10 @@ class Method(nn.Module):
     def check_views(shape: list[tuple[int, int]]) -> None:
         """Raise ValueError, in the user's words, if views of this shape ([(number, size) per group]) do not fit."""
         if sum(count for count, _ in shape) < 2:
-            raise ValueError("at least two views of each picture are needed")
+            raise ValueError("at least two views of each image are needed")
 
     def forward(self, views: list[Tensor], step: int) -> tuple[Tensor, Scalars]:
-        """views float[V, n, 3, S, S] per group, n this rank's pictures -> (scalar loss, scalars to log).
+        """views float[V, n, 3, S, S] per group, n this rank's images -> (scalar loss, scalars to log).
 
         The mean over ranks of the returned loss is the loss of the global batch, and so is its gradient.
         """
@@ -45,10 +45,10 @@ class Method(nn.Module):
 
         Leaves what the backbone says of the first views in `features`, for whoever looks on.
         """
-        pictures = views[0].shape[1]
+        images = views[0].shape[1]
         head_inputs = torch.cat([self.backbone(group.flatten(0, 1)) for group in views])
-        self.features = head_inputs[:pictures].detach()
-        return head(head_inputs).unflatten(0, (-1, pictures))
+        self.features = head_inputs[:images].detach()
+        return head(head_inputs).unflatten(0, (-1, images))
 
     def after_step(self, step: int, gather: Callable[[Iterable[nn.Parameter]], AbstractContextManager] = whole) -> None:
         """Called after the optimizer's step number `step`: move teachers here."""
@@ -57,12 +57,12 @@ class Method(nn.Module):
         """Networks outside the optimizer that a checkpoint must hold, by name."""
         return {}
 
-    def exported_backbone(self) -> nn.Module:
+    def eval_backbone(self) -> nn.Module:
         """The backbone that evaluation and export take (the teacher's, where the paper evaluates the teacher)."""
         return self.backbone
 
 
 @torch.no_grad()
-def spread(z: Tensor) -> Tensor:
+def embedding_std(z: Tensor) -> Tensor:
     """Standard deviation of unit embeddings float[V, N, D] times √D: 1 when spread over the sphere, 0 on collapse."""
     return z.detach().float()[0].std(dim=0).mean() * z.shape[-1] ** 0.5

@@ -9,14 +9,14 @@ from torch.nn import functional as F
 
 from wildfern.ssl.losses import CACRLoss, MomentumCACRLoss
 from wildfern.ssl.losses.full_precision import full_precision
-from wildfern.ssl.methods.base import Count, Method, NotNegative, Positive, Scalars, spread
-from wildfern.ssl.methods.gather import gather_pictures
+from wildfern.ssl.methods.base import Count, Method, NotNegative, Positive, Scalars, embedding_std
+from wildfern.ssl.methods.gather import all_gather_embeddings
 from wildfern.ssl.models.heads import moco_v3_projector
 from wildfern.ssl.models.teacher import Gather, MomentumTeacher, cosine_momentum, whole
 
 
 class CACR(Method):
-    """The pairwise form: K + 1 views of each picture, all of them queries, positives and negatives of each other."""
+    """The pairwise form: K + 1 views of each image, all of them queries, positives and negatives of each other."""
 
     def __init__(
         self,
@@ -44,9 +44,9 @@ class CACR(Method):
 
     def forward(self, views: list[Tensor], step: int) -> tuple[Tensor, Scalars]:
         z = F.normalize(full_precision(self.encode(self.projection, views)), dim=-1)
-        z = gather_pictures(z)
+        z = all_gather_embeddings(z)
         terms = self.loss(z)
-        scalars = {"attraction": terms.attraction, "repulsion": terms.repulsion, "embedding_std": spread(z)}
+        scalars = {"attraction": terms.attraction, "repulsion": terms.repulsion, "embedding_std": embedding_std(z)}
         return terms.total, {name: value.detach() for name, value in scalars.items()}
 
 
@@ -87,10 +87,10 @@ class MomentumCACR(Method):
         head = nn.Sequential(self.projector, self.predictor)
         queries = F.normalize(full_precision(self.encode(head, views)), dim=-1)
         keys = full_precision(self.teacher(views[0].flatten(0, 1))).unflatten(0, (2, -1))
-        queries, keys = gather_pictures(queries), gather_pictures(keys)
+        queries, keys = all_gather_embeddings(queries), all_gather_embeddings(keys)
         others = [[v for v in range(len(queries)) if v != key] for key in range(2)]
         loss = sum(self.loss(queries[other], keys[key]) for key, other in enumerate(others)) / 2
-        return loss, {"embedding_std": spread(queries)}
+        return loss, {"embedding_std": embedding_std(queries)}
 
     def after_step(self, step: int, gather: Gather = whole) -> None:
         student = nn.Sequential(self.backbone, self.projector)

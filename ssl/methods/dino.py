@@ -1,4 +1,4 @@
-"""DINO (Caron et al., 2021): a student predicts, from any crop, what a slowly moving teacher says of the whole picture."""
+"""DINO (Caron et al., 2021): a student predicts, from any crop, what a slowly moving teacher says of the whole image."""
 
 from typing import Annotated
 
@@ -80,5 +80,5 @@ class DINO(Method):
     def teachers(self) -> dict[str, nn.Module]:
         return {"teacher": self.teacher.module}
 
-    def exported_backbone(self) -> nn.Module:
+    def eval_backbone(self) -> nn.Module:
         return self.teacher.module[0]

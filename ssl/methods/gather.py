@@ -12,7 +12,7 @@ def world_size() -> int:
     return torch.distributed.get_world_size() if ready else 1
 
 
-def gather_pictures(views: Tensor) -> Tensor:
+def all_gather_embeddings(views: Tensor) -> Tensor:
     """float[V, n, D] of this rank -> float[V, W·n, D] of all ranks, in global order.
 
     The backward pass sums what every rank's loss says about this rank's rows; with gradients then averaged over ranks, as all

@@ -1,4 +1,4 @@
-"""SimCLR (Chen et al., 2020): agree on two views of a picture, disagree with all other pictures."""
+"""SimCLR (Chen et al., 2020): agree on two views of an image, disagree with all other images."""
 
 from lightly.models.modules.heads import SimCLRProjectionHead
 from torch import Tensor, nn
@@ -6,8 +6,8 @@ from torch.nn import functional as F
 
 from wildfern.ssl.losses import NTXentLoss
 from wildfern.ssl.losses.full_precision import full_precision
-from wildfern.ssl.methods.base import Count, Method, Positive, Scalars, spread
-from wildfern.ssl.methods.gather import gather_pictures
+from wildfern.ssl.methods.base import Count, Method, Positive, Scalars, embedding_std
+from wildfern.ssl.methods.gather import all_gather_embeddings
 
 
 class SimCLR(Method):
@@ -29,5 +29,5 @@ class SimCLR(Method):
 
     def forward(self, views: list[Tensor], step: int) -> tuple[Tensor, Scalars]:
         z = F.normalize(full_precision(self.encode(self.projection, views)), dim=-1)
-        z = gather_pictures(z)
-        return self.loss(z), {"embedding_std": spread(z)}
+        z = all_gather_embeddings(z)
+        return self.loss(z), {"embedding_std": embedding_std(z)}

@@ -13,12 +13,12 @@ def build_backbone(name: str, stem: Literal["standard", "small"] = "standard", *
     """A backbone without classifier: float[N, 3, S, S] -> float[N, num_features]; freshly initialized, never downloaded.
 
     `name` is a timm model name or `small_alexnet`; `arguments` go to `timm.create_model`. `stem="small"` is the field's
-    change to ResNets for small pictures: a 3×3 first convolution of stride 1 and no max pooling (SimCLR, appendix B.9).
+    change to ResNets for small images: a 3×3 first convolution of stride 1 and no max pooling (SimCLR, appendix B.9).
     Raises ValueError for an unknown name, with the nearest ones, and for a small stem on something that is no ResNet.
     """
     if name == "small_alexnet":
         if stem != "standard":
-            raise ValueError("small_alexnet is made for small pictures already: leave stem at 'standard'")
+            raise ValueError("small_alexnet is made for small images already: leave stem at 'standard'")
         return SmallAlexNet(**arguments)
     if not timm.is_model(name):
         raise ValueError(f"unknown backbone {name!r}; {nearest_backbones(name)}")

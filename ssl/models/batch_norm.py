@@ -8,7 +8,7 @@ from wildfern.ssl.models.collectives import all_reduce
 
 
 class _GlobalBatchNorm:
-    """Statistics of all ranks' batches together; each rank must hold the same number of pictures.
+    """Statistics of all ranks' batches together; each rank must hold the same number of images.
 
     Mean first, then the mean squared deviation from it, so that the sum over ranks is as exact as on one process.
     """

@@ -18,7 +18,7 @@ class SmallAlexNet(nn.Module):
         for _ in range(3):
             side = (side - 3) // 2 + 1
         if side < 1:
-            raise ValueError(f"small_alexnet needs pictures of at least 15 px, got {image_size}")
+            raise ValueError(f"small_alexnet needs images of at least 15 px, got {image_size}")
 
         def convolution(inputs: int, outputs: int) -> list[nn.Module]:
             return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
@@ -38,5 +38,5 @@ class SmallAlexNet(nn.Module):
         )
         self.hidden = nn.Sequential(*hidden(192 * side * side), *hidden(4096))
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        return self.hidden(torch.flatten(self.convolutions(pictures), 1))
+    def forward(self, images: Tensor) -> Tensor:
+        return self.hidden(torch.flatten(self.convolutions(images), 1))

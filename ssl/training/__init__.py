@@ -3,7 +3,7 @@
 from wildfern.ssl.training.checkpoints import CheckpointStore
 from wildfern.ssl.training.engine import Engine, TorchEngine
 from wildfern.ssl.training.finite import NotFinite
-from wildfern.ssl.training.loop import BatchReader, Plan, train
+from wildfern.ssl.training.loop import BatchReader, LoopConfig, train
 from wildfern.ssl.training.online_probe import OnlineProbe
 from wildfern.ssl.training.optimizers import LAYER_WISE, OPTIMIZERS
 from wildfern.ssl.training.schedules import SCHEDULES
@@ -16,9 +16,9 @@ __all__ = [
     "BatchReader",
     "CheckpointStore",
     "Engine",
+    "LoopConfig",
     "NotFinite",
     "OnlineProbe",
-    "Plan",
     "StopRequest",
     "TorchEngine",
     "train",

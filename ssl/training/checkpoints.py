@@ -10,7 +10,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from wildfern.ssl.training.checksums import Damaged, check, manifest, seal, to_disk
+from wildfern.ssl.training.checksums import CorruptCheckpoint, check, manifest, to_disk, write_manifest
 
 Save = Callable[[Path], None]
 
@@ -84,13 +84,13 @@ class CheckpointStore:
             ) from error
         return step, [self._set_aside(*damaged) for damaged in faults.items()]
 
-    def _newest_whole(self) -> tuple[int | None, dict[int, Damaged]]:
-        faults: dict[int, Damaged] = {}
+    def _newest_whole(self) -> tuple[int | None, dict[int, CorruptCheckpoint]]:
+        faults: dict[int, CorruptCheckpoint] = {}
         for step in reversed(self.steps()):
             try:
                 if check(self.path(step)).get("step") != step:
-                    raise Damaged("it is a checkpoint of another step")
-            except Damaged as fault:
+                    raise CorruptCheckpoint("it is a checkpoint of another step")
+            except CorruptCheckpoint as fault:
                 faults[step] = fault
             else:
                 return step, faults
@@ -102,11 +102,11 @@ class CheckpointStore:
             )
         return None, {}
 
-    def facts(self, step: int) -> dict[str, object]:
+    def metadata(self, step: int) -> dict[str, object]:
         """What was noted with a checkpoint that `newest` has found whole."""
         return manifest(self.path(step))
 
-    def write(self, step: int, copy: Callable[[], Save], facts: dict[str, object]) -> Written | None:
+    def write(self, step: int, copy: Callable[[], Save], metadata: dict[str, object]) -> Written | None:
         """Publish a new checkpoint: `copy()` copies the state, on every rank, and returns what writes the copy into a folder.
 
         That is called later, on the leading rank alone. Waits for the checkpoint before, as `wait` does, and returns the same.
@@ -115,7 +115,7 @@ class CheckpointStore:
         save = copy()
         if self.lead:
             self._step = step
-            self._writing = threading.Thread(target=self._publish, args=(step, save, facts), name="checkpoint")
+            self._writing = threading.Thread(target=self._publish, args=(step, save, metadata), name="checkpoint")
             self._writing.start()
         return before
 
@@ -147,7 +147,7 @@ class CheckpointStore:
         if self._writing is not None:
             self._writing.join()
 
-    def _publish(self, step: int, save: Save, facts: dict[str, object]) -> None:
+    def _publish(self, step: int, save: Save, metadata: dict[str, object]) -> None:
         began = time.perf_counter()
         unfinished, final = self.folder / f"{UNFINISHED}{step:08d}", self.path(step)
         try:
@@ -155,7 +155,7 @@ class CheckpointStore:
                 shutil.rmtree(rest)
             unfinished.mkdir(parents=True)
             save(unfinished)
-            seal(unfinished, {"step": step, **facts})
+            write_manifest(unfinished, {"step": step, **metadata})
             if final.exists():
                 self._remove(final)
             os.replace(unfinished, final)
@@ -174,7 +174,7 @@ class CheckpointStore:
         os.replace(checkpoint, doomed)
         shutil.rmtree(doomed)
 
-    def _set_aside(self, step: int, fault: Damaged) -> str:
+    def _set_aside(self, step: int, fault: CorruptCheckpoint) -> str:
         path = self.path(step)
         names = (f"{DAMAGED}{path.name}" + (f"-{n}" if n else "") for n in range(len(os.listdir(self.folder)) + 1))
         aside = next(self.folder / name for name in names if not (self.folder / name).exists())

@@ -9,12 +9,12 @@ from pathlib import Path
 MANIFEST = "checkpoint.json"
 
 
-class Damaged(ValueError):
+class CorruptCheckpoint(ValueError):
     """A checkpoint that is not as it was written; the message says what is wrong with it."""
 
 
-def seal(folder: Path, facts: dict[str, object]) -> None:
-    """Write `checkpoint.json` (JSON values `facts`, size and SHA-256 of every file) and bring all of the folder to the disk.
+def write_manifest(folder: Path, metadata: dict[str, object]) -> None:
+    """Write `checkpoint.json` (JSON values `metadata`, size and SHA-256 of every file) and bring all of the folder to the disk.
 
     SHA-256 rather than something faster, so that `sha256sum` can check it; processors of today have instructions for it.
     """
@@ -23,7 +23,7 @@ def seal(folder: Path, facts: dict[str, object]) -> None:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-    content = {**facts, "files": files}
+    content = {**metadata, "files": files}
     text = json.dumps({**content, "sha256": _own(content)}, indent=2) + "\n"
     (folder / MANIFEST).write_text(text, encoding="utf-8")
     for path in (*folder.rglob("*"), folder):
@@ -35,17 +35,17 @@ def check(folder: Path) -> dict[str, object]:
 
     An OSError in reading them (a disk's fault, no permission) passes: it says nothing about what was written.
     """
-    facts = manifest(folder)
-    for name, written in facts.pop("files").items():
+    metadata = manifest(folder)
+    for name, written in metadata.pop("files").items():
         path = folder / name
         size = _size(path)
         if size is None:
-            raise Damaged(f"{name} is missing")
+            raise CorruptCheckpoint(f"{name} is missing")
         if size != written["bytes"]:
-            raise Damaged(f"{name} has {size} bytes, not the {written['bytes']} that were written")
+            raise CorruptCheckpoint(f"{name} has {size} bytes, not the {written['bytes']} that were written")
         if _sha256(path) != written["sha256"]:
-            raise Damaged(f"the bytes of {name} are not those that were written (SHA-256 differs)")
-    return facts
+            raise CorruptCheckpoint(f"the bytes of {name} are not those that were written (SHA-256 differs)")
+    return metadata
 
 
 def to_disk(path: Path) -> None:
@@ -72,16 +72,16 @@ def _size(path: Path) -> int | None:
 def manifest(folder: Path) -> dict[str, object]:
     """The facts and the `files` of a sealed folder, the latter not looked at; raises Damaged."""
     if _size(folder / MANIFEST) is None:
-        raise Damaged(f"{MANIFEST} is missing")
+        raise CorruptCheckpoint(f"{MANIFEST} is missing")
     try:
         content = json.loads((folder / MANIFEST).read_bytes())
         own = content.pop("sha256")
         files = content["files"]
         complete = all({"bytes", "sha256"} <= file.keys() for file in files.values())
     except (ValueError, LookupError, TypeError, AttributeError):
-        raise Damaged(f"{MANIFEST} is garbled, or has no checksums") from None
+        raise CorruptCheckpoint(f"{MANIFEST} is garbled, or has no checksums") from None
     if own != _own(content) or not complete:
-        raise Damaged(f"{MANIFEST} was changed after it was written")
+        raise CorruptCheckpoint(f"{MANIFEST} was changed after it was written")
     return content
 
 

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from wildfern.ssl.methods.base import Method, Scalars
 from wildfern.ssl.models import synchronize_batch_norm
 from wildfern.ssl.training.engine import MakeOptimizer, Precision
+from wildfern.ssl.training.long_timeout_group import long_timeout_group, make_long_timeout_group
 from wildfern.ssl.training.online_probe import OnlineProbe
 from wildfern.ssl.training.optimizers import LAYER_WISE, parameter_groups, set_hyperparameters
-from wildfern.ssl.training.patience import make_patient_group, patient_group
-from wildfern.ssl.training.whole_state import WholeShards, collect, restore
-from wildfern.ssl.training.zero_shards import ZeroShards
+from wildfern.ssl.training.whole_state import ReplicatedLayout, collect, restore
+from wildfern.ssl.training.zero_shards import ZeroLayout
 
 
 def start_processes(device_type: str, timeout_minutes: float) -> tuple[int, int, int]:
@@ -40,7 +40,7 @@ def start_processes(device_type: str, timeout_minutes: float) -> tuple[int, int,
     backend = "nccl" if device_type == "cuda" else "gloo"
     try:
         deepspeed.init_distributed(backend, timeout=timedelta(minutes=timeout_minutes), verbose=False)
-        make_patient_group(timedelta(minutes=timeout_minutes))
+        make_long_timeout_group(timedelta(minutes=timeout_minutes))
     except RuntimeError as error:
         place = {name: os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")}
         raise ValueError(
@@ -85,7 +85,7 @@ class DeepSpeedEngine:
         self.method, self.device, self.zero_stage = method, device, zero_stage
         self.skip_nonfinite, self.probe = skip_nonfinite, probe
         self.rank, self.world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        self.facts = {"engine": "deepspeed", "world_size": self.world_size, "zero_stage": zero_stage}
+        self.metadata = {"engine": "deepspeed", "world_size": self.world_size, "zero_stage": zero_stage}
         if self.world_size > 1:
             for module in (method, *method.teachers().values()):
                 synchronize_batch_norm(module)
@@ -102,10 +102,10 @@ class DeepSpeedEngine:
             settings["torch_autocast"] = {"enabled": True, "dtype": "bfloat16", "lower_precision_safe_modules": []}
         optimizer = make_optimizer(parameter_groups(method.named_parameters(), weight_decay))
         self.engine, self.optimizer, *_ = deepspeed.initialize(model=method, optimizer=optimizer, config=settings)
-        self.shards = (
-            ZeroShards(method, self.optimizer, zero_stage, self.gather)
+        self.layout = (
+            ZeroLayout(method, self.optimizer, zero_stage, self.gather)
             if zero_stage > 0
-            else WholeShards(method, optimizer, self.gather, self.rank == 0)
+            else ReplicatedLayout(method, optimizer, self.gather, self.rank == 0)
         )
 
     def __call__(self, views: list[Tensor], step: int) -> tuple[Tensor, Scalars]:
@@ -137,10 +137,10 @@ class DeepSpeedEngine:
         return deepspeed.zero.GatheredParameters(list(parameters), enabled=self.zero_stage == 3)
 
     def snapshot(self) -> dict[str, Tensor]:
-        return collect(self.method, self.shards, self.probe)
+        return collect(self.method, self.layout, self.probe)
 
     def load(self, folder: Path) -> None:
-        restore(folder, self.method, self.shards, self.probe)
+        restore(folder, self.method, self.layout, self.probe)
 
     def mean(self, scalars: Scalars) -> dict[str, float]:
         values = torch.stack([torch.as_tensor(v, dtype=torch.float64).to(self.device) for v in scalars.values()])
@@ -155,7 +155,7 @@ class DeepSpeedEngine:
         return bool(flags.item())
 
     def barrier(self) -> None:
-        torch.distributed.barrier(group=patient_group())
+        torch.distributed.barrier(group=long_timeout_group())
 
     def close(self) -> None:
         self.engine.destroy()

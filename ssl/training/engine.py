@@ -11,7 +11,7 @@ from wildfern.ssl.methods.base import Method, Scalars
 from wildfern.ssl.models.teacher import Gather, whole
 from wildfern.ssl.training.online_probe import OnlineProbe
 from wildfern.ssl.training.optimizers import Groups, parameter_groups, set_hyperparameters
-from wildfern.ssl.training.whole_state import WholeShards, collect, restore
+from wildfern.ssl.training.whole_state import ReplicatedLayout, collect, restore
 
 Precision = Literal["fp32", "bf16"]
 MakeOptimizer = Callable[[Groups], torch.optim.Optimizer]
@@ -24,7 +24,7 @@ class Engine(Protocol):
     device: torch.device
     rank: int
     world_size: int
-    facts: dict[str, object]  # noted with a checkpoint; another engine may read it all the same
+    metadata: dict[str, object]  # noted with a checkpoint; another engine may read it all the same
     probe: OnlineProbe | None  # learns beside the method, outside the engine; snapshots hold it
     gather: Gather  # makes sharded parameters whole for the time of a `with` block
 
@@ -82,11 +82,11 @@ class TorchEngine:
     ) -> None:
         self.skip_nonfinite, self.probe = skip_nonfinite, probe
         self.method, self.device, self.gather = method, device, whole
-        self.facts = {"engine": "torch", "world_size": 1}
+        self.metadata = {"engine": "torch", "world_size": 1}
         self.precision, self.accumulation, self.gradient_clip = precision, accumulation, gradient_clip
         self.parameters = [p for p in method.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(parameter_groups(method.named_parameters(), weight_decay))
-        self.shards = WholeShards(method, self.optimizer, whole)
+        self.layout = ReplicatedLayout(method, self.optimizer, whole)
 
     def __call__(self, views: list[Tensor], step: int) -> tuple[Tensor, Scalars]:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
@@ -111,10 +111,10 @@ class TorchEngine:
         return norm
 
     def snapshot(self) -> dict[str, Tensor]:
-        return collect(self.method, self.shards, self.probe)
+        return collect(self.method, self.layout, self.probe)
 
     def load(self, folder: Path) -> None:
-        restore(folder, self.method, self.shards, self.probe)
+        restore(folder, self.method, self.layout, self.probe)
 
     def mean(self, scalars: Scalars) -> dict[str, float]:
         return {name: float(value) for name, value in scalars.items()}

@@ -1,4 +1,4 @@
-"""Watch for losses and gradients that are NaN or infinite: say where and with which pictures, and end training in time."""
+"""Watch for losses and gradients that are NaN or infinite: say where and with which images, and end training in time."""
 
 import socket
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ class FiniteWatch:
     """Notes each step's losses and gradient norm, where they are, and looks at them when asked.
 
     `allowed`: steps in a row that may be skipped (see `Engine.step`); with 0, numbers may stay on the device until a step that
-    is logged, evaluated or saved. `indices(step, part)` are the pictures of a part of a step on this process; `record` gets one
+    is logged, evaluated or saved. `indices(step, part)` are the images of a part of a step on this process; `record` gets one
     row for each process and part concerned, on the first process. `skipped`: steps in a row that were skipped already.
     """
 
@@ -97,17 +97,17 @@ def _told(rows: list[Row], allowed: int) -> str:
     many = f", after {allowed} skipped steps in a row" if allowed else ""
     return (
         f"{name} is {worst[name]} at step {worst['step']} of {where}{many}: nothing of this step was saved, the last checkpoint "
-        "is whole, and the indices of the pictures are in nonfinite.jsonl; try a lower learning rate, "
+        "is whole, and the indices of the images are in nonfinite.jsonl; try a lower learning rate, "
         "training.gradient_clip, or training.precision=fp32"
     )
 
 
-def copies(modules: Sequence[nn.Module]) -> list[tuple[Tensor, Tensor]]:
+def snapshot_buffers(modules: Sequence[nn.Module]) -> list[tuple[Tensor, Tensor]]:
     """The buffers of some modules (batch statistics, a center), each with a copy of what is in it."""
     return [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
 
 
-def put_back(kept: Sequence[tuple[Tensor, Tensor]]) -> None:
-    """Undo what happened to the buffers since `copies`."""
+def restore_buffers(kept: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Undo what happened to the buffers since `snapshot_buffers`."""
     for buffer, before in kept:
         buffer.copy_(before)

@@ -41,7 +41,7 @@ def step_footprint(
     method: Method,
     make_optimizer: MakeOptimizer,
     view_shape: list[tuple[int, int]],
-    pictures: int,
+    images: int,
     *,
     precision: Precision,
     channels: int = 3,
@@ -49,7 +49,7 @@ def step_footprint(
     world_size: int = 1,
     step: int = 0,
 ) -> Footprint:
-    """A dry run of one micro-batch of `pictures` on one of `world_size` ranks; `method` was made on torch's meta device.
+    """A dry run of one micro-batch of `images` on one of `world_size` ranks; `method` was made on torch's meta device.
 
     `view_shape` is [(number of views, size in pixels)] as `Views.shape` says. Allocates next to nothing and computes no
     values, so that a method that looks at values (`.item()`, a branch on a tensor) raises RuntimeError. Operations are those of
@@ -67,8 +67,8 @@ def step_footprint(
                 synchronize_batch_norm(module)
         views = [
             torch.empty(
-                count * pictures, channels, size, size, dtype=view_dtype, memory_format=torch.channels_last
-            ).unflatten(0, (count, pictures))
+                count * images, channels, size, size, dtype=view_dtype, memory_format=torch.channels_last
+            ).unflatten(0, (count, images))
             for count, size in view_shape
         ]
         trained = [p for p in method.parameters() if p.requires_grad]

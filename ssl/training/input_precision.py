@@ -30,24 +30,24 @@ def rounds_its_input(backbone: nn.Module, sizes: list[int], channels: int = 3) -
     same = True
     for size in sorted(set(sizes)):
         noise = (torch.randn(1, channels, size, size, generator=generator) + 0.5).to(first.device)
-        whole, rounded = (_results(backbone, pictures) for pictures in (noise, noise.to(torch.bfloat16)))
+        whole, rounded = (_results(backbone, images) for images in (noise, noise.to(torch.bfloat16)))
         same = same and all(torch.equal(a, b) for a, b in zip(whole, rounded, strict=True))
     backbone.train(training)
     return same
 
 
 @torch.no_grad()
-def _results(backbone: nn.Module, pictures: Tensor) -> list[Tensor]:
+def _results(backbone: nn.Module, images: Tensor) -> list[Tensor]:
     """What each layer that hands on a tensor makes of it, and the backbone at the end, under autocast."""
     results: list[Tensor] = []
 
     def note(module: nn.Module, inputs: tuple, result: object) -> None:
-        if isinstance(result, Tensor) and not isinstance(module, nn.Identity):  # that hands on the pictures themselves
+        if isinstance(result, Tensor) and not isinstance(module, nn.Identity):  # that hands on the images themselves
             results.append(result.clone())  # a later layer may work in place
 
     hooks = [module.register_forward_hook(note) for module in backbone.modules()]
-    with torch.autocast(pictures.device.type, torch.bfloat16):
-        backbone(pictures)
+    with torch.autocast(images.device.type, torch.bfloat16):
+        backbone(images)
     for hook in hooks:
         hook.remove()
     return results

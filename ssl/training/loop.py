@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wildfern.generators.counter_rng import key
-from wildfern.ssl.augmentation import Prepared, Views
+from wildfern.ssl.augmentation import ViewBatch, Views
 from wildfern.ssl.data import Loader, Mixture
 from wildfern.ssl.tracking import Tracker
 from wildfern.ssl.training import whole_state
 from wildfern.ssl.training.checkpoints import CheckpointStore, Written
 from wildfern.ssl.training.engine import Engine
-from wildfern.ssl.training.finite import FiniteWatch, Row, copies, put_back
+from wildfern.ssl.training.finite import FiniteWatch, Row, restore_buffers, snapshot_buffers
 from wildfern.ssl.training.schedules import Schedule
 from wildfern.ssl.training.stopping import Consultation, StopRequest
 
 
 @dataclass(frozen=True)
-class Plan:
+class LoopConfig:
     """The numbers of a run that the loop goes by."""
 
     seed: int
@@ -48,7 +48,7 @@ class BatchReader:
     takes the r-th part of each.
     """
 
-    def __init__(self, plan: Plan, mixture: Mixture, views: Views, rank: int, world_size: int) -> None:
+    def __init__(self, plan: LoopConfig, mixture: Mixture, views: Views, rank: int, world_size: int) -> None:
         parts = plan.accumulation * world_size
         if plan.batch_size % parts:
             raise ValueError(
@@ -58,28 +58,28 @@ class BatchReader:
         self.plan, self.mixture, self.views = plan, mixture, views
         self.rank, self.world_size, self.size = rank, world_size, plan.batch_size // parts
 
-    def __call__(self, k: int) -> Prepared:
+    def __call__(self, k: int) -> ViewBatch:
         step, part = divmod(k, self.plan.accumulation)
         positions = self.positions(part)
         images = self.mixture.read(self.indices(step, part))
-        if not self.mixture.fixed_size:  # else where a picture is cropped would depend on who else is in the batch
+        if not self.mixture.fixed_size:  # else where an image is cropped would depend on who else is in the batch
             images = images.as_lists()
         prepared = self.views.prepare(
-            images.pixels, self.plan.seed, step, positions, images.partners, self.plan.batch_size
+            images.pixels, self.plan.seed, step, positions, images.paired_images, self.plan.batch_size
         )
         return replace(prepared, labels=images.labels)
 
     def positions(self, part: int) -> NDArray[np.int64]:
-        """Where the pictures of this rank's micro-batch `part` of a step stand in the global batch: int64[n]."""
+        """Where the images of this rank's micro-batch `part` of a step stand in the global batch: int64[n]."""
         return (part * self.world_size + self.rank) * self.size + np.arange(self.size)
 
     def indices(self, step: int, part: int) -> NDArray[np.int64]:
-        """The pictures of this rank's micro-batch `part` of a step, as `mixture.read` takes them: int64[n]."""
+        """The images of this rank's micro-batch `part` of a step, as `mixture.read` takes them: int64[n]."""
         return step * self.plan.batch_size + self.positions(part)
 
 
 def train(
-    plan: Plan,
+    plan: LoopConfig,
     engine: Engine,
     reader: BatchReader,
     schedule: Schedule,
@@ -118,8 +118,8 @@ def train(
         began = time.perf_counter()
         with tracker.untimed():
             tracker.sync()
-            facts = {"batch_size": plan.batch_size, "skipped_in_a_row": watch.skipped, **engine.facts}
-            published(checkpoints.write(done, copy, facts))
+            metadata = {"batch_size": plan.batch_size, "skipped_in_a_row": watch.skipped, **engine.metadata}
+            published(checkpoints.write(done, copy, metadata))
             on_checkpoint()
         tracker.checkpoint(done - 1, time.perf_counter() - began)
         last_saved = time.monotonic()
@@ -134,7 +134,7 @@ def train(
         for step in range(start_step, plan.total_steps):
             torch.manual_seed(key("model", plan.seed, step, engine.rank))  # dropout, drop path: addressed like all else
             parts = []
-            before = copies(watched) if plan.skip_nonfinite else []
+            before = snapshot_buffers(watched) if plan.skip_nonfinite else []
             for batch in batches_of_step(batches, plan.accumulation):
                 views = in_layout(reader.views(batch), plan.channels_last)
                 loss, scalars = engine(views, step)
@@ -148,7 +148,7 @@ def train(
             gradient_norm = engine.step(learning_rate, plan.weight_decay * schedule.weight_decay(step))
             watch.note(step, [part["loss"] for part in parts], gradient_norm)
             if plan.skip_nonfinite and not watch.check():
-                put_back(before)
+                restore_buffers(before)
                 if probe is not None:
                     probe.forget()
             else:
@@ -192,13 +192,13 @@ def train(
     return done
 
 
-def batches_of_step(batches: Loader[Prepared], accumulation: int) -> Iterator[Prepared]:
+def batches_of_step(batches: Loader[ViewBatch], accumulation: int) -> Iterator[ViewBatch]:
     """The next `accumulation` micro-batches, one at a time."""
     return (next(batches) for _ in range(accumulation))
 
 
 def in_layout(views: list[Tensor], channels_last: bool) -> list[Tensor]:
-    """Each group of views with its pictures' channels last or first in memory; shapes stay, and so does what lies so already."""
+    """Each group of views with its images' channels last or first in memory; shapes stay, and so does what lies so already."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return [g.flatten(0, 1).contiguous(memory_format=layout).unflatten(0, g.shape[:2]) for g in views]
 

@@ -10,7 +10,7 @@ from wildfern.ssl.training.footprint import bytes_of
 def measured_peak(
     engine: TorchEngine,
     view_shape: list[tuple[int, int]],
-    pictures: int,
+    images: int,
     *,
     channels: int = 3,
     view_dtype: torch.dtype = torch.float32,
@@ -27,9 +27,9 @@ def measured_peak(
 
     def step(number: int) -> None:
         views = [
-            torch.zeros(count * pictures, channels, size, size, dtype=view_dtype, device=device)
+            torch.zeros(count * images, channels, size, size, dtype=view_dtype, device=device)
             .to(memory_format=torch.channels_last)
-            .unflatten(0, (count, pictures))
+            .unflatten(0, (count, images))
             for count, size in view_shape
         ]
         loss, _ = engine(views, number)

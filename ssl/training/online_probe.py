@@ -8,10 +8,10 @@ from torch.nn import functional as F
 
 
 class OnlineProbe(nn.Module):
-    """Multinomial logistic regression on the backbone's features, standardized picture by picture, stepped with Adam.
+    """Multinomial logistic regression on the backbone's features, standardized image by image, stepped with Adam.
 
     For each part of a step call `observe`, at its end `step`; both on every rank. The gradient is the mean over all labeled
-    pictures of the step on all ranks, so W ranks learn as one. Weights start at zero and nothing is drawn: the backbone's
+    images of the step on all ranks, so W ranks learn as one. Weights start at zero and nothing is drawn: the backbone's
     training is the same, to the bit, with a probe and without. The state holds all of it, a mean under way included.
     """
 
@@ -40,7 +40,7 @@ class OnlineProbe(nn.Module):
         if features is None:
             raise ValueError("the online probe gets no features: the method does not leave them in Method.features")
         if labels is None:
-            raise ValueError("the online probe gets no labels: pictures of this source are not of one class each")
+            raise ValueError("the online probe gets no labels: images of this source are not of one class each")
         if labels.max() >= self.classes:
             raise ValueError(f"label {labels.max()} among {self.classes} classes: the data source contradicts itself")
         labels = torch.tensor(labels, device=features.device)
@@ -71,7 +71,7 @@ class OnlineProbe(nn.Module):
         self._sums.zero_()
 
     def take_accuracy(self) -> dict[str, float]:
-        """`probe_accuracy`, the share of right answers since it was last asked for; empty when no picture had a label."""
+        """`probe_accuracy`, the share of right answers since it was last asked for; empty when no image had a label."""
         right, answers = self.right.tolist()
         self.right.zero_()
         return {"probe_accuracy": right / answers} if answers else {}

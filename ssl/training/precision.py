@@ -2,7 +2,7 @@
 
 The weight gradient of a strided bfloat16 3 × 3 convolution over a single pixel comes out as if part of it were never written:
 often right, else up to 1e36 or NaN (seen with torch 2.15 on an AVX-512 processor; cause not traced). Residual
-networks meet it when pictures are so small that a feature map has shrunk to one pixel before the last stride.
+networks meet it when images are so small that a feature map has shrunk to one pixel before the last stride.
 """
 
 import torch

@@ -23,8 +23,8 @@ STEP = "step"  # the one key of an optimizer's state that counts instead of acco
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Elements [start, start + count) of the flattened weight `name`, which stand at `offset` of a flattened slot."""
+class Fragment:
+    """Elements [start, start + count) of the flattened weight `name`, which stand at `offset` of a flattened shard."""
 
     name: str
     start: int
@@ -33,22 +33,22 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Slot:
+class Shard:
     """One tensor that the optimizer steps: a weight, or this rank's share of several, flattened one after the other.
 
-    `names` are all weights that have a piece in this slot on any rank, the same list on every rank.
+    `names` are all weights that have a piece in this shard on any rank, the same list on every rank.
     """
 
     tensor: Tensor
     names: list[str]
-    pieces: list[Piece]
+    fragments: list[Fragment]
 
 
-class Shards(Protocol):
+class StateLayout(Protocol):
     """How an engine spreads weights and the optimizer's state over ranks."""
 
-    optimizer: torch.optim.Optimizer  # the one that steps the slots
-    slots: list[Slot]
+    optimizer: torch.optim.Optimizer  # the one that steps the shards
+    shards: list[Shard]
     lead: bool  # whether this rank collects and writes
     gather: Gather  # weights whole inside the `with` block
 
@@ -62,27 +62,27 @@ class Shards(Protocol):
         """Called after all weights were written: copies that the engine keeps of them follow."""
 
 
-def whole_slots(method: Method) -> list[Slot]:
-    """One slot for each trained weight, for engines that keep them whole."""
+def replicated_shards(method: Method) -> list[Shard]:
+    """One shard for each trained weight, for engines that keep them whole."""
     named = [(name, p) for name, p in method.named_parameters() if p.requires_grad]
-    return [Slot(p, [name], [Piece(name, 0, p.numel(), 0)]) for name, p in named]
+    return [Shard(p, [name], [Fragment(name, 0, p.numel(), 0)]) for name, p in named]
 
 
-def collect(method: Method, shards: Shards, probe: nn.Module | None = None) -> dict[str, Tensor]:
+def collect(method: Method, layout: StateLayout, probe: nn.Module | None = None) -> dict[str, Tensor]:
     """All that training needs to go on, on the CPU of the lead; empty elsewhere. Called on every rank."""
     found: dict[str, Tensor] = {}
     for name, parameter in method.named_parameters():
-        with shards.gather([parameter]):
-            if shards.lead:
+        with layout.gather([parameter]):
+            if layout.lead:
                 found[f"method/{name}"] = _on_host(parameter)
     shapes = {name: _shape(p) for name, p in method.named_parameters()}
-    for slot in shards.slots:
-        for key, value in sorted(shards.optimizer.state.get(slot.tensor, {}).items()):
-            for name in slot.names:
-                whole = _joined(slot, name, key, value, shapes[name], shards)
-                if shards.lead and whole is not None:
+    for shard in layout.shards:
+        for key, value in sorted(layout.optimizer.state.get(shard.tensor, {}).items()):
+            for name in shard.names:
+                whole = _joined(shard, name, key, value, shapes[name], layout)
+                if layout.lead and whole is not None:
                     found[f"optimizer/{name}/{key}"] = whole
-    if not shards.lead:
+    if not layout.lead:
         return {}
     found |= {f"method/{name}": _on_host(value) for name, value in _buffers(method).items()}
     for teacher, module in method.teachers().items():
@@ -98,7 +98,7 @@ def write(state: dict[str, Tensor], folder: Path) -> None:
     (folder / FILE).chmod(folder.stat().st_mode & 0o666)  # safetensors leaves it to its owner alone
 
 
-def restore(folder: Path, method: Method, shards: Shards, probe: nn.Module | None = None) -> None:
+def restore(folder: Path, method: Method, layout: StateLayout, probe: nn.Module | None = None) -> None:
     """Read what `write` wrote into everything that `collect` took it from; called on every rank.
 
     A probe that the file knows nothing of keeps its beginning. Raises ValueError when the file is not there, is damaged or
@@ -106,16 +106,16 @@ def restore(folder: Path, method: Method, shards: Shards, probe: nn.Module | Non
     """
     try:
         with safe_open(folder / FILE, framework="pt") as file:
-            _restore(_Reading(file), method, shards, probe)
+            _restore(_Reading(file), method, layout, probe)
     except FileNotFoundError as error:
         raise ValueError(f"{folder} holds no {FILE}: it is damaged, or of a version that wrote other files") from error
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{folder / FILE} is damaged: {error}") from error
-    except Misfit as error:
+    except StateMismatch as error:
         raise ValueError(f"{folder / FILE} does not fit this recipe: {error}") from error
 
 
-class Misfit(ValueError):
+class StateMismatch(ValueError):
     """What a file holds is not what is asked of it."""
 
 
@@ -128,10 +128,10 @@ class _Reading:
 
     def tensor(self, name: str, shape: torch.Size) -> Tensor:
         if name not in self.names:
-            raise Misfit(f"{name} is missing")
+            raise StateMismatch(f"{name} is missing")
         value = self._file.get_tensor(name)
         if value.shape != shape:
-            raise Misfit(f"{name} is {list(value.shape)}, not {list(shape)}")
+            raise StateMismatch(f"{name} is {list(value.shape)}, not {list(shape)}")
         return value
 
     def keys_of(self, weight: str) -> set[str]:
@@ -141,20 +141,20 @@ class _Reading:
 
 
 @torch.no_grad()
-def _restore(file: _Reading, method: Method, shards: Shards, probe: nn.Module | None) -> None:
+def _restore(file: _Reading, method: Method, layout: StateLayout, probe: nn.Module | None) -> None:
     shapes = {name: _shape(p) for name, p in method.named_parameters()}
     expected = {f"method/{name}" for name in [*shapes, *_buffers(method)]}
     if surplus := sorted(name for name in file.names if name.startswith("method/") and name not in expected):
-        raise Misfit(f"it holds {surplus[0]} ({len(surplus)} such), which the recipe has no place for")
+        raise StateMismatch(f"it holds {surplus[0]} ({len(surplus)} such), which the recipe has no place for")
     for name, parameter in method.named_parameters():
         value = file.tensor(f"method/{name}", shapes[name])
-        with shards.writing([parameter]):
+        with layout.writing([parameter]):
             parameter.copy_(value)
-    shards.written()
+    layout.written()
     for name, buffer in _buffers(method).items():
         buffer.copy_(file.tensor(f"method/{name}", buffer.shape))
-    for slot in shards.slots:
-        shards.optimizer.state[slot.tensor] = _shared_out(file, slot, shapes, shards.optimizer)
+    for shard in layout.shards:
+        layout.optimizer.state[shard.tensor] = _shared_out(file, shard, shapes, layout.optimizer)
     for teacher, module in method.teachers().items():
         for name, value in module.state_dict().items():
             value.copy_(file.tensor(f"teacher/{teacher}/{name}", value.shape))
@@ -163,39 +163,39 @@ def _restore(file: _Reading, method: Method, shards: Shards, probe: nn.Module | 
             value.copy_(file.tensor(f"probe/{name}", value.shape))
 
 
-def _joined(slot: Slot, name: str, key: str, value: object, shape: torch.Size, shards: Shards) -> Tensor | None:
+def _joined(shard: Shard, name: str, key: str, value: object, shape: torch.Size, layout: StateLayout) -> Tensor | None:
     """The whole tensor that the optimizer keeps for a weight under `key`, on the lead; None for what is no tensor."""
     if not isinstance(value, Tensor):
         return None
     if key == STEP:
         return _on_host(value)
     flat = torch.zeros(shape.numel(), dtype=value.dtype, device=value.device)
-    for piece in slot.pieces:
+    for piece in shard.fragments:
         if piece.name == name:
             flat[piece.start : piece.start + piece.count] = value.flatten()[piece.offset : piece.offset + piece.count]
-    shards.add_to_lead(flat)
+    layout.add_to_lead(flat)
     return _on_host(flat.view(shape))
 
 
-def _shared_out(file: _Reading, slot: Slot, shapes: dict[str, torch.Size], optimizer: torch.optim.Optimizer) -> dict:
-    """The optimizer's state for this rank's slot, laid out in memory as the slot is."""
-    keys = file.keys_of(slot.names[0])
-    if other := [name for name in slot.names if file.keys_of(name) != keys]:
-        raise Misfit(f"the optimizer's state of {slot.names[0]} and of {other[0]} is of different kinds")
+def _shared_out(file: _Reading, shard: Shard, shapes: dict[str, torch.Size], optimizer: torch.optim.Optimizer) -> dict:
+    """The optimizer's state for this rank's shard, laid out in memory as the shard is."""
+    keys = file.keys_of(shard.names[0])
+    if other := [name for name in shard.names if file.keys_of(name) != keys]:
+        raise StateMismatch(f"the optimizer's state of {shard.names[0]} and of {other[0]} is of different kinds")
     state = {}
     for key in sorted(keys):
         if key == STEP:
-            counts = [file.tensor(f"optimizer/{name}/{key}", torch.Size()) for name in slot.names]
+            counts = [file.tensor(f"optimizer/{name}/{key}", torch.Size()) for name in shard.names]
             if any(count != counts[0] for count in counts):
-                raise Misfit("the optimizer has not done the same number of steps for all weights")
+                raise StateMismatch("the optimizer has not done the same number of steps for all weights")
             on_device = any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
-            state[key] = counts[0].to(slot.tensor.device) if on_device else counts[0].clone()
+            state[key] = counts[0].to(shard.tensor.device) if on_device else counts[0].clone()
             continue
-        flat = torch.zeros(slot.tensor.numel(), dtype=slot.tensor.dtype)
-        for piece in slot.pieces:
+        flat = torch.zeros(shard.tensor.numel(), dtype=shard.tensor.dtype)
+        for piece in shard.fragments:
             whole = file.tensor(f"optimizer/{piece.name}/{key}", shapes[piece.name]).flatten()
             flat[piece.offset : piece.offset + piece.count] = whole[piece.start : piece.start + piece.count]
-        state[key] = torch.empty_like(slot.tensor, requires_grad=False).copy_(flat.view(slot.tensor.shape))
+        state[key] = torch.empty_like(shard.tensor, requires_grad=False).copy_(flat.view(shard.tensor.shape))
     return state
 
 
@@ -215,12 +215,12 @@ def _on_host(value: Tensor) -> Tensor:
     return torch.empty(value.shape, dtype=value.dtype).copy_(value.detach())
 
 
-class WholeShards:
+class ReplicatedLayout:
     """Nothing is sharded: one process, or ZeRO stage 0."""
 
     def __init__(self, method: Method, optimizer: torch.optim.Optimizer, gather: Gather, lead: bool = True) -> None:
         self.optimizer, self.gather, self.writing, self.lead = optimizer, gather, gather, lead
-        self.slots = whole_slots(method)
+        self.shards = replicated_shards(method)
 
     def add_to_lead(self, flat: Tensor) -> None:
         """All ranks hold the same."""

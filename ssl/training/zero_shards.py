@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from wildfern.ssl.methods.base import Method
 from wildfern.ssl.models.teacher import Gather
-from wildfern.ssl.training.whole_state import Piece, Slot
+from wildfern.ssl.training.whole_state import Fragment, Shard
 
 
-class ZeroShards:
+class ZeroLayout:
     """ZeRO stages 1 to 3 of DeepSpeed without offloading; `zero` is the optimizer that it wrapped the real one in.
 
     Stages 1 and 2 lay the weights of a group one after the other and cut that line into one part a rank (and keep a copy
@@ -23,29 +23,29 @@ class ZeroShards:
         self.rank = torch.distributed.get_rank()
         self.lead, self.gather, self.optimizer = self.rank == 0, gather, zero.optimizer
         names = {id(p): name for name, p in method.named_parameters()}
-        self.slots = self._of_stage_3(names) if stage == 3 else self._of_stages_1_and_2(names)
+        self.shards = self._of_stage_3(names) if stage == 3 else self._of_stages_1_and_2(names)
 
-    def _of_stages_1_and_2(self, names: dict[int, str]) -> list[Slot]:
-        slots = []
+    def _of_stages_1_and_2(self, names: dict[int, str]) -> list[Shard]:
+        shards = []
         for flat, weights in zip(self._zero.single_partition_of_fp32_groups, self._zero.bit16_groups, strict=True):
             here = [(names[id(p)], p._hp_mapping) for p in weights if p._hp_mapping is not None]
-            pieces = [
-                Piece(name, m.lp_fragment_address.start, m.lp_fragment_address.numel, m.hp_fragment_address.start)
+            fragments = [
+                Fragment(name, m.lp_fragment_address.start, m.lp_fragment_address.numel, m.hp_fragment_address.start)
                 for name, m in here
             ]
-            slots.append(Slot(flat, [names[id(p)] for p in weights], pieces))
-        return slots
+            shards.append(Shard(flat, [names[id(p)] for p in weights], fragments))
+        return shards
 
-    def _of_stage_3(self, names: dict[int, str]) -> list[Slot]:
-        slots = []
+    def _of_stage_3(self, names: dict[int, str]) -> list[Shard]:
+        shards = []
         for flat, weights in zip(self._zero.fp32_partitioned_groups_flat, self._zero.fp16_groups, strict=True):
-            pieces = []
+            fragments = []
             for p in weights:
                 _, offset, part = self._zero.grad_position[self._zero.get_param_id(p)]
                 start = min(self.rank * part, p.ds_numel)
-                pieces.append(Piece(names[id(p)], start, min(part, p.ds_numel - start), offset))
-            slots.append(Slot(flat, [names[id(p)] for p in weights], pieces))
-        return slots
+                fragments.append(Fragment(names[id(p)], start, min(part, p.ds_numel - start), offset))
+            shards.append(Shard(flat, [names[id(p)] for p in weights], fragments))
+        return shards
 
     def add_to_lead(self, flat: Tensor) -> None:
         """Sum on the first rank; over bytes, so that -0.0 stays what it is."""

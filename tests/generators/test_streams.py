@@ -1,4 +1,4 @@
-"""What holds for every family: a sample is a function of its index, no picture is blank, and bad arguments are named."""
+"""What holds for every family: a sample is a function of its index, no image is blank, and bad arguments are named."""
 
 import hashlib
 import inspect
@@ -130,14 +130,14 @@ def test_a_processor_without_vector_extensions_draws_the_same(tmp_path):
 
 @each_family
 @pytest.mark.parametrize("size", [8, 32, 224])
-def test_no_picture_is_blank(name, size):
-    """More than one color in every picture, its partner too, over seeds and indices far apart."""
+def test_no_image_is_blank(name, size):
+    """More than one color in every image, its paired image too, over seeds and indices far apart."""
     for seed in range(4):
         stream = quick(name, size=size, seed=seed)
         batch = stream.batch(np.arange(32 if size > 100 else 150) + seed * 10**12)
-        for pictures in (batch.images, batch.partners):
-            if pictures is not None:
-                flat = pictures.reshape(len(pictures), -1, 3)
+        for images in (batch.images, batch.paired_images):
+            if images is not None:
+                flat = images.reshape(len(images), -1, 3)
                 assert (flat != flat[:, :1]).any((1, 2)).all()
 
 

@@ -1,6 +1,6 @@
 """The GPU renderer draws what the processor draws: its kernels in Triton's interpreter, their machine code, and on a GPU itself.
 
-Everywhere the pictures must be equal, not nearly so. Both sides get the same numbers from the same draws and do the same
+Everywhere the images must be equal, not nearly so. Both sides get the same numbers from the same draws and do the same
 additions, multiplications and divisions, each rounded as IEEE 754 has it; the compile tests see to it that none is fused.
 """
 
@@ -85,7 +85,7 @@ def test_the_kernels_draw_what_the_processor_draws(interpreted, name):
         np.testing.assert_array_equal(drawn, array, err_msg=field)
 
 
-def test_pictures_that_show_too_little_are_shown_anew(interpreted):
+def test_images_that_show_too_little_are_shown_anew(interpreted):
     """How many of the four sparse systems were judged to show enough, before each of the six attempts."""
     assert interpreted["sparse/shown"].tolist() == [0, 1, 2, 3, 3, 3]
 

@@ -23,18 +23,18 @@ CHANGES = {
     "simclr_ifs_resnet50": [*SMALL_IFS, "views.size=32", "model.backbone=resnet14t", "method.projection_hidden=64"],
     "cacr_cifar10": ["data.source=digits"],
     "cacr_imagenet_resnet50": [
-        *["data.source=folder:{pictures}", "views.size=48", "views.local_size=32", "views.local_count=2"],
+        *["data.source=folder:{images}", "views.size=48", "views.local_size=32", "views.local_count=2"],
         *["model.backbone=resnet14t", "method.projection_hidden=64", "engine.name=torch"],
     ],
     "dino_ifs_vit_small": [*SMALL_IFS, *SMALL_DINO],
-    "dino_pass_vit_small": ["data.source=folder:{pictures}", *SMALL_DINO],
-    "mix_folder_and_ifs": ["data.0.source=folder:{pictures}", "views.size=32", "data.1.size=32", "data.1.points=500"],
+    "dino_pass_vit_small": ["data.source=folder:{images}", *SMALL_DINO],
+    "mix_folder_and_ifs": ["data.0.source=folder:{images}", "views.size=32", "data.1.size=32", "data.1.points=500"],
 }
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    folder = tmp_path / "pictures"
+def images(tmp_path):
+    folder = tmp_path / "images"
     folder.mkdir()
     for i in range(12):
         pixels = np.random.default_rng(i).integers(0, 256, (40 + i, 64, 3), np.uint8)
@@ -47,8 +47,8 @@ def test_all_are_known_here():
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_runs_a_few_steps(name, pictures, tmp_path):
-    changes = [change.format(pictures=pictures) for change in CHANGES[name]]
+def test_runs_a_few_steps(name, images, tmp_path):
+    changes = [change.format(images=images) for change in CHANGES[name]]
     run = pretrain(name, [*SMALL, *changes], run=tmp_path / "run")
     records = read_records(run / "metrics.jsonl")
     assert [r["step"] for r in records] == [0, 1, 2]

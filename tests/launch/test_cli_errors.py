@@ -39,7 +39,7 @@ def test_what_only_this_machine_knows_comes_together(wildfern):
         (["pretrain", "missing.yaml"], ["missing.yaml", "no such file"]),
         (["pretrain", "./run"], ["is a folder, not a recipe", "run/recipe.yaml"]),
         (["pretrain", "quickstart", "data.source=folder:nowhere"], ["nowhere"]),
-        (["pretrain", "quickstart", "data.source=folder:empty"], ["no pictures under", "notes.txt"]),
+        (["pretrain", "quickstart", "data.source=folder:empty"], ["no images under", "notes.txt"]),
         (["pretrain", "quickstart", "data.source=digit"], ["digits"]),
         (["pretrain", "quickstart", "evaluation.on=[digit]"], ["digits"]),
         (["pretrain", "quickstart", "method.name=dino", "views.count=3"], ["two views"]),
@@ -69,7 +69,7 @@ def test_what_only_this_machine_knows_comes_together(wildfern):
 def test_one_clear_message(arguments, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    (tmp_path / "empty" / "notes.txt").write_text("no picture")
+    (tmp_path / "empty" / "notes.txt").write_text("no image")
     if {"run", "./run"} & set(arguments):
         pretrain("quickstart", [*TINY, "training.steps=1"], run="run")
     monkeypatch.setattr(sys, "argv", ["wildfern", *arguments])

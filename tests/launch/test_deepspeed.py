@@ -58,7 +58,7 @@ def launch(processes, run, *extra, cwd):
 DINO = [argument for argument in ARGUMENTS if not argument.startswith(("method.", "views."))]
 DINO += ["method={name: dino, prototypes: 16, head_hidden: 16, head_bottleneck: 8, freeze_last_layer: 0.4}"]
 DINO += ["views={name: multicrop, size: 32, local_size: 32, local_count: 2, blur: [0.5, 0.1]}"]
-# Without batch normalization over a handful of pictures, which multiplies rounding too.
+# Without batch normalization over a handful of images, which multiplies rounding too.
 VIT = [argument for argument in ARGUMENTS if not argument.startswith("model.")]
 VIT += [
     "model.arguments={}",

@@ -32,16 +32,16 @@ def test_doctor_says_how_to_get_an_extra(monkeypatch):
 def test_render_draws_a_labelled_gallery(wildfern, tmp_path):
     process = wildfern("render", "ifs", "size=64", "points=2000", "--grid", "3x2", "--out", "g.png")
     assert process.returncode == 0, process.stderr
-    with Image.open(tmp_path / "g.png") as picture:
-        assert picture.size == (3 * 68 + 4, 2 * 82 + 4)
-        assert len(picture.getcolors(2**20)) > 500
+    with Image.open(tmp_path / "g.png") as image:
+        assert image.size == (3 * 68 + 4, 2 * 82 + 4)
+        assert len(image.getcolors(2**20)) > 500
 
 
 def test_galleries_show_pairs_and_labels_of_several_classes(wildfern, tmp_path):
     pairs = wildfern("render", "ifs_pair", "size=64", "points=2000", "--grid", "2x2", "--out", "p.png")
-    assert "picture | partner" in pairs.stdout, pairs.stderr
-    with Image.open(tmp_path / "p.png") as picture:
-        assert picture.size == (2 * 132 + 4, 2 * 82 + 4)
+    assert "image | paired image" in pairs.stdout, pairs.stderr
+    with Image.open(tmp_path / "p.png") as image:
+        assert image.size == (2 * 132 + 4, 2 * 82 + 4)
     scenes = wildfern(
         "render", "ifs_multi", "size=64", "points=2000", "fractals=[1, 2]", "--grid", "2x2", "--out", "m.png"
     )

@@ -96,7 +96,7 @@ def test_a_training_that_goes_on_during_the_evaluation_does_not_lend_its_hash(ru
     assert json.loads((folder.path / "evaluation.json").read_text())["backbone_sha256"] == before
 
 
-def test_a_run_can_be_evaluated_where_its_training_pictures_are_not(run, monkeypatch, tmp_path):
+def test_a_run_can_be_evaluated_where_its_training_images_are_not(run, monkeypatch, tmp_path):
     recipe = run / "recipe.yaml"
     text = recipe.read_text()
     monkeypatch.chdir(tmp_path)
@@ -107,14 +107,14 @@ def test_a_run_can_be_evaluated_where_its_training_pictures_are_not(run, monkeyp
         recipe.write_text(text)
 
 
-def test_onnx_gives_the_same_features_for_any_number_of_pictures(run):
+def test_onnx_gives_the_same_features_for_any_number_of_images(run):
     onnx = pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
     pytest.importorskip("onnxscript", reason="the extra `onnx` is not installed")
     from onnx.reference import ReferenceEvaluator
 
     assert "written to" in export_backbone(run, "onnx")
     x = torch.rand(3, 3, 32, 32)
-    found = ReferenceEvaluator(onnx.load(run / "backbone_onnx.onnx")).run(None, {"pictures": x.numpy()})[0]
+    found = ReferenceEvaluator(onnx.load(run / "backbone_onnx.onnx")).run(None, {"images": x.numpy()})[0]
     with torch.no_grad():
         torch.testing.assert_close(torch.from_numpy(found), RunFolder(run).backbone()(x), rtol=1e-3, atol=1e-4)
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from forked_runs import FORKS, SURROUNDINGS
 from small_runs import TINY
-from zero_memory import ADAMW, PICTURES, SIDE, Wide, step_under
+from zero_memory import ADAMW, IMAGES, SIDE, Wide, step_under
 
 from wildfern.launch import pretrain
 from wildfern.launch.cli import main
 from wildfern.launch.components import read_recipe
 from wildfern.launch.plan_table import plan_json
-from wildfern.launch.planning import REDUCE_BUCKET, Hardware, forecast, hardware, rank_memory
+from wildfern.launch.planning import REDUCE_BUCKET, Hardware, estimate, hardware, rank_memory
 from wildfern.launch.run_folder import RunError
 from wildfern.recipes import list_recipes
 from wildfern.ssl.training.footprint import Footprint, step_footprint
@@ -60,7 +60,7 @@ def run(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("name", list_recipes())
 def test_every_bundled_recipe_can_be_planned_without_its_data(name):
     recipe = read_recipe(name, data_here=False)
-    alone, together = forecast(recipe, 1), forecast(recipe, 8)
+    alone, together = estimate(recipe, 1), estimate(recipe, 8)
     assert alone.stages.keys() in ({None}, {0}, {0, 1, 2, 3})
     assert together.step_flops == pytest.approx(alone.step_flops, rel=0.01)  # the loss alone depends on the split
     assert min(m.total for m in together.stages.values()) < min(m.total for m in alone.stages.values())
@@ -86,7 +86,7 @@ def test_memory_under_a_stage_is_within_15_percent_of_two_real_processes(stage, 
     """How full DeepSpeed's buckets are at the peak is its own affair: they are counted as full, or once for two."""
     with torch.device("meta"):
         method = Wide()
-    foot = step_footprint(method, ADAMW, [(2, SIDE)], PICTURES, precision="fp32", world_size=2)
+    foot = step_footprint(method, ADAMW, [(2, SIDE)], IMAGES, precision="fp32", world_size=2)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -108,7 +108,7 @@ def test_accumulation_keeps_gradients_through_the_next_forward_pass():
 
 
 def test_hours_follow_from_arithmetic_and_traffic_or_from_a_measured_speed():
-    plan = forecast(read_recipe("quickstart", [*TINY, "training.steps=3600"]), 2)
+    plan = estimate(read_recipe("quickstart", [*TINY, "training.steps=3600"]), 2)
     machine = Hardware(tflops=1e-3, bandwidth=1e-3)  # 1 GFLOP/s, 1 MB/s
     seconds = plan.step_seconds(1, machine, 0.5)
     assert seconds == pytest.approx(plan.step_flops / 2 / 0.5e9 + plan.stages[1].sent / 1e6)
@@ -123,7 +123,7 @@ def test_the_checkpoint_has_the_size_that_was_said(tmp_path):
     changes = [*TINY, "model.arguments={layers: [1, 1, 1, 1], channels: [32, 64, 64, 64]}", "training.steps=1"]
     folder = pretrain("quickstart", changes, run=tmp_path / "run") / "checkpoints" / "step_00000001"
     written = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    assert forecast(read_recipe("quickstart", changes), 1).checkpoint == pytest.approx(written, rel=0.1)
+    assert estimate(read_recipe("quickstart", changes), 1).checkpoint == pytest.approx(written, rel=0.1)
 
 
 def test_the_table_and_the_file_say_the_same_and_a_measurement_stands_beside(run, tmp_path):
@@ -177,4 +177,4 @@ def test_figures_of_a_gpu_depend_on_the_precision_and_yield_to_given_ones():
 
 def test_checkpoints_that_stay_for_good_count_on_the_disk():
     changes = [*TINY, "training.steps=1000", "training.checkpoint_every=50", "training.keep_every=100"]
-    assert forecast(read_recipe("quickstart", changes), 1).kept == 2 + 1 + 10
+    assert estimate(read_recipe("quickstart", changes), 1).kept == 2 + 1 + 10

@@ -14,17 +14,17 @@ from wildfern.ssl.tracking import read_records
 
 @pytest.fixture
 def photographs(tmp_path):
-    """A picture folder as it really looks: two classes, faults among them."""
+    """An image folder as it really looks: two classes, faults among them."""
     for name, hue in (("cats", 40), ("dogs", 200)):
-        (tmp_path / "pictures" / name).mkdir(parents=True)
+        (tmp_path / "images" / name).mkdir(parents=True)
         for i in range(10):
             pixels = np.random.default_rng(i).integers(0, 50, (40 + i, 60, 3), np.uint8) + np.uint8(hue)
-            Image.fromarray(pixels).save(tmp_path / "pictures" / name / f"{i}.jpg")
-    (tmp_path / "pictures" / "empty.jpg").touch()
-    (tmp_path / "pictures" / "notes.txt").write_text("not a picture")
-    whole = (tmp_path / "pictures" / "cats" / "0.jpg").read_bytes()
-    (tmp_path / "pictures" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
-    return tmp_path / "pictures"
+            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{i}.jpg")
+    (tmp_path / "images" / "empty.jpg").touch()
+    (tmp_path / "images" / "notes.txt").write_text("not an image")
+    whole = (tmp_path / "images" / "cats" / "0.jpg").read_bytes()
+    (tmp_path / "images" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    return tmp_path / "images"
 
 
 def test_a_folder_mixed_with_fractals(photographs, tmp_path):
@@ -38,7 +38,7 @@ def test_a_folder_mixed_with_fractals(photographs, tmp_path):
     assert [r["backbone"] for r in rows] == ["untrained", "pretrained"]
 
 
-def test_parquet_of_real_pictures(shared, tmp_path):
+def test_parquet_of_real_images(shared, tmp_path):
     changes = [c for c in TINY if not c.startswith("data.")]
     source = f"data={{source: 'parquet:{shared}/data/cifar10'}}"
     run = pretrain("quickstart", [source, *changes, "training.steps=3"], run=tmp_path / "run")

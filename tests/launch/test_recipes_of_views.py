@@ -47,7 +47,7 @@ def test_all_that_is_wrong_with_crops_of_different_sizes_comes_together():
         "views.blur.1",
         "views.solarize",
     } <= set(found)
-    assert "less than or equal to 1" in found["views.crop_scale.1"]  # a crop larger than its picture
+    assert "less than or equal to 1" in found["views.crop_scale.1"]  # a crop larger than its image
 
 
 def test_bounds_that_are_equal_are_fine():

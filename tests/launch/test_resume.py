@@ -164,19 +164,19 @@ def test_training_does_not_go_on_for_long_after_a_checkpoint_failed(tmp_path, mo
     assert 200 <= len(read_records(tmp_path / "run" / "metrics.jsonl")) < 400
 
 
-def test_a_picture_of_the_views_is_whole_or_not_there(tmp_path):
+def test_a_image_of_the_views_is_whole_or_not_there(tmp_path):
     folder = RunFolder(tmp_path)
 
     def draw_half():
-        with folder.replacing("views.png") as picture:
-            picture.write_text("half")
+        with folder.replacing("views.png") as image:
+            image.write_text("half")
             raise OSError("full")
 
     with pytest.raises(OSError, match="full"):
         draw_half()
     assert not (tmp_path / "views.png").exists()
-    with folder.replacing("views.png") as picture:
-        picture.write_text("whole")
+    with folder.replacing("views.png") as image:
+        image.write_text("whole")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("views.png", "whole")]
 
 

@@ -10,28 +10,28 @@ from small_runs import TINY
 
 from wildfern.launch import pretrain
 from wildfern.launch.run_folder import RunError
-from wildfern.launch.run_lock import held
+from wildfern.launch.run_lock import lock
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="there are no such locks on Windows")
 
 
 def test_a_second_holder_is_told_who_the_first_is(tmp_path):
-    with held(tmp_path):
+    with lock(tmp_path):
         for _ in range(2):
             with (
                 pytest.raises(RunError, match=f"in use by process {os.getpid()} on {socket.gethostname()}"),
-                held(tmp_path),
+                lock(tmp_path),
             ):
                 pass
-    with held(tmp_path):
+    with lock(tmp_path):
         pass
     assert (tmp_path / ".lock").read_text() == ""
 
 
 def test_errors_inside_let_go_of_it(tmp_path):
-    with pytest.raises(KeyError), held(tmp_path):
+    with pytest.raises(KeyError), lock(tmp_path):
         raise KeyError
-    with held(tmp_path):
+    with lock(tmp_path):
         pass
 
 
@@ -40,11 +40,11 @@ def test_a_killed_holder_holds_no_longer(tmp_path):
     process = FORKS.Process(target=hold_lock, args=(tmp_path, ready), daemon=True)
     process.start()
     assert ready.wait(60)
-    with pytest.raises(RunError, match=f"process {process.pid} on"), held(tmp_path):
+    with pytest.raises(RunError, match=f"process {process.pid} on"), lock(tmp_path):
         pass
     process.kill()
     process.join(60)
-    with held(tmp_path):
+    with lock(tmp_path):
         pass
 
 
@@ -55,7 +55,7 @@ def test_where_there_are_no_locks_a_warning_says_so(tmp_path, monkeypatch):
         raise OSError(38, "Function not implemented")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.warns(UserWarning, match="no file locks here"), held(tmp_path):
+    with pytest.warns(UserWarning, match="no file locks here"), lock(tmp_path):
         pass
 
 

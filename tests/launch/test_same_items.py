@@ -1,4 +1,4 @@
-"""A run goes on with the pictures that it was begun with, or not at all."""
+"""A run goes on with the images that it was begun with, or not at all."""
 
 import json
 
@@ -13,24 +13,24 @@ from wildfern.launch.run_folder import RunError
 from wildfern.launch.shared_folder import check_same_items
 
 
-def picture(path, number):
+def image(path, number):
     Image.fromarray(np.random.default_rng(number).integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(path)
 
 
-def test_one_picture_more_is_refused_with_both_numbers(tmp_path):
-    pictures, run = tmp_path / "pictures", tmp_path / "run"
-    pictures.mkdir()
+def test_one_image_more_is_refused_with_both_numbers(tmp_path):
+    images, run = tmp_path / "images", tmp_path / "run"
+    images.mkdir()
     for number in range(9):
-        picture(pictures / f"{number}.png", number)
+        image(images / f"{number}.png", number)
     changes = [change for change in TINY if not change.startswith("data.")]
-    changes += [f"data={{source: 'folder:{pictures}'}}", "evaluation.online_probe=null"]
+    changes += [f"data={{source: 'folder:{images}'}}", "evaluation.online_probe=null"]
     pretrain("quickstart", [*changes, "training.steps=2"], run=run)
     assert json.loads((run / "checkpoints" / "step_00000002" / "checkpoint.json").read_text())["items"] == [9]
 
-    picture(pictures / "one more.png", 9)
-    with pytest.raises(RunError, match=r"pictures has 10 items now, and had 9 when"):
+    image(images / "one more.png", 9)
+    with pytest.raises(RunError, match=r"images has 10 items now, and had 9 when"):
         pretrain("quickstart", [*changes, "training.steps=3"], run=run, resume=True)
-    (pictures / "one more.png").unlink()
+    (images / "one more.png").unlink()
     pretrain("quickstart", [*changes, "training.steps=3"], run=run, resume=True)
     assert (run / "checkpoints" / "step_00000003").is_dir()
 

@@ -39,7 +39,7 @@ def test_a_run_begins_with_the_time_that_it_took_to_begin(wildfern, tmp_path):
 
 @pytest.mark.parametrize(("slowed", "waits"), [("data", True), ("model", False)])
 def test_the_share_of_a_step_that_waits_for_data_is_told(slowed, waits, tmp_path, monkeypatch):
-    """Pictures that come late are waited for; where the model is late, they are ready."""
+    """Images that come late are waited for; where the model is late, they are ready."""
     read, forward = Mixture.read, SimCLR.forward
 
     def late(work):

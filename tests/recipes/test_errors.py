@@ -45,7 +45,7 @@ from wildfern.recipes.errors import Problem
         ("evaluation.few_shot=[0]", "evaluation.few_shot.0: must be greater than 0, got 0"),
         ("tracking.wandb=on", "tracking.wandb: must be 'off', 'offline' or 'online', got \"on\""),
         ("data=[]", "data: must be a source or a list of sources, got []"),
-        ("data=/my/pictures", "data.source: unknown source '/my/pictures'; did you mean folder:/my/pictures?"),
+        ("data=/my/images", "data.source: unknown source '/my/images'; did you mean folder:/my/images?"),
         ("data=folder", "data.source: needs to say where: folder:PATH"),
         ("data='hf:'", "data.source: needs to say where: hf:NAME"),
         ("data=digits:x", 'data.source: digits takes nothing after a colon, got "digits:x"; did you mean digits?'),
@@ -132,14 +132,14 @@ def test_missing_sections_are_named_with_what_they_could_be(complaints):
 
 
 def test_extra_checks_speak_with_the_rest_and_know_the_file(complaints):
-    def small_pictures(recipe):
+    def small_images(recipe):
         return [("data.0.size", f"{recipe.data[0].arguments['size']} is odd"), ("seed", "is dull"), ("views", "is odd")]
 
     def no_steps(recipe):
         return [("training.steps", "too few")]
 
     lines = complaints(
-        "data.size=9", "views.size=9", text="{extends: minimal.yaml, seed: 0}", extra_checks=[small_pictures, no_steps]
+        "data.size=9", "views.size=9", text="{extends: minimal.yaml, seed: 0}", extra_checks=[small_images, no_steps]
     )
     assert lines == [
         "command line: data.size: 9 is odd",

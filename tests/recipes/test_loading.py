@@ -46,7 +46,7 @@ def test_the_smallest_recipe_is_complete(load):
         ("model.arguments={}", lambda recipe: recipe.model.arguments, {}),
         ("data=digits", lambda recipe: [entry.source for entry in recipe.data], ["digits"]),
         ("data=folder:/a/b", lambda recipe: (recipe.data[0].source, recipe.data[0].scheme), ("folder:/a/b", "folder")),
-        ("data=hf:user/pictures", lambda recipe: recipe.data[0].arguments, {"column": "image"}),
+        ("data=hf:user/images", lambda recipe: recipe.data[0].arguments, {"column": "image"}),
         ("data.weight=2", lambda recipe: recipe.data[0].weight, 2.0),
     ],
 )

@@ -1,4 +1,4 @@
-"""An argument with keys of its own, and sources of pictures among them."""
+"""An argument with keys of its own, and sources of images among them."""
 
 import dataclasses
 from typing import Any

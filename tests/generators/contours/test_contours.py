@@ -1,4 +1,4 @@
-"""Contours: strokes, fills, noise and parameters against plain loops, whole pictures, masks and what tells classes apart."""
+"""Contours: strokes, fills, noise and parameters against plain loops, whole images, masks and what tells classes apart."""
 
 import math
 
@@ -244,7 +244,7 @@ def plain_sample(stream, index):
 
 
 @pytest.mark.parametrize("kind", ["radial", "atom"])
-def test_pictures_and_masks_match_the_plain_loop(kind):
+def test_images_and_masks_match_the_plain_loop(kind):
     arguments = {"size": 24, "kind": kind, "lines": (2, 9), "classes": 50}
     indices = np.array([0, 1, 2, 53, 54, 10**12])
     images = ContoursStream(**arguments).batch(indices).images
@@ -274,7 +274,7 @@ def test_masks_hold_one_another_and_what_is_seen(kind):
 
 @pytest.mark.parametrize("kind", ["radial", "atom"])
 @pytest.mark.parametrize("lines", [(1, 1), (1, 200)])
-def test_no_picture_is_empty(kind, lines):
+def test_no_image_is_empty(kind, lines):
     for size in (8, 33):
         batch = ContoursStream(size=size, kind=kind, lines=lines, classes=10**9).batch(np.arange(1500))
         assert np.ptp(batch.images.reshape(1500, -1).astype(int), axis=1).min() >= 32
@@ -309,8 +309,8 @@ def test_arguments_do_what_they_say():
 
 
 @pytest.mark.parametrize("size", [700, 2048])
-def test_large_pictures_have_the_same_shapes(size):
-    """Sizes follow the picture's: a picture averaged over its pixels shows what a smaller one shows."""
+def test_large_images_have_the_same_shapes(size):
+    """Sizes follow the image's: an image averaged over its pixels shows what a smaller one shows."""
     small = ContoursStream(size=64, mask="filled", kind="atom").batch([0, 1]).masks.mean((1, 2))
     large = ContoursStream(size=size, mask="filled", kind="atom").batch([0, 1]).masks.mean((1, 2))
     np.testing.assert_allclose(large, small, atol=0.05)

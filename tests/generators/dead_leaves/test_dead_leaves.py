@@ -1,4 +1,4 @@
-"""Dead leaves: pictures against a plain loop over leaves and points, and the model's laws of sizes and of neighbors."""
+"""Dead leaves: images against a plain loop over leaves and points, and the model's laws of sizes and of neighbors."""
 
 import math
 
@@ -21,7 +21,7 @@ def law_of(low, high, exponent):
     return law
 
 
-def plain_picture(stream, index):
+def plain_image(stream, index):
     """The sample point by point: 16 points a pixel, each of the first leaf that holds it, all in float64."""
     size, shape = stream.size, SHAPES.index(stream.shapes)
     low = max(stream.radius[0], 0.5 / size)
@@ -56,12 +56,12 @@ def plain_picture(stream, index):
 
 @pytest.mark.parametrize("shapes", SHAPES)
 @pytest.mark.parametrize("antialias", [True, False])
-def test_pictures_match_the_plain_loop(shapes, antialias):
+def test_images_match_the_plain_loop(shapes, antialias):
     for size, radius in ((8, (0.03, 1.0)), (33, (0.1, 0.8)), (70, (0.15, 1.0))):
         stream = DeadLeavesStream(size=size, radius=radius, shapes=shapes, antialias=antialias, exponent=2.5)
         images = stream.batch(np.arange(2)).images
         for index in range(2):
-            differing = (images[index] != plain_picture(stream, index)).any(-1)
+            differing = (images[index] != plain_image(stream, index)).any(-1)
             # Edges are found in float32: a point within 1e-6 of one may go to the other side.
             assert differing.sum() <= size * size / 500
 
@@ -170,7 +170,7 @@ def test_colors_are_uniform_and_follow_one_another_at_a_distance():
 
 
 @pytest.mark.parametrize(("radius", "size"), [((4.0, 4.0), 8), ((0.9, 4.0), 33), ((0.001, 0.001), 16)])
-def test_no_picture_is_a_single_leaf(radius, size):
+def test_no_image_is_a_single_leaf(radius, size):
     stream = DeadLeavesStream(size=size, radius=radius, antialias=False, color=False, exponent=1.0)
     for image in stream.batch(np.arange(500)).images[..., 0]:
         assert np.bincount(image.ravel()).max() <= MOST_OF_THE_CANVAS * size * size + 1

@@ -40,7 +40,7 @@ def test_fill_rate_of_reference_systems(golden):
     """The share of a 256 × 256 grid that 10⁵ points reach.
 
     The grid spans the points' own bounding box, whose extremes vary with the sample in systems with rare outer points; one
-    percent of box stretches the picture and changes the rate by two. Hence 15 % for one system, 2 % on average.
+    percent of box stretches the image and changes the rate by two. Hence 15 % for one system, 2 % on average.
     """
     ratios = []
     for i, n in enumerate(golden["n_maps"]):

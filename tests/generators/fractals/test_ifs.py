@@ -32,8 +32,8 @@ def test_bytes_are_frozen(arguments, expected):
 
 
 @pytest.mark.parametrize("render", ["graded", "binary", "patch"])
-def test_no_picture_is_empty(render):
-    """On black, something is lit in every picture, for many seeds, indices and placements."""
+def test_no_image_is_empty(render):
+    """On black, something is lit in every image, for many seeds, indices and placements."""
     for seed in range(20):
         stream = make_stream("ifs", size=32, points=1000, seed=seed, render=render, background=False, classes=150)
         images = stream.batch(np.arange(150) + seed * 10**12).images
@@ -41,13 +41,13 @@ def test_no_picture_is_empty(render):
         assert lit.min() >= 32 * 32 // 64
 
 
-def test_a_binary_picture_with_every_pixel_lit_is_graded():
+def test_a_binary_image_with_every_pixel_lit_is_graded():
     plain = {"color": False, "background": False, "blur": False}
-    pictures = make_stream("ifs", size=8, points=2000, render="binary", **plain).batch(np.arange(300)).images[..., 0]
-    full = (pictures > 0).all((1, 2))
+    images = make_stream("ifs", size=8, points=2000, render="binary", **plain).batch(np.arange(300)).images[..., 0]
+    full = (images > 0).all((1, 2))
     assert full.sum() == 2
-    assert all(len(np.unique(picture)) > 8 for picture in pictures[full])
-    assert all(np.unique(picture).tolist() == [0, 255] for picture in pictures[~full])
+    assert all(len(np.unique(image)) > 8 for image in images[full])
+    assert all(np.unique(image).tolist() == [0, 255] for image in images[~full])
 
 
 def test_points_far_out_do_not_shrink_the_rest_to_a_speck():
@@ -57,7 +57,7 @@ def test_points_far_out_do_not_shrink_the_rest_to_a_speck():
     assert lit.min() >= 32 * 32 // 64
 
 
-def test_pictures_vary_within_a_class_and_between_classes():
+def test_images_vary_within_a_class_and_between_classes():
     plain = {"background": False, "placement": False, "blur": False, "color": False, "render": "binary"}
     stream = make_stream("ifs", size=32, points=5000, classes=20, jitter="svd", **plain)
     masks = stream.batch(np.arange(200)).images[..., 0].reshape(10, 20, -1) > 0

@@ -27,7 +27,7 @@ def test_labels_are_the_classes_drawn_from_the_sample_key():
 
 
 def test_numbers_and_sides_of_fractals():
-    """With one fractal a picture, what is lit fits into a square of the stated side; several light more."""
+    """With one fractal an image, what is lit fits into a square of the stated side; several light more."""
     one = make_stream("ifs_multi", **SMALL, **BLACK, fractals=(1, 1), sides=(0.25, 0.25)).batch(np.arange(200))
     assert (one.labels.sum(1) == 1).all()
     lit = one.images.max(-1) > 0
@@ -70,11 +70,11 @@ def test_pasting_leaves_what_is_not_lit():
     np.testing.assert_array_equal(canvas.reshape(9, 9, 3), expected)
 
 
-def test_the_pictures_of_a_pair_show_one_fractal_in_two_ways():
+def test_the_images_of_a_pair_show_one_fractal_in_two_ways():
     plain = {"sides": (1.0, 1.0), "jitter": "none", "color": False, "render": "binary"}
     pairs = make_stream("ifs_pair", **SMALL | {"points": 8000}, **BLACK, **plain, classes=60).batch(np.arange(60))
     assert pairs.labels.tolist() == list(range(60))
-    first, second = (p[..., 0] > 0 for p in (pairs.images, pairs.partners))
+    first, second = (p[..., 0] > 0 for p in (pairs.images, pairs.paired_images))
 
     def best_overlap(a, b):
         """Over the eight flips and transpositions that a placement may draw."""
@@ -88,7 +88,7 @@ def test_the_pictures_of_a_pair_show_one_fractal_in_two_ways():
     assert np.mean(np.array(same) > other) > 0.95
     assert (first != second).any((1, 2)).mean() > 0.9
     jittered = make_stream("ifs_pair", **SMALL, classes=60).batch(np.arange(60))
-    backgrounds = np.abs(jittered.images.astype(int) - jittered.partners).mean((1, 2, 3))
+    backgrounds = np.abs(jittered.images.astype(int) - jittered.paired_images).mean((1, 2, 3))
     assert backgrounds.min() > 10
 
 

@@ -1,4 +1,4 @@
-"""Pictures of L-systems against their segments, taken for every pixel, and what each argument changes."""
+"""Images of L-systems against their segments, taken for every pixel, and what each argument changes."""
 
 import math
 
@@ -23,7 +23,7 @@ def distances(segment, size):
 
 
 def away_from(masks):
-    """Pixels that are not in the masks, nor next to one in them, nor at the picture's edge, where one may lie just outside."""
+    """Pixels that are not in the masks, nor next to one in them, nor at the image's edge, where one may lie just outside."""
     size = masks.shape[1]
     wide = np.pad(masks, ((0, 0), (1, 1), (1, 1)), constant_values=1)
     return np.max([wide[:, i : i + size, j : j + size] for i in range(3) for j in range(3)], axis=0) == 0
@@ -96,7 +96,7 @@ def test_a_lonely_centerline_is_as_long_as_its_branch():
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_picture_is_its_background_away_from_the_branches(preset):
+def test_a_image_is_its_background_away_from_the_branches(preset):
     """With every pixel of the mask, and its neighbors at most, changed."""
     batch = LSystemStream(size=64, preset=preset, contrast=(1, 1), softness=0.0, **BARE).batch(np.arange(40))
     far, inside = away_from(batch.masks), batch.masks.astype(bool)
@@ -264,7 +264,7 @@ def test_weights_and_sets_reach_every_rule():
     np.testing.assert_allclose(shares, (0.6, 0.15, 0.25), atol=0.05)
 
 
-def test_widths_and_lengths_scale_with_the_picture():
+def test_widths_and_lengths_scale_with_the_image():
     small, large = (LSystemStream(size=size, pieces=3, preset="cracks").segments(9) for size in (512, 1024))
     np.testing.assert_allclose(large[:, :4], 2 * small[:, :4])
     thin = small[:, 4:] == small[:, 4:].min()
@@ -285,7 +285,7 @@ def test_half_of_the_branches_or_plenty_of_them_are_seen(preset):
             assert seen >= 0.98 * min(total / 2, 1.5 * size)
 
 
-def test_trees_that_will_not_stay_in_the_picture_are_moved_to_its_middle():
+def test_trees_that_will_not_stay_in_the_image_are_moved_to_its_middle():
     away = STRAIGHT | {"start_x": (0, 0), "start_angle": (180, 180), "turn": (0, 0), "rule_weights": (1, 0, 0)}
     for length, fills in ((0.05, False), (1.0, True)):
         stream = LSystemStream(
@@ -299,7 +299,7 @@ def test_trees_that_will_not_stay_in_the_picture_are_moved_to_its_middle():
             assert stream.batch([index]).masks.sum() > 8
 
 
-def test_a_crowded_picture_ends_when_half_of_it_is_covered():
+def test_a_crowded_image_ends_when_half_of_it_is_covered():
     for size in (8, 33):
         stream = LSystemStream(size=size, trees=(30, 30), width=(0.1, 0.1), **BARE)
         masks = stream.batch(np.arange(50)).masks
@@ -316,7 +316,7 @@ def test_a_crowded_picture_ends_when_half_of_it_is_covered():
 
 
 @pytest.mark.parametrize("size", [8, 32, 33])
-def test_no_picture_is_empty_or_of_one_color(size):
+def test_no_image_is_empty_or_of_one_color(size):
     for seed in range(4):
         for preset in PRESETS:
             for look in ({}, {"color": "random"}, BARE | {"contrast": (0.2, 0.2), "variation": 0.0, "softness": 0.8}):
@@ -357,7 +357,7 @@ def test_no_picture_is_empty_or_of_one_color(size):
         ({"smooth": "yes"}, "smooth must be true or false, not 'yes'"),
         (
             {"iterations": (1, 4), "trees": (1, 2), "pieces": 2},
-            "2 trees of 2 pieces a branch after 4 iterations can have 175692 pieces, and 100000 is the most of a picture: "
+            "2 trees of 2 pieces a branch after 4 iterations can have 175692 pieces, and 100000 is the most of an image: "
             "choose fewer trees, iterations or pieces",
         ),
     ],

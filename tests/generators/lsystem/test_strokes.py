@@ -1,4 +1,4 @@
-"""Strokes against distances to segments, taken for every pixel of the picture."""
+"""Strokes against distances to segments, taken for every pixel of the image."""
 
 import itertools
 import math
@@ -95,7 +95,7 @@ def middle(segments, size):
 
 
 def pieces_of(line):
-    """Number of 8-connected components of a small picture."""
+    """Number of 8-connected components of a small image."""
     left, found = {tuple(at) for at in np.argwhere(line)}, 0
     while left:
         found, border = found + 1, [left.pop()]
@@ -130,7 +130,7 @@ def test_middle_lines_stay_connected_from_one_segment_to_the_next():
         assert (line <= paint(segments, size)[0]).all()
 
 
-def test_middle_lines_end_at_the_edges_of_the_picture():
+def test_middle_lines_end_at_the_edges_of_the_image():
     line = middle([(-1e6, 10.5, 1e6, 10.5, 2.0, 2.0), (5.5, -7.0, 5.5, 90.0, 2.0, 2.0)], 24)
     expected = np.zeros((24, 24), np.uint8)
     expected[10] = expected[:, 5] = 1

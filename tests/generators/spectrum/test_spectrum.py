@@ -28,10 +28,10 @@ def fields_of(field_key: int, a: float, b: float, size: int, circle: np.ndarray)
     return fields.reshape(2, size, size)
 
 
-def power_of(pictures: np.ndarray) -> np.ndarray:
-    """Mean power spectrum of gray pictures [N, S, S]."""
-    pictures = pictures - pictures.mean((1, 2), keepdims=True)
-    return (np.abs(np.fft.fft2(pictures)) ** 2).mean(0)
+def power_of(images: np.ndarray) -> np.ndarray:
+    """Mean power spectrum of gray images [N, S, S]."""
+    images = images - images.mean((1, 2), keepdims=True)
+    return (np.abs(np.fft.fft2(images)) ** 2).mean(0)
 
 
 def slope(power: np.ndarray, fewest: int, most: int) -> float:
@@ -66,8 +66,8 @@ def test_fields_are_the_transform_of_the_drawn_coefficients(size, a, b, circle):
             weight = float(min(fx, n - fx)) ** a + float(min(fy, n - fy)) ** b
             if fx or fy:
                 spectrum[fx, fy] = radius[fx, fy] * np.exp(2j * np.pi * phase[fx, fy]) / weight
-    picture = np.fft.ifft2(spectrum).T[:size, :size]  # rows are y
-    expected = np.stack([picture.real, picture.imag])
+    image = np.fft.ifft2(spectrum).T[:size, :size]  # rows are y
+    expected = np.stack([image.real, image.imag])
     expected -= expected.mean((1, 2), keepdims=True)
     expected /= expected.std((1, 2), keepdims=True)
     np.testing.assert_allclose(fields_of(77, a, b, size, circle), expected, atol=2e-5)
@@ -95,14 +95,14 @@ def test_fields_have_the_published_spectrum(a, b, circle):
 
 @pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0])
 @pytest.mark.parametrize("color", [True, False])
-def test_pictures_keep_the_slope(exponent, color):
+def test_images_keep_the_slope(exponent, color):
     images = SpectrumStream(size=64, exponent=(exponent, exponent), color=color).batch(np.arange(300)).images
     power = power_of(images.mean(-1))
     for axis in (power[0], power[:, 0]):
         assert slope(axis, 1, 24) == pytest.approx(exponent, abs=0.15)
 
 
-def test_each_picture_has_exponents_of_its_own():
+def test_each_image_has_exponents_of_its_own():
     stream = SpectrumStream(size=64, exponent=(0.5, 3.0), color=False)
     exponents = fold(fold(fold(np.array([key("spectrum", 0)], np.uint64), 1), np.arange(150)), 0)
     drawn = 0.5 + 2.5 * uniform(exponents, 2)
@@ -135,11 +135,11 @@ def test_marginals_are_centered_and_little_is_clipped():
         images = SpectrumStream(size=32, color=color).batch(np.arange(600)).images
         assert ((images == 0) | (images == 255)).mean() < 0.01
         assert images.mean() == pytest.approx(127.5, abs=6)
-        assert images.mean((1, 2)).std() > 20  # pictures differ in their mean color
+        assert images.mean((1, 2)).std() > 20  # images differ in their mean color
         assert 30 < images.std((1, 2)).mean() < 50
 
 
-def test_without_color_pictures_are_gray():
+def test_without_color_images_are_gray():
     images = SpectrumStream(size=32, color=False).batch(np.arange(50)).images
     assert (images == images[..., :1]).all()
     colored = SpectrumStream(size=32).batch(np.arange(50)).images.astype(int)
@@ -147,7 +147,7 @@ def test_without_color_pictures_are_gray():
 
 
 @pytest.mark.parametrize("size", [8, 33])
-def test_no_picture_is_constant(size):
+def test_no_image_is_constant(size):
     for exponent in ((0.0, 0.5), (0.5, 3.5), (6.0, 6.0)):
         images = SpectrumStream(size=size, seed=5, exponent=exponent).batch(np.arange(1000)).images
         assert images.mean(-1).std((1, 2)).min() > 4

@@ -1,4 +1,4 @@
-"""From planes of values to pictures: levels, palettes, relief, the mean of samples, and the judgment of pictures."""
+"""From planes of values to images: levels, palettes, relief, the mean of samples, and the judgment of images."""
 
 import numpy as np
 import pytest
@@ -163,7 +163,7 @@ def reference(gray, spread, most, correlation):
 
 
 @pytest.mark.parametrize("size", [8, 31])
-def test_pictures_are_judged_by_spread_and_neighbors(size):
+def test_images_are_judged_by_spread_and_neighbors(size):
     rng = np.random.default_rng(size)
     x = np.linspace(0, 1, size)
     smooth = 128 + 100 * np.sin(5 * x)[:, None] * np.cos(4 * x)
@@ -173,10 +173,10 @@ def test_pictures_are_judged_by_spread_and_neighbors(size):
     noise = rng.uniform(0, 255, (size, size))
     expected = {GOOD: (smooth,), FLAT: (np.full((size, size), 7.0), speck, 128 + 0.05 * noise), NOISE: (noise, stripes)}
     counts = np.empty(16, np.int64)
-    for verdict, pictures in expected.items():
-        for picture in pictures:
-            assert judge(picture.astype(np.uint8), counts, 18.0, 0.8, 0.3) == verdict
+    for verdict, images in expected.items():
+        for image in images:
+            assert judge(image.astype(np.uint8), counts, 18.0, 0.8, 0.3) == verdict
     for mixture in np.linspace(0, 1, 40):
-        picture = (mixture * noise + (1 - mixture) * smooth).astype(np.uint8)
+        image = (mixture * noise + (1 - mixture) * smooth).astype(np.uint8)
         limits = (rng.uniform(5, 80), rng.uniform(0.1, 0.9), rng.uniform(0, 0.95))
-        assert judge(picture, counts, *limits) == reference(picture, *limits)
+        assert judge(image, counts, *limits) == reference(image, *limits)

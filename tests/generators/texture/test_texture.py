@@ -24,7 +24,7 @@ def fine_share(gray: np.ndarray) -> np.ndarray:
 
 
 def features(gray: np.ndarray) -> np.ndarray:
-    """What is left of pictures without their colors: spectrum by radius, directions of gradients, contrast of gradients."""
+    """What is left of images without their colors: spectrum by radius, directions of gradients, contrast of gradients."""
     n, size, _ = gray.shape
     ranks = gray.reshape(n, -1).argsort(1).argsort(1).reshape(gray.shape) / size**2 - 0.5
     window = np.hanning(size)
@@ -52,11 +52,11 @@ def features(gray: np.ndarray) -> np.ndarray:
         (64, 300, {"complexity": (1, 1), "color": False}),
     ],
 )
-def test_no_picture_is_flat_and_none_is_noise(size, count, arguments):
+def test_no_image_is_flat_and_none_is_noise(size, count, arguments):
     images = TextureStream(size=size, classes=700, **arguments).batch(np.arange(count) * 7 + 10**9).images
     gray = gray_of(images)
     assert gray.std((1, 2)).min() > 17
-    fullest = max(np.bincount(picture.astype(int).ravel() // 8).max() for picture in gray)
+    fullest = max(np.bincount(image.astype(int).ravel() // 8).max() for image in gray)
     assert fullest <= 0.81 * size**2
     noise = np.random.default_rng(0).uniform(0, 255, (200, size, size))
     assert fine_share(gray).max() < (0.7 if size > 8 else 0.8)
@@ -66,7 +66,7 @@ def test_no_picture_is_flat_and_none_is_noise(size, count, arguments):
         assert difference.max() < 0.72  # independent neighbors: 1
 
 
-def test_pictures_of_a_class_are_more_alike_than_others():
+def test_images_of_a_class_are_more_alike_than_others():
     classes, instances = 80, 6
     stream = TextureStream(size=64, classes=classes, seed=3)
     batch = stream.batch(np.arange(classes * instances))
@@ -98,15 +98,15 @@ def test_colors_and_grays():
 
 
 def test_oversampling_comes_near_the_mean_over_each_pixel():
-    """Of 4 × 4 samples; pictures that were refused in one of the streams are left out by the median."""
+    """Of 4 × 4 samples; images that were refused in one of the streams are left out by the median."""
     images = [
         TextureStream(size=32, oversampling=k, seed=4).batch(np.arange(150)).images.astype(int) for k in (1, 2, 4)
     ]
-    error = [np.median(np.abs(picture - images[2]).mean((1, 2, 3))) for picture in images[:2]]
+    error = [np.median(np.abs(image - images[2]).mean((1, 2, 3))) for image in images[:2]]
     assert error[1] < 0.6 * error[0]
 
 
-def test_a_larger_picture_shows_more_of_the_same():
+def test_a_larger_image_shows_more_of_the_same():
     small = features(gray_of(TextureStream(size=32, seed=5).batch(np.arange(200)).images))
     large = features(gray_of(TextureStream(size=64, seed=5).batch(np.arange(200)).images))
     matching = np.sqrt(((small - large) ** 2).sum(1)).mean()

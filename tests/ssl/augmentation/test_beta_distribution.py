@@ -4,14 +4,14 @@ from scipy import stats
 
 from wildfern.generators.counter_rng import fold
 from wildfern.ssl.augmentation.beta_distribution import beta
-from wildfern.ssl.augmentation.view_keys import picture_keys
+from wildfern.ssl.augmentation.view_keys import image_keys
 
 
 @pytest.mark.parametrize(
     ("a", "b"), [(1, 1), (0.2, 0.2), (0.8, 0.8), (2.5, 0.5), (1.5, 6), (30, 30), (3, 1), (1, 3), (0.4, 1)]
 )
 def test_distribution(a, b):
-    drawn = beta(picture_keys("beta", 5, 2, 1, np.arange(20_000)), a, b)
+    drawn = beta(image_keys("beta", 5, 2, 1, np.arange(20_000)), a, b)
     assert ((drawn >= 0) & (drawn <= 1)).all()
     assert stats.kstest(drawn, stats.beta(a, b).cdf).pvalue > 1e-3
     assert abs(np.corrcoef(drawn[1:], drawn[:-1])[0, 1]) < 0.03
@@ -25,7 +25,7 @@ def test_a_variate_depends_on_its_key_only():
 
 
 def test_tiny_parameters_give_numbers_still():
-    drawn = beta(picture_keys("beta", 0, 0, 0, np.arange(2000)), 1e-3, 1e-3)
+    drawn = beta(image_keys("beta", 0, 0, 0, np.arange(2000)), 1e-3, 1e-3)
     assert np.isfinite(drawn).all()
     assert abs(drawn.mean() - 0.5) < 0.05
 

@@ -43,11 +43,11 @@ def watched(views: Views, n: int, kind=np.asarray) -> Watch:
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_a_batch_is_two_copies_and_as_many_operations_for_any_number_of_pictures(name):
+def test_a_batch_is_two_copies_and_as_many_operations_for_any_number_of_images(name):
     views = VIEWS[name](**SMALL[name]).to("meta")
     watched(views, 16)  # what is made once and kept
     few, many = watched(views, 16), watched(views, 64)
-    assert few.copies == many.copies == 2  # pictures, and all numbers together
+    assert few.copies == many.copies == 2  # images, and all numbers together
     assert few.operations == many.operations
 
 
@@ -62,9 +62,9 @@ def test_whatever_waits_for_the_device_is_seen(wait, monkeypatch):
     views = VIEWS["simclr"](size=24).to("meta")
     appearance = Views._appearance
 
-    def waiting(self, pictures, *others):
-        wait(pictures)
-        return appearance(self, pictures, *others)
+    def waiting(self, images, *others):
+        wait(images)
+        return appearance(self, images, *others)
 
     monkeypatch.setattr(Views, "_appearance", waiting)
     with pytest.raises((RuntimeError, NotImplementedError)):

@@ -21,7 +21,7 @@ N = 6000
 SIGNIFICANCE = (
     1e-4  # of each of some 250 tests: together they would fail at one seed in forty, were the distributions the same
 )
-PICTURES = [(48, 48), (40, 56), (375, 500), (60, 21), (9, 230)]  # height, width; in the last no crop of much area fits
+IMAGES = [(48, 48), (40, 56), (375, 500), (60, 21), (9, 230)]  # height, width; in the last no crop of much area fits
 KINDS = {  # each kind of view once: simclr's, then those of byol and mocov3, dino and swav
     f"{name} {number}": settings
     for name in ("simclr", "byol", "mocov3", "dino", "swav")
@@ -53,9 +53,9 @@ def boxes_of(settings, height, width):
 @functools.cache
 def their_boxes(scale, ratio, height, width, n=N):
     torch.manual_seed(1)
-    picture = torch.empty(3, height, width)
+    image = torch.empty(3, height, width)
     get = transforms.RandomResizedCrop.get_params
-    return np.array([get(picture, list(scale), list(ratio)) for _ in range(n)], float)
+    return np.array([get(image, list(scale), list(ratio)) for _ in range(n)], float)
 
 
 @functools.cache
@@ -85,7 +85,7 @@ def same_distribution(ours, theirs):
     return stats.ks_2samp(ours, theirs, method="asymp").pvalue > SIGNIFICANCE
 
 
-@pytest.mark.parametrize(("height", "width"), PICTURES)
+@pytest.mark.parametrize(("height", "width"), IMAGES)
 @pytest.mark.parametrize("kind", ["simclr 0", "dino 0", "dino 2", "swav 0", "swav 1"])  # byol and mocov3 crop as simclr
 def test_crops(kind, height, width):
     settings = KINDS[kind]
@@ -169,7 +169,7 @@ def test_what_happens_happens_as_often_as_said_and_each_for_itself(kind):
 
 @pytest.mark.parametrize("kind", ["simclr 0", "dino 2"])
 def test_quantities_are_drawn_independently(kind):
-    """No pair of what is drawn for a view, and nothing drawn for it and for the next view of its picture, moves together."""
+    """No pair of what is drawn for a view, and nothing drawn for it and for the next view of its image, moves together."""
     table = drawn(KINDS[kind])
     fired = (table.brightness != 1).all(axis=0) & (table.sigma > 0).all(axis=0)
     names = [*FACTORS, "sigma"]

@@ -12,7 +12,7 @@ from wildfern.ssl.augmentation.fourier_adaptation import (
 )
 
 
-def pictures(n=4, height=40, width=48, seed=0, dtype=torch.float64):
+def images(n=4, height=40, width=48, seed=0, dtype=torch.float64):
     smooth = torch.rand(n, 3, 6, 7, generator=torch.Generator().manual_seed(seed), dtype=dtype)
     return torch.nn.functional.interpolate(smooth, (height, width), mode="bicubic").clamp(0, 1)
 
@@ -35,7 +35,7 @@ def test_reference_figures(shared, i):
     ("height", "width", "ratio"), [(8, 8, 0.5), (9, 8, 0.5), (7, 9, 0.3), (6, 11, 0.0), (1, 5, 0.1)]
 )
 def test_frequency_by_frequency(height, width, ratio):
-    source, target = pictures(2, height, width), pictures(2, height, width, seed=1)
+    source, target = images(2, height, width), images(2, height, width, seed=1)
     b = int(min(height, width) * ratio)
     spectrum, other = (np.fft.fft2(x.numpy()) for x in (source, target))
     for v in range(height):
@@ -47,15 +47,15 @@ def test_frequency_by_frequency(height, width, ratio):
     np.testing.assert_allclose(adapted, np.fft.ifft2(spectrum).real, atol=1e-12)
 
 
-def test_a_picture_adapted_to_itself_stays_and_a_black_one_gets_the_mean():
-    x = pictures()
+def test_a_image_adapted_to_itself_stays_and_a_black_one_gets_the_mean():
+    x = images()
     torch.testing.assert_close(fourier_adaptation(x, x, 0.4), x)
     gray = fourier_adaptation(torch.zeros_like(x), x, 0.0)
     torch.testing.assert_close(gray, x.mean(dim=(2, 3), keepdim=True).expand_as(x))
 
 
 def test_the_whole_step():
-    source, target, keys = pictures(), pictures(seed=1), noise_keys()
+    source, target, keys = images(), images(seed=1), noise_keys()
     without = freecos_adaptation(source, target, keys, ratio=0.3, blur_kernel=7, noise=0)
     sigma = 0.3 * (3 - 1) + 0.8
     adapted = fourier_adaptation(source, target, 0.3).clamp(0, 1).numpy()
@@ -83,7 +83,7 @@ def test_drawn_numbers_are_those_of_the_position():
 
 
 def test_module_in_a_kornia_container():
-    source, targets = pictures(8, dtype=torch.float32), pictures(3, seed=1, dtype=torch.float32)
+    source, targets = images(8, dtype=torch.float32), images(3, seed=1, dtype=torch.float32)
     chain = AugmentationSequential(FourierAdaptation(targets, 0.2, 1, 0, p=0.5), data_keys=["input"])
     torch.manual_seed(0)
     out = chain(source)
@@ -101,7 +101,7 @@ def test_module_in_a_kornia_container():
     ("change", "message"),
     [
         ({"ratio": 0.6}, r"\[0, 0.5\]"),
-        ({"target": pictures(4, 20, 20)}, "differ in shape"),
+        ({"target": images(4, 20, 20)}, "differ in shape"),
         ({"blur_kernel": 4}, "odd"),
         ({"blur_kernel": 81}, "too large"),
         ({"noise": -0.1}, "negative"),
@@ -112,7 +112,7 @@ def test_module_in_a_kornia_container():
     ],
 )
 def test_impossible_arguments(change, message):
-    arguments = {"source": pictures(), "target": pictures(seed=1), "noise_keys": noise_keys(), **change}
+    arguments = {"source": images(), "target": images(seed=1), "noise_keys": noise_keys(), **change}
     with pytest.raises(ValueError, match=message):
         freecos_adaptation(**arguments)
 
@@ -129,17 +129,17 @@ def test_impossible_arguments(change, message):
         ({"blur_kernel": 81}, "too large"),
         ({"noise": float("nan")}, "noise must be"),
         ({"noise": -0.1}, "noise must be"),
-        ({"targets": pictures(0)}, "at least one"),
+        ({"targets": images(0)}, "at least one"),
     ],
 )
 def test_a_module_with_impossible_settings_is_not_made(change, message):
     with pytest.raises(ValueError, match=message):
-        FourierAdaptation(**{"targets": pictures(3), **change})
+        FourierAdaptation(**{"targets": images(3), **change})
 
 
 @pytest.mark.parametrize("by_container", [False, True])
-def test_pictures_of_a_batch_alike(by_container):
-    targets, x = pictures(3, seed=1), pictures(1).expand(12, -1, -1, -1)
+def test_images_of_a_batch_alike(by_container):
+    targets, x = images(3, seed=1), images(1).expand(12, -1, -1, -1)
     if by_container:
         operation = AugmentationSequential(FourierAdaptation(targets, p=1.0), data_keys=["input"], same_on_batch=True)
     else:
@@ -151,11 +151,11 @@ def test_pictures_of_a_batch_alike(by_container):
 
 
 def test_keepdim():
-    assert FourierAdaptation(pictures(3), keepdim=True)(pictures()[0]).dim() == 3
+    assert FourierAdaptation(images(3), keepdim=True)(images()[0]).dim() == 3
 
 
 def test_autocast_changes_nothing():
-    source, target = pictures(dtype=torch.float32), pictures(seed=1, dtype=torch.float32)
+    source, target = images(dtype=torch.float32), images(seed=1, dtype=torch.float32)
     expected = freecos_adaptation(source, target, noise_keys())
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(freecos_adaptation(source, target, noise_keys()), expected)

@@ -21,7 +21,7 @@ PLAIN = dict(flip=0, jitter=0, gray=0, blur=0)
 IDENTITY = dict(brightness=1.0, contrast=1.0, saturation=1.0, hue=0.0, gray=False, sigma=0.0, threshold=2.0)
 
 
-def pictures(n=6, height=40, width=56, seed=0):
+def images(n=6, height=40, width=56, seed=0):
     """uint8[n, height, width, 3], the left half smooth, the right half noise."""
     rng = np.random.default_rng(seed)
     coarse = torch.from_numpy(rng.random((n, 3, 5, 7), np.float32))
@@ -77,14 +77,14 @@ def test_windows_of_weights_are_the_rows_of_the_dense_matrix(length, size, flip,
 @pytest.mark.parametrize(("height", "width"), [(40, 56), (57, 31), (9, 230)])
 def test_crop_flip_and_resize(size, height, width, interpolation):
     views = simclr(size=size, interpolation=interpolation, **{**PLAIN, "flip": 0.5})
-    assert_same(views, prepared(views, pictures(8, height, width)))
+    assert_same(views, prepared(views, images(8, height, width)))
 
 
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 @pytest.mark.parametrize("size", [4, 17, 32])
 def test_crops_of_few_pixels(size, interpolation):
     views = simclr(size=size, crop_scale=(2e-4, 4e-3), interpolation=interpolation, **{**PLAIN, "flip": 0.5})
-    batch = prepared(views, pictures(40))
+    batch = prepared(views, images(40))
     sides = batch.tables[0].boxes(np.full(40, 40), np.full(40, 56))[..., 2:]
     assert {1, 2, 3} <= set(sides.ravel().tolist())
     assert_same(views, batch)
@@ -106,14 +106,14 @@ def test_crops_of_few_pixels(size, interpolation):
 @pytest.mark.parametrize("size", [4, 9, 32, 41, 65, 224])
 def test_each_operation_alone(operation, size):
     views = simclr(size=size, **WHOLE)
-    assert_same(views, prepared(views, pictures(6, size, size), **{**IDENTITY, "flip": False, **operation}))
+    assert_same(views, prepared(views, images(6, size, size), **{**IDENTITY, "flip": False, **operation}))
 
 
 def test_every_order_of_the_color_operations():
     orders = np.array(list(itertools.permutations(range(4))))
     for size in (9, 32, 40):  # one block of rows, and two
         views = simclr(size=size)
-        batch = prepared(views, pictures(24), order=orders, brightness=1.3, contrast=0.6, saturation=1.6, hue=-0.17)
+        batch = prepared(views, images(24), order=orders, brightness=1.3, contrast=0.6, saturation=1.6, hue=-0.17)
         assert_same(views, batch)
 
 
@@ -122,7 +122,7 @@ def test_every_order_without_one_of_the_operations(skipped):
     orders = np.array(list(itertools.permutations(range(4))))
     views = simclr(size=12)
     factors = dict(brightness=0.7, contrast=1.5, saturation=0.4, hue=0.12)
-    assert_same(views, prepared(views, pictures(24), order=orders, **{**factors, skipped: IDENTITY[skipped]}))
+    assert_same(views, prepared(views, images(24), order=orders, **{**factors, skipped: IDENTITY[skipped]}))
 
 
 @pytest.mark.parametrize("turns", [-0.5, -1 / 3, -1 / 6, 1e-6, 1 / 6, 0.25, 1 / 3, 0.5])
@@ -148,29 +148,29 @@ def test_chains_of_many_tables(size):
     for seed in range(3 if size > 100 else 12):
         views = simclr(size=size, count=3)
         height, width = (224, 256) if size > 100 else (33 + seed, 61)
-        assert_same(views, prepared(views, pictures(4, height, width, seed), seed))
+        assert_same(views, prepared(views, images(4, height, width, seed), seed))
 
 
 def test_solarize_at_the_end_of_a_chain_differs_at_its_threshold_only():
     """A value within the tolerance of one half falls on either side of it: inverted or not, it is as near to one half."""
     views = multicrop(size=48, local_size=20, local_count=2, solarize=(1.0, 1.0))
     for seed in range(6):
-        batch = prepared(views, pictures(seed=seed), seed)
+        batch = prepared(views, images(seed=seed), seed)
         for given, expected in zip(views._on_host(batch), views._on_device(batch), strict=True):
             torch.testing.assert_close(in_unit_range(given), in_unit_range(expected), rtol=0, atol=2 * TOLERANCE)
 
 
 def test_pairs_and_groups():
     views = multicrop(size=24, local_size=12, local_count=3)
-    firsts, seconds = pictures(), pictures(seed=1)
+    firsts, seconds = images(), images(seed=1)
     assert_same(views, views.prepare(firsts, 0, 0, np.arange(6), seconds))
     assert_same(views, views.prepare(list(firsts), 0, 0, np.arange(6), list(seconds)))
 
 
-def test_pictures_that_are_cropped_already():
+def test_images_that_are_cropped_already():
     views = simclr(size=21)
     table = views.draw(0, 0, np.arange(5))[0]
-    crops = pictures(10, 21, 21).reshape(2, 5, 21, 21, 3)
+    crops = images(10, 21, 21).reshape(2, 5, 21, 21, 3)
     given = render_crops(crops, table, 2)
     uncropped = dataclasses.replace(
         table, flip=np.zeros_like(table.flip), crop_scale=np.ones((2, 2)), crop_ratio=np.ones((2, 2))
@@ -182,7 +182,7 @@ def test_pictures_that_are_cropped_already():
 @pytest.mark.parametrize(("size", "n"), [(16, 1), (33, 7), (224, 5)])
 def test_the_same_bytes_whatever_the_threads_and_the_rest_of_the_batch(size, n):
     views = simclr(size=size, count=3)
-    pixels = pictures(n, 50, 70)
+    pixels = images(n, 50, 70)
     table = views.draw(1, 2, np.arange(n))[0]
     one = render_views(pixels, table, size, 1)
     for threads in (2, 3, 40):
@@ -195,7 +195,7 @@ def test_the_same_bytes_whatever_the_threads_and_the_rest_of_the_batch(size, n):
 def test_bfloat16_is_float32_rounded(size):
     views = simclr(size=size, solarize=0.3)
     table = views.draw(0, 0, np.arange(20))[0]
-    exact, short = (render_views(pictures(20), table, size, 2, dtype) for dtype in (torch.float32, torch.bfloat16))
+    exact, short = (render_views(images(20), table, size, 2, dtype) for dtype in (torch.float32, torch.bfloat16))
     assert short.dtype == torch.bfloat16
     assert torch.equal(short, exact.to(torch.bfloat16))
 
@@ -203,15 +203,15 @@ def test_bfloat16_is_float32_rounded(size):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_channels_lie_last_in_memory(dtype):
     views = simclr(size=12)
-    out = render_views(pictures(), views.draw(0, 0, np.arange(6))[0], 12, 1, dtype)
+    out = render_views(images(), views.draw(0, 0, np.arange(6))[0], 12, 1, dtype)
     assert out.shape == (2, 6, 3, 12, 12)
     assert out.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
-    assert views(views.prepare(pictures(0), 0, 0, np.arange(0)))[0].shape == (2, 0, 3, 12, 12)
+    assert views(views.prepare(images(0), 0, 0, np.arange(0)))[0].shape == (2, 0, 3, 12, 12)
 
 
-def test_pictures_in_any_memory():
+def test_images_in_any_memory():
     table = simclr(size=16).draw(0, 0, np.arange(6))[0]
-    pixels = pictures()
+    pixels = images()
     expected = render_views(pixels, table, 16, 1)
     frozen = pixels.copy()
     frozen.flags.writeable = False
@@ -223,18 +223,18 @@ def test_pictures_in_any_memory():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"pixels": pictures().astype(np.float32)}, r"uint8\[6, 40, 56, 3\], not float32"),
-        ({"pixels": pictures(5)}, r"uint8\[6, 40, 56, 3\], not uint8\[5"),
-        ({"pixels": pictures()[..., 0]}, "must be uint8"),
+        ({"pixels": images().astype(np.float32)}, r"uint8\[6, 40, 56, 3\], not float32"),
+        ({"pixels": images(5)}, r"uint8\[6, 40, 56, 3\], not uint8\[5"),
+        ({"pixels": images()[..., 0]}, "must be uint8"),
         ({"pixels": np.zeros((6, 0, 5, 3), np.uint8)}, "must be uint8"),
-        ({"partners": pictures(6, 41)}, r"uint8\[6, 40, 56, 3\], not uint8\[6, 41"),
+        ({"paired_images": images(6, 41)}, r"uint8\[6, 40, 56, 3\], not uint8\[6, 41"),
         ({"size": 3}, "too small"),
         ({"threads": 0}, "threads"),
         ({"dtype": torch.float16}, "float32 or bfloat16"),
     ],
 )
 def test_what_cannot_be_rendered_is_refused(change, message):
-    arguments = dict(pixels=pictures(), table=simclr(size=16).draw(0, 0, np.arange(6))[0], size=16, threads=1)
+    arguments = dict(pixels=images(), table=simclr(size=16).draw(0, 0, np.arange(6))[0], size=16, threads=1)
     with pytest.raises(ValueError, match=message):
         render_views(**{**arguments, **change})
 

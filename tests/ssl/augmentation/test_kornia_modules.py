@@ -31,25 +31,25 @@ class Crop(GeometricOperation):
         super().__init__(size=size, crop_scale=scale, flip=0.5, **kornia)
 
     def parameters_from(self, table, height, width):
-        pictures = table.crop.shape[1]
-        boxes = table.boxes(np.full(pictures, height), np.full(pictures, width))
+        images = table.crop.shape[1]
+        boxes = table.boxes(np.full(images, height), np.full(images, width))
         return {"box": boxes.reshape(-1, 4), "flip": table.flat("flip")}
 
     def compute_transformation(self, input, params, flags):
         return self.identity_matrix(input)
 
     def apply_transform(self, input, params, flags, transform=None):
-        pictures, size = input.permute(0, 2, 3, 1), self.settings.size
-        return crop_views(pictures, params["box"][None], params["flip"][None], size)
+        images, size = input.permute(0, 2, 3, 1), self.settings.size
+        return crop_views(images, params["box"][None], params["flip"][None], size)
 
 
-def pictures(n=16, side=32, seed=0):
+def images(n=16, side=32, seed=0):
     smooth = torch.rand(n, 3, 6, 7, generator=torch.Generator().manual_seed(seed))
     return torch.nn.functional.interpolate(smooth, (side, side), mode="bicubic").clamp(0, 1)
 
 
 def alone(n=16):
-    return pictures(1).expand(n, -1, -1, -1)
+    return images(1).expand(n, -1, -1, -1)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def alone(n=16):
         (GaussianBlur, {"sigma": 0.5}, r"^sigma is a pair, low and high, not 0.5"),
         (Solarize, {"p": -1}, r"^p is a probability in \[0, 1\], got -1"),
         (Crop, {"size": 3}, r"^size=3: .* too small"),
-        (Crop, {"size": 8, "scale": (0.2, 2.0)}, r"^scale, shares of the picture's area, must satisfy"),
+        (Crop, {"size": 8, "scale": (0.2, 2.0)}, r"^scale, shares of the image's area, must satisfy"),
     ],
 )
 def test_impossible_settings_are_named_as_the_constructor_names_them(operation, arguments, message):
@@ -118,7 +118,7 @@ def test_same_crop_on_batch():
 
 @pytest.mark.parametrize("operation", [*OPERATIONS.values(), lambda **k: Crop(16, **k)])
 def test_keepdim(operation):
-    x = pictures()[0]
+    x = images()[0]
     assert operation()(x).dim() == 4
     assert operation(keepdim=True)(x).dim() == 3
 
@@ -135,9 +135,9 @@ def test_a_module_shows_its_settings():
 def test_a_crop_has_an_inverse_for_points_only():
     points = torch.rand(4, 5, 2) * 31
     chain = AugmentationSequential(RandomResizedCropFlip(24), data_keys=["input", "keypoints"])
-    views, moved = chain(pictures(4), points)
+    views, moved = chain(images(4), points)
     torch.testing.assert_close(chain.inverse(moved, data_keys=["keypoints"]), points, rtol=0, atol=1e-3)
-    with pytest.raises(NotImplementedError, match="RandomResizedCropFlip has no inverse for pictures"):
+    with pytest.raises(NotImplementedError, match="RandomResizedCropFlip has no inverse for images"):
         chain.inverse(views, data_keys=["input"])
 
 
@@ -149,7 +149,7 @@ def test_colors_need_three_channels(channels):
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_autocast_changes_nothing(name):
-    x, operation = pictures(), OPERATIONS[name]()
+    x, operation = images(), OPERATIONS[name]()
     parameters = operation.forward_parameters(x.shape)
     expected = operation(x, dict(parameters))
     with torch.autocast("cpu", torch.bfloat16):
@@ -188,7 +188,7 @@ def test_copies_to_a_gpu_are_not_waited_for():
 @on_a_gpu
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_modules_with_numbers_on_the_host_do_not_wait_for_the_gpu(name):
-    x, operation = pictures(), OPERATIONS[name]()
+    x, operation = images(), OPERATIONS[name]()
     table = draw_table([operation.settings], 0, 0, np.arange(len(x)), 0)
     parameters = to_tensors(operation.parameters_from(table, 32, 32), x.device)
     expected, on_gpu = operation(x, dict(parameters)), x.cuda()
@@ -201,7 +201,7 @@ def test_modules_with_numbers_on_the_host_do_not_wait_for_the_gpu(name):
     torch.testing.assert_close(out.cpu(), expected, rtol=0, atol=1e-5)
 
 
-def test_masks_are_cropped_as_pictures_and_get_no_class_between_two():
+def test_masks_are_cropped_as_images_and_get_no_class_between_two():
     classes = torch.zeros(6, 1, 32, 48)
     classes[:, :, 8:20, 10:30] = 7
     chain = AugmentationSequential(RandomResizedCropFlip(24, scale=(0.1, 1.0)), data_keys=["input", "mask"])

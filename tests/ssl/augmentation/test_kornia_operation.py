@@ -15,7 +15,7 @@ from wildfern.ssl.augmentation.kornia_operation import (
 
 SIZE, BATCH = 48, 12
 
-# Arguments that kornia wants, and some that make pictures of a batch differ more than its defaults do.
+# Arguments that kornia wants, and some that make images of a batch differ more than its defaults do.
 ARGUMENTS = {
     "CenterCrop": {"size": SIZE},
     "Denormalize": {"mean": 0.5, "std": 0.5},
@@ -40,7 +40,7 @@ ARGUMENTS = {
 USABLE = [name for name in operation_names() if name != "RandomDissolving"]
 
 
-def pictures(n=BATCH, seed=0):
+def images(n=BATCH, seed=0):
     smooth = torch.rand(n, 3, 6, 7, generator=torch.Generator().manual_seed(seed))
     return torch.nn.functional.interpolate(smooth, (SIZE, SIZE), mode="bicubic").clamp(0, 1)
 
@@ -57,7 +57,7 @@ def test_many_operations_are_known():
 
 @pytest.mark.parametrize("name", USABLE)
 def test_ranks_see_what_one_process_sees_and_nothing_else_is_disturbed(name):
-    x, before = pictures(), torch.get_rng_state()
+    x, before = images(), torch.get_rng_state()
     operation = build_operation(name, ARGUMENTS.get(name, {}), SIZE)
     whole = shown(operation, x, np.arange(BATCH))
     assert whole.shape == x.shape
@@ -86,7 +86,7 @@ def test_every_key_gives_other_numbers(name):
     arguments = {**arguments, "p": 1.0}
     if name == "RandomBrightness":
         arguments["brightness"] = [0.5, 1.5]
-    x, operation, positions = pictures(), build_operation(name, arguments, SIZE), np.arange(BATCH)
+    x, operation, positions = images(), build_operation(name, arguments, SIZE), np.arange(BATCH)
     one = shown(operation, x, positions)
     others = [shown(operation, x, positions, **change) for change in ({"seed": 4}, {"step": 6}, {"view": 0})]
     others.append(shown(build_operation(name, arguments, SIZE, place=1), x, positions))
@@ -129,12 +129,12 @@ def test_other_threads_that_draw_change_nothing():
         other.join()
 
 
-def test_pixel_noise_is_drawn_for_own_pictures_only():
+def test_pixel_noise_is_drawn_for_own_images_only():
     operation = build_operation("RandomGaussianNoise", {"std": 0.1, "p": 1.0}, SIZE)
     drawn = operation.draw(0, 0, np.arange(3), 0, 10**9)  # a batch whose noise no machine could hold
     assert drawn["gaussian_noise"].shape == (3, 3, SIZE, SIZE)
     together = build_operation("RandomGaussianNoise", {"std": 0.1, "p": 1.0, "same_on_batch": True}, SIZE)
-    x = pictures()
+    x = images()
     noise = shown(together, x, np.arange(4, BATCH)) - x[4:]
     torch.testing.assert_close(noise, noise[:1].expand_as(noise))
 
@@ -142,7 +142,7 @@ def test_pixel_noise_is_drawn_for_own_pictures_only():
 def test_an_empty_slice_and_moved_modules():
     operation = build_operation("RandomPlasmaShadow", {}, SIZE).to(torch.float64)
     assert operation.module.dtype == torch.float32
-    assert shown(operation, pictures(), np.arange(0)).shape == (0, 3, SIZE, SIZE)
+    assert shown(operation, images(), np.arange(0)).shape == (0, 3, SIZE, SIZE)
 
 
 class DrawsWhileItWorks(kornia.augmentation.IntensityAugmentationBase2D):
@@ -182,12 +182,12 @@ def test_what_cannot_be_drawn_for_a_slice_is_refused(module, message):
     ("name", "arguments", "message"),
     [
         ("RandomErase", {}, "no augmentation 'RandomErase': did you mean 'RandomErasing'"),
-        ("RandomMixUpV2", {}, "no 2D augmentation of single pictures"),
+        ("RandomMixUpV2", {}, "no 2D augmentation of single images"),
         ("RandomErasing", {"scales": [0.1, 0.2]}, "no argument 'scales': did you mean 'scale'"),
         ("RandomAffine", {}, "needs the argument 'degrees'"),
         ("RandomHue", {"hue": [-2, 2]}, r"RandomHue does not take \{'hue': \[-2, 2\]\}"),
         ("RandomCrop", {"size": [32, 32]}, r"from \[3, 48, 48\] to \[3, 32, 32\]"),
-        ("RandomGaussianBlur", {"kernel_size": [129, 129], "sigma": [1, 2]}, "pictures of 48 px"),
+        ("RandomGaussianBlur", {"kernel_size": [129, 129], "sigma": [1, 2]}, "images of 48 px"),
         ("RandomMotionBlur", {"kernel_size": [3, 9], "angle": 30, "direction": 0.5}, "depends on the others"),
         ("RandomDissolving", {}, "downloads"),
         ("RandomErasing", {"p": 2.0}, r"p is a probability in \[0, 1\], got 2.0"),
@@ -224,7 +224,7 @@ def test_probabilities_of_a_chain_are_refused_together():
 
 @pytest.mark.parametrize("name", ["RandomAffine", "RandomGaussianBlur"])
 def test_autocast_changes_nothing(name):
-    x, operation = pictures(), build_operation(name, {**ARGUMENTS[name], "p": 1.0}, SIZE)
+    x, operation = images(), build_operation(name, {**ARGUMENTS[name], "p": 1.0}, SIZE)
     expected = shown(operation, x, np.arange(BATCH))
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(shown(operation, x, np.arange(BATCH)), expected)

@@ -59,14 +59,14 @@ def test_increasing_changes_of_intensity_change_nothing():
 
 
 def test_module():
-    pictures = torch.rand(3, 3, 24, 24, generator=torch.Generator().manual_seed(2))
-    codes = LocalIntensityOrder()(pictures)
-    torch.testing.assert_close(codes * 255, local_intensity_order((grayscale(pictures) * 255).round()).float())
+    images = torch.rand(3, 3, 24, 24, generator=torch.Generator().manual_seed(2))
+    codes = LocalIntensityOrder()(images)
+    torch.testing.assert_close(codes * 255, local_intensity_order((grayscale(images) * 255).round()).float())
     flat = 0.5 + 1e-5 * torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(3))  # what a blur leaves
     torch.testing.assert_close(LocalIntensityOrder()(flat), LocalIntensityOrder()(torch.full_like(flat, 0.5)))
     chain = AugmentationSequential(LocalIntensityOrder(standardize=True), data_keys=["input"])
-    out = chain(pictures[:, :1])
-    expected = local_intensity_order((pictures[:, :1] * 255).round()).double() / 255
+    out = chain(images[:, :1])
+    expected = local_intensity_order((images[:, :1] * 255).round()).double() / 255
     for one, code in zip(out, expected, strict=True):
         torch.testing.assert_close(one.double(), (code - code.mean()) / code.std(), rtol=0, atol=1e-5)
     assert torch.isfinite(LocalIntensityOrder(standardize=True)(torch.zeros(1, 3, 16, 16))).all()

@@ -6,12 +6,12 @@ from scipy import stats
 from wildfern.ssl.augmentation.mixing import MixingTable, cut_boxes, cutmix, draw_mixing, mix, mixup, soft_targets
 
 
-def pictures(n=6, height=12, width=15, seed=0):
+def images(n=6, height=12, width=15, seed=0):
     return torch.rand(n, 3, height, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def test_mixing_against_plain_loops():
-    x, labels = pictures(16), torch.arange(16) % 5
+    x, labels = images(16), torch.arange(16) % 5
     table = draw_mixing(2, 1, np.arange(16), 0, group=16, mixup_alpha=0.8, cutmix_alpha=1.0, p=0.8)
     mixed, targets = mix(x, labels, table, 5)
     boxes = cut_boxes(table.weight, table.center, 12, 15)
@@ -65,7 +65,7 @@ def test_distributions():
 
 
 def test_ranks_that_hold_whole_groups_mix_as_one_process():
-    x, labels = pictures(24), torch.arange(24)
+    x, labels = images(24), torch.arange(24)
     table = draw_mixing(1, 4, np.arange(24), 0, group=4)
     whole = mix(x, labels, table, 24)
     for rank in range(3):
@@ -90,14 +90,14 @@ def test_one_way_of_mixing_alone(arguments, cut):
 
 
 def test_nothing_mixed_is_the_batch_itself():
-    x = pictures(8)
+    x = images(8)
     mixed, targets = mix(x, torch.arange(8), draw_mixing(0, 0, np.arange(8), 0, group=8, p=0.0), 8)
     assert torch.equal(mixed, x)
     assert torch.equal(targets, torch.eye(8))
 
 
 def test_functions_alone():
-    x, partner = pictures(4), torch.tensor([1, 0, 3, 2])
+    x, partner = images(4), torch.tensor([1, 0, 3, 2])
     torch.testing.assert_close(mixup(x, partner, torch.full((4,), 0.25)), 0.25 * x + 0.75 * x[partner])
     whole = torch.tensor([[0, 0, 12, 15]] * 2 + [[3, 4, 0, 5]] * 2)
     assert torch.equal(cutmix(x, partner, whole), torch.cat([x[partner][:2], x[2:]]))
@@ -107,7 +107,7 @@ def test_targets_of_several_classes():
     many = torch.tensor([[1, 0, 1], [0, 1, 0]], dtype=torch.uint8)
     assert torch.equal(soft_targets(many, 3), many.float())
     table = MixingTable(np.array([1, 0]), np.array([0.25, 1.0]), np.zeros(2, bool), np.zeros((2, 2)))
-    targets = mix(pictures(2), many, table, 3)[1]
+    targets = mix(images(2), many, table, 3)[1]
     torch.testing.assert_close(targets, torch.tensor([[0.25, 0.75, 0.25], [0.0, 1.0, 0.0]]))
 
 
@@ -138,4 +138,4 @@ def test_impossible_draws(arguments, message):
 )
 def test_impossible_labels(labels, message):
     with pytest.raises(ValueError, match=message):
-        mix(pictures(8), labels, draw_mixing(0, 0, np.arange(8), 0, group=8), 5)
+        mix(images(8), labels, draw_mixing(0, 0, np.arange(8), 0, group=8), 5)

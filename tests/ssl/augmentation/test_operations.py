@@ -1,4 +1,4 @@
-"""Each operation against torchvision's, picture by picture, with the same drawn parameters."""
+"""Each operation against torchvision's, image by image, with the same drawn parameters."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from wildfern.ssl.augmentation.operation import to_tensors
 from wildfern.ssl.augmentation.table import draw_table
 
 
-def pictures(n=24, height=40, width=56, seed=0):
+def images(n=24, height=40, width=56, seed=0):
     smooth = torch.rand(n, 3, 6, 7, generator=torch.Generator().manual_seed(seed))
     return torch.nn.functional.interpolate(smooth, (height, width), mode="bicubic").clamp(0, 1)
 
@@ -29,7 +29,7 @@ def tensors(operation, table, x):
 
 @pytest.mark.parametrize("size", [16, 33, 64])  # smaller and larger than most crops
 def test_crop_and_flip(size):
-    x, op = pictures(), RandomResizedCropFlip(size)
+    x, op = images(), RandomResizedCropFlip(size)
     table = table_for(op)
     ours = op(x, tensors(op, table, x))
     for i, (top, left, height, width) in enumerate(table.boxes(np.full(24, 40), np.full(24, 56))[0].tolist()):
@@ -40,7 +40,7 @@ def test_crop_and_flip(size):
 
 def test_all_views_at_once_equal_each_view_alone():
     settings = [RandomResizedCropFlip(20).settings] * 3
-    x = pictures()
+    x = images()
     table = draw_table(settings, 1, 2, np.arange(24), 0)
     boxes, flip = torch.from_numpy(table.boxes(np.full(24, 40), np.full(24, 56))), torch.from_numpy(table.flip)
     channels_last = x.permute(0, 2, 3, 1).contiguous()
@@ -51,7 +51,7 @@ def test_all_views_at_once_equal_each_view_alone():
 
 
 def test_color_jitter_in_the_order_drawn():
-    x, op = pictures(), ColorJitter(p=0.8, gray=0.2)
+    x, op = images(), ColorJitter(p=0.8, gray=0.2)
     table = table_for(op)
     ours = op(x, tensors(op, table, x))
     functions = [F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue]
@@ -68,7 +68,7 @@ def test_color_jitter_in_the_order_drawn():
 
 @pytest.mark.parametrize("side", [32, 96])
 def test_blur(side):
-    x, op = pictures(height=side, width=side), GaussianBlur(p=0.7)
+    x, op = images(height=side, width=side), GaussianBlur(p=0.7)
     table = table_for(op)
     ours = op(x, tensors(op, table, x))
     for i, sigma in enumerate(table.sigma[0].tolist()):
@@ -77,7 +77,7 @@ def test_blur(side):
 
 
 def test_solarize():
-    x, op = pictures(), Solarize(p=0.5)
+    x, op = images(), Solarize(p=0.5)
     table = table_for(op)
     ours = op(x, tensors(op, table, x))
     for i, threshold in enumerate(table.threshold[0].tolist()):
@@ -89,12 +89,12 @@ def test_modules_work_inside_kornia_containers():
         RandomResizedCropFlip(24), ColorJitter(gray=0.2), GaussianBlur(), Solarize(), data_keys=["input"]
     )
     torch.manual_seed(0)
-    one = chain(pictures())
+    one = chain(images())
     torch.manual_seed(0)
-    again = chain(pictures())
+    again = chain(images())
     assert one.shape == (24, 3, 24, 24)
     torch.testing.assert_close(one, again)
-    assert (chain(pictures()) - one).abs().max() > 0.1
+    assert (chain(images()) - one).abs().max() > 0.1
 
 
 def kolmogorov_smirnov(a, b):

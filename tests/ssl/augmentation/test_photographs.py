@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from wildfern.ssl.augmentation import VIEWS, multicrop
-from wildfern.ssl.augmentation.host_crops import crop_pictures
+from wildfern.ssl.augmentation.host_crops import crop_images
 from wildfern.ssl.data import Mixture, open_source
 from wildfern.ssl.data.folder import FolderSource
 
@@ -27,7 +27,7 @@ def folder(tmp_path):
 @pytest.mark.parametrize("max_side", [None, 120])
 def test_a_photograph_is_decoded_once_for_all_its_views(folder, max_side, monkeypatch):
     source = open_source(f"folder:{folder}", max_side=max_side)
-    source.read(np.arange(1))  # the first reading looks whether all pictures have one size
+    source.read(np.arange(1))  # the first reading looks whether all images have one size
     decoded = []
     decode = FolderSource.decode
 
@@ -46,18 +46,18 @@ def test_a_photograph_is_decoded_once_for_all_its_views(folder, max_side, monkey
         assert decoded == []
 
 
-def test_crops_are_taken_from_the_picture_at_its_full_size(folder):
-    pictures = open_source(f"folder:{folder}").read(np.arange(6)).pixels
-    assert [p.shape[:2] for p in pictures] == SHAPES
-    for i, picture in enumerate(pictures):
-        np.testing.assert_array_equal(picture, np.asarray(Image.open(folder / f"{i}.jpg")))
+def test_crops_are_taken_from_the_image_at_its_full_size(folder):
+    images = open_source(f"folder:{folder}").read(np.arange(6)).pixels
+    assert [p.shape[:2] for p in images] == SHAPES
+    for i, image in enumerate(images):
+        np.testing.assert_array_equal(image, np.asarray(Image.open(folder / f"{i}.jpg")))
     (table,) = VIEWS["mocov3"](size=32).draw(0, 0, np.arange(6))
-    crops = crop_pictures(pictures, table, 32)
-    boxes = table.boxes(*(np.array([p.shape[side] for p in pictures]) for side in (0, 1)))
-    for i, picture in enumerate(pictures):
+    crops = crop_images(images, table, 32)
+    boxes = table.boxes(*(np.array([p.shape[side] for p in images]) for side in (0, 1)))
+    for i, image in enumerate(images):
         for v in range(2):
             top, left, height, width = boxes[v, i].tolist()
-            crop = Image.fromarray(picture[top : top + height, left : left + width])
+            crop = Image.fromarray(image[top : top + height, left : left + width])
             expected = np.asarray(crop.resize((32, 32), Image.Resampling.BILINEAR)).astype(int)
             expected = expected[:, ::-1] if table.flip[v, i] else expected
             assert np.abs(crops[v, i] - expected).max() <= 1

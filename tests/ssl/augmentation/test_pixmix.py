@@ -6,16 +6,16 @@ from scipy import stats
 
 from wildfern.generators import make_stream
 from wildfern.ssl.augmentation.augmix_operations import OPERATIONS, augmented
-from wildfern.ssl.augmentation.pixmix import PixMix, draw_pixmix, mixing_pictures, pixmix
+from wildfern.ssl.augmentation.pixmix import PixMix, draw_pixmix, mixing_images, pixmix
 
 
-def pictures(n=24, side=20, seed=0):
+def images(n=24, side=20, seed=0):
     smooth = torch.rand(n, 3, 5, 5, generator=torch.Generator().manual_seed(seed))
     return torch.nn.functional.interpolate(smooth, (side, side), mode="bicubic").clamp(0, 1)
 
 
 def plain(x, y, table, i):
-    """One picture, number by number."""
+    """One image, number by number."""
 
     def copy(column):
         return augmented(x[None], table.kind[i : i + 1, column], table.level[i : i + 1, column])[0]
@@ -35,7 +35,7 @@ def plain(x, y, table, i):
 
 
 def test_against_plain_loops():
-    x, y = pictures(), pictures(seed=1)
+    x, y = images(), images(seed=1)
     x[0, 0], y[1] = 0, 0  # black, where logarithms would fail
     table = draw_pixmix(5, 3, np.arange(24), 0)
     mixed = pixmix(x, y, table)
@@ -47,7 +47,7 @@ def test_against_plain_loops():
 
 
 def test_slices_are_parts_of_the_whole():
-    x, y = pictures(), pictures(seed=1)
+    x, y = images(), images(seed=1)
     whole = pixmix(x, y, draw_pixmix(2, 7, np.arange(24), 1))
     for own in (slice(0, 5), slice(5, 24)):
         part = pixmix(x[own], y[own], draw_pixmix(2, 7, np.arange(24)[own], 1))
@@ -77,21 +77,21 @@ def test_distributions():
 
 
 def test_half_precision_is_computed_in_single():
-    x, y, table = pictures().half(), pictures(seed=1).half(), draw_pixmix(0, 0, np.arange(24), 0)
+    x, y, table = images().half(), images(seed=1).half(), draw_pixmix(0, 0, np.arange(24), 0)
     mixed = pixmix(x, y, table)
     assert mixed.dtype == torch.float16
     assert torch.isfinite(mixed).all()
     torch.testing.assert_close(mixed.float(), pixmix(x.float(), y.float(), table), rtol=0, atol=1e-3)
 
 
-def test_module_mixes_with_pictures_of_a_stream():
+def test_module_mixes_with_images_of_a_stream():
     stream = make_stream("dead_leaves", size=20, seed=1)
-    x = pictures(6)
+    x = images(6)
     chain = AugmentationSequential(PixMix(stream), data_keys=["input"])
     torch.manual_seed(3)
     seed = int(torch.randint(2**62, ()))
     table = draw_pixmix(seed, 0, np.arange(6), 0)
-    expected = pixmix(x, mixing_pictures(stream, table.mixing) / 255, table)
+    expected = pixmix(x, mixing_images(stream, table.mixing) / 255, table)
     operation = PixMix(stream)
     torch.manual_seed(3)
     parameters = operation.generate_parameters(x.shape)
@@ -103,7 +103,7 @@ def test_module_mixes_with_pictures_of_a_stream():
     assert torch.equal(chain(x), one)
     assert not torch.equal(chain(x), one)
     with pytest.raises(ValueError, match=r"\[24, 24\] px and a mixing stream of 20 px"):
-        chain(pictures(2, 24))
+        chain(images(2, 24))
 
 
 @pytest.mark.parametrize(
@@ -129,8 +129,8 @@ def test_a_module_needs_a_probability(p):
 
 
 @pytest.mark.parametrize("by_container", [False, True])
-def test_pictures_of_a_batch_alike(by_container):
-    stream, x = make_stream("dead_leaves", size=20, seed=1), pictures(1).expand(8, -1, -1, -1)
+def test_images_of_a_batch_alike(by_container):
+    stream, x = make_stream("dead_leaves", size=20, seed=1), images(1).expand(8, -1, -1, -1)
     if by_container:
         operation = AugmentationSequential(PixMix(stream), data_keys=["input"], same_on_batch=True)
     else:
@@ -145,11 +145,11 @@ def test_pictures_of_a_batch_alike(by_container):
 
 
 def test_keepdim():
-    assert PixMix(make_stream("dead_leaves", size=20), keepdim=True)(pictures(1)[0]).dim() == 3
+    assert PixMix(make_stream("dead_leaves", size=20), keepdim=True)(images(1)[0]).dim() == 3
 
 
 def test_autocast_changes_nothing():
-    x, y, table = pictures(), pictures(seed=1), draw_pixmix(0, 0, np.arange(24), 0)
+    x, y, table = images(), images(seed=1), draw_pixmix(0, 0, np.arange(24), 0)
     expected = pixmix(x, y, table)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(pixmix(x, y, table), expected)
@@ -157,6 +157,6 @@ def test_autocast_changes_nothing():
 
 def test_shapes_that_do_not_go_together():
     with pytest.raises(ValueError, match="do not go together"):
-        pixmix(pictures(4), pictures(3), draw_pixmix(0, 0, np.arange(4), 0))
+        pixmix(images(4), images(3), draw_pixmix(0, 0, np.arange(4), 0))
     with pytest.raises(ValueError, match="a table for 5"):
-        pixmix(pictures(4), pictures(4), draw_pixmix(0, 0, np.arange(5), 0))
+        pixmix(images(4), images(4), draw_pixmix(0, 0, np.arange(5), 0))

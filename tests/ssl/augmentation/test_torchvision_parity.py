@@ -1,6 +1,6 @@
-"""Views against torchvision's, picture by picture and view by view, with the same drawn numbers, in one precision (float32).
+"""Views against torchvision's, image by image and view by view, with the same drawn numbers, in one precision (float32).
 
-Both makers of views: the processor's kernel and torch. Crops smaller than the view and larger, pictures that are not square, odd
+Both makers of views: the processor's kernel and torch. Crops smaller than the view and larger, images that are not square, odd
 sizes; each operation alone and all together.
 """
 
@@ -28,21 +28,19 @@ def photographs(height, width, n=8):
     """uint8[n, height, width, 3]: colors that change smoothly, and noise on some of them."""
     coarse = torch.rand(n, 3, 5, 7, generator=torch.Generator().manual_seed(height * width))
     smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1).mul(255).byte()
-    pictures = smooth.permute(0, 2, 3, 1).contiguous().numpy()
-    pictures[::2, : height // 2] = np.random.default_rng(0).integers(
-        0, 256, pictures[::2, : height // 2].shape, np.uint8
-    )
-    return pictures
+    images = smooth.permute(0, 2, 3, 1).contiguous().numpy()
+    images[::2, : height // 2] = np.random.default_rng(0).integers(0, 256, images[::2, : height // 2].shape, np.uint8)
+    return images
 
 
-def torchvisions(picture, settings, table, view, i):
-    """View `view` of picture i (uint8[H, W, 3]) as torchvision makes it: float32[3, S, S]."""
-    height, width = picture.shape[:2]
+def torchvisions(image, settings, table, view, i):
+    """View `view` of image i (uint8[H, W, 3]) as torchvision makes it: float32[3, S, S]."""
+    height, width = image.shape[:2]
     n = table.flip.shape[1]
     box = table.boxes(np.full(n, height), np.full(n, width))[view, i].tolist()
-    out = torch.from_numpy(picture).permute(2, 0, 1).float() / 255
+    out = torch.from_numpy(image).permute(2, 0, 1).float() / 255
     way = F.InterpolationMode(settings.interpolation)
-    out = F.resized_crop(out, *box, [settings.size] * 2, way, antialias=True).clamp(0, 1)  # as pictures of bytes are
+    out = F.resized_crop(out, *box, [settings.size] * 2, way, antialias=True).clamp(0, 1)  # as images of bytes are
     if table.flip[view, i]:
         out = F.horizontal_flip(out)
     amounts = [float(getattr(table, name)[view, i]) for name in ("brightness", "contrast", "saturation", "hue")]
@@ -58,11 +56,11 @@ def torchvisions(picture, settings, table, view, i):
     return F.normalize(out, list(MEAN), list(STD))
 
 
-def assert_parity(views, pictures, path, tolerance, steps=1, **replaced):
+def assert_parity(views, images, path, tolerance, steps=1, **replaced):
     """The tables' numbers may be replaced, by what is broadcast to [V, n, …]."""
     std = torch.tensor(STD).view(3, 1, 1)
     for step in range(steps):
-        batch = views.prepare(pictures, 4, step, np.arange(len(pictures)))
+        batch = views.prepare(images, 4, step, np.arange(len(images)))
         for g, table in enumerate(batch.tables):
             fields = {
                 name: np.broadcast_to(np.asarray(value, getattr(table, name).dtype), getattr(table, name).shape)
@@ -72,8 +70,8 @@ def assert_parity(views, pictures, path, tolerance, steps=1, **replaced):
         made = getattr(views, path)(batch)
         for settings, group, table in zip(views.groups, made, batch.tables, strict=True):
             for v, view in enumerate(settings):
-                for i, picture in enumerate(pictures):
-                    expected = torchvisions(picture, view, table, v, i)
+                for i, image in enumerate(images):
+                    expected = torchvisions(image, view, table, v, i)
                     difference = ((group[v, i] - expected) * std).abs().max()
                     assert difference <= tolerance, (step, v, i, float(difference))
 
@@ -121,15 +119,15 @@ def test_the_whole_chain_at_224_pixels(path):
 
 @pytest.mark.parametrize("path", PATHS)
 def test_crops_that_the_loader_makes_are_torchvisions_but_for_a_rounding_to_bytes(path):
-    pictures = [photographs(*shape, n=1)[0] for shape in SHAPES for _ in range(2)]
+    images = [photographs(*shape, n=1)[0] for shape in SHAPES for _ in range(2)]
     views = simclr(size=33, **{**ALONE, "flip": 0.5})
-    batch = views.prepare(pictures, 4, 0, np.arange(8))
+    batch = views.prepare(images, 4, 0, np.arange(8))
     (made,), (table,) = getattr(views, path)(batch), batch.tables
-    heights, widths = (np.array([p.shape[side] for p in pictures]) for side in (0, 1))
+    heights, widths = (np.array([p.shape[side] for p in images]) for side in (0, 1))
     boxes = table.boxes(heights, widths)
     for v in range(2):
-        for i, picture in enumerate(pictures):
-            whole = torch.from_numpy(picture).permute(2, 0, 1).float() / 255
+        for i, image in enumerate(images):
+            whole = torch.from_numpy(image).permute(2, 0, 1).float() / 255
             expected = F.resized_crop(whole, *boxes[v, i].tolist(), [33, 33], antialias=True)
             expected = expected.flip(-1) if table.flip[v, i] else expected
             pixels = made[v, i] * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)

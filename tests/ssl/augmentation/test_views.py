@@ -25,7 +25,7 @@ def test_shapes_and_normalization():
     torch.testing.assert_close(out, expected.view(1, 1, 3, 1, 1).expand_as(out))
 
 
-def test_a_view_depends_only_on_picture_seed_step_position_and_number():
+def test_a_view_depends_only_on_image_seed_step_position_and_number():
     views, x = simclr(size=16), photographs()
     whole = views(views.prepare(x, seed=7, step=3, positions=np.arange(100, 106)))[0]
     part = views(views.prepare(x[4:], seed=7, step=3, positions=np.arange(104, 106)))[0]
@@ -42,7 +42,7 @@ def test_adding_views_leaves_the_first_ones_as_they_were():
     torch.testing.assert_close(two, four[:2])
 
 
-def test_pictures_of_different_sizes_are_cropped_on_the_host_as_on_the_device():
+def test_images_of_different_sizes_are_cropped_on_the_host_as_on_the_device():
     views = multicrop(size=24, local_size=12, local_count=2)
     plain = multicrop(
         size=24, local_size=12, local_count=2, jitter=0, gray=0, blur=(0, 0), local_blur=0, solarize=(0, 0)
@@ -59,8 +59,8 @@ def test_pictures_of_different_sizes_are_cropped_on_the_host_as_on_the_device():
             assert (one - other).abs().max() <= most
 
 
-def made_of(views, path, pixels, partners=None):
-    return getattr(views, path)(views.prepare(pixels, 0, 0, np.arange(len(pixels)), partners))
+def made_of(views, path, pixels, paired_images=None):
+    return getattr(views, path)(views.prepare(pixels, 0, 0, np.arange(len(pixels)), paired_images))
 
 
 @pytest.mark.parametrize("path", ["_on_host", "_on_device"])
@@ -115,10 +115,10 @@ def test_an_empty_batch_has_empty_views(none, pairs, path):
 
 
 @pytest.mark.parametrize(
-    ("pixels", "partners", "message"),
+    ("pixels", "paired_images", "message"),
     [
-        (photographs(5), None, "5 pictures do not fit 6 positions"),
-        (list(photographs(7)), None, "7 pictures do not fit 6 positions"),
+        (photographs(5), None, "5 images do not fit 6 positions"),
+        (list(photographs(7)), None, "7 images do not fit 6 positions"),
         (photographs(), photographs(side=40), r"must be \[6, 48, 48, 3\] as the first, not \[6, 40, 40, 3\]"),
         (photographs(), list(photographs()), "arrays, or lists, both"),
         (list(photographs()), list(photographs(5)), "must be 6"),
@@ -126,9 +126,9 @@ def test_an_empty_batch_has_empty_views(none, pairs, path):
         ([*photographs(5), np.zeros((9, 0, 3), np.uint8)], None, "without pixels"),
     ],
 )
-def test_pictures_that_do_not_fit_are_refused(pixels, partners, message):
+def test_images_that_do_not_fit_are_refused(pixels, paired_images, message):
     with pytest.raises(ValueError, match=message):
-        simclr(size=16).prepare(pixels, 0, 0, np.arange(6), partners)
+        simclr(size=16).prepare(pixels, 0, 0, np.arange(6), paired_images)
 
 
 def test_no_views_and_unequal_ones_are_refused():
@@ -139,10 +139,10 @@ def test_no_views_and_unequal_ones_are_refused():
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=on_a_gpu)])
-def test_pictures_in_a_tensor_are_seen_as_those_in_an_array(device):
+def test_images_in_a_tensor_are_seen_as_those_in_an_array(device):
     views, x, y = multicrop(size=24, local_size=12, local_count=3).to(device), photographs(), photographs(seed=1)
     expected = views(views.prepare(x, 0, 0, np.arange(6), y))
-    tensors = [torch.from_numpy(pictures).to(device) for pictures in (x, y)]
+    tensors = [torch.from_numpy(images).to(device) for images in (x, y)]
     prepared = views.prepare(tensors[0], 0, 0, np.arange(6), tensors[1])
     assert prepared.pixels is tensors[0]
     for given, right in zip(views(prepared), expected, strict=True):
@@ -151,21 +151,21 @@ def test_pictures_in_a_tensor_are_seen_as_those_in_an_array(device):
 
 
 @on_a_gpu
-def test_views_wait_for_pictures_that_another_stream_has_still_to_draw():
+def test_views_wait_for_images_that_another_stream_has_still_to_draw():
     views, x = simclr(size=24).to("cuda"), photographs()
     expected = views(views.prepare(x, 0, 0, np.arange(6)))[0]
     source = torch.from_numpy(x).cuda()
     torch.cuda.synchronize()
     with torch.cuda.stream(torch.cuda.Stream()):
-        pictures = torch.zeros_like(source)
+        images = torch.zeros_like(source)
         torch.cuda._sleep(10**9)
-        pictures.copy_(source)
-        prepared = views.prepare(pictures, 0, 0, np.arange(6))
+        images.copy_(source)
+        prepared = views.prepare(images, 0, 0, np.arange(6))
     torch.testing.assert_close(views(prepared)[0], expected)
 
 
 @pytest.mark.parametrize("kind", [np.asarray, list])
-def test_odd_views_of_a_pair_show_its_second_picture(kind):
+def test_odd_views_of_a_pair_show_its_second_image(kind):
     views = multicrop(size=24, local_size=12, local_count=3)
     firsts, seconds = photographs(side=64), photographs(side=64, seed=1)
     of_firsts = views(views.prepare(kind(firsts), 0, 0, np.arange(6)))
@@ -251,11 +251,11 @@ def test_a_blur_has_the_kernel_of_a_tenth_of_the_side(side, pixels):
     for path in ("_on_host", "_on_device"):
         red = getattr(views, path)(batch)[0][0, 0, 0]
         lit = (red - red.min() > 1e-4).numpy()
-        if side >= 20:  # smaller pictures reflect the kernel at their border
+        if side >= 20:  # smaller images reflect the kernel at their border
             assert (lit.any(axis=0).sum(), lit.any(axis=1).sum()) == (pixels, pixels)
 
 
-def test_gray_pictures_are_taken_thrice_and_others_refused():
+def test_gray_images_are_taken_thrice_and_others_refused():
     views, gray = simclr(size=16), photographs()[..., 0]
     thrice = views(views.prepare(np.repeat(gray[..., None], 3, -1), 0, 0, np.arange(6)))[0]
     for form in (gray, gray[..., None], torch.from_numpy(gray)):
@@ -263,21 +263,21 @@ def test_gray_pictures_are_taken_thrice_and_others_refused():
     of_list = views(views.prepare(list(gray), 0, 0, np.arange(6)))[0]
     assert of_list.shape == thrice.shape
     for wrong, message in [
-        (gray.astype(np.uint16) * 257, r"uint8, not uint16; of 16 bits, the upper 8 are \(pictures >> 8\)"),
-        (gray / 255, "pictures must be uint8, not float64"),
+        (gray.astype(np.uint16) * 257, r"uint8, not uint16; of 16 bits, the upper 8 are \(images >> 8\)"),
+        (gray / 255, "images must be uint8, not float64"),
         (photographs().transpose(0, 3, 1, 2), r"must be \[n, H, W, 3\], or \[n, H, W\] if gray, not \[6, 3, 48, 48\]"),
     ]:
         with pytest.raises(ValueError, match=message):
             views.prepare(wrong, 0, 0, np.arange(6))
 
 
-def test_sequences_may_hold_pictures_of_any_make():
+def test_sequences_may_hold_images_of_any_make():
     views, x = simclr(size=16), photographs()
     expected = views(views.prepare(list(x), 0, 0, np.arange(6)))[0]
     for kind in (tuple, lambda p: [Image.fromarray(q) for q in p], lambda p: [torch.from_numpy(q) for q in p]):
         torch.testing.assert_close(views(views.prepare(kind(x), 0, 0, np.arange(6)))[0], expected)
     for shape in ((20, 20, 4), (3, 20, 20), (20,)):
-        with pytest.raises(ValueError, match=rf"picture 1 must be \[H, W, 3\].*not \[{', '.join(map(str, shape))}\]"):
+        with pytest.raises(ValueError, match=rf"image 1 must be \[H, W, 3\].*not \[{', '.join(map(str, shape))}\]"):
             views.prepare([x[0], np.zeros(shape, np.uint8)], 0, 0, np.arange(2))
 
 
@@ -292,7 +292,7 @@ def test_sequences_may_hold_pictures_of_any_make():
         ({"contrast": np.inf}, "contrast must be"),
         ({"saturation": -1}, "saturation must be"),
         ({"hue": np.nan}, "hue"),
-        ({"crop_scale": (0.5, 1.2)}, "crop_scale, shares of the picture's area"),
+        ({"crop_scale": (0.5, 1.2)}, "crop_scale, shares of the image's area"),
         ({"crop_scale": (np.nan, 1.0)}, "crop_scale"),
         ({"crop_ratio": (0.75, np.inf)}, "crop_ratio"),
         ({"blur_sigma": (0.1, np.nan)}, "blur_sigma"),

@@ -14,7 +14,7 @@ from wildfern.ssl.data.path_store import PathStore
 from wildfern.ssl.data.splits import name_in_test
 
 
-def picture(path: Path, color: int = 0, size: tuple[int, int] = (8, 6)) -> Path:
+def image(path: Path, color: int = 0, size: tuple[int, int] = (8, 6)) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(color).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     noise[0, 0] = color
@@ -23,7 +23,7 @@ def picture(path: Path, color: int = 0, size: tuple[int, int] = (8, 6)) -> Path:
 
 
 def truncated(path: Path) -> Path:
-    data = picture(path, 77, (64, 64)).read_bytes()
+    data = image(path, 77, (64, 64)).read_bytes()
     path.write_bytes(data[: len(data) // 2])
     return path
 
@@ -34,7 +34,7 @@ def first_pixels(source, items=None) -> list[int]:
 
 def test_order_is_by_name_at_every_depth(tmp_path):
     for color, name in enumerate(["a.png", "b/a.png", "b/c/z.png", "b/d.PNG", "c.png"]):
-        picture(tmp_path / name.lower(), color)
+        image(tmp_path / name.lower(), color)
     (tmp_path / "b/d.png").rename(tmp_path / "b/d.PNG")
     source = open_source(f"folder:{tmp_path}")
     assert first_pixels(source) == [0, 1, 2, 3, 4]
@@ -45,13 +45,13 @@ def test_order_is_by_name_at_every_depth(tmp_path):
 @pytest.mark.parametrize("check_headers", [True, False])
 def test_faults_are_left_out_or_replaced_and_listed(tmp_path, check_headers):
     for color in range(6):
-        picture(tmp_path / f"good{color}.png", color)
+        image(tmp_path / f"good{color}.png", color)
     (tmp_path / "empty.jpg").touch()
-    (tmp_path / "text.jpg").write_text("not a picture")
+    (tmp_path / "text.jpg").write_text("not an image")
     (tmp_path / "notes.txt").write_text("nor this")
-    picture(tmp_path / "small.png", 9, (3, 3))
-    picture(tmp_path / ".hidden.png", 9)
-    picture(tmp_path / ".cache/x.png", 9)
+    image(tmp_path / "small.png", 9, (3, 3))
+    image(tmp_path / ".hidden.png", 9)
+    image(tmp_path / ".cache/x.png", 9)
     truncated(tmp_path / "truncated.png")
     os.symlink(tmp_path / "gone.png", tmp_path / "dangling.png")
     os.symlink(tmp_path / "self.png", tmp_path / "self.png")
@@ -61,7 +61,7 @@ def test_faults_are_left_out_or_replaced_and_listed(tmp_path, check_headers):
     assert set(first_pixels(source)) == set(range(6))
     assert {Path(name).name: reason.split(":")[0] for name, reason in source.skipped.items()} == {
         "empty.jpg": "empty file",
-        "text.jpg": "not a picture in a known format",
+        "text.jpg": "not an image in a known format",
         "small.png": "too small",
         "truncated.png": "truncated or damaged",
         "dangling.png": "cannot be opened",
@@ -72,7 +72,7 @@ def test_faults_are_left_out_or_replaced_and_listed(tmp_path, check_headers):
 
 def test_replacements_are_always_the_same_and_scattered(tmp_path):
     for color in range(40):
-        picture(tmp_path / f"{color:03}.png", color)
+        image(tmp_path / f"{color:03}.png", color)
     for color in range(10, 20):
         truncated(tmp_path / f"{color:03}.png")
     source = open_source(f"folder:{tmp_path}")
@@ -84,7 +84,7 @@ def test_replacements_are_always_the_same_and_scattered(tmp_path):
 
 
 def test_labels_follow_the_replacement(tmp_path):
-    picture(tmp_path / "cat/0.png", 1)
+    image(tmp_path / "cat/0.png", 1)
     truncated(tmp_path / "dog/0.png")
     source = open_source(f"folder:{tmp_path}", labels="folders")
     assert source.class_names == ["cat", "dog"]
@@ -95,13 +95,13 @@ def test_nothing_readable_is_an_error(tmp_path):
     truncated(tmp_path / "a.png")
     truncated(tmp_path / "b.png")
     source = open_source(f"folder:{tmp_path}")
-    with pytest.raises(DataError, match=r"none of the 2 pictures can be read; for instance .*b\.png: truncated"):
+    with pytest.raises(DataError, match=r"none of the 2 images can be read; for instance .*b\.png: truncated"):
         source.read([1])
 
 
 def test_links_are_followed_without_loops(tmp_path):
-    picture(tmp_path / "elsewhere/x.png", 3)
-    picture(tmp_path / "root/a/y.png", 4)
+    image(tmp_path / "elsewhere/x.png", 3)
+    image(tmp_path / "root/a/y.png", 4)
     os.symlink(tmp_path / "elsewhere", tmp_path / "root/link")
     os.symlink(tmp_path / "root", tmp_path / "root/a/up")
     assert first_pixels(open_source(f"folder:{tmp_path}/root")) == [4, 3]
@@ -109,7 +109,7 @@ def test_links_are_followed_without_loops(tmp_path):
 
 def test_folder_labels(tmp_path):
     for color, name in enumerate(["ant/1.png", "ant/deep/2.png", "bee/3.png", "loose.png"]):
-        picture(tmp_path / name, color)
+        image(tmp_path / name, color)
     source = open_source(f"folder:{tmp_path}", labels="folders")
     assert (source.class_names, source.num_classes) == (["ant", "bee"], 2)
     np.testing.assert_array_equal(source.read([0, 1, 2, 3]).labels, [0, 0, 1, -1])
@@ -118,8 +118,8 @@ def test_folder_labels(tmp_path):
 
 
 def test_train_and_val_folders_are_the_splits(tmp_path):
-    picture(tmp_path / "train/ant/1.png", 1)
-    picture(tmp_path / "val/bee/2.png", 2)
+    image(tmp_path / "train/ant/1.png", 1)
+    image(tmp_path / "val/bee/2.png", 2)
     train, test = (open_source(f"folder:{tmp_path}", split, labels="folders") for split in ("train", "test"))
     assert (first_pixels(train), first_pixels(test)) == ([1], [2])
     assert train.class_names == test.class_names == ["ant", "bee"]
@@ -129,7 +129,7 @@ def test_train_and_val_folders_are_the_splits(tmp_path):
 def test_a_share_of_the_files_can_be_held_out(tmp_path):
     names = [f"{number:02}.png" for number in range(60)]
     for color, name in enumerate(names):
-        picture(tmp_path / name, color)
+        image(tmp_path / name, color)
     train, test = (first_pixels(open_source(f"folder:{tmp_path}", s, test_fraction=0.25)) for s in ("train", "test"))
     assert sorted(train + test) == list(range(60))
     assert test == [color for color, name in enumerate(names) if name_in_test(name, 0.25)]
@@ -139,7 +139,7 @@ def test_a_share_of_the_files_can_be_held_out(tmp_path):
 
 
 def test_empty_and_missing_folders_say_what_is_there(tmp_path):
-    with pytest.raises(DataError, match=r"no pictures under .* \(looked for \.jpg, .*; saw no other files\)"):
+    with pytest.raises(DataError, match=r"no images under .* \(looked for \.jpg, .*; saw no other files\)"):
         open_source(f"folder:{tmp_path}")
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "empty.png").touch()
@@ -153,10 +153,10 @@ def test_empty_and_missing_folders_say_what_is_there(tmp_path):
 
 
 def test_max_side_and_wrong_items(tmp_path):
-    picture(tmp_path / "a.png", 1, (40, 20))
+    image(tmp_path / "a.png", 1, (40, 20))
     source = open_source(f"folder:{tmp_path}", max_side=10)
     assert source.read([0, 0]).pixels.shape == (2, 5, 10, 3)
-    with pytest.raises(IndexError, match="item 1 asked of a source with 1 pictures"):
+    with pytest.raises(IndexError, match="item 1 asked of a source with 1 images"):
         source.read([1])
 
 
@@ -194,7 +194,7 @@ def test_real_photographs_with_planted_faults(shared):
     faulty = {
         path for kind in ("empty_file", "truncated", "not_an_image", "decompression_bomb") for path, _ in kinds[kind]
     }
-    assert set(skipped) == faulty - {"notes.txt"}  # no picture's extension: counted among the other files
+    assert set(skipped) == faulty - {"notes.txt"}  # no image's extension: counted among the other files
     for path, _ in kinds["truncated"]:
         assert skipped[path].startswith("truncated")
     for path, _ in kinds["decompression_bomb"]:

@@ -1,4 +1,4 @@
-"""Picture files of every kind against pixels known beforehand."""
+"""Image files of every kind against pixels known beforehand."""
 
 import contextlib
 import io
@@ -150,11 +150,11 @@ def test_reasons_are_in_the_users_words(tmp_path):
         return caught.value.reason
 
     (tmp_path / "empty.jpg").write_bytes(b"")
-    picture = encoded(Image.fromarray(noise(9, 12)), "PNG")
+    image = encoded(Image.fromarray(noise(9, 12)), "PNG")
     assert reason(b"") == reason(tmp_path / "empty.jpg") == "empty file"
-    assert reason(b"<html>") == "not a picture in a known format"
-    assert reason(picture, pixel_limit=100) == "decompression bomb: 12 x 9 pixels, more than 100"
-    assert reason(picture, min_side=10) == "too small: 12 x 9, the shorter side must be 10 or more"
+    assert reason(b"<html>") == "not an image in a known format"
+    assert reason(image, pixel_limit=100) == "decompression bomb: 12 x 9 pixels, more than 100"
+    assert reason(image, min_side=10) == "too small: 12 x 9, the shorter side must be 10 or more"
     assert "No such file" in reason(tmp_path / "gone.jpg")
 
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from wildfern.generators import Batch
+from wildfern.generators import ImageBatch
 from wildfern.ssl.data import DataError, Images, Mixture, Source, SyntheticSource, permuted
 from wildfern.ssl.data.mixture import BLOCK, block_counts
 
 
 class Numbers(Source):
-    """Pictures whose first pixel tells (source, item)."""
+    """Images whose first pixel tells (source, item)."""
 
     def __init__(self, tag: int, num_items: int | None, side: int = 2, class_names: list[str] | None = None) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ def test_order_and_company_do_not_matter():
     assert halves[1] + halves[0] == seen(mixture.read(far))
 
 
-def test_pictures_of_two_sizes_come_as_a_list_and_unlabelled():
+def test_images_of_two_sizes_come_as_a_list_and_unlabelled():
     mixture = Mixture([(Numbers(0, None, 2, ["x"]), 1.0), (Numbers(1, 9, 3, ["y"]), 1.0)], 0)
     images = mixture.read(np.arange(20))
     assert isinstance(images.pixels, list)
@@ -118,7 +118,7 @@ def test_impossible_weights_are_refused(weights):
 def test_a_stream_is_an_endless_source_with_its_test_part_far_away():
     def batch(indices):
         pixels = np.broadcast_to((indices % 251).astype(np.uint8)[:, None, None, None], (len(indices), 4, 4, 3))
-        return Batch(pixels, indices % 3)
+        return ImageBatch(pixels, indices % 3)
 
     stream = SimpleNamespace(size=4, num_classes=3, batch=batch)
     train, test = SyntheticSource(stream), SyntheticSource(stream, "test")
@@ -127,41 +127,43 @@ def test_a_stream_is_an_endless_source_with_its_test_part_far_away():
     assert test.read([1]).labels.tolist() == [(2**40 + 1) % 3]
 
 
-def test_pairs_stay_pairs_and_single_pictures_are_their_own_partners():
+def test_pairs_stay_pairs_and_single_images_are_their_own_partners():
     def batch(indices):
         pixels = np.broadcast_to((indices % 100).astype(np.uint8)[:, None, None, None], (len(indices), 2, 2, 3))
-        return Batch(pixels, np.eye(3, dtype=np.uint8)[indices % 3], partners=pixels + 100)
+        return ImageBatch(pixels, np.eye(3, dtype=np.uint8)[indices % 3], paired_images=pixels + 100)
 
     pairs = SyntheticSource(SimpleNamespace(size=2, num_classes=3, batch=batch))
     alone = pairs.read([5, 7])
     assert alone.labels is None
-    assert alone.partners[:, 0, 0, 0].tolist() == [105, 107]
+    assert alone.paired_images[:, 0, 0, 0].tolist() == [105, 107]
     mixture = Mixture([(pairs, 1.0), (Numbers(200, None), 1.0)], 0)
     images = mixture.read(np.arange(40))
     components = mixture.locate(np.arange(40))[0]
     assert 0 < components.sum() < 40
-    for picture, partner, component in zip(images.pixels, images.partners, components, strict=True):
+    for image, partner, component in zip(images.pixels, images.paired_images, components, strict=True):
         if component:
-            np.testing.assert_array_equal(picture, partner)
+            np.testing.assert_array_equal(image, partner)
         else:
-            np.testing.assert_array_equal(picture + 100, partner)
+            np.testing.assert_array_equal(image + 100, partner)
     lists = images.as_lists()
-    assert [type(lists.pixels), type(lists.partners)] == [list, list]
-    np.testing.assert_array_equal(np.stack(lists.partners), images.partners)
+    assert [type(lists.pixels), type(lists.paired_images)] == [list, list]
+    np.testing.assert_array_equal(np.stack(lists.paired_images), images.paired_images)
 
 
 def test_tensors_stay_what_they_are_alone_and_join_others_on_the_host():
     class Tensors(Numbers):
         def read(self, items):
             images = super().read(items)
-            return Images(torch.from_numpy(images.pixels), partners=torch.from_numpy(images.pixels[:, ::-1].copy()))
+            return Images(
+                torch.from_numpy(images.pixels), paired_images=torch.from_numpy(images.pixels[:, ::-1].copy())
+            )
 
     alone = Mixture([(Tensors(3, None), 1.0)], 0).read(np.arange(4))
     assert isinstance(alone.pixels, torch.Tensor)
-    assert isinstance(alone.partners, torch.Tensor)
+    assert isinstance(alone.paired_images, torch.Tensor)
     for images in (alone.as_lists(), alone.on_host()):
-        assert [type(picture) for picture in images.pixels] == [np.ndarray] * 4
-        assert [type(picture) for picture in images.partners] == [np.ndarray] * 4
+        assert [type(image) for image in images.pixels] == [np.ndarray] * 4
+        assert [type(image) for image in images.paired_images] == [np.ndarray] * 4
         assert seen(images) == [(3, item) for item in range(4)]
     several = Mixture([(Tensors(0, None), 1.0), (Numbers(1, None), 1.0)], 0)
     images = several.read(np.arange(50))
@@ -169,4 +171,4 @@ def test_tensors_stay_what_they_are_alone_and_join_others_on_the_host():
     assert seen(images) == plain_loop(several, 50)
     flipped = images.pixels[:, ::-1]
     own = images.pixels[:, 0, 0, 0] == 1
-    np.testing.assert_array_equal(images.partners, np.where(own[:, None, None, None], images.pixels, flipped))
+    np.testing.assert_array_equal(images.paired_images, np.where(own[:, None, None, None], images.pixels, flipped))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wildfern.generators import Batch
+from wildfern.generators import ImageBatch
 from wildfern.ssl import data
 from wildfern.ssl.data import SOURCES, DataError, open_source, source_signature
 from wildfern.ssl.data.splits import stratified_split
@@ -114,9 +114,9 @@ def test_mnist_from_its_own_files(tmp_path):
 def test_hugging_face_reads_a_folder_as_the_hub(monkeypatch, tmp_path):
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    features = datasets.Features({"picture": datasets.Image(), "label": datasets.ClassLabel(names=["ant", "bee"])})
-    pictures = [Image.new("RGB", (3, 3), (value, 0, 0)) for value in range(4)]
-    table = datasets.Dataset.from_dict({"picture": pictures, "label": [0, 1, 1, 0]}, features)
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["ant", "bee"])})
+    encoded = [Image.new("RGB", (3, 3), (value, 0, 0)) for value in range(4)]
+    table = datasets.Dataset.from_dict({"image": encoded, "label": [0, 1, 1, 0]}, features)
     table.to_parquet(tmp_path / "set/validation.parquet")
     source = open_source(f"hf:{tmp_path}/set", "test")
     images = source.read([3, 1])
@@ -170,7 +170,7 @@ def test_a_generator_opens_by_its_name(monkeypatch):
             self.size = size
 
         def batch(self, indices):
-            return Batch(np.full((len(indices), self.size, self.size, 3), indices[0]))
+            return ImageBatch(np.full((len(indices), self.size, self.size, 3), indices[0]))
 
     monkeypatch.setitem(data.STREAMS, "plain", Plain)
     monkeypatch.setitem(data.SOURCES, "plain", Plain)

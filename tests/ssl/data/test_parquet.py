@@ -67,14 +67,14 @@ def test_row_groups_stay_within_the_budget(tmp_path):
     assert rows._kept_bytes == sum(group.nbytes for group in rows._kept.values()) <= 10_000
 
 
-def test_ragged_pictures_come_as_a_list_and_bad_rows_are_replaced(tmp_path):
+def test_ragged_images_come_as_a_list_and_bad_rows_are_replaced(tmp_path):
     encoded = [png(0, (3, 5)), png(1, (4, 4)), b"nonsense", None, png(4, (6, 2))]
     write(tmp_path / "train.parquet", encoded, ["b", "a", "a", "a", "b"])
     source = open_source(f"parquet:{tmp_path}/train.parquet")
     images = source.read(np.arange(5))
     assert isinstance(images.pixels, list)
     assert [p.shape for p in images.pixels][:2] == [(5, 3, 3), (4, 4, 3)]
-    assert set(source.skipped.values()) == {"not a picture in a known format", "the row holds no bytes"}
+    assert set(source.skipped.values()) == {"not an image in a known format", "the row holds no bytes"}
     assert source.class_names == ["a", "b"]
     assert images.labels[[0, 1, 4]].tolist() == [1, 0, 1]
     replaced = int(images.pixels[2][0, 0, 0])
@@ -86,7 +86,7 @@ def test_plain_binary_columns_and_other_names(tmp_path):
     source = open_source(f"parquet:{tmp_path}", image_column="img", label_column="fine")
     assert (reds(source), source.class_names) == ([5, 6], ["0", "1", "2", "3"])
     with pytest.raises(
-        DataError, match="no column 'image' with encoded pictures; it has img, fine; image_column could be img"
+        DataError, match="no column 'image' with encoded images; it has img, fine; image_column could be img"
     ):
         open_source(f"parquet:{tmp_path}")
     with pytest.raises(DataError, match="no column 'coarse' for labels"):
@@ -140,7 +140,7 @@ def test_real_cifar10(shared):
 
 def test_a_shard_that_differs_is_named(tmp_path):
     write(tmp_path / "train-0.parquet", [png(5)], [0])
-    write(tmp_path / "train-1.parquet", [png(6)], [0], image="picture")
+    write(tmp_path / "train-1.parquet", [png(6)], [0], image="image")
     with pytest.raises(DataError, match=r"train-1\.parquet: no column 'image'"):
         open_source(f"parquet:{tmp_path}")
     (tmp_path / "train-1.parquet").write_bytes(b"cut off")

@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 
 from torch.utils.data import DataLoader  # noqa: E402
 
-from wildfern.generators import Batch  # noqa: E402
+from wildfern.generators import ImageBatch  # noqa: E402
 from wildfern.ssl.data.stream_dataset import stream_dataset  # noqa: E402
 
 
@@ -18,7 +18,7 @@ class Indices:
 
     def batch(self, indices):
         images = np.repeat((indices % 256).astype(np.uint8), 12).reshape(-1, 2, 2, 3)
-        return Batch(images, indices)
+        return ImageBatch(images, indices)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
@@ -44,7 +44,7 @@ def test_a_stream_on_a_gpu_gives_its_tensors_and_wants_no_workers():
 
         def batch(self, indices):
             batch = super().batch(indices)
-            return Batch(torch.from_numpy(batch.images), batch.labels)
+            return ImageBatch(torch.from_numpy(batch.images), batch.labels)
 
     dataset = stream_dataset(OnGPU(), 2)
     assert dataset[3]["images"][:, 0, 0, 0].tolist() == [6, 7]

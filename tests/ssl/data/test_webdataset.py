@@ -61,7 +61,7 @@ def test_members_with_one_key_are_one_sample(tmp_path):
             ("a/1.mask.png", png(99)),
             ("b/1.png", png(2)),
             ("b/1.cls", b"cat\n"),
-            ("README.txt", b"no picture"),
+            ("README.txt", b"no image"),
             (long, png(3)),
         ],
     )
@@ -89,7 +89,7 @@ def test_a_truncated_shard_gives_what_lies_before_the_damage(tmp_path):
     source = open_source(f"webdataset:{tmp_path}/*.tar")
     assert reds(source) == [0, 1, 2, 3, *range(10, 20)]
     assert list(source.skipped) == [f"{tmp_path}/0.tar"]
-    assert "after 4 pictures" in source.skipped[f"{tmp_path}/0.tar"]
+    assert "after 4 images" in source.skipped[f"{tmp_path}/0.tar"]
 
 
 def test_a_damaged_header_is_not_taken_for_the_end(tmp_path):
@@ -102,11 +102,11 @@ def test_a_damaged_header_is_not_taken_for_the_end(tmp_path):
     assert "no tar header at byte 10240" in source.skipped[f"{tmp_path}/0.tar"]
 
 
-def test_a_damaged_picture_is_replaced(tmp_path):
+def test_a_damaged_image_is_replaced(tmp_path):
     shard(tmp_path / "0.tar", [("0.png", png(7)), ("1.png", b"junk")])
     source = open_source(f"webdataset:{tmp_path}/0.tar")
     assert reds(source) == [7, 7]
-    assert source.skipped == {f"{tmp_path}/0.tar/1.png": "not a picture in a known format"}
+    assert source.skipped == {f"{tmp_path}/0.tar/1.png": "not an image in a known format"}
 
 
 def test_what_is_missing_is_said(tmp_path):
@@ -119,7 +119,7 @@ def test_what_is_missing_is_said(tmp_path):
     with pytest.raises(DataError, match="is compressed"):
         open_source(f"webdataset:{tmp_path}/z.tar")
     (tmp_path / "n.tar").write_bytes(b"not a tar" * 200)
-    with pytest.raises(DataError, match=r"no pictures in the 1 shards .*n\.tar: truncated or damaged"):
+    with pytest.raises(DataError, match=r"no images in the 1 shards .*n\.tar: truncated or damaged"):
         open_source(f"webdataset:{tmp_path}/n.tar")
 
 

@@ -30,7 +30,7 @@ def test_mean_and_deviation_are_those_of_the_single_draws(blobs):
         assert results[protocol].accuracies == tuple(values)
         assert results[protocol].mean == pytest.approx(statistics.fmean(values))
         assert results[protocol].std == pytest.approx(statistics.stdev(values))
-        assert "3 labeled pictures of each class" in results[protocol].protocol
+        assert "3 labeled images of each class" in results[protocol].protocol
 
 
 def test_one_shot_one_seed_and_small_classes(blobs):

@@ -58,9 +58,9 @@ def test_test_labels_do_not_touch_training(backbone):
     assert other.accuracy == 0
 
 
-def test_ragged_pictures_need_and_get_a_size(backbone):
+def test_ragged_images_need_and_get_a_size(backbone):
     pixels, labels = stripes(8)
-    ragged = [picture[: 12 - i % 3] for i, picture in enumerate(pixels)]
+    ragged = [image[: 12 - i % 3] for i, image in enumerate(pixels)]
     result = finetune(backbone, ragged, labels, ragged, labels, size=8, epochs=1, batch_size=4)
     assert 0 <= result.accuracy <= 1
     assert "for 1 epoch" in result.protocol

@@ -47,5 +47,5 @@ def test_labels_need_not_be_contiguous(blobs):
 def test_impossible_settings_are_refused(blobs):
     with pytest.raises(ValueError, match="positive"):
         knn(blobs(8), blobs(4), k=0)
-    with pytest.raises(ValueError, match="no pictures"):
+    with pytest.raises(ValueError, match="no images"):
         knn(blobs(8)[:0], blobs(4))

@@ -99,7 +99,7 @@ def test_a_label_never_trained_on_counts_as_wrong(blobs):
     assert linear_probe(train, Features(test.x, labels)).accuracy == 0.75
 
 
-def test_classes_with_one_picture_are_always_fitted(blobs):
+def test_classes_with_one_image_are_always_fitted(blobs):
     train, test = blobs(60), blobs(40, seed=3)
     few = Features(torch.cat([train.x, test.x[:1] + 9]), torch.cat([train.y, torch.tensor([9])]))
     assert 0 <= linear_probe(few, test).accuracy <= 1
@@ -114,7 +114,7 @@ def test_impossible_requests_are_refused_in_words(blobs):
     train, test = blobs(20), blobs(8, seed=3)
     with pytest.raises(ValueError, match="at least two classes"):
         linear_probe(Features(train.x, torch.zeros_like(train.y)), test)
-    with pytest.raises(ValueError, match="20 of 20 train pictures have no label"):
+    with pytest.raises(ValueError, match="20 of 20 train images have no label"):
         linear_probe(Features(train.x, -torch.ones_like(train.y)), test)
     with pytest.raises(ValueError, match="NaN"):
         linear_probe(Features(train.x * torch.nan, train.y), test)

@@ -12,7 +12,7 @@ from wildfern.ssl.evaluation import Evaluation, evaluate_backbones, extract_feat
 
 
 class Stripes:
-    """A labeled source: stripes along one axis or the other; every seventh picture has no label, sizes may differ."""
+    """A labeled source: stripes along one axis or the other; every seventh image has no label, sizes may differ."""
 
     class_names = ("rows", "columns")
     num_classes: int | None = 2
@@ -30,7 +30,7 @@ class Stripes:
     def read(self, items):
         pixels = self.pixels[items]
         if self.ragged:
-            pixels = [picture[: 12 - i % 2] for i, picture in zip(items, pixels, strict=True)]
+            pixels = [image[: 12 - i % 2] for i, image in zip(items, pixels, strict=True)]
         return Images(pixels, self.labels[items])
 
 
@@ -101,7 +101,7 @@ def test_the_table_names_protocols_in_words(backbones):
         assert words in text
 
 
-def test_finetuning_ragged_pictures_and_several_data_sets_add_up(backbones):
+def test_finetuning_ragged_images_and_several_data_sets_add_up(backbones):
     train, test = Stripes(40, 0, ragged=True), Stripes(20, 1, ragged=True)
     first = evaluate_backbones(
         backbones, train, test, dataset="one", size=10, protocols=("finetune",), finetune_epochs=1
@@ -120,9 +120,9 @@ def test_finetuning_ragged_pictures_and_several_data_sets_add_up(backbones):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"num_classes": None}, r"stripes \(train\): these pictures have no labels"),
+        ({"num_classes": None}, r"stripes \(train\): these images have no labels"),
         ({"num_items": None}, "endless"),
-        ({"labels": np.full(40, -1)}, "not one picture has a label"),
+        ({"labels": np.full(40, -1)}, "not one image has a label"),
         ({"labels": np.full(40, 1)}, "of one class"),
     ],
 )

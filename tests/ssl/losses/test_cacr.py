@@ -6,8 +6,8 @@ from torch.nn import functional as F
 from wildfern.ssl.losses import CACRLoss, MomentumCACRLoss, NTXentLoss
 
 
-def unit_views(views, pictures, dim, seed=0):
-    z = torch.randn(views, pictures, dim, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+def unit_views(views, images, dim, seed=0):
+    z = torch.randn(views, images, dim, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     return F.normalize(z, dim=-1)
 
 
@@ -37,21 +37,21 @@ def test_momentum_form_matches_the_reference_figures(shared, cost, case):
     torch.testing.assert_close(q.grad, torch.tensor(value["grad"]), rtol=1e-8, atol=1e-12)
 
 
-@pytest.mark.parametrize(("views", "pictures"), [(2, 3), (4, 5)])
+@pytest.mark.parametrize(("views", "images"), [(2, 3), (4, 5)])
 @pytest.mark.parametrize("detach", [False, True])
-def test_pairwise_form_matches_the_plain_loop(views, pictures, detach):
-    z = unit_views(views, pictures, 6)
+def test_pairwise_form_matches_the_plain_loop(views, images, detach):
+    z = unit_views(views, images, 6)
     alpha, beta, tau_pos, tau_neg = 1.5, 0.5, 2.0, 0.7
     attraction = repulsion = 0.0
     for x in range(views):
-        for i in range(pictures):
+        for i in range(images):
             d = torch.stack([(z[x, i] - z[k, i]).square().sum() for k in range(views) if k != x])
-            attraction += alpha * ((tau_pos * d).softmax(0) * d).sum() / (views * pictures)
+            attraction += alpha * ((tau_pos * d).softmax(0) * d).sum() / (views * images)
     pairs = [(x, y) for x in range(views) for y in range(x + 1, views)]
     for x, y in pairs:
-        for i in range(pictures):
-            d = torch.stack([(z[x, i] - z[y, j]).square().sum() for j in range(pictures) if j != i])
-            repulsion -= beta * ((-tau_neg * d).softmax(0) * d).sum() / (len(pairs) * pictures)
+        for i in range(images):
+            d = torch.stack([(z[x, i] - z[y, j]).square().sum() for j in range(images) if j != i])
+            repulsion -= beta * ((-tau_neg * d).softmax(0) * d).sum() / (len(pairs) * images)
     terms = CACRLoss(alpha, beta, tau_pos, tau_neg, detach_weights=detach)(z)
     torch.testing.assert_close(terms.attraction, attraction)
     torch.testing.assert_close(terms.repulsion, repulsion)
@@ -78,15 +78,15 @@ def test_one_query_with_rbf_cost_is_twice_temperature_times_infonce():
     torch.testing.assert_close(MomentumCACRLoss(0.3)(q, k), 2 * 0.3 * infonce)
 
 
-@pytest.mark.parametrize(("views", "pictures", "temperature"), [(2, 3, 0.1), (2, 8, 0.5), (4, 5, 0.2)])
-def test_ntxent_matches_the_plain_loop(views, pictures, temperature):
-    z = unit_views(views, pictures, 7)
+@pytest.mark.parametrize(("views", "images", "temperature"), [(2, 3, 0.1), (2, 8, 0.5), (4, 5, 0.2)])
+def test_ntxent_matches_the_plain_loop(views, images, temperature):
+    z = unit_views(views, images, 7)
     flat = z.flatten(0, 1)
     terms = []
     for i in range(len(flat)):
         others = torch.stack([flat[i] @ flat[k] / temperature for k in range(len(flat)) if k != i])
         for j in range(len(flat)):
-            if j != i and j % pictures == i % pictures:
+            if j != i and j % images == i % images:
                 terms.append(others.logsumexp(0) - flat[i] @ flat[j] / temperature)
     torch.testing.assert_close(NTXentLoss(temperature)(z), torch.stack(terms).mean())
 

@@ -1,4 +1,4 @@
-"""Two processes with half the pictures each have the loss and the gradient of one process with all of them."""
+"""Two processes with half the images each have the loss and the gradient of one process with all of them."""
 
 import pytest
 import torch

@@ -14,7 +14,7 @@ import pytest
 
 from wildfern.ssl.training import CheckpointStore, checksums
 from wildfern.ssl.training.checkpoints import CheckpointError
-from wildfern.ssl.training.checksums import Damaged, check, seal
+from wildfern.ssl.training.checksums import CorruptCheckpoint, check, write_manifest
 
 STATE = bytes(range(256)) * 8
 
@@ -141,7 +141,7 @@ def test_every_rank_learns_that_the_first_could_not_write(tmp_path):
 def test_what_a_dead_process_left_is_no_checkpoint_and_goes_with_the_next(tmp_path):
     left = tmp_path / ".unfinished_00000015"
     left.mkdir()
-    seal(left, {"step": 15})
+    write_manifest(left, {"step": 15})
     store = CheckpointStore(tmp_path, keep=2)
     assert store.newest() == (None, [])
     write(store, 5)
@@ -232,10 +232,10 @@ def test_where_all_are_damaged_nothing_is_moved_and_nothing_begins_anew(tmp_path
 def test_a_folder_in_a_file_s_place_is_damage_too(tmp_path):
     for name in ("state", "checkpoint.json"):
         (tmp_path / "state").write_bytes(STATE)
-        seal(tmp_path, {})
+        write_manifest(tmp_path, {})
         (tmp_path / name).unlink()
         (tmp_path / name).mkdir()
-        with pytest.raises(Damaged, match=f"{name} is missing"):
+        with pytest.raises(CorruptCheckpoint, match=f"{name} is missing"):
             check(tmp_path)
         (tmp_path / name).rmdir()
 

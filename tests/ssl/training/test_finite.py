@@ -1,4 +1,4 @@
-"""Losses and gradients that are NaN or infinite: found, named, written down with their pictures, and skipped if allowed."""
+"""Losses and gradients that are NaN or infinite: found, named, written down with their images, and skipped if allowed."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from small_runs import TINY
 from wildfern.launch import pretrain
 from wildfern.ssl.methods import METHODS
 from wildfern.ssl.training import NotFinite
-from wildfern.ssl.training.finite import FiniteWatch, copies, put_back
+from wildfern.ssl.training.finite import FiniteWatch, restore_buffers, snapshot_buffers
 
 
 class OneProcess:
@@ -62,10 +62,10 @@ def test_as_many_in_a_row_as_allowed():
 def test_buffers_are_put_back():
     norm = torch.nn.BatchNorm1d(3)
     before = {name: value.clone() for name, value in norm.state_dict().items()}
-    kept = copies([norm])
+    kept = snapshot_buffers([norm])
     norm(torch.full((4, 3), math.nan))
     assert norm.running_mean.isnan().all()
-    put_back(kept)
+    restore_buffers(kept)
     torch.testing.assert_close(norm.state_dict(), before, rtol=0, atol=0)
 
 
@@ -137,7 +137,7 @@ def test_a_resumed_run_counts_on(tmp_path, poisoned):
         pretrain("quickstart", [*changes, "training.steps=6"], run=run, resume=True)
 
 
-def test_the_process_whose_loss_it_is_is_named_by_all_with_its_pictures(tmp_path):
+def test_the_process_whose_loss_it_is_is_named_by_all_with_its_images(tmp_path):
     context = torch.multiprocessing.get_context("spawn")
     processes = [context.Process(target=watch_two, args=(rank, tmp_path), daemon=True) for rank in range(2)]
     for process in processes:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from wildfern.ssl.methods import DINO, Method, SimCLR
-from wildfern.ssl.methods.gather import gather_pictures
+from wildfern.ssl.methods.gather import all_gather_embeddings
 from wildfern.ssl.models import build_backbone
 from wildfern.ssl.training import OPTIMIZERS, TorchEngine
 from wildfern.ssl.training.footprint import optimizer_state, step_footprint
@@ -17,7 +17,7 @@ from wildfern.ssl.training.precision import computes_in_bf16
 
 VIT = {"img_size": 32, "patch_size": 4, "depth": 3, "embed_dim": 96, "num_heads": 3, "dynamic_img_size": True}
 ADAMW = partial(OPTIMIZERS["adamw"], learning_rate=1e-3)
-PICTURES = 32
+IMAGES = 32
 
 
 def resnet() -> nn.Module:
@@ -43,7 +43,7 @@ def footprint(case, precision, **options):
     make, shape = CASES[case]
     with torch.device("meta"):
         method = make()
-    return step_footprint(method, ADAMW, shape, PICTURES, precision=precision, view_dtype=DTYPES[precision], **options)
+    return step_footprint(method, ADAMW, shape, IMAGES, precision=precision, view_dtype=DTYPES[precision], **options)
 
 
 @each_case
@@ -54,7 +54,7 @@ def test_the_estimate_is_within_a_tenth_of_the_measured_peak(case, precision):
     make, shape = CASES[case]
     foot = footprint(case, precision)
     engine = TorchEngine(make(), ADAMW, 0.0, device=torch.device("cpu"), precision=precision)
-    measured = measured_peak(engine, shape, PICTURES, view_dtype=DTYPES[precision])
+    measured = measured_peak(engine, shape, IMAGES, view_dtype=DTYPES[precision])
     assert foot.weights + foot.teachers + foot.optimizer + foot.views + foot.peak == pytest.approx(measured, rel=0.1)
 
 
@@ -63,7 +63,7 @@ def test_the_estimate_is_within_a_tenth_of_the_measured_peak(case, precision):
 def test_saved_bytes_are_those_that_autograd_saves(case, precision):
     make, shape = CASES[case]
     method = make()
-    views = [torch.randn(count, PICTURES, 3, size, size, dtype=DTYPES[precision]) for count, size in shape]
+    views = [torch.randn(count, IMAGES, 3, size, size, dtype=DTYPES[precision]) for count, size in shape]
     known = {t.untyped_storage().data_ptr() for t in (*method.parameters(), *method.buffers(), *views)}
     saved = {}
 
@@ -91,7 +91,7 @@ class Perceptron(Method):
 
     def forward(self, views, step):
         z = torch.stack([self.net(view) for view in views[0]])
-        return gather_pictures(z).square().mean(), {}
+        return all_gather_embeddings(z).square().mean(), {}
 
 
 def perceptron(world_size):
@@ -103,7 +103,7 @@ def perceptron(world_size):
 def test_arithmetic_and_sizes_of_a_perceptron_by_hand():
     foot = perceptron(1)
     rows = 2 * 5
-    # Forward, gradients of both weights, and of the hidden layer alone: pictures want none.
+    # Forward, gradients of both weights, and of the hidden layer alone: images want none.
     assert foot.flops == 2 * rows * (2 * (192 * 16 + 16 * 4) + 16 * 4)
     assert foot.parameters == 192 * 16 + 16 + 16 * 4 + 4
     assert foot.weights == foot.gradients == 4 * foot.parameters

@@ -154,11 +154,11 @@ def test_a_process_that_was_held_up_itself_blames_nobody(house, monkeypatch):
 def test_an_error_of_one_ends_the_others_with_its_words(failing, house, monkeypatch):
     monkeypatch.setattr("wildfern.ssl.training.heartbeat.GRACE_SECONDS", 0.2)
     ranks, verdicts = house(3, silence=30.0)
-    with pytest.raises(OSError, match="no such picture"), ranks[failing]:
-        raise OSError("no such picture")
+    with pytest.raises(OSError, match="no such image"), ranks[failing]:
+        raise OSError("no such image")
     others = [rank for rank in range(3) if rank != failing]
     host = socket.gethostname()
-    expected = f"rank {failing} on host {host} failed: OSError: no such picture"
+    expected = f"rank {failing} on host {host} failed: OSError: no such image"
     assert verdicts.wait(2) == [(rank, expected, FAILED) for rank in others]
 
 

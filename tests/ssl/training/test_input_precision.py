@@ -23,14 +23,14 @@ ALEXNET = ("small_alexnet", "standard", {})
 
 
 class CentersFirst(nn.Module):
-    """Takes the mean off its pictures before its convolution: rounded pictures are other pictures to it."""
+    """Takes the mean off its images before its convolution: rounded images are other images to it."""
 
     def __init__(self):
         super().__init__()
         self.convolution = nn.Conv2d(3, 4, 3)
 
-    def forward(self, pictures):
-        return self.convolution(pictures - pictures.mean(dim=(1, 2, 3), keepdim=True)).mean(dim=(2, 3))
+    def forward(self, images):
+        return self.convolution(images - images.mean(dim=(1, 2, 3), keepdim=True)).mean(dim=(2, 3))
 
 
 def backbone_of(name, stem, arguments):

@@ -11,7 +11,7 @@ from torch import nn
 from wildfern.ssl.augmentation import simclr
 from wildfern.ssl.data import Mixture, SyntheticSource
 from wildfern.ssl.methods import SimCLR
-from wildfern.ssl.training import OPTIMIZERS, SCHEDULES, BatchReader, Plan, TorchEngine
+from wildfern.ssl.training import OPTIMIZERS, SCHEDULES, BatchReader, LoopConfig, TorchEngine
 from wildfern.ssl.training.optimizers import parameter_groups
 
 
@@ -40,7 +40,7 @@ def test_biases_and_norms_are_spared_from_weight_decay():
 
 
 class Ramp:
-    """A stream whose picture i is the number i."""
+    """A stream whose image i is the number i."""
 
     size, num_classes = 8, None
 
@@ -67,7 +67,7 @@ def plan(**changes):
         evaluate_every=None,
         skip_nonfinite=0,
     )
-    return Plan(**{**values, **changes})
+    return LoopConfig(**{**values, **changes})
 
 
 @pytest.mark.parametrize(("accumulation", "world_size"), [(1, 1), (1, 3), (2, 1), (2, 3)])

@@ -13,7 +13,7 @@ PATIENCE = timedelta(days=7)
 _group: ProcessGroup | None = None
 
 
-def make_patient_group(meeting: timedelta) -> ProcessGroup:
+def make_long_timeout_group(meeting: timedelta) -> ProcessGroup:
     """A gloo group of all processes; called on every rank, once after each start of the default group.
 
     They must meet for it within the time `meeting`, for nobody listens to a heartbeat yet: else raises RuntimeError.
@@ -24,8 +24,8 @@ def make_patient_group(meeting: timedelta) -> ProcessGroup:
     return _group
 
 
-def patient_group() -> ProcessGroup:
-    """The group that `make_patient_group` made last."""
+def long_timeout_group() -> ProcessGroup:
+    """The group that `make_long_timeout_group` made last."""
     if _group is None:
-        raise RuntimeError("make_patient_group was not called in this process")
+        raise RuntimeError("make_long_timeout_group was not called in this process")
     return _group

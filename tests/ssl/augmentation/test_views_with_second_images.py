@@ -19,7 +19,7 @@ from wildfern.ssl.augmentation import (
 from wildfern.ssl.augmentation.fourier_adaptation import draw_adaptation, freecos_adaptation
 from wildfern.ssl.augmentation.local_intensity_order import local_intensity_order
 from wildfern.ssl.augmentation.pixmix import draw_pixmix
-from wildfern.ssl.augmentation.second_pictures import SecondPictures, rows_that_fire
+from wildfern.ssl.augmentation.second_images import SecondImages, rows_that_fire
 from wildfern.ssl.data import Images, Mixture, Source, square
 
 UNCHANGED = dict(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=0.0, jitter=0.0, gray=0.0, blur=0.0)
@@ -27,20 +27,20 @@ UNCHANGED = dict(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=0.0, jitter=
 
 def photographs(n=6, height=24, width=24, seed=0):
     smooth = torch.rand(n, 3, 6, 6, generator=torch.Generator().manual_seed(seed))
-    pictures = torch.nn.functional.interpolate(smooth, (height, width), mode="bicubic").clamp(0, 1)
-    return (pictures * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+    images = torch.nn.functional.interpolate(smooth, (height, width), mode="bicubic").clamp(0, 1)
+    return (images * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
 
 
-class Pictures(Source):
-    """Pictures that are there, and which of them were read."""
+class ImageArrays(Source):
+    """Images that are there, and which of them were read."""
 
-    def __init__(self, pictures):
+    def __init__(self, images):
         super().__init__()
-        self.pictures, self.num_items, self.reads = pictures, len(pictures), []
+        self.images, self.num_items, self.reads = images, len(images), []
 
     def read(self, items):
         self.reads.append(np.asarray(items))
-        return Images.gather([self.pictures[item] for item in items])
+        return Images.gather([self.images[item] for item in items])
 
 
 def pixels_of(views):
@@ -48,8 +48,8 @@ def pixels_of(views):
     return views * std + mean
 
 
-def as_float(pictures):
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+def as_float(images):
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
 
 
 def test_the_reference_figures_of_fourier_adaptation(shared):
@@ -57,14 +57,16 @@ def test_the_reference_figures_of_fourier_adaptation(shared):
     source, target = (
         figures[f"fda0_{name}"].round().astype(np.uint8).transpose(1, 2, 0) for name in ("source", "target")
     )
-    settings = FourierAdaptationSettings(data=Pictures([target]), probability=1.0, ratio=float(figures["fda0_ratio"]))
+    settings = FourierAdaptationSettings(
+        data=ImageArrays([target]), probability=1.0, ratio=float(figures["fda0_ratio"])
+    )
     views = simclr(size=64, fourier_adaptation=settings, **UNCHANGED)
     out = pixels_of(views(views.prepare(source[None], 0, 0, np.arange(1)))[0]) * 255
     expected = torch.from_numpy(figures["fda0_result"]).clamp(0, 255).float()
     difference = (out - expected).abs()
-    assert difference.mean() < 0.5  # pictures are rounded to 8 bits before
+    assert difference.mean() < 0.5  # images are rounded to 8 bits before
     assert difference.max() < 3
-    exact = fourier_adaptation(*(as_float(picture[None]).double() for picture in (source, target)), settings.ratio)
+    exact = fourier_adaptation(*(as_float(image[None]).double() for image in (source, target)), settings.ratio)
     torch.testing.assert_close(out / 255, exact.clamp(0, 1).float().expand_as(out), rtol=0, atol=1e-5)
 
 
@@ -81,7 +83,9 @@ def test_the_reference_figures_of_the_intensity_order(shared):
 
 def test_adapted_views_are_the_functions_of_their_numbers():
     x, second = photographs(8), photographs(5, seed=1)
-    settings = FourierAdaptationSettings(data=Pictures(second), probability=0.6, ratio=0.3, blur_kernel=5, noise=0.02)
+    settings = FourierAdaptationSettings(
+        data=ImageArrays(second), probability=0.6, ratio=0.3, blur_kernel=5, noise=0.02
+    )
     plain, views = simclr(size=24), simclr(size=24, fourier_adaptation=settings)
     before, after = (pixels_of(v(v.prepare(x, 3, 5, np.arange(8)))[0]) for v in (plain, views))
     for view in range(2):
@@ -95,14 +99,14 @@ def test_adapted_views_are_the_functions_of_their_numbers():
 
 
 def test_mixed_views_are_the_function_of_their_numbers_and_read_what_they_show():
-    x, second = photographs(12), Pictures(photographs(5, seed=1))
+    x, second = photographs(12), ImageArrays(photographs(5, seed=1))
     plain, views = simclr(size=24), simclr(size=24, pixmix=PixMixSettings(data=second, probability=0.7, rounds=3))
     before, after = (pixels_of(v(v.prepare(x, 3, 5, np.arange(12)))[0]).clamp(0, 1) for v in (plain, views))
     for view in range(2):
         rows = rows_that_fire("pixmix", 0.7, 3, 5, view, np.arange(12))
         table = draw_pixmix(3, 5, rows, view, rounds=3, set_size=5)
         expected = before[view].clone()
-        expected[rows] = pixmix(before[view][rows], as_float(second.pictures[table.mixing]), table)
+        expected[rows] = pixmix(before[view][rows], as_float(second.images[table.mixing]), table)
         torch.testing.assert_close(after[view], expected, rtol=0, atol=1e-4)
         shown = [any(kind == -1 for kind in table.kind[i, 1 : 1 + table.rounds[i]]) for i in range(len(rows))]
         assert 0 < sum(shown) < len(rows) < 12
@@ -110,7 +114,7 @@ def test_mixed_views_are_the_function_of_their_numbers_and_read_what_they_show()
 
 
 def test_roundings_beside_the_range_do_no_harm():
-    views = simclr(size=24, pixmix=PixMixSettings(data=Pictures(photographs(5, seed=1))))
+    views = simclr(size=24, pixmix=PixMixSettings(data=ImageArrays(photographs(5, seed=1))))
     pixmix_views = views.extra[0][0]
     parameters = pixmix_views.draw(1, 2, np.arange(40), 0, 40)
     inside = as_float(photographs(40)).clamp(0, 1)
@@ -121,8 +125,8 @@ def test_roundings_beside_the_range_do_no_harm():
 
 
 ALL = dict(
-    fourier_adaptation=FourierAdaptationSettings(data=Pictures(photographs(7, seed=1)), blur_kernel=3, noise=0.01),
-    pixmix=PixMixSettings(data=Mixture([(Pictures(photographs(4, 30, 50, seed=2)), 1.0)], 0), probability=0.5),
+    fourier_adaptation=FourierAdaptationSettings(data=ImageArrays(photographs(7, seed=1)), blur_kernel=3, noise=0.01),
+    pixmix=PixMixSettings(data=Mixture([(ImageArrays(photographs(4, 30, 50, seed=2)), 1.0)], 0), probability=0.5),
     extra=[{"operation": "RandomErasing", "p": 0.4}],
 )
 
@@ -171,7 +175,7 @@ def test_the_intensity_order_comes_last():
     assert ((after.flatten(0, 1) - codes).abs() > 1e-4).float().mean() < 1e-3
 
 
-def test_shares_are_the_probabilities_and_every_picture_is_taken():
+def test_shares_are_the_probabilities_and_every_image_is_taken():
     positions = np.arange(4000)
     for probability in (0.0, 0.3, 1.0):
         share = len(rows_that_fire("pixmix", probability, 1, 2, 0, positions)) / 4000
@@ -181,9 +185,9 @@ def test_shares_are_the_probabilities_and_every_picture_is_taken():
     assert stats.chisquare(counts).pvalue > 1e-3
 
 
-def test_second_pictures_of_another_size_are_squared():
+def test_second_images_of_another_size_are_squared():
     wide, own = photographs(2, 30, 50), photographs(1, 16, 16)
-    second = SecondPictures(Pictures([*wide, *own]), 16)
+    second = SecondImages(ImageArrays([*wide, *own]), 16)
     assert len(second) == 3
     read = second.read(np.array([1, 2])).permute(0, 2, 3, 1).numpy()
     np.testing.assert_array_equal(read[0], square(wide[1], 16))
@@ -192,7 +196,7 @@ def test_second_pictures_of_another_size_are_squared():
 
 
 def test_an_endless_source_is_never_used_up():
-    class Endless(Pictures):
+    class Endless(ImageArrays):
         def __init__(self):
             super().__init__([])
             self.num_items = None
@@ -210,8 +214,8 @@ def test_an_endless_source_is_never_used_up():
     assert items.max() < 2**32
 
 
-def test_unreadable_second_pictures_are_told():
-    source = Pictures(photographs(2))
+def test_unreadable_second_images_are_told():
+    source = ImageArrays(photographs(2))
     source.skip("a.jpg", "cut off")
     assert simclr(pixmix=PixMixSettings(data=source)).skipped == {"a.jpg": "cut off"}
     assert simclr().skipped == {}
@@ -234,11 +238,11 @@ def test_unreadable_second_pictures_are_told():
 )
 def test_impossible_settings_are_refused(settings, wrong, message):
     with pytest.raises(ValidationError, match=message):
-        settings(data=Pictures(photographs(1)), **wrong)
+        settings(data=ImageArrays(photographs(1)), **wrong)
 
 
 def test_what_does_not_fit_the_views_is_refused():
-    settings = FourierAdaptationSettings(data=Pictures(photographs(1)), blur_kernel=13)
+    settings = FourierAdaptationSettings(data=ImageArrays(photographs(1)), blur_kernel=13)
     with pytest.raises(ValueError, match="blur_kernel of 13 px is too large for views of 6 px"):
         multicrop(size=24, local_size=6, fourier_adaptation=settings)
     named = simclr(size=24, pixmix=PixMixSettings(data="dead_leaves"))

@@ -12,18 +12,18 @@ from small_runs import TINY
 
 from wildfern.generators import make_stream
 from wildfern.launch import evaluate, pretrain
-from wildfern.launch.assembling import build_views, open_mixture, plan_of, with_precision
+from wildfern.launch.assembling import build_views, loop_config, open_mixture, with_precision
 from wildfern.launch.components import read_recipe
 from wildfern.launch.exporting import export_backbone
-from wildfern.launch.planning import forecast
+from wildfern.launch.planning import estimate
 from wildfern.launch.run_folder import RunFolder
-from wildfern.launch.views_picture import CELL, GAP, MARGIN, shown
+from wildfern.launch.views_image import CELL, GAP, MARGIN, shown
 from wildfern.recipes import RecipeErrors
 from wildfern.ssl.augmentation import pixmix
 from wildfern.ssl.augmentation.local_intensity_order import LocalIntensityOrder
 from wildfern.ssl.augmentation.pixmix import draw_pixmix
 from wildfern.ssl.data import open_source
-from wildfern.ssl.evaluation.features import squared
+from wildfern.ssl.evaluation.features import resize_center_crop
 from wildfern.ssl.training import BatchReader
 
 ORDERS = ["views.local_intensity_order=true", "model.arguments.in_chans=4"]
@@ -35,7 +35,7 @@ MIXED = [
 
 @pytest.fixture(autouse=True)
 def photographs(tmp_path, monkeypatch):
-    """A folder with pictures of several sizes, one of them broken."""
+    """A folder with images of several sizes, one of them broken."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photographs").mkdir()
     for i in range(5):
@@ -128,7 +128,7 @@ def test_one_clear_message(changes, words):
 
 def test_two_ranks_read_what_one_reads():
     recipe = read_recipe("quickstart", [*TINY, *MIXED, "views.extra=[{operation: RandomErasing, p: 0.5}]"])
-    mixture, plan = open_mixture(recipe), plan_of(recipe)
+    mixture, plan = open_mixture(recipe), loop_config(recipe)
 
     def seen(rank, world_size):
         views = build_views(recipe)
@@ -154,7 +154,7 @@ def test_the_mixing_set_is_the_stream_that_the_recipe_names():
     torch.testing.assert_close(after, pixmix(before, mixing, table), rtol=0, atol=1e-4)
 
 
-def test_a_run_resumes_exactly_and_tells_of_broken_second_pictures(tmp_path):
+def test_a_run_resumes_exactly_and_tells_of_broken_second_images(tmp_path):
     changes = [*TINY, *MIXED, *ORDERS, "training.steps=4", "training.checkpoint_every=2", "training.keep_checkpoints=9"]
     whole = pretrain("quickstart", changes, run=tmp_path / "whole")
     skipped = [json.loads(line)["file"] for line in (whole / "skipped.jsonl").open()]
@@ -174,8 +174,8 @@ def test_a_run_resumes_exactly_and_tells_of_broken_second_pictures(tmp_path):
 def test_views_png_shows_the_four_channels_that_the_model_sees(tmp_path):
     run = pretrain("quickstart", [*TINY, *MIXED, *ORDERS, "training.steps=1"], run=tmp_path / "run")
     recipe = read_recipe(run / "recipe.yaml")
-    views, pictures = build_views(recipe), open_mixture(recipe).read(np.arange(8)).pixels
-    seen = views(views.prepare(pictures, 0, 0, np.arange(8)))[0]
+    views, images = build_views(recipe), open_mixture(recipe).read(np.arange(8)).pixels
+    seen = views(views.prepare(images, 0, 0, np.arange(8)))[0]
     assert seen.shape == (2, 8, 4, 32, 32)
     sheet = np.asarray(Image.open(run / "views.png"))
     for view in range(2):
@@ -193,12 +193,12 @@ def test_views_png_shows_the_four_channels_that_the_model_sees(tmp_path):
 
 
 def test_a_plan_counts_four_channels():
-    three, four = (forecast(read_recipe("quickstart", [*TINY, *changes]), 1).footprint for changes in ([], ORDERS))
+    three, four = (estimate(read_recipe("quickstart", [*TINY, *changes]), 1).footprint for changes in ([], ORDERS))
     assert four.parameters - three.parameters == 64 * 7 * 7  # of the first convolution
     assert four.views * 3 == three.views * 4
 
 
-def test_plain_pictures_are_evaluated_as_the_backbone_was_trained(tmp_path, monkeypatch):
+def test_plain_images_are_evaluated_as_the_backbone_was_trained(tmp_path, monkeypatch):
     run = pretrain("quickstart", [*TINY, *ORDERS, "model.stem=small", "training.steps=1"], run=tmp_path / "run")
     fed = []
     build = RunFolder.backbone
@@ -211,7 +211,7 @@ def test_plain_pictures_are_evaluated_as_the_backbone_was_trained(tmp_path, monk
     monkeypatch.setattr(RunFolder, "backbone", watched)
     rows = evaluate(run, on=["digits"], protocols=["knn"]).rows
     assert [row["backbone"] for row in rows] == ["untrained", "pretrained"]
-    plain = squared(open_source("digits").read(np.arange(2)).pixels, 32)
+    plain = resize_center_crop(open_source("digits").read(np.arange(2)).pixels, 32)
     torch.testing.assert_close(fed[0], LocalIntensityOrder(standardize=True)(plain))
 
     code = "\n".join(line[4:] for line in export_backbone(run, "timm").splitlines() if line.startswith("    "))

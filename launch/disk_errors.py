@@ -11,7 +11,7 @@ FAULTS = {errno.ENOSPC, errno.EROFS, errno.EFBIG} | ({errno.EDQUOT} if hasattr(e
 
 
 @contextmanager
-def disk_faults_told(folder: Path) -> Iterator[None]:
+def disk_errors(folder: Path) -> Iterator[None]:
     """Errors of writing into a run folder become RunErrors that say what to do; others pass."""
     try:
         yield

@@ -1,4 +1,4 @@
-"""Any picture that training saw can be drawn again, with its views, from its number."""
+"""Any image that training saw can be drawn again, with its views, from its number."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from wildfern.launch.assembling import build_views, open_mixture
 from wildfern.launch.cli import app
 from wildfern.launch.components import read_recipe
 from wildfern.launch.run_folder import RunError
-from wildfern.launch.views_picture import CELL, GAP, MARGIN, redraw_views, shown, whole
+from wildfern.launch.views_image import CELL, GAP, MARGIN, redraw_views, shown, whole
 
 
 def cell(path, column, row):
@@ -19,22 +19,22 @@ def cell(path, column, row):
     return np.asarray(Image.open(path).crop((left, top, left + CELL, top + CELL)))
 
 
-def test_the_views_of_a_step_stand_beside_their_pictures(tmp_path):
+def test_the_views_of_a_step_stand_beside_their_images(tmp_path):
     out = tmp_path / "views.png"
     run = CliRunner().invoke(app, ["views", "quickstart", *TINY, "--indices", "41-42, 3", "--out", str(out)])
     assert run.exit_code == 0, run.output
-    assert "3 pictures of step 0, 5" in run.output.replace("\n", "")
+    assert "3 images of step 0, 5" in run.output.replace("\n", "")
     recipe = read_recipe("quickstart", TINY)
     mixture, views = open_mixture(recipe), build_views(recipe)
     for row, index in enumerate((3, 41, 42)):  # batches of eight
-        picture = mixture.read(np.array([index]))
-        made = views(views.prepare(picture.pixels, recipe.seed, index // 8, np.array([index % 8])))[0]
+        image = mixture.read(np.array([index]))
+        made = views(views.prepare(image.pixels, recipe.seed, index // 8, np.array([index % 8])))[0]
         for view in range(2):
             expected = Image.fromarray(shown(made[view])[0]).resize((CELL, CELL), Image.Resampling.NEAREST)
             assert np.array_equal(cell(out, 1 + view, row), np.asarray(expected))
 
 
-def test_the_pictures_of_a_run_are_those_in_its_folder(tmp_path):
+def test_the_images_of_a_run_are_those_in_its_folder(tmp_path):
     run = pretrain("quickstart", [*TINY, "training.steps=1", "seed=3"], run=tmp_path / "run")
     redraw_views(str(run), [], "0-7", tmp_path / "again.png")
     assert Image.open(tmp_path / "again.png").tobytes() == Image.open(run / "views.png").tobytes()
@@ -56,9 +56,9 @@ def test_other_folders_and_files_are_refused(tmp_path):
 @pytest.mark.parametrize("shape", [(40, 200), (200, 40), (500, 375), (1, 900)])
 def test_originals_are_shown_whole(shape):
     height, width = shape
-    picture = np.zeros((height, width, 3), np.uint8)
-    picture[:, : width // 2], picture[:, width // 2 :] = (255, 0, 0), (0, 0, 255)
-    seen = whole(picture).astype(int)
+    image = np.zeros((height, width, 3), np.uint8)
+    image[:, : width // 2], image[:, width // 2 :] = (255, 0, 0), (0, 0, 255)
+    seen = whole(image).astype(int)
     inside = seen.min(axis=-1) < 128  # not of the white margins
     sides = inside.any(axis=1).sum(), inside.any(axis=0).sum()
     assert sides == (max(1, round(CELL * height / max(shape))), max(1, round(CELL * width / max(shape))))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wildfern.launch.assembling import build_views, open_mixture
 from wildfern.launch.components import read_recipe
-from wildfern.launch.run_folder import RunError, RunFolder, users_words
+from wildfern.launch.run_folder import RunError, RunFolder, user_errors
 from wildfern.ssl.augmentation import MEAN, STD, Views
 from wildfern.ssl.data import Mixture
 
@@ -20,10 +20,10 @@ ROWS, MOST_ROWS, MOST_VIEWS = 8, 64, 10
 
 
 def redraw_views(recipe: str, overrides: Sequence[str], indices: str, out: Path) -> str:
-    """Draw what training by a recipe (or by the one of a run folder) sees of these pictures; returns it in words.
+    """Draw what training by a recipe (or by the one of a run folder) sees of these images; returns it in words.
 
     `indices`: numbers and ranges such as "0-7,40", as `nonfinite.jsonl` and the order of training have them: step s sees the
-    pictures s·B … (s + 1)·B - 1, B the batch size. Raises RunError in the user's words.
+    images s·B … (s + 1)·B - 1, B the batch size. Raises RunError in the user's words.
     """
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise RunError(f"--out must be a .png, .jpg or .webp file, got {out}")
@@ -32,12 +32,12 @@ def redraw_views(recipe: str, overrides: Sequence[str], indices: str, out: Path)
         recipe = str(RunFolder.for_reading(Path(recipe)).path / "recipe.yaml")
     checked = read_recipe(recipe, overrides)
     batch_size = checked.training.batch_size
-    with users_words():
-        write_views_picture(
+    with user_errors():
+        write_views_image(
             out, open_mixture(checked), build_views(checked), checked.seed, batch_size, np.array(wanted, np.int64)
         )
     steps = sorted({index // batch_size for index in wanted})
-    return f"written to {out}: {len(set(wanted))} pictures of step {', '.join(map(str, steps))}"
+    return f"written to {out}: {len(set(wanted))} images of step {', '.join(map(str, steps))}"
 
 
 def _numbers(text: str) -> list[int]:
@@ -48,17 +48,17 @@ def _numbers(text: str) -> list[int]:
         if last < first:
             raise RunError(f"--indices are numbers and ranges such as 0-7,40; got {text!r}")
         if len(numbers) + last - first >= MOST_ROWS:
-            raise RunError(f"--indices may name {MOST_ROWS} pictures at a time")
+            raise RunError(f"--indices may name {MOST_ROWS} images at a time")
         numbers.extend(range(first, last + 1))
     return numbers
 
 
-def write_views_picture(
+def write_views_image(
     path: Path, mixture: Mixture, views: Views, seed: int, batch_size: int, indices: NDArray[np.int64] | None = None
 ) -> None:
-    """Pictures (the first of training, or those of `indices`: int64[n]), one a row: original, partner if any, views.
+    """Images (the first of training, or those of `indices`: int64[n]), one a row: original, paired image if any, views.
 
-    At most ten views, each at least 128 px, as the steps of training see them in which the pictures are.
+    At most ten views, each at least 128 px, as the steps of training see them in which the images are.
     """
     indices = np.arange(min(ROWS, batch_size)) if indices is None else np.unique(indices)
     steps = np.unique(indices // batch_size)
@@ -73,10 +73,10 @@ def write_views_picture(
         left = GAP + column * (CELL + GAP)
         write.text((left + 2, 5), title, fill="black")
         for row, cell in enumerate(cells):
-            picture = Image.fromarray(cell)
-            larger = picture.width < CELL
-            picture = picture.resize((CELL, CELL), Image.Resampling.NEAREST if larger else Image.Resampling.BILINEAR)
-            sheet.paste(picture, (left, MARGIN + row * (CELL + GAP)))
+            image = Image.fromarray(cell)
+            larger = image.width < CELL
+            image = image.resize((CELL, CELL), Image.Resampling.NEAREST if larger else Image.Resampling.BILINEAR)
+            sheet.paste(image, (left, MARGIN + row * (CELL + GAP)))
     for row, index in enumerate(indices):
         corner = GAP + 3, MARGIN + row * (CELL + GAP) + 3
         write.rectangle(write.textbbox(corner, str(index)), fill="white")
@@ -87,16 +87,16 @@ def write_views_picture(
 def _columns(
     mixture: Mixture, views: Views, seed: int, batch_size: int, indices: NDArray[np.int64]
 ) -> list[tuple[str, list[NDArray[np.uint8]]]]:
-    """Titles and cells for pictures of one step."""
+    """Titles and cells for images of one step."""
     images = mixture.read(indices)
     images = images if mixture.fixed_size else images.as_lists()
     host = images.on_host()
     batch = views.prepare(
-        images.pixels, seed, int(indices[0]) // batch_size, indices % batch_size, images.partners, batch_size
+        images.pixels, seed, int(indices[0]) // batch_size, indices % batch_size, images.paired_images, batch_size
     )
     columns = [("original", [whole(p) for p in host.pixels])]
-    if host.partners is not None:
-        columns.append(("its partner", [whole(p) for p in host.partners]))
+    if host.paired_images is not None:
+        columns.append(("its paired image", [whole(p) for p in host.paired_images]))
     originals = len(columns)
     for group in views(batch):
         size = f"{group.shape[-1]} px" if views.channels == 3 else f"{views.channels} x {group.shape[-1]} px"
@@ -105,9 +105,9 @@ def _columns(
     return columns
 
 
-def whole(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The whole of a picture uint8[H, W, 3], between white margins that make it a square: uint8[CELL, CELL, 3]."""
-    original = Image.fromarray(np.asarray(picture))
+def whole(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The whole of an image uint8[H, W, 3], between white margins that make it a square: uint8[CELL, CELL, 3]."""
+    original = Image.fromarray(np.asarray(image))
     scale = CELL / max(original.size)
     sides = tuple(max(1, round(side * scale)) for side in original.size)
     fitted = original.resize(sides, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BILINEAR)
@@ -117,9 +117,9 @@ def whole(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def shown(views: Tensor) -> NDArray[np.uint8]:
-    """Normalized views float[n, 3, S, S] as pictures uint8[n, S, S, 3]; four channels as gray quarters [n, 2 S, 2 S, 3].
+    """Normalized views float[n, 3, S, S] as images uint8[n, S, S, 3]; four channels as gray quarters [n, 2 S, 2 S, 3].
 
-    Of the latter, the least value of a view is black and its greatest white: it is standardized, picture by picture.
+    Of the latter, the least value of a view is black and its greatest white: it is standardized, image by image.
     """
     pixels = views.permute(0, 2, 3, 1).float().cpu().numpy()
     if pixels.shape[-1] == 3:

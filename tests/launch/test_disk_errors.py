@@ -10,7 +10,7 @@ import pytest
 from small_runs import TINY
 
 from wildfern.launch import pretrain
-from wildfern.launch.disk_faults import disk_faults_told
+from wildfern.launch.disk_errors import disk_errors
 from wildfern.launch.run_folder import RunError, RunFolder
 from wildfern.ssl.tracking import read_records
 from wildfern.ssl.training import CheckpointStore
@@ -98,14 +98,14 @@ def test_a_read_only_folder_is_named(own_mounts, tmp_path):
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EFBIG])
 def test_faults_of_the_disk_become_words(number, tmp_path):
-    inside, elsewhere = str(tmp_path / "run" / "views.png"), str(tmp_path / "pictures" / "1.png")
+    inside, elsewhere = str(tmp_path / "run" / "views.png"), str(tmp_path / "images" / "1.png")
     for name in (inside, None):
         with (
             pytest.raises(RunError, match=r"cannot write .*run.*--run .*run --resume"),
-            disk_faults_told(tmp_path / "run"),
+            disk_errors(tmp_path / "run"),
         ):
             raise OSError(number, "no", name)
-    with pytest.raises(OSError, match=r"1\.png"), disk_faults_told(tmp_path / "run"):
+    with pytest.raises(OSError, match=r"1\.png"), disk_errors(tmp_path / "run"):
         raise OSError(number, "no", elsewhere)
 
 
@@ -133,9 +133,9 @@ def test_skipped_files_of_before_a_resume_stay_noted(tmp_path):
     folder = RunFolder(tmp_path)
     folder.note_skipped({})
     assert not list(tmp_path.iterdir())
-    folder.note_skipped({"b.png": "no picture"})
+    folder.note_skipped({"b.png": "no image"})
     folder.note_skipped({"a.png": "truncated", "b.png": "another word"})
     assert read_records(tmp_path / "skipped.jsonl") == [
         {"file": "a.png", "reason": "truncated"},
-        {"file": "b.png", "reason": "no picture"},
+        {"file": "b.png", "reason": "no image"},
     ]

@@ -1,4 +1,4 @@
-"""Finite sources whose pictures are decoded one at a time: unreadable ones replaced, small sets kept decoded."""
+"""Finite sources whose images are decoded one at a time: unreadable ones replaced, small sets kept decoded."""
 
 import threading
 from abc import abstractmethod
@@ -8,18 +8,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from wildfern.ssl.data.base import DataError, Images, Picture, Source, UnreadableImage
+from wildfern.ssl.data.base import DataError, ImageArray, Images, Source, UnreadableImage
 
-CACHE_BYTES = 2**30  # a set of equal pictures that fits in here is decoded once and kept
+CACHE_BYTES = 2**30  # a set of equal images that fits in here is decoded once and kept
 _PROBES = 32
 
 
-class PictureSource(Source):
+class ImageSource(Source):
     """Base of folders, shards and named sets: a child gives `decode(item)` and `item_name(item)`.
 
-    A picture that cannot be read is replaced, always by the same other one: from item i the source walks i + s, i + 2s …
-    (mod n), s near 0.618 n and coprime to n, to the first readable picture. The walk meets every item, and a run of broken
-    neighbours is replaced by pictures from all over the set. The label is that of the replacement. Nothing readable: DataError.
+    An image that cannot be read is replaced, always by the same other one: from item i the source walks i + s, i + 2s …
+    (mod n), s near 0.618 n and coprime to n, to the first readable image. The walk meets every item, and a run of broken
+    neighbours is replaced by images from all over the set. The label is that of the replacement. Nothing readable: DataError.
     """
 
     def __init__(self, num_items: int, labels: NDArray[np.int64] | None = None, class_names: list[str] | None = None):
@@ -28,22 +28,22 @@ class PictureSource(Source):
         self.labels = labels
         self.class_names = class_names
         self._stride = _coprime_stride(num_items)
-        self._cache: Picture | None = None
+        self._cache: ImageArray | None = None
         self._filled = np.zeros(0, bool)
         self._probed = False
         self._probe_lock = threading.Lock()
 
     @abstractmethod
-    def decode(self, item: int) -> Picture:
-        """One picture, uint8[H, W, 3]; raises UnreadableImage."""
+    def decode(self, item: int) -> ImageArray:
+        """One image, uint8[H, W, 3]; raises UnreadableImage."""
 
     @abstractmethod
     def item_name(self, item: int) -> str:
-        """Where the picture lies, for people."""
+        """Where the image lies, for people."""
 
     @property
     def fixed_size(self) -> bool:
-        """True for a set that is kept decoded: an odd picture among equal ones is then brought to their size."""
+        """True for a set that is kept decoded: an odd image among equal ones is then brought to their size."""
         if not self._probed:
             self._probe()
         return self._cache is not None
@@ -53,53 +53,53 @@ class PictureSource(Source):
         outside = items[(items < 0) | (items >= self.num_items)]
         if len(outside):
             raise IndexError(
-                f"item {outside[0]} asked of a source with {self.num_items} pictures (0 … {self.num_items - 1})"
+                f"item {outside[0]} asked of a source with {self.num_items} images (0 … {self.num_items - 1})"
             )
         if not self._probed:
             self._probe()
         if self._cache is not None and self._filled[items].all():
             return Images(self._cache[items], None if self.labels is None else self.labels[items])
-        pictures: list[Picture] = [None] * len(items)  # type: ignore[list-item]
+        images: list[ImageArray] = [None] * len(items)  # type: ignore[list-item]
         taken = items.copy()
         for position in np.argsort(items, kind="stable"):  # in storage order: kind to disks and to row-group caches
-            taken[position], pictures[position] = self._readable(int(items[position]))
-        return Images.gather(pictures, None if self.labels is None else self.labels[taken])
+            taken[position], images[position] = self._readable(int(items[position]))
+        return Images.gather(images, None if self.labels is None else self.labels[taken])
 
-    def _readable(self, item: int) -> tuple[int, Picture]:
+    def _readable(self, item: int) -> tuple[int, ImageArray]:
         for tried in range(self.num_items):
             candidate = (item + tried * self._stride) % self.num_items
             try:
-                return candidate, self._picture(candidate)
+                return candidate, self._image(candidate)
             except UnreadableImage as error:
                 self.skip(self.item_name(candidate), error.reason)
         name, reason = next(iter(self.skipped.items()))
-        raise DataError(f"none of the {self.num_items} pictures can be read; for instance {name}: {reason}")
+        raise DataError(f"none of the {self.num_items} images can be read; for instance {name}: {reason}")
 
-    def _picture(self, item: int) -> Picture:
+    def _image(self, item: int) -> ImageArray:
         if self._cache is None:
             return self.decode(item)
         if not self._filled[item]:
-            picture = self.decode(item)
+            image = self.decode(item)
             height, width = self._cache.shape[1:3]
-            if picture.shape[:2] != (height, width):
-                picture = np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR))
-            self._cache[item] = picture
+            if image.shape[:2] != (height, width):
+                image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+            self._cache[item] = image
             self._filled[item] = True
         return self._cache[item]
 
     def _probe(self) -> None:
-        """Decide once whether the set is kept decoded: a few pictures spread over it are equal in size, and all would fit."""
+        """Decide once whether the set is kept decoded: a few images spread over it are equal in size, and all would fit."""
         with self._probe_lock:
             if self._probed:
                 return
             shapes = set()
             for item in np.unique(np.linspace(0, self.num_items - 1, _PROBES).astype(np.int64)):
                 try:
-                    picture = self.decode(int(item))
+                    image = self.decode(int(item))
                 except UnreadableImage:
                     continue
-                shapes.add(picture.shape)
-                if len(shapes) > 1 or picture.nbytes * self.num_items > CACHE_BYTES:
+                shapes.add(image.shape)
+                if len(shapes) > 1 or image.nbytes * self.num_items > CACHE_BYTES:
                     break
             else:
                 if shapes:

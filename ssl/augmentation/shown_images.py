@@ -1,0 +1,93 @@
+"""The images that views are made of: in color, one form for all, each where it is wanted, shown by its views."""
+
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from wildfern.ssl.augmentation.operation import on_device
+
+T = TypeVar("T")
+
+
+def in_color(pixels: Any, paired_images: Any, n: int) -> tuple[Any, Any]:
+    """n images, and the second ones of pairs (or None), in three channels: uint8[n, H, W, 3] or a list of uint8[H, W, 3].
+
+    Both may come with one channel, [n, H, W] or [n, H, W, 1], which is then taken thrice; sequences may hold Pillow's images
+    and tensors too. Raises ValueError for others.
+    """
+    pixels, paired_images = _one_form(pixels), None if paired_images is None else _one_form(paired_images)
+    if len(pixels) != n:
+        raise ValueError(f"{len(pixels)} images do not fit {n} positions: one image for each is wanted")
+    if paired_images is None:
+        return pixels, None
+    if isinstance(pixels, list) != isinstance(paired_images, list) or len(paired_images) != n:
+        raise ValueError(f"the second images of pairs must be {n}, in the form of the first: arrays, or lists, both")
+    if not isinstance(pixels, list) and pixels.shape != paired_images.shape:
+        raise ValueError(
+            f"the second images of pairs must be {list(pixels.shape)} as the first, not {list(paired_images.shape)}; give lists "
+            "of images if their sizes differ"
+        )
+    return pixels, paired_images
+
+
+def _one_form(pixels: Any) -> Any:
+    """An array or tensor of images, or a list of arrays."""
+    if isinstance(pixels, np.ndarray | Tensor):
+        return _three_channels(pixels)
+    return [_single(image, number) for number, image in enumerate(pixels)]
+
+
+def _single(image: Any, number: int) -> NDArray[np.uint8]:
+    if isinstance(image, Image.Image):
+        image = image if image.mode in ("L", "RGB") else image.convert("RGB")
+    array = image.cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in (1, 3)):
+        raise ValueError(f"image {number} must be [H, W, 3], or [H, W] if gray, not {list(array.shape)}")
+    return _three_channels(array.reshape(1, *array.shape[:2], -1) if array.size else array[None])[0]
+
+
+def _three_channels(pixels: Any) -> Any:
+    if pixels.dtype not in (np.uint8, torch.uint8):
+        hint = "; of 16 bits, the upper 8 are (images >> 8).astype(np.uint8)" if pixels.dtype == np.uint16 else ""
+        raise ValueError(f"images must be uint8, not {pixels.dtype}{hint}")
+    if pixels.ndim == 3:
+        pixels = pixels[..., None]
+    if pixels.ndim != 4 or pixels.shape[-1] not in (1, 3):
+        raise ValueError(f"images must be [n, H, W, 3], or [n, H, W] if gray, not {list(pixels.shape)}")
+    if not all(pixels.shape[1:3]):
+        raise ValueError(f"images without pixels have no views: {list(pixels.shape)}")
+    if pixels.shape[-1] == 3:
+        return pixels
+    return pixels.expand(-1, -1, -1, 3) if isinstance(pixels, Tensor) else np.repeat(pixels, 3, axis=-1)
+
+
+def shown_by(images: T, paired_images: T | None, first: int) -> list[tuple[T, slice]]:
+    """Images, and which views of a group show them, the group's first view being number `first`."""
+    if paired_images is None:
+        return [(images, slice(None))]
+    return [(images, slice(first % 2, None, 2)), (paired_images, slice(1 - first % 2, None, 2))]
+
+
+def in_order(parts: list[tuple[Tensor, slice]], views: int, n: int) -> Tensor:
+    """Views [V * n, …] from parts of them, each with its place among the V."""
+    whole = parts[0][0].new_empty(views, n, *parts[0][0].shape[1:])
+    for part, which in parts:
+        whole[which] = part.unflatten(0, (-1, n)) if n else part.view(0, *part.shape[1:])
+    return whole.flatten(0, 1)
+
+
+def to_device(
+    pixels: NDArray[np.uint8] | Tensor, device: torch.device, drawn: torch.cuda.Event | None = None
+) -> Tensor:
+    """Images as a tensor there; `drawn`: what has still to happen before they are complete."""
+    if isinstance(pixels, Tensor):
+        if drawn is not None:  # maybe on another stream than this thread's: that of a loader's thread
+            stream = torch.cuda.current_stream(pixels.device)
+            stream.wait_event(drawn)
+            pixels.record_stream(stream)
+        return pixels.to(device)
+    return on_device(torch.from_numpy(pixels), device)
