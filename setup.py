@@ -11,6 +11,8 @@ from setuptools import setup
 FAMILIES = ["contours", "dead_leaves", "fractals", "lsystem", "spectrum", "texture", "triton_renderer"]
 ROOMS = ["augmentation", "data", "evaluation", "losses", "methods", "models", "tracking", "training"]
 PACKAGE_DIR = {
+    "wildfern": "package",
+    "wildfern.ssl": "package/ssl",
     "wildfern.generators": "generators",
     **{f"wildfern.generators.{family}": f"generators/{family}" for family in FAMILIES},
     "wildfern.recipes": "recipes",
@@ -31,7 +33,7 @@ setup(
     python_requires=">=3.11,<3.14",
     packages=list(PACKAGE_DIR),
     package_dir=PACKAGE_DIR,
-    package_data={"wildfern.recipes": ["*.yaml"], "wildfern.launch": ["slurm.sbatch"]},
+    package_data={"wildfern": ["py.typed"], "wildfern.recipes": ["*.yaml"], "wildfern.launch": ["slurm.sbatch"]},
     install_requires=[
         "torch>=2.6",
         "torchvision",

@@ -12,7 +12,7 @@ from two_ranks import ARGUMENTS, SmallNet
 
 from wildfern.ssl.methods import METHODS
 from wildfern.ssl.training import OPTIMIZERS, OnlineProbe, TorchEngine
-from wildfern.ssl.training.finite import copies, restore_buffers
+from wildfern.ssl.training.finite import restore_buffers, snapshot_buffers
 from wildfern.ssl.training.whole_state import write
 
 BATCH, STEPS, CLASSES = 16, 30, 3
@@ -147,7 +147,7 @@ def skipped(rank, world_size):
     for stage in range(4):
         engine = build("dino-adamw", stage, rank, world_size)
         advance(engine, "dino-adamw", 0, 3)
-        before, kept = engine.snapshot(), copies([engine.method, *engine.method.teachers().values()])
+        before, kept = engine.snapshot(), snapshot_buffers([engine.method, *engine.method.teachers().values()])
         views, _ = batch(3, rank, world_size)
         loss, _ = engine([v * float("nan") for v in views] if rank == world_size - 1 else views, 3)
         engine.backward(loss)

@@ -64,9 +64,9 @@ class ForkedRun:
 
 def hold_lock(run: Path, ready: Event) -> None:
     """Hold the lock of a run folder, as another process, until killed."""
-    from wildfern.launch.run_lock import held
+    from wildfern.launch.run_lock import lock
 
-    with held(run):
+    with lock(run):
         ready.set()
         time.sleep(600)
 

@@ -7,7 +7,7 @@ from small_runs import TINY
 from wildfern.launch.assembling import DistributedContext
 from wildfern.launch.components import read_recipe
 from wildfern.launch.run_folder import RunError, RunFolder
-from wildfern.launch.run_lock import held
+from wildfern.launch.run_lock import lock
 from wildfern.launch.shared_folder import check_same_run, chosen_folder, exclusive
 
 ALONE = DistributedContext(0, 1, torch.device("cpu"))
@@ -24,7 +24,7 @@ def test_a_run_that_came_and_went_since_the_folder_was_chosen_is_not_erased(tmp_
         other.begin(recipe())
     with pytest.raises(RunError, match="holds a run already"), exclusive(recipe(), folder, False, ALONE):
         pytest.fail("it was let in")
-    with held(folder.path):  # the refused one let go of the lock
+    with lock(folder.path):  # the refused one let go of the lock
         pass
 
 

@@ -140,7 +140,7 @@ def test_real_cifar10(shared):
 
 def test_a_shard_that_differs_is_named(tmp_path):
     write(tmp_path / "train-0.parquet", [png(5)], [0])
-    write(tmp_path / "train-1.parquet", [png(6)], [0], image="image")
+    write(tmp_path / "train-1.parquet", [png(6)], [0], image="photo")
     with pytest.raises(DataError, match=r"train-1\.parquet: no column 'image'"):
         open_source(f"parquet:{tmp_path}")
     (tmp_path / "train-1.parquet").write_bytes(b"cut off")

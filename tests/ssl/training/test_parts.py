@@ -45,9 +45,9 @@ class Ramp:
     size, num_classes = 8, None
 
     def batch(self, indices):
-        from wildfern.generators import Batch
+        from wildfern.generators import ImageBatch
 
-        return Batch(
+        return ImageBatch(
             np.broadcast_to(np.asarray(indices, np.uint8)[:, None, None, None], (len(indices), 8, 8, 3)).copy()
         )
 

@@ -1,0 +1,42 @@
+"""Self-supervised pretraining of vision backbones on rendered and uncurated images.
+
+import wildfern
+run = wildfern.pretrain("quickstart", ["training.steps=100"])
+backbone = wildfern.load_backbone(run)
+
+Importing this package imports nothing else: torch and the rest are loaded when a name is first used.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from wildfern.generators import make_stream
+    from wildfern.launch.evaluating import evaluate
+    from wildfern.launch.pretraining import pretrain
+    from wildfern.ssl.data import open_source
+    from wildfern.ssl.models import load_backbone
+
+    __version__: str
+
+_HOMES = {
+    "evaluate": "wildfern.launch",
+    "load_backbone": "wildfern.ssl.models",
+    "make_stream": "wildfern.generators",
+    "open_source": "wildfern.ssl.data",
+    "pretrain": "wildfern.launch",
+}
+__all__ = ["__version__", "evaluate", "load_backbone", "make_stream", "open_source", "pretrain"]
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return version("wildfern")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
