@@ -23,7 +23,7 @@ from wildfern.generators.counter_rng import key
 from wildfern.ssl.augmentation import simclr
 from wildfern.ssl.data import Mixture, open_source
 from wildfern.ssl.evaluation import extract_features, knn, linear_probe
-from wildfern.ssl.methods import SimCLR
+from wildfern.ssl.methods import Batch, SimCLR
 from wildfern.ssl.models import build_backbone
 from wildfern.ssl.tracking import environment
 
@@ -66,7 +66,7 @@ def train(make: MakeViews, source, seed: int, steps: int) -> torch.nn.Module:
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
         with torch.autocast("cpu", torch.bfloat16):
-            loss, _ = method([views], step)
+            loss = method(Batch.from_views([views], step=step)).loss
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

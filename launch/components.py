@@ -69,7 +69,7 @@ def _backbone_exists(recipe: Recipe) -> Problems:
 def _views_fit_the_method(recipe: Recipe) -> Problems:
     views = VIEWS[recipe.views.name](**recipe.views.arguments)
     try:
-        METHODS[recipe.method.name].check_views(views.shape)
+        METHODS[recipe.method.name].needs.check_views(views.shape)
     except ValueError as error:
         yield "views.name", str(error)
 

@@ -110,7 +110,16 @@ class Pretraining:
         context.barrier()  # what follows waits for nobody longer than a collective may take
         self.views.to(context.device)
         self.plan = loop_config(recipe)
-        self.reader = BatchReader(self.plan, self.mixture, self.views, context.rank, context.world_size)
+        self.reader = BatchReader(
+            self.mixture,
+            self.views,
+            seed=recipe.seed,
+            batch_size=recipe.training.batch_size,
+            accumulation=recipe.training.accumulation,
+            channels_last=recipe.training.channels_last,
+            rank=context.rank,
+            world_size=context.world_size,
+        )
         method = build_method(recipe)
         check_backbone(recipe, context.device, method, self.views)
         self.engine = self._engine(method)
@@ -203,7 +212,7 @@ class Pretraining:
         layout = {"memory_format": torch.channels_last} if weights_too else {}
         for module in (method, *method.teachers().values()):
             module.to(context.device, **layout)
-        self.input_dtype = input_dtype(method.backbone, recipe.training.precision, self.views)
+        self.input_dtype = input_dtype(method, recipe.training.precision, self.views)
         if recipe.training.compile:
             compile_networks(method, context.device)
         name, arguments = recipe.optimizer.name, recipe.optimizer.arguments
