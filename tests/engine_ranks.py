@@ -36,7 +36,7 @@ def build(case, stage, rank=0, world_size=1, probe=True):
     torch.manual_seed(0)
     method = METHODS[name](SmallNet(), STEPS, **ARGUMENTS[name])
     method.idle = nn.Linear(3, 3)  # not reached by the loss
-    classifier = OnlineProbe(SmallNet.num_features, CLASSES, 1e-2, CPU) if probe else None
+    classifier = OnlineProbe(SmallNet.width, CLASSES, 1e-2, CPU) if probe else None
 
     def make(groups):
         return OPTIMIZERS[optimizer](groups, learning_rate=LEARNING_RATE[optimizer])

@@ -25,7 +25,7 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 class SmallNet(nn.Module):
     """A convolution, batch normalization, pooling: all that the methods ask of a backbone."""
 
-    num_features = 6
+    width = 6
 
     def __init__(self):
         super().__init__()

@@ -37,9 +37,9 @@ class CACR(Method):
         super().__init__()
         self.backbone = backbone
         if projection == "linear":
-            self.projection: nn.Module = nn.Linear(backbone.num_features, projection_size)
+            self.projection: nn.Module = nn.Linear(backbone.width, projection_size)
         else:
-            self.projection = SimCLRProjectionHead(backbone.num_features, projection_hidden, projection_size)
+            self.projection = SimCLRProjectionHead(backbone.width, projection_hidden, projection_size)
         self.loss = CACRLoss(alpha, beta, tau_pos, tau_neg, weighted_positive, weighted_negative, detach_weights)
 
     def forward(self, views: list[Tensor], step: int) -> tuple[Tensor, Scalars]:
@@ -71,7 +71,7 @@ class MomentumCACR(Method):
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        projector = moco_v3_projector(backbone.num_features, projection_hidden, projection_size, projection_layers)
+        projector = moco_v3_projector(backbone.width, projection_hidden, projection_size, projection_layers)
         self.projector = projector
         self.predictor = moco_v3_projector(projection_size, projection_hidden, projection_size, 2)
         self.loss = MomentumCACRLoss(temperature, cost)

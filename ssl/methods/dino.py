@@ -41,7 +41,7 @@ class DINO(Method):
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head = DINOHead(backbone.num_features, head_hidden, head_bottleneck, prototypes, head_batch_norm)
+        self.head = DINOHead(backbone.width, head_hidden, head_bottleneck, prototypes, head_batch_norm)
         self.loss = DINOLoss(prototypes, student_temperature, center_momentum)
         self.teacher = MomentumTeacher(nn.Sequential(backbone, self.head))
         warmup_steps = teacher_temperature_warmup * total_steps

@@ -24,7 +24,7 @@ class SimCLR(Method):
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.projection = SimCLRProjectionHead(backbone.num_features, projection_hidden, projection_size)
+        self.projection = SimCLRProjectionHead(backbone.width, projection_hidden, projection_size)
         self.loss = NTXentLoss(temperature)
 
     def forward(self, views: list[Tensor], step: int) -> tuple[Tensor, Scalars]:

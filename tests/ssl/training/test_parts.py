@@ -90,7 +90,7 @@ def test_a_batch_that_does_not_divide_is_refused():
 
 
 class Net(nn.Module):
-    num_features = 4
+    width = 4
 
     def __init__(self):
         super().__init__()
