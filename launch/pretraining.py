@@ -24,14 +24,13 @@ from wildfern.launch.compiling import compile_networks
 from wildfern.launch.components import read_recipe
 from wildfern.launch.disk_errors import disk_errors
 from wildfern.launch.evaluating import evaluate_on, labeled, merged, scores
-from wildfern.launch.run_folder import RunError, RunFolder, initial_backbone, user_errors
+from wildfern.launch.run_folder import RunError, RunFolder, initial_backbone, recipe_backbone, user_errors
 from wildfern.launch.shared_folder import check_same_items, check_same_run, chosen_folder, exclusive
 from wildfern.launch.views_image import write_views_image
 from wildfern.recipes import Recipe
 from wildfern.ssl.data import Source
 from wildfern.ssl.evaluation import Evaluation, write_report
 from wildfern.ssl.methods import Method
-from wildfern.ssl.models import build_backbone
 from wildfern.ssl.tracking import Tracker, WandbRun
 from wildfern.ssl.tracking.formatting import duration
 from wildfern.ssl.training import (
@@ -267,7 +266,7 @@ class Pretraining:
         """The weights that evaluation takes, whole, on the CPU; called on every rank."""
         backbone = self.engine.method.eval_backbone()
         with self.engine.gather(backbone.parameters()):
-            return {name: value.detach().cpu().clone() for name, value in backbone.state_dict().items()}
+            return {name: value.detach().cpu().clone() for name, value in backbone.network.state_dict().items()}
 
     def _checkpoint_written(self) -> None:
         state = self._backbone_state()
@@ -283,8 +282,8 @@ class Pretraining:
         announce: Callable[[str], None] = lambda text: None,
     ) -> Evaluation:
         recipe = self.recipe
-        pretrained = build_backbone(recipe.model.backbone, recipe.model.stem, **recipe.model.arguments)
-        pretrained.load_state_dict(state)
+        pretrained = recipe_backbone(recipe)
+        pretrained.network.load_state_dict(state)
         backbones = {"untrained": initial_backbone(recipe), "pretrained": pretrained}
         return evaluate_on(
             self.evaluation_sources, backbones, recipe, protocols, few_shot, recipe.evaluation.seeds, announce

@@ -1,4 +1,4 @@
-"""Methods: heads, teachers and loss behind one interface, `forward(batch) -> Output`. A new one is one file and one import here."""
+"""Methods: heads, teachers and loss behind one interface, `forward(batch) -> Output`. One file and one import for each."""
 
 from wildfern.registry import METHODS
 from wildfern.ssl.methods.base import Method, Needs, ParameterGroup

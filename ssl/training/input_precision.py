@@ -14,7 +14,7 @@ from wildfern.ssl.training.engine import Precision
 
 
 def input_dtype(method: Method, precision: Precision, views: Views) -> torch.dtype:
-    """The type of the views: bfloat16 if the method only feeds them to its backbone and training in bf16 stays equal to the bit."""
+    """The type of the views: bfloat16 if the method only feeds them to its backbone and no bit of training in bf16 changes."""
     if precision != "bf16" or method.needs.float32_views:
         return torch.float32
     sizes = [size for _, size in views.shape]

@@ -9,7 +9,7 @@ from torch import nn
 
 from wildfern.ssl.methods import DINO, Batch, Method, Output, SimCLR
 from wildfern.ssl.methods.gather import all_gather_embeddings
-from wildfern.ssl.models import build_backbone
+from wildfern.ssl.models import Backbone
 from wildfern.ssl.training import OPTIMIZERS, TorchEngine
 from wildfern.ssl.training.footprint import optimizer_state, step_footprint
 from wildfern.ssl.training.measured_peak import measured_peak
@@ -21,11 +21,11 @@ IMAGES = 32
 
 
 def resnet() -> nn.Module:
-    return build_backbone("resnet18", "small", layers=[1, 1, 1, 1], channels=[16, 32, 64, 128])
+    return Backbone("resnet18", stem="cifar", layers=[1, 1, 1, 1], channels=[16, 32, 64, 128])
 
 
 def vit() -> nn.Module:
-    return build_backbone("vit_tiny_patch16_224", **VIT)
+    return Backbone("vit_tiny_patch16_224", **VIT)
 
 
 CASES = {

@@ -9,11 +9,11 @@ from torch import nn
 
 from wildfern.ssl.augmentation import multicrop, simclr
 from wildfern.ssl.methods import DINO, Batch, Method, Needs, SimCLR
-from wildfern.ssl.models import build_backbone
+from wildfern.ssl.models import Backbone
 from wildfern.ssl.training import TorchEngine
 from wildfern.ssl.training.input_precision import input_dtype, rounds_its_input
 
-RESNET = ("resnet18", "small", {"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16]})
+RESNET = ("resnet18", "cifar", {"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16]})
 VIT = (
     "vit_tiny_patch16_224",
     "standard",
@@ -41,7 +41,7 @@ def method_on(backbone, needs=SimCLR.needs):
 
 def backbone_of(name, stem, arguments):
     torch.manual_seed(0)
-    return build_backbone(name, stem, **arguments)
+    return Backbone(name, stem=stem, **arguments)
 
 
 @pytest.mark.parametrize("named", [RESNET, VIT, ALEXNET], ids=lambda named: named[0])
