@@ -39,7 +39,7 @@ class OnlineProbe(nn.Module):
         """
         if features is None:
             raise ValueError("the online probe gets no features: the method does not leave them in Method.features")
-        if labels is None:
+        if labels is None or labels.ndim != 1:
             raise ValueError("the online probe gets no labels: images of this source are not of one class each")
         if labels.max() >= self.classes:
             raise ValueError(f"label {labels.max()} among {self.classes} classes: the data source contradicts itself")
