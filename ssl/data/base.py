@@ -1,4 +1,4 @@
-"""What every source of images has in common: items are numbered, and reading is a pure function of the numbers."""
+"""The interface of all image sources: items are numbered, and reading is a pure function of the numbers."""
 
 import threading
 from abc import ABC, abstractmethod
@@ -17,11 +17,11 @@ Split = Literal["train", "test"]
 
 
 class DataError(ValueError):
-    """A data source that cannot be opened or read, said in the user's words."""
+    """A data source that cannot be opened or read; the message is for the user."""
 
 
 class UnreadableImage(DataError):
-    """One image that cannot be used; `reason` says why, without naming the file."""
+    """One unusable image; `reason` says why, without the name of the file."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

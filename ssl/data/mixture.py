@@ -153,7 +153,7 @@ def block_counts(weights: list[float]) -> Index:
     if not np.isfinite(weights_array).all() or (weights_array < 0).any() or not weights_array.any():
         raise DataError(f"weights must be 0 or more, and not all 0; got {weights}")
     if np.count_nonzero(weights_array) > BLOCK:
-        raise DataError(f"a mixture holds at most {BLOCK} sources, got {len(weights)}")
+        raise DataError(f"a mixture can have at most {BLOCK} sources, got {len(weights)}")
     quotas = weights_array / weights_array.sum() * BLOCK
     counts = np.where(weights_array > 0, np.maximum(1, np.floor(quotas)), 0).astype(np.int64)
     while (missing := BLOCK - counts.sum()) != 0:

@@ -24,7 +24,7 @@ class Stream(Protocol):
 
 
 class SyntheticSource(Source):
-    """Images drawn by a stream; the test split is the same stream, at indices that training never reaches."""
+    """Images drawn by a stream; the test split is the same stream at indices that training never reaches."""
 
     def __init__(self, stream: Stream, split: Split = "train") -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The mixture against a plain loop that keeps a counter per component, as the closed form must not."""
+"""The mixture against a plain loop with a counter per component, which the closed form does without."""
 
 from types import SimpleNamespace
 
@@ -75,7 +75,7 @@ def test_a_finite_component_has_exact_epochs_in_a_mix():
     assert (epochs[components == 1] == np.arange(768) // 37).all()
 
 
-def test_order_and_company_do_not_matter():
+def test_an_index_gives_the_same_image_in_any_order_and_batch():
     components = [(Numbers(0, None), 1.0), (Numbers(1, 500), 2.0)]
     whole = seen(Mixture(components, 3).read(np.arange(6000)))
     mixture = Mixture(components, 3)
@@ -199,7 +199,7 @@ def test_impossible_weights_are_refused(weights):
         block_counts(weights)
 
 
-def test_a_stream_is_an_endless_source_with_its_test_part_far_away():
+def test_a_stream_is_an_endless_source_with_a_distant_test_split():
     def batch(indices):
         pixels = np.broadcast_to((indices % 251).astype(np.uint8)[:, None, None, None], (len(indices), 4, 4, 3))
         return ImageBatch(pixels, indices % 3, masks=pixels[..., 0])
@@ -212,7 +212,7 @@ def test_a_stream_is_an_endless_source_with_its_test_part_far_away():
     assert train.read([9]).masks[:, 3, 3].tolist() == [9]
 
 
-def test_pairs_stay_pairs_and_single_images_are_their_own_partners():
+def test_pairs_are_kept_and_single_images_are_paired_with_themselves():
     def batch(indices):
         pixels = np.broadcast_to((indices % 100).astype(np.uint8)[:, None, None, None], (len(indices), 2, 2, 3))
         return ImageBatch(pixels, np.eye(3, dtype=np.uint8)[indices % 3], paired_images=pixels + 100)
@@ -225,17 +225,17 @@ def test_pairs_stay_pairs_and_single_images_are_their_own_partners():
     images = mixture.read(np.arange(40))
     components = mixture.locate(np.arange(40))[0]
     assert 0 < components.sum() < 40
-    for image, partner, component in zip(images.pixels, images.paired_images, components, strict=True):
+    for image, paired_image, component in zip(images.pixels, images.paired_images, components, strict=True):
         if component:
-            np.testing.assert_array_equal(image, partner)
+            np.testing.assert_array_equal(image, paired_image)
         else:
-            np.testing.assert_array_equal(image + 100, partner)
+            np.testing.assert_array_equal(image + 100, paired_image)
     lists = images.as_lists()
     assert [type(lists.pixels), type(lists.paired_images)] == [list, list]
     np.testing.assert_array_equal(np.stack(lists.paired_images), images.paired_images)
 
 
-def test_tensors_stay_what_they_are_alone_and_join_others_on_the_host():
+def test_tensors_of_a_single_source_are_kept_and_those_of_several_are_joined_on_the_host():
     class Tensors(Numbers):
         def read(self, items):
             images = super().read(items)
