@@ -110,6 +110,7 @@ class WholeWay:
 def run(parts: Parts, seconds: float, compiled: bool = False) -> Benchmark:
     """Images per second of each, and ratios to the model alone: 1 means that rendering and views cost nothing."""
     device = parts.device
+    method = parts.build_method()
     reader = BatchReader(
         parts.mixture,
         parts.views.to(device),
@@ -117,8 +118,9 @@ def run(parts: Parts, seconds: float, compiled: bool = False) -> Benchmark:
         batch_size=parts.plan.batch_size,
         accumulation=parts.plan.accumulation,
         channels_last=parts.plan.channels_last,
+        masks=method.needs.masks,
     )
-    parts.views.dtype = input_dtype(parts.build_method(), parts.precision, parts.views)
+    parts.views.dtype = input_dtype(method, parts.precision, parts.views)
     prepared = reader(0)
     made = reader.batch(prepared)
     side = SIDE[device.type]

@@ -109,6 +109,7 @@ class Pretraining:
         context.barrier()  # what follows waits for nobody longer than a collective may take
         self.views.to(context.device)
         self.plan = loop_config(recipe)
+        method = build_method(recipe)
         self.reader = BatchReader(
             self.mixture,
             self.views,
@@ -116,10 +117,10 @@ class Pretraining:
             batch_size=recipe.training.batch_size,
             accumulation=recipe.training.accumulation,
             channels_last=recipe.training.channels_last,
+            masks=method.needs.masks,
             rank=context.rank,
             world_size=context.world_size,
         )
-        method = build_method(recipe)
         check_backbone(recipe, context.device, method, self.views)
         self.engine = self._engine(method)
         numbers = (source.num_items for source in self.mixture.sources)

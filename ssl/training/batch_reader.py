@@ -26,7 +26,8 @@ class BatchReader:
 
     Step s = k // accumulation consumes the indices [s·B, (s+1)·B). Its micro-batches are consecutive parts of them, and rank r
     takes the r-th part of each. Call the reader with k in a loader thread, and `batch` with the result in the training thread.
-    Raises ValueError if the global batch does not divide into equal parts.
+    `masks`: whether the method needs masks; otherwise they are not read. Raises ValueError if the global batch does not divide
+    into equal parts.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class BatchReader:
         batch_size: int,
         accumulation: int = 1,
         channels_last: bool = True,
+        masks: bool = False,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -48,7 +50,7 @@ class BatchReader:
                 "(accumulation × processes) equal parts"
             )
         self.mixture, self.views, self.seed, self.batch_size = mixture, views, seed, batch_size
-        self.accumulation, self.channels_last = accumulation, channels_last
+        self.accumulation, self.channels_last, self.masks = accumulation, channels_last, masks
         self.rank, self.world_size, self.size = rank, world_size, batch_size // parts
 
     def __call__(self, k: int) -> MicroBatch:
@@ -58,9 +60,15 @@ class BatchReader:
             images = images.as_lists()
         _check_labels(images.labels, self.mixture)
         prepared = self.views.prepare(
-            images.pixels, self.seed, step, self.positions(part), images.paired_images, self.batch_size
+            images.pixels,
+            self.seed,
+            step,
+            self.positions(part),
+            images.paired_images,
+            self.batch_size,
+            images.masks if self.masks else None,
         )
-        return MicroBatch(step, part, replace(prepared, labels=images.labels))
+        return MicroBatch(step, part, replace(prepared, labels=images.labels, source=images.source))
 
     def batch(self, micro_batch: MicroBatch) -> Batch:
         """The views on the device, with labels, masks and everything else that a method may use."""
@@ -71,10 +79,10 @@ class BatchReader:
 
         return Batch(
             views=in_layout(self.views(prepared), self.channels_last),
-            masks=None,
-            geometry=[],
+            masks=self.views.masks(prepared),
+            geometry=self.views.geometry(prepared),
             labels=None if prepared.labels is None else on_device(prepared.labels),
-            source=torch.zeros(self.size, dtype=torch.int64),
+            source=on_device(prepared.source),
             seed=self.seed,
             step=micro_batch.step,
             positions=torch.from_numpy(self.positions(micro_batch.part)),
