@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 
 class EmbeddingQueue(nn.Module):
-    """The last `length` embeddings, float[length, D] with unit rows; random directions until it has been filled.
+    """The last `length` embeddings, with unit rows; random directions until it has been filled. Calling it returns them.
 
     Push the same embeddings on every rank (those of the global batch, see `all_gather_embeddings`): then the queue is the same
     everywhere, checkpoints hold it once, and W ranks train like one.
@@ -16,6 +16,10 @@ class EmbeddingQueue(nn.Module):
         super().__init__()
         self.register_buffer("embeddings", F.normalize(torch.randn(length, dim), dim=1))
         self.register_buffer("next", torch.zeros((), dtype=torch.int64))
+
+    def forward(self) -> Tensor:
+        """A copy float[length, D], so that a loss may use it although the queue moves on before the backward pass."""
+        return self.embeddings.clone()
 
     @torch.no_grad()
     def push(self, embeddings: Tensor) -> None:

@@ -4,6 +4,7 @@ from torch import Tensor, cat, nn
 from torch.nn import functional as F
 
 from wildfern.registry import register
+from wildfern.ssl.losses.full_precision import full_precision
 from wildfern.ssl.methods import Batch, Method, Needs, Output
 from wildfern.ssl.methods.gather import all_gather_embeddings
 from wildfern.ssl.models import Backbone
@@ -27,9 +28,9 @@ class QueueContrast(Method):
 
     def forward(self, batch: Batch) -> Output:
         embeddings, features = self.encode(self.projection, [batch.views[0][:1]])
-        query = F.normalize(embeddings[0].float(), dim=1)
-        key = F.normalize(self.teacher(batch.views[0][1]).float(), dim=1)
-        loss = queue_loss(query, key, self.queue.embeddings, self.temperature)
+        query = F.normalize(full_precision(embeddings[0]), dim=1)
+        key = F.normalize(full_precision(self.teacher(batch.views[0][1])), dim=1)
+        loss = queue_loss(query, key, self.queue(), self.temperature)
         self.queue.push(all_gather_embeddings(key[None])[0])
         return Output(loss, {}, features)
 

@@ -4,6 +4,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from wildfern.registry import register
+from wildfern.ssl.losses.full_precision import full_precision
 from wildfern.ssl.methods import Batch, Method, Needs, Output
 from wildfern.ssl.models import Backbone
 
@@ -23,8 +24,8 @@ class ToySegmentation(Method):
         losses, overlaps = [], []
         for views, masks in zip(batch.views, batch.masks, strict=True):
             maps = self.backbone.maps(views.flatten(0, 1))[self.level]
-            logits = F.interpolate(self.predict(maps).float(), size=views.shape[-2:], mode="bilinear")[:, 0]
-            target = (masks.flatten(0, 1) > 0).float()
+            logits = F.interpolate(full_precision(self.predict(maps)), size=views.shape[-2:], mode="bilinear")[:, 0]
+            target = (masks.flatten(0, 1) > 0).to(logits.dtype)
             losses.append(F.binary_cross_entropy_with_logits(logits, target))
             overlaps.append(((logits > 0) == target.bool()).float().mean())
         return Output(sum(losses) / len(losses), {"pixel_accuracy": sum(overlaps).detach() / len(overlaps)})

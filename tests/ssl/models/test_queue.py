@@ -16,3 +16,11 @@ def test_it_keeps_the_last_embeddings_as_a_list_would():
         plain = [*plain, *new][-7:]
         held = torch.roll(queue.embeddings, -int(queue.next), dims=0)  # oldest first
         assert torch.equal(held, torch.stack(plain))
+
+
+def test_a_loss_may_use_it_before_it_moves_on():
+    queue, x = EmbeddingQueue(4, 3), torch.randn(2, 3, requires_grad=True)
+    loss = (x @ queue().T).square().sum()
+    queue.push(x)
+    loss.backward()
+    assert x.grad.isfinite().all()
