@@ -53,7 +53,7 @@ class Backbone(nn.Module):
             self.weights_sha256 = loaded.sha256
             if loaded.normalization is not None:
                 self.mean, self.std = loaded.normalization
-        self._num_patches = _patches(self.network)
+        self._patches = _patches(self.network)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network(x)
@@ -91,12 +91,12 @@ class Backbone(nn.Module):
     @property
     def patch_size(self) -> int | None:
         """Pixels along one side of a patch of a vision transformer; None for other networks."""
-        return None if self._num_patches is None else self._num_patches[0]
+        return None if self._patches is None else self._patches[0]
 
     @property
     def grid(self) -> tuple[int, int] | None:
         """Rows and columns of a vision transformer's patches for images of `size`; None for other networks."""
-        return None if self._num_patches is None else self._num_patches[1]
+        return None if self._patches is None else self._patches[1]
 
     def _features(self, x: Tensor) -> Tensor:
         if not hasattr(self.network, "forward_features"):

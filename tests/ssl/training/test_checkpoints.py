@@ -156,7 +156,7 @@ def test_what_is_half_deleted_is_no_checkpoint(tmp_path, monkeypatch):
     store = CheckpointStore(tmp_path, keep=1)
     write(store, 5)
     monkeypatch.setattr(shutil, "rmtree", lambda folder, ignore_errors=False: ignore_errors or half(folder))
-    with pytest.raises(CheckpointError, match=r"after step 10 is whole, but older .*Input/output error"):
+    with pytest.raises(CheckpointError, match=r"after step 10 is complete, but older .*Input/output error"):
         write(store, 10)
     assert store.steps() == [10]
     assert store.newest() == (10, [])
