@@ -29,7 +29,7 @@ def export_backbone(run: Path, format: str = "timm", out: Path | None = None) ->
     suffix = {"timm": "pth", "safetensors": "safetensors", "onnx": "onnx"}[format]
     out = out or folder.path / f"backbone_{format}.{suffix}"
     if format == "onnx":
-        return _onnx(backbone, recipe, out)
+        return _onnx(backbone.network, recipe, out)
     state = {name: tensor.contiguous() for name, tensor in backbone.network.state_dict().items()}
     if format == "timm":
         torch.save(state, out)
@@ -77,7 +77,7 @@ def _written(arguments: dict[str, Any]) -> str:
     return "".join(f", {key}={value!r}" for key, value in arguments.items())
 
 
-def _onnx(backbone: nn.Module, recipe: Recipe, out: Path) -> str:
+def _onnx(network: nn.Module, recipe: Recipe, out: Path) -> str:
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
@@ -88,7 +88,7 @@ def _onnx(backbone: nn.Module, recipe: Recipe, out: Path) -> str:
     example = torch.zeros(2, channels, size, size)
     batch = torch.export.Dim("batch", min=1)
     torch.onnx.export(
-        backbone,
+        network,
         (example,),
         out,
         input_names=["images"],
