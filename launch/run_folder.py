@@ -161,7 +161,7 @@ def initial_backbone(recipe: Recipe) -> Backbone:
 def recipe_backbone(recipe: Recipe, weights: str | None = None) -> Backbone:
     """The recipe's network with `weights`, or as its seed draws it."""
     model = recipe.model
-    stem = "cifar" if model.stem == "small" else model.stem  # small: its name in recipes before version 0.4
+    stem = "cifar" if model.stem == "small" else model.stem  # small: its name in recipes of earlier versions
     with seeded(recipe.seed, "backbone"):
         return Backbone(model.backbone, weights, stem, **model.arguments)
 

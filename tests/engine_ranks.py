@@ -2,7 +2,7 @@
 
 import os
 import time
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import torch
@@ -16,7 +16,23 @@ from wildfern.ssl.training.whole_state import write
 
 BATCH, STEPS, CLASSES = 16, 30, 3
 CPU = torch.device("cpu")
-LEARNING_RATE = {"adamw": 3e-4, "sgd": 3e-2, "lars": 3e-1, "lamb": 1e-3}
+
+
+class CountingSGD(torch.optim.SGD):
+    """SGD whose rate falls with a count of steps in its parameter groups, which is there from the first step on."""
+
+    def step(self, closure=None):
+        rates = [group["lr"] for group in self.param_groups]
+        for group in self.param_groups:
+            group["count"] = group.get("count", torch.tensor(0.0)) + 1
+            group["lr"] /= float(group["count"]) ** 0.5
+        super().step()
+        for group, rate in zip(self.param_groups, rates, strict=True):
+            group["lr"] = rate
+
+
+MAKERS = {**OPTIMIZERS, "counting": lambda groups, learning_rate: CountingSGD(groups, learning_rate, momentum=0.9)}
+LEARNING_RATE = {"adamw": 3e-4, "sgd": 3e-2, "lars": 3e-1, "lamb": 1e-3, "counting": 3e-2}
 # name -> (method, optimizer, precision, stages)
 CASES = {
     "simclr-sgd": ("simclr", "sgd", "fp32", (0, 1, 2, 3)),
@@ -24,7 +40,10 @@ CASES = {
     "cacr_momentum-lars": ("cacr_momentum", "lars", "fp32", (0,)),
     "simclr-lamb": ("simclr", "lamb", "fp32", (0,)),
     "simclr-bf16": ("simclr", "adamw", "bf16", (0, 1, 2, 3)),
+    # At stage 3 DeepSpeed calls step once for each group of weights, so that a count in the groups runs faster.
+    "simclr-counting": ("simclr", "counting", "fp32", (0, 1, 2)),
 }
+RESUMED = ("dino-adamw", "simclr-counting")
 # Who trains from which step on, when a run is handed over: (processes, stage; None is the torch engine).
 HANDOVERS = [(2, 1, 0), (1, 2, 6), (2, 3, 12), (2, 0, 18), (1, None, 22), (2, 2, 26), (0, None, STEPS)]
 
@@ -38,7 +57,7 @@ def build(case, stage, rank=0, world_size=1, probe=True):
     classifier = OnlineProbe(SmallNet.width, CLASSES, 1e-2, CPU) if probe else None
 
     def make(groups):
-        return OPTIMIZERS[optimizer](groups, learning_rate=LEARNING_RATE[optimizer])
+        return MAKERS[optimizer](groups, learning_rate=LEARNING_RATE[optimizer])
 
     common = {"device": CPU, "precision": precision, "probe": classifier, "gradient_clip": 2.0, "skip_nonfinite": True}
     if stage is None:
@@ -117,21 +136,22 @@ def curves(rank, world_size):
 
 
 def resumed(rank, world_size, folder):
-    """For each stage: the steps 4 … 7 of a run, the same after loading what was saved at 4, and both snapshots at 4."""
+    """For each case and stage: the steps 4 … 7 of a run, the same after loading what was saved at 4, and both snapshots at 4."""
     found = {}
-    for stage in range(4):
-        engine = build("dino-adamw", stage, rank, world_size)
-        advance(engine, "dino-adamw", 0, 4)
+    for case, stage in product(RESUMED, range(4)):
+        at = f"{case}-zero{stage}"
+        engine = build(case, stage, rank, world_size)
+        advance(engine, case, 0, 4)
         saved = engine.snapshot()
-        publish(engine, folder / f"zero{stage}-of-{world_size}")
-        found[f"zero{stage} whole"] = advance(engine, "dino-adamw", 4, 8)
+        publish(engine, folder / f"{at}-of-{world_size}")
+        found[f"{at} whole"] = advance(engine, case, 4, 8)
         discard(engine)
-        engine = build("dino-adamw", stage, rank, world_size)
-        engine.load(folder / f"zero{stage}-of-{world_size}")
+        engine = build(case, stage, rank, world_size)
+        engine.load(folder / f"{at}-of-{world_size}")
         again = engine.snapshot()
-        found[f"zero{stage} resumed"] = advance(engine, "dino-adamw", 4, 8)
+        found[f"{at} resumed"] = advance(engine, case, 4, 8)
         discard(engine)
-        found[f"zero{stage} snapshots"] = torch.tensor(
+        found[f"{at} snapshots"] = torch.tensor(
             saved.keys() == again.keys() and all(torch.equal(_bits(saved[k]), _bits(again[k])) for k in saved)
         )
     return found

@@ -1,5 +1,9 @@
 """Backbones: any timm or torchvision model behind one interface of vectors, tokens and feature maps."""
 
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -36,7 +40,12 @@ class Backbone(nn.Module):
     """
 
     def __init__(
-        self, name: str, weights: str | None = None, stem: Stem = "standard", in_chans: int = 3, **arguments: Any
+        self,
+        name: str,
+        weights: str | Path | None = None,
+        stem: Stem = "standard",
+        in_chans: int = 3,
+        **arguments: Any,
     ) -> None:
         super().__init__()
         self.name, self.in_chans = name, in_chans
@@ -53,7 +62,7 @@ class Backbone(nn.Module):
             self.weights_sha256 = loaded.sha256
             if loaded.normalization is not None:
                 self.mean, self.std = loaded.normalization
-        self._num_patches = _patches(self.network)
+        self._patches = _patches(self.network)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network(x)
@@ -76,7 +85,7 @@ class Backbone(nn.Module):
             channels_last = getattr(self.network, "output_fmt", "NCHW") == "NHWC"
             patches = features.flatten(1, 2) if channels_last else features.flatten(2).transpose(1, 2)
             return Tokens(patches, patches[:, :0])
-        prefix = self._num_prefix_tokens(features)
+        prefix = self._num_prefix_tokens(features.shape[1], *x.shape[-2:])
         return Tokens(features[:, prefix:], features[:, :prefix])
 
     def maps(self, x: Tensor) -> list[Tensor]:
@@ -86,33 +95,47 @@ class Backbone(nn.Module):
         """
         if not hasattr(self.network, "forward_intermediates"):
             raise ValueError(f"{self.name} has no feature maps: choose a timm model with forward_intermediates")
-        return self.network.forward_intermediates(x, intermediates_only=True, output_fmt="NCHW")
+        stages = partial(self.network.forward_intermediates, intermediates_only=True, output_fmt="NCHW")
+        return self._as_forward(stages, x)
 
     @property
     def patch_size(self) -> int | None:
         """Pixels along one side of a patch of a vision transformer; None for other networks."""
-        return None if self._num_patches is None else self._num_patches[0]
+        return None if self._patches is None else self._patches[0]
 
     @property
     def grid(self) -> tuple[int, int] | None:
         """Rows and columns of a vision transformer's patches for images of `size`; None for other networks."""
-        return None if self._num_patches is None else self._num_patches[1]
+        return None if self._patches is None else self._patches[1]
+
+    def _as_forward(self, function: Callable[[Tensor], Any], x: Tensor) -> Any:
+        """`function(x)` as the network's forward pass, so that its hooks run: ZeRO 3 fetches the network's own weights there."""
+        self.network.forward = function
+        try:
+            return self.network(x)
+        finally:
+            del self.network.forward  # the class's own again
 
     def _features(self, x: Tensor) -> Tensor:
         if not hasattr(self.network, "forward_features"):
             raise ValueError(f"{self.name} has no tokens: choose a timm model")
-        features = self.network.forward_features(x)
+        features = self._as_forward(self.network.forward_features, x)
         if not isinstance(features, Tensor) or features.ndim not in (3, 4):
             raise ValueError(f"{self.name} has no tokens: its features before pooling are no single [N, T, D] or map")
         return features
 
-    def _num_prefix_tokens(self, features: Tensor) -> int:
-        declared = getattr(self.network, "num_prefix_tokens", None)
-        if declared is None:  # as many as there are beyond the grid of patches
-            embedding = getattr(self.network, "patch_embed", None)
-            patches = getattr(embedding, "num_patches", None)
-            declared = max(0, features.shape[1] - patches) if patches else 0
-        return declared
+    def _num_prefix_tokens(self, tokens: int, rows: int, columns: int) -> int:
+        """How many of a network's tokens for an image of rows × columns pixels come before those of patches."""
+        if declared := getattr(self.network, "num_prefix_tokens", 0):
+            return declared
+        stages = getattr(self.network, "feature_info", None)
+        reduction = stages[-1].get("reduction") if isinstance(stages, list) and stages else None
+        if reduction is None:
+            return 0
+        surplus = tokens - math.ceil(rows / reduction) * math.ceil(columns / reduction)
+        if tokens <= 2 and surplus < 0:
+            raise ValueError(f"{self.name} has no tokens of patches: it returns its class token alone")
+        return surplus if surplus in (1, 2) else 0  # class and distillation token, which VOLO does not declare
 
     def _kept_tokens(self, x: Tensor, keep: Tensor) -> Tokens:
         vit = self.network
@@ -129,10 +152,14 @@ class Backbone(nn.Module):
                 f"{self.name} drops patches itself (patch_drop_rate), which keep does not allow: set it to 0"
             )
         prefix = vit.num_prefix_tokens
-        embedded = vit._pos_embed(vit.patch_embed(x))
-        patches = embedded[:, prefix:]
-        patches = patches.gather(1, keep[..., None].expand(-1, -1, patches.shape[-1]))
-        features = vit.norm(vit.blocks(vit.norm_pre(torch.cat([embedded[:, :prefix], patches], dim=1))))
+
+        def features_of_kept(x: Tensor) -> Tensor:
+            embedded = vit._pos_embed(vit.patch_embed(x))
+            patches = embedded[:, prefix:]
+            patches = patches.gather(1, keep[..., None].expand(-1, -1, patches.shape[-1]))
+            return vit.norm(vit.blocks(vit.norm_pre(torch.cat([embedded[:, :prefix], patches], dim=1))))
+
+        features = self._as_forward(features_of_kept, x)
         return Tokens(features[:, prefix:], features[:, :prefix])
 
 

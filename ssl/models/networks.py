@@ -4,6 +4,7 @@ import difflib
 from typing import Any, Literal
 
 import timm
+import torch
 from torch import nn
 
 from wildfern.ssl.models.small_alexnet import SmallAlexNet
@@ -79,12 +80,25 @@ def _torchvision_names(name: str) -> list[str]:
 
 
 def _torchvision(name: str, **arguments: Any) -> nn.Module:
-    """A torchvision model whose last linear or convolution layer, the classifier, is an identity."""
-    from torchvision import models
+    arguments, classifier = torchvision_recipe(name, arguments)
+    network = _with_classifier(name, arguments)
+    network.set_submodule(classifier, nn.Identity())
+    return network
 
+
+def torchvision_recipe(name: str, arguments: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """How to build torchvision's model `name` without classifier: arguments of `get_model`, and the classifier to replace.
+
+    The classifier is the model's last linear or convolution layer.
+    """
     if name in ("googlenet", "inception_v3"):  # further classifiers inside, for training with labels
         arguments = {"aux_logits": False, "init_weights": True, **arguments}
-    network = models.get_model(name, weights=None, **arguments)
-    layers = [n for n, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
-    network.set_submodule(layers[-1], nn.Identity())
-    return network
+    with torch.device("meta"):
+        modules = _with_classifier(name, arguments).named_modules()
+    return arguments, [path for path, module in modules if isinstance(module, nn.Linear | nn.Conv2d)][-1]
+
+
+def _with_classifier(name: str, arguments: dict[str, Any]) -> nn.Module:
+    from torchvision import models
+
+    return models.get_model(name, weights=None, **arguments)

@@ -5,8 +5,7 @@ from typing import Annotated
 import torch
 from lightly.utils.lars import LARS
 from pydantic import Field
-
-from wildfern.ssl.training.lamb import LAMB
+from timm.optim import Lamb
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -48,7 +47,7 @@ def lars(
 ) -> torch.optim.Optimizer:
     """LARS (You et al., 2017) from lightly. Layer-wise: not for ZeRO stages above 0.
 
-    Weight decay is greater than 0, for a group without it is one without layer-wise scaling there.
+    Weight decay must be greater than 0, since a group without it is not scaled layer by layer.
     """
     return LARS(groups, lr=learning_rate, momentum=momentum, trust_coefficient=trust_coefficient)
 
@@ -60,8 +59,13 @@ def lamb(
     weight_decay: NotNegative = 0.01,
     betas: tuple[Beta, Beta] = (0.9, 0.999),
 ) -> torch.optim.Optimizer:
-    """LAMB (You et al., 2020). Layer-wise: not for ZeRO stages above 0."""
-    return LAMB(groups, lr=learning_rate, betas=betas)
+    """LAMB (You et al., 2020, algorithm 2) from timm. Layer-wise: not for ZeRO stages above 0.
+
+    The groups without weight decay are not scaled layer by layer, as in the authors' implementation; the others are, also when
+    the schedule sets their weight decay to 0. Clipping the gradient is the engine's task.
+    """
+    groups = [{**group, "always_adapt": group["decays"]} for group in groups]
+    return Lamb(groups, lr=learning_rate, betas=betas, max_grad_norm=None)
 
 
 def _on_gpu(groups: Groups) -> bool:
@@ -73,7 +77,7 @@ LAYER_WISE = frozenset({"lars", "lamb"})
 
 
 def set_hyperparameters(optimizer: torch.optim.Optimizer, learning_rate: float, weight_decay: float) -> None:
-    """Write the step's learning rate into every group and its weight decay into those that decay."""
+    """Set the step's learning rate in every group and its weight decay in those that decay."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * group.get("lr_factor", 1.0)
         if group["decays"]:

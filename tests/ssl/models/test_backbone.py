@@ -154,6 +154,17 @@ def test_patches_are_kept_at_another_size_too():
     torch.testing.assert_close(kept, torch.stack([w[o] for w, o in zip(whole, order, strict=True)]))
 
 
+def test_hooks_of_the_network_run_for_tokens_and_maps(vit):
+    """ZeRO 3 fetches weights in them; the class and position tokens are the network's own."""
+    calls = []
+    vit.network.register_forward_pre_hook(lambda module, inputs: calls.append(module))
+    images = torch.randn(1, 3, 32, 32)
+    before = vit(images)
+    vit.tokens(images), vit.tokens(images, torch.zeros(1, 2, dtype=torch.int64)), vit.maps(images)
+    assert calls == [vit.network] * 4
+    assert torch.equal(vit(images), before)
+
+
 def test_patch_size_and_grid():
     backbone = Backbone("vit_tiny_patch16_224", **VIT)
     assert (backbone.size, backbone.patch_size, backbone.grid) == (32, 8, (4, 4))
@@ -179,12 +190,34 @@ def test_tokens_of_a_network_of_maps_are_its_last_map_row_by_row(name):
         ("resnet10t", {}, True, "resnet10t cannot process part"),
         ("torchvision/resnet18", {}, False, "has no tokens"),
         ("vit_tiny_patch16_224", {**VIT, "patch_drop_rate": 0.5}, True, "patch_drop_rate"),
+        ("pit_ti_224", {}, False, "its class token alone"),
     ],
 )
 def test_networks_without_such_tokens_are_refused(name, options, keep, words):
     backbone = Backbone(name, **options)
+    images = torch.zeros(1, 3, backbone.size, backbone.size)
     with pytest.raises(ValueError, match=words):
-        backbone.tokens(torch.zeros(1, 3, 32, 32), torch.zeros(1, 1, dtype=torch.int64) if keep else None)
+        backbone.tokens(images, torch.zeros(1, 1, dtype=torch.int64) if keep else None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "patches", "prefix"),
+    [
+        ("volo_d1_224", 196, 1),
+        ("cait_xxs24_224", 196, 1),
+        ("deit_tiny_distilled_patch16_224", 196, 2),
+        ("eva02_tiny_patch14_224", 256, 1),
+        ("levit_128s", 16, 0),
+        ("hiera_tiny_224", 49, 0),
+        ("gmlp_ti16_224", 196, 0),
+    ],
+)
+def test_class_and_distillation_tokens_are_told_from_patches(name, patches, prefix):
+    with torch.device("meta"):
+        backbone = Backbone(name).eval()
+        tokens = backbone.tokens(torch.zeros(2, 3, backbone.size, backbone.size))
+    assert (tokens.patches.shape[1], tokens.prefix.shape[1]) == (patches, prefix)
 
 
 def test_maps_are_timms_and_are_refused_where_there_are_none():
