@@ -1,6 +1,6 @@
-"""The views of a training step: one table of numbers, one pass over the images."""
+"""The views of a training step: one table of parameters, one pass over the images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +16,13 @@ from wildfern.ssl.augmentation.crop_geometry import crop_geometry, crop_masks, c
 from wildfern.ssl.augmentation.fourier_adapted_views import FourierAdaptationSettings, FourierAdaptedViews
 from wildfern.ssl.augmentation.host_crops import crop_images
 from wildfern.ssl.augmentation.host_views import render_crops, render_views
+from wildfern.ssl.augmentation.input_images import as_rgb, checked_masks, merged_views, to_device, views_of_images
 from wildfern.ssl.augmentation.kornia_operation import Parameters, build_operations
 from wildfern.ssl.augmentation.local_intensity_order import LocalIntensityOrder
 from wildfern.ssl.augmentation.normalization import MEAN, STD
 from wildfern.ssl.augmentation.operation import on_device
 from wildfern.ssl.augmentation.packed_table import PackedTable, pack
 from wildfern.ssl.augmentation.pixmix_views import PixMixSettings, PixMixViews
-from wildfern.ssl.augmentation.shown_images import checked_masks, in_color, in_order, shown_by, to_device
 from wildfern.ssl.augmentation.table import AugmentationParameters, ViewSettings, draw_table
 
 
@@ -54,20 +54,22 @@ class ViewBatch:
 class Views(nn.Module):
     """Views in groups of one size each: `groups[g][v]` are the settings of view v of group g.
 
-    Counted through all groups, the odd views of a pair of images show its second one; a single image is shown by all.
-    `prepare` runs on the host, in loader threads; calling the module runs on the device, for which the processor has a kernel
-    of its own. Normalized with ImageNet's mean and standard deviation; before that, each view goes through Fourier domain
-    adaptation, PixMix and the kornia operations that `extra` names (as `build_operations` takes them), whichever are given.
-    With `local_intensity_order`, views end as the four standardized channels of that transform instead.
+    Views are numbered through all groups; with paired images, odd views show the paired image. `prepare` runs on the host, in
+    loader threads; calling the module runs on the device (on a CPU, in a compiled kernel). After crop and colors, each view goes
+    through Fourier domain adaptation, PixMix and the operations of `extra` (see `build_operations`), as far as given, and is
+    normalized with ImageNet's mean and standard deviation. With `local_intensity_order`, a view is the four standardized channels
+    of that transform instead.
 
-    `dtype`, which may be set later too, is float32 or bfloat16: views are computed in float32 and rounded once, at the end.
-    Raises ValueError for no views, an empty group, sizes that differ within one, and other types.
+    `dtype`, which can be set later, is float32 or bfloat16: views are computed in float32 and rounded once, at the end. Raises
+    ValueError for no views, an empty group, different sizes in a group, and other types.
+
+    A preset is a function that returns `Views` or a subclass, registered under a name in `VIEWS`.
     """
 
     def __init__(
         self,
         groups: list[list[ViewSettings]],
-        extra: Sequence[Mapping[str, Any]] = (),
+        extra: Sequence[Mapping[str, Any] | Callable[[int], nn.Module]] = (),
         fourier_adaptation: FourierAdaptationSettings | None = None,
         pixmix: PixMixSettings | None = None,
         local_intensity_order: bool = False,
@@ -80,9 +82,9 @@ class Views(nn.Module):
             if not group:
                 raise ValueError("a group of views is empty: at least one view is needed")
             if len({view.size for view in group}) > 1:
-                raise ValueError("the views of one group must have one size")
+                raise ValueError("the views of a group must have one size")
             if len({view.interpolation for view in group}) > 1:
-                raise ValueError("the views of one group must have one interpolation")
+                raise ValueError("the views of a group must have one interpolation")
         self.groups, self.dtype = groups, dtype
 
         def chain(size: int) -> nn.ModuleList:
@@ -108,7 +110,7 @@ class Views(nn.Module):
     @dtype.setter
     def dtype(self, dtype: torch.dtype) -> None:
         if dtype not in (torch.float32, torch.bfloat16):
-            raise ValueError(f"views are float32 or bfloat16, not {dtype}")
+            raise ValueError(f"views must be float32 or bfloat16, not {dtype}")
         self._dtype = dtype
 
     @property
@@ -123,19 +125,21 @@ class Views(nn.Module):
 
     @property
     def skipped(self) -> dict[str, str]:
-        """What the sources of second images found unusable so far: name -> reason."""
-        second = (operation.second for chain in self.extra for operation in chain if hasattr(operation, "second"))
-        return {name: reason for images in second for name, reason in images.skipped.items()}
+        """The unusable reference images found so far: name -> reason."""
+        operations = (operation for chain in self.extra for operation in chain)
+        references = (o.reference_images for o in operations if hasattr(o, "reference_images"))
+        return {name: reason for images in references for name, reason in images.skipped.items()}
 
     @property
     def geometric_operations(self) -> list[str]:
         """Names of the operations after the crop that move pixels: masks and `geometry` do not follow them."""
         first = self.extra[0]  # the chains of all groups are alike
-        return [operation.name for operation in first if getattr(operation, "moves_pixels", False)]
+        moving = (operation for operation in first if getattr(operation, "moves_pixels", False))
+        return [getattr(operation, "name", type(operation).__name__) for operation in moving]
 
     @property
     def _first_views(self) -> list[int]:
-        """The number of each group's first view, counted through all groups."""
+        """The number of each group's first view; views are numbered through all groups."""
         return [sum(len(group) for group in self.groups[:g]) for g in range(len(self.groups))]
 
     def draw(self, seed: int, step: int, positions: NDArray[np.int64]) -> list[AugmentationParameters]:
@@ -163,7 +167,7 @@ class Views(nn.Module):
         channels (or one, which is then repeated), or not one for each position; for masks of another size, masks together with
         paired images, and masks together with an operation that moves pixels.
         """
-        pixels, paired_images = in_color(pixels, paired_images, len(positions))
+        pixels, paired_images = as_rgb(pixels, paired_images, len(positions))
         if masks is not None:
             self._check_masks(paired_images)
             masks = checked_masks(masks, pixels)
@@ -265,7 +269,7 @@ class Views(nn.Module):
 
     @torch.no_grad()
     def forward(self, batch: ViewBatch) -> list[Tensor]:
-        """[V, n, channels, size, size] of type `dtype` per group, normalized, on the module's device, channels last in memory."""
+        """[V, n, channels, size, size] of type `dtype` per group: normalized, on the module's device, channels last."""
         if self.mean.dtype != torch.float32:
             raise ValueError(f"views are computed in float32: set `dtype` in place of .to({self.mean.dtype})")
         views = self._on_host(batch) if self.mean.device.type == "cpu" else self._on_device(batch)
@@ -284,8 +288,8 @@ class Views(nn.Module):
             views = [group.unflatten(0, table.flip.shape) for group, table in zip(codes, batch.tables, strict=True)]
         return [group.to(self.dtype) for group in views]
 
-    def _made_as(self, batch: ViewBatch) -> torch.dtype:
-        """The type in which views are made: further operations want float32."""
+    def _working_dtype(self, batch: ViewBatch) -> torch.dtype:
+        """The type in which views are made: further operations need float32."""
         return self.dtype if batch.extra is None else torch.float32
 
     def _draw_extra(
@@ -300,11 +304,11 @@ class Views(nn.Module):
         ]
 
     def _on_host(self, batch: ViewBatch) -> list[Tensor]:
-        """The views made by a kernel for the processor, on torch's threads; the channels lie last in memory."""
+        """The views from the compiled kernel for the CPU, on as many threads as torch uses."""
         threads = torch.get_num_threads()
         if isinstance(batch.pixels, list):
             return [
-                render_crops(crops, table, threads, self._made_as(batch), normalize=batch.extra is None)
+                render_crops(crops, table, threads, self._working_dtype(batch), normalize=batch.extra is None)
                 for crops, table in zip(batch.pixels, batch.tables, strict=True)
             ]
         pixels, paired_images = (
@@ -313,7 +317,7 @@ class Views(nn.Module):
         )
         return [
             render_views(
-                *(pixels, table, size, threads, self._made_as(batch), paired_images, first),
+                *(pixels, table, size, threads, self._working_dtype(batch), paired_images, first),
                 normalize=batch.extra is None,
                 boxes=boxes,
             )
@@ -323,7 +327,7 @@ class Views(nn.Module):
         ]
 
     def _on_device(self, batch: ViewBatch) -> list[Tensor]:
-        """The views made by torch: on any device, the processor included, where it is what the kernel is held to."""
+        """The views from torch operations, on any device; on the CPU they are the reference for the kernel."""
         device = self.mean.device
         whole, others = None, None
         if not isinstance(batch.pixels, list):
@@ -339,17 +343,17 @@ class Views(nn.Module):
                 n, boxes, flip = len(whole), numbers[g]["boxes"], numbers[g]["flip"]
                 parts = [
                     (crop_views(shown, boxes[which], flip[which], size, table.interpolation), which)
-                    for shown, which in shown_by(whole, others, first)
+                    for shown, which in views_of_images(whole, others, first)
                     if len(range(views)[which])
                 ]
-                images = parts[0][0] if others is None else in_order(parts, views, n)
+                images = parts[0][0] if others is None else merged_views(parts, views, n)
             else:
                 crops = to_device(batch.pixels[g], device).flatten(0, 1)
                 images = crops.permute(0, 3, 1, 2).float().div_(255)
             images = self._appearance(images, table, numbers[g])
             if batch.extra is None:
                 images = (images - self.mean) / self.std
-            images = images.to(self._made_as(batch), memory_format=torch.channels_last)
+            images = images.to(self._working_dtype(batch), memory_format=torch.channels_last)
             out.append(images.unflatten(0, table.flip.shape))
         return out
 

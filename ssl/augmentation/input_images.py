@@ -1,4 +1,4 @@
-"""The images that views are made of: in color, one form for all, each where it is wanted, shown by its views."""
+"""Input images and masks of views: checked, as RGB, in one form, on the right device, assigned to the views of pairs."""
 
 from typing import Any, TypeVar
 
@@ -13,35 +13,35 @@ from wildfern.ssl.augmentation.operation import on_device
 T = TypeVar("T")
 
 
-def in_color(pixels: Any, paired_images: Any, n: int) -> tuple[Any, Any]:
-    """n images, and the second ones of pairs (or None), in three channels: uint8[n, H, W, 3] or a list of uint8[H, W, 3].
+def as_rgb(pixels: Any, paired_images: Any, n: int) -> tuple[Any, Any]:
+    """n images, and the second images of pairs (or None), with three channels: uint8[n, H, W, 3] or a list of uint8[H, W, 3].
 
-    Both may come with one channel, [n, H, W] or [n, H, W, 1], which is then taken thrice; sequences may hold Pillow's images
-    and tensors too. Raises ValueError for others.
+    Gray images [n, H, W] or [n, H, W, 1] are repeated to three channels; sequences may also hold Pillow images and tensors.
+    Raises ValueError for other types and shapes.
     """
-    pixels, paired_images = _one_form(pixels), None if paired_images is None else _one_form(paired_images)
+    pixels, paired_images = _arrays_or_list(pixels), None if paired_images is None else _arrays_or_list(paired_images)
     if len(pixels) != n:
-        raise ValueError(f"{len(pixels)} images do not fit {n} positions: one image for each is wanted")
+        raise ValueError(f"{len(pixels)} images for {n} positions: one image per position is needed")
     if paired_images is None:
         return pixels, None
     if isinstance(pixels, list) != isinstance(paired_images, list) or len(paired_images) != n:
-        raise ValueError(f"the second images of pairs must be {n}, in the form of the first: arrays, or lists, both")
+        raise ValueError(f"paired images must be {n}, in the form of the first images: both arrays, or both lists")
     if not isinstance(pixels, list) and pixels.shape != paired_images.shape:
         raise ValueError(
-            f"the second images of pairs must be {list(pixels.shape)} as the first, not {list(paired_images.shape)}; give lists "
-            "of images if their sizes differ"
+            f"paired images must be {list(pixels.shape)} like the first images, not {list(paired_images.shape)}; give lists of "
+            "images if their sizes differ"
         )
     return pixels, paired_images
 
 
-def _one_form(pixels: Any) -> Any:
+def _arrays_or_list(pixels: Any) -> Any:
     """An array or tensor of images, or a list of arrays."""
     if isinstance(pixels, np.ndarray | Tensor):
         return _three_channels(pixels)
-    return [_single(image, number) for number, image in enumerate(pixels)]
+    return [_as_array(image, number) for number, image in enumerate(pixels)]
 
 
-def _single(image: Any, number: int) -> NDArray[np.uint8]:
+def _as_array(image: Any, number: int) -> NDArray[np.uint8]:
     if isinstance(image, Image.Image):
         image = image if image.mode in ("L", "RGB") else image.convert("RGB")
     array = image.cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
@@ -52,21 +52,21 @@ def _single(image: Any, number: int) -> NDArray[np.uint8]:
 
 def _three_channels(pixels: Any) -> Any:
     if pixels.dtype not in (np.uint8, torch.uint8):
-        hint = "; of 16 bits, the upper 8 are (images >> 8).astype(np.uint8)" if pixels.dtype == np.uint16 else ""
+        hint = "; for 16 bits, convert by (images >> 8).astype(np.uint8)" if pixels.dtype == np.uint16 else ""
         raise ValueError(f"images must be uint8, not {pixels.dtype}{hint}")
     if pixels.ndim == 3:
         pixels = pixels[..., None]
     if pixels.ndim != 4 or pixels.shape[-1] not in (1, 3):
         raise ValueError(f"images must be [n, H, W, 3], or [n, H, W] if gray, not {list(pixels.shape)}")
     if not all(pixels.shape[1:3]):
-        raise ValueError(f"images without pixels have no views: {list(pixels.shape)}")
+        raise ValueError(f"images must have at least one pixel, got {list(pixels.shape)}")
     if pixels.shape[-1] == 3:
         return pixels
     return pixels.expand(-1, -1, -1, 3) if isinstance(pixels, Tensor) else np.repeat(pixels, 3, axis=-1)
 
 
 def checked_masks(masks: Any, pixels: Any) -> Any:
-    """Masks of images that went through `in_color`: uint8[n, H, W] (array or tensor), or a list of uint8[H, W] for a list.
+    """Masks of images that went through `as_rgb`: uint8[n, H, W] (array or tensor), or a list of uint8[H, W] for a list.
 
     Raises ValueError for another type, number or size.
     """
@@ -89,15 +89,15 @@ def checked_masks(masks: Any, pixels: Any) -> Any:
     raise ValueError(f"mask {i} must be {wanted[i]} like its image, not {given[i]}")
 
 
-def shown_by(images: T, paired_images: T | None, first: int) -> list[tuple[T, slice]]:
-    """Images, and which views of a group show them, the group's first view being number `first`."""
+def views_of_images(images: T, paired_images: T | None, first: int) -> list[tuple[T, slice]]:
+    """Pairs of images and the views of a group that show them; the number of the group's first view is `first`."""
     if paired_images is None:
         return [(images, slice(None))]
     return [(images, slice(first % 2, None, 2)), (paired_images, slice(1 - first % 2, None, 2))]
 
 
-def in_order(parts: list[tuple[Tensor, slice]], views: int, n: int) -> Tensor:
-    """Views [V * n, …] from parts of them, each with its place among the V."""
+def merged_views(parts: list[tuple[Tensor, slice]], views: int, n: int) -> Tensor:
+    """Views [V * n, …] from parts of them, each with its places among the V."""
     whole = parts[0][0].new_empty(views, n, *parts[0][0].shape[1:])
     for part, which in parts:
         whole[which] = part.unflatten(0, (-1, n)) if n else part.view(0, *part.shape[1:])
@@ -107,9 +107,9 @@ def in_order(parts: list[tuple[Tensor, slice]], views: int, n: int) -> Tensor:
 def to_device(
     pixels: NDArray[np.uint8] | Tensor, device: torch.device, drawn: torch.cuda.Event | None = None
 ) -> Tensor:
-    """Images as a tensor there; `drawn`: what has still to happen before they are complete."""
+    """Images as a tensor on the device; they are complete once the event `drawn` has happened."""
     if isinstance(pixels, Tensor):
-        if drawn is not None:  # maybe on another stream than this thread's: that of a loader's thread
+        if drawn is not None:  # drawn on the stream of a loader thread, which may be another one
             stream = torch.cuda.current_stream(pixels.device)
             stream.wait_event(drawn)
             pixels.record_stream(stream)
