@@ -50,7 +50,7 @@ class Parts:
     backbone: str
     device: torch.device
     precision: Precision
-    plan: LoopConfig
+    config: LoopConfig
     mixture: Mixture
     views: Views
     build_backbone: Callable[[], nn.Module]
@@ -62,7 +62,7 @@ class Parts:
     @property
     def micro_batch(self) -> int:
         """Images of one forward and backward pass."""
-        return self.plan.batch_size // self.plan.accumulation
+        return self.config.batch_size // self.config.accumulation
 
 
 class Step:
@@ -70,14 +70,17 @@ class Step:
 
     def __init__(self, parts: Parts, compiled: bool) -> None:
         method = parts.build_method()
-        layout = {"memory_format": torch.channels_last} if parts.plan.channels_last else {}
+        layout = {"memory_format": torch.channels_last} if parts.config.channels_last else {}
         for module in (method, *method.teachers().values()):
             module.to(parts.device, **layout)
         if compiled:
             parts.compile(method)
-        self.number, self.before = parts.plan.total_steps // 2, None  # past warm-ups, in which some layers stand still
+        self.number, self.before = (
+            parts.config.total_steps // 2,
+            None,
+        )  # past warm-ups, in which some layers stand still
         arguments = {"device": parts.device, "precision": parts.precision}
-        self.engine = TorchEngine(method, parts.make_optimizer, parts.plan.weight_decay, **arguments)
+        self.engine = TorchEngine(method, parts.make_optimizer, parts.config.weight_decay, **arguments)
 
     def __call__(self, batch: Batch) -> None:
         loss = self.engine(replace(batch, step=self.number)).loss
@@ -114,10 +117,10 @@ def run(parts: Parts, seconds: float, compiled: bool = False) -> Benchmark:
     reader = BatchReader(
         parts.mixture,
         parts.views.to(device),
-        seed=parts.plan.seed,
-        batch_size=parts.plan.batch_size,
-        accumulation=parts.plan.accumulation,
-        channels_last=parts.plan.channels_last,
+        seed=parts.config.seed,
+        batch_size=parts.config.batch_size,
+        accumulation=parts.config.accumulation,
+        channels_last=parts.config.channels_last,
         masks=method.needs.masks,
     )
     parts.views.dtype = input_dtype(method, parts.precision, parts.views)
@@ -127,7 +130,7 @@ def run(parts: Parts, seconds: float, compiled: bool = False) -> Benchmark:
     matrix = torch.randn(side, side, device=device, dtype=DTYPES[parts.precision])
     with ExitStack() as stack:
         plain = Step(parts, compiled=False)
-        batches = stack.enter_context(Loader(reader, 0, 10**9, parts.plan.loader_threads))
+        batches = stack.enter_context(Loader(reader, 0, 10**9, parts.config.loader_threads))
         whole = WholeWay(reader, plain, batches)
         things = {
             MODEL: lambda: plain(made),
@@ -185,7 +188,7 @@ def step_flops(parts: Parts) -> int:
         precision=parts.precision,
         channels=parts.views.channels,
         view_dtype=parts.views.dtype,
-        step=parts.plan.total_steps // 2,
+        step=parts.config.total_steps // 2,
     )
     return foot.flops
 

@@ -1,4 +1,4 @@
-"""The pretrained backbone for other programs."""
+"""Export the pretrained backbone."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from wildfern.launch.run_folder import RunError, RunFolder
+from wildfern.launch.errors import RunError
+from wildfern.launch.run_folder import RunFolder
 from wildfern.recipes import Recipe
 from wildfern.ssl.augmentation import VIEWS
 from wildfern.ssl.models.networks import TORCHVISION, torchvision_recipe
@@ -19,7 +20,7 @@ def export_backbone(run: Path, format: str = "timm", out: Path | None = None) ->
     """Write the backbone in one of `FORMATS` and return how to load it.
 
     timm: a PyTorch state dict with timm's names, for `timm.create_model(…).load_state_dict(…)`. safetensors: the same
-    tensors as safetensors. onnx: the network with a free batch size. Raises RunError for an unknown format, a folder without
+    tensors as safetensors. onnx: the network with a dynamic batch size. Raises RunError for an unknown format, a folder without
     weights, and a missing package.
     """
     if format not in FORMATS:
@@ -41,7 +42,7 @@ def export_backbone(run: Path, format: str = "timm", out: Path | None = None) ->
 
 
 def loading_code(recipe: Recipe, read: str) -> str:
-    """Python that makes the network without wildfern and loads the weights strictly."""
+    """Python code that builds the network without wildfern and loads all weights."""
     model = recipe.model
     if model.backbone == "small_alexnet":
         make = [
