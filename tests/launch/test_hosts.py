@@ -154,6 +154,6 @@ def test_the_agent_answers_line_by_line(tmp_path, port):
 
 def test_the_command_line_takes_a_shell_in_place_of_ssh(wildfern, tmp_path, port):
     (tmp_path / "hosts").write_text("localhost slots=1\n")
-    process = wildfern("doctor", "--hosts", "hosts", "--reach", "bash -c", "--port", str(port))
+    process = wildfern("doctor", "--hosts", "hosts", "--reach", "bash -c", "--port", str(port), process=True)
     assert process.returncode == 0, process.stdout + process.stderr
     assert "ready to train on 1 host(s)" in process.stdout
