@@ -182,7 +182,7 @@ def build_probe(recipe: Recipe, mixture: Mixture, method: Method, device: torch.
             f"evaluation.online_probe takes up to {MOST_PROBED_CLASSES} classes, and {recipe.data[0].source} has {classes}: set "
             "it to null, or name fewer classes"
         )
-    return OnlineProbe(method.backbone.num_features, classes, settings.learning_rate, device)
+    return OnlineProbe(method.backbone.width, classes, settings.learning_rate, device)
 
 
 def loop_config(recipe: Recipe) -> LoopConfig:
@@ -237,5 +237,5 @@ def check_backbone(recipe: Recipe, device: torch.device, method: Method, views: 
         name, size = unsafe[0]
         raise RunError(
             f"views of {size} px are too small for this backbone in bf16 on a CPU: {name} strides over a single pixel, where "
-            "its gradient would be wrong; take larger views, model.stem=small, or training.precision=fp32"
+            "its gradient would be wrong; take larger views, model.stem=cifar, or training.precision=fp32"
         )

@@ -15,7 +15,7 @@ def compile_networks(method: Method, device: torch.device) -> None:
     compiled here.
     """
     check_compiler(device)
-    for network in (method.backbone, *method.teachers().values()):
+    for network in method.networks_to_compile():
         network.compile(dynamic=False)  # the sizes of views are few: each gets its own kernels, none a general one
 
 

@@ -27,7 +27,7 @@ def export_backbone(run: Path, format: str = "timm", out: Path | None = None) ->
     out = out or folder.path / f"backbone_{format}.{suffix}"
     if format == "onnx":
         return _onnx(backbone, recipe, out)
-    state = {name: tensor.contiguous() for name, tensor in backbone.state_dict().items()}
+    state = {name: tensor.contiguous() for name, tensor in backbone.network.state_dict().items()}
     if format == "timm":
         torch.save(state, out)
         read = f'torch.load("{out}", weights_only=True)'
@@ -49,9 +49,9 @@ def loading_code(recipe: Recipe, read: str) -> str:
     else:
         arguments = "".join(f", {key}={value!r}" for key, value in model.arguments.items())
         make = ["import timm, torch", f'model = timm.create_model("{model.backbone}", num_classes=0{arguments})']
-    if model.stem == "small":
+    if model.stem in ("cifar", "small"):
         make += [
-            "first = model.conv1  # the recipe's stem is small: 3×3, stride 1, no pooling",
+            "first = model.conv1  # the recipe's stem is cifar: 3×3, stride 1, no pooling",
             "model.conv1 = torch.nn.Conv2d(first.in_channels, first.out_channels, 3, stride=1, padding=1, bias=False)",
             "model.maxpool = torch.nn.Identity()",
         ]

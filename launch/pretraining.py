@@ -24,14 +24,13 @@ from wildfern.launch.compiling import compile_networks
 from wildfern.launch.components import read_recipe
 from wildfern.launch.disk_errors import disk_errors
 from wildfern.launch.evaluating import evaluate_on, labeled, merged, scores
-from wildfern.launch.run_folder import RunError, RunFolder, initial_backbone, user_errors
+from wildfern.launch.run_folder import RunError, RunFolder, initial_backbone, recipe_backbone, user_errors
 from wildfern.launch.shared_folder import check_same_items, check_same_run, chosen_folder, exclusive
 from wildfern.launch.views_image import write_views_image
 from wildfern.recipes import Recipe
 from wildfern.ssl.data import Source
 from wildfern.ssl.evaluation import Evaluation, write_report
 from wildfern.ssl.methods import Method
-from wildfern.ssl.models import build_backbone
 from wildfern.ssl.tracking import Tracker, WandbRun
 from wildfern.ssl.tracking.formatting import duration
 from wildfern.ssl.training import (
@@ -110,8 +109,18 @@ class Pretraining:
         context.barrier()  # what follows waits for nobody longer than a collective may take
         self.views.to(context.device)
         self.plan = loop_config(recipe)
-        self.reader = BatchReader(self.plan, self.mixture, self.views, context.rank, context.world_size)
         method = build_method(recipe)
+        self.reader = BatchReader(
+            self.mixture,
+            self.views,
+            seed=recipe.seed,
+            batch_size=recipe.training.batch_size,
+            accumulation=recipe.training.accumulation,
+            channels_last=recipe.training.channels_last,
+            masks=method.needs.masks,
+            rank=context.rank,
+            world_size=context.world_size,
+        )
         check_backbone(recipe, context.device, method, self.views)
         self.engine = self._engine(method)
         numbers = (source.num_items for source in self.mixture.sources)
@@ -203,7 +212,7 @@ class Pretraining:
         layout = {"memory_format": torch.channels_last} if weights_too else {}
         for module in (method, *method.teachers().values()):
             module.to(context.device, **layout)
-        self.input_dtype = input_dtype(method.backbone, recipe.training.precision, self.views)
+        self.input_dtype = input_dtype(method, recipe.training.precision, self.views)
         if recipe.training.compile:
             compile_networks(method, context.device)
         name, arguments = recipe.optimizer.name, recipe.optimizer.arguments
@@ -258,7 +267,7 @@ class Pretraining:
         """The weights that evaluation takes, whole, on the CPU; called on every rank."""
         backbone = self.engine.method.eval_backbone()
         with self.engine.gather(backbone.parameters()):
-            return {name: value.detach().cpu().clone() for name, value in backbone.state_dict().items()}
+            return {name: value.detach().cpu().clone() for name, value in backbone.network.state_dict().items()}
 
     def _checkpoint_written(self) -> None:
         state = self._backbone_state()
@@ -274,8 +283,8 @@ class Pretraining:
         announce: Callable[[str], None] = lambda text: None,
     ) -> Evaluation:
         recipe = self.recipe
-        pretrained = build_backbone(recipe.model.backbone, recipe.model.stem, **recipe.model.arguments)
-        pretrained.load_state_dict(state)
+        pretrained = recipe_backbone(recipe)
+        pretrained.network.load_state_dict(state)
         backbones = {"untrained": initial_backbone(recipe), "pretrained": pretrained}
         return evaluate_on(
             self.evaluation_sources, backbones, recipe, protocols, few_shot, recipe.evaluation.seeds, announce

@@ -5,12 +5,11 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 from two_ranks import ARGUMENTS, SmallNet
 
-from wildfern.ssl.methods import METHODS
+from wildfern.ssl.methods import METHODS, Batch
 from wildfern.ssl.training import OPTIMIZERS, OnlineProbe, TorchEngine
 from wildfern.ssl.training.finite import restore_buffers, snapshot_buffers
 from wildfern.ssl.training.whole_state import write
@@ -36,7 +35,7 @@ def build(case, stage, rank=0, world_size=1, probe=True):
     torch.manual_seed(0)
     method = METHODS[name](SmallNet(), STEPS, **ARGUMENTS[name])
     method.idle = nn.Linear(3, 3)  # not reached by the loss
-    classifier = OnlineProbe(SmallNet.num_features, CLASSES, 1e-2, CPU) if probe else None
+    classifier = OnlineProbe(SmallNet.width, CLASSES, 1e-2, CPU) if probe else None
 
     def make(groups):
         return OPTIMIZERS[optimizer](groups, learning_rate=LEARNING_RATE[optimizer])
@@ -59,7 +58,7 @@ def batch(step, rank, world_size):
     groups = [0.5 * torch.randn(2, BATCH, 3, size, size, generator=generator) for size in (8, 4)]
     groups = [group + image[None, :, :, None, None] for group in groups]
     mine = slice(rank * BATCH // world_size, (rank + 1) * BATCH // world_size)
-    return [g[:, mine] for g in groups], np.where(labels == 2, -1, labels)[mine]  # one class goes unlabeled
+    return [g[:, mine] for g in groups], torch.where(labels == 2, -1, labels)[mine]  # one class goes unlabeled
 
 
 def advance(engine, case, start, stop):
@@ -68,13 +67,14 @@ def advance(engine, case, start, stop):
     rate = LEARNING_RATE[CASES[case][1]]
     for step in range(start, stop):
         views, labels = batch(step, engine.rank, engine.world_size)
-        loss, _ = engine(views if CASES[case][0] != "simclr" else views[:1], step)
-        engine.backward(loss)
-        engine.probe.observe(engine.method.features, labels)
+        views = views if CASES[case][0] != "simclr" else views[:1]
+        output = engine(Batch.from_views(views, labels=labels, step=step))
+        engine.backward(output.loss)
+        engine.probe.observe(output.features, labels)
         norm = engine.step(rate * (1 - step / STEPS), 0.01)
         engine.method.after_step(step, engine.gather)
         engine.probe.step()
-        numbers = engine.mean({"loss": loss.detach(), "norm": norm})
+        numbers = engine.mean({"loss": output.loss.detach(), "norm": norm})
         found.append([*numbers.values(), engine.probe.take_accuracy()["probe_accuracy"]])
     return torch.tensor(found, dtype=torch.float64)
 
@@ -149,8 +149,8 @@ def skipped(rank, world_size):
         advance(engine, "dino-adamw", 0, 3)
         before, kept = engine.snapshot(), snapshot_buffers([engine.method, *engine.method.teachers().values()])
         views, _ = batch(3, rank, world_size)
-        loss, _ = engine([v * float("nan") for v in views] if rank == world_size - 1 else views, 3)
-        engine.backward(loss)
+        views = [v * float("nan") for v in views] if rank == world_size - 1 else views
+        engine.backward(engine(Batch.from_views(views, step=3)).loss)
         norm = engine.step(1e-3, 0.01)
         restore_buffers(kept)
         after = engine.snapshot()

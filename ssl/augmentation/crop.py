@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wildfern.ssl.augmentation.crop_geometry import nearest_pixels
 from wildfern.ssl.augmentation.operation import GeometricOperation, on_device
 from wildfern.ssl.augmentation.table import AugmentationParameters
 from wildfern.ssl.losses.full_precision import without_autocast
@@ -113,13 +114,7 @@ class RandomResizedCropFlip(GeometricOperation):
 
     def apply_transform_mask(self, input: Tensor, params: dict, flags: dict, transform: Tensor | None = None) -> Tensor:
         """Masks [n, C, H, W]: the nearest pixel, so that no class is invented between two."""
-        size, device = self.settings.size, input.device
-        top, left, height, width = on_device(params["box"], device).unbind(-1)
-        place = torch.arange(size, device=device)[None]
-        across = torch.where(on_device(params["flip"], device)[:, None], size - 1 - place, place)
-        rows, columns = (
-            (start[:, None] + (along + 0.5) * (length[:, None] / size)).long()
-            for start, along, length in ((top, place, height), (left, across, width))
-        )
-        which = torch.arange(len(input), device=device)[:, None, None]
+        box, flip = on_device(params["box"], input.device), on_device(params["flip"], input.device)
+        rows, columns = nearest_pixels(box, flip, self.settings.size)
+        which = torch.arange(len(input), device=input.device)[:, None, None]
         return input.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

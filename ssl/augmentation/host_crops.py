@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wildfern.generators.compiling import kernel
+from wildfern.ssl.augmentation.crop_geometry import sides
 from wildfern.ssl.augmentation.host_loops import host_loop
 from wildfern.ssl.augmentation.host_resize import clip, filter_taps, most_taps, resize_across, resize_down
 from wildfern.ssl.augmentation.table import AugmentationParameters
@@ -25,6 +26,7 @@ def crop_images(
     size: int,
     paired_images: Sequence[ImageArray] | None = None,
     first: int = 0,
+    boxes: NDArray[np.int64] | None = None,
 ) -> NDArray[np.uint8]:
     """The boxes that a table says of n images uint8[H, W, 3], resized and flipped: uint8[V, n, size, size, 3].
 
@@ -42,12 +44,11 @@ def crop_images(
         for image in photographs:
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
                 raise ValueError(f"images must be uint8[H, W, 3], not {image.dtype}{list(image.shape)}")
-        heights, widths = (np.array([p.shape[side] for p in photographs], np.int64) for side in (0, 1))
-        boxes = table.boxes(heights, widths)
+        own = table.boxes(*sides(list(photographs))) if boxes is None else boxes
         flip, cubic = np.ascontiguousarray(table.flip), table.interpolation == "bicubic"
         for i, image in enumerate(photographs):
             rows = np.require(image.reshape(len(image), -1), requirements="CAW")
-            crop_image(rows, i, start, step, boxes, flip, cubic, out)
+            crop_image(rows, i, start, step, own, flip, cubic, out)
     return out.reshape(views, n, size, size, 3)
 
 

@@ -29,6 +29,7 @@ def render_views(
     paired_images: ImageArrays | None = None,
     first: int = 0,
     normalize: bool = True,
+    boxes: NDArray[np.int64] | None = None,
 ) -> Tensor:
     """The views that a table says of images uint8[n, H, W, 3]: [V, n, 3, size, size], channels last in memory.
 
@@ -45,7 +46,8 @@ def render_views(
     else:
         _check(paired_images, pixels.shape, size, threads, dtype)
         odd = (first + np.arange(views)) % 2 == 1
-    boxes = table.boxes(np.full(n, height), np.full(n, width))
+    if boxes is None:
+        boxes = table.boxes(np.full(n, height), np.full(n, width))
     looks = _looks(table, boxes, table.flip, table.interpolation == "bicubic")
     return _render((pixels, paired_images, odd, 0), looks, size, threads, dtype, normalize)
 

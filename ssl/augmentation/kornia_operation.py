@@ -67,6 +67,11 @@ class KorniaOperation(nn.Module):
         self._by_image = False
         self._examine()
 
+    @property
+    def moves_pixels(self) -> bool:
+        """Whether it changes where things are, so that masks would have to follow; erasing and colors do not."""
+        return not isinstance(self.module, kornia.augmentation.IntensityAugmentationBase2D)
+
     def draw(self, seed: int, step: int, positions: NDArray[np.int64], view: int, batch: int) -> Parameters:
         """Parameters for view `view` of the images at these positions (int64[n]) of a global batch of `batch` images.
 

@@ -1,6 +1,6 @@
 """All numbers of a batch of views as one array: it goes to the device in one copy, and is taken apart there without another."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -15,13 +15,14 @@ class PackedTable:
     """Arrays, by group and name, laid one after the other in `values` (float32[K], pinned for a GPU)."""
 
     values: Tensor
-    layout: list[
-        dict[str, tuple[int, tuple[int, ...], bool]]
-    ]  # where each begins, its shape, whether it is of booleans
+    layout: list[dict[str, tuple[int, tuple[int, ...], bool]]]  # each array's offset, shape, and whether it is boolean
+    _copies: dict[torch.device, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     def on(self, device: torch.device) -> list[dict[str, Tensor]]:
-        """The arrays of each group there, float32 or bool, without waiting for the copy."""
-        values = self.values.to(device, non_blocking=True)
+        """The arrays of each group there, float32 or bool; copied once, without waiting for the copy."""
+        if device not in self._copies:
+            self._copies[device] = self.values.to(device, non_blocking=True)
+        values = self._copies[device]
         return [{name: _part(values, *place) for name, place in group.items()} for group in self.layout]
 
 

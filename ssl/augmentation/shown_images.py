@@ -65,6 +65,30 @@ def _three_channels(pixels: Any) -> Any:
     return pixels.expand(-1, -1, -1, 3) if isinstance(pixels, Tensor) else np.repeat(pixels, 3, axis=-1)
 
 
+def checked_masks(masks: Any, pixels: Any) -> Any:
+    """Masks of images that went through `in_color`: uint8[n, H, W] (array or tensor), or a list of uint8[H, W] for a list.
+
+    Raises ValueError for another type, number or size.
+    """
+    if isinstance(pixels, list) or not isinstance(masks, np.ndarray | Tensor):
+        masks = [mask.cpu().numpy() if isinstance(mask, Tensor) else np.asarray(mask) for mask in masks]
+    if isinstance(masks, list):
+        wanted, given = [list(image.shape[:2]) for image in pixels], [list(mask.shape) for mask in masks]
+        kinds = {str(mask.dtype) for mask in masks} or {"uint8"}
+    else:
+        wanted, given, kinds = list(pixels.shape[:3]), list(masks.shape), {str(masks.dtype).removeprefix("torch.")}
+    if kinds != {"uint8"}:
+        raise ValueError(f"masks must be uint8, not {', '.join(sorted(kinds))}")
+    if wanted == given:
+        return masks if isinstance(pixels, list) or not isinstance(masks, list) else np.stack(masks)
+    if not isinstance(masks, list):
+        raise ValueError(f"masks must be {wanted} like their images, not {given}")
+    if len(masks) != len(pixels):
+        raise ValueError(f"{len(masks)} masks for {len(pixels)} images: one mask per image is needed")
+    i = next(i for i in range(len(wanted)) if wanted[i] != given[i])
+    raise ValueError(f"mask {i} must be {wanted[i]} like its image, not {given[i]}")
+
+
 def shown_by(images: T, paired_images: T | None, first: int) -> list[tuple[T, slice]]:
     """Images, and which views of a group show them, the group's first view being number `first`."""
     if paired_images is None:

@@ -12,34 +12,43 @@ from torch import Tensor, nn
 from wildfern.ssl.augmentation.blur import GaussianBlur
 from wildfern.ssl.augmentation.color import ColorJitter, Solarize
 from wildfern.ssl.augmentation.crop import crop_views
+from wildfern.ssl.augmentation.crop_geometry import crop_geometry, crop_masks, crop_masks_on_host, sides
 from wildfern.ssl.augmentation.fourier_adapted_views import FourierAdaptationSettings, FourierAdaptedViews
 from wildfern.ssl.augmentation.host_crops import crop_images
 from wildfern.ssl.augmentation.host_views import render_crops, render_views
 from wildfern.ssl.augmentation.kornia_operation import Parameters, build_operations
 from wildfern.ssl.augmentation.local_intensity_order import LocalIntensityOrder
 from wildfern.ssl.augmentation.normalization import MEAN, STD
+from wildfern.ssl.augmentation.operation import on_device
 from wildfern.ssl.augmentation.packed_table import PackedTable, pack
 from wildfern.ssl.augmentation.pixmix_views import PixMixSettings, PixMixViews
-from wildfern.ssl.augmentation.shown_images import in_color, in_order, shown_by, to_device
+from wildfern.ssl.augmentation.shown_images import checked_masks, in_color, in_order, shown_by, to_device
 from wildfern.ssl.augmentation.table import AugmentationParameters, ViewSettings, draw_table
 
 
 @dataclass(frozen=True)
 class ViewBatch:
-    """A batch ready for the device: the images (or, group by group, their crops on the host) and the tables.
+    """What the device needs to make the views of n images: the images (or their crops, cut on the host) and the parameters.
 
-    Images that a GPU draws are there already, or will be once `drawn` has happened.
+    Images and masks that a GPU draws are on it already, complete once the event `drawn` has happened.
     """
 
-    pixels: NDArray[np.uint8] | Tensor | list[NDArray[np.uint8]]  # [n, H, W, 3], or one [V, n, size, size, 3] per group
-    tables: list[AugmentationParameters]
-    paired_images: NDArray[np.uint8] | Tensor | None = None  # [n, H, W, 3]: what odd views show, where there are pairs
-    drawn: torch.cuda.Event | None = None
-    extra: list[list[list[Parameters]]] | None = (
-        None  # of each group's views, what was drawn for each further operation
+    pixels: (
+        NDArray[np.uint8] | Tensor | list[NDArray[np.uint8]]
+    )  # [n, H, W, 3], or crops [V, n, size, size, 3] per group
+    tables: list[AugmentationParameters]  # one per group, like all lists here
+    boxes: list[NDArray[np.int64]]  # [V, n, 4]: top, left, height, width of each crop, in pixels of the image it shows
+    geometry: list[NDArray[np.float32]]  # [V, n, 5]: see `Views.geometry`
+    paired_images: NDArray[np.uint8] | Tensor | None = None  # [n, H, W, 3]: shown by odd views
+    masks: NDArray[np.uint8] | Tensor | list[NDArray[np.uint8]] | None = (
+        None  # [n, H, W], or [V, n, size, size] per group
     )
-    labels: NDArray[np.int64] | None = None  # int64[n] of the images, -1 unknown: for whoever looks on
-    packed: PackedTable | None = None  # the tables' numbers as the device takes them, where torch makes the views
+    drawn: torch.cuda.Event | None = None
+    extra: list[list[list[Parameters]]] | None = None  # parameters of each further operation, by group and view
+    packed: PackedTable | None = None  # the tables' numbers in one array, where torch makes the views
+    # The reader of the images sets these; no view depends on them.
+    labels: NDArray[np.int64] | NDArray[np.uint8] | None = None  # int64[n], -1 unlabeled; or multi-hot uint8[n, K]
+    source: NDArray[np.int64] | None = None  # int64[n]: which entry of `data` each image came from
 
 
 class Views(nn.Module):
@@ -119,6 +128,12 @@ class Views(nn.Module):
         return {name: reason for images in second for name, reason in images.skipped.items()}
 
     @property
+    def geometric_operations(self) -> list[str]:
+        """Names of the operations after the crop that move pixels: masks and `geometry` do not follow them."""
+        first = self.extra[0]  # the chains of all groups are alike
+        return [operation.name for operation in first if getattr(operation, "moves_pixels", False)]
+
+    @property
     def _first_views(self) -> list[int]:
         """The number of each group's first view, counted through all groups."""
         return [sum(len(group) for group in self.groups[:g]) for g in range(len(self.groups))]
@@ -138,44 +153,115 @@ class Views(nn.Module):
         positions: NDArray[np.int64],
         paired_images: NDArray[np.uint8] | Tensor | list[NDArray[np.uint8]] | None = None,
         batch_size: int | None = None,
+        masks: NDArray[np.uint8] | Tensor | list[NDArray[np.uint8]] | None = None,
     ) -> ViewBatch:
-        """Draw the tables and, for images of different sizes (a sequence of uint8[H, W, 3]), crop and resize them here.
+        """Draw the parameters and, for images of different sizes (a sequence of uint8[H, W, 3]), crop and resize on the host.
 
-        `paired_images`, in the form of `pixels`: the second images of pairs. Tensors stay where they are. `batch_size`: of the
-        global batch, if these positions are a part of it only; further operations draw for all of it. Raises ValueError for
-        images that are not uint8 in three channels (or one, which is then taken thrice), or not one for each position.
+        `paired_images`, in the form of `pixels`: the second images of pairs. `masks`: one value per pixel, uint8[n, H, W], or a
+        sequence of uint8[H, W]; see `masks`. Tensors stay where they are. `batch_size`: of the global batch, if these positions
+        are only a part of it; further operations draw for all of it. Raises ValueError for images that are not uint8 with three
+        channels (or one, which is then repeated), or not one for each position; for masks of another size, masks together with
+        paired images, and masks together with an operation that moves pixels.
         """
         pixels, paired_images = in_color(pixels, paired_images, len(positions))
+        if masks is not None:
+            self._check_masks(paired_images)
+            masks = checked_masks(masks, pixels)
         tables = self.draw(seed, step, positions)
-        extra = self._draw_extra(seed, step, positions, batch_size)
-        packed = None
-        if self.mean.device.type != "cpu":
-            sides = None if isinstance(pixels, list) else (pixels.shape[1], pixels.shape[2])
-            packed = self._packed(tables, sides)
-        if isinstance(pixels, Tensor):
-            drawn = torch.cuda.current_stream(pixels.device).record_event() if pixels.is_cuda else None
-            return ViewBatch(pixels, tables, paired_images, drawn, extra, packed=packed)
-        if isinstance(pixels, np.ndarray):
-            return ViewBatch(pixels, tables, paired_images, extra=extra, packed=packed)
-        crops = [
-            crop_images(pixels, table, size, paired_images, first)
-            for first, table, (_, size) in zip(self._first_views, tables, self.shape, strict=True)
-        ]
-        return ViewBatch(crops, tables, extra=extra, packed=packed)
+        boxes, geometry = self._crops(tables, pixels, paired_images)
+        drawn = None
+        for tensor in (pixels, masks):
+            if isinstance(tensor, Tensor) and tensor.is_cuda:
+                drawn = torch.cuda.current_stream(tensor.device).record_event()
+        if isinstance(pixels, list):
+            groups = list(zip(self._first_views, tables, boxes, self.shape, strict=True))
+            if masks is not None:
+                masks = [crop_masks_on_host(masks, box, table.flip, size) for _, table, box, (_, size) in groups]
+            pixels = [
+                crop_images(pixels, table, size, paired_images, first, box) for first, table, box, (_, size) in groups
+            ]
+            paired_images = None
+        return ViewBatch(
+            *(pixels, tables, boxes, geometry, paired_images, masks, drawn),
+            extra=self._draw_extra(seed, step, positions, batch_size),
+            packed=None if self.mean.device.type == "cpu" else self._packed(tables, boxes, geometry),
+        )
 
-    def _packed(self, tables: list[AugmentationParameters], sides: tuple[int, int] | None) -> PackedTable:
-        """The numbers of all groups; `sides`: height and width of the images, or None if they are cropped already."""
+    def _crops(
+        self, tables: list[AugmentationParameters], pixels: Any, paired_images: Any
+    ) -> tuple[list[NDArray[np.int64]], list[NDArray[np.float32]]]:
+        """Boxes and geometry of each group; the odd views of pairs crop the second image, which may have another size."""
+        out = []
+        for first, table in zip(self._first_views, tables, strict=True):
+            heights, widths = sides(pixels)
+            boxes = table.boxes(heights, widths)
+            if isinstance(paired_images, list):
+                odd = (first + np.arange(len(boxes))[:, None]) % 2 == 1
+                second_heights, second_widths = sides(paired_images)
+                boxes = np.where(odd[..., None], table.boxes(second_heights, second_widths), boxes)
+                heights, widths = np.where(odd, second_heights, heights), np.where(odd, second_widths, widths)
+            out.append((boxes, crop_geometry(boxes, table.flip, heights, widths)))
+        return [boxes for boxes, _ in out], [geometry for _, geometry in out]
+
+    def _check_masks(self, paired_images: Any) -> None:
+        if paired_images is not None:
+            raise ValueError(
+                "masks together with paired images are not supported: odd views show the paired image, which has no mask"
+            )
+        if moving := self.geometric_operations:
+            raise ValueError(
+                f"masks cannot follow {', '.join(moving)}, which moves pixels: remove it from the extra operations of the views"
+            )
+
+    def _packed(
+        self,
+        tables: list[AugmentationParameters],
+        boxes: list[NDArray[np.int64]],
+        geometry: list[NDArray[np.float32]],
+    ) -> PackedTable:
+        """The numbers of all groups."""
         groups = []
-        for table, (_, size) in zip(tables, self.shape, strict=True):
-            numbers = {}
+        for table, box, shares, (_, size) in zip(tables, boxes, geometry, self.shape, strict=True):
+            numbers = {"boxes": box, "flip": table.flip, "geometry": shares}
             for operation in (self.color, self.blur, self.solarize):
                 numbers |= operation.parameters_from(table, size, size)
-            if sides is not None:
-                n = table.flip.shape[1]
-                boxes = table.boxes(*(np.full(n, side) for side in sides))
-                numbers |= {"boxes": boxes, "flip": table.flip}
             groups.append(numbers)
         return pack(groups, pinned=self.mean.device.type == "cuda")
+
+    def masks(self, batch: ViewBatch) -> list[Tensor] | None:
+        """The masks of the views, uint8[V, n, size, size] per group on the module's device; None for a batch without masks.
+
+        They are cropped, resized (nearest neighbor) and flipped as their images are; no other operation acts on them. Pixel
+        (i, j) of a view is pixel (top + ⌊(i + ½) · height / size⌋, left + ⌊(j + ½) · width / size⌋) of the mask, then flipped.
+        """
+        if batch.masks is None:
+            return None
+        device = self.mean.device
+        if isinstance(batch.masks, list):
+            return [to_device(masks, device) for masks in batch.masks]
+        on_gpu = isinstance(batch.masks, Tensor) and batch.masks.is_cuda
+        masks = to_device(batch.masks, device, batch.drawn if on_gpu else None)
+        if batch.packed is not None:
+            crops = [(numbers["boxes"], numbers["flip"]) for numbers in batch.packed.on(device)]
+        else:
+            crops = [
+                (on_device(torch.from_numpy(boxes), device), on_device(torch.from_numpy(table.flip), device))
+                for boxes, table in zip(batch.boxes, batch.tables, strict=True)
+            ]
+        return [
+            crop_masks(masks, boxes, flip, size) for (boxes, flip), (_, size) in zip(crops, self.shape, strict=True)
+        ]
+
+    def geometry(self, batch: ViewBatch) -> list[Tensor]:
+        """Where each view lies in the image it shows: float32[V, n, 5] per group, on the module's device.
+
+        Left, top, right and bottom of the crop as shares of the image's width and height (0 to 1), then 1 if it was flipped,
+        else 0. This is the box in whole pixels that was cropped. It leaves out what `geometric_operations` do afterwards.
+        """
+        device = self.mean.device
+        if batch.packed is not None:
+            return [numbers["geometry"] for numbers in batch.packed.on(device)]
+        return [on_device(torch.from_numpy(geometry), device) for geometry in batch.geometry]
 
     @torch.no_grad()
     def forward(self, batch: ViewBatch) -> list[Tensor]:
@@ -229,8 +315,11 @@ class Views(nn.Module):
             render_views(
                 *(pixels, table, size, threads, self._made_as(batch), paired_images, first),
                 normalize=batch.extra is None,
+                boxes=boxes,
             )
-            for first, table, (_, size) in zip(self._first_views, batch.tables, self.shape, strict=True)
+            for first, table, boxes, (_, size) in zip(
+                self._first_views, batch.tables, batch.boxes, self.shape, strict=True
+            )
         ]
 
     def _on_device(self, batch: ViewBatch) -> list[Tensor]:
@@ -241,8 +330,7 @@ class Views(nn.Module):
             whole = to_device(batch.pixels, device, batch.drawn).float().div_(255)
             if batch.paired_images is not None:
                 others = to_device(batch.paired_images, device, batch.drawn).float().div_(255)
-        sides = None if whole is None else (whole.shape[1], whole.shape[2])
-        numbers = (batch.packed or self._packed(batch.tables, sides)).on(device)
+        numbers = (batch.packed or self._packed(batch.tables, batch.boxes, batch.geometry)).on(device)
         out = []
         for g, (first, table, (views, size)) in enumerate(
             zip(self._first_views, batch.tables, self.shape, strict=True)

@@ -1,9 +1,10 @@
 """The loop, the engines, optimizers, schedules and checkpoints."""
 
+from wildfern.ssl.training.batch_reader import BatchReader
 from wildfern.ssl.training.checkpoints import CheckpointStore
 from wildfern.ssl.training.engine import Engine, TorchEngine
 from wildfern.ssl.training.finite import NotFinite
-from wildfern.ssl.training.loop import BatchReader, LoopConfig, train
+from wildfern.ssl.training.loop import LoopConfig, train, train_step
 from wildfern.ssl.training.online_probe import OnlineProbe
 from wildfern.ssl.training.optimizers import LAYER_WISE, OPTIMIZERS
 from wildfern.ssl.training.schedules import SCHEDULES
@@ -22,4 +23,5 @@ __all__ = [
     "StopRequest",
     "TorchEngine",
     "train",
+    "train_step",
 ]

@@ -1,12 +1,10 @@
-"""Optimizers by name, over parameter groups that spare biases and normalization from weight decay."""
+"""Optimizers by name. They get the groups of `parameter_groups.py`."""
 
-from collections.abc import Iterable
 from typing import Annotated
 
 import torch
 from lightly.utils.lars import LARS
 from pydantic import Field
-from torch import nn
 
 from wildfern.ssl.training.lamb import LAMB
 
@@ -15,19 +13,6 @@ NotNegative = Annotated[float, Field(ge=0)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 Groups = list[dict]
-
-
-def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], weight_decay: float) -> Groups:
-    """Two groups: matrices and kernels with weight decay; vectors and scalars (biases, normalization) without.
-
-    Frozen parameters are left out. LARS and LAMB take the second group without layer-wise scaling, as SimCLR does.
-    """
-    parameters = [p for _, p in named if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay, "decays": True},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "decays": False},
-    ]
-    return [g for g in groups if g["params"]]
 
 
 def adamw(
@@ -90,6 +75,6 @@ LAYER_WISE = frozenset({"lars", "lamb"})
 def set_hyperparameters(optimizer: torch.optim.Optimizer, learning_rate: float, weight_decay: float) -> None:
     """Write the step's learning rate into every group and its weight decay into those that decay."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group.get("lr_factor", 1.0)
         if group["decays"]:
-            group["weight_decay"] = weight_decay
+            group["weight_decay"] = weight_decay * group.get("weight_decay_factor", 1.0)

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from wildfern.ssl.methods.base import Method
+from wildfern.ssl.models import Backbone
 from wildfern.ssl.models.teacher import Gather
 
 FILE = "training.safetensors"
@@ -106,7 +107,7 @@ def restore(folder: Path, method: Method, layout: StateLayout, probe: nn.Module 
     """
     try:
         with safe_open(folder / FILE, framework="pt") as file:
-            _restore(_Reading(file), method, layout, probe)
+            _restore(_Reading(file, method), method, layout, probe)
     except FileNotFoundError as error:
         raise ValueError(f"{folder} holds no {FILE}: it is damaged, or of a version that wrote other files") from error
     except (OSError, SafetensorError) as error:
@@ -119,17 +120,40 @@ class StateMismatch(ValueError):
     """What a file holds is not what is asked of it."""
 
 
+def current_names(names: Iterable[str], method: Method) -> dict[str, str]:
+    """Name of today -> name in the file, for all `names` of a file.
+
+    Before version 0.4 a backbone's weights stood directly under it: `method/backbone.conv1.weight` is
+    `method/backbone.network.conv1.weight` today, and likewise for the optimizer and teachers.
+    """
+    found = {name: name for name in names}
+    trees = [("method/", method, ("method/", "optimizer/"))]
+    trees += [(f"teacher/{name}/", module, (f"teacher/{name}/",)) for name, module in method.teachers().items()]
+    for root, module, roots in trees:
+        for path, backbone in module.named_modules():
+            if not isinstance(backbone, Backbone):
+                continue
+            at = f"{path}." if path else ""
+            weights = backbone.network.state_dict().keys()
+            if any(f"{root}{at}network.{weight}" in found for weight in weights):
+                continue
+            old = [(name, start) for name in found for start in (r + at for r in roots) if name.startswith(start)]
+            found |= {f"{start}network.{name.removeprefix(start)}": found.pop(name) for name, start in old}
+    return found
+
+
 class _Reading:
     """An open file, by name and with checks."""
 
-    def __init__(self, file: object) -> None:
+    def __init__(self, file: object, method: Method) -> None:
         self._file = file
-        self.names = set(file.keys())
+        self._name_in_file = current_names(file.keys(), method)
+        self.names = set(self._name_in_file)
 
     def tensor(self, name: str, shape: torch.Size) -> Tensor:
         if name not in self.names:
             raise StateMismatch(f"{name} is missing")
-        value = self._file.get_tensor(name)
+        value = self._file.get_tensor(self._name_in_file[name])
         if value.shape != shape:
             raise StateMismatch(f"{name} is {list(value.shape)}, not {list(shape)}")
         return value

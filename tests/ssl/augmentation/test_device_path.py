@@ -32,11 +32,14 @@ class Watch(TorchDispatchMode):
         return function(*args, **kwargs)
 
 
-def watched(views: Views, n: int, kind=np.asarray) -> Watch:
+def watched(views: Views, n: int, kind=np.asarray, masks: bool = False) -> Watch:
     pixels = kind(np.random.default_rng(0).integers(0, 256, (n, 32, 40, 3), np.uint8))
-    batch = views.prepare(pixels, 0, 0, np.arange(n))
+    given = kind(np.zeros((n, 32, 40), np.uint8)) if masks else None
+    batch = views.prepare(pixels, 0, 0, np.arange(n), masks=given)
     with Watch() as watch:
         out = views(batch)
+        assert all(group.device.type == "meta" for group in views.geometry(batch))
+        assert (views.masks(batch) is not None) == masks
     assert [tuple(group.shape) for group in out] == [(v, n, 3, size, size) for v, size in views.shape]
     assert all(group.device.type == "meta" for group in out)
     return watch
@@ -55,6 +58,15 @@ def test_crops_of_photographs_are_a_copy_for_each_size_and_one_of_numbers():
     views = VIEWS["dino"](**SMALL["dino"]).to("meta")
     watched(views, 16, list)
     assert watched(views, 16, list).copies == 3
+
+
+@pytest.mark.parametrize(("kind", "copies"), [(np.asarray, 3), (list, 5)])
+def test_masks_are_one_more_copy_or_one_for_each_size(kind, copies):
+    views = VIEWS["dino"](**SMALL["dino"]).to("meta")
+    watched(views, 16, kind, masks=True)
+    few, many = watched(views, 16, kind, masks=True), watched(views, 64, kind, masks=True)
+    assert few.copies == many.copies == copies
+    assert few.operations == many.operations
 
 
 @pytest.mark.parametrize("wait", [lambda x: x.mean().item(), lambda x: x[x > 0], lambda x: bool((x > 0).any())])
@@ -76,12 +88,15 @@ def test_whatever_waits_for_the_device_is_seen(wait, monkeypatch):
 def test_a_gpu_is_never_waited_for(name):
     views = VIEWS[name](**SMALL[name]).to("cuda")
     pixels = np.random.default_rng(0).integers(0, 256, (16, 32, 40, 3), np.uint8)
-    batches = [views.prepare(pixels, 0, step, np.arange(16)) for step in range(2)]
+    masks = np.zeros((16, 32, 40), np.uint8)
+    batches = [views.prepare(pixels, 0, step, np.arange(16), masks=masks) for step in range(2)]
     views(batches[0])  # what is made once and kept
     mode = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")
     try:
         views(batches[1])
+        views.masks(batches[1])
+        views.geometry(batches[1])
     finally:
         torch.cuda.set_sync_debug_mode(mode)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from wildfern.ssl.models import MomentumTeacher, SmallAlexNet, build_backbone, cosine_momentum
+from wildfern.ssl.models import MomentumTeacher, SmallAlexNet, cosine_momentum
 from wildfern.ssl.models.heads import DINOHead, NormalizedLinear
 
 
@@ -14,26 +14,6 @@ def test_small_alexnet_is_the_published_encoder():
     assert widths == [96, 192, 384, 384, 192]
     assert net(torch.randn(2, 3, 32, 32)).shape == (2, 4096)
     assert SmallAlexNet(image_size=64)(torch.randn(2, 3, 64, 64)).shape == (2, 4096)
-
-
-def test_small_stem_keeps_the_resolution_and_timms_names():
-    standard, small = build_backbone("resnet18"), build_backbone("resnet18", stem="small")
-    assert standard.state_dict().keys() == small.state_dict().keys()
-    assert small.conv1(torch.randn(1, 3, 32, 32)).shape[-1] == 32
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "words"),
-    [
-        ("resnet19", {}, "resnet18"),
-        ("vit_tiny_patch16_224", {"stem": "small"}, "ResNets"),
-        ("small_alexnet", {"stem": "small"}, "already"),
-        ("resnet18", {"colour": 1}, "colour"),
-    ],
-)
-def test_impossible_backbones_are_refused(name, options, words):
-    with pytest.raises(ValueError, match=words):
-        build_backbone(name, **options)
 
 
 def test_teacher_is_the_exponential_moving_average_written_as_a_loop():
