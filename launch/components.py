@@ -2,31 +2,17 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Literal
 
-from pydantic import Field
-
-from wildfern.generators import STREAMS
 from wildfern.recipes import Components, Recipe, load_recipe
-from wildfern.ssl.augmentation import VIEWS
-from wildfern.ssl.data import SOURCES
-from wildfern.ssl.methods import METHODS
-from wildfern.ssl.training import LAYER_WISE, OPTIMIZERS, SCHEDULES
+from wildfern.registry import ENGINES, EVALUATORS, GENERATORS, METHODS, OPTIMIZERS, SCHEDULES, SOURCES, VIEWS
+from wildfern.ssl.training import is_layer_wise
 
 
-def torch_engine() -> None:
-    """One process, plain torch."""
+class _CheapToBuild:
+    """Generators and views: building one is the check of its arguments."""
 
-
-def deepspeed_engine(
-    *,
-    zero_stage: Literal[0, 1, 2, 3] = 1,
-    timeout_minutes: Annotated[float, Field(gt=0)] = 10.0,
-) -> None:
-    """Any number of processes, started by the `deepspeed` launcher (or torchrun)."""
-
-
-ENGINES = {"torch": torch_engine, "deepspeed": deepspeed_engine}
+    def __contains__(self, name: object) -> bool:
+        return name in GENERATORS or name in VIEWS
 
 
 def components() -> Components:
@@ -38,7 +24,8 @@ def components() -> Components:
         optimizers=OPTIMIZERS,
         schedules=SCHEDULES,
         engines=ENGINES,
-        constructible=frozenset(STREAMS) | frozenset(VIEWS),
+        evaluators=EVALUATORS,
+        constructible=_CheapToBuild(),
     )
 
 
@@ -95,7 +82,7 @@ def _something_to_evaluate(recipe: Recipe) -> Problems:
             "name at least one of linear, knn, finetune (or few_shot), or leave evaluation.on empty",
         )
     for number, source in enumerate(evaluation.on):
-        if source in STREAMS:
+        if source in GENERATORS:
             yield (
                 f"evaluation.on.{number}",
                 f"{source} is endless and cannot be evaluated on; name a data set with labels",
@@ -104,7 +91,7 @@ def _something_to_evaluate(recipe: Recipe) -> Problems:
 
 def _optimizer_fits_the_engine(recipe: Recipe) -> Problems:
     stage = recipe.engine.arguments.get("zero_stage", 0)
-    if recipe.optimizer.name in LAYER_WISE and stage > 0:
+    if is_layer_wise(recipe.optimizer.name) and stage > 0:
         yield (
             "engine.zero_stage",
             f"must be 0 for {recipe.optimizer.name}: it needs each layer's own norms, and ZeRO stage {stage} "

@@ -35,13 +35,14 @@ from wildfern.ssl.models import build_backbone
 from wildfern.ssl.tracking import Tracker, WandbRun
 from wildfern.ssl.tracking.formatting import duration
 from wildfern.ssl.training import (
+    ENGINES,
     OPTIMIZERS,
     SCHEDULES,
     BatchReader,
     CheckpointStore,
     Engine,
+    EngineParts,
     StopRequest,
-    TorchEngine,
     train,
 )
 from wildfern.ssl.training.input_precision import input_dtype
@@ -207,31 +208,24 @@ class Pretraining:
         if recipe.training.compile:
             compile_networks(method, context.device)
         name, arguments = recipe.optimizer.name, recipe.optimizer.arguments
-        common = {
-            "device": context.device,
-            "precision": recipe.training.precision,
-            "accumulation": recipe.training.accumulation,
-            "gradient_clip": recipe.training.gradient_clip,
-            "skip_nonfinite": recipe.training.skip_nonfinite > 0,
-            "probe": build_probe(recipe, self.mixture, method, context.device),
-        }
 
         def optimizer(groups: list[dict]) -> torch.optim.Optimizer:
             return OPTIMIZERS[name](groups, **arguments)
 
-        if recipe.engine.name == "torch":
-            return TorchEngine(method, optimizer, arguments["weight_decay"], **common)
-        from wildfern.ssl.training.deepspeed_engine import DeepSpeedEngine
-
-        return DeepSpeedEngine(
-            method,
-            optimizer,
-            arguments["weight_decay"],
+        parts = EngineParts(
+            method=method,
+            make_optimizer=optimizer,
             optimizer_name=name,
+            weight_decay=arguments["weight_decay"],
+            device=context.device,
+            precision=recipe.training.precision,
             micro_batch_size=self.reader.size,
-            zero_stage=recipe.engine.arguments["zero_stage"],
-            **common,
+            accumulation=recipe.training.accumulation,
+            gradient_clip=recipe.training.gradient_clip,
+            skip_nonfinite=recipe.training.skip_nonfinite > 0,
+            probe=build_probe(recipe, self.mixture, method, context.device),
         )
+        return ENGINES[recipe.engine.name](parts, **recipe.engine.arguments)
 
     def _resumed_step(self) -> tuple[int, int, list[str]]:
         """Load the newest whole checkpoint: its step, steps skipped in a row before it, and words on newer damaged ones."""

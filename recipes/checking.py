@@ -14,7 +14,6 @@ from wildfern.recipes.components import (
     argument_names,
     argument_values,
     choice_name,
-    location_parameter,
     own_keys,
     settings_model,
     takes_data,
@@ -23,6 +22,7 @@ from wildfern.recipes.errors import Problem, RecipeErrors, dotted, nearest
 from wildfern.recipes.merging import Layers, Path, data_entries, data_places, is_data_place
 from wildfern.recipes.schema import COMPONENT_SECTIONS, FIXED_SECTIONS, Component, DataEntry, Recipe, Seed
 from wildfern.recipes.wording import complaints, shown
+from wildfern.registry import location_parameter
 
 ExtraCheck = Callable[[Recipe], Iterable[tuple[str, str]]]
 SectionModel = TypeVar("SectionModel", bound=BaseModel)

@@ -1,18 +1,20 @@
 """The registries a recipe may name from, and what the signature of a component says about its recipe keys."""
 
+import dataclasses
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from wildfern.registry import LOCATION
+
 # Strict and read as JSON (see checking.py): "12" is no integer and true no number, yet a list may fill a tuple.
 STRICT = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=())
 
-LOCATION = ("path", "pattern", "name")  # parameters that take what follows the colon of a source
 CHOICE = {"data": "source"}  # the key that chooses the component, by section; elsewhere it is `name`
 DEFAULT_CHOICE = {"engine": "torch"}
 
@@ -36,7 +38,8 @@ class Components:
     optimizers: Registry
     schedules: Registry
     engines: Registry
-    constructible: frozenset[str] = frozenset()
+    evaluators: Registry = dataclasses.field(default_factory=dict)
+    constructible: Container[str] = frozenset()
 
     def of_section(self, section: str) -> Registry:
         """The registry that a recipe section (`data`, `views`, `method` …) chooses from."""
@@ -76,12 +79,6 @@ def choice_name(section: str, choice: Any) -> str | None:
     if not isinstance(choice, str):
         return None
     return choice.partition(":")[0] if section == "data" else choice
-
-
-def location_parameter(component: Callable[..., Any]) -> inspect.Parameter | None:
-    """The parameter of a source that takes what follows the colon (`path`, `pattern` or `name`), if it has one."""
-    parameters = inspect.signature(component).parameters
-    return next((parameters[name] for name in LOCATION if name in parameters), None)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -3,8 +3,9 @@
 import re
 from typing import Any
 
-from wildfern.recipes.components import Components, location_parameter
+from wildfern.recipes.components import Components
 from wildfern.recipes.schema import COMPONENT_SECTIONS, FIXED_SECTIONS, Recipe
+from wildfern.registry import location_parameter
 
 EXTENDS = {"type": "string", "description": "A bundled recipe or a path relative to this file, to start from."}
 

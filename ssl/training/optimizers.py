@@ -8,6 +8,7 @@ from lightly.utils.lars import LARS
 from pydantic import Field
 from torch import nn
 
+from wildfern.registry import OPTIMIZERS, register
 from wildfern.ssl.training.lamb import LAMB
 
 Positive = Annotated[float, Field(gt=0)]
@@ -30,6 +31,7 @@ def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], weight_decay: fl
     return [g for g in groups if g["params"]]
 
 
+@register("optimizer", "adamw")
 def adamw(
     groups: Groups,
     *,
@@ -41,6 +43,7 @@ def adamw(
     return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=_on_gpu(groups))
 
 
+@register("optimizer", "sgd")
 def sgd(
     groups: Groups,
     *,
@@ -53,6 +56,7 @@ def sgd(
     return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum, nesterov=nesterov, fused=_on_gpu(groups))
 
 
+@register("optimizer", "lars", layer_wise=True)
 def lars(
     groups: Groups,
     *,
@@ -68,6 +72,7 @@ def lars(
     return LARS(groups, lr=learning_rate, momentum=momentum, trust_coefficient=trust_coefficient)
 
 
+@register("optimizer", "lamb", layer_wise=True)
 def lamb(
     groups: Groups,
     *,
@@ -83,8 +88,9 @@ def _on_gpu(groups: Groups) -> bool:
     return all(p.is_cuda for group in groups for p in group["params"])
 
 
-OPTIMIZERS = {"adamw": adamw, "sgd": sgd, "lars": lars, "lamb": lamb}
-LAYER_WISE = frozenset({"lars", "lamb"})
+def is_layer_wise(name: str) -> bool:
+    """Whether an optimizer needs each layer whole, as its attribute `layer_wise` says; ZeRO stages above 0 flatten layers."""
+    return bool(getattr(OPTIMIZERS[name], "layer_wise", False))
 
 
 def set_hyperparameters(optimizer: torch.optim.Optimizer, learning_rate: float, weight_decay: float) -> None:
