@@ -17,6 +17,7 @@ PACKAGE_DIR = {
     **{f"wildfern.generators.{family}": f"generators/{family}" for family in FAMILIES},
     "wildfern.recipes": "recipes",
     "wildfern.launch": "launch",
+    "wildfern.launch.cluster": "launch/cluster",
     "wildfern.benchmarks": "benchmarks",
     **{f"wildfern.ssl.{room}": f"ssl/{room}" for room in ROOMS},
 }
@@ -33,7 +34,11 @@ setup(
     python_requires=">=3.11,<3.14",
     packages=list(PACKAGE_DIR),
     package_dir=PACKAGE_DIR,
-    package_data={"wildfern": ["py.typed"], "wildfern.recipes": ["*.yaml"], "wildfern.launch": ["slurm.sbatch"]},
+    package_data={
+        "wildfern": ["py.typed"],
+        "wildfern.recipes": ["*.yaml"],
+        "wildfern.launch.cluster": ["slurm.sbatch"],
+    },
     install_requires=[
         "torch>=2.6",
         "torchvision",

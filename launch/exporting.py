@@ -1,4 +1,4 @@
-"""The pretrained backbone for other programs."""
+"""Export the pretrained backbone."""
 
 from pathlib import Path
 
@@ -6,7 +6,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from wildfern.launch.run_folder import RunError, RunFolder
+from wildfern.launch.errors import RunError
+from wildfern.launch.run_folder import RunFolder
 from wildfern.recipes import Recipe
 from wildfern.ssl.augmentation import VIEWS
 
@@ -17,7 +18,8 @@ def export_backbone(run: Path, format: str = "timm", out: Path | None = None) ->
     """Write the backbone in one of `FORMATS` and return how to load it.
 
     timm: a PyTorch state dict under timm's names, for `timm.create_model(…).load_state_dict(…)`. safetensors: the same
-    tensors as safetensors. onnx: the network with a free batch size. Raises RunError for what cannot be done.
+    tensors as safetensors. onnx: the network with a dynamic batch size. Raises RunError for an unknown format or missing
+    packages.
     """
     if format not in FORMATS:
         raise RunError(f"--format must be one of {', '.join(FORMATS)}; got {format!r}")
@@ -38,7 +40,7 @@ def export_backbone(run: Path, format: str = "timm", out: Path | None = None) ->
 
 
 def loading_code(recipe: Recipe, read: str) -> str:
-    """Python that makes the network without wildfern and loads the weights strictly."""
+    """Python code that builds the network without wildfern and loads all weights."""
     model = recipe.model
     if model.backbone == "small_alexnet":
         make = [
@@ -65,7 +67,7 @@ def _onnx(backbone: nn.Module, recipe: Recipe, out: Path) -> str:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError:
-        raise RunError("exporting to ONNX wants two more packages: pip install 'wildfern[onnx]'") from None
+        raise RunError("ONNX export needs two more packages: pip install 'wildfern[onnx]'") from None
     views = VIEWS[recipe.views.name](**recipe.views.arguments)
     size, channels = max(size for _, size in views.shape), views.channels
     example = torch.zeros(2, channels, size, size)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from wildfern.generators import make_stream
     from wildfern.launch.evaluating import evaluate
-    from wildfern.launch.pretraining import pretrain
+    from wildfern.launch.training_run import pretrain
     from wildfern.ssl.data import open_source
     from wildfern.ssl.models import load_backbone
 

@@ -50,7 +50,7 @@ def test_what_only_this_machine_knows_comes_together(wildfern):
         (["pretrain", "quickstart", "training.batch_size=10", "training.accumulation=4"], ["accumulation", "10"]),
         (["pretrain", "quickstart", "optimizer.name=lars", "engine.name=deepspeed"], ["zero_stage"]),
         (["pretrain", "quickstart", "--resume"], ["--run"]),
-        (["evaluate", "empty", "--on", "digits"], ["no run folder"]),
+        (["evaluate", "empty", "--on", "digits"], ["not a run folder"]),
         (["evaluate", "run", "--on", "digit"], ["digits"]),
         (["evaluate", "run", "--on", "digits", "--protocol", "linaer"], ["linear"]),
         (["render", "ifs", "size=0"], ["size"]),

@@ -4,10 +4,11 @@ import pytest
 import torch
 from small_runs import TINY
 
-from wildfern.launch import assembling, pretrain
-from wildfern.launch.assembling import with_precision
+from wildfern.launch import builders, pretrain
+from wildfern.launch.builders import with_precision
 from wildfern.launch.components import read_recipe
-from wildfern.launch.run_folder import RunError, RunFolder
+from wildfern.launch.errors import RunError
+from wildfern.launch.run_folder import RunFolder
 
 CHANGES = [*TINY, "model.stem=small", "training.steps=2", "training.checkpoint_every=1"]
 BF16, FP32 = (lambda device: True), (lambda device: False)
@@ -15,7 +16,7 @@ BF16, FP32 = (lambda device: True), (lambda device: False)
 
 @pytest.mark.parametrize(("there", "precision"), [(BF16, "bf16"), (FP32, "fp32")])
 def test_auto_is_what_the_device_computes_in(there, precision, monkeypatch):
-    monkeypatch.setattr(assembling, "computes_in_bf16", there)
+    monkeypatch.setattr(builders, "computes_in_bf16", there)
     recipe = read_recipe("quickstart")
     assert recipe.training.precision == "auto"
     assert with_precision(recipe, torch.device("cpu")).training.precision == precision
@@ -25,10 +26,10 @@ def test_auto_is_what_the_device_computes_in(there, precision, monkeypatch):
 
 
 def test_a_run_goes_on_in_the_precision_that_it_was_begun_in(tmp_path, monkeypatch):
-    monkeypatch.setattr(assembling, "computes_in_bf16", FP32)
+    monkeypatch.setattr(builders, "computes_in_bf16", FP32)
     run = pretrain("quickstart", CHANGES, run=tmp_path / "run")
     assert RunFolder(run).recipe().training.precision == "fp32"
-    monkeypatch.setattr(assembling, "computes_in_bf16", BF16)
+    monkeypatch.setattr(builders, "computes_in_bf16", BF16)
     pretrain("quickstart", [*CHANGES, "training.steps=3"], run=run, resume=True)
     assert RunFolder(run).recipe().training.precision == "fp32"
     with pytest.raises(RunError, match=r"training\.precision differ"):

@@ -12,10 +12,10 @@ from small_runs import TINY
 
 from wildfern.generators import make_stream
 from wildfern.launch import evaluate, pretrain
-from wildfern.launch.assembling import build_views, loop_config, open_mixture, with_precision
+from wildfern.launch.builders import build_views, loop_config, open_mixture, with_precision
 from wildfern.launch.components import read_recipe
+from wildfern.launch.estimate import estimate
 from wildfern.launch.exporting import export_backbone
-from wildfern.launch.planning import estimate
 from wildfern.launch.run_folder import RunFolder
 from wildfern.launch.views_image import CELL, GAP, MARGIN, shown
 from wildfern.recipes import RecipeErrors

@@ -11,7 +11,7 @@ from small_runs import TINY
 from torch.nn import functional as F
 
 from wildfern.launch import pretrain
-from wildfern.launch.run_folder import RunError
+from wildfern.launch.errors import RunError
 from wildfern.ssl.tracking import read_records
 from wildfern.ssl.training import OnlineProbe
 

@@ -1,4 +1,4 @@
-"""`wildfern plan`: every bundled recipe, the arithmetic by ZeRO stage, the checkpoint's size, what a person gets wrong."""
+"""`wildfern plan`: every bundled recipe, memory by ZeRO stage, the size of a checkpoint, invalid arguments."""
 
 import json
 import os
@@ -15,9 +15,9 @@ from zero_memory import ADAMW, IMAGES, SIDE, Wide, step_under
 from wildfern.launch import pretrain
 from wildfern.launch.cli import main
 from wildfern.launch.components import read_recipe
-from wildfern.launch.plan_table import plan_json
-from wildfern.launch.planning import REDUCE_BUCKET, Hardware, estimate, hardware, rank_memory
-from wildfern.launch.run_folder import RunError
+from wildfern.launch.errors import RunError
+from wildfern.launch.estimate import REDUCE_BUCKET, Hardware, estimate, hardware, rank_memory
+from wildfern.launch.estimate_table import estimate_json
 from wildfern.recipes import list_recipes
 from wildfern.ssl.training.footprint import Footprint, step_footprint
 
@@ -44,7 +44,7 @@ VIT_OF_ANOTHER_SIZE = [
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
-    """Runs `wildfern plan …` in this process: (exit code, what it printed, what it complained of)."""
+    """Runs `wildfern plan …` in this process: (exit code, standard output, standard error)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
 
@@ -58,7 +58,7 @@ def run(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("name", list_recipes())
-def test_every_bundled_recipe_can_be_planned_without_its_data(name):
+def test_every_bundled_recipe_can_be_estimated_without_its_data(name):
     recipe = read_recipe(name, data_here=False)
     alone, together = estimate(recipe, 1), estimate(recipe, 8)
     assert alone.stages.keys() in ({None}, {0}, {0, 1, 2, 3})
@@ -68,7 +68,7 @@ def test_every_bundled_recipe_can_be_planned_without_its_data(name):
     assert alone.checkpoint > 4 * alone.footprint.parameters
 
 
-def test_stages_spread_what_they_are_said_to_spread():
+def test_each_stage_partitions_what_it_should():
     none, zero, one, two, three = (rank_memory(FOOT, stage, 4, 1) for stage in (None, 0, 1, 2, 3))
     assert none == zero
     assert zero.total == 4040 + 300 + 8000 + 500 + 10_000
@@ -108,42 +108,44 @@ def test_accumulation_keeps_gradients_through_the_next_forward_pass():
 
 
 def test_hours_follow_from_arithmetic_and_traffic_or_from_a_measured_speed():
-    plan = estimate(read_recipe("quickstart", [*TINY, "training.steps=3600"]), 2)
+    found = estimate(read_recipe("quickstart", [*TINY, "training.steps=3600"]), 2)
     machine = Hardware(tflops=1e-3, bandwidth=1e-3)  # 1 GFLOP/s, 1 MB/s
-    seconds = plan.step_seconds(1, machine, 0.5)
-    assert seconds == pytest.approx(plan.step_flops / 2 / 0.5e9 + plan.stages[1].sent / 1e6)
-    assert plan.hours(seconds) == pytest.approx(seconds)
-    assert plan.step_seconds(1, Hardware(tflops=1.0), 0.5) is None  # two GPUs, and nothing known of what joins them
-    written = plan_json(plan, machine, 0.5, 16.0, None, "wildfern plan quickstart --measure")
+    seconds = found.step_seconds(1, machine, 0.5)
+    assert seconds == pytest.approx(found.step_flops / 2 / 0.5e9 + found.stages[1].sent / 1e6)
+    assert found.hours(seconds) == pytest.approx(seconds)
+    assert found.step_seconds(1, Hardware(tflops=1.0), 0.5) is None  # two GPUs, unknown bandwidth
+    written = estimate_json(found, machine, 0.5, 16.0, None, "wildfern plan quickstart --measure")
     assert written["hours"] == pytest.approx(8 / 16)
     assert written["assumed_utilization"] is None
 
 
-def test_the_checkpoint_has_the_size_that_was_said(tmp_path):
+def test_the_checkpoint_has_the_estimated_size(tmp_path):
     changes = [*TINY, "model.arguments={layers: [1, 1, 1, 1], channels: [32, 64, 64, 64]}", "training.steps=1"]
     folder = pretrain("quickstart", changes, run=tmp_path / "run") / "checkpoints" / "step_00000001"
     written = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     assert estimate(read_recipe("quickstart", changes), 1).checkpoint == pytest.approx(written, rel=0.1)
 
 
-def test_the_table_and_the_file_say_the_same_and_a_measurement_stands_beside(run, tmp_path):
-    code, said, _ = run("quickstart", *TINY, "--measure", "--json", "plan.json")
+def test_the_table_and_the_file_agree_and_show_the_measurement(run, tmp_path):
+    code, said, _ = run("quickstart", *TINY, "--measure", "--json", "estimate.json")
     assert code == 0
-    written = json.loads((tmp_path / "plan.json").read_text())
+    written = json.loads((tmp_path / "estimate.json").read_text())
     peak = written["bytes_per_rank"]["torch"]["peak"]
     assert f"{peak / 2**30:.4f}" in said
     assert peak == pytest.approx(written["measured_peak_bytes"], rel=0.1)
-    assert "measured here" in said
-    assert "--images-per-second" in said  # nothing is known of the machine, so no hours are made up
+    assert "measured on this machine" in said
+    assert "--images-per-second" in said  # unknown hardware: no hours
     assert written["hours"] is None
 
 
-def test_a_plan_for_gpus_says_which_stage_fits_and_what_it_assumes(run, tmp_path):
-    code, said, _ = run("quickstart", *TINY, "--gpus", "2", "--gpu", "h100", "--memory", "0.001", "--json", "plan.json")
+def test_the_estimate_for_gpus_shows_which_stage_fits_and_its_assumptions(run, tmp_path):
+    code, said, _ = run(
+        "quickstart", *TINY, "--gpus", "2", "--gpu", "h100", "--memory", "0.001", "--json", "estimate.json"
+    )
     assert code == 0
-    for words in ("ZeRO 0", "ZeRO 1 *", "ZeRO 3", "too much", "30% of 989 TFLOP/s", "sent in a step"):
+    for words in ("ZeRO 0", "ZeRO 1 *", "ZeRO 3", "does not fit", "30% of 989 TFLOP/s", "sent per step"):
         assert words in said
-    written = json.loads((tmp_path / "plan.json").read_text())
+    written = json.loads((tmp_path / "estimate.json").read_text())
     assert written["hardware"] == {"memory": 0.001, "tflops": 989.0, "bandwidth": 450.0}
     assert written["measured_peak_bytes"] is None
     assert written["measure_with"].endswith("--measure")
@@ -158,11 +160,11 @@ def test_a_plan_for_gpus_says_which_stage_fits_and_what_it_assumes(run, tmp_path
         (["--tflops", "-1"], ["--tflops", "above 0"]),
         (["--utilization", "30"], ["--utilization"]),
         (["--measure", "--gpus", "2"], ["--gpus 1"]),
-        (VIT_OF_ANOTHER_SIZE, ["vit_tiny_patch16_224 cannot be planned", "64"]),
+        (VIT_OF_ANOTHER_SIZE, ["vit_tiny_patch16_224 cannot be estimated", "64"]),
         (["training.stepz=1"], ["training.steps"]),
     ],
 )
-def test_what_a_person_gets_wrong(run, arguments, words):
+def test_invalid_arguments(run, arguments, words):
     code, _, complaint = run("quickstart", *TINY, *arguments)
     assert code == 2
     for word in words:
@@ -175,6 +177,6 @@ def test_figures_of_a_gpu_depend_on_the_precision_and_yield_to_given_ones():
         hardware("bf16", None, 0.0, None, None)
 
 
-def test_checkpoints_that_stay_for_good_count_on_the_disk():
+def test_kept_checkpoints_count_on_disk():
     changes = [*TINY, "training.steps=1000", "training.checkpoint_every=50", "training.keep_every=100"]
     assert estimate(read_recipe("quickstart", changes), 1).kept == 2 + 1 + 10

@@ -1,21 +1,20 @@
-"""What Slurm's `srun` tells each task, in the words that torch and DeepSpeed read: no launcher is needed below it."""
+"""The launcher variables of torch and DeepSpeed from those of Slurm's `srun`, which then needs no other launcher."""
 
 import re
 from collections.abc import Mapping
 
-from wildfern.launch.run_folder import RunError
+from wildfern.launch.errors import RunError
 
-PORTS = range(15_000, 25_000)  # below those that systems hand out to programs that ask for any
+PORTS = range(15_000, 25_000)  # below the ephemeral ports
 
 
 def launcher_variables(environment: Mapping[str, str]) -> dict[str, str]:
     """RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT of a task of `srun`; empty elsewhere.
 
-    Whatever the environment has already stays as it is, and a launcher that has set RANK is left alone. The master is the
-    first host of the step, its port follows from the number of the job. Raises RunError where Slurm's variables are not
-    understood.
+    Variables that are already set are not returned, and nothing is if a launcher has set RANK. The master is the first host
+    of the step; its port follows from the job number. Raises RunError for variables it cannot parse.
     """
-    # Batch scripts themselves have SLURM_PROCID and SLURM_NTASKS too; only the tasks of a step have its number of tasks.
+    # A batch script has SLURM_PROCID and SLURM_NTASKS too; SLURM_STEP_NUM_TASKS is set in the tasks of a step only.
     if "RANK" in environment or "SLURM_STEP_NUM_TASKS" not in environment or "SLURM_PROCID" not in environment:
         return {}
     try:
@@ -31,26 +30,26 @@ def launcher_variables(environment: Mapping[str, str]) -> dict[str, str]:
         }
     except (KeyError, ValueError, IndexError) as error:
         raise RunError(
-            f"this is a task of srun, but its variables are not understood ({type(error).__name__}: {error}): set RANK, "
-            "LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT for each task yourself"
+            f"cannot parse the variables of this srun task ({type(error).__name__}: {error}): set RANK, LOCAL_RANK, "
+            "WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT for each task yourself"
         ) from None
     return {name: value for name, value in found.items() if name not in environment}
 
 
 def first_host(nodes: str) -> str:
-    """The first name of a list such as `gpu[003-007,9]-ib,login1`: gpu003-ib."""
+    """The first host of a Slurm list: gpu003-ib of `gpu[003-007,9]-ib,login1`."""
     found = re.match(r"([^,\[\]]+)(?:\[(\w+)[^\]]*\]([^,\[\]]*))?(?:,|$)", nodes)
     if found is None:
-        raise ValueError(f"no list of hosts: {nodes!r}")
+        raise ValueError(f"not a list of hosts: {nodes!r}")
     return "".join(part or "" for part in found.groups())
 
 
 def tasks_on_node(counts: str, node: int) -> int:
-    """How many tasks node number `node` has, from a list such as `8(x3),4`."""
-    spread = []
+    """Number of tasks on node `node` in a Slurm list such as `8(x3),4`."""
+    tasks = []
     for part in counts.split(","):
         found = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part)
         if found is None:
-            raise ValueError(f"no counts of tasks: {counts!r}")
-        spread += [int(found[1])] * int(found[2] or 1)
-    return spread[node]
+            raise ValueError(f"not a list of task counts: {counts!r}")
+        tasks += [int(found[1])] * int(found[2] or 1)
+    return tasks[node]

@@ -14,7 +14,7 @@ import pytest
 from forked_runs import ForkedRun
 from small_runs import TINY
 
-from wildfern.ssl.training.heartbeat import LOST
+from wildfern.launch.cluster.heartbeat import LOST
 
 pytestmark = [
     pytest.mark.slow,
@@ -152,11 +152,9 @@ def test_a_cable_that_is_cut_ends_both_sides_by_name_and_the_run_goes_on_afterwa
         assert codes == [LOST, LOST], told
         for number, text in enumerate(told):
             other = 1 - number
-            who = (
-                rf"rank {other} on host {cable.hosts[other]}(: not heard from for 12 s| is gone: its connection broke)"
-            )
+            who = rf"rank {other} on host {cable.hosts[other]}(: no heartbeat for 12 s| is gone: its connection broke)"
             assert re.search(who, text), text
-            assert "go on with the same command and --resume" in text
+            assert "continue with the same command and --resume" in text
         assert len((run / "metrics.jsonl").read_text().splitlines()) < 150
         cable.set("up")
         processes, logs = launch(cable, run, "--resume")

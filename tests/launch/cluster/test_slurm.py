@@ -1,9 +1,9 @@
-"""What `srun` sets, as torch and DeepSpeed read it."""
+"""From the variables of `srun` to those of torch and DeepSpeed."""
 
 import pytest
 
-from wildfern.launch.run_folder import RunError
-from wildfern.launch.slurm import first_host, launcher_variables, tasks_on_node
+from wildfern.launch.cluster.slurm import first_host, launcher_variables, tasks_on_node
+from wildfern.launch.errors import RunError
 
 TASK = {
     "SLURM_JOB_ID": "10321",
@@ -28,7 +28,7 @@ def test_a_task_of_srun_is_a_rank():
     }
 
 
-def test_what_is_set_stays():
+def test_variables_that_are_set_are_kept():
     given = {**TASK, "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "7"}
     found = launcher_variables(given)
     assert "MASTER_ADDR" not in found
@@ -37,18 +37,18 @@ def test_what_is_set_stays():
 
 
 @pytest.mark.parametrize("environment", [{}, {**TASK, "RANK": "0"}, {k: v for k, v in TASK.items() if "STEP" not in k}])
-def test_launchers_below_srun_and_batch_scripts_are_left_alone(environment):
+def test_a_launcher_below_srun_and_a_batch_script_are_not_tasks(environment):
     assert launcher_variables(environment) == {}
 
 
 @pytest.mark.parametrize("name", ["SLURM_LOCALID", "SLURM_STEP_NODELIST", "SLURM_JOB_ID"])
-def test_a_variable_that_is_missing_is_named(name):
+def test_a_missing_variable_is_named(name):
     with pytest.raises(RunError, match=name):
         launcher_variables({k: v for k, v in TASK.items() if k != name})
 
 
 def test_a_node_beyond_the_list_is_refused():
-    with pytest.raises(RunError, match="not understood"):
+    with pytest.raises(RunError, match="cannot parse the variables"):
         launcher_variables({**TASK, "SLURM_NODEID": "2"})
 
 
@@ -67,8 +67,8 @@ def test_the_first_host_of_a_list(nodes, first):
 
 
 @pytest.mark.parametrize("nodes", ["", "[1-2]", ",a"])
-def test_what_is_no_list_of_hosts(nodes):
-    with pytest.raises(ValueError, match="no list of hosts"):
+def test_an_invalid_list_of_hosts(nodes):
+    with pytest.raises(ValueError, match="not a list of hosts"):
         first_host(nodes)
 
 

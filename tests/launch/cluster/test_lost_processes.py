@@ -10,7 +10,7 @@ import pytest
 from forked_runs import ForkedRun
 from small_runs import TINY
 
-from wildfern.ssl.training.heartbeat import LOST
+from wildfern.launch.cluster.heartbeat import LOST
 
 pytestmark = [
     pytest.mark.slow,
@@ -54,9 +54,7 @@ def test_who_is_killed_or_stopped_is_named_and_nothing_is_lost(tmp_path):
         os.kill(started.processes[victim].pid, signal.SIGKILL)
         assert seconds_until_it_ends(started.processes[witness]) < SILENCE
         assert started.processes[witness].exitcode == LOST, started.output()
-        expected = (
-            f"rank {victim} on host {HOST} is gone: its connection closed (killed, or crashed). The run ends here; "
-        )
+        expected = f"rank {victim} on host {HOST} is gone: its connection closed (killed, or crashed). The run stops; "
         assert expected in started.output()
         assert "Traceback" not in started.output()
 
@@ -65,7 +63,7 @@ def test_who_is_killed_or_stopped_is_named_and_nothing_is_lost(tmp_path):
     os.kill(stopped.pid, signal.SIGSTOP)
     assert seconds_until_it_ends(other) < 2 * SILENCE + 10
     assert other.exitcode == LOST, started.output()
-    assert f"rank 1 on host {HOST}: not heard from for 12 s (stopped, or cut off from the network)" in started.output()
+    assert f"rank 1 on host {HOST}: no heartbeat for 12 s (stopped, or cut off from the network)" in started.output()
     assert stopped.is_alive()
     os.kill(stopped.pid, signal.SIGCONT)  # one that comes back hears that the others have left without it
     assert seconds_until_it_ends(stopped) < SILENCE

@@ -1,4 +1,4 @@
-"""One process at a time in a run folder, and a dead one in nobody's way."""
+"""One process at a time in a run folder; a dead one does not block it."""
 
 import os
 import socket
@@ -9,13 +9,13 @@ from forked_runs import FORKS, ForkedRun, hold_lock
 from small_runs import TINY
 
 from wildfern.launch import pretrain
-from wildfern.launch.run_folder import RunError
-from wildfern.launch.run_lock import lock
+from wildfern.launch.cluster.run_lock import lock
+from wildfern.launch.errors import RunError
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="there are no such locks on Windows")
 
 
-def test_a_second_holder_is_told_who_the_first_is(tmp_path):
+def test_the_error_names_the_process_that_holds_the_lock(tmp_path):
     with lock(tmp_path):
         for _ in range(2):
             with (
@@ -28,14 +28,14 @@ def test_a_second_holder_is_told_who_the_first_is(tmp_path):
     assert (tmp_path / ".lock").read_text() == ""
 
 
-def test_errors_inside_let_go_of_it(tmp_path):
+def test_an_error_releases_the_lock(tmp_path):
     with pytest.raises(KeyError), lock(tmp_path):
         raise KeyError
     with lock(tmp_path):
         pass
 
 
-def test_a_killed_holder_holds_no_longer(tmp_path):
+def test_the_lock_ends_with_a_killed_process(tmp_path):
     ready = FORKS.Event()
     process = FORKS.Process(target=hold_lock, args=(tmp_path, ready), daemon=True)
     process.start()
@@ -48,19 +48,19 @@ def test_a_killed_holder_holds_no_longer(tmp_path):
         pass
 
 
-def test_where_there_are_no_locks_a_warning_says_so(tmp_path, monkeypatch):
+def test_a_file_system_without_locks_gives_a_warning(tmp_path, monkeypatch):
     import fcntl
 
     def refuse(handle, how):
         raise OSError(38, "Function not implemented")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.warns(UserWarning, match="no file locks here"), lock(tmp_path):
+    with pytest.warns(UserWarning, match="has no locks"), lock(tmp_path):
         pass
 
 
 @pytest.mark.slow
-def test_a_run_that_is_running_is_left_alone(tmp_path):
+def test_a_running_run_is_not_disturbed(tmp_path):
     run = tmp_path / "run"
     changes = [*TINY, "training.steps=100000", "training.checkpoint_every=2"]
     first = ForkedRun(run, changes)
@@ -69,7 +69,7 @@ def test_a_run_that_is_running_is_left_alone(tmp_path):
             break
         time.sleep(0.001)
     for resume in (True, False):
-        with pytest.raises(RunError, match=rf"in use by process {first.processes[0].pid} on|holds a run already"):
+        with pytest.raises(RunError, match=rf"in use by process {first.processes[0].pid} on|already holds a run"):
             pretrain("quickstart", changes, run=run, resume=resume)
     assert first.alive, first.output()
     first.kill()

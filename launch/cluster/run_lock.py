@@ -1,4 +1,4 @@
-"""One process at a time in a run folder."""
+"""Lock a run folder for one process at a time."""
 
 import os
 import socket
@@ -7,18 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from wildfern.launch.run_folder import RunError
+from wildfern.launch.errors import RunError
 
 LOCK = ".lock"
 
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Keep other processes out of an existing run folder; RunError says who is in it.
+    """Lock an existing run folder; RunError names the process that holds it.
 
-    A lock of the operating system (flock) on the file `.lock`: it ends with the process, however that ends, and holds between
-    hosts on file systems that pass locks on, as NFS does. Where the system has none (Windows, some parallel file systems), a
-    warning says so.
+    The lock is the system's flock on the file `.lock`: it ends with the process, even a killed one, and works between hosts
+    on file systems that forward locks, such as NFS. Without flock (Windows, some parallel file systems) it only warns.
     """
     path = folder / LOCK
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -27,23 +26,23 @@ def lock(folder: Path) -> Iterator[None]:
             taken = _take(handle)
         except BlockingIOError:
             owner = path.read_text(encoding="utf-8", errors="replace").strip() or "another process"
-            raise RunError(
-                f"{folder} is in use by {owner}: wait for it to end or stop it, or choose another --run"
-            ) from None
+            raise RunError(f"{folder} is in use by {owner}: wait for it, stop it, or choose another --run") from None
         if not taken:
-            warnings.warn(f"{folder}: no file locks here; nothing keeps a second process out", stacklevel=2)
+            warnings.warn(
+                f"{folder}: this file system has no locks; do not start a second run in this folder", stacklevel=2
+            )
         os.ftruncate(handle, 0)
         os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         try:
             yield
         finally:
-            os.ftruncate(handle, 0)  # the file stays: whoever deletes a lock takes it from one that waits for it
+            os.ftruncate(handle, 0)  # keep the file: deleting it would let two processes lock two different files
     finally:
         os.close(handle)
 
 
 def _take(handle: int) -> bool:
-    """Whether there are locks here; raises BlockingIOError where somebody else holds this one."""
+    """Whether the file system has locks; raises BlockingIOError if another process holds this one."""
     try:
         import fcntl
     except ImportError:  # Windows

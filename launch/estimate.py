@@ -1,13 +1,13 @@
-"""What a recipe will take before it is started: memory of each GPU, arithmetic, traffic, hours, disk. Needs no GPU."""
+"""Estimate memory per GPU, FLOPs, traffic, hours and disk of a recipe, from a dry run without a GPU."""
 
 from dataclasses import asdict, dataclass
 from functools import partial
 
 import torch
 
-from wildfern.launch.assembling import build_method, with_precision
+from wildfern.launch.builders import build_method, with_precision
+from wildfern.launch.errors import RunError
 from wildfern.launch.evaluating import choose_device
-from wildfern.launch.run_folder import RunError
 from wildfern.recipes import Recipe
 from wildfern.ssl.augmentation import VIEWS
 from wildfern.ssl.training import OPTIMIZERS, TorchEngine, is_layer_wise
@@ -15,14 +15,14 @@ from wildfern.ssl.training.footprint import Footprint, step_footprint
 from wildfern.ssl.training.measured_peak import measured_peak
 
 REDUCE_BUCKET = 4 * 50_000_000  # bytes; the engine's reduce_bucket_size in float32
-# A training in bf16 gives views in bfloat16 to every backbone whose first layer would round them: to all common ones.
+# bf16 training makes bfloat16 views if the first layer would round them anyway: true of all common backbones.
 VIEW_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-KEPT_GATHERED = 4 * 1_000_000_000  # bytes of weights that ZeRO 3 keeps whole: DeepSpeed's stage3_max_live_parameters
+KEPT_GATHERED = 4 * 1_000_000_000  # bytes of weights that ZeRO 3 keeps gathered: DeepSpeed's stage3_max_live_parameters
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """A GPU: memory (GiB, as the driver shows it), dense arithmetic (TFLOP/s) and one direction of its link (GB/s)."""
+    """A GPU: memory (GiB, as the driver reports it), dense TFLOP/s, and GB/s in one direction of its link."""
 
     memory: float | None = None
     tflops: float | None = None
@@ -42,7 +42,7 @@ GPUS = {
 
 @dataclass(frozen=True)
 class RankMemory:
-    """Bytes on each rank under one ZeRO stage; `second_copy`: the part of the weights that ZeRO's optimizer steps on."""
+    """Bytes per rank under one ZeRO stage; `second_copy` is the flat partition of the weights that ZeRO's optimizer updates."""
 
     weights: int
     second_copy: int
@@ -50,8 +50,8 @@ class RankMemory:
     optimizer: int
     teachers: int
     views: int
-    activations: int  # and whatever else is alive at the peak
-    sent: int  # bytes that the rank sends in a step; no memory
+    activations: int  # and everything else alive at the peak
+    sent: int  # bytes that the rank sends per step; not memory
 
     @property
     def total(self) -> int:
@@ -60,7 +60,7 @@ class RankMemory:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A recipe on `gpus` ranks: by ZeRO stage (None: one process of plain torch) and as a whole."""
+    """The estimate for a recipe on `gpus` ranks; by ZeRO stage, None is one process of plain torch."""
 
     gpus: int
     images: int  # of a rank's micro-batch
@@ -70,11 +70,11 @@ class Estimate:
     stages: dict[int | None, RankMemory]
     chosen: int | None  # the stage that the recipe names
     checkpoint: int  # bytes of one checkpoint
-    kept: int  # how many checkpoints are on the disk at most
+    kept: int  # at most so many checkpoints on disk
     footprint: Footprint
 
     def step_seconds(self, stage: int | None, hardware: Hardware, utilization: float) -> float | None:
-        """Arithmetic, then communication, none of it hidden behind the other; None where the hardware is not known."""
+        """Seconds of compute plus communication, without overlap; None if the hardware is unknown."""
         if hardware.tflops is None or (self.gpus > 1 and hardware.bandwidth is None):
             return None
         arithmetic = self.step_flops / self.gpus / (hardware.tflops * 1e12 * utilization)
@@ -85,7 +85,7 @@ class Estimate:
 
 
 def estimate(recipe: Recipe, gpus: int) -> Estimate:
-    """A dry run of one step of the recipe on `gpus` ranks, by default in bf16. Raises RunError for what cannot be."""
+    """A dry run of one step of the recipe on `gpus` ranks, precision auto as bf16. Raises RunError for an impossible recipe."""
     recipe = with_precision(recipe, None)
     training, optimizer = recipe.training, recipe.optimizer
     parts = training.accumulation * gpus
@@ -107,12 +107,12 @@ def estimate(recipe: Recipe, gpus: int) -> Estimate:
             channels=views.channels,
             view_dtype=VIEW_DTYPES[training.precision],
             world_size=gpus,
-            step=training.steps // 2,  # past warm-ups, in which some layers stand still
+            step=training.steps // 2,  # past warm-ups, which may freeze layers
         )
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise RunError(
-            f"{recipe.method.name} on {recipe.model.backbone} cannot be planned: {error} (does the backbone take views of this "
-            "size? wildfern pretrain checks it)"
+            f"{recipe.method.name} on {recipe.model.backbone} cannot be estimated: {error} (does the backbone take views of "
+            "this size? wildfern pretrain checks it)"
         ) from error
     single = recipe.engine.name == "torch" and gpus == 1
     possible = [None] if single else [0] if is_layer_wise(optimizer.name) else [0, 1, 2, 3]
@@ -126,18 +126,18 @@ def estimate(recipe: Recipe, gpus: int) -> Estimate:
         stages={stage: rank_memory(foot, stage, gpus, training.accumulation) for stage in possible},
         chosen=wanted if wanted in possible else possible[0],
         checkpoint=foot.weights + foot.teachers + foot.optimizer,
-        # The oldest goes when the newest is whole; those of certain steps stay.
+        # The oldest is deleted after the newest is complete; those of keep_every stay.
         kept=training.keep_checkpoints + 1 + (training.steps // training.keep_every if training.keep_every else 0),
         footprint=foot,
     )
 
 
 def rank_memory(foot: Footprint, stage: int | None, gpus: int, accumulation: int) -> RankMemory:
-    """How `DeepSpeedEngine` (float32 weights, gradients reduced in float32) spreads a footprint over ranks.
+    """Partition a footprint over ranks as `DeepSpeedEngine` does (float32 weights, gradients reduced in float32).
 
-    Gradients are whole below stage 2, and reduced at the end of a step, in stage 1 through a bucket; from stage 2 on each
-    micro-batch's are. Stage 3 gathers weights for the forward and again for the backward pass, and keeps as many as DeepSpeed
-    lets live. Traffic is that of ring collectives.
+    Below stage 2 gradients are kept in full and reduced at the end of a step (stage 1: through a bucket); from stage 2 on
+    they are reduced in each micro-batch. Stage 3 gathers the weights in the forward and again in the backward pass, and keeps
+    at most stage3_max_live_parameters. Traffic is that of ring collectives.
     """
     size, trained = (stage or 0), foot.gradients
     rest = foot.weights - trained  # buffers and frozen parameters
@@ -153,7 +153,7 @@ def rank_memory(foot: Footprint, stage: int | None, gpus: int, accumulation: int
         optimizer=foot.optimizer if size == 0 else -(-foot.optimizer // gpus),
         teachers=foot.teachers,
         views=foot.views,
-        # Gradients of a first micro-batch come while its activations go: what is left of the peak beside all gradients.
+        # Gradients appear as activations are freed: what remains of the peak beside all gradients.
         activations=max(foot.peak - trained, 0) if size < 2 and accumulation == 1 else foot.peak_without_gradients,
         sent=moved + accumulation * foot.sent if gpus > 1 else 0,
     )
@@ -162,11 +162,11 @@ def rank_memory(foot: Footprint, stage: int | None, gpus: int, accumulation: int
 def hardware(
     precision: str, gpu: str | None, memory: float | None, tflops: float | None, bandwidth: float | None
 ) -> Hardware:
-    """A GPU of `GPUS` by name, each figure replaced by the one that is given. Raises RunError for an unknown name."""
+    """A GPU of `GPUS` by name, with the given figures replaced. Raises RunError for an unknown name."""
     gpu = None if gpu is None else gpu.lower()
     if gpu is not None and gpu not in GPUS:
         raise RunError(
-            f"--gpu knows {', '.join(GPUS)}; for {gpu!r} give --memory GiB --tflops TFLOP/s --bandwidth GB/s instead"
+            f"--gpu must be one of {', '.join(GPUS)}; for {gpu!r} use --memory GiB --tflops TFLOP/s --bandwidth GB/s"
         )
     known = GPUS.get(gpu, {})
     given = {"memory": memory, "tflops": tflops, "bandwidth": bandwidth}
@@ -178,9 +178,9 @@ def hardware(
 
 
 def measure(recipe: Recipe, gpus: int) -> int:
-    """Peak bytes of real steps of the recipe in this process. Raises RunError where more than one GPU is planned."""
+    """Peak bytes of real steps of the recipe in this process. Raises RunError for more than one GPU."""
     if gpus > 1:
-        raise RunError("--measure runs in one process: take --gpus 1 and training.batch_size of one GPU's part")
+        raise RunError("--measure runs one process: use --gpus 1 and the training.batch_size of one GPU")
     device = choose_device(recipe.training.device)
     recipe = with_precision(recipe, device)
     method = build_method(recipe)

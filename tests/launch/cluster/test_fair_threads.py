@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from wildfern.launch.assembling import fair_threads
+from wildfern.launch.cluster.distributed import fair_threads
 
 
 @pytest.mark.parametrize(
