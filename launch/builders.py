@@ -121,5 +121,5 @@ def check_backbone(recipe: Recipe, device: torch.device, method: Method, views: 
         name, size = unsafe[0]
         raise RunError(
             f"views of {size} px are too small for this backbone in bf16 on a CPU: {name} strides over a single pixel, where "
-            "its gradient would be wrong; use larger views, model.stem=small, or training.precision=fp32"
+            "its gradient would be wrong; use larger views, model.stem=cifar, or training.precision=fp32"
         )

@@ -51,9 +51,9 @@ def loading_code(recipe: Recipe, read: str) -> str:
     else:
         arguments = "".join(f", {key}={value!r}" for key, value in model.arguments.items())
         make = ["import timm, torch", f'model = timm.create_model("{model.backbone}", num_classes=0{arguments})']
-    if model.stem == "small":
+    if model.stem == "cifar":
         make += [
-            "first = model.conv1  # the recipe's stem is small: 3×3, stride 1, no pooling",
+            "first = model.conv1  # the recipe's stem is cifar: 3×3, stride 1, no pooling",
             "model.conv1 = torch.nn.Conv2d(first.in_channels, first.out_channels, 3, stride=1, padding=1, bias=False)",
             "model.maxpool = torch.nn.Identity()",
         ]

@@ -9,7 +9,7 @@ from torch import nn
 from wildfern.ssl.models.small_alexnet import SmallAlexNet
 
 
-def build_backbone(name: str, stem: Literal["standard", "small"] = "standard", **arguments: Any) -> nn.Module:
+def build_backbone(name: str, stem: Literal["standard", "cifar", "small"] = "standard", **arguments: Any) -> nn.Module:
     """A backbone without classifier: float[N, 3, S, S] -> float[N, num_features]; freshly initialized, never downloaded.
 
     `name` is a timm model name or `small_alexnet`; `arguments` go to `timm.create_model`. `stem="small"` is the field's
@@ -26,7 +26,7 @@ def build_backbone(name: str, stem: Literal["standard", "small"] = "standard", *
         backbone = timm.create_model(name, pretrained=False, num_classes=0, **arguments)
     except (TypeError, KeyError, AssertionError) as error:
         raise ValueError(f"timm cannot build {name!r} with {arguments}: {error}") from error
-    if stem == "small":
+    if stem in ("cifar", "small"):
         small_stem(backbone)
     return backbone
 

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError
 
 from wildfern.recipes import json_schema, load_recipe
 from wildfern.recipes.components import argument_names, argument_values, arguments_model
+from wildfern.registry import ComponentError
 
 NOTHING: frozenset[str] = frozenset()
 
@@ -60,7 +61,7 @@ def test_a_partial_keeps_its_signature():
 
 
 def test_a_key_without_annotation_is_the_mistake_of_the_component():
-    with pytest.raises(TypeError, match="the recipe key width needs a type annotation"):
+    with pytest.raises(ComponentError, match="the recipe key width needs a type annotation"):
         arguments_model(lambda *, width=3: None, NOTHING)
 
 
