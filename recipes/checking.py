@@ -202,7 +202,7 @@ class _Checking:
         if parameter is None and colon:
             self.complain(path, f"{scheme} takes nothing after a colon, got {shown(source)}", scheme)
         if parameter is not None and parameter.default is parameter.empty and not location:
-            self.complain(path, f"needs to say where: {scheme}:{parameter.name.upper()}")
+            self.complain(path, f"needs a {parameter.name}: {scheme}:{parameter.name.upper()}")
         return True
 
     def _check_together(self, section: str, choice: str, arguments: dict[str, Any], path: Path) -> None:

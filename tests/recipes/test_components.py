@@ -69,7 +69,7 @@ def test_the_editor_schema_knows_every_key(components):
     schema = json_schema(components)
     sections = schema["properties"]
     assert set(sections) == {
-        "extends", "seed", "data", "views", "model", "method", "optimizer",
+        "extends", "seed", "plugins", "data", "views", "model", "method", "optimizer",
         "schedule", "training", "engine", "evaluation", "tracking",
     }  # fmt: skip
     assert schema["additionalProperties"] is False
