@@ -14,14 +14,15 @@ from wildfern.ssl.augmentation import Views
 from wildfern.ssl.data import Mixture, Source
 from wildfern.ssl.methods import Method
 from wildfern.ssl.training import (
+    ENGINES,
     OPTIMIZERS,
     SCHEDULES,
     BatchReader,
     CheckpointStore,
     Engine,
+    EngineParts,
     LoopConfig,
     OnlineProbe,
-    TorchEngine,
 )
 from wildfern.ssl.training.input_precision import input_dtype
 from wildfern.ssl.training.schedules import Schedule
@@ -91,7 +92,7 @@ def open_data(recipe: Recipe, context: DistributedContext) -> tuple[Mixture, Vie
     if context.is_main:
         try:
             mixture, views = open_mixture(recipe), build_views(recipe)
-            evaluation_sources = {name: labeled(name) for name in recipe.evaluation.on}
+            evaluation_sources = {entry.source: labeled(entry) for entry in recipe.evaluation.on}
         except ValueError as caught:
             error = caught
     context.raise_on_all(error)
@@ -106,28 +107,22 @@ def build_engine(
 ) -> Engine:
     """The engine that the recipe names, around the method."""
     name, arguments = recipe.optimizer.name, recipe.optimizer.arguments
-    common = {
-        "device": device,
-        "precision": recipe.training.precision,
-        "accumulation": recipe.training.accumulation,
-        "gradient_clip": recipe.training.gradient_clip,
-        "skip_nonfinite": recipe.training.skip_nonfinite > 0,
-        "probe": probe,
-    }
 
     def optimizer(groups: list[dict]) -> torch.optim.Optimizer:
         return OPTIMIZERS[name](groups, **arguments)
 
-    if recipe.engine.name == "torch":
-        return TorchEngine(method, optimizer, arguments["weight_decay"], **common)
-    from wildfern.ssl.training.deepspeed_engine import DeepSpeedEngine
-
-    return DeepSpeedEngine(
-        method,
-        optimizer,
-        arguments["weight_decay"],
+    parts = EngineParts(
+        method=method,
+        make_optimizer=optimizer,
         optimizer_name=name,
+        weight_decay=arguments["weight_decay"],
+        device=device,
+        precision=recipe.training.precision,
         micro_batch_size=micro_batch_size,
-        zero_stage=recipe.engine.arguments["zero_stage"],
-        **common,
+        accumulation=recipe.training.accumulation,
+        gradient_clip=recipe.training.gradient_clip,
+        skip_nonfinite=recipe.training.skip_nonfinite > 0,
+        probe=probe,
     )
+    engine: Engine = ENGINES[recipe.engine.name](parts, **recipe.engine.arguments)
+    return engine

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 from rich.console import Console
 from rich.table import Table
 
-from wildfern.recipes import RecipeErrors, list_recipes, recipe_text
+from wildfern.recipes import RecipeErrors, list_recipes, read_yaml, recipe_text
+from wildfern.registry import ComponentError, PluginError, load_plugin
 
 EXIT_CODES = """Exit codes:
   0    done
@@ -36,6 +36,12 @@ console = Console()
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="Changes to the recipe: key.sub=value", show_default=False)]
 RunOption = Annotated[Path | None, typer.Option("--run", help="Run folder (default: runs/NAME-DATE)")]
+PluginOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin", help="Python file that registers components; is run; repeat for several", show_default=False
+    ),
+]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue from the newest checkpoint of --run")]
 
 
@@ -55,11 +61,13 @@ def _options(
 
 
 @app.command(epilog=EPILOG)
-def quickstart(overrides: Overrides = None, run: RunOption = None, resume: ResumeOption = False) -> None:
+def quickstart(
+    overrides: Overrides = None, run: RunOption = None, resume: ResumeOption = False, plugin: PluginOption = None
+) -> None:
     """Pretrain on rendered fractals, evaluate on digits."""
     from wildfern.launch.quickstart import run_quickstart
 
-    run_quickstart(overrides or [], run, resume, console)
+    run_quickstart(overrides or [], run, resume, console, plugin or [])
 
 
 @app.command(epilog=EPILOG)
@@ -68,13 +76,14 @@ def pretrain(
     overrides: Overrides = None,
     run: RunOption = None,
     resume: ResumeOption = False,
+    plugin: PluginOption = None,
 ) -> None:
     """Pretrain from a recipe and write a run folder."""
     from wildfern.launch.startup import process_start
     from wildfern.launch.summary import show_run
     from wildfern.launch.training_run import pretrain
 
-    show_run(pretrain(recipe, overrides or [], run, resume, since=process_start()), console)
+    show_run(pretrain(recipe, overrides or [], run, resume, process_start(), plugin or []), console)
 
 
 @app.command()
@@ -97,6 +106,7 @@ def plan(
         bool, typer.Option("--measure", help="Also run two real steps on this machine and print their peak memory")
     ] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results to this JSON file")] = None,
+    plugin: PluginOption = None,
 ) -> None:
     """Estimate what a recipe needs, without running it.
 
@@ -110,14 +120,15 @@ def plan(
     from wildfern.launch.evaluating import choose_device
 
     with user_errors():
-        wanted = read_recipe(recipe, overrides or [], data_here=False)
+        wanted = read_recipe(recipe, overrides or [], plugins=plugin or [], data_here=False)
         wanted = with_precision(wanted, choose_device(wanted.training.device) if measure else None)
         machine = estimates.hardware(wanted.training.precision, gpu, memory, tflops, bandwidth)
         peak = estimates.measure(wanted, gpus) if measure else None
         estimate = estimates.estimate(wanted, gpus)
     console.print(estimate_table(estimate, machine, utilization, images_per_second, peak))
     if json_file is not None:
-        command = shlex.join(["wildfern", "plan", recipe, *(overrides or []), "--measure"])
+        plugins = [word for path in plugin or [] for word in ("--plugin", path)]
+        command = shlex.join(["wildfern", "plan", recipe, *(overrides or []), *plugins, "--measure"])
         found = estimate_json(estimate, machine, utilization, images_per_second, peak, command)
         json_file.write_text(json.dumps(found, indent=2) + "\n")
         console.print(f"written to {json_file}", markup=False)
@@ -131,6 +142,7 @@ def evaluate(
     few_shot: Annotated[str, typer.Option(help="Also evaluate with N labels per class, for example 5,20")] = "",
     seeds: Annotated[int, typer.Option(min=1, help="Number of random few-shot sets")] = 3,
     download: Annotated[bool, typer.Option("--download", help="Download missing datasets")] = False,
+    plugin: PluginOption = None,
 ) -> None:
     """Evaluate a run's backbone on labeled datasets.
 
@@ -139,6 +151,7 @@ def evaluate(
     from wildfern.launch.errors import RunError
     from wildfern.launch.evaluating import evaluate
 
+    run_plugins(plugin)
     try:
         shots = [int(n) for n in few_shot.split(",") if n]
     except ValueError:
@@ -160,10 +173,12 @@ def render(
     out: Annotated[Path, typer.Option(help="Image file to write")] = Path("gallery.png"),
     start: Annotated[int, typer.Option(min=0, help="Index of the first sample")] = 0,
     parts: Annotated[bool, typer.Option("--parts", help="Also draw masks, width maps and center lines")] = False,
+    plugin: PluginOption = None,
 ) -> None:
     """Draw a gallery of a generator's images."""
     from wildfern.launch.rendering import write_gallery
 
+    run_plugins(plugin)
     words = write_gallery(generator, parsed(arguments or []), grid, out, start, parts)
     console.print(words, highlight=False, markup=False)
 
@@ -176,19 +191,22 @@ def views(
         str, typer.Option(help="Images, in training order: numbers and ranges, for example 0-7,40")
     ] = "0-7",
     out: Annotated[Path, typer.Option(help="Image file to write")] = Path("views.png"),
+    plugin: PluginOption = None,
 ) -> None:
     """Draw training images beside their views."""
     from wildfern.launch.views_image import redraw_views
 
-    console.print(redraw_views(recipe, overrides or [], indices, out), highlight=False, markup=False)
+    console.print(redraw_views(recipe, overrides or [], indices, out, plugin or []), highlight=False, markup=False)
 
 
 @app.command()
 def recipes(
     name: Annotated[str | None, typer.Argument(help="Print this recipe")] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of recipes, for editors")] = False,
+    plugin: PluginOption = None,
 ) -> None:
     """List the bundled recipes, or print one of them."""
+    run_plugins(plugin)
     if schema:
         from wildfern.launch.components import components
         from wildfern.recipes import json_schema
@@ -217,6 +235,7 @@ def bench(
         bool, typer.Option("--compile", help="For pipeline: also measure with training.compile")
     ] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results to this JSON file")] = None,
+    plugin: PluginOption = None,
 ) -> None:
     """Measure speed relative to a reference."""
     from wildfern.benchmarks import run_benchmark
@@ -227,11 +246,11 @@ def bench(
     with user_errors():
         if what == "pipeline":
             name = recipe or "quickstart"
-            wanted = read_recipe(name, overrides or [])
+            wanted = read_recipe(name, overrides or [], plugins=plugin or [])
             result = bench_pipeline(wanted, " ".join([name, *(overrides or [])]), seconds, compiled)
-        elif recipe or overrides or compiled:
+        elif recipe or overrides or compiled or plugin:
             raise RunError(
-                f"--recipe, changes to the recipe and --compile apply to the benchmark pipeline only, not to {what}"
+                f"--recipe, changes to the recipe, --plugin and --compile apply to the benchmark pipeline only, not to {what}"
             )
         else:
             result = run_benchmark(what, seconds)
@@ -246,10 +265,12 @@ def export(
     run: Annotated[Path, typer.Argument(help="Run folder")],
     format: Annotated[str, typer.Option(help="One of timm, safetensors, onnx")] = "timm",
     out: Annotated[Path | None, typer.Option(help="File to write (default: in the run folder)")] = None,
+    plugin: PluginOption = None,
 ) -> None:
     """Export the pretrained backbone."""
     from wildfern.launch.exporting import export_backbone
 
+    run_plugins(plugin)
     console.print(export_backbone(run, format, out), highlight=False, markup=False)
 
 
@@ -276,7 +297,7 @@ def doctor() -> None:
 
 
 def parsed(arguments: list[str]) -> dict[str, object]:
-    """Parse `key=value` words, with YAML values."""
+    """Parse `key=value` words, with YAML values as in recipes."""
     from wildfern.launch.errors import RunError
 
     values = {}
@@ -284,11 +305,16 @@ def parsed(arguments: list[str]) -> dict[str, object]:
         name, equals, text = word.partition("=")
         if not equals:
             raise RunError(f"arguments must be key=value; got {word!r}")
-        try:
-            values[name] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise RunError(f"{word!r}: invalid YAML value; quote it or close its brackets") from None
+        values[name], problems = read_yaml(text, "", name)
+        if problems:
+            raise RunError("; ".join(map(str, problems)))
     return values
+
+
+def run_plugins(paths: list[str] | None) -> None:
+    """Run plugin files before their components are looked up. Raises PluginError."""
+    for path in paths or []:
+        load_plugin(path)
 
 
 def main() -> None:
@@ -315,7 +341,7 @@ def explained(error: Exception) -> tuple[int | None, str]:
         return error.exit_code, str(error)
     if isinstance(error, NotFinite):
         return 1, str(error)
-    if isinstance(error, RecipeErrors | RunError | DataError):
+    if isinstance(error, RecipeErrors | RunError | DataError | PluginError | ComponentError):
         return 2, str(error)
     if isinstance(error, OSError) and error.filename is not None:
         return 2, f"{error.filename}: {error.strerror}"

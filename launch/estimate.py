@@ -10,7 +10,7 @@ from wildfern.launch.errors import RunError
 from wildfern.launch.evaluating import choose_device
 from wildfern.recipes import Recipe
 from wildfern.ssl.augmentation import VIEWS
-from wildfern.ssl.training import LAYER_WISE, OPTIMIZERS, TorchEngine
+from wildfern.ssl.training import OPTIMIZERS, TorchEngine, is_layer_wise
 from wildfern.ssl.training.footprint import Footprint, step_footprint
 from wildfern.ssl.training.measured_peak import measured_peak
 
@@ -115,7 +115,7 @@ def estimate(recipe: Recipe, gpus: int) -> Estimate:
             "this size? wildfern pretrain checks it)"
         ) from error
     single = recipe.engine.name == "torch" and gpus == 1
-    possible = [None] if single else [0] if optimizer.name in LAYER_WISE else [0, 1, 2, 3]
+    possible = [None] if single else [0] if is_layer_wise(optimizer.name) else [0, 1, 2, 3]
     wanted = None if single else recipe.engine.arguments.get("zero_stage", 1)
     return Estimate(
         gpus=gpus,

@@ -4,13 +4,14 @@ import inspect
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from wildfern.launch.errors import RunError, user_errors
 from wildfern.launch.run_folder import RunFolder
-from wildfern.recipes import Recipe
+from wildfern.recipes import Component, EvaluationEntry, Recipe
 from wildfern.ssl.augmentation import MEAN, STD, VIEWS
 from wildfern.ssl.data import Source, open_source, source_signature
 from wildfern.ssl.evaluation import Evaluation, evaluate_backbones, write_report
@@ -73,14 +74,16 @@ def merged(folder: RunFolder, evaluation: dict, backbone_sha256: str | None = No
     }
 
 
-def labeled(name: str, download: bool = False) -> tuple[Source, Source]:
+def labeled(dataset: str | EvaluationEntry, download: bool = False) -> tuple[Source, Source]:
     """The train and test parts of a data set with labels; `download` fetches it where its source can.
 
     Classes of a folder are its sub-folders, and one file in five its test part unless it has folders `train` and `test`.
     """
-    arguments = {"labels": "folders", "test_fraction": 0.2} if name.startswith("folder:") else {}
+    name, given = (dataset, {}) if isinstance(dataset, str) else (dataset.source, dataset.arguments)
+    arguments: dict[str, Any] = {"labels": "folders", "test_fraction": 0.2} if name.startswith("folder:") else {}
     if download and "download" in inspect.signature(source_signature(name)).parameters:
         arguments["download"] = True
+    arguments |= given
     train, test = open_source(name, "train", **arguments), open_source(name, "test", **arguments)
     if train.num_items is None:
         raise RunError(
@@ -95,7 +98,7 @@ def evaluate_on(
     sources: dict[str, tuple[Source, Source]],
     backbones: dict[str, nn.Module],
     recipe: Recipe,
-    protocols: Sequence[str],
+    protocols: Sequence[str | Component],
     few_shot: Sequence[int],
     seeds: int,
     announce: Callable[[str], None],
@@ -116,7 +119,7 @@ def evaluate_on(
             test,
             dataset=name,
             size=size,
-            protocols=protocols,
+            protocols=[one if isinstance(one, str) else one.name for one in protocols],
             few_shot=few_shot,
             seeds=seeds,
             device=device,

@@ -63,7 +63,7 @@ def loading_code(recipe: Recipe, read: str) -> str:
             "import timm, torch",
             f'model = timm.create_model("{model.backbone}", num_classes=0{_written(model.arguments)})',
         ]
-    if model.stem in ("cifar", "small"):
+    if model.stem == "cifar":
         make += [
             "first = model.conv1  # the recipe's stem is cifar: 3×3, stride 1, no pooling",
             "model.conv1 = torch.nn.Conv2d(first.in_channels, first.out_channels, 3, stride=1, padding=1, bias=False)",

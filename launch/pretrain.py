@@ -23,6 +23,9 @@ def main(arguments: list[str] | None = None) -> None:
     # torchrun parses --run as its own --run-path; hence the second name.
     parser.add_argument("--run", "--run-folder", help="run folder, the same path on every host")
     parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint of --run")
+    parser.add_argument(
+        "--plugin", action="append", default=[], help="Python file that registers components; is run on every rank"
+    )
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # the launcher adds it
     parser.add_argument("overrides", nargs="*", help="changes to the recipe: key.sub=value")
     given = parser.parse_intermixed_args(arguments)
@@ -31,7 +34,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     try:
         os.environ.update(launcher_variables(os.environ))
-        pretrain(given.recipe, launched(given.overrides), given.run, given.resume, since=process_start())
+        overrides = launched(given.overrides)
+        pretrain(given.recipe, overrides, given.run, given.resume, process_start(), given.plugin)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:

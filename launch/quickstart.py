@@ -1,6 +1,7 @@
 """`wildfern quickstart`: the whole way in a few minutes on a laptop, without network."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -16,11 +17,13 @@ WHAT = """[bold]wildfern quickstart[/]
 """
 
 
-def run_quickstart(overrides: list[str], run: Path | None, resume: bool, console: Console) -> None:
+def run_quickstart(
+    overrides: list[str], run: Path | None, resume: bool, console: Console, plugins: Sequence[str] = ()
+) -> None:
     """Run or resume the bundled recipe `quickstart` and print its results."""
     console.print(WHAT)
     began = time.monotonic()
-    folder = pretrain("quickstart", overrides, run, resume, since=process_start())
+    folder = pretrain("quickstart", overrides, run, resume, process_start(), plugins)
     show_run(folder, console)
     console.print(
         f"{time.monotonic() - began:.0f} s in total. Next: wildfern evaluate {folder} --on cifar10 --download · "

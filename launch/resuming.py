@@ -9,7 +9,7 @@ from wildfern.launch.errors import RunError
 from wildfern.launch.run_folder import RunFolder
 from wildfern.recipes import Recipe
 
-MAY_CHANGE = {"training", "engine", "evaluation", "tracking"}
+MAY_CHANGE = {"plugins", "training", "engine", "evaluation", "tracking"}
 
 # Arguments of data that change how images are read, not which. (If `check_headers` finds faulty files, the number of items
 # changes, and `check_same_items` refuses it.)

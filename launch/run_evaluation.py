@@ -9,7 +9,7 @@ from wildfern.launch.assembly import Assembly
 from wildfern.launch.cluster.distributed import DistributedContext
 from wildfern.launch.evaluating import evaluate_on, merged, scores
 from wildfern.launch.run_folder import RunFolder, initial_backbone, recipe_backbone
-from wildfern.recipes import Recipe
+from wildfern.recipes import Component, Recipe
 from wildfern.ssl.data import Source
 from wildfern.ssl.evaluation import Evaluation, write_report
 from wildfern.ssl.tracking import Tracker
@@ -50,7 +50,7 @@ def evaluate_weights(
     state: dict[str, Tensor],
     recipe: Recipe,
     sources: dict[str, tuple[Source, Source]],
-    protocols: Sequence[str],
+    protocols: Sequence[Component],
     few_shot: Sequence[int],
     announce: Callable[[str], None] = lambda text: None,
 ) -> Evaluation:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from torch import Tensor
 from wildfern.generators.counter_rng import key
 from wildfern.launch.components import components
 from wildfern.launch.errors import RunError, cannot_write
+from wildfern.launch.recorded_plugins import changed_plugins, check_registered, copy_plugins, describe_plugins
 from wildfern.recipes import Recipe, load_recipe
 from wildfern.ssl.models import Backbone
 from wildfern.ssl.tracking import environment, read_records
@@ -66,9 +67,21 @@ class RunFolder:
                 "trained with, or choose another --run"
             )
 
-    def recipe(self) -> Recipe:
-        """The resolved recipe of the run; its training data may be gone."""
-        return load_recipe(self.path / "recipe.yaml", [], components())
+    def recipe(
+        self,
+        overrides: Sequence[str] = (),
+        plugins: Sequence[str] = (),
+        needs: Sequence[str] = ("views",),
+    ) -> Recipe:
+        """The resolved recipe of the run; its training data may be gone.
+
+        Runs `plugins`, and nothing that is in the folder. Components of plugins that are not loaded keep their arguments
+        unchecked, except in the sections `needs`: there RunError says which plugin is missing.
+        """
+        file = self.path / "recipe.yaml"
+        recipe = load_recipe(file, overrides, components(), plugins=plugins, trusted=False)
+        check_registered(recipe, needs, self.path)
+        return recipe
 
     def recipe_if_begun(self) -> Recipe | None:
         """The recipe of the run, or None before it was begun."""
@@ -77,8 +90,14 @@ class RunFolder:
     def begin(self, recipe: Recipe) -> None:
         """Make the folder and write recipe and environment."""
         self.path.mkdir(parents=True, exist_ok=True)
-        _replace(self.path / "recipe.yaml", recipe.as_yaml())
-        _replace(self.path / "environment.json", json.dumps(environment(), indent=2) + "\n")
+        copies = copy_plugins(recipe, self.path)
+        _replace(self.path / "recipe.yaml", recipe.model_copy(update={"plugins": list(copies.values())}).as_yaml())
+        described = environment() | {"plugins": describe_plugins(copies)}
+        _replace(self.path / "environment.json", json.dumps(described, indent=2) + "\n")
+
+    def changed_plugins(self, recipe: Recipe) -> list[str]:
+        """A message for each plugin file of the recipe that is not what it was when the run was begun."""
+        return changed_plugins(recipe, self.path)
 
     def write_json(self, name: str, value: object) -> None:
         """Write a JSON file atomically."""

@@ -41,18 +41,24 @@ def pretrain(
     run: str | Path | None = None,
     resume: bool = False,
     since: float | None = None,
+    plugins: Sequence[str | Path] = (),
 ) -> Path:
     """Train a recipe and return the run folder.
 
     `recipe` is a bundled name, a path or a `Recipe`; `overrides` are `key.sub=value`. `resume` continues from the newest
     checkpoint in `run` (repeat the recipe and overrides), or starts at step 0 where there is none, and says so. The time
-    to the first step counts from `since` on `time.perf_counter` (now, if None).
+    to the first step counts from `since` on `time.perf_counter` (now, if None). `plugins` are Python files that register
+    components, beside those that the recipe names; both are run.
     Raises RecipeErrors, RunError or DataError for an invalid command, recipe or data, Stopped after SIGINT, SIGTERM or
     SIGUSR1, NotFinite when the loss diverges, ProcessLost when another rank is gone.
     """
     since = time.perf_counter() if since is None else since
     name = "run" if isinstance(recipe, Recipe) else str(recipe)
-    recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, overrides)
+    messages: list[str] = []
+    if isinstance(recipe, Recipe):
+        recipe = recipe.with_plugins(plugins)
+    else:
+        recipe = read_recipe(recipe, overrides, plugins=plugins, announce=messages.append)
     with user_errors(), started(recipe) as context:
         folder = chosen_folder(run, name, resume, context)
         recipe = agreed_precision(recipe, context, folder.recipe_if_begun() if resume else None)
@@ -62,9 +68,14 @@ def pretrain(
         with disk_errors(folder.path), exclusive(recipe, folder, resume, context):
             start = load_newest_checkpoint(recipe, folder, context, assembly) if resume else ResumePoint()
             if context.is_main:
+                messages += folder.changed_plugins(recipe) if resume else []
                 folder.begin(recipe)
             with open_tracker(recipe, folder, context, start.step, since) as tracker:
-                announce(recipe, folder, context, start, resume, tracker)
+                announce(recipe, folder, context, [*messages, *start.messages], tracker)
+                if resume:
+                    tracker.message(
+                        f"resumed from step {start.step}" if start.step else "no checkpoint yet: starting at step 0"
+                    )
                 draw_first_views(recipe, folder, context, assembly)
                 done, signal_number = train_to_end(recipe, folder, context, assembly, start, tracker)
                 assembly.engine.close()
@@ -149,16 +160,14 @@ def open_tracker(
 
 
 def announce(
-    recipe: Recipe, folder: RunFolder, context: DistributedContext, start: ResumePoint, resume: bool, tracker: Tracker
+    recipe: Recipe, folder: RunFolder, context: DistributedContext, messages: Sequence[str], tracker: Tracker
 ) -> None:
-    """Print where the run is and from which step it starts."""
+    """Print where the run is and what a person should know of its recipe and its checkpoints."""
     tracker.message(f"run folder {folder.path}")
     if recipe.training.precision == "bf16" and not computes_in_bf16(context.device):
         tracker.message(SLOW_BF16)
-    for message in start.messages:
+    for message in messages:
         tracker.message(message)
-    if resume:
-        tracker.message(f"resumed from step {start.step}" if start.step else "no checkpoint yet: starting at step 0")
 
 
 def draw_first_views(recipe: Recipe, folder: RunFolder, context: DistributedContext, assembly: Assembly) -> None:

@@ -20,7 +20,7 @@ CELL, GAP, MARGIN = 128, 4, 22
 ROWS, MOST_ROWS, MOST_VIEWS = 8, 64, 10
 
 
-def redraw_views(recipe: str, overrides: Sequence[str], indices: str, out: Path) -> str:
+def redraw_views(recipe: str, overrides: Sequence[str], indices: str, out: Path, plugins: Sequence[str] = ()) -> str:
     """Draw images and views of a recipe, or of a run folder's recipe; return a line that describes the file.
 
     `indices`: numbers and ranges such as "0-7,40", in training order, as in `nonfinite.jsonl`: step s uses the images
@@ -30,8 +30,10 @@ def redraw_views(recipe: str, overrides: Sequence[str], indices: str, out: Path)
         raise RunError(f"--out must be a .png, .jpg or .webp file, got {out}")
     wanted = _numbers(indices)
     if Path(recipe).is_dir():
-        recipe = str(RunFolder.for_reading(Path(recipe)).path / "recipe.yaml")
-    checked = read_recipe(recipe, overrides)
+        folder = RunFolder.for_reading(Path(recipe))
+        checked = folder.recipe(overrides, plugins, needs=("data", "views"))
+    else:
+        checked = read_recipe(recipe, overrides, plugins=plugins)
     batch_size = checked.training.batch_size
     with user_errors():
         write_views_image(

@@ -6,6 +6,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from wildfern.registry import register
+
 from ..batch import ImageBatch
 from ..diamond_square import levels_for
 from ..options import checked_choice, checked_flags, checked_integer, checked_number, checked_span
@@ -19,6 +21,7 @@ MOST_SEGMENTS = 100_000
 PIECE, FEWEST_PIECES, MOST_PIECES = 6.0, 2, 16
 
 
+@register("generator", "lsystem")
 class LSystemStream(Stream):
     """Endless stream of trees grown by stochastic L-systems, such as blood vessels or cracks, with their exact masks.
 

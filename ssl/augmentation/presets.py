@@ -1,11 +1,11 @@
 """Views of published methods, by name; every setting can be changed."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
+from wildfern.registry import register
 from wildfern.ssl.augmentation.fourier_adapted_views import FourierAdaptationSettings
 from wildfern.ssl.augmentation.pixmix_views import PixMixSettings
 from wildfern.ssl.augmentation.table import ViewSettings
@@ -28,6 +28,7 @@ Interpolation = Literal["bilinear", "bicubic"]
 Operations = list[dict[str, Any]]
 
 
+@register("views", "simclr")
 def simclr(
     *,
     size: Annotated[int, Field(ge=4)] = 224,
@@ -74,6 +75,7 @@ def simclr(
     return Views([[view] * count], extra or (), fourier_adaptation, pixmix, local_intensity_order)
 
 
+@register("views", "multicrop")
 def multicrop(
     *,
     size: Annotated[int, Field(ge=4)] = 224,
@@ -132,11 +134,5 @@ _swav = partial(
     blur=(0.5, 0.5),
     solarize=(0.0, 0.0),
 )
-VIEWS: dict[str, Callable[..., Views]] = {
-    "simclr": simclr,
-    "byol": _byol,
-    "mocov3": _mocov3,
-    "swav": _swav,
-    "dino": multicrop,
-    "multicrop": multicrop,
-}
+for _name, _preset in (("byol", _byol), ("mocov3", _mocov3), ("swav", _swav), ("dino", multicrop)):
+    register("views", _name)(_preset)

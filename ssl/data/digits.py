@@ -3,12 +3,14 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
+from wildfern.registry import register
 from wildfern.ssl.data.base import Images, Source, Split
 from wildfern.ssl.data.splits import stratified_split
 
 TEST_FRACTION = 0.3
 
 
+@register("source", "digits")
 class DigitsSource(Source):
     """UCI's digits as gray RGB, uint8[8, 8, 3] (0 … 16 scaled to 0 … 255).
 

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from wildfern.registry import register
 from wildfern.ssl.data.base import DataError, ImageArray, Split
 from wildfern.ssl.data.folder_scan import FolderScan, good_headers, scan_folder
 from wildfern.ssl.data.image_file import EXTENSIONS, decode_image
@@ -16,6 +17,7 @@ from wildfern.ssl.data.splits import name_in_test
 SPLIT_FOLDERS = {"train": ("train",), "test": ("test", "val", "validation")}
 
 
+@register("source", "folder")
 class FolderSource(ImageSource):
     """Images under `path`, ordered by name within each folder; items depend only on the content of the folder.
 

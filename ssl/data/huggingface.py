@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from wildfern.registry import register
 from wildfern.ssl.data.base import DataError, ImageArray, Split, UnreadableImage
 from wildfern.ssl.data.image_file import decode_image
 from wildfern.ssl.data.image_source import ImageSource
@@ -12,6 +13,7 @@ from wildfern.ssl.data.image_source import ImageSource
 _SPLIT_NAMES = {"train": ("train",), "test": ("test", "validation", "val")}
 
 
+@register("source", "hf")
 class HuggingFaceSource(ImageSource):
     """Images of `datasets.load_dataset(name)`, which downloads the dataset to its own cache on first use.
 

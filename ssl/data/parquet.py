@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wildfern.registry import register
 from wildfern.ssl.data.base import DataError, ImageArray, Split, UnreadableImage
 from wildfern.ssl.data.image_file import decode_image
 from wildfern.ssl.data.image_source import ImageSource
@@ -17,6 +18,7 @@ from wildfern.ssl.data.row_groups import RowGroups, holds_images
 _SPLIT_NAMES = {"train": ("train",), "test": ("test", "validation", "val")}
 
 
+@register("source", "parquet")
 class ParquetSource(ImageSource):
     """Rows of SPLIT.parquet or SPLIT-*.parquet in the folder `path` (or its folder data), or of the single file `path`.
 

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from wildfern.registry import register
 from wildfern.ssl.data.base import DataError, ImageArray, Split
 from wildfern.ssl.data.image_file import decode_image
 from wildfern.ssl.data.image_source import ImageSource
@@ -16,6 +17,7 @@ from wildfern.ssl.data.path_store import PathStore
 from wildfern.ssl.data.tar_index import ShardIndex, index_shard
 
 
+@register("source", "webdataset")
 class WebDatasetSource(ImageSource):
     """The samples of all shards that `pattern` names, in the order of the shards.
 

@@ -18,7 +18,7 @@ from wildfern.ssl.models import synchronize_batch_norm
 from wildfern.ssl.training.engine import MakeOptimizer, Precision
 from wildfern.ssl.training.long_timeout_group import long_timeout_group, make_long_timeout_group
 from wildfern.ssl.training.online_probe import OnlineProbe
-from wildfern.ssl.training.optimizers import LAYER_WISE, set_hyperparameters
+from wildfern.ssl.training.optimizers import is_layer_wise, set_hyperparameters
 from wildfern.ssl.training.parameter_groups import optimizer_groups
 from wildfern.ssl.training.whole_state import ReplicatedLayout, collect, restore
 from wildfern.ssl.training.zero_shards import ZeroLayout
@@ -79,7 +79,7 @@ class DeepSpeedEngine:
     ) -> None:
         import deepspeed
 
-        if zero_stage > 0 and optimizer_name in LAYER_WISE:
+        if zero_stage > 0 and is_layer_wise(optimizer_name):
             raise ValueError(
                 f"{optimizer_name} needs each layer's own norms, but ZeRO stage {zero_stage} hands optimizers pieces of "
                 "flattened parameters: set engine.zero_stage=0"

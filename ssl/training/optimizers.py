@@ -7,6 +7,8 @@ from lightly.utils.lars import LARS
 from pydantic import Field
 from timm.optim import Lamb
 
+from wildfern.registry import OPTIMIZERS, register
+
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -14,6 +16,7 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 Groups = list[dict]
 
 
+@register("optimizer", "adamw")
 def adamw(
     groups: Groups,
     *,
@@ -25,6 +28,7 @@ def adamw(
     return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=_on_gpu(groups))
 
 
+@register("optimizer", "sgd")
 def sgd(
     groups: Groups,
     *,
@@ -37,6 +41,7 @@ def sgd(
     return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum, nesterov=nesterov, fused=_on_gpu(groups))
 
 
+@register("optimizer", "lars", layer_wise=True)
 def lars(
     groups: Groups,
     *,
@@ -52,6 +57,7 @@ def lars(
     return LARS(groups, lr=learning_rate, momentum=momentum, trust_coefficient=trust_coefficient)
 
 
+@register("optimizer", "lamb", layer_wise=True)
 def lamb(
     groups: Groups,
     *,
@@ -72,8 +78,9 @@ def _on_gpu(groups: Groups) -> bool:
     return all(p.is_cuda for group in groups for p in group["params"])
 
 
-OPTIMIZERS = {"adamw": adamw, "sgd": sgd, "lars": lars, "lamb": lamb}
-LAYER_WISE = frozenset({"lars", "lamb"})
+def is_layer_wise(name: str) -> bool:
+    """Whether an optimizer needs each layer whole, as its attribute `layer_wise` says; ZeRO stages above 0 flatten layers."""
+    return bool(getattr(OPTIMIZERS[name], "layer_wise", False))
 
 
 def set_hyperparameters(optimizer: torch.optim.Optimizer, learning_rate: float, weight_decay: float) -> None:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from wildfern.generators import ImageBatch
-from wildfern.ssl import data
+from wildfern.registry import GENERATORS, location_parameter, register
 from wildfern.ssl.data import SOURCES, DataError, open_source, source_signature
 from wildfern.ssl.data.splits import stratified_split
 from wildfern.ssl.data.torchvision_sets import TORCHVISION_SETS
@@ -137,13 +137,13 @@ def test_the_registry_knows_the_nearest_name(tmp_path, monkeypatch):
         open_source("cifar11")
     with pytest.raises(DataError, match="did you mean 'folder'"):
         open_source("foldr:x")
-    with pytest.raises(DataError, match="wants what to open: folder:PATH"):
+    with pytest.raises(DataError, match="needs a path: folder:PATH"):
         open_source("folder")
-    with pytest.raises(DataError, match="after the colon"):
+    with pytest.raises(DataError, match="needs a pattern: webdataset:PATTERN"):
         open_source("webdataset:")
     (tmp_path / "photos").mkdir()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match="a path wants its kind before it: folder:photos"):
+    with pytest.raises(DataError, match="write the kind of a path before it: folder:photos"):
         open_source("photos")
     with pytest.raises(DataError, match="has no argument 'label'; did you mean 'labels'"):
         open_source("folder:photos", label="folders")
@@ -155,14 +155,15 @@ def test_the_registry_knows_the_nearest_name(tmp_path, monkeypatch):
 
 def test_every_signature_can_be_checked():
     for name, constructor in SOURCES.items():
-        assert source_signature(f"{name}:x" if name in data.SCHEMES else name) is constructor
+        takes_location = location_parameter(constructor) is not None
+        assert source_signature(f"{name}:x" if takes_location else name) is constructor
         for parameter in inspect.signature(constructor).parameters.values():
             if parameter.kind is parameter.KEYWORD_ONLY:
                 assert parameter.annotation is not parameter.empty
-                assert name not in data.SCHEMES or parameter.default is not parameter.empty
+                assert not takes_location or parameter.default is not parameter.empty
 
 
-def test_a_generator_opens_by_its_name(monkeypatch):
+def test_a_generator_opens_by_its_name(request):
     class Plain:
         num_classes = None
 
@@ -172,8 +173,8 @@ def test_a_generator_opens_by_its_name(monkeypatch):
         def batch(self, indices):
             return ImageBatch(np.full((len(indices), self.size, self.size, 3), indices[0]))
 
-    monkeypatch.setitem(data.STREAMS, "plain", Plain)
-    monkeypatch.setitem(data.SOURCES, "plain", Plain)
+    register("generator", "plain")(Plain)
+    request.addfinalizer(lambda: GENERATORS.forget(GENERATORS.origin("plain")))
     source = open_source("plain", size=6)
     assert (source.num_items, source.read([3]).pixels.shape) == (None, (1, 6, 6, 3))
     with pytest.raises(DataError, match="did you mean 'size'"):
