@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "ssl": {"wildfern.ssl", "wildfern.generators"},
     "benchmarks": {"wildfern.benchmarks", "wildfern.ssl", "wildfern.generators", "wildfern.recipes"},
     "launch": {f"wildfern.{folder}" for folder in CODE},
-    "package": set(),
+    "package": {"wildfern.plugins"},
 }
 THIRD_PARTIES = {
     "package": set(),

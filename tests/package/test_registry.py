@@ -115,7 +115,7 @@ def test_two_files_with_one_name_are_both_named_and_nothing_of_the_second_stays(
     second = plugin(tmp_path, "two.py", factor=2.0)
     second.write_text(OPTIMIZER.format(name="other", layer_wise=False, factor=1.0) + second.read_text())
     with pytest.raises(
-        PluginError, match=r"two\.py: .*optimizer 'mine': one from .*one\.py, one from .*two\.py \(line 11\)"
+        PluginError, match=r"two\.py: .*optimizer 'mine': one from .*one\.py, one from .*two\.py \(line 12\)"
     ):
         load_plugin(second)
     assert "other" not in OPTIMIZERS
