@@ -61,7 +61,16 @@ setup(
         "matplotlib>=3.8",
     ],
     extras_require={
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9", "jsonschema>=4"],
+        "test": [
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "jsonschema>=4",
+            "ruff>=0.9",
+            "mypy>=1.13",
+            "types-PyYAML",
+            "codespell>=2.3",
+        ],
+        "docs": ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],
         "hf": ["datasets>=2.19"],
         "onnx": ["onnx>=1.16", "onnxscript>=0.2"],
     },

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from wildfern.launch.evaluating import evaluate
+    from wildfern.launch.run_folder import load_backbone
     from wildfern.launch.training_run import pretrain
 
-__all__ = ["evaluate", "pretrain"]
+__all__ = ["evaluate", "load_backbone", "pretrain"]
 
 
 def __getattr__(name: str) -> object:
@@ -26,6 +27,10 @@ def __getattr__(name: str) -> object:
         from wildfern.launch.evaluating import evaluate
 
         return evaluate
+    if name == "load_backbone":
+        from wildfern.launch.run_folder import load_backbone
+
+        return load_backbone
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -48,15 +48,25 @@ def assemble(recipe: Recipe, folder: RunFolder, context: DistributedContext) -> 
     mixture, views, evaluation_sources = open_data(recipe, context)
     views.to(context.device)
     config = loop_config(recipe)
-    reader = BatchReader(config, mixture, views, context.rank, context.world_size)
     method = build_method(recipe)
+    reader = BatchReader(
+        mixture,
+        views,
+        seed=recipe.seed,
+        batch_size=recipe.training.batch_size,
+        accumulation=recipe.training.accumulation,
+        channels_last=recipe.training.channels_last,
+        masks=method.needs.masks,
+        rank=context.rank,
+        world_size=context.world_size,
+    )
     check_backbone(recipe, context.device, method, views)
     # DeepSpeed broadcasts weights as flat bytes, so there they stay contiguous and only the images are channels_last.
     channels_last = recipe.training.channels_last and recipe.engine.name == "torch"
     layout = {"memory_format": torch.channels_last} if channels_last else {}
     for module in (method, *method.teachers().values()):
         module.to(context.device, **layout)
-    view_dtype = input_dtype(method.backbone, recipe.training.precision, views)
+    view_dtype = input_dtype(method, recipe.training.precision, views)
     if recipe.training.compile:
         compile_networks(method, context.device)
     probe = build_probe(recipe, mixture, method, context.device)

@@ -66,7 +66,7 @@ def build_probe(recipe: Recipe, mixture: Mixture, method: Method, device: torch.
             f"evaluation.online_probe supports up to {MOST_PROBED_CLASSES} classes, but {recipe.data[0].source} has {classes}: "
             "set it to null, or use fewer classes"
         )
-    return OnlineProbe(method.backbone.num_features, classes, settings.learning_rate, device)
+    return OnlineProbe(method.backbone.width, classes, settings.learning_rate, device)
 
 
 def loop_config(recipe: Recipe) -> LoopConfig:

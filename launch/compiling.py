@@ -14,7 +14,7 @@ def compile_networks(method: Method, device: torch.device) -> None:
     all-reduces of batch normalization are not compiled. Raises RunError if torch.compile does not work here.
     """
     check_compiler(device)
-    for network in (method.backbone, *method.teachers().values()):
+    for network in method.networks_to_compile():
         network.compile(dynamic=False)  # few view sizes: one specialized kernel each
 
 

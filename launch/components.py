@@ -79,19 +79,16 @@ Problems = Iterator[tuple[str, str]]
 
 
 def _backbone_exists(recipe: Recipe) -> Problems:
-    import timm
+    from wildfern.ssl.models.networks import unknown_network
 
-    from wildfern.ssl.models.backbone import nearest_backbones
-
-    name = recipe.model.backbone
-    if name != "small_alexnet" and not timm.is_model(name):
-        yield "model.backbone", f"unknown backbone {name!r}; {nearest_backbones(name)}"
+    if problem := unknown_network(recipe.model.backbone):
+        yield "model.backbone", problem
 
 
 def _views_fit_the_method(recipe: Recipe) -> Problems:
     views = VIEWS[recipe.views.name](**recipe.views.arguments)
     try:
-        METHODS[recipe.method.name].check_views(views.shape)
+        METHODS[recipe.method.name].needs.check_views(views.shape)
     except ValueError as error:
         yield "views.name", str(error)
 

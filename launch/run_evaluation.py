@@ -8,11 +8,10 @@ from torch import Tensor
 from wildfern.launch.assembly import Assembly
 from wildfern.launch.cluster.distributed import DistributedContext
 from wildfern.launch.evaluating import evaluate_on, merged, scores
-from wildfern.launch.run_folder import RunFolder, initial_backbone
+from wildfern.launch.run_folder import RunFolder, initial_backbone, recipe_backbone
 from wildfern.recipes import Component, Recipe
 from wildfern.ssl.data import Source
 from wildfern.ssl.evaluation import Evaluation, write_report
-from wildfern.ssl.models import build_backbone
 from wildfern.ssl.tracking import Tracker
 from wildfern.ssl.training import Engine
 
@@ -21,7 +20,7 @@ def backbone_state(engine: Engine) -> dict[str, Tensor]:
     """The weights of the method's evaluation backbone, gathered, on the CPU; called on every rank."""
     backbone = engine.method.eval_backbone()
     with engine.gather(backbone.parameters()):
-        return {name: value.detach().cpu().clone() for name, value in backbone.state_dict().items()}
+        return {name: value.detach().cpu().clone() for name, value in backbone.network.state_dict().items()}
 
 
 def evaluate_during(recipe: Recipe, context: DistributedContext, assembly: Assembly) -> dict[str, float]:
@@ -56,7 +55,7 @@ def evaluate_weights(
     announce: Callable[[str], None] = lambda text: None,
 ) -> Evaluation:
     """The recipe's backbone with these weights, beside the untrained one, on each dataset."""
-    pretrained = build_backbone(recipe.model.backbone, recipe.model.stem, **recipe.model.arguments)
-    pretrained.load_state_dict(state)
+    pretrained = recipe_backbone(recipe)
+    pretrained.network.load_state_dict(state)
     backbones = {"untrained": initial_backbone(recipe), "pretrained": pretrained}
     return evaluate_on(sources, backbones, recipe, protocols, few_shot, recipe.evaluation.seeds, announce)

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import save_file
+from torch import Tensor
 
 from wildfern.generators.counter_rng import key
 from wildfern.launch.components import components
 from wildfern.launch.errors import RunError, cannot_write
 from wildfern.launch.recorded_plugins import changed_plugins, check_registered, copy_plugins, describe_plugins
 from wildfern.recipes import Recipe, load_recipe
-from wildfern.ssl.models import build_backbone
+from wildfern.ssl.models import Backbone
 from wildfern.ssl.tracking import environment, read_records
 
 
@@ -137,17 +137,17 @@ class RunFolder:
         beside.chmod(self.path.stat().st_mode & 0o666)  # safetensors writes files that only their owner can read
         os.replace(beside, self.path / "backbone.safetensors")
 
-    def backbone(self, trained: bool = True) -> nn.Module:
-        """The run's pretrained backbone, or (`trained=False`) the untrained network it started from."""
+    def backbone(self, trained: bool = True) -> Backbone:
+        """The run's backbone in eval mode: pretrained, or (`trained=False`) at initialization, the baseline."""
         recipe = self.recipe()
-        backbone = initial_backbone(recipe)
-        if trained:
-            weights = self._weights()
-            try:
-                backbone.load_state_dict(load_file(weights))
-            except SafetensorError as error:
-                raise RunError(f"{weights} is damaged ({error}): resume the run to write it again") from error
-        return backbone.eval()
+        if not trained:
+            return initial_backbone(recipe).eval()
+        try:
+            return recipe_backbone(recipe, str(self._weights())).eval()
+        except RunError:
+            raise
+        except ValueError as error:
+            raise RunError(f"{error}; resuming the run writes {self._weights()} again") from error
 
     def backbone_sha256(self) -> str:
         """The SHA-256 of `backbone.safetensors` as it is now, in hexadecimal."""
@@ -161,10 +161,25 @@ class RunFolder:
         return weights
 
 
-def initial_backbone(recipe: Recipe) -> nn.Module:
-    """The backbone at initialization: a pure function of the recipe."""
+def load_backbone(source: str | Path, trained: bool = True) -> Backbone:
+    """The backbone of the run folder `source` in eval mode, pretrained or (`trained=False`) at initialization.
+
+    Raises RunError for a folder without a run or without weights.
+    """
+    return RunFolder.for_reading(Path(source)).backbone(trained)
+
+
+def initial_backbone(recipe: Recipe) -> Backbone:
+    """The backbone at initialization: a pure function of the recipe and of the weights that it names."""
+    return recipe_backbone(recipe, getattr(recipe.model, "weights", None))
+
+
+def recipe_backbone(recipe: Recipe, weights: str | None = None) -> Backbone:
+    """The recipe's network with `weights`, or initialized from its seed."""
+    model = recipe.model
+    stem = "cifar" if model.stem == "small" else model.stem  # small: its name in recipes of earlier versions
     with seeded(recipe.seed, "backbone"):
-        return build_backbone(recipe.model.backbone, recipe.model.stem, **recipe.model.arguments)
+        return Backbone(model.backbone, weights, stem, **model.arguments)
 
 
 @contextmanager

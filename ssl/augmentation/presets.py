@@ -1,4 +1,4 @@
-"""Views as the papers have them, by name; every number can be changed."""
+"""Views of published methods, by name; every setting can be changed."""
 
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -17,7 +17,7 @@ Strength = Annotated[float, Field(ge=0)]
 
 def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
     if bounds[0] > bounds[1]:
-        raise ValueError(f"must begin with the lower of its two bounds, got {list(bounds)}")
+        raise ValueError(f"must be [low, high], got {list(bounds)}")
     return bounds
 
 
@@ -51,10 +51,10 @@ def simclr(
     extra: Operations | None = None,
     local_intensity_order: bool = False,
 ) -> Views:
-    """`count` views of one kind; the defaults are SimCLR's for ImageNet (Chen et al., 2020, appendix A).
+    """`count` views with the same settings; the defaults are SimCLR's for ImageNet (Chen et al., 2020, appendix A).
 
-    Then, in this order, what is given of: Fourier domain adaptation, PixMix, further kornia operations (`extra`, each
-    `{operation: NAME, argument: value, …}`), and the local intensity order transform, which makes four channels of a view.
+    Optional, and then applied in this order: Fourier domain adaptation, PixMix, further kornia operations (`extra`, each
+    `{operation: NAME, argument: value, …}`), and the local intensity order transform, which gives views of four channels.
     """
     view = ViewSettings(
         size,

@@ -1,11 +1,12 @@
 """The loop, the engines, optimizers, schedules and checkpoints."""
 
 from wildfern.registry import ENGINES, OPTIMIZERS, SCHEDULES
+from wildfern.ssl.training.batch_reader import BatchReader
 from wildfern.ssl.training.checkpoints import CheckpointStore
 from wildfern.ssl.training.engine import Engine, TorchEngine
 from wildfern.ssl.training.engines import EngineParts
 from wildfern.ssl.training.finite import NotFinite
-from wildfern.ssl.training.loop import BatchReader, LoopConfig, train
+from wildfern.ssl.training.loop import LoopConfig, train, train_step
 from wildfern.ssl.training.online_probe import OnlineProbe
 from wildfern.ssl.training.optimizers import is_layer_wise
 from wildfern.ssl.training.schedules import Schedule
@@ -27,4 +28,5 @@ __all__ = [
     "TorchEngine",
     "is_layer_wise",
     "train",
+    "train_step",
 ]

@@ -17,9 +17,8 @@ def said(process: subprocess.CompletedProcess) -> str:
 
 
 def test_misspelt_keys_and_impossible_values_come_together(wildfern):
-    text = said(
-        wildfern("pretrain", "quickstart", "training.stepz=3", "method.temperature=-1", "model.backbone=resnet19")
-    )
+    changes = ["training.stepz=3", "method.temperature=-1", "model.backbone=resnet19"]
+    text = said(wildfern("pretrain", "quickstart", *changes, process=True))
     assert "training.stepz" in text
     assert "training.steps" in text
     assert "method.temperature" in text

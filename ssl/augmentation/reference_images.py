@@ -1,4 +1,4 @@
-"""The images that a view is adapted to or mixed with: from any source, chosen by the view's own keys."""
+"""Reference images of a view: the targets of Fourier domain adaptation or the mixing set of PixMix, from any source."""
 
 from typing import Any, Protocol
 
@@ -11,7 +11,7 @@ from wildfern.generators.counter_rng import uniform
 from wildfern.ssl.augmentation.view_keys import image_keys
 from wildfern.ssl.data.crop import square
 
-# Endless sources are drawn from below this: never used up, and far below the images of their test split.
+# Items of endless sources are drawn from [0, ENDLESS): enough, and far below their test split.
 ENDLESS = 2**32
 
 
@@ -23,23 +23,23 @@ class ImageSet(Protocol):
     def read(self, items: NDArray[np.int64]) -> Any: ...
 
 
-class SecondImages:
-    """Second images for views of `size` px: centered squares, resized where they are not of that size already.
+class ReferenceImages:
+    """Reference images for views of `size` px: center squares, resized unless they have that size.
 
-    `images` is any `ImageSet`. What is no such thing (the name of a source, which a recipe holds) is refused with a
-    ValueError when the first image is wanted, so that views can be described before any data are opened.
+    `images` is any `ImageSet`. Anything else (the name of a source in a recipe) raises a ValueError when the first image is
+    read, so that views can be described before any data is opened.
     """
 
     def __init__(self, images: ImageSet, size: int) -> None:
         self.images, self.size = images, size
 
     def __len__(self) -> int:
-        """How many there are to choose from."""
+        """Number of images."""
         return min(ENDLESS, self._opened().num_items or ENDLESS)
 
     @property
     def skipped(self) -> dict[str, str]:
-        """What the source found unusable so far: name -> reason."""
+        """The unusable items that the source found so far: name -> reason."""
         return dict(getattr(self.images, "skipped", {}))
 
     def read(self, items: NDArray[np.int64]) -> Tensor:
@@ -53,15 +53,14 @@ class SecondImages:
     def _opened(self) -> ImageSet:
         if not hasattr(self.images, "read"):
             raise ValueError(
-                f"second images are read from an opened source, for instance open_source('dead_leaves', size=32), "
-                f"not from {self.images!r}"
+                f"reference images need an opened source, for example open_source('dead_leaves', size=32), not {self.images!r}"
             )
         return self.images
 
 
-def rows_that_fire(
+def rows_to_change(
     operation: str, probability: float, seed: int, step: int, view: int, positions: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Which of the images at these positions (int64[n]) of the global batch the operation of that name changes."""
+    """Indices of the images, among those at these positions (int64[n]) of the global batch, that the operation changes."""
     keys = image_keys(f"{operation} fires", seed, step, view, positions)
     return np.flatnonzero(uniform(keys, 1)[:, 0] < probability)

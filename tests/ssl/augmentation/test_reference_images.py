@@ -1,4 +1,4 @@
-"""Fourier domain adaptation, PixMix and the local intensity order transform as operations of views."""
+"""Fourier domain adaptation, PixMix and the local intensity order transform as view operations."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from wildfern.ssl.augmentation import (
 from wildfern.ssl.augmentation.fourier_adaptation import draw_adaptation, freecos_adaptation
 from wildfern.ssl.augmentation.local_intensity_order import local_intensity_order
 from wildfern.ssl.augmentation.pixmix import draw_pixmix
-from wildfern.ssl.augmentation.second_images import SecondImages, rows_that_fire
+from wildfern.ssl.augmentation.reference_images import ReferenceImages, rows_to_change
 from wildfern.ssl.data import Images, Mixture, Source, square
 
 UNCHANGED = dict(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=0.0, jitter=0.0, gray=0.0, blur=0.0)
@@ -81,7 +81,7 @@ def test_the_reference_figures_of_the_intensity_order(shared):
         torch.testing.assert_close(out, expected.expand(2, 1, 4, 64, 64), rtol=0, atol=1e-5)
 
 
-def test_adapted_views_are_the_functions_of_their_numbers():
+def test_adapted_views_match_the_function_with_their_parameters():
     x, second = photographs(8), photographs(5, seed=1)
     settings = FourierAdaptationSettings(
         data=ImageArrays(second), probability=0.6, ratio=0.3, blur_kernel=5, noise=0.02
@@ -89,7 +89,7 @@ def test_adapted_views_are_the_functions_of_their_numbers():
     plain, views = simclr(size=24), simclr(size=24, fourier_adaptation=settings)
     before, after = (pixels_of(v(v.prepare(x, 3, 5, np.arange(8)))[0]) for v in (plain, views))
     for view in range(2):
-        rows = rows_that_fire("fourier_adaptation", 0.6, 3, 5, view, np.arange(8))
+        rows = rows_to_change("fourier_adaptation", 0.6, 3, 5, view, np.arange(8))
         table = draw_adaptation(3, 5, rows, view, 5)
         noise = torch.from_numpy(table.noise.view(np.int64))
         expected = before[view].clone()
@@ -98,12 +98,12 @@ def test_adapted_views_are_the_functions_of_their_numbers():
         assert 0 < len(rows) < 8
 
 
-def test_mixed_views_are_the_function_of_their_numbers_and_read_what_they_show():
+def test_mixed_views_match_the_function_and_read_only_the_images_they_use():
     x, second = photographs(12), ImageArrays(photographs(5, seed=1))
     plain, views = simclr(size=24), simclr(size=24, pixmix=PixMixSettings(data=second, probability=0.7, rounds=3))
     before, after = (pixels_of(v(v.prepare(x, 3, 5, np.arange(12)))[0]).clamp(0, 1) for v in (plain, views))
     for view in range(2):
-        rows = rows_that_fire("pixmix", 0.7, 3, 5, view, np.arange(12))
+        rows = rows_to_change("pixmix", 0.7, 3, 5, view, np.arange(12))
         table = draw_pixmix(3, 5, rows, view, rounds=3, set_size=5)
         expected = before[view].clone()
         expected[rows] = pixmix(before[view][rows], as_float(second.images[table.mixing]), table)
@@ -113,7 +113,7 @@ def test_mixed_views_are_the_function_of_their_numbers_and_read_what_they_show()
         np.testing.assert_array_equal(second.reads[view], table.mixing[shown])
 
 
-def test_roundings_beside_the_range_do_no_harm():
+def test_values_rounded_out_of_range_are_handled():
     views = simclr(size=24, pixmix=PixMixSettings(data=ImageArrays(photographs(5, seed=1))))
     pixmix_views = views.extra[0][0]
     parameters = pixmix_views.draw(1, 2, np.arange(40), 0, 40)
@@ -133,7 +133,7 @@ ALL = dict(
 
 @pytest.mark.parametrize("order", [False, True])
 @pytest.mark.parametrize("form", [np.asarray, list])
-def test_two_ranks_see_what_one_sees(form, order):
+def test_two_ranks_see_what_one_process_sees(form, order):
     x = photographs(8, 40, 40)
     views = multicrop(size=24, local_size=12, local_count=2, local_intensity_order=order, **ALL)
     whole = views(views.prepare(form(x), 3, 5, np.arange(8), batch_size=8))
@@ -153,7 +153,7 @@ def test_two_ranks_see_what_one_sees(form, order):
         assert (other[0] - whole[0]).abs().flatten(2).amax(2).min() > 0.05
 
 
-def test_the_host_and_the_device_make_the_same_views_of_the_same_numbers():
+def test_host_and_device_make_the_same_views():
     x = photographs(8, 40, 40)
     views = multicrop(size=24, local_size=12, local_count=2, **ALL)
     prepared = views.prepare(x, 3, 5, np.arange(8))
@@ -175,19 +175,19 @@ def test_the_intensity_order_comes_last():
     assert ((after.flatten(0, 1) - codes).abs() > 1e-4).float().mean() < 1e-3
 
 
-def test_shares_are_the_probabilities_and_every_image_is_taken():
+def test_operations_apply_with_their_probability_and_use_every_image():
     positions = np.arange(4000)
     for probability in (0.0, 0.3, 1.0):
-        share = len(rows_that_fire("pixmix", probability, 1, 2, 0, positions)) / 4000
+        share = len(rows_to_change("pixmix", probability, 1, 2, 0, positions)) / 4000
         assert abs(share - probability) <= 0.025 * (0 < probability < 1)
-    assert len(np.intersect1d(*(rows_that_fire(n, 0.5, 1, 2, 0, positions) for n in ("pixmix", "fourier")))) < 1200
+    assert len(np.intersect1d(*(rows_to_change(n, 0.5, 1, 2, 0, positions) for n in ("pixmix", "fourier")))) < 1200
     counts = np.bincount(draw_adaptation(1, 0, positions, 0, 10).target, minlength=10)
     assert stats.chisquare(counts).pvalue > 1e-3
 
 
-def test_second_images_of_another_size_are_squared():
+def test_reference_images_of_another_size_are_cropped_to_squares():
     wide, own = photographs(2, 30, 50), photographs(1, 16, 16)
-    second = SecondImages(ImageArrays([*wide, *own]), 16)
+    second = ReferenceImages(ImageArrays([*wide, *own]), 16)
     assert len(second) == 3
     read = second.read(np.array([1, 2])).permute(0, 2, 3, 1).numpy()
     np.testing.assert_array_equal(read[0], square(wide[1], 16))
@@ -195,7 +195,7 @@ def test_second_images_of_another_size_are_squared():
     assert second.read(np.arange(0)).shape == (0, 3, 16, 16)
 
 
-def test_an_endless_source_is_never_used_up():
+def test_items_of_an_endless_source_are_drawn_from_a_large_range():
     class Endless(ImageArrays):
         def __init__(self):
             super().__init__([])
@@ -214,7 +214,7 @@ def test_an_endless_source_is_never_used_up():
     assert items.max() < 2**32
 
 
-def test_unreadable_second_images_are_told():
+def test_unreadable_reference_images_are_listed():
     source = ImageArrays(photographs(2))
     source.skip("a.jpg", "cut off")
     assert simclr(pixmix=PixMixSettings(data=source)).skipped == {"a.jpg": "cut off"}
@@ -241,11 +241,11 @@ def test_impossible_settings_are_refused(settings, wrong, message):
         settings(data=ImageArrays(photographs(1)), **wrong)
 
 
-def test_what_does_not_fit_the_views_is_refused():
+def test_settings_that_do_not_fit_the_views_are_refused():
     settings = FourierAdaptationSettings(data=ImageArrays(photographs(1)), blur_kernel=13)
     with pytest.raises(ValueError, match="blur_kernel of 13 px is too large for views of 6 px"):
         multicrop(size=24, local_size=6, fourier_adaptation=settings)
     named = simclr(size=24, pixmix=PixMixSettings(data="dead_leaves"))
     assert named.shape == [(2, 24)]
-    with pytest.raises(ValueError, match=r"opened source, for instance open_source.*not from 'dead_leaves'"):
+    with pytest.raises(ValueError, match=r"opened source, for example open_source.*not 'dead_leaves'"):
         named.prepare(photographs(2), 0, 0, np.arange(2))
