@@ -115,25 +115,43 @@ def plan(
 @app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of a run")],
-    on: Annotated[list[str], typer.Option("--on", help="A data set with labels; may be given several times")],
-    protocol: Annotated[str, typer.Option(help="Any of linear,knn,finetune")] = "linear,knn",
-    few_shot: Annotated[str, typer.Option(help="Also with so many labels a class, for instance 5,20")] = "",
-    seeds: Annotated[int, typer.Option(min=1, help="Draws of each few-shot set")] = 3,
-    download: Annotated[bool, typer.Option("--download", help="Fetch data sets that are not here yet")] = False,
+    on: Annotated[
+        list[str],
+        typer.Option(
+            "--on",
+            help="A data set with labels: digits, 'parquet:X image_column=img' or '{source: parquet:X, …}'; repeat for several",
+        ),
+    ],
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="How to evaluate: linear,knn,finetune,retrieval, 'knn k=5' or '{name: knn, k: 5}'; repeat for several "
+            "(default: linear,knn)",
+            show_default=False,
+        ),
+    ] = None,
+    few_shot: Annotated[str, typer.Option(help="Also evaluate with N labels per class, for example 5,20")] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="Draws of each few-label set")] = 3,
+    download: Annotated[bool, typer.Option("--download", help="Download data sets that are missing here")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write this evaluation here")] = None,
 ) -> None:
-    """Measure a run's backbone on real data, beside the same network untrained."""
+    """Evaluate a run's backbone on labeled images, beside the same network untrained."""
     from wildfern.launch.evaluating import evaluate
+    from wildfern.launch.protocols import parse_datasets, parse_protocols
     from wildfern.launch.run_folder import RunError
 
     try:
-        shots = [int(n) for n in few_shot.split(",") if n]
+        shots = [int(n) for n in few_shot.split(",") if n.strip()]
     except ValueError:
         raise RunError(f"--few-shot takes numbers such as 5,20; got {few_shot!r}") from None
-    protocols = [p.strip() for p in protocol.split(",") if p.strip()]
+    datasets, protocols = parse_datasets(on), parse_protocols(["linear,knn"] if protocol is None else protocol)
     with console.status("evaluating") as status:
-        evaluation = evaluate(run, on, protocols, shots, seeds, announce=status.update, download=download)
+        evaluation = evaluate(run, datasets, protocols, shots, seeds, announce=status.update, download=download)
     console.print(evaluation.table())
-    console.print(f"written to {run / 'evaluation.json'}", markup=False)
+    console.print(f"written to {run / 'evaluation.json'} and {run / 'report.html'}", markup=False)
+    if json_file is not None:
+        json_file.write_text(json.dumps(evaluation.as_json(), indent=2) + "\n", encoding="utf-8")
+        console.print(f"written to {json_file}", markup=False)
 
 
 @app.command()

@@ -23,13 +23,13 @@ from wildfern.launch.assembling import (
 from wildfern.launch.compiling import compile_networks
 from wildfern.launch.components import read_recipe
 from wildfern.launch.disk_errors import disk_errors
-from wildfern.launch.evaluating import evaluate_on, labeled, merged, scores
+from wildfern.launch.evaluating import evaluate_on, evaluation_sources, merged, scores
 from wildfern.launch.run_folder import RunError, RunFolder, initial_backbone, user_errors
 from wildfern.launch.shared_folder import check_same_items, check_same_run, chosen_folder, exclusive
 from wildfern.launch.views_image import write_views_image
 from wildfern.recipes import Recipe
 from wildfern.ssl.data import Source
-from wildfern.ssl.evaluation import Evaluation, write_report
+from wildfern.ssl.evaluation import EvaluationResult, write_report
 from wildfern.ssl.methods import Method
 from wildfern.ssl.models import build_backbone
 from wildfern.ssl.tracking import Tracker, WandbRun
@@ -101,7 +101,7 @@ class Pretraining:
         if context.is_main:  # first, for it may download; its errors are everybody's
             try:
                 self.mixture, self.views = open_mixture(recipe), build_views(recipe)
-                self.evaluation_sources = {name: labeled(name) for name in recipe.evaluation.on}
+                self.evaluation_sources = evaluation_sources(recipe.evaluation.on)
             except ValueError as caught:
                 error = caught
         context.raise_on_all(error)
@@ -272,7 +272,7 @@ class Pretraining:
         protocols: Sequence[str],
         few_shot: Sequence[int],
         announce: Callable[[str], None] = lambda text: None,
-    ) -> Evaluation:
+    ) -> EvaluationResult:
         recipe = self.recipe
         pretrained = build_backbone(recipe.model.backbone, recipe.model.stem, **recipe.model.arguments)
         pretrained.load_state_dict(state)
