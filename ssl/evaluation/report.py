@@ -128,7 +128,7 @@ def _scores(records: Sequence[RunRecord], names: Sequence[str]) -> str:
                 if number == place == 0:
                     first = f"<td rowspan={span}>{escape(dataset)}</td><td rowspan={span}>{escape(protocol)}</td>"
                 if place == 0:
-                    first += f"<td rowspan={len(groups[group])}>{escape(metric_words(group[2]))}</td>"
+                    first += f"<td class=run rowspan={len(groups[group])}>{escape(metric_words(group[2]))}</td>"
                 lines.append(_score(*member, names, first, place == 0, number > 0))
     head = ("data set", "protocol", "metric", "run", "backbone", "", "value", "interval", "difference")
     said = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in words.items())
@@ -159,7 +159,7 @@ def _score(
     images = "" if row["n"] is None else f"{row['n']} test images"
     title = "; ".join(text for text in (images, str(row.get("detail") or "")) if text)
     return (
-        f'<tr class="{kinds}">{cells}<td>{_run(names, index)}</td><td>{escape(row["backbone"])}</td>'
+        f'<tr class="{kinds}">{cells}<td class=run>{_run(names, index)}</td><td>{escape(row["backbone"])}</td>'
         f'<td class=bar title="{escape(title)}"><span>{bar}</span></td><td class=num>{value_words(row)}</td>'
         f'<td class=num>{interval_words(row)}</td><td class="num {sign}">{shown}</td></tr>'
     )

@@ -111,8 +111,8 @@ def upgraded_rows(rows: Iterable[Row]) -> list[Row]:
 
 
 def metric_words(metric: str) -> str:
-    """A metric as people read it: `top5_accuracy` → "top5 accuracy"."""
-    return metric.replace("_", " ")
+    """A metric as people read it: `top5_accuracy` → "top-5 accuracy"."""
+    return metric.replace("top5", "top-5").replace("_", " ")
 
 
 def value_words(row: Row) -> str:
