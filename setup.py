@@ -17,6 +17,7 @@ PACKAGE_DIR = {
     **{f"wildfern.generators.{family}": f"generators/{family}" for family in FAMILIES},
     "wildfern.recipes": "recipes",
     "wildfern.launch": "launch",
+    "wildfern.launch.cluster": "launch/cluster",
     "wildfern.benchmarks": "benchmarks",
     **{f"wildfern.ssl.{room}": f"ssl/{room}" for room in ROOMS},
 }
@@ -33,7 +34,11 @@ setup(
     python_requires=">=3.11,<3.14",
     packages=list(PACKAGE_DIR),
     package_dir=PACKAGE_DIR,
-    package_data={"wildfern": ["py.typed"], "wildfern.recipes": ["*.yaml"], "wildfern.launch": ["slurm.sbatch"]},
+    package_data={
+        "wildfern": ["py.typed"],
+        "wildfern.recipes": ["*.yaml"],
+        "wildfern.launch.cluster": ["slurm.sbatch"],
+    },
     install_requires=[
         "torch>=2.6",
         "torchvision",
@@ -56,7 +61,16 @@ setup(
         "matplotlib>=3.8",
     ],
     extras_require={
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9", "jsonschema>=4"],
+        "test": [
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "jsonschema>=4",
+            "ruff>=0.9",
+            "mypy>=1.13",
+            "types-PyYAML",
+            "codespell>=2.3",
+        ],
+        "docs": ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],
         "hf": ["datasets>=2.19"],
         "onnx": ["onnx>=1.16", "onnxscript>=0.2"],
     },

@@ -40,7 +40,7 @@ class SimCLRModel(nn.Module):
     def __init__(self, backbone: nn.Module, hidden: int, size: int) -> None:
         super().__init__()
         self.backbone = backbone
-        self.projection_head = SimCLRProjectionHead(backbone.num_features, hidden, size)
+        self.projection_head = SimCLRProjectionHead(backbone.width, hidden, size)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.projection_head(self.backbone(images).flatten(start_dim=1))

@@ -8,7 +8,7 @@ model reaches, is told by the arithmetic that a dry run counts.
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,12 +18,11 @@ from wildfern.benchmarks.lightly_loop import WORKERS, LightlyLoop, SimCLRModel
 from wildfern.benchmarks.result import Benchmark, compare
 from wildfern.ssl.augmentation import Views
 from wildfern.ssl.data import Loader, Mixture
-from wildfern.ssl.methods import Method
+from wildfern.ssl.methods import Batch, Method
 from wildfern.ssl.training import BatchReader, LoopConfig, TorchEngine
 from wildfern.ssl.training.engine import MakeOptimizer, Precision
 from wildfern.ssl.training.footprint import step_footprint
 from wildfern.ssl.training.input_precision import input_dtype
-from wildfern.ssl.training.loop import in_layout
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices whose product is the ceiling
@@ -51,7 +50,7 @@ class Parts:
     backbone: str
     device: torch.device
     precision: Precision
-    plan: LoopConfig
+    config: LoopConfig
     mixture: Mixture
     views: Views
     build_backbone: Callable[[], nn.Module]
@@ -63,7 +62,7 @@ class Parts:
     @property
     def micro_batch(self) -> int:
         """Images of one forward and backward pass."""
-        return self.plan.batch_size // self.plan.accumulation
+        return self.config.batch_size // self.config.accumulation
 
 
 class Step:
@@ -71,17 +70,20 @@ class Step:
 
     def __init__(self, parts: Parts, compiled: bool) -> None:
         method = parts.build_method()
-        layout = {"memory_format": torch.channels_last} if parts.plan.channels_last else {}
+        layout = {"memory_format": torch.channels_last} if parts.config.channels_last else {}
         for module in (method, *method.teachers().values()):
             module.to(parts.device, **layout)
         if compiled:
             parts.compile(method)
-        self.number, self.before = parts.plan.total_steps // 2, None  # past warm-ups, in which some layers stand still
+        self.number, self.before = (
+            parts.config.total_steps // 2,
+            None,
+        )  # past warm-ups, in which some layers stand still
         arguments = {"device": parts.device, "precision": parts.precision}
-        self.engine = TorchEngine(method, parts.make_optimizer, parts.plan.weight_decay, **arguments)
+        self.engine = TorchEngine(method, parts.make_optimizer, parts.config.weight_decay, **arguments)
 
-    def __call__(self, views: list[Tensor]) -> None:
-        loss, _ = self.engine(views, self.number)
+    def __call__(self, batch: Batch) -> None:
+        loss = self.engine(replace(batch, step=self.number)).loss
         self.engine.backward(loss)
         self.engine.step(0.0, 0.0)
         self.engine.method.after_step(self.number, self.engine.gather)
@@ -93,8 +95,8 @@ class Step:
 class WholeWay:
     """Images, views and step; keeps count of the time and of the part of it spent waiting for data."""
 
-    def __init__(self, parts: Parts, step: Step, batches: Loader) -> None:
-        self.parts, self.step, self.batches = parts, step, batches
+    def __init__(self, reader: BatchReader, step: Step, batches: Loader) -> None:
+        self.reader, self.step, self.batches = reader, step, batches
         self.forget()
 
     def forget(self) -> None:
@@ -103,7 +105,7 @@ class WholeWay:
 
     def __call__(self) -> None:
         began = time.perf_counter()
-        self.step(in_layout(self.parts.views(next(self.batches)), self.parts.plan.channels_last))
+        self.step(self.reader.batch(next(self.batches)))
         self.waited += self.batches.wait_seconds
         self.took += time.perf_counter() - began
 
@@ -111,19 +113,28 @@ class WholeWay:
 def run(parts: Parts, seconds: float, compiled: bool = False) -> Benchmark:
     """Images per second of each, and ratios to the model alone: 1 means that rendering and views cost nothing."""
     device = parts.device
-    reader = BatchReader(parts.plan, parts.mixture, parts.views.to(device), rank=0, world_size=1)
-    parts.views.dtype = input_dtype(parts.build_backbone(), parts.precision, parts.views)
+    method = parts.build_method()
+    reader = BatchReader(
+        parts.mixture,
+        parts.views.to(device),
+        seed=parts.config.seed,
+        batch_size=parts.config.batch_size,
+        accumulation=parts.config.accumulation,
+        channels_last=parts.config.channels_last,
+        masks=method.needs.masks,
+    )
+    parts.views.dtype = input_dtype(method, parts.precision, parts.views)
     prepared = reader(0)
-    made = in_layout(parts.views(prepared), parts.plan.channels_last)
+    made = reader.batch(prepared)
     side = SIDE[device.type]
     matrix = torch.randn(side, side, device=device, dtype=DTYPES[parts.precision])
     with ExitStack() as stack:
         plain = Step(parts, compiled=False)
-        batches = stack.enter_context(Loader(reader, 0, 10**9, parts.plan.loader_threads))
-        whole = WholeWay(parts, plain, batches)
+        batches = stack.enter_context(Loader(reader, 0, 10**9, parts.config.loader_threads))
+        whole = WholeWay(reader, plain, batches)
         things = {
             MODEL: lambda: plain(made),
-            VIEWS: lambda: finished(parts.views(prepared)[0]),
+            VIEWS: lambda: finished(parts.views(prepared.prepared)[0]),
             WHOLE: whole,
             CEILING: lambda: finished(matrix @ matrix),
         }
@@ -132,7 +143,7 @@ def run(parts: Parts, seconds: float, compiled: bool = False) -> Benchmark:
         if compiled:
             fused = Step(parts, compiled=True)
             things[f"{MODEL}, compiled"] = lambda: fused(made)
-            things[f"{WHOLE}, compiled"] = WholeWay(parts, fused, batches)
+            things[f"{WHOLE}, compiled"] = WholeWay(reader, fused, batches)
         rows = compare(parts.recipe, parts.micro_batch, things, seconds, lead=LEAD, at_turn=forget)
     return _told(parts, {row["what"]: row["rate"] for row in rows}, rows, whole.waited / whole.took)
 
@@ -177,7 +188,7 @@ def step_flops(parts: Parts) -> int:
         precision=parts.precision,
         channels=parts.views.channels,
         view_dtype=parts.views.dtype,
-        step=parts.plan.total_steps // 2,
+        step=parts.config.total_steps // 2,
     )
     return foot.flops
 

@@ -23,8 +23,8 @@ from wildfern.generators.counter_rng import key
 from wildfern.ssl.augmentation import simclr
 from wildfern.ssl.data import Mixture, open_source
 from wildfern.ssl.evaluation import extract_features, knn, linear_probe
-from wildfern.ssl.methods import SimCLR
-from wildfern.ssl.models import build_backbone
+from wildfern.ssl.methods import Batch, SimCLR
+from wildfern.ssl.models import Backbone
 from wildfern.ssl.tracking import environment
 
 SIZE, BATCH, LEARNING_RATE = 32, 128, 2e-3
@@ -55,7 +55,7 @@ def makers() -> dict[str, MakeViews]:
 def train(make: MakeViews, source, seed: int, steps: int) -> torch.nn.Module:
     """A narrow ResNet after `steps` of SimCLR (AdamW, cosine schedule, bf16 autocast) with these views."""
     torch.manual_seed(key("parity", seed))
-    backbone = build_backbone("resnet18", stem="small", **NARROW)
+    backbone = Backbone("resnet18", stem="cifar", **NARROW)
     method = SimCLR(backbone, steps, temperature=0.2, projection_hidden=512)
     method.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(method.parameters(), LEARNING_RATE, weight_decay=1e-4)
@@ -66,7 +66,7 @@ def train(make: MakeViews, source, seed: int, steps: int) -> torch.nn.Module:
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
         with torch.autocast("cpu", torch.bfloat16):
-            loss, _ = method([views], step)
+            loss = method(Batch.from_views([views], step=step)).loss
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -1,6 +1,9 @@
 """Images computed rather than collected: streams whose every sample is a function of (stream, seed, index)."""
 
 import inspect
+from typing import Any
+
+from wildfern.registry import GENERATORS
 
 from .batch import ImageBatch
 from .contours import ContoursStream
@@ -12,20 +15,8 @@ from .spectrum import SpectrumStream
 from .stream import Stream
 from .texture import TextureStream
 
-_FAMILIES = (
-    IFSStream,
-    IFSMultiStream,
-    IFSPairStream,
-    FractalDBStream,
-    OneFractalStream,
-    ContoursStream,
-    LSystemStream,
-    DeadLeavesStream,
-    SpectrumStream,
-    TextureStream,
-)
-#: Name of a stream to its class; what a recipe or `make_stream` may ask for.
-STREAMS: dict[str, type[Stream]] = {family.name: family for family in _FAMILIES}
+#: Name of a stream to its class, those of other packages and plugins included; what a recipe or `make_stream` may ask for.
+STREAMS = GENERATORS
 
 __all__ = [
     "STREAMS",
@@ -45,7 +36,7 @@ __all__ = [
 ]
 
 
-def make_stream(name: str, **arguments) -> Stream:
+def make_stream(name: str, **arguments: Any) -> Stream:
     """Build a stream by its name; `arguments` are those of its class in `STREAMS`.
 
     Raises ValueError, naming the nearest valid one, for an unknown name or argument, and for impossible values.
@@ -55,4 +46,5 @@ def make_stream(name: str, **arguments) -> Stream:
     for argument in arguments:
         if argument not in valid:
             raise ValueError(f"the stream {name!r} has no argument {argument!r}: {nearest(argument, valid)}")
-    return stream(**arguments)
+    built: Stream = stream(**arguments)
+    return built

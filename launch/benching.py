@@ -1,9 +1,9 @@
-"""From a recipe to the parts whose speed `wildfern bench pipeline` measures."""
+"""Build the parts of a recipe that `wildfern bench pipeline` measures."""
 
 from functools import partial
 
 from wildfern.benchmarks import Benchmark
-from wildfern.launch.assembling import (
+from wildfern.launch.builders import (
     build_method,
     build_views,
     check_backbone,
@@ -19,9 +19,9 @@ from wildfern.ssl.training import OPTIMIZERS
 
 
 def bench_pipeline(recipe: Recipe, name: str, seconds: float, compiled: bool = False) -> Benchmark:
-    """Time the recipe's training in this process, on the device that it names, each thing compared for about `seconds`.
+    """Time the recipe's training in this process, on its device, each measurement for about `seconds`.
 
-    `name` is how the recipe is called in the result. Raises RunError or DataError where it could not be trained here.
+    `name` is the recipe's name in the result. Raises RunError or DataError if the recipe cannot train here.
     """
     from wildfern.benchmarks.pipeline import LightlySettings, Parts, run
 
@@ -37,7 +37,7 @@ def bench_pipeline(recipe: Recipe, name: str, seconds: float, compiled: bool = F
         backbone=recipe.model.backbone,
         device=device,
         precision=recipe.training.precision,
-        plan=loop_config(recipe),
+        config=loop_config(recipe),
         mixture=open_mixture(recipe),
         views=views,
         build_backbone=partial(initial_backbone, recipe),

@@ -1,4 +1,4 @@
-"""The `wildfern` command."""
+"""The `wildfern` command line."""
 
 import importlib.metadata
 import json
@@ -8,15 +8,22 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 from rich.console import Console
 from rich.table import Table
 
-from wildfern.recipes import RecipeErrors, list_recipes, recipe_text
+from wildfern.recipes import RecipeErrors, list_recipes, read_yaml, recipe_text
+from wildfern.registry import ComponentError, PluginError, load_plugin
 
-EXIT_CODES = """Exit codes: 0 done; 1 training failed; 2 what you can mend; 130, 143, 138 stopped by SIGINT (Ctrl-C), SIGTERM,
-SIGUSR1 with a checkpoint, to go on from with --resume (a second signal ends at once, with the same codes and without one);
-75 another process is gone: go on with --resume."""
+EXIT_CODES = """Exit codes:
+  0    done
+  1    training failed
+  2    invalid command, recipe or data
+  75   another process was lost; continue with --resume
+  130  stopped by SIGINT (Ctrl-C) after a checkpoint; continue with --resume
+  143  the same by SIGTERM, 138 by SIGUSR1
+
+A second signal stops at once, with the same exit code and without a checkpoint."""
+EPILOG = f"\b\n{EXIT_CODES}"  # \b: do not rewrap
 
 app = typer.Typer(
     help="Self-supervised pretraining of vision backbones on rendered and uncurated images.",
@@ -28,8 +35,14 @@ app = typer.Typer(
 console = Console()
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="Changes to the recipe: key.sub=value", show_default=False)]
-RunOption = Annotated[Path | None, typer.Option("--run", help="Folder of the run (default: runs/NAME-DATE)")]
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint of --run")]
+RunOption = Annotated[Path | None, typer.Option("--run", help="Run folder (default: runs/NAME-DATE)")]
+PluginOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin", help="Python file that registers components; is run; repeat for several", show_default=False
+    ),
+]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue from the newest checkpoint of --run")]
 
 
 def _version(asked: bool) -> None:
@@ -47,74 +60,83 @@ def _options(
     pass
 
 
-@app.command(epilog=EXIT_CODES)
-def quickstart(overrides: Overrides = None, run: RunOption = None, resume: ResumeOption = False) -> None:
-    """Pretrain a small network on fractals rendered while training, then probe it on real digits."""
+@app.command(epilog=EPILOG)
+def quickstart(
+    overrides: Overrides = None, run: RunOption = None, resume: ResumeOption = False, plugin: PluginOption = None
+) -> None:
+    """Pretrain on rendered fractals, evaluate on digits."""
     from wildfern.launch.quickstart import run_quickstart
 
-    run_quickstart(overrides or [], run, resume, console)
+    run_quickstart(overrides or [], run, resume, console, plugin or [])
 
 
-@app.command(epilog=EXIT_CODES)
+@app.command(epilog=EPILOG)
 def pretrain(
     recipe: Annotated[str, typer.Argument(help="A bundled recipe (wildfern recipes) or a path to a YAML file")],
     overrides: Overrides = None,
     run: RunOption = None,
     resume: ResumeOption = False,
+    plugin: PluginOption = None,
 ) -> None:
-    """Pretrain from a recipe, leaving a run folder."""
-    from wildfern.launch.pretraining import pretrain
+    """Pretrain from a recipe and write a run folder."""
     from wildfern.launch.startup import process_start
     from wildfern.launch.summary import show_run
+    from wildfern.launch.training_run import pretrain
 
-    show_run(pretrain(recipe, overrides or [], run, resume, since=process_start()), console)
+    show_run(pretrain(recipe, overrides or [], run, resume, process_start(), plugin or []), console)
 
 
 @app.command()
 def plan(
     recipe: Annotated[str, typer.Argument(help="A bundled recipe (wildfern recipes) or a path to a YAML file")],
     overrides: Overrides = None,
-    gpus: Annotated[int, typer.Option(min=1, help="How many GPUs, over all machines")] = 1,
-    gpu: Annotated[str | None, typer.Option(help="Their name, for instance h100")] = None,
-    memory: Annotated[float | None, typer.Option(help="Or: GiB of each")] = None,
-    tflops: Annotated[float | None, typer.Option(help="Or: TFLOP/s of each, dense, at the recipe's precision")] = None,
-    bandwidth: Annotated[float | None, typer.Option(help="Or: GB/s between two of them, one way")] = None,
-    utilization: Annotated[
-        float, typer.Option(min=0.001, max=1, help="Share of the arithmetic that training will reach")
-    ] = 0.3,
+    gpus: Annotated[int, typer.Option(min=1, help="Number of GPUs on all hosts")] = 1,
+    gpu: Annotated[
+        str | None, typer.Option(help="GPU model, for example h100; the options below replace its figures")
+    ] = None,
+    memory: Annotated[float | None, typer.Option(help="GiB of memory of each GPU")] = None,
+    tflops: Annotated[float | None, typer.Option(help="Dense TFLOP/s of each GPU at the recipe's precision")] = None,
+    bandwidth: Annotated[float | None, typer.Option(help="GB/s between two GPUs, one way")] = None,
+    utilization: Annotated[float, typer.Option(min=0.001, max=1, help="Assumed share of the peak TFLOP/s")] = 0.3,
     images_per_second: Annotated[
-        float | None, typer.Option(min=0.001, help="Measured speed of all GPUs, in place of the two before")
+        float | None,
+        typer.Option(min=0.001, help="Measured throughput of all GPUs; replaces --tflops and --utilization"),
     ] = None,
     measure: Annotated[
-        bool, typer.Option("--measure", help="Also make two real steps here and print their peak")
+        bool, typer.Option("--measure", help="Also run two real steps on this machine and print their peak memory")
     ] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures here")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results to this JSON file")] = None,
+    plugin: PluginOption = None,
 ) -> None:
-    """Say what a recipe will take (memory, arithmetic, traffic, hours, disk) without starting it."""
-    from wildfern.launch import planning
-    from wildfern.launch.assembling import with_precision
+    """Estimate what a recipe needs, without running it.
+
+    Memory per GPU and ZeRO stage, FLOPs, traffic, hours and disk.
+    """
+    from wildfern.launch import estimate as estimates
+    from wildfern.launch.builders import with_precision
     from wildfern.launch.components import read_recipe
+    from wildfern.launch.errors import user_errors
+    from wildfern.launch.estimate_table import estimate_json, estimate_table
     from wildfern.launch.evaluating import choose_device
-    from wildfern.launch.plan_table import plan_json, plan_table
-    from wildfern.launch.run_folder import user_errors
 
     with user_errors():
-        wanted = read_recipe(recipe, overrides or [], data_here=False)
+        wanted = read_recipe(recipe, overrides or [], plugins=plugin or [], data_here=False)
         wanted = with_precision(wanted, choose_device(wanted.training.device) if measure else None)
-        machine = planning.hardware(wanted.training.precision, gpu, memory, tflops, bandwidth)
-        peak = planning.measure(wanted, gpus) if measure else None
-        estimate = planning.estimate(wanted, gpus)
-    console.print(plan_table(estimate, machine, utilization, images_per_second, peak))
+        machine = estimates.hardware(wanted.training.precision, gpu, memory, tflops, bandwidth)
+        peak = estimates.measure(wanted, gpus) if measure else None
+        estimate = estimates.estimate(wanted, gpus)
+    console.print(estimate_table(estimate, machine, utilization, images_per_second, peak))
     if json_file is not None:
-        command = shlex.join(["wildfern", "plan", recipe, *(overrides or []), "--measure"])
-        found = plan_json(estimate, machine, utilization, images_per_second, peak, command)
+        plugins = [word for path in plugin or [] for word in ("--plugin", path)]
+        command = shlex.join(["wildfern", "plan", recipe, *(overrides or []), *plugins, "--measure"])
+        found = estimate_json(estimate, machine, utilization, images_per_second, peak, command)
         json_file.write_text(json.dumps(found, indent=2) + "\n")
         console.print(f"written to {json_file}", markup=False)
 
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Folder of a run")],
+    run: Annotated[Path, typer.Argument(help="Run folder")],
     on: Annotated[
         list[str],
         typer.Option(
@@ -134,16 +156,21 @@ def evaluate(
     seeds: Annotated[int, typer.Option(min=1, help="Draws of each few-label set")] = 3,
     download: Annotated[bool, typer.Option("--download", help="Download data sets that are missing here")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write this evaluation here")] = None,
+    plugin: PluginOption = None,
 ) -> None:
-    """Evaluate a run's backbone on labeled images, beside the same network untrained."""
+    """Evaluate a run's backbone on labeled datasets.
+
+    The baseline is the same backbone untrained.
+    """
+    from wildfern.launch.errors import RunError
     from wildfern.launch.evaluating import evaluate
     from wildfern.launch.protocols import parse_datasets, parse_protocols
-    from wildfern.launch.run_folder import RunError
 
+    run_plugins(plugin)
     try:
         shots = [int(n) for n in few_shot.split(",") if n.strip()]
     except ValueError:
-        raise RunError(f"--few-shot takes numbers such as 5,20; got {few_shot!r}") from None
+        raise RunError(f"--few-shot must be comma-separated numbers, for example 5,20; got {few_shot!r}") from None
     datasets, protocols = parse_datasets(on), parse_protocols(["linear,knn"] if protocol is None else protocol)
     with console.status("evaluating") as status:
         evaluation = evaluate(run, datasets, protocols, shots, seeds, announce=status.update, download=download)
@@ -156,41 +183,48 @@ def evaluate(
 
 @app.command()
 def render(
-    generator: Annotated[str, typer.Argument(help="Name of a generator, for instance ifs")],
-    arguments: Annotated[list[str] | None, typer.Argument(help="Its settings: key=value", show_default=False)] = None,
+    generator: Annotated[str, typer.Argument(help="Name of a generator, for example ifs")],
+    arguments: Annotated[
+        list[str] | None, typer.Argument(help="Arguments of the generator: key=value", show_default=False)
+    ] = None,
     grid: Annotated[str, typer.Option(help="Columns x rows")] = "8x8",
-    out: Annotated[Path, typer.Option(help="The image to write")] = Path("gallery.png"),
+    out: Annotated[Path, typer.Option(help="Image file to write")] = Path("gallery.png"),
     start: Annotated[int, typer.Option(min=0, help="Index of the first sample")] = 0,
-    parts: Annotated[bool, typer.Option("--parts", help="Draw masks, width maps and center lines too")] = False,
+    parts: Annotated[bool, typer.Option("--parts", help="Also draw masks, width maps and center lines")] = False,
+    plugin: PluginOption = None,
 ) -> None:
-    """Draw a labelled gallery of a generator's images."""
+    """Draw a gallery of a generator's images."""
     from wildfern.launch.rendering import write_gallery
 
+    run_plugins(plugin)
     words = write_gallery(generator, parsed(arguments or []), grid, out, start, parts)
     console.print(words, highlight=False, markup=False)
 
 
 @app.command()
 def views(
-    recipe: Annotated[str, typer.Argument(help="A bundled recipe, a YAML file, or the folder of a run")],
+    recipe: Annotated[str, typer.Argument(help="A bundled recipe, a YAML file or a run folder")],
     overrides: Overrides = None,
     indices: Annotated[
-        str, typer.Option(help="Which images, in the order of training: numbers and ranges such as 0-7,40")
+        str, typer.Option(help="Images, in training order: numbers and ranges, for example 0-7,40")
     ] = "0-7",
-    out: Annotated[Path, typer.Option(help="The image to write")] = Path("views.png"),
+    out: Annotated[Path, typer.Option(help="Image file to write")] = Path("views.png"),
+    plugin: PluginOption = None,
 ) -> None:
-    """Draw what training sees of any of its images: the originals, and the views at their step."""
+    """Draw training images beside their views."""
     from wildfern.launch.views_image import redraw_views
 
-    console.print(redraw_views(recipe, overrides or [], indices, out), highlight=False, markup=False)
+    console.print(redraw_views(recipe, overrides or [], indices, out, plugin or []), highlight=False, markup=False)
 
 
 @app.command()
 def recipes(
     name: Annotated[str | None, typer.Argument(help="Print this recipe")] = None,
-    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema for editors")] = False,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of recipes, for editors")] = False,
+    plugin: PluginOption = None,
 ) -> None:
-    """List the bundled recipes, or print one."""
+    """List the bundled recipes, or print one of them."""
+    run_plugins(plugin)
     if schema:
         from wildfern.launch.components import components
         from wildfern.recipes import json_schema
@@ -209,28 +243,33 @@ def recipes(
 def bench(
     what: Annotated[str, typer.Argument(help="generators, augmentation, losses or pipeline")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="pipeline: changes to the recipe: key.sub=value", show_default=False)
+        list[str] | None, typer.Argument(help="For pipeline: changes to the recipe: key.sub=value", show_default=False)
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="pipeline: a bundled recipe or a path (default: quickstart)")
+        str | None, typer.Option(help="For pipeline: a bundled recipe or a path (default: quickstart)")
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, help="How long each of the things compared runs")] = 3.0,
-    compiled: Annotated[bool, typer.Option("--compile", help="pipeline: also with training.compile")] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures here")] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Duration of each measurement")] = 3.0,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="For pipeline: also measure with training.compile")
+    ] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results to this JSON file")] = None,
+    plugin: PluginOption = None,
 ) -> None:
-    """Measure speed, always beside what it is to be compared with, in one process."""
+    """Measure speed relative to a reference."""
     from wildfern.benchmarks import run_benchmark
     from wildfern.launch.benching import bench_pipeline
     from wildfern.launch.components import read_recipe
-    from wildfern.launch.run_folder import RunError, user_errors
+    from wildfern.launch.errors import RunError, user_errors
 
     with user_errors():
         if what == "pipeline":
             name = recipe or "quickstart"
-            wanted = read_recipe(name, overrides or [])
+            wanted = read_recipe(name, overrides or [], plugins=plugin or [])
             result = bench_pipeline(wanted, " ".join([name, *(overrides or [])]), seconds, compiled)
-        elif recipe or overrides or compiled:
-            raise RunError(f"a recipe, changes to it and --compile are for the benchmark pipeline, not for {what}")
+        elif recipe or overrides or compiled or plugin:
+            raise RunError(
+                f"--recipe, changes to the recipe, --plugin and --compile apply to the benchmark pipeline only, not to {what}"
+            )
         else:
             result = run_benchmark(what, seconds)
     console.print(result.table())
@@ -241,23 +280,25 @@ def bench(
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="Folder of a run")],
-    format: Annotated[str, typer.Option(help="timm, safetensors or onnx")] = "timm",
+    run: Annotated[Path, typer.Argument(help="Run folder")],
+    format: Annotated[str, typer.Option(help="One of timm, safetensors, onnx")] = "timm",
     out: Annotated[Path | None, typer.Option(help="File to write (default: in the run folder)")] = None,
+    plugin: PluginOption = None,
 ) -> None:
-    """Write the pretrained backbone for other programs."""
+    """Export the pretrained backbone."""
     from wildfern.launch.exporting import export_backbone
 
+    run_plugins(plugin)
     console.print(export_backbone(run, format, out), highlight=False, markup=False)
 
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of runs")],
-    out: Annotated[Path, typer.Option(help="The HTML file to write")] = Path("report.html"),
+    runs: Annotated[list[Path], typer.Argument(help="Run folders")],
+    out: Annotated[Path, typer.Option(help="HTML file to write")] = Path("report.html"),
 ) -> None:
-    """Compare runs in one HTML file that needs no network."""
-    from wildfern.launch.run_folder import user_errors
+    """Compare runs in one self-contained HTML file."""
+    from wildfern.launch.errors import user_errors
     from wildfern.ssl.evaluation import write_report
 
     with user_errors():
@@ -266,42 +307,36 @@ def report(
 
 
 @app.command()
-def doctor(
-    hosts: Annotated[Path | None, typer.Option(help="Examine the hosts of this hostfile instead")] = None,
-    reach: Annotated[
-        str, typer.Option(help="With --hosts: what runs a command line, given last, on {host}")
-    ] = "ssh -o BatchMode=yes -o ConnectTimeout=10 {host}",
-    folder: Annotated[Path, typer.Option(help="With --hosts: a folder that all are to share, for the run")] = Path("."),
-    port: Annotated[int, typer.Option(min=1, max=65535, help="With --hosts: the master port")] = 29500,
-) -> None:
-    """Say what works on this machine, or between many, and how to get the rest."""
-    if hosts is not None:
-        from wildfern.launch.hosts import examine_hosts
-
-        raise typer.Exit(examine_hosts(hosts, reach, folder, port, console))
+def doctor() -> None:
+    """Check this machine and suggest fixes."""
     from wildfern.launch.doctor import examine
 
     raise typer.Exit(examine(console))
 
 
 def parsed(arguments: list[str]) -> dict[str, object]:
-    """`key=value` words with YAML values as a dictionary."""
-    from wildfern.launch.run_folder import RunError
+    """Parse `key=value` words, with YAML values as in recipes."""
+    from wildfern.launch.errors import RunError
 
     values = {}
     for word in arguments:
         name, equals, text = word.partition("=")
         if not equals:
-            raise RunError(f"settings are given as key=value; got {word!r}")
-        try:
-            values[name] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise RunError(f"{word!r}: the value is no YAML; quote it or close its brackets") from None
+            raise RunError(f"arguments must be key=value; got {word!r}")
+        values[name], problems = read_yaml(text, "", name)
+        if problems:
+            raise RunError("; ".join(map(str, problems)))
     return values
 
 
+def run_plugins(paths: list[str] | None) -> None:
+    """Run plugin files before their components are looked up. Raises PluginError."""
+    for path in paths or []:
+        load_plugin(path)
+
+
 def main() -> None:
-    """Run the command; what the user can mend is one message on standard error and exit code 2."""
+    """Run the command; print errors of command, recipe or data as one message to stderr, with exit code 2."""
     try:
         app()
     except Exception as error:
@@ -313,18 +348,18 @@ def main() -> None:
 
 
 def explained(error: Exception) -> tuple[int | None, str]:
-    """Exit code and message for errors that the user can mend; (None, "") for those that are ours."""
-    from wildfern.launch.pretraining import Stopped
-    from wildfern.launch.run_folder import RunError
+    """Exit code and message for expected errors; (None, "") for bugs, which keep their traceback."""
+    from wildfern.launch.cluster.heartbeat import ProcessLost
+    from wildfern.launch.errors import RunError
+    from wildfern.launch.training_run import Stopped
     from wildfern.ssl.data import DataError
     from wildfern.ssl.training import NotFinite
-    from wildfern.ssl.training.heartbeat import ProcessLost
 
     if isinstance(error, Stopped | ProcessLost):
         return error.exit_code, str(error)
     if isinstance(error, NotFinite):
         return 1, str(error)
-    if isinstance(error, RecipeErrors | RunError | DataError):
+    if isinstance(error, RecipeErrors | RunError | DataError | PluginError | ComponentError):
         return 2, str(error)
     if isinstance(error, OSError) and error.filename is not None:
         return 2, f"{error.filename}: {error.strerror}"

@@ -1,34 +1,33 @@
-"""`training.compile`: the networks turned into fused kernels by torch.compile, or a word at the start on what is missing."""
+"""`training.compile`: compile the networks with torch.compile, after checking that it works on this machine."""
 
 import torch
 from torch import Tensor
 
-from wildfern.launch.run_folder import RunError
+from wildfern.launch.errors import RunError
 from wildfern.ssl.methods import Method
 
 
 def compile_networks(method: Method, device: torch.device) -> None:
-    """Have backbone and teachers compiled, in place, at their first call: once for each size of views.
+    """Compile backbone and teachers in place, at the first call of each view size.
 
-    Names of weights stay, so that checkpoints and exports do not know of it. Heads and losses, which are small and gather
-    between ranks, run as before; so do the sums over ranks of batch normalization. Raises RunError where nothing can be
-    compiled here.
+    Names of weights stay, so checkpoints and exports are unaffected. Heads and losses (small, with collectives) and the
+    all-reduces of batch normalization are not compiled. Raises RunError if torch.compile does not work here.
     """
     check_compiler(device)
-    for network in (method.backbone, *method.teachers().values()):
-        network.compile(dynamic=False)  # the sizes of views are few: each gets its own kernels, none a general one
+    for network in method.networks_to_compile():
+        network.compile(dynamic=False)  # few view sizes: one specialized kernel each
 
 
 def check_compiler(device: torch.device) -> None:
-    """Compile one small function. Raises RunError, in the user's words, where that fails."""
+    """Compile one small function. Raises RunError if that fails."""
     try:
         torch.compile(_small)(torch.ones(64, device=device))
-    except Exception as error:  # of torch.compile: whatever the compiler, its caller or the loader of the result raises
+    except Exception as error:  # torch.compile passes on any error of compiler and loader
         needed = "Triton and a C compiler (gcc)" if device.type == "cuda" else "a C++ compiler (g++, or what CXX names)"
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise RunError(
-            f"training.compile=true needs {needed} that works here: {reason[0]}. Install it (on Debian and Ubuntu: apt-get "
-            "install g++) or leave training.compile at false"
+            f"training.compile=true needs {needed}: {reason[0]}. Install it (Debian, Ubuntu: apt-get install g++), or set "
+            "training.compile=false"
         ) from error
 
 

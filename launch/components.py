@@ -1,32 +1,30 @@
 """The registries that recipes name from, and what can only be said of a recipe as a whole."""
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
 
-from pydantic import Field
-
-from wildfern.generators import STREAMS
+from wildfern.launch.backbone_arguments import backbone_takes, with_image_size
 from wildfern.recipes import Components, Recipe, load_recipe
-from wildfern.ssl.augmentation import VIEWS
-from wildfern.ssl.data import SOURCES
-from wildfern.ssl.methods import METHODS
-from wildfern.ssl.training import LAYER_WISE, OPTIMIZERS, SCHEDULES
+from wildfern.registry import (
+    ENGINES,
+    EVALUATORS,
+    GENERATORS,
+    METHODS,
+    OPTIMIZERS,
+    SCHEDULES,
+    SOURCES,
+    VIEWS,
+    location_parameter,
+)
+from wildfern.ssl.training import is_layer_wise
 
 
-def torch_engine() -> None:
-    """One process, plain torch."""
+class _CheapToBuild:
+    """Generators and views: building one is the check of its arguments."""
 
-
-def deepspeed_engine(
-    *,
-    zero_stage: Literal[0, 1, 2, 3] = 1,
-    timeout_minutes: Annotated[float, Field(gt=0)] = 10.0,
-) -> None:
-    """Any number of processes, started by the `deepspeed` launcher (or torchrun)."""
-
-
-ENGINES = {"torch": torch_engine, "deepspeed": deepspeed_engine}
+    def __contains__(self, name: object) -> bool:
+        return name in GENERATORS or name in VIEWS
 
 
 def components() -> Components:
@@ -38,38 +36,49 @@ def components() -> Components:
         optimizers=OPTIMIZERS,
         schedules=SCHEDULES,
         engines=ENGINES,
-        constructible=frozenset(STREAMS) | frozenset(VIEWS),
+        evaluators=EVALUATORS,
+        constructible=_CheapToBuild(),
+        backbone_takes=backbone_takes,
     )
 
 
+def say(message: str) -> None:
+    """Print a message on standard error, where no command's output goes."""
+    print(message, file=sys.stderr)
+
+
 def read_recipe(
-    name_or_path: str | Path, overrides: list[str] | tuple[str, ...] = (), *, data_here: bool = True
+    name_or_path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    plugins: Sequence[str | Path] = (),
+    data_here: bool = True,
+    announce: Callable[[str], None] = say,
 ) -> Recipe:
     """The recipe, checked in itself and against what is on this machine. Raises RecipeErrors with everything wrong.
 
-    `data_here=False` is for who will not read the images: they may be on another machine.
+    Runs the recipe's plugins and `plugins`. `data_here=False`: the images will not be read, they may be on another machine.
+    `announce` is told what was changed without an error.
     """
     checks = CHECKS if data_here else [check for check in CHECKS if check is not _places_exist]
-    return load_recipe(name_or_path, list(overrides), components(), extra_checks=checks)
+    recipe = load_recipe(name_or_path, overrides, components(), extra_checks=checks, plugins=plugins, announce=announce)
+    return with_image_size(recipe, announce)
 
 
 Problems = Iterator[tuple[str, str]]
 
 
 def _backbone_exists(recipe: Recipe) -> Problems:
-    import timm
+    from wildfern.ssl.models.networks import unknown_network
 
-    from wildfern.ssl.models.backbone import nearest_backbones
-
-    name = recipe.model.backbone
-    if name != "small_alexnet" and not timm.is_model(name):
-        yield "model.backbone", f"unknown backbone {name!r}; {nearest_backbones(name)}"
+    if problem := unknown_network(recipe.model.backbone):
+        yield "model.backbone", problem
 
 
 def _views_fit_the_method(recipe: Recipe) -> Problems:
     views = VIEWS[recipe.views.name](**recipe.views.arguments)
     try:
-        METHODS[recipe.method.name].check_views(views.shape)
+        METHODS[recipe.method.name].needs.check_views(views.shape)
     except ValueError as error:
         yield "views.name", str(error)
 
@@ -92,19 +101,29 @@ def _something_to_evaluate(recipe: Recipe) -> Problems:
     if evaluation.on and not evaluation.protocols and not evaluation.few_shot:
         yield (
             "evaluation.protocols",
-            "name at least one of linear, knn, finetune (or few_shot), or leave evaluation.on empty",
+            f"name at least one of {', '.join(sorted(EVALUATORS))} (or few_shot), or leave evaluation.on empty",
         )
-    for number, source in enumerate(evaluation.on):
-        if source in STREAMS:
+    for number, entry in enumerate(evaluation.on):
+        if entry.source in GENERATORS:
             yield (
-                f"evaluation.on.{number}",
-                f"{source} is endless and cannot be evaluated on; name a data set with labels",
+                f"evaluation.on.{number}.source",
+                f"{entry.source} is endless and cannot be evaluated on; name a data set with labels",
             )
+
+
+def _optimizer_takes_the_schedule(recipe: Recipe) -> Problems:
+    missing = {"learning_rate", "weight_decay"} - set(recipe.optimizer.arguments)
+    if missing:
+        yield (
+            "optimizer.name",
+            f"{recipe.optimizer.name} has no {' and no '.join(sorted(missing))}: an optimizer takes both as keyword-only "
+            "arguments, and the schedule changes them",
+        )
 
 
 def _optimizer_fits_the_engine(recipe: Recipe) -> Problems:
     stage = recipe.engine.arguments.get("zero_stage", 0)
-    if recipe.optimizer.name in LAYER_WISE and stage > 0:
+    if is_layer_wise(recipe.optimizer.name) and stage > 0:
         yield (
             "engine.zero_stage",
             f"must be 0 for {recipe.optimizer.name}: it needs each layer's own norms, and ZeRO stage {stage} "
@@ -114,13 +133,14 @@ def _optimizer_fits_the_engine(recipe: Recipe) -> Problems:
 
 def _places_exist(recipe: Recipe) -> Problems:
     named = [(f"data.{i}.source", entry.source) for i, entry in enumerate(recipe.data)]
-    named += [(f"evaluation.on.{i}", source) for i, source in enumerate(recipe.evaluation.on)]
+    named += [(f"evaluation.on.{i}.source", entry.source) for i, entry in enumerate(recipe.evaluation.on)]
     for argument, settings in recipe.views.arguments.items():
         entries = enumerate(getattr(settings, "data", ()))
         named += [(f"views.{argument}.data.{i}.source", entry.source) for i, entry in entries]
     for key, source in named:
         scheme, _, place = source.partition(":")
-        if scheme in ("folder", "parquet") and place and not Path(place).expanduser().exists():
+        parameter = location_parameter(SOURCES[scheme])
+        if parameter is not None and parameter.name == "path" and place and not Path(place).expanduser().exists():
             yield key, f"there is no {place} (from the working folder)"
 
 
@@ -129,6 +149,7 @@ CHECKS: list[Callable[[Recipe], Problems]] = [
     _views_fit_the_method,
     _backbone_takes_the_channels,
     _something_to_evaluate,
+    _optimizer_takes_the_schedule,
     _optimizer_fits_the_engine,
     _places_exist,
 ]

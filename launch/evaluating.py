@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from wildfern.launch.errors import RunError, user_errors
 from wildfern.launch.protocols import (
     Dataset,
     DatasetLike,
@@ -16,7 +17,7 @@ from wildfern.launch.protocols import (
     check_protocols,
     check_request,
 )
-from wildfern.launch.run_folder import RunError, RunFolder, user_errors
+from wildfern.launch.run_folder import RunFolder
 from wildfern.recipes import Recipe
 from wildfern.ssl.augmentation import MEAN, STD, VIEWS
 from wildfern.ssl.data import Source, open_source, source_signature

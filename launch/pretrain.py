@@ -1,7 +1,7 @@
 """The entry point for launchers: `deepspeed --module wildfern.launch.pretrain --recipe RECIPE [key=value …]`.
 
-Each process runs this, started by deepspeed, torchrun or Slurm's srun. The engine is deepspeed here, whatever the recipe says,
-for there is a launcher; the command line may name another.
+Run it in each process, through deepspeed, torchrun or Slurm's srun. It sets engine.name=deepspeed; an override may name another
+engine.
 """
 
 import argparse
@@ -9,7 +9,7 @@ import os
 import sys
 
 from wildfern.launch.cli import EXIT_CODES, explained
-from wildfern.launch.slurm import launcher_variables
+from wildfern.launch.cluster.slurm import launcher_variables
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -19,19 +19,23 @@ def main(arguments: list[str] | None = None) -> None:
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--recipe", required=True, help="a bundled name or a path")
-    # torchrun takes --run for its own --run-path, wherever it stands; the longer name is free.
-    parser.add_argument("--run", "--run-folder", help="folder of the run, the same path on every node")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of --run")
+    parser.add_argument("--recipe", required=True, help="bundled name or path")
+    # torchrun parses --run as its own --run-path; hence the second name.
+    parser.add_argument("--run", "--run-folder", help="run folder, the same path on every host")
+    parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint of --run")
+    parser.add_argument(
+        "--plugin", action="append", default=[], help="Python file that registers components; is run on every rank"
+    )
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # the launcher adds it
     parser.add_argument("overrides", nargs="*", help="changes to the recipe: key.sub=value")
     given = parser.parse_intermixed_args(arguments)
-    from wildfern.launch.pretraining import pretrain
     from wildfern.launch.startup import process_start
+    from wildfern.launch.training_run import pretrain
 
     try:
         os.environ.update(launcher_variables(os.environ))
-        pretrain(given.recipe, launched(given.overrides), given.run, given.resume, since=process_start())
+        overrides = launched(given.overrides)
+        pretrain(given.recipe, overrides, given.run, given.resume, process_start(), given.plugin)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
@@ -43,13 +47,13 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def launched(overrides: list[str]) -> list[str]:
-    """The overrides with the launcher's engine before them: `engine.zero_stage=0` is a setting of it, and `engine.name` wins."""
+    """The overrides after engine.name=deepspeed, so that `engine.zero_stage=0` applies to it and `engine.name` overrides it."""
     return ["engine.name=deepspeed", *overrides]
 
 
 def _leave(code: int) -> None:
-    """Exit; with processes lost, at once: what is left of the process group would wait for them."""
-    from wildfern.ssl.training.heartbeat import LOST
+    """Exit; at once if a process was lost, because destroying the process group would wait for it."""
+    from wildfern.launch.cluster.heartbeat import LOST
 
     if code == LOST:
         sys.stdout.flush()

@@ -10,12 +10,11 @@ from typing import Any, Protocol
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
 
-from wildfern.generators import STREAMS
-from wildfern.recipes.components import LOCATION, argument_names, argument_values, arguments_model
+from wildfern.recipes.components import argument_names, argument_values, arguments_model, differing
 from wildfern.recipes.errors import COMMAND_LINE, Problem, RecipeErrors, nearest
 from wildfern.recipes.wording import complaints
 from wildfern.recipes.yaml_text import read_yaml
-from wildfern.registry import EVALUATORS
+from wildfern.registry import EVALUATORS, GENERATORS, LOCATION, ComponentError
 from wildfern.ssl.data import DataError, source_signature
 from wildfern.ssl.evaluation import Evaluator
 
@@ -121,7 +120,7 @@ class _Request:
         source, given = self._split(entry, "source", key)
         if source is None:
             return None
-        if source.partition(":")[0] in STREAMS:
+        if source.partition(":")[0] in GENERATORS:
             self.complain(key, f"{source} is endless and cannot be evaluated on; name a data set with labels")
             return None
         try:
@@ -135,9 +134,10 @@ class _Request:
         arguments = self._arguments(component, SOURCE_RESERVED, given, key)
         if arguments is None:
             return None
-        model, values = arguments
-        changed = _changed(model, values)
-        return Dataset(source, {name: values[name] for name in values if name in given}, _label(source, changed))
+        values = argument_values(arguments)
+        return Dataset(
+            source, {name: values[name] for name in values if name in given}, _label(source, differing(arguments))
+        )
 
     def evaluators(
         self, protocols: Iterable[ProtocolLike], few_shot: Iterable[int], seeds: int
@@ -161,18 +161,25 @@ class _Request:
         if name not in EVALUATORS:
             self.complain(key, f"unknown protocol {name!r}", nearest(name, EVALUATORS), sorted(EVALUATORS))
             return None
-        component = EVALUATORS[name]
+        try:
+            component = EVALUATORS[name]
+        except ComponentError as error:
+            self.complain(key, str(error))
+            return None
         arguments = self._arguments(component, frozenset({"name"}), given, key)
         if arguments is None:
             return None
-        model, values = arguments
+        values = argument_values(arguments)
         try:
             evaluator = component(**values)
         except ValueError as error:
             self.complain(key, str(error))
             return None
-        named = {argument: values[argument] for argument in getattr(evaluator, "named", ())}
-        return _label(name, named | _changed(model, values)), evaluator
+        if not isinstance(evaluator, Evaluator):
+            self.complain(key, f"{name} is not a subclass of wildfern.ssl.evaluation.Evaluator")
+            return None
+        named = {argument: values[argument] for argument in evaluator.named}
+        return _label(name, named | differing(arguments)), evaluator
 
     def _split(self, entry: Any, choice: str, key: str) -> tuple[str | None, dict[str, Any]]:
         """The name (or source) of an entry, and its arguments."""
@@ -189,12 +196,16 @@ class _Request:
 
     def _arguments(
         self, component: Callable[..., Any], reserved: frozenset[str], given: dict[str, Any], key: str
-    ) -> tuple[type[BaseModel], dict[str, Any]] | None:
-        """The model of a component's arguments and their checked values, defaults included; None after a complaint."""
-        model = arguments_model(component, reserved)
+    ) -> BaseModel | None:
+        """A component's checked arguments, defaults included; None after a complaint."""
+        try:
+            model = arguments_model(component, reserved)
+        except ComponentError as error:
+            self.complain(key, str(error))
+            return None
         value = to_jsonable_python(given)
         try:
-            return model, argument_values(model.model_validate_json(json.dumps(value)))
+            return model.model_validate_json(json.dumps(value))
         except ValidationError as error:
             names = argument_names(model)
             for complaint in complaints(error.errors(include_url=False), value):
@@ -205,12 +216,6 @@ class _Request:
                 else:
                     self.complain(where, complaint.message, complaint.suggestion)
             return None
-
-
-def _changed(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments that differ from their defaults, in the order of the signature."""
-    defaults = {f.alias or name: f.default for name, f in model.model_fields.items()}
-    return {name: value for name, value in values.items() if name not in defaults or defaults[name] != value}
 
 
 def _label(name: str, arguments: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from wildfern.generators import STREAMS, ImageBatch, make_stream
-from wildfern.launch.run_folder import RunError
+from wildfern.launch.errors import RunError
 
 GAP, CAPTION = 4, 14
 MOST = 64  # along a side
@@ -17,19 +17,19 @@ MOST = 64  # along a side
 def write_gallery(
     generator: str, arguments: dict[str, object], grid: str, out: Path, start: int = 0, parts: bool = False
 ) -> str:
-    """Draw samples `start`, `start + 1`, … of a generator into one image file; returns what was drawn, in words.
+    """Draw samples `start`, `start + 1`, … of a generator into one image file; return a line that describes it.
 
-    Each sample has its index and label below it, its paired image beside it where there is one, and with `parts` its mask and
-    whatever else it holds. Raises RunError in the user's words for a wrong name, setting, grid or file.
+    Each sample shows index and label below, its paired image beside it if it has one, and with `parts` masks, width maps and
+    center lines. Raises RunError for an invalid name, argument, grid or file.
     """
     found = re.fullmatch(r"(\d+)\s*[x×]\s*(\d+)", grid)
     columns, rows = (int(n) for n in found.groups()) if found else (0, 0)
     if not (1 <= columns <= MOST and 1 <= rows <= MOST):
-        raise RunError(f"--grid is columns x rows, each 1 to {MOST}, for instance 8x8; got {grid!r}")
+        raise RunError(f"--grid must be COLUMNSxROWS, each 1 to {MOST}, for example 8x8; got {grid!r}")
     if generator not in STREAMS:
         near = difflib.get_close_matches(generator, STREAMS, n=1)
         raise RunError(
-            f"unknown generator {generator!r}{f'; did you mean {near[0]}?' if near else ''} There are: {', '.join(STREAMS)}"
+            f"unknown generator {generator!r}{f'; did you mean {near[0]}?' if near else ''} Available: {', '.join(STREAMS)}"
         )
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise RunError(f"--out must be a .png, .jpg or .webp file, got {out}")
@@ -59,14 +59,14 @@ def write_gallery(
         raise RunError(f"cannot write {out}: {error}") from None
     shown = f" ({' | '.join(panels)})" if len(panels) > 1 else ""
     below = "index" if batch.labels is None else "index · label"
-    return f"{columns * rows} samples of {generator}{shown}, {side} px, {below} below each: {out}"
+    return f"{columns * rows} samples of {generator}{shown}, {side} px, {below} below: {out}"
 
 
 def _panels(batch: ImageBatch, parts: bool) -> dict[str, np.ndarray]:
-    """What is drawn of each sample, side by side: uint8 images by name."""
+    """The images drawn side by side for each sample: uint8 images by name."""
     panels = {"image": batch.images}
     if batch.paired_images is not None:
-        panels["partner"] = batch.paired_images
+        panels["paired image"] = batch.paired_images
     if parts:
         for name, array in (("mask", batch.masks), ("width", batch.widths), ("center line", batch.centerlines)):
             if array is not None:

@@ -1,44 +1,41 @@
-"""A run folder: where it is, whether it may be written, and what is read back from it."""
+"""The folder of a run: choose it, write its files, read the recipe and the backbone back."""
 
 import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import save_file
+from torch import Tensor
 
 from wildfern.generators.counter_rng import key
 from wildfern.launch.components import components
+from wildfern.launch.errors import RunError, cannot_write
+from wildfern.launch.recorded_plugins import changed_plugins, check_registered, copy_plugins, describe_plugins
 from wildfern.recipes import Recipe, load_recipe
-from wildfern.ssl.data import DataError
-from wildfern.ssl.models import build_backbone
+from wildfern.ssl.models import Backbone
 from wildfern.ssl.tracking import environment, read_records
-
-
-class RunError(ValueError):
-    """A run folder that cannot be used, said in the user's words."""
 
 
 class RunFolder:
     """`recipe.yaml`, `environment.json`, `metrics.jsonl`, `timings.jsonl`, `views.png`, `checkpoints/`,
-    `backbone.safetensors`, `evaluation.json`, `report.html` and, where files were unusable, `skipped.jsonl`."""
+    `backbone.safetensors`, `evaluation.json`, `report.html` and, if files were unreadable, `skipped.jsonl`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @classmethod
     def for_writing(cls, path: Path | None, recipe_name: str, resume: bool) -> "RunFolder":
-        """The folder of a new run (`runs/NAME-DATE` unless `path` says), or of one to go on with."""
+        """The folder of a new run (default: `runs/NAME-DATE`), or of one to resume. Raises RunError."""
         if path is None:
             if resume:
-                raise RunError("--resume wants --run DIR: the run to go on with")
+                raise RunError("--resume requires --run DIR")
             stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(recipe_name).stem)
             base = Path("runs") / f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
             path = next(
@@ -57,35 +54,57 @@ class RunFolder:
     def for_reading(cls, path: Path) -> "RunFolder":
         """The folder of a run that exists."""
         if not (path / "recipe.yaml").is_file():
-            raise RunError(f"{path} is no run folder: there is no recipe.yaml in it")
+            raise RunError(f"{path} is not a run folder: it has no recipe.yaml")
         return cls(path)
 
     def check_new(self) -> None:
-        """Refuse a folder in which a run was begun."""
+        """Raise RunError if the folder holds a run."""
         if (self.path / "recipe.yaml").exists():
-            raise RunError(f"{self.path} holds a run already: go on with --resume, or choose another --run")
+            raise RunError(f"{self.path} already holds a run: add --resume, or choose another --run")
         if any(self.path.glob("checkpoints/step_*")):
             raise RunError(
-                f"{self.path} holds checkpoints of a run, but no recipe.yaml: go on with --resume and the recipe they were "
+                f"{self.path} holds checkpoints of a run, but no recipe.yaml: add --resume and repeat the recipe they were "
                 "trained with, or choose another --run"
             )
 
-    def recipe(self) -> Recipe:
-        """The resolved recipe of the run; its training data need not be here any more."""
-        return load_recipe(self.path / "recipe.yaml", [], components())
+    def recipe(
+        self,
+        overrides: Sequence[str] = (),
+        plugins: Sequence[str] = (),
+        needs: Sequence[str] = ("views",),
+    ) -> Recipe:
+        """The resolved recipe of the run; its training data may be gone.
+
+        Runs `plugins`, and nothing that is in the folder. Components of plugins that are not loaded keep their arguments
+        unchecked, except in the sections `needs`: there RunError says which plugin is missing.
+        """
+        file = self.path / "recipe.yaml"
+        recipe = load_recipe(file, overrides, components(), plugins=plugins, trusted=False)
+        check_registered(recipe, needs, self.path)
+        return recipe
+
+    def recipe_if_begun(self) -> Recipe | None:
+        """The recipe of the run, or None before it was begun."""
+        return self.recipe() if (self.path / "recipe.yaml").is_file() else None
 
     def begin(self, recipe: Recipe) -> None:
-        """Make the folder and write down what runs and where."""
+        """Make the folder and write recipe and environment."""
         self.path.mkdir(parents=True, exist_ok=True)
-        _replace(self.path / "recipe.yaml", recipe.as_yaml())
-        _replace(self.path / "environment.json", json.dumps(environment(), indent=2) + "\n")
+        copies = copy_plugins(recipe, self.path)
+        _replace(self.path / "recipe.yaml", recipe.model_copy(update={"plugins": list(copies.values())}).as_yaml())
+        described = environment() | {"plugins": describe_plugins(copies)}
+        _replace(self.path / "environment.json", json.dumps(described, indent=2) + "\n")
+
+    def changed_plugins(self, recipe: Recipe) -> list[str]:
+        """A message for each plugin file of the recipe that is not what it was when the run was begun."""
+        return changed_plugins(recipe, self.path)
 
     def write_json(self, name: str, value: object) -> None:
-        """A JSON file, whole or not at all."""
+        """Write a JSON file atomically."""
         _replace(self.path / name, json.dumps(value, indent=2) + "\n")
 
     def note_skipped(self, skipped: Mapping[str, str]) -> None:
-        """`skipped.jsonl`: files that could not be used, each with the reason; what stands there from before a resume stays."""
+        """Add to `skipped.jsonl` the files that could not be read, each with the reason; earlier rows stay."""
         file = self.path / "skipped.jsonl"
         before = read_records(file) if file.is_file() else []
         reasons = {**skipped, **{row["file"]: row["reason"] for row in before}}
@@ -94,7 +113,7 @@ class RunFolder:
             _replace(file, "".join(json.dumps(row) + "\n" for row in rows))
 
     def add_lines(self, name: str, rows: list[dict]) -> None:
-        """Add to a JSON-lines file, at once on the disk."""
+        """Append to a JSON-lines file and sync it to the disk."""
         with open(self.path / name, "a", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
             file.flush()
@@ -102,36 +121,33 @@ class RunFolder:
 
     @contextmanager
     def replacing(self, name: str) -> Iterator[Path]:
-        """Where to write a file of this name inside the block; it takes its place at the end, so it is whole or not there."""
+        """Yield a temporary path to write to; it is renamed to `name` at the end of the block."""
         beside = self.path / f".{name}"
         yield beside
         os.replace(beside, self.path / name)
 
     def write_backbone(self, state: dict[str, Tensor]) -> None:
-        """`backbone.safetensors`, with the names that timm gives its weights."""
+        """Write `backbone.safetensors` atomically, under timm's names."""
         beside = self.path / ".backbone.safetensors"
         try:
             save_file({name: tensor.contiguous() for name, tensor in state.items()}, beside)
-        except SafetensorError as error:  # it tells of a full disk in words alone
+        except SafetensorError as error:  # a full disk too: safetensors raises no OSError
             beside.unlink(missing_ok=True)
-            raise RunError(
-                f"cannot write {self.path / 'backbone.safetensors'}: {error}. Finished checkpoints are whole: make room, then go "
-                f"on with --run {self.path} --resume"
-            ) from error
-        beside.chmod(self.path.stat().st_mode & 0o666)  # safetensors leaves it to its owner alone
+            raise RunError(cannot_write(self.path / "backbone.safetensors", error, self.path)) from error
+        beside.chmod(self.path.stat().st_mode & 0o666)  # safetensors writes files that only their owner can read
         os.replace(beside, self.path / "backbone.safetensors")
 
-    def backbone(self, trained: bool = True) -> nn.Module:
-        """The run's pretrained backbone, or the same network as it was before training (the baseline)."""
+    def backbone(self, trained: bool = True) -> Backbone:
+        """The run's backbone in eval mode: pretrained, or (`trained=False`) at initialization, the baseline."""
         recipe = self.recipe()
-        backbone = initial_backbone(recipe)
-        if trained:
-            weights = self._weights()
-            try:
-                backbone.load_state_dict(load_file(weights))
-            except SafetensorError as error:
-                raise RunError(f"{weights} is damaged ({error}): resume the run, which writes it anew") from error
-        return backbone.eval()
+        if not trained:
+            return initial_backbone(recipe).eval()
+        try:
+            return recipe_backbone(recipe, str(self._weights())).eval()
+        except RunError:
+            raise
+        except ValueError as error:
+            raise RunError(f"{error}; resuming the run writes {self._weights()} again") from error
 
     def backbone_sha256(self) -> str:
         """The SHA-256 of `backbone.safetensors` as it is now, in hexadecimal."""
@@ -141,33 +157,37 @@ class RunFolder:
     def _weights(self) -> Path:
         weights = self.path / "backbone.safetensors"
         if not weights.is_file():
-            raise RunError(f"{self.path} has no backbone.safetensors yet: its first checkpoint writes it")
+            raise RunError(f"{self.path} has no backbone.safetensors yet: it is written with the first checkpoint")
         return weights
 
 
-def initial_backbone(recipe: Recipe) -> nn.Module:
-    """The backbone as training starts from it: a pure function of the recipe."""
+def load_backbone(source: str | Path, trained: bool = True) -> Backbone:
+    """The backbone of the run folder `source` in eval mode, pretrained or (`trained=False`) at initialization.
+
+    Raises RunError for a folder without a run or without weights.
+    """
+    return RunFolder.for_reading(Path(source)).backbone(trained)
+
+
+def initial_backbone(recipe: Recipe) -> Backbone:
+    """The backbone at initialization: a pure function of the recipe and of the weights that it names."""
+    return recipe_backbone(recipe, getattr(recipe.model, "weights", None))
+
+
+def recipe_backbone(recipe: Recipe, weights: str | None = None) -> Backbone:
+    """The recipe's network with `weights`, or initialized from its seed."""
+    model = recipe.model
+    stem = "cifar" if model.stem == "small" else model.stem  # small: its name in recipes of earlier versions
     with seeded(recipe.seed, "backbone"):
-        return build_backbone(recipe.model.backbone, recipe.model.stem, **recipe.model.arguments)
+        return Backbone(model.backbone, weights, stem, **model.arguments)
 
 
 @contextmanager
 def seeded(seed: int, purpose: str) -> Iterator[None]:
-    """torch's generator set from (seed, purpose) inside the block and put back after it."""
+    """Seed torch's generator from (seed, purpose) inside the block; restore it afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(purpose, seed))
         yield
-
-
-@contextmanager
-def user_errors() -> Iterator[None]:
-    """Components say in ValueErrors what the user asked for that cannot be: a message here, not a traceback."""
-    try:
-        yield
-    except (RunError, DataError):
-        raise
-    except ValueError as error:
-        raise RunError(str(error)) from error
 
 
 def _replace(path: Path, text: str) -> None:
@@ -175,5 +195,5 @@ def _replace(path: Path, text: str) -> None:
     with beside.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
-        os.fsync(file.fileno())  # after a power cut too, it is the old text or the new one
+        os.fsync(file.fileno())  # after a power cut the file holds the old text or the new one
     os.replace(beside, path)

@@ -1,4 +1,4 @@
-"""When this program was started: what the time to the first step is counted from."""
+"""The start time of this process, from which the time to the first step is counted."""
 
 import os
 import time
@@ -6,10 +6,7 @@ from pathlib import Path
 
 
 def process_start() -> float:
-    """The start of this process on the clock of `time.perf_counter`; the interpreter's own start-up is in it on Linux.
-
-    Elsewhere no clock of the standard library tells, and it is the time of this call.
-    """
+    """The start of this process on `time.perf_counter`, including interpreter start-up, on Linux; elsewhere, now."""
     try:
         stat = Path("/proc/self/stat").read_text()
     except OSError:

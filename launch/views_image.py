@@ -1,4 +1,4 @@
-"""`views.png`: what the model sees, originals beside their views."""
+"""`views.png`: training images beside their views."""
 
 import re
 from collections.abc import Sequence
@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from wildfern.launch.assembling import build_views, open_mixture
+from wildfern.launch.builders import build_views, open_mixture
 from wildfern.launch.components import read_recipe
-from wildfern.launch.run_folder import RunError, RunFolder, user_errors
+from wildfern.launch.errors import RunError, user_errors
+from wildfern.launch.run_folder import RunFolder
 from wildfern.ssl.augmentation import MEAN, STD, Views
 from wildfern.ssl.data import Mixture
 
@@ -19,18 +20,20 @@ CELL, GAP, MARGIN = 128, 4, 22
 ROWS, MOST_ROWS, MOST_VIEWS = 8, 64, 10
 
 
-def redraw_views(recipe: str, overrides: Sequence[str], indices: str, out: Path) -> str:
-    """Draw what training by a recipe (or by the one of a run folder) sees of these images; returns it in words.
+def redraw_views(recipe: str, overrides: Sequence[str], indices: str, out: Path, plugins: Sequence[str] = ()) -> str:
+    """Draw images and views of a recipe, or of a run folder's recipe; return a line that describes the file.
 
-    `indices`: numbers and ranges such as "0-7,40", as `nonfinite.jsonl` and the order of training have them: step s sees the
-    images s·B … (s + 1)·B - 1, B the batch size. Raises RunError in the user's words.
+    `indices`: numbers and ranges such as "0-7,40", in training order, as in `nonfinite.jsonl`: step s uses the images
+    s·B … (s + 1)·B - 1 with batch size B. Raises RunError for invalid indices or file.
     """
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise RunError(f"--out must be a .png, .jpg or .webp file, got {out}")
     wanted = _numbers(indices)
     if Path(recipe).is_dir():
-        recipe = str(RunFolder.for_reading(Path(recipe)).path / "recipe.yaml")
-    checked = read_recipe(recipe, overrides)
+        folder = RunFolder.for_reading(Path(recipe))
+        checked = folder.recipe(overrides, plugins, needs=("data", "views"))
+    else:
+        checked = read_recipe(recipe, overrides, plugins=plugins)
     batch_size = checked.training.batch_size
     with user_errors():
         write_views_image(
@@ -46,9 +49,9 @@ def _numbers(text: str) -> list[int]:
         found = re.fullmatch(r"\s*(\d{1,18})(?:\s*-\s*(\d{1,18}))?\s*", word)
         first, last = (int(n) for n in (found[1], found[2] or found[1])) if found else (0, -1)
         if last < first:
-            raise RunError(f"--indices are numbers and ranges such as 0-7,40; got {text!r}")
+            raise RunError(f"--indices must be numbers and ranges, for example 0-7,40; got {text!r}")
         if len(numbers) + last - first >= MOST_ROWS:
-            raise RunError(f"--indices may name {MOST_ROWS} images at a time")
+            raise RunError(f"--indices may name at most {MOST_ROWS} images")
         numbers.extend(range(first, last + 1))
     return numbers
 
@@ -56,9 +59,9 @@ def _numbers(text: str) -> list[int]:
 def write_views_image(
     path: Path, mixture: Mixture, views: Views, seed: int, batch_size: int, indices: NDArray[np.int64] | None = None
 ) -> None:
-    """Images (the first of training, or those of `indices`: int64[n]), one a row: original, paired image if any, views.
+    """Draw one image per row (the first of training, or `indices`: int64[n]): original, paired image if any, views.
 
-    At most ten views, each at least 128 px, as the steps of training see them in which the images are.
+    At most ten views, each at least 128 px, made as in the training steps of these images.
     """
     indices = np.arange(min(ROWS, batch_size)) if indices is None else np.unique(indices)
     steps = np.unique(indices // batch_size)
@@ -96,7 +99,7 @@ def _columns(
     )
     columns = [("original", [whole(p) for p in host.pixels])]
     if host.paired_images is not None:
-        columns.append(("its paired image", [whole(p) for p in host.paired_images]))
+        columns.append(("paired image", [whole(p) for p in host.paired_images]))
     originals = len(columns)
     for group in views(batch):
         size = f"{group.shape[-1]} px" if views.channels == 3 else f"{views.channels} x {group.shape[-1]} px"
@@ -106,7 +109,7 @@ def _columns(
 
 
 def whole(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The whole of an image uint8[H, W, 3], between white margins that make it a square: uint8[CELL, CELL, 3]."""
+    """An image uint8[H, W, 3] padded with white to a square: uint8[CELL, CELL, 3]."""
     original = Image.fromarray(np.asarray(image))
     scale = CELL / max(original.size)
     sides = tuple(max(1, round(side * scale)) for side in original.size)
@@ -119,7 +122,7 @@ def whole(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def shown(views: Tensor) -> NDArray[np.uint8]:
     """Normalized views float[n, 3, S, S] as images uint8[n, S, S, 3]; four channels as gray quarters [n, 2 S, 2 S, 3].
 
-    Of the latter, the least value of a view is black and its greatest white: it is standardized, image by image.
+    Four-channel views are scaled image by image: minimum black, maximum white.
     """
     pixels = views.permute(0, 2, 3, 1).float().cpu().numpy()
     if pixels.shape[-1] == 3:

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from wildfern.generators import make_stream
     from wildfern.launch.evaluating import evaluate
-    from wildfern.launch.pretraining import pretrain
+    from wildfern.launch.run_folder import load_backbone
+    from wildfern.launch.training_run import pretrain
     from wildfern.ssl.data import open_source
-    from wildfern.ssl.models import load_backbone
 
     __version__: str
 
 _HOMES = {
     "evaluate": "wildfern.launch",
-    "load_backbone": "wildfern.ssl.models",
+    "load_backbone": "wildfern.launch",
     "make_stream": "wildfern.generators",
     "open_source": "wildfern.ssl.data",
     "pretrain": "wildfern.launch",

@@ -11,13 +11,15 @@ from wildfern.recipes.components import Components
 from wildfern.recipes.editor_schema import json_schema
 from wildfern.recipes.errors import Problem, RecipeErrors, nearest
 from wildfern.recipes.loading import list_recipes, load_recipe, recipe_text
-from wildfern.recipes.schema import Component, DataEntry, Evaluation, Model, Recipe, Tracking, Training
+from wildfern.recipes.schema import Component, DataEntry, Evaluation, EvaluationEntry, Model, Recipe, Tracking, Training
+from wildfern.recipes.yaml_text import read_yaml
 
 __all__ = [
     "Component",
     "Components",
     "DataEntry",
     "Evaluation",
+    "EvaluationEntry",
     "ExtraCheck",
     "Model",
     "Problem",
@@ -29,5 +31,6 @@ __all__ = [
     "list_recipes",
     "load_recipe",
     "nearest",
+    "read_yaml",
     "recipe_text",
 ]

@@ -10,19 +10,30 @@ from pydantic import BaseModel, ValidationError
 from wildfern.recipes.components import (
     CHOICE,
     DEFAULT_CHOICE,
+    EVALUATION_LISTS,
     Components,
     argument_names,
     argument_values,
     choice_name,
-    location_parameter,
+    differing,
     own_keys,
     settings_model,
     takes_data,
 )
 from wildfern.recipes.errors import Problem, RecipeErrors, dotted, nearest
-from wildfern.recipes.merging import Layers, Path, data_entries, data_places, is_data_place
-from wildfern.recipes.schema import COMPONENT_SECTIONS, FIXED_SECTIONS, Component, DataEntry, Recipe, Seed
+from wildfern.recipes.merging import Layers, Path, data_entries, data_places, entry_section
+from wildfern.recipes.schema import (
+    COMPONENT_SECTIONS,
+    FIXED_SECTIONS,
+    Component,
+    DataEntry,
+    Evaluation,
+    EvaluationEntry,
+    Recipe,
+    Seed,
+)
 from wildfern.recipes.wording import complaints, shown
+from wildfern.registry import ComponentError, location_parameter
 
 ExtraCheck = Callable[[Recipe], Iterable[tuple[str, str]]]
 SectionModel = TypeVar("SectionModel", bound=BaseModel)
@@ -37,13 +48,15 @@ def check_recipe(
     extra_checks: Sequence[ExtraCheck],
     earlier: Sequence[Problem] = (),
     whole: bool = True,
+    keep_unknown: bool = False,
 ) -> Recipe:
     """The recipe that `layers` spell, or RecipeErrors with the `earlier` problems and all that are found here.
 
-    Unless the layers are `whole`, nothing is called missing: it may stand in the file that could not be read.
+    Unless the layers are `whole`, nothing is called missing: it may stand in the file that could not be read. With
+    `keep_unknown`, components that are not registered keep their arguments, unchecked.
     `extra_checks` see a recipe that is right in itself.
     """
-    checking = _Checking(layers, components)
+    checking = _Checking(layers, components, keep_unknown)
     sections = checking.sections()
     unread = {problem.key for problem in earlier}
     problems = [p for p in checking.problems if p.message != _MISSING or (whole and p.key not in unread)]
@@ -60,8 +73,8 @@ def check_recipe(
 
 
 class _Checking:
-    def __init__(self, layers: Layers, components: Components):
-        self.layers, self.components = layers, components
+    def __init__(self, layers: Layers, components: Components, keep_unknown: bool):
+        self.layers, self.components, self.keep_unknown = layers, components, keep_unknown
         self.problems: list[Problem] = []
 
     def sections(self) -> dict[str, Any]:
@@ -77,14 +90,16 @@ class _Checking:
             elif name == "seed":
                 seed = self._validate(Seed, {key: tree[key] for key in tree if key == "seed"}, ())
                 sections[name] = seed and seed.seed
+            elif name == "plugins":
+                sections[name] = tree.get(name, [])
+            elif name == "evaluation":
+                sections[name] = self._evaluation(tree.get(name, {}), (name,))
             elif name == "data":
                 sections[name] = self._data(tree[name], ("data",))
             elif name in COMPONENT_SECTIONS:
                 sections[name] = self._component(name, tree.get(name, {}), (name,))
             else:
                 sections[name] = self._validate(FIXED_SECTIONS[name], tree.get(name, {}), (name,))
-        for number, name in enumerate(sections["evaluation"].on if sections.get("evaluation") else []):
-            self._source(name, ("evaluation", "on", number))
         return sections
 
     def complain(
@@ -108,6 +123,19 @@ class _Checking:
             return []
         return [self._component("data", entry, path) for path, entry in data_entries(value, place)]
 
+    def _evaluation(self, value: Any, path: Path) -> Evaluation | None:
+        if not isinstance(value, dict):
+            return self._validate(Evaluation, value, path)
+        given = {key: value[key] for key in EVALUATION_LISTS if key in value}
+        evaluation = self._validate(Evaluation, {key: value[key] for key in value if key not in given}, path)
+        lists: dict[str, list[Component | DataEntry | EvaluationEntry | None]] = {}
+        for key, entries in given.items():
+            if not isinstance(entries, list):
+                self.complain((*path, key), f"must be a list, got {shown(entries)}")
+                continue
+            lists[key] = [self._component(key, entry, (*path, key, number)) for number, entry in enumerate(entries)]
+        return evaluation and evaluation.model_copy(update=lists)
+
     def _data_of_arguments(
         self, signature: type[BaseModel], given: dict[str, Any], path: Path
     ) -> dict[str, list[DataEntry | None]]:
@@ -118,7 +146,7 @@ class _Checking:
             if isinstance(settings, dict) and "data" in settings and takes_data(settings_model(signature, key))
         }
 
-    def _component(self, section: str, value: Any, path: Path) -> Component | DataEntry | None:
+    def _component(self, section: str, value: Any, path: Path) -> Component | DataEntry | EvaluationEntry | None:
         key = CHOICE.get(section, "name")
         if not isinstance(value, dict):
             self.complain(path, f"must be a mapping such as {{{key}: …}}, got {shown(value)}")
@@ -127,13 +155,19 @@ class _Checking:
             value = {key: DEFAULT_CHOICE[section], **value}
         own = {name: value[name] for name in value if name in own_keys(section)}
         given = {name: value[name] for name in value if name not in own}
-        model = DataEntry if section == "data" else Component
+        model = {"data": DataEntry, "on": EvaluationEntry}.get(section, Component)
         entry = self._validate(model, own, path, self._names(section), self.layers.last_writer(path))
         choice = value.get(key)
         if not isinstance(choice, str):
             return None
-        named = self._source(choice, (*path, key)) if section == "data" else self._named(section, choice, (*path, key))
-        signature = self.components.arguments(section, choice) if named else None
+        if self.keep_unknown and choice_name(section, choice) not in self.components.of_section(section):
+            return entry and entry.model_copy(update={"arguments": given})
+        check = self._source if key == "source" else self._named
+        try:
+            signature = self.components.arguments(section, choice) if check(section, choice, (*path, key)) else None
+        except ComponentError as error:
+            self.complain((*path, key), str(error))
+            signature = None
         if signature is None:
             return None
         arguments = self._validate(signature, given, path, writer=self.layers.writer((*path, key)))
@@ -144,28 +178,31 @@ class _Checking:
         for argument, entries in data.items():
             values[argument] = values[argument].model_copy(update={"data": entries})
         self._check_together(section, choice, values, path)
+        if section in EVALUATION_LISTS:
+            values = differing(arguments)
         return entry.model_copy(update={"arguments": values})
 
-    def _named(self, section: str, name: str, path: Path, kind: str = "") -> bool:
+    def _named(self, section: str, name: str, path: Path) -> bool:
         registry = self.components.of_section(section)
         known = name in registry
         if not known:
-            self.complain(path, f"unknown {kind or section} {name!r}", nearest(name, registry), sorted(registry))
+            kind = {"data": "source", "on": "source", "protocols": "protocol"}.get(section, section)
+            self.complain(path, f"unknown {kind} {name!r}", nearest(name, registry), sorted(registry))
         return known
 
-    def _source(self, source: str, path: Path) -> bool:
+    def _source(self, section: str, source: str, path: Path) -> bool:
         scheme, colon, location = source.partition(":")
         registry = self.components.sources
         if scheme not in registry and "folder" in registry and re.search(r"[/\\]", scheme):
             self.complain(path, f"unknown source {source!r}", f"folder:{source}", sorted(registry))
             return False
-        if not self._named("data", scheme, path, "source"):
+        if not self._named(section, scheme, path):
             return False
         parameter = location_parameter(registry[scheme])
         if parameter is None and colon:
             self.complain(path, f"{scheme} takes nothing after a colon, got {shown(source)}", scheme)
         if parameter is not None and parameter.default is parameter.empty and not location:
-            self.complain(path, f"needs to say where: {scheme}:{parameter.name.upper()}")
+            self.complain(path, f"needs a {parameter.name}: {scheme}:{parameter.name.upper()}")
         return True
 
     def _check_together(self, section: str, choice: str, arguments: dict[str, Any], path: Path) -> None:
@@ -206,8 +243,8 @@ class _Checking:
         settings = settings_model(model, str(below[0])) if len(below) > 1 else None
         if settings is not None:
             return argument_names(settings)
-        section = "data" if is_data_place(path) or is_data_place(path[:-1]) else str(path[0]) if path else ""
-        own = own_keys(section) if section in COMPONENT_SECTIONS else ()
+        section = entry_section(path) or (str(path[0]) if path else "")
+        own = own_keys(section) if section in (*COMPONENT_SECTIONS, *EVALUATION_LISTS) else ()
         return [*sorted(own), *argument_names(model)]
 
     def _unknown_key(self, path: Path, names: list[str]) -> None:
@@ -224,8 +261,12 @@ class _Checking:
         for section, model in FIXED_SECTIONS.items():
             yield from (f"{section}.{name}" for name in model.model_fields)
         for (section, path), choice in self.layers.choices():
-            model = self.components.arguments(section, choice)
+            try:
+                model = self.components.arguments(section, choice)
+            except ComponentError:
+                continue
             yield from (dotted((*path, name)) for name in (argument_names(model) if model else ()))
 
     def _names(self, section: str) -> list[str]:
-        return sorted(self.components.of_section(section)) if section in COMPONENT_SECTIONS else []
+        known = section in (*COMPONENT_SECTIONS, *EVALUATION_LISTS)
+        return sorted(self.components.of_section(section)) if known else []

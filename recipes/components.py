@@ -1,19 +1,22 @@
 """The registries a recipe may name from, and what the signature of a component says about its recipe keys."""
 
+import dataclasses
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from wildfern.registry import LOCATION, ComponentError
+
 # Strict and read as JSON (see checking.py): "12" is no integer and true no number, yet a list may fill a tuple.
 STRICT = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=())
 
-LOCATION = ("path", "pattern", "name")  # parameters that take what follows the colon of a source
-CHOICE = {"data": "source"}  # the key that chooses the component, by section; elsewhere it is `name`
+CHOICE = {"data": "source", "on": "source"}  # the key that chooses the component, by section; elsewhere it is `name`
+EVALUATION_LISTS = ("on", "protocols")  # lists of components in the section `evaluation`
 DEFAULT_CHOICE = {"engine": "torch"}
 
 Registry = Mapping[str, Callable[..., Any]]
@@ -27,7 +30,8 @@ class Components:
     component is handed the checked entries.
 
     A component may have a static `check(**arguments)` that raises ValueError for arguments that cannot go together.
-    Sources and views named in `constructible` are cheap to build and are built instead.
+    Sources and views named in `constructible` are cheap to build and are built instead. `backbone_takes(name, key)` says
+    whether a backbone has this argument, or a `stem` of its own choice: what a former backbone had is kept only then.
     """
 
     sources: Registry
@@ -36,10 +40,12 @@ class Components:
     optimizers: Registry
     schedules: Registry
     engines: Registry
-    constructible: frozenset[str] = frozenset()
+    evaluators: Registry = dataclasses.field(default_factory=dict)
+    constructible: Container[str] = frozenset()
+    backbone_takes: Callable[[str, str], bool] = lambda name, key: False
 
     def of_section(self, section: str) -> Registry:
-        """The registry that a recipe section (`data`, `views`, `method` …) chooses from."""
+        """The registry that a recipe section (`data`, `views`, `method` …) or a list of `evaluation` chooses from."""
         return {
             "data": self.sources,
             "views": self.views,
@@ -47,20 +53,28 @@ class Components:
             "optimizer": self.optimizers,
             "schedule": self.schedules,
             "engine": self.engines,
+            "on": self.sources,
+            "protocols": self.evaluators,
         }[section]
 
     def arguments(self, section: str, choice: Any) -> type[BaseModel] | None:
-        """The model of the arguments of the component that `choice` (a name, or a source string) names, if any does."""
+        """The model of the arguments of the component that `choice` (a name, or a source string) names, if any does.
+
+        Raises ComponentError for a component that cannot be imported, or whose signature is not typed.
+        """
         name = choice_name(section, choice)
         component = self.of_section(section).get(name) if name is not None else None
         if component is None:
             return None
-        program = {*LOCATION, "split"} if section == "data" else set()
+        program = {*LOCATION, "split"} if CHOICE.get(section) == "source" else set()
         return arguments_model(component, frozenset(program | own_keys(section)))
 
     def accepts(self, section: str, choice: Any, key: str) -> bool | None:
-        """Whether the chosen component takes `key`; None where there is no such component."""
-        model = self.arguments(section, choice)
+        """Whether the chosen component takes `key`; None where there is no such component, or none that can be used."""
+        try:
+            model = self.arguments(section, choice)
+        except ComponentError:
+            model = None
         if model is None:
             return None
         return key in own_keys(section) or key in argument_names(model)
@@ -68,27 +82,21 @@ class Components:
 
 def own_keys(section: str) -> set[str]:
     """The keys of a component section that are no arguments of the component."""
-    return {"source", "weight"} if section == "data" else {"name"}
+    return {"source", "weight"} if section == "data" else {CHOICE.get(section, "name")}
 
 
 def choice_name(section: str, choice: Any) -> str | None:
     """The registry key in a choice: itself, or the scheme of a source (`folder:/a/b` → `folder`)."""
     if not isinstance(choice, str):
         return None
-    return choice.partition(":")[0] if section == "data" else choice
-
-
-def location_parameter(component: Callable[..., Any]) -> inspect.Parameter | None:
-    """The parameter of a source that takes what follows the colon (`path`, `pattern` or `name`), if it has one."""
-    parameters = inspect.signature(component).parameters
-    return next((parameters[name] for name in LOCATION if name in parameters), None)
+    return choice.partition(":")[0] if CHOICE.get(section) == "source" else choice
 
 
 @functools.lru_cache(maxsize=1024)
 def arguments_model(component: Callable[..., Any], reserved: frozenset[str]) -> type[BaseModel]:
     """A strict pydantic model of the keyword-only parameters of `component`, without the `reserved` ones.
 
-    Raises TypeError for a keyword-only parameter without annotation.
+    Raises ComponentError for a keyword-only parameter without annotation.
     """
     fields: dict[str, Any] = {}
     for parameter in inspect.signature(component).parameters.values():
@@ -127,6 +135,15 @@ def argument_values(arguments: BaseModel) -> dict[str, Any]:
     return {field.alias or name: getattr(arguments, name) for name, field in type(arguments).model_fields.items()}
 
 
+def differing(arguments: BaseModel) -> dict[str, Any]:
+    """The checked arguments that are not at their defaults, by parameter name."""
+    return {
+        field.alias or name: getattr(arguments, name)
+        for name, field in type(arguments).model_fields.items()
+        if field.is_required() or getattr(arguments, name) != field.default
+    }
+
+
 def _annotation(component: Callable[..., Any], parameter: inspect.Parameter) -> Any:
     """The annotation itself, also where the module of the component postpones them.
 
@@ -134,10 +151,15 @@ def _annotation(component: Callable[..., Any], parameter: inspect.Parameter) -> 
     """
     annotation = parameter.annotation
     if annotation is parameter.empty:
-        raise TypeError(f"{component!r}: the recipe key {parameter.name} needs a type annotation")
+        raise ComponentError(f"{component!r}: the recipe key {parameter.name} needs a type annotation")
     if isinstance(annotation, str):
         function = component.__init__ if inspect.isclass(component) else component
         function = inspect.unwrap(getattr(function, "func", function))
         scope = getattr(function, "__globals__", None) or vars(sys.modules[component.__module__])
-        annotation = eval(annotation, dict(scope))
+        try:
+            annotation = eval(annotation, dict(scope))
+        except Exception as error:
+            raise ComponentError(
+                f"{component!r}: the annotation of {parameter.name} cannot be read: {error}"
+            ) from error
     return annotation

@@ -3,8 +3,9 @@
 import re
 from typing import Any
 
-from wildfern.recipes.components import Components, location_parameter
-from wildfern.recipes.schema import COMPONENT_SECTIONS, FIXED_SECTIONS, Recipe
+from wildfern.recipes.components import CHOICE, EVALUATION_LISTS, Components
+from wildfern.recipes.schema import COMPONENT_SECTIONS, FIXED_SECTIONS, Evaluation, Recipe
+from wildfern.registry import location_parameter
 
 EXTENDS = {"type": "string", "description": "A bundled recipe or a path relative to this file, to start from."}
 
@@ -17,7 +18,11 @@ def json_schema(components: Components) -> dict[str, Any]:
     properties: dict[str, Any] = {"extends": EXTENDS}
     definitions: dict[str, Any] = {}
     for section, field in Recipe.model_fields.items():
-        if section in FIXED_SECTIONS:
+        if section == "plugins":
+            schema = {"type": "array", "items": {"type": "string"}, "default": []}
+        elif section == "evaluation":
+            schema = _evaluation(components, definitions)
+        elif section in FIXED_SECTIONS:
             schema = _partial(FIXED_SECTIONS[section].model_json_schema(), definitions)
         elif section in COMPONENT_SECTIONS:
             names = components.of_section(section)
@@ -45,17 +50,34 @@ def json_schema(components: Components) -> dict[str, Any]:
     }
 
 
+def _evaluation(components: Components, definitions: dict[str, Any]) -> dict[str, Any]:
+    """The section `evaluation`: of its lists of components, a name, a mapping, or a list of both."""
+    schema = Evaluation.model_json_schema()
+    own = schema.pop("$defs")
+    definitions["OnlineProbe"] = own["OnlineProbe"]
+    schema = _partial(schema, definitions)
+    for key in EVALUATION_LISTS:
+        names = components.of_section(key)
+        entry = {"anyOf": [{"type": "string"}, *(_form(components, key, name, definitions) for name in names)]}
+        definitions[f"evaluation_{key}"] = entry
+        reference = {"$ref": f"#/$defs/evaluation_{key}"}
+        about = schema["properties"][key]["description"]
+        schema["properties"][key] = {"anyOf": [reference, {"type": "array", "items": reference}], "description": about}
+    return schema
+
+
 def _form(components: Components, section: str, name: str, definitions: dict[str, Any]) -> dict[str, Any]:
     """The section with the component `name` chosen."""
     model = components.arguments(section, name)
     arguments = _partial(model.model_json_schema(), definitions)["properties"] if model else {}
-    if section == "data":
+    if CHOICE.get(section) == "source":
         takes_location = location_parameter(components.sources[name]) is not None
         pattern = f"^{re.escape(name)}(:.+)?$" if takes_location else f"^{re.escape(name)}$"
         own = {
             "source": {"type": "string", "pattern": pattern},
-            "weight": {"type": "number", "exclusiveMinimum": 0, "default": 1},
         }
+        if section == "data":
+            own["weight"] = {"type": "number", "exclusiveMinimum": 0, "default": 1}
     else:
         own = {"name": {"const": name}}
     return {"title": name, "type": "object", "properties": {**own, **arguments}, "additionalProperties": False}

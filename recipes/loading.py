@@ -2,7 +2,7 @@
 
 import importlib.resources
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -10,8 +10,9 @@ from typing import Any
 
 from wildfern.recipes.checking import ExtraCheck, check_recipe
 from wildfern.recipes.components import Components
-from wildfern.recipes.errors import Problem, RecipeErrors, nearest
+from wildfern.recipes.errors import COMMAND_LINE, Problem, RecipeErrors, nearest
 from wildfern.recipes.merging import Layers
+from wildfern.recipes.plugin_files import PluginFiles
 from wildfern.recipes.schema import Recipe
 from wildfern.recipes.wording import shown
 from wildfern.recipes.yaml_text import MAX_BYTES, read_yaml
@@ -50,20 +51,37 @@ def load_recipe(
     *,
     base_dir: Path | None = None,
     extra_checks: Sequence[ExtraCheck] = (),
+    plugins: Sequence[str | os.PathLike[str]] = (),
+    trusted: bool = True,
+    announce: Callable[[str], None] = lambda message: None,
 ) -> Recipe:
     """The recipe of a bundled name or of a file (anything with a slash or ending in .yaml), checked and complete.
 
     `overrides` are `key.sub=value` with YAML values, list items by number (`data.0.weight=2`); they come last.
     Relative paths start at `base_dir`, the working folder unless given. `extra_checks` give `(dotted key, message)`
-    for what is wrong across sections. Raises RecipeErrors with everything that is wrong.
+    for what is wrong across sections; `announce` is told what was changed without an error. Raises RecipeErrors with
+    everything that is wrong.
+
+    Runs the Python files of the key `plugins`, and those of `plugins`. Not `trusted` is the recipe in somebody's run folder: its
+    own plugins are not run, and components that are not registered keep their arguments unchecked.
     """
-    chain, problems = _read_chain(name_or_path, Path(base_dir or "."))
+    base_dir = Path(base_dir or ".")
+    chain, problems = _read_chain(name_or_path, base_dir)
     whole = not any(problem.key in ("", "extends") for problem in problems)
-    layers = Layers(components, main=chain[-1][0] if chain else str(name_or_path))
-    for label, tree in chain:
-        layers.lay(tree, label)
-    problems += layers.lay_overrides(list(overrides))
-    return check_recipe(layers, components, extra_checks, problems, whole)
+    layers = Layers(components, main=chain[-1].label if chain else str(name_or_path))
+    files = PluginFiles()
+    for layer in chain:
+        files.add(layer.tree.pop("plugins", []), layer.label, layer.folder, run=trusted)
+    settings = files.take_from(overrides, base_dir)
+    files.add([os.fspath(path) for path in plugins], COMMAND_LINE, base_dir)
+    problems += files.problems
+    for layer in chain:
+        layers.lay(layer.tree, layer.label)
+    problems += layers.lay_overrides(settings)
+    layers.tree["plugins"] = files.paths
+    for message in layers.messages:
+        announce(message)
+    return check_recipe(layers, components, extra_checks, problems, whole, keep_unknown=not trusted)
 
 
 def list_recipes() -> dict[str, str]:
@@ -79,9 +97,18 @@ def recipe_text(name: str) -> str:
     return found.read()
 
 
-def _read_chain(name_or_path: str | os.PathLike[str], base_dir: Path) -> tuple[list[tuple[str, dict]], list[Problem]]:
-    """Labels and contents from the file that extends nothing to the one asked for."""
-    chain: list[tuple[str, dict[str, Any]]] = []
+@dataclass(frozen=True)
+class _Layer:
+    """The contents of a recipe file, how people call it, and the folder that its paths are relative to."""
+
+    label: str
+    tree: dict[str, Any]
+    folder: Path
+
+
+def _read_chain(name_or_path: str | os.PathLike[str], base_dir: Path) -> tuple[list[_Layer], list[Problem]]:
+    """The files from the one that extends nothing to the one asked for."""
+    chain: list[_Layer] = []
     problems: list[Problem] = []
     visited: list[_File] = []
     found = _find(name_or_path, base_dir, asked_by=str(name_or_path), key="")
@@ -106,7 +133,7 @@ def _read_chain(name_or_path: str | os.PathLike[str], base_dir: Path) -> tuple[l
                 problems.append(Problem(label, "", what))
             break
         parent = tree.pop("extends", None)
-        chain.insert(0, (label, tree))
+        chain.insert(0, _Layer(label, tree, found.folder))
         if parent is None:
             break
         if not isinstance(parent, str):

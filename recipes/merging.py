@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 from typing import Any
 
-from wildfern.recipes.components import CHOICE, Components
+from wildfern.recipes.components import CHOICE, EVALUATION_LISTS, Components
 from wildfern.recipes.errors import COMMAND_LINE, Problem, dotted
 from wildfern.recipes.schema import COMPONENT_SECTIONS
 from wildfern.recipes.yaml_text import read_yaml
 
 Path = tuple[str | int, ...]
+
+_LIST_KEYS = [(key,) for key in EVALUATION_LISTS]
 
 
 class Layers:
@@ -22,17 +24,19 @@ class Layers:
         self.main = main  # the file that was asked for: where missing keys should be written
         self._components = components
         self._writers: dict[Path, str] = {}
+        self.messages: list[str] = []  # what was changed without an error, for the person who started this
 
     def lay(self, tree: dict[str, Any], file: str) -> None:
         """Lay the contents of a recipe file over what is there."""
-        before = dict(self.choices())
+        before, backbone = dict(self.choices()), self.value(("model", "backbone"))
         for key, value in tree.items():
             self._write((key,), value, file)
         self._drop_former_arguments(before, file)
+        self._drop_arguments_of_backbone(backbone, file)
 
     def lay_overrides(self, overrides: list[str]) -> list[Problem]:
         """Lay `key.sub=value` arguments over the files, all as one layer; gives back those that make no sense."""
-        before = dict(self.choices())
+        before, backbone = dict(self.choices()), self.value(("model", "backbone"))
         problems = []
         for override in overrides:
             key, equals, text = override.partition("=")
@@ -43,6 +47,7 @@ class Layers:
             value, unreadable = read_yaml(text, COMMAND_LINE, key)
             problems += unreadable or self._override(key, value)
         self._drop_former_arguments(before, COMMAND_LINE)
+        self._drop_arguments_of_backbone(backbone, COMMAND_LINE)
         return problems
 
     def writer(self, path: Path) -> str:
@@ -70,8 +75,11 @@ class Layers:
     def _write(self, path: Path, value: Any, writer: str) -> None:
         parent = self.value(path[:-1])
         old = parent[path[-1]] if _holds(parent, path[-1]) else None
-        if _is_entry(path) and isinstance(value, str):
-            value = {"source": value}
+        section = entry_section(path)
+        if section is not None and isinstance(value, str):
+            value = {CHOICE.get(section, "name"): value}
+        if path[:1] == ("evaluation",) and path[1:] in _LIST_KEYS and isinstance(value, str | dict):
+            value = [value]
         if isinstance(old, dict) and isinstance(value, dict) and value:
             for key, item in value.items():
                 self._write((*path, key), item, writer)
@@ -125,11 +133,36 @@ class Layers:
                     self._forget((*path, key))
                     del self.value(path)[key]
 
+    def _drop_arguments_of_backbone(self, former: Any, writer: str) -> None:
+        """Where this layer names another backbone, drop what it inherits and the new one does not take, and say so."""
+        model = self.tree.get("model")
+        now = model.get("backbone") if isinstance(model, dict) else None
+        if former in (None, now) or not isinstance(now, str):
+            return
+        arguments = model.get("arguments")
+        keys = list(arguments) if isinstance(arguments, dict) else []
+        places: list[tuple[Path, str]] = [(("model", "arguments", key), key) for key in keys]
+        places += [(("model", key), key) for key in ("stem", "weights") if model.get(key) not in (None, "standard")]
+        dropped = []
+        for path, key in places:
+            inherited = self.last_writer(path) != writer
+            if inherited and (key == "weights" or not self._components.backbone_takes(now, key)):
+                self._forget(path)
+                del self.value(path[:-1])[key]
+                dropped.append(dotted(path))
+        if dropped:
+            self.messages.append(f"model.backbone is now {now}: dropped {', '.join(dropped)} of {former}")
+
     def choices(self) -> Iterator[tuple[tuple[str, Path], Any]]:
         """Each place of a component and what is chosen there, for all that are chosen now."""
         places = [(section, (section,), self.tree.get(section)) for section in COMPONENT_SECTIONS if section != "data"]
         for place, value in data_places(self.tree):
             places += [("data", path, entry) for path, entry in data_entries(value, place)]
+        evaluation = self.tree.get("evaluation")
+        for section in EVALUATION_LISTS if isinstance(evaluation, dict) else ():
+            entries = evaluation.get(section)
+            for number, entry in enumerate(entries if isinstance(entries, list) else ()):
+                places.append((section, ("evaluation", section, number), entry))
         for section, path, entry in places:
             key = CHOICE.get(section, "name")
             if isinstance(entry, dict) and key in entry:
@@ -169,6 +202,10 @@ def _holds(node: Any, part: str | int) -> bool:
     return isinstance(node, dict) and part in node
 
 
-def _is_entry(path: Path) -> bool:
-    """Whether a data entry stands here, for which a bare source string is short."""
-    return is_data_place(path) or (is_data_place(path[:-1]) and isinstance(path[-1], int))
+def entry_section(path: Path) -> str | None:
+    """The section (`data`, `on` or `protocols`) of a list of which an entry stands here; a bare string is short for it."""
+    if is_data_place(path) or (is_data_place(path[:-1]) and isinstance(path[-1], int)):
+        return "data"
+    if len(path) == 3 and path[0] == "evaluation" and path[1:2] in _LIST_KEYS and isinstance(path[2], int):
+        return str(path[1])
+    return None

@@ -1,12 +1,24 @@
 """The sections of a recipe. What a component's own arguments are, its signature says; all the rest is typed here."""
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from os import PathLike, fspath
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import to_jsonable_python
 
-from wildfern.recipes.components import DEFAULT_CHOICE, STRICT, choice_name
+from wildfern.recipes.components import CHOICE, DEFAULT_CHOICE, EVALUATION_LISTS, STRICT, choice_name
 from wildfern.recipes.yaml_text import write_yaml
+from wildfern.registry import load_plugin
 
 
 class Section(BaseModel):
@@ -35,12 +47,31 @@ class DataEntry(Section):
         return choice_name("data", self.source) or ""
 
 
+class EvaluationEntry(Section):
+    """One dataset to evaluate on, with those of its arguments that are not at their defaults."""
+
+    source: str = Field(description="A dataset with labels: a named one, folder:PATH, parquet:PATH …")
+    arguments: dict[str, Any] = Field({}, description="Keyword-only arguments of the source.")
+
+    @property
+    def scheme(self) -> str:
+        """The registry key of the source: `folder` of `folder:/a/b`."""
+        return choice_name("on", self.source) or ""
+
+
+def _new_word(stem: Any) -> Any:
+    return "cifar" if stem == "small" else stem  # its name up to release 0.1
+
+
 class Model(Section):
     """The backbone to pretrain."""
 
     backbone: str = Field(min_length=1, description="The timm name of the backbone.")
-    stem: Literal["standard", "small"] = Field(
-        "standard", description="small: a 3×3 stem without pooling, for images of about 32 pixels."
+    weights: str | None = Field(
+        None, description="Weights to start from: a file, a run folder or a timm tag; null: random weights."
+    )
+    stem: Annotated[Literal["standard", "cifar"], BeforeValidator(_new_word)] = Field(
+        "standard", description="cifar: a 3×3 stem without pooling, for images of about 32 pixels."
     )
     arguments: dict[str, Any] = Field({}, description="Further arguments of timm.create_model.")
 
@@ -103,8 +134,11 @@ class OnlineProbe(Section):
 class Evaluation(Section):
     """What the backbone is measured on."""
 
-    on: list[str] = Field([], description="Data sets to evaluate on.")
-    protocols: list[Literal["linear", "knn", "finetune"]] = Field(["linear", "knn"], description="How to evaluate.")
+    on: list[EvaluationEntry] = Field([], description="Datasets to evaluate on: names, or mappings with arguments.")
+    protocols: list[Component] = Field(
+        [Component(name="linear"), Component(name="knn")],
+        description="How to evaluate: names of evaluators, or mappings {name: …} with arguments.",
+    )
     every: PositiveInt | None = Field(None, description="Steps between evaluations; null: only at the end.")
     few_shot: list[PositiveInt] = Field([], description="Labels per class of additional linear probes and kNN.")
     seeds: PositiveInt = Field(3, description="Repetitions of what depends on a seed.")
@@ -130,6 +164,7 @@ class Seed(Section):
 class Recipe(Seed):
     """A whole recipe, checked and complete."""
 
+    plugins: list[str] = Field([], description="Python files that register components; relative to the recipe's file.")
     data: list[DataEntry] = Field(min_length=1, description="Where images come from.")
     views: Component = Field(description="How views of an image are made.")
     model: Model = Field(description="The backbone to pretrain.")
@@ -151,7 +186,19 @@ class Recipe(Seed):
             plain[section] = [_plain(entry) for entry in value] if section == "data" else _plain(value)
         if len(self.data) == 1:
             plain["data"] = plain["data"][0]
+        for name in EVALUATION_LISTS:
+            key = CHOICE.get(name, "name")
+            plain["evaluation"][name] = [e[key] if set(e) == {key} else e for e in plain["evaluation"][name]]
+        if not self.plugins:
+            del plain["plugins"]
         return plain
+
+    def with_plugins(self, paths: Sequence[str | PathLike[str]]) -> "Recipe":
+        """The same with these plugin files added, all of them run. Raises PluginError."""
+        plugins = list(dict.fromkeys([*self.plugins, *map(fspath, paths)]))
+        for path in plugins:
+            load_plugin(path)
+        return self.model_copy(update={"plugins": plugins})
 
     def as_yaml(self) -> str:
         """The recipe as YAML; `load_recipe` reads it back to an equal recipe."""
@@ -170,7 +217,7 @@ COMPONENT_SECTIONS = ("data", "views", "method", "optimizer", "schedule", "engin
 def _plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
         plain = {name: _plain(getattr(value, name)) for name in type(value).model_fields}
-        arguments = plain.pop("arguments") if isinstance(value, Component | DataEntry) else {}
+        arguments = plain.pop("arguments") if isinstance(value, Component | DataEntry | EvaluationEntry) else {}
         return {**plain, **arguments}
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}

@@ -1,6 +1,7 @@
-"""What every test may lean on: the folder of reference figures and real images, when it is there."""
+"""The order of the files, and the folder of reference figures and real images."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -18,3 +19,9 @@ def shared() -> Path:
     if not (SHARED / "golden").is_dir():
         pytest.skip(f"no reference folder at {SHARED} (set WILDFERN_SHARED)")
     return SHARED.resolve()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with many slow tests first: what starts last must be short for two processes to end together."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])  # stable: within a file and among equals the order stays

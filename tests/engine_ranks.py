@@ -2,22 +2,37 @@
 
 import os
 import time
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 from two_ranks import ARGUMENTS, SmallNet
 
-from wildfern.ssl.methods import METHODS
+from wildfern.ssl.methods import METHODS, Batch
 from wildfern.ssl.training import OPTIMIZERS, OnlineProbe, TorchEngine
 from wildfern.ssl.training.finite import restore_buffers, snapshot_buffers
 from wildfern.ssl.training.whole_state import write
 
 BATCH, STEPS, CLASSES = 16, 30, 3
 CPU = torch.device("cpu")
-LEARNING_RATE = {"adamw": 3e-4, "sgd": 3e-2, "lars": 3e-1, "lamb": 1e-3}
+
+
+class CountingSGD(torch.optim.SGD):
+    """SGD whose rate falls with a count of steps in its parameter groups, which is there from the first step on."""
+
+    def step(self, closure=None):
+        rates = [group["lr"] for group in self.param_groups]
+        for group in self.param_groups:
+            group["count"] = group.get("count", torch.tensor(0.0)) + 1
+            group["lr"] /= float(group["count"]) ** 0.5
+        super().step()
+        for group, rate in zip(self.param_groups, rates, strict=True):
+            group["lr"] = rate
+
+
+MAKERS = {**OPTIMIZERS, "counting": lambda groups, learning_rate: CountingSGD(groups, learning_rate, momentum=0.9)}
+LEARNING_RATE = {"adamw": 3e-4, "sgd": 3e-2, "lars": 3e-1, "lamb": 1e-3, "counting": 3e-2}
 # name -> (method, optimizer, precision, stages)
 CASES = {
     "simclr-sgd": ("simclr", "sgd", "fp32", (0, 1, 2, 3)),
@@ -25,7 +40,10 @@ CASES = {
     "cacr_momentum-lars": ("cacr_momentum", "lars", "fp32", (0,)),
     "simclr-lamb": ("simclr", "lamb", "fp32", (0,)),
     "simclr-bf16": ("simclr", "adamw", "bf16", (0, 1, 2, 3)),
+    # At stage 3 DeepSpeed calls step once for each group of weights, so that a count in the groups runs faster.
+    "simclr-counting": ("simclr", "counting", "fp32", (0, 1, 2)),
 }
+RESUMED = ("dino-adamw", "simclr-counting")
 # Who trains from which step on, when a run is handed over: (processes, stage; None is the torch engine).
 HANDOVERS = [(2, 1, 0), (1, 2, 6), (2, 3, 12), (2, 0, 18), (1, None, 22), (2, 2, 26), (0, None, STEPS)]
 
@@ -36,10 +54,10 @@ def build(case, stage, rank=0, world_size=1, probe=True):
     torch.manual_seed(0)
     method = METHODS[name](SmallNet(), STEPS, **ARGUMENTS[name])
     method.idle = nn.Linear(3, 3)  # not reached by the loss
-    classifier = OnlineProbe(SmallNet.num_features, CLASSES, 1e-2, CPU) if probe else None
+    classifier = OnlineProbe(SmallNet.width, CLASSES, 1e-2, CPU) if probe else None
 
     def make(groups):
-        return OPTIMIZERS[optimizer](groups, learning_rate=LEARNING_RATE[optimizer])
+        return MAKERS[optimizer](groups, learning_rate=LEARNING_RATE[optimizer])
 
     common = {"device": CPU, "precision": precision, "probe": classifier, "gradient_clip": 2.0, "skip_nonfinite": True}
     if stage is None:
@@ -59,7 +77,7 @@ def batch(step, rank, world_size):
     groups = [0.5 * torch.randn(2, BATCH, 3, size, size, generator=generator) for size in (8, 4)]
     groups = [group + image[None, :, :, None, None] for group in groups]
     mine = slice(rank * BATCH // world_size, (rank + 1) * BATCH // world_size)
-    return [g[:, mine] for g in groups], np.where(labels == 2, -1, labels)[mine]  # one class goes unlabeled
+    return [g[:, mine] for g in groups], torch.where(labels == 2, -1, labels)[mine]  # one class goes unlabeled
 
 
 def advance(engine, case, start, stop):
@@ -68,13 +86,14 @@ def advance(engine, case, start, stop):
     rate = LEARNING_RATE[CASES[case][1]]
     for step in range(start, stop):
         views, labels = batch(step, engine.rank, engine.world_size)
-        loss, _ = engine(views if CASES[case][0] != "simclr" else views[:1], step)
-        engine.backward(loss)
-        engine.probe.observe(engine.method.features, labels)
+        views = views if CASES[case][0] != "simclr" else views[:1]
+        output = engine(Batch.from_views(views, labels=labels, step=step))
+        engine.backward(output.loss)
+        engine.probe.observe(output.features, labels)
         norm = engine.step(rate * (1 - step / STEPS), 0.01)
         engine.method.after_step(step, engine.gather)
         engine.probe.step()
-        numbers = engine.mean({"loss": loss.detach(), "norm": norm})
+        numbers = engine.mean({"loss": output.loss.detach(), "norm": norm})
         found.append([*numbers.values(), engine.probe.take_accuracy()["probe_accuracy"]])
     return torch.tensor(found, dtype=torch.float64)
 
@@ -117,21 +136,22 @@ def curves(rank, world_size):
 
 
 def resumed(rank, world_size, folder):
-    """For each stage: the steps 4 … 7 of a run, the same after loading what was saved at 4, and both snapshots at 4."""
+    """For each case and stage: the steps 4 … 7 of a run, the same after loading what was saved at 4, and both snapshots at 4."""
     found = {}
-    for stage in range(4):
-        engine = build("dino-adamw", stage, rank, world_size)
-        advance(engine, "dino-adamw", 0, 4)
+    for case, stage in product(RESUMED, range(4)):
+        at = f"{case}-zero{stage}"
+        engine = build(case, stage, rank, world_size)
+        advance(engine, case, 0, 4)
         saved = engine.snapshot()
-        publish(engine, folder / f"zero{stage}-of-{world_size}")
-        found[f"zero{stage} whole"] = advance(engine, "dino-adamw", 4, 8)
+        publish(engine, folder / f"{at}-of-{world_size}")
+        found[f"{at} whole"] = advance(engine, case, 4, 8)
         discard(engine)
-        engine = build("dino-adamw", stage, rank, world_size)
-        engine.load(folder / f"zero{stage}-of-{world_size}")
+        engine = build(case, stage, rank, world_size)
+        engine.load(folder / f"{at}-of-{world_size}")
         again = engine.snapshot()
-        found[f"zero{stage} resumed"] = advance(engine, "dino-adamw", 4, 8)
+        found[f"{at} resumed"] = advance(engine, case, 4, 8)
         discard(engine)
-        found[f"zero{stage} snapshots"] = torch.tensor(
+        found[f"{at} snapshots"] = torch.tensor(
             saved.keys() == again.keys() and all(torch.equal(_bits(saved[k]), _bits(again[k])) for k in saved)
         )
     return found
@@ -149,8 +169,8 @@ def skipped(rank, world_size):
         advance(engine, "dino-adamw", 0, 3)
         before, kept = engine.snapshot(), snapshot_buffers([engine.method, *engine.method.teachers().values()])
         views, _ = batch(3, rank, world_size)
-        loss, _ = engine([v * float("nan") for v in views] if rank == world_size - 1 else views, 3)
-        engine.backward(loss)
+        views = [v * float("nan") for v in views] if rank == world_size - 1 else views
+        engine.backward(engine(Batch.from_views(views, step=3)).loss)
         norm = engine.step(1e-3, 0.01)
         restore_buffers(kept)
         after = engine.snapshot()

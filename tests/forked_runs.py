@@ -16,7 +16,7 @@ from unittest.mock import patch
 from wildfern.ssl.training.checksums import check, write_manifest
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["wildfern.launch.pretraining", "wildfern.launch.cli", "deepspeed"])
+FORKS.set_forkserver_preload(["wildfern.launch.training_run", "wildfern.launch.cli", "deepspeed"])
 SURROUNDINGS = {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
 # An audit event of Python, a pattern in the path it is about, and the how-manieth of its kind.
 Moment = tuple[str, str, int]
@@ -25,11 +25,18 @@ Moment = tuple[str, str, int]
 class ForkedRun:
     """`wildfern pretrain quickstart …` in `processes` processes (DeepSpeed from two on), `output()` what they print.
 
-    `die_at`: the first of them kills itself when it is about to touch a file so, for instance in the middle of saving.
+    `die_at`: rank 0 kills itself just before this file operation, for example in the middle of saving.
+    `first_on_path`: a folder to put first on the import path, by rank.
     """
 
     def __init__(
-        self, run: Path, changes: list[str], resume: bool = False, processes: int = 1, die_at: Moment | None = None
+        self,
+        run: Path,
+        changes: list[str],
+        resume: bool = False,
+        processes: int = 1,
+        die_at: Moment | None = None,
+        first_on_path: dict[int, Path] | None = None,
     ):
         self.log = run.with_name(f"{run.name}.log")
         self.log.write_text("")
@@ -37,7 +44,8 @@ class ForkedRun:
             forkserver.ensure_running()
         self.processes = []
         for rank in range(processes):
-            arguments = (run, changes, resume, self.log, _ranks(rank, processes), None if rank else die_at)
+            first = (first_on_path or {}).get(rank)
+            arguments = (run, changes, resume, self.log, _ranks(rank, processes), None if rank else die_at, first)
             self.processes.append(FORKS.Process(target=_train, args=arguments, daemon=True))
         for process in self.processes:
             process.start()
@@ -64,7 +72,7 @@ class ForkedRun:
 
 def hold_lock(run: Path, ready: Event) -> None:
     """Hold the lock of a run folder, as another process, until killed."""
-    from wildfern.launch.run_lock import lock
+    from wildfern.launch.cluster.run_lock import lock
 
     with lock(run):
         ready.set()
@@ -108,17 +116,25 @@ def _ranks(rank: int, processes: int) -> dict[str, str]:
 
 
 def _train(
-    run: Path, changes: list[str], resume: bool, log: Path, ranks: dict[str, str], die_at: Moment | None
+    run: Path,
+    changes: list[str],
+    resume: bool,
+    log: Path,
+    ranks: dict[str, str],
+    die_at: Moment | None,
+    first_on_path: Path | None,
 ) -> None:
     os.setsid()
     with log.open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     os.environ.update(SURROUNDINGS | ranks)
+    if first_on_path is not None:
+        sys.path.insert(0, str(first_on_path))
     if die_at is not None:
         _die_at(*die_at)
     from wildfern.launch.cli import explained
-    from wildfern.launch.pretraining import pretrain
+    from wildfern.launch.training_run import pretrain
 
     engine = ["engine.name=deepspeed"] if ranks else []
     try:

@@ -1,4 +1,4 @@
-"""Two processes, one of them slow, whose default group has little patience: what `test_patience` runs."""
+"""Two processes, one of them slow, whose default group has little patience: what `test_long_timeout_group` runs."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 import torch
 
-from wildfern.launch.assembling import DistributedContext
+from wildfern.launch.cluster.distributed import DistributedContext
 
 SHORT, LONG = 2.0, 4.0  # seconds
 
@@ -30,7 +30,7 @@ def wait_for_the_lead(rank, folder):
     assert processes.broadcast_from_main(work) == "found"
     if rank == 1:
         time.sleep(LONG)
-    processes.meet()
+    processes.barrier()
     if rank == 1:  # the default group would not wait so long
         with pytest.raises(RuntimeError, match=r"(?i)timed out"):
             torch.distributed.barrier()

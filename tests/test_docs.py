@@ -1,4 +1,4 @@
-"""What README and docs show works: Python blocks run, `wildfern` commands run (made small)."""
+"""README and docs are true: Python blocks run, `wildfern` commands run (made small), links lead somewhere, the site builds."""
 
 import re
 import shlex
@@ -93,7 +93,25 @@ def test_commands_run(command, workplace, monkeypatch):
     assert app(small(words), standalone_mode=False) in (None, 0)
 
 
+@pytest.mark.slow
+def test_the_site_builds_and_is_read_without_a_network(tmp_path, monkeypatch):
+    """Strictly: a link, an anchor or a name of the reference that leads nowhere is an error."""
+    pytest.importorskip("mkdocs", reason="needs the extra `docs`")
+    monkeypatch.setenv("WILDFERN_LINKS", str(tmp_path / "packages"))
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path / "site")]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stdout + run.stderr
+    pages = list((tmp_path / "site").rglob("*.html"))
+    assert len(pages) > len(list((ROOT / "docs").rglob("*.md")))  # and one that searches
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    text += "\n".join(style.read_text(encoding="utf-8") for style in (tmp_path / "site").rglob("*.css"))
+    loaded = r"""(?:<(?:script|img|iframe)[^>]*\ssrc=|<link[^>]*\shref=|url\(|@import )["']?(?:https?:)?//[^"')\s]*"""
+    assert re.findall(loaded, text) == []
+    assert 'id="wildfern.ssl.losses.CACRLoss"' in text
+    assert "‖z_x − z_k‖²" in text
+
+
 def test_links_and_images_exist():
-    for page in PAGES:
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md", *(ROOT / "docs" / "reference").glob("*.md")]:
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             assert target.startswith("http") or (page.parent / target).exists(), f"{page.name}: {target}"

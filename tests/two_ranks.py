@@ -7,7 +7,7 @@ import torch
 from plain_methods import PLAIN
 from torch import nn
 
-from wildfern.ssl.methods import METHODS, cacr, dino, simclr
+from wildfern.ssl.methods import METHODS, Batch, cacr, dino, simclr
 from wildfern.ssl.methods.gather import all_gather_embeddings, mean_over_ranks
 from wildfern.ssl.models import synchronize_batch_norm
 
@@ -25,7 +25,7 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 class SmallNet(nn.Module):
     """A convolution, batch normalization, pooling: all that the methods ask of a backbone."""
 
-    num_features = 6
+    width = 6
 
     def __init__(self):
         super().__init__()
@@ -67,7 +67,8 @@ def step(name, dtype, rank, world_size, synchronize=synchronize_batch_norm):
         for module in (method, *teachers.values()):
             synchronize(module)
     share = IMAGES // world_size
-    return outcome(method, method([g[:, rank * share : (rank + 1) * share] for g in groups], 3)[0])
+    views = [g[:, rank * share : (rank + 1) * share] for g in groups]
+    return outcome(method, method(Batch.from_views(views, step=3)).loss)
 
 
 def own_gradient_only(views):

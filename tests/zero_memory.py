@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from wildfern.ssl.methods import Method
+from wildfern.ssl.methods import Batch, Method, Output
 from wildfern.ssl.training import OPTIMIZERS
 
 ADAMW = partial(OPTIMIZERS["adamw"], learning_rate=1e-4)
@@ -24,8 +24,8 @@ class Wide(Method):
         layers = [nn.Linear(3 * SIDE * SIDE, 1024), *(nn.Linear(1024, 1024) for _ in range(23))]
         self.backbone = nn.Sequential(nn.Flatten(), *(part for layer in layers for part in (layer, nn.ReLU())))
 
-    def forward(self, views, step):
-        return self.backbone(views[0].flatten(0, 1)).square().mean(), {}
+    def forward(self, batch):
+        return Output(self.backbone(batch.views[0].flatten(0, 1)).square().mean())
 
 
 def step_under(stage, rank, port, folder):
@@ -42,7 +42,7 @@ def step_under(stage, rank, port, folder):
         for step in range(STEPS):
             if step == 1:
                 begin = time.time_ns()
-            loss, _ = engine([torch.zeros(2, IMAGES, 3, SIDE, SIDE)], step)
+            loss = engine(Batch.from_views([torch.zeros(2, IMAGES, 3, SIDE, SIDE)], step=step)).loss
             engine.backward(loss)
             engine.step(1e-6, 0.0)
     events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]

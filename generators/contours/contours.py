@@ -5,6 +5,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from wildfern.registry import register
+
 from ..batch import ImageBatch
 from ..options import checked_choice, checked_flags, checked_integer, checked_span
 from ..stream import Stream
@@ -13,6 +15,7 @@ from .raster import MASKS, Mask
 from .sampler import KINDS, Kind
 
 
+@register("generator", "contours")
 class ContoursStream(Stream):
     """Endless stream of contours: sample `index` is instance index // classes of class index % classes.
 

@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from wildfern.registry import register
+
 from ..batch import ImageBatch
 from ..options import checked_choice, checked_flags, checked_number, checked_span
 from ..stream import Stream
@@ -13,6 +15,7 @@ from .sampler import SHAPES, Shapes
 _LEAVES_PER_PIXEL = 256
 
 
+@register("generator", "dead_leaves")
 class DeadLeavesStream(Stream):
     """Endless stream of dead leaves (Matheron, 1968; Lee, Mumford & Huang, 2001): shapes of one color each, one upon the other.
 

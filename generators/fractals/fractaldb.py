@@ -5,6 +5,8 @@ from abc import abstractmethod
 import numpy as np
 from numpy.typing import NDArray
 
+from wildfern.registry import register
+
 from ..batch import ImageBatch
 from ..counter_rng import fold
 from ..options import checked_integer, checked_number
@@ -51,6 +53,7 @@ class FoundStream(Stream):
         render_fractals(self.stream_key, indices, self.num_classes, self._settings, systems, counts, step, images)
 
 
+@register("generator", "fractaldb")
 class FractalDBStream(FoundStream):
     """FractalDB drawn while training: sample `index` is instance index // classes of class index % classes.
 

@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from wildfern.registry import register
+
 from ..batch import ImageBatch
 from ..options import checked_integer
 from .device_stream import DeviceStream
@@ -14,6 +16,7 @@ from .scene_table import Scene
 from .settings import checked_settings
 
 
+@register("generator", "ifs")
 class IFSStream(DeviceStream):
     """Endless stream of fractals: sample `index` is instance index // classes of class index % classes.
 

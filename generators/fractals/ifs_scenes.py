@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from wildfern.registry import register
+
 from ..batch import ImageBatch
 from ..options import checked_integer, checked_span
 from .device_stream import DeviceStream
@@ -88,6 +90,7 @@ def _mark(labels: NDArray[np.uint8], content: NDArray[np.int64]) -> None:
     labels[sample, content[sample, place]] = 1
 
 
+@register("generator", "ifs_multi")
 class IFSMultiStream(_SceneStream):
     """Scenes for multi-instance prediction: several fractals on one background, all drawn anew for each sample.
 
@@ -141,6 +144,7 @@ class IFSMultiStream(_SceneStream):
         )
 
 
+@register("generator", "ifs_pair")
 class IFSPairStream(_SceneStream):
     """Positive pairs that are born, not augmented: two images of the same fractal, or of the same set of fractals.
 

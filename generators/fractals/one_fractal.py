@@ -4,6 +4,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from wildfern.registry import register
+
 from ..counter_rng import fold
 from ..options import checked_choice, checked_integer, checked_number
 from .fractaldb import FoundStream
@@ -16,6 +18,7 @@ PERTURBATIONS: tuple[str, ...] = get_args(Perturbation)
 _BASE_KEYS = 3
 
 
+@register("generator", "one_fractal")
 class OneFractalStream(FoundStream):
     """One fractal, and classes that differ from it by a little: sample `index` shows class index % classes.
 

@@ -6,6 +6,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from wildfern.registry import register
+
 from ..batch import ImageBatch
 from ..diamond_square import levels_for
 from ..options import checked_choice, checked_flags, checked_integer, checked_number, checked_span
@@ -19,6 +21,7 @@ MOST_SEGMENTS = 100_000
 PIECE, FEWEST_PIECES, MOST_PIECES = 6.0, 2, 16
 
 
+@register("generator", "lsystem")
 class LSystemStream(Stream):
     """Endless stream of trees grown by stochastic L-systems, such as blood vessels or cracks, with their exact masks.
 
@@ -27,7 +30,7 @@ class LSystemStream(Stream):
     - size: pixels a side. seed: another seed, other images. preset: "vessels" in an X-ray, "retina" or "cracks".
     - iterations: fewest and most rewritings of a tree's axiom. trees: fewest and most trees.
     - rule_weights: how often an F is rewritten by the first, second and third rule of the set. second_set: share of trees
-      with the second set of rules. bracketed: share of trees with the axiom [+F-F][-F], the others have F.
+      with the second set of rules. bracketed: share of trees with the axiom `[+F-F][-F]`, the others have F.
     - width: of a tree before its first turn, never below 1/400 of a side nor 1.5 pixels. length: of its branches.
       ratio: of both factors λ of a tree, by which widths and lengths shrink. turn: at every + and -.
     - start_x, start_y, start_angle: where a tree starts, from the upper left corner, and its first heading, counterclockwise

@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from wildfern.registry import register
+
 from ..batch import ImageBatch
 from ..options import checked_flags, checked_span
 from ..stream import Stream
@@ -10,6 +12,7 @@ from .colored_noise import grid_for
 from .kernel import render_slice
 
 
+@register("generator", "spectrum")
 class SpectrumStream(Stream):
     """Endless stream of colored noise with the amplitude spectrum 1 / (|fx|^a + |fy|^b), a and b drawn for each image.
 

@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from wildfern.registry import register
+
 from ..batch import ImageBatch
 from ..options import checked_flags, checked_integer, checked_number, checked_span
 from ..stream import Stream
@@ -19,6 +21,7 @@ _REMEMBERED = 2**16
 _FINEST_GRID = 4096
 
 
+@register("generator", "texture")
 class TextureStream(Stream):
     """Endless stream of textures: sample `index` is instance index // classes of class index % classes.
 

@@ -1,5 +1,6 @@
 """Views: crops and colors on the device, as kornia modules, from a table of numbers drawn once per batch."""
 
+from wildfern.registry import VIEWS
 from wildfern.ssl.augmentation.blur import GaussianBlur
 from wildfern.ssl.augmentation.color import ColorJitter, Solarize
 from wildfern.ssl.augmentation.crop import RandomResizedCropFlip
@@ -10,7 +11,7 @@ from wildfern.ssl.augmentation.mixing import MixingTable, cutmix, draw_mixing, m
 from wildfern.ssl.augmentation.normalization import MEAN, STD
 from wildfern.ssl.augmentation.pixmix import PixMix, pixmix
 from wildfern.ssl.augmentation.pixmix_views import PixMixSettings
-from wildfern.ssl.augmentation.presets import VIEWS, multicrop, simclr
+from wildfern.ssl.augmentation.presets import multicrop, simclr
 from wildfern.ssl.augmentation.views import ViewBatch, Views
 
 __all__ = [

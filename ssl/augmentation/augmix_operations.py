@@ -1,7 +1,7 @@
-"""The nine simple operations of AugMix (Hendrycks et al., ICLR 2020) that PixMix uses too, on a batch, each image its own.
+"""The nine operations of AugMix (Hendrycks et al., ICLR 2020) that PixMix uses too, for a batch with one operation per image.
 
-Meanings are those of the published programs, which call Pillow: a level drawn between 0.1 and the severity (1 … 10) says how
-much of an operation's greatest strength is used, and a sign which way. What leaves the frame is black.
+They follow the published code, which calls Pillow: a level between 0.1 and the severity (1 … 10), over 10, is the share of an
+operation's maximal strength, and its sign the direction. Areas outside of the image are black.
 """
 
 import math
@@ -29,14 +29,14 @@ OPERATIONS = (
 
 
 def autocontrast(images: Tensor) -> Tensor:
-    """Each channel stretched to [0, 1]; constant ones stay."""
+    """Each channel stretched to [0, 1]; constant channels are unchanged."""
     least, most = images.amin(dim=(2, 3), keepdim=True), images.amax(dim=(2, 3), keepdim=True)
     varies = most > least
     return torch.where(varies, (images - least) / torch.where(varies, most - least, 1), images)
 
 
 def posterize(images: Tensor, level: Tensor) -> Tensor:
-    """The highest 4 − ⌊4 · level / 10⌋ of 8 bits."""
+    """Keeps the highest 4 − ⌊4 · level / 10⌋ of 8 bits."""
     bits = 4 - (level.abs() * 4 / 10).to(torch.uint8)
     mask = torch.full_like(bits, 255) << (8 - bits)
     quantized = (images * 255).round().to(torch.uint8) & mask.view(-1, 1, 1, 1)
@@ -44,7 +44,7 @@ def posterize(images: Tensor, level: Tensor) -> Tensor:
 
 
 def solarize(images: Tensor, level: Tensor) -> Tensor:
-    """Inverts 8-bit values from 256 − ⌊256 · level / 10⌋ on."""
+    """Inverts 8-bit values of 256 − ⌊256 · level / 10⌋ and more."""
     threshold = 256 - (level.abs() * 256 / 10).floor()
     return torch.where(images >= ((threshold - 0.5) / 255).view(-1, 1, 1, 1), 1 - images, images)
 
@@ -52,7 +52,7 @@ def solarize(images: Tensor, level: Tensor) -> Tensor:
 def resample(images: Tensor, matrix: Tensor) -> Tensor:
     """Bilinear: the output at (x, y) is the input at matrix · (x, y, 1), in pixels from the corner; matrix [M, 2, 3].
 
-    Places are found in the images' own precision, under autocast too.
+    Positions are computed in the precision of the images, also under autocast.
     """
     height, width = images.shape[-2:]
     y, x = (torch.arange(side, device=images.device, dtype=images.dtype) + 0.5 for side in (height, width))
@@ -66,9 +66,9 @@ def resample(images: Tensor, matrix: Tensor) -> Tensor:
 
 
 def affine(name: str, level: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:
-    """float64[M, 2, 3] for `resample`: turns up to 30°, shears up to 0.3, shifts up to a third of a side, at level ±10.
+    """float64[M, 2, 3] for `resample`: rotation up to 30°, shear up to 0.3, translation up to a third of a side, at level ±10.
 
-    Degrees and pixels are whole numbers, rounded towards zero. Turns are about the center, shears about the corner.
+    Degrees and pixels are rounded towards zero. Rotations are about the center, shears about the corner.
     """
     matrix = np.tile(np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]), (len(level), 1, 1))
     if name == "rotate":
@@ -88,7 +88,7 @@ def affine(name: str, level: NDArray[np.float64], height: int, width: int) -> ND
 
 
 def augmented(images: Tensor, kind: NDArray[np.int64], level: NDArray[np.float64]) -> Tensor:
-    """float[N, 3, H, W] in [0, 1], each changed by operation OPERATIONS[kind] (−1: none) at its signed level."""
+    """float[N, 3, H, W] in [0, 1], each image after operation OPERATIONS[kind] (−1: none) at its signed level."""
     out = images.clone()
     for number, name in enumerate(OPERATIONS):
         which = np.flatnonzero(kind == number)

@@ -1,4 +1,4 @@
-"""Gaussian blur as two banded matrix products, each image with its own sigma (0 leaves it as it is)."""
+"""Gaussian blur as two banded matrix products, with one sigma per image (0: no blur)."""
 
 from functools import lru_cache
 from typing import ClassVar
@@ -24,13 +24,13 @@ def _reflected_shifts(side: int, radius: int, device: torch.device) -> Tensor:
     place = place.abs()
     place = torch.where(place >= side, 2 * (side - 1) - place, place)
     shifts = torch.nn.functional.one_hot(place, side).float()
-    return shifts.to(device)  # waited for, once: what is kept must be whole on every stream
+    return shifts.to(device)  # a blocking copy, once: the cached tensor is read on every stream
 
 
 def blur_matrix(sigma: Tensor, side: int) -> Tensor:
     """float32[M, side, side]: blurs lines of `side` pixels, reflecting at the ends, with sigma float[M] in pixels.
 
-    The product is that of float32 under autocast too.
+    Computed in float32, also under autocast.
     """
     radius = min(kernel_size(side) // 2, side - 1)
     distance = torch.arange(-radius, radius + 1, device=sigma.device, dtype=torch.float32)
@@ -44,7 +44,7 @@ def blur_matrix(sigma: Tensor, side: int) -> Tensor:
 class GaussianBlur(IntensityOperation):
     """torchvision's GaussianBlur (kernel a tenth of the side) with probability `p`, sigma uniform, as a kornia module.
 
-    Computed in float32, under autocast too. kornia's own `p` stays 1. Raises ValueError for settings out of their range.
+    Computed in float32, also under autocast. kornia's own `p` stays 1. Raises ValueError for settings out of range.
     """
 
     named: ClassVar = {"blur_sigma": "sigma", "blur": "p"}

@@ -1,8 +1,8 @@
-"""Color jitter, gray and solarize with torchvision's meaning, on a whole batch, each image with its own factors and order.
+"""Color jitter, grayscale and solarize as in torchvision, for a batch with its own factors and order for each image.
 
-Brightness, contrast and saturation blend an image with black, its mean gray and its gray: one pass with per-image
-coefficients does any of them. Hue stands at one of four places in an image's order, so three blends (those before it), hue,
-and three blends (those after it) give every order exactly; what does not apply to an image has factor 1.
+Brightness, contrast and saturation blend an image with black, its mean gray and its grayscale: one pass with per-image
+coefficients does any of them. Hue has one of four places in the order, so three blends (before it), hue, and three blends
+(after it) give every order exactly; a blend that does not apply to an image has factor 1.
 """
 
 from typing import ClassVar
@@ -31,7 +31,7 @@ def blend(images: Tensor, factor: Tensor, mean_gray: Tensor, gray: Tensor) -> Te
 
 
 def rotate_hue(images: Tensor, turns: Tensor) -> Tensor:
-    """Turn the hue of float[M, 3, H, W] in [0, 1] by float[M, 1, 1] turns, value and HSV saturation kept."""
+    """Rotate the hue of float[M, 3, H, W] in [0, 1] by float[M, 1, 1] turns; value and HSV saturation are kept."""
     r, g, b = images.unbind(1)
     value, least = images.amax(1), images.amin(1)
     chroma = value - least
@@ -51,7 +51,7 @@ class ColorJitter(IntensityOperation):
     """torchvision's ColorJitter applied with probability `p` and RandomGrayscale with probability `gray`, as a kornia module.
 
     Factors are uniform in [max(0, 1 − x), 1 + x]; the order of the four operations is random for each image. kornia's own
-    `p` stays 1. Raises ValueError for settings out of their range, and when called with images of other than three channels.
+    `p` stays 1. Raises ValueError for settings out of range, and for images without three channels.
     """
 
     named: ClassVar = {"jitter": "p"}
@@ -96,7 +96,7 @@ class ColorJitter(IntensityOperation):
 
     def apply_transform(self, input: Tensor, params: dict, flags: dict, transform: Tensor | None = None) -> Tensor:
         if input.shape[1] != 3:
-            raise ValueError(f"ColorJitter takes images in color, [N, 3, H, W], not {list(input.shape)}")
+            raise ValueError(f"ColorJitter needs RGB images [N, 3, H, W], got {list(input.shape)}")
         factors, hue, *kinds = (
             on_device(params[name].to(input.dtype), input.device)
             for name in ("factors", "hue", "is_contrast", "is_saturation")
@@ -114,7 +114,7 @@ class ColorJitter(IntensityOperation):
 class Solarize(IntensityOperation):
     """Inverts values at or above one half, with probability `p`, as a kornia module, whose own `p` stays 1.
 
-    Raises ValueError for what is no probability.
+    Raises ValueError if `p` is not a probability.
     """
 
     named: ClassVar = {"solarize": "p"}

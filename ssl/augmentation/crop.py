@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wildfern.ssl.augmentation.crop_geometry import nearest_pixels
 from wildfern.ssl.augmentation.operation import GeometricOperation, on_device
 from wildfern.ssl.augmentation.table import AugmentationParameters
 from wildfern.ssl.losses.full_precision import without_autocast
@@ -21,8 +22,8 @@ def resize_weights(
     """float32[M, size, pixels]: weights that resize pixels [start, start + length) of a line to `size`, each row summing to 1.
 
     A filter around the center of each output pixel, in units of max(1, length/size) pixels: a triangle of half-width 1, or
-    (`interpolation` "bicubic") Keys' cubic of half-width 2 with a = -1/2. Pixels outside the crop weigh nothing. `start`,
-    `length` are float[M]; rows are reversed where `flip` (bool[M]) says so.
+    (`interpolation` "bicubic") Keys' cubic of half-width 2 with a = -1/2. Pixels outside the crop have weight 0. `start` and
+    `length` are float[M]; rows are reversed where `flip` (bool[M]) is true.
     """
     scale = (length / size)[:, None, None]
     out = torch.arange(size, device=start.device, dtype=torch.float32)[None, :, None].expand(len(start), -1, -1)
@@ -45,8 +46,8 @@ def _cubic(distance: Tensor) -> Tensor:
 def crop_views(pixels: Tensor, boxes: Tensor, flip: Tensor, size: int, interpolation: str = "bilinear") -> Tensor:
     """All views of a batch at once: float[n, H, W, C] in [0, 1], boxes [V, n, 4] (top, left, height, width), flip bool[V, n].
 
-    Returns float32[V * n, C, size, size] in [0, 1], view-major: what a bicubic filter lets leave the range is clipped, as it is
-    in images of bytes. Products are those of float32 under autocast too.
+    Returns float32[V * n, C, size, size], view-major. The overshoot of a bicubic filter is clipped to [0, 1], as in uint8 images.
+    Computed in float32, also under autocast.
     """
     with without_autocast(pixels):
         return _crop_views(pixels, boxes, flip, size, interpolation)
@@ -69,8 +70,8 @@ def _crop_views(pixels: Tensor, boxes: Tensor, flip: Tensor, size: int, interpol
 class RandomResizedCropFlip(GeometricOperation):
     """torchvision's RandomResizedCrop (anti-aliased, central fallback) and RandomHorizontalFlip as a kornia module.
 
-    Images are in [0, 1]; masks get the nearest pixel. `interpolation` is "bilinear" or "bicubic". kornia's own `p` stays 1.
-    Raises ValueError for settings out of their range.
+    Images are in [0, 1]; masks are resized by nearest neighbor. `interpolation` is "bilinear" or "bicubic". kornia's own `p`
+    stays 1. Raises ValueError for settings out of range.
     """
 
     named: ClassVar = {"crop_scale": "scale", "crop_ratio": "ratio"}
@@ -112,14 +113,8 @@ class RandomResizedCropFlip(GeometricOperation):
         return crop_views(images, box, flip, settings.size, settings.interpolation).to(input.dtype)
 
     def apply_transform_mask(self, input: Tensor, params: dict, flags: dict, transform: Tensor | None = None) -> Tensor:
-        """Masks [n, C, H, W]: the nearest pixel, so that no class is invented between two."""
-        size, device = self.settings.size, input.device
-        top, left, height, width = on_device(params["box"], device).unbind(-1)
-        place = torch.arange(size, device=device)[None]
-        across = torch.where(on_device(params["flip"], device)[:, None], size - 1 - place, place)
-        rows, columns = (
-            (start[:, None] + (along + 0.5) * (length[:, None] / size)).long()
-            for start, along, length in ((top, place, height), (left, across, width))
-        )
-        which = torch.arange(len(input), device=device)[:, None, None]
+        """Masks [n, C, H, W]: nearest neighbor, so that no class between two others appears."""
+        box, flip = on_device(params["box"], input.device), on_device(params["flip"], input.device)
+        rows, columns = nearest_pixels(box, flip, self.settings.size)
+        which = torch.arange(len(input), device=input.device)[:, None, None]
         return input.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

@@ -1,7 +1,7 @@
-"""Fourier domain adaptation: an image with the coarse amplitudes of another (Yang & Soatto, CVPR 2020, eq. 1-3).
+"""Fourier domain adaptation: an image with the low-frequency amplitudes of another (Yang & Soatto, CVPR 2020, eq. 1-3).
 
-The low frequencies of the source get the amplitudes of the target's and keep their phases: the contents of the one in the
-lighting and colors of the other. FreeCOS (Shi et al., ICCV 2023) lays synthetic vessels over real backgrounds this way, then
+The low frequencies of the source get the amplitudes of the target and keep their phases: the content of the source in the
+lighting and colors of the target. FreeCOS (Shi et al., ICCV 2023) adapts synthetic vessels to real backgrounds this way, then
 blurs, adds noise and clips.
 """
 
@@ -21,7 +21,7 @@ from wildfern.ssl.augmentation.pixel_noise import uniform_pixels
 from wildfern.ssl.augmentation.view_keys import image_keys
 from wildfern.ssl.losses.full_precision import without_autocast
 
-# FreeCOS for coronary angiograms: the share of the spectrum, the blur's kernel in pixels, the noise's half-width.
+# FreeCOS for coronary angiograms: share of the spectrum, blur kernel in pixels, half-width of the noise.
 RATIO, BLUR_KERNEL, NOISE = 0.3, 13, 5 / 255
 
 
@@ -31,26 +31,26 @@ def _check_ratio(ratio: float) -> None:
 
 
 def _check_freecos(ratio: float, blur_kernel: int, noise: float, sides: Sequence[int]) -> None:
-    """Raise ValueError for settings of `freecos_adaptation` that images of these sides cannot have, NaN among them."""
+    """Raise ValueError for settings of `freecos_adaptation` that are impossible for images of these sides; NaN is."""
     _check_ratio(ratio)
     if not isinstance(blur_kernel, int | np.integer) or blur_kernel < 1 or blur_kernel % 2 == 0:
         raise ValueError(f"blur_kernel must be odd and positive, got {blur_kernel}")
     if not 0 <= noise < np.inf:
-        raise ValueError(f"noise must be a number that is not negative, got {noise}")
+        raise ValueError(f"noise must be a number of 0 or more, got {noise}")
     if blur_kernel // 2 >= min(sides):
         raise ValueError(f"a blur of {blur_kernel} px is too large for images of {list(sides)} px")
 
 
 def fourier_adaptation(source: Tensor, target: Tensor, ratio: float) -> Tensor:
-    """`source` with the amplitudes of `target` at frequencies up to b = floor(min(H, W) · ratio), both ways, in each channel.
+    """`source` with the amplitudes of `target` at frequencies −b … b, b = floor(min(H, W) · ratio), in each channel.
 
     Both are float[N, C, H, W] in any range; the result is not clipped and may leave it. `ratio` is the paper's β (L in FreeCOS),
-    taken of the shorter side; 0 exchanges the mean alone. Raises ValueError for a ratio outside [0, 0.5] and for shapes that
+    a share of the shorter side; 0 exchanges only the mean. Raises ValueError for a ratio outside [0, 0.5] and for shapes that
     differ.
     """
     _check_ratio(ratio)
     if source.shape != target.shape:
-        raise ValueError(f"source and target differ in shape: {list(source.shape)} and {list(target.shape)}")
+        raise ValueError(f"source and target must have one shape, got {list(source.shape)} and {list(target.shape)}")
     height, width = source.shape[-2:]
     b = int(np.floor(min(height, width) * ratio))
     working = source.dtype if source.dtype == torch.float64 else torch.float32
@@ -60,10 +60,9 @@ def fourier_adaptation(source: Tensor, target: Tensor, ratio: float) -> Tensor:
         slice(max(height - b, b + 1), height),
     ):  # real images: columns 0 … b stand for −b … b
         low = spectrum[..., rows, : b + 1]
-        wanted = other[..., rows, : b + 1].abs()
-        there = low.abs()
-        phase = torch.where(there > 0, low / torch.where(there > 0, there, 1), torch.ones_like(low))
-        spectrum[..., rows, : b + 1] = wanted * phase
+        amplitude = low.abs()
+        phase = torch.where(amplitude > 0, low / torch.where(amplitude > 0, amplitude, 1), torch.ones_like(low))
+        spectrum[..., rows, : b + 1] = other[..., rows, : b + 1].abs() * phase
     return torch.fft.irfft2(spectrum, s=(height, width)).to(source.dtype)
 
 
@@ -75,12 +74,12 @@ def freecos_adaptation(
     blur_kernel: int = BLUR_KERNEL,
     noise: float = NOISE,
 ) -> Tensor:
-    """FreeCOS' whole step on float[N, C, H, W] in [0, 1]: adaptation, clip, blur, uniform noise ± `noise`, clip.
+    """The augmentation of FreeCOS on float[N, C, H, W] in [0, 1]: adaptation, clip, blur, uniform noise ± `noise`, clip.
 
-    `blur_kernel` is odd and in pixels, 1 for none; its sigma is the one OpenCV takes when it is given none,
-    0.3 · ((k − 1) / 2 − 1) + 0.8. `noise_keys` int64[N] (`AdaptationTable.noise`) hold the noise of each image. FreeCOS rounds
-    down to 8 bits in the end, which is left out. Raises ValueError for an even kernel or one too large for the images, for
-    noise that is negative or not finite, and as `fourier_adaptation` does.
+    `blur_kernel` is odd and in pixels, 1 for none; sigma is OpenCV's default, 0.3 · ((k − 1) / 2 − 1) + 0.8. `noise_keys`
+    int64[N] (`AdaptationTable.noise`) are the keys of the noise of each image. The final rounding down to 8 bits of FreeCOS is
+    left out. Raises ValueError for an even kernel or one too large for the images, for noise that is negative or not finite,
+    and as `fourier_adaptation` does.
     """
     _check_freecos(ratio, blur_kernel, noise, source.shape[-2:])
     adapted = fourier_adaptation(source, target, ratio).clamp_(0, 1)
@@ -95,14 +94,14 @@ def freecos_adaptation(
 
 @dataclass(frozen=True)
 class AdaptationTable:
-    """What n images of a view draw."""
+    """The random numbers of n images of a view."""
 
-    target: NDArray[np.int64]  # [n] which of the target images
+    target: NDArray[np.int64]  # [n] index of the target image
     noise: Keys  # uint64[n] keys of the pixel noise
 
 
 def draw_adaptation(seed: int, step: int, positions: NDArray[np.int64], view: int, num_targets: int) -> AdaptationTable:
-    """The table of the images at these positions (int64[n]) of the global batch, with `num_targets` to choose from."""
+    """The table of the images at these positions (int64[n]) of the global batch, for `num_targets` target images."""
     if num_targets < 1:
         raise ValueError("Fourier domain adaptation needs at least one target image")
     keys = image_keys("fourier_adaptation", seed, step, view, positions)
@@ -110,9 +109,9 @@ def draw_adaptation(seed: int, step: int, positions: NDArray[np.int64], view: in
 
 
 class FourierAdaptation(IntensityAugmentationBase2D):
-    """FreeCOS' step with probability `p`, towards one of `targets` float[M, 3, H, W] in [0, 1], as a kornia module.
+    """The augmentation of FreeCOS with probability `p` and a random one of `targets` float[M, 3, H, W] in [0, 1], for kornia.
 
-    The targets are as large as the images that the module sees. With `blur_kernel=1, noise=0`: Yang & Soatto's, clipped.
+    Targets have the size of the images. With `blur_kernel=1, noise=0` it is that of Yang & Soatto, clipped.
     Raises ValueError for no targets and for settings that `freecos_adaptation` refuses.
     """
 
@@ -131,7 +130,7 @@ class FourierAdaptation(IntensityAugmentationBase2D):
     ) -> None:
         check_probabilities(p=p)
         if targets.dim() != 4 or not len(targets):
-            raise ValueError(f"targets are [M, 3, H, W], at least one, not {list(targets.shape)}")
+            raise ValueError(f"targets must be [M, 3, H, W] with M of 1 or more, got {list(targets.shape)}")
         _check_freecos(ratio, blur_kernel, noise, targets.shape[-2:])
         super().__init__(p=p, same_on_batch=same_on_batch, keepdim=keepdim)
         self.register_buffer("targets", targets, persistent=False)

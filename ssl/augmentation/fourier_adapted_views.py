@@ -1,4 +1,4 @@
-"""Fourier domain adaptation as an operation of views: towards images of any source, each view its own."""
+"""Fourier domain adaptation as a view operation, with the images of any source as targets."""
 
 from typing import Annotated, Any
 
@@ -10,23 +10,25 @@ from torch import Tensor, nn
 
 from wildfern.ssl.augmentation.fourier_adaptation import draw_adaptation, freecos_adaptation
 from wildfern.ssl.augmentation.operation import on_device
-from wildfern.ssl.augmentation.second_images import SecondImages, rows_that_fire
+from wildfern.ssl.augmentation.reference_images import ReferenceImages, rows_to_change
 
 
 class FourierAdaptationSettings(BaseModel):
-    """What happens to a view: with `probability`, the coarse amplitudes of an image of `data`, then blur and noise.
+    """With `probability`, a view gets the low-frequency amplitudes of an image of `data`, then blur and noise.
 
-    `data` is a `wildfern.ssl.data.Source` or `Mixture` (in a recipe: what the section `data` takes). The default `ratio` is the
-    largest β of Yang & Soatto (2020), without blur and noise; FreeCOS takes ratio 0.3, blur_kernel 13 and noise 5/255.
+    `data` is a `wildfern.ssl.data.Source` or `Mixture` (in a recipe: like the section `data`). The default `ratio` is the
+    largest β of Yang & Soatto (2020), without blur and noise; FreeCOS uses ratio 0.3, blur_kernel 13 and noise 5/255.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
-    data: Any = Field(description="Where the images come from whose amplitudes are taken.")
+    data: Any = Field(description="Source of the target images, whose amplitudes are used.")
     probability: float = Field(0.5, ge=0, le=1, description="Share of views that are adapted.")
     ratio: float = Field(0.09, ge=0, le=0.5, description="β: highest exchanged frequency, as a share of the side.")
-    blur_kernel: Annotated[int, Field(ge=1)] = Field(1, description="Pixels of the blur after it, odd; 1: none.")
-    noise: float = Field(0.0, ge=0, le=1, description="Half-width of the uniform noise after it; views are in [0, 1].")
+    blur_kernel: Annotated[int, Field(ge=1)] = Field(
+        1, description="Kernel of the following blur in pixels, odd; 1: none."
+    )
+    noise: float = Field(0.0, ge=0, le=1, description="Half-width of the following uniform noise; views are in [0, 1].")
 
     @field_validator("blur_kernel")
     @classmethod
@@ -37,9 +39,9 @@ class FourierAdaptationSettings(BaseModel):
 
 
 class FourierAdaptedViews(nn.Module):
-    """`freecos_adaptation` of views of `size` px, drawn and applied as `KorniaOperation` is.
+    """`freecos_adaptation` of views of `size` px, with the interface of `KorniaOperation`.
 
-    Which views are changed, towards which images, and their noise are functions of (seed, step, position, view). Raises
+    Which views are changed, their target images and their noise are functions of (seed, step, position, view). Raises
     ValueError for a blur that is too large for the views.
     """
 
@@ -49,19 +51,19 @@ class FourierAdaptedViews(nn.Module):
             raise ValueError(
                 f"fourier_adaptation: a blur_kernel of {settings.blur_kernel} px is too large for views of {size} px"
             )
-        self.settings, self.second = settings, SecondImages(settings.data, size)
+        self.settings, self.reference_images = settings, ReferenceImages(settings.data, size)
 
     def draw(
         self, seed: int, step: int, positions: NDArray[np.int64], view: int, batch: int | None = None
     ) -> dict[str, Tensor]:
-        """`rows` int64[m] of the n positions (int64[n]) that are changed, their targets uint8[m, 3, S, S] and noise keys."""
-        rows = rows_that_fire("fourier_adaptation", self.settings.probability, seed, step, view, positions)
-        table = draw_adaptation(seed, step, positions[rows], view, len(self.second))
+        """`rows` int64[m]: the changed ones of n positions (int64[n]); their targets uint8[m, 3, S, S] and noise keys."""
+        rows = rows_to_change("fourier_adaptation", self.settings.probability, seed, step, view, positions)
+        table = draw_adaptation(seed, step, positions[rows], view, len(self.reference_images))
         noise = torch.from_numpy(table.noise.view(np.int64))
-        return {"rows": torch.from_numpy(rows), "targets": self.second.read(table.target), "noise": noise}
+        return {"rows": torch.from_numpy(rows), "targets": self.reference_images.read(table.target), "noise": noise}
 
     def forward(self, images: Tensor, parameters: dict[str, Tensor]) -> Tensor:
-        """float[n, 3, S, S] in [0, 1] with what `draw` gave for them; in [0, 1]."""
+        """float[n, 3, S, S] in [0, 1] -> the same, changed by the parameters of `draw`."""
         rows, targets, noise = (on_device(parameters[n], images.device) for n in ("rows", "targets", "noise"))
         if not len(rows):
             return images

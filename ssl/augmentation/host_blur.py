@@ -1,17 +1,17 @@
-"""Gaussian blur with reflected borders, across a row and down a window of rows, without weights that change nothing."""
+"""Gaussian blur with reflected borders, along a row and down a window of rows, without negligible weights."""
 
 import numpy as np
 
 from wildfern.ssl.augmentation.host_loops import host_loop
 
-_NEGLIGIBLE = 1e-7  # of the weight in the middle: float32 tells no less apart
+_NEGLIGIBLE = 1e-7  # relative to the weight in the middle: below the precision of float32
 
 
 @host_loop
 def gaussian_taps(sigma, size, weights):
-    """Weights of the distances 0 … radius, as `blur.blur_matrix` has them; returns the radius, even, 0 for no blur.
+    """Weights of the distances 0 … radius, as in `blur.blur_matrix`; returns the radius, an even number, 0 for no blur.
 
-    A small sigma needs less than the published kernel of a tenth of the side. weights: float32[≥ size // 20 + 3].
+    A small sigma needs fewer weights than the published kernel of a tenth of the side. weights: float32[≥ size // 20 + 3].
     """
     if sigma <= 0:
         return 0
@@ -44,7 +44,7 @@ def pad(line, radius, out):
 
 @host_loop
 def blur_across(padded, radius, weights, out):
-    """Blur padded rows, one after the other, along themselves: pixel x of out (float32[M]) stands at x + radius in padded."""
+    """Blur concatenated padded rows along x: pixel x of out (float32[M]) is at x + radius in padded."""
     left, right = padded[radius - 1 :], padded[radius + 1 :]
     further_left, further_right = padded[radius - 2 :], padded[radius + 2 :]
     _first_five(padded[radius:], left, right, further_left, further_right, weights, out)
@@ -68,7 +68,7 @@ def blur_down(ring, y, size, radius, weights, out):
 
 @host_loop
 def _place(y, size, radius):
-    """Where row y lies in the ring, rows beyond the borders being reflected."""
+    """Place of row y in the ring; rows beyond the borders are reflected."""
     y = abs(y)
     y = 2 * (size - 1) - y if y >= size else y
     return y % (2 * radius + 1)

@@ -1,4 +1,4 @@
-"""Color jitter, gray and solarize on pixels in planes: float32[M] of red, green and blue in [0, 1], changed in place.
+"""Color jitter, grayscale and solarize on planes float32[M] of red, green and blue in [0, 1], in place.
 
 The formulas are those of `color`, without branches; hue takes the three channels from one angle h in [0, 6):
 V − C·clamp(2 − |h − 3|), V − C·clamp(|h − 2| − 1) and V − C·clamp(|h − 4| − 1), V being value and C chroma.
@@ -85,7 +85,7 @@ def _rotate_hue(red, green, blue, turns):
 
 @host_loop
 def to_gray(red, green, blue):
-    """Luma in place of all three channels."""
+    """Luma in all three channels."""
     for i in range(np.uint64(red.size)):
         gray = _luma(red[i], green[i], blue[i])
         red[i], green[i], blue[i] = gray, gray, gray

@@ -1,7 +1,7 @@
-"""Crops of photographs of different sizes: each is cropped, resized and flipped on the host for all its views, to bytes.
+"""Crops of images of different sizes: cropped, resized and flipped on the host, to uint8.
 
-Bytes, and of the crops alone, are all that then crosses to a device. Pillow makes the same crops at less than half the speed: it
-copies the image to four bytes a pixel first, and rounds between its two passes.
+Only the crops are copied to a device, as bytes. Pillow makes the same crops at less than half the speed: it copies the image to
+four bytes per pixel first, and rounds between its two passes.
 """
 
 from collections.abc import Sequence
@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wildfern.generators.compiling import kernel
+from wildfern.ssl.augmentation.crop_geometry import sides
 from wildfern.ssl.augmentation.host_loops import host_loop
-from wildfern.ssl.augmentation.host_resize import clip, filter_taps, most_taps, resize_across, resize_down
+from wildfern.ssl.augmentation.host_resize import clip, filter_taps, max_taps, resize_across, resize_down
 from wildfern.ssl.augmentation.table import AugmentationParameters
 
 ImageArray = NDArray[np.uint8]
@@ -25,11 +26,12 @@ def crop_images(
     size: int,
     paired_images: Sequence[ImageArray] | None = None,
     first: int = 0,
+    boxes: NDArray[np.int64] | None = None,
 ) -> NDArray[np.uint8]:
-    """The boxes that a table says of n images uint8[H, W, 3], resized and flipped: uint8[V, n, size, size, 3].
+    """The views' crops of n images uint8[H, W, 3], resized and flipped: uint8[V, n, size, size, 3].
 
-    With `paired_images` (as many), odd views show these, the first view being number `first`. One thread, which does not hold the
-    interpreter's lock. Raises ValueError for anything but n images.
+    With `paired_images` (n of them), odd views show these; the number of the first view is `first`. `boxes` int64[V, n, 4] are by
+    default those of the table. Runs on one thread and releases the GIL. Raises ValueError for anything but n images.
     """
     views, n = table.flip.shape
     out = np.empty((views, n, size, 3 * size), np.uint8)
@@ -38,16 +40,15 @@ def crop_images(
         shown = [(images, first % 2, 2), (paired_images, 1 - first % 2, 2)]
     for photographs, start, step in shown:
         if len(photographs) != n:
-            raise ValueError(f"{n} images are wanted, not {len(photographs)}")
+            raise ValueError(f"{n} images are needed, got {len(photographs)}")
         for image in photographs:
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-                raise ValueError(f"images must be uint8[H, W, 3], not {image.dtype}{list(image.shape)}")
-        heights, widths = (np.array([p.shape[side] for p in photographs], np.int64) for side in (0, 1))
-        boxes = table.boxes(heights, widths)
+                raise ValueError(f"images must be uint8[H, W, 3], got {image.dtype}{list(image.shape)}")
+        own = table.boxes(*sides(list(photographs))) if boxes is None else boxes
         flip, cubic = np.ascontiguousarray(table.flip), table.interpolation == "bicubic"
         for i, image in enumerate(photographs):
             rows = np.require(image.reshape(len(image), -1), requirements="CAW")
-            crop_image(rows, i, start, step, boxes, flip, cubic, out)
+            crop_image(rows, i, start, step, own, flip, cubic, out)
     return out.reshape(views, n, size, size, 3)
 
 
@@ -63,7 +64,7 @@ def _to_bytes(red, green, blue, out):
 
 @kernel("crops")
 def crop_image(sources: int):
-    """Make the crops of one image."""
+    """The kernel that makes the crops of one image."""
 
     def crop_image(image, i, start, step, boxes, flip, cubic, out):
         """Make views start, start + step … of image i (uint8[H, 3 * W]) by boxes[v, i] (top, left, height, width).
@@ -72,7 +73,7 @@ def crop_image(sources: int):
         """
         _ = sources
         views, size = out.shape[0], out.shape[2]
-        taps = most_taps(max(image.shape[0], image.shape[1] // 3), size, cubic)
+        taps = max_taps(max(image.shape[0], image.shape[1] // 3), size, cubic)
         first_x, first_y = np.empty(size, np.int32), np.empty(size, np.int32)
         weights_x, weights_y = np.empty((taps, size), np.float32), np.empty((taps, size), np.float32)
         sums, packed = np.empty(size, np.float32), np.empty(image.shape[1] // 3 + 1, np.uint32)
@@ -88,7 +89,7 @@ def crop_image(sources: int):
                     if seen < height:
                         pixels = image[top + seen, 3 * left : 3 * (left + width)]
                         resize_across(pixels, taps_x, first_x, weights_x, packed, ring[seen % taps_y])
-                    else:  # beyond the box, with weight 0
+                    else:  # outside of the box, with weight 0
                         ring[seen % taps_y] = 0
                     seen += 1
                 resize_down(ring, taps_y, first_y[y], weights_y[:, y], red, green, blue)

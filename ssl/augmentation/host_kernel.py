@@ -1,19 +1,19 @@
-"""One compiled call that makes a slice of the views of a batch, each in the caches from its pixels to its normalized values.
+"""One compiled call that makes a slice of the views of a batch; a view stays in the cache from pixels to normalized values.
 
-A view is gone through in blocks of rows that the nearest cache holds, once, or twice where contrast needs the mean of what came
-before it. Operations that do nothing to a view are left out for it.
+A view is processed in blocks of rows that fit the L1 cache, in one pass, or in two if contrast needs the mean of the operations
+before it. Operations that do not apply to a view are skipped.
 
-Floor of SimCLR's view, float32, on one core with vectors of 8 at 2.6 GHz, two operations a cycle:
+Lower bound of the time of a SimCLR view, float32, on one core with vectors of 8 at 2.6 GHz, two operations per cycle:
 
-| side | read | written | operations | floor | measured |
+| side | read | written | operations | bound | measured |
 |---|---|---|---|---|---|
-| 32 px | ≤ 3 KiB | 12 KiB | 0.1 million | 2.4 + 0.4 µs | 4.7 µs, and less than 0.5 µs for its share of the crop boxes in numpy |
+| 32 px | ≤ 3 KiB | 12 KiB | 0.1 million | 2.4 + 0.4 µs | 4.7 µs, and less than 0.5 µs for the crop boxes in numpy |
 | 224 px | ≤ 147 KiB | 588 KiB | 6.3 million | 150 + 21 µs | 265 µs |
 
-Operations are those of a pixel: 14 to resize across and 6 down, 63 for jitter (45 of them hue, all with probability 0.8), 40 for
-the blur (a mean radius of 6.3 at 224 px, 1 at 32 px, with probability 0.5) and 3 to normalize; bytes are counted at the 28 GB/s
-at which this core fills memory. What is missing to the floor: reading pixels through a table of indices, the blur, which waits
-for the nearest cache rather than for arithmetic, and at 32 px the ends of short rows.
+Operations per pixel: 14 to resize across and 6 down, 63 for jitter (45 of them hue, all with probability 0.8), 40 for the blur
+(a mean radius of 6.3 at 224 px, 1 at 32 px, with probability 0.5) and 3 to normalize; bytes are counted at the 28 GB/s at which
+this core fills memory. The difference to the bound: indexed reads of pixels, the blur, which is limited by the L1 cache instead
+of arithmetic, and at 32 px the ends of short rows.
 """
 
 from typing import NamedTuple
@@ -26,18 +26,18 @@ from wildfern.generators.compiling import kernel
 from wildfern.ssl.augmentation.host_blur import blur_across, blur_down, gaussian_taps, pad
 from wildfern.ssl.augmentation.host_color import CONTRAST, jitter, scale_and_shift, solarize, sum_of_luma, to_gray
 from wildfern.ssl.augmentation.host_loops import host_loop
-from wildfern.ssl.augmentation.host_resize import clip, filter_taps, most_taps, resize_across, resize_down
+from wildfern.ssl.augmentation.host_resize import clip, filter_taps, max_taps, resize_across, resize_down
 
-_BLOCK = 1024  # pixels that go through all operations together: 12 KiB of planes, within the nearest cache
+_BLOCK = 1024  # pixels processed together: 12 KiB of planes, within the L1 cache
 _1, _255TH = np.float32(1), np.float32(1 / 255)
 
 
-class Looks(NamedTuple):
-    """What is done to each view v of each image i; every array starts with [V, n]."""
+class ViewNumbers(NamedTuple):
+    """The parameters of each view v of each image i; every array starts with [V, n]."""
 
     boxes: NDArray[np.int64]  # [V, n, 4]: top, left, height, width
     flip: NDArray[np.bool_]
-    cubic: bool  # of all: crops are resized by a cubic filter instead of a triangle
+    cubic: bool  # all crops are resized by a cubic filter instead of a triangle
     amounts: NDArray[np.float32]  # [V, n, 4]: brightness, contrast, saturation, hue
     order: NDArray[np.int64]  # [V, n, 4]: the order of these four
     gray: NDArray[np.bool_]
@@ -45,8 +45,8 @@ class Looks(NamedTuple):
     threshold: NDArray[np.float32]  # above 1: not solarized
 
 
-class _Space(NamedTuple):
-    """Where a slice works, used again by each of its views; S pixels a side, T taps at most, R rows in a block."""
+class _Workspace(NamedTuple):
+    """Buffers of a slice, reused by its views; S pixels per side, T taps at most, R rows per block."""
 
     planes: NDArray[np.float32]  # [3, S * S]
     first_x: NDArray[np.int32]  # [S]
@@ -60,15 +60,15 @@ class _Space(NamedTuple):
     padded: NDArray[np.float32]  # [3 * (S + 2 * radius)]: a row with its reflected borders
     blurred: NDArray[np.float32]  # [2 * radius + 1, 3 * (S + 2 * radius)]: the rows blurred across last
     line: NDArray[np.float32]  # [3 * (S + 2 * radius)]: a row blurred both ways
-    rounded: NDArray[np.float32]  # [R * 3 * S]: what is to be rounded to bfloat16
+    rounded: NDArray[np.float32]  # [R * 3 * S]: values before rounding to bfloat16
 
 
 @njit
 def _space(size, height, width, cubic):
-    taps = most_taps(max(height, width), size, cubic)
+    taps = max_taps(max(height, width), size, cubic)
     radius = size // 20 + 2
     row = 3 * (size + 2 * radius)
-    return _Space(
+    return _Workspace(
         np.empty((3, size * size), np.float32),
         np.empty(size, np.int32),
         np.empty(size, np.int32),
@@ -87,7 +87,7 @@ def _space(size, height, width, cubic):
 
 @host_loop
 def _crop_rows(image, box, cubic, begin, end, taps_x, taps_y, seen, space, red, green, blue):
-    """Rows begin … end - 1 of the resized crop; `seen` rows of the box are resized across already: returns how many are then."""
+    """Rows begin … end - 1 of the resized crop. `seen`: rows of the box that are resized across; returns their new number."""
     size = space.first_x.size
     top, left, height, width = box[0], box[1], box[2], box[3]
     ring = space.resized[:taps_y]
@@ -98,7 +98,7 @@ def _crop_rows(image, box, cubic, begin, end, taps_x, taps_y, seen, space, red, 
             if seen < height:
                 line = image[top + seen, 3 * left : 3 * (left + width)]
                 resize_across(line, taps_x, space.first_x, space.weights_x, space.packed, into)
-            else:  # beyond the box, with weight 0
+            else:  # outside of the box, with weight 0
                 for x in range(np.uint64(into.size)):
                     into[x] = 0
             seen += 1
@@ -113,7 +113,7 @@ def _crop_rows(image, box, cubic, begin, end, taps_x, taps_y, seen, space, red, 
 
 @host_loop
 def _put(red, green, blue, scale, shift, rounded, wide, narrow):
-    """Normalize to pixels of three values: into wide (float32[3 * M]) or, where that is empty, narrow (bits of bfloat16)."""
+    """Normalize and interleave the channels: into wide (float32[3 * M]) or, if that is empty, narrow (bits of bfloat16)."""
     if wide.size:
         _normalize(red, green, blue, scale, shift, wide)
     else:
@@ -142,7 +142,7 @@ def _round(bits, out):
 
 @host_loop
 def _blur_rows(begin, end, done, radius, threshold, scale, shift, space, wide, narrow):
-    """Blur rows begin … end - 1 across and finish those that can be now; `done` rows are already: returns how many are then."""
+    """Blur rows begin … end - 1 across and finish the rows that are complete. `done`: finished rows; returns their new number."""
     size = space.first_x.size
     stride, window = size + 2 * radius, 2 * radius + 1
     red, green, blue = space.line[:size], space.line[stride : stride + size], space.line[2 * stride : 2 * stride + size]
@@ -163,15 +163,15 @@ def _blur_rows(begin, end, done, radius, threshold, scale, shift, space, wide, n
 
 
 @host_loop
-def _render_view(image, looks, v, i, scale, shift, space, wide, narrow):
-    """Make view v of image i (uint8[H, 3 * W]) into wide (float32[3 * S * S]) or, where that is empty, into narrow (uint16)."""
+def _render_view(image, numbers, v, i, scale, shift, space, wide, narrow):
+    """Make view v of image i (uint8[H, 3 * W]) into wide (float32[3 * S * S]) or, if that is empty, into narrow (uint16)."""
     size = space.first_x.size
-    amounts, order, threshold = looks.amounts[v, i], looks.order[v, i], looks.threshold[v, i]
-    box = looks.boxes[v, i]
-    taps_y = filter_taps(box[2], False, looks.cubic, _255TH, space.first_y, space.weights_y, space.sums)
-    taps_x = filter_taps(box[3], looks.flip[v, i], looks.cubic, _1, space.first_x, space.weights_x, space.sums)
-    radius = gaussian_taps(looks.sigma[v, i], size, space.bell)
-    # Contrast needs the mean of what came before it: only with it are images gone through twice.
+    amounts, order, threshold = numbers.amounts[v, i], numbers.order[v, i], numbers.threshold[v, i]
+    box = numbers.boxes[v, i]
+    taps_y = filter_taps(box[2], False, numbers.cubic, _255TH, space.first_y, space.weights_y, space.sums)
+    taps_x = filter_taps(box[3], numbers.flip[v, i], numbers.cubic, _1, space.first_x, space.weights_x, space.sums)
+    radius = gaussian_taps(numbers.sigma[v, i], size, space.bell)
+    # Contrast needs the mean of the image before it: only then there are two passes.
     factor, place = amounts[CONTRAST], 4
     if factor != _1:
         place = 0
@@ -188,12 +188,12 @@ def _render_view(image, looks, v, i, scale, shift, space, wide, narrow):
                 scale_and_shift(red, green, blue, factor, (_1 - factor) * np.float32(luma / (size * size)))
                 jitter(red, green, blue, order, place + 1, 4, amounts)
             else:
-                seen = _crop_rows(image, box, looks.cubic, begin, end, taps_x, taps_y, seen, space, red, green, blue)
+                seen = _crop_rows(image, box, numbers.cubic, begin, end, taps_x, taps_y, seen, space, red, green, blue)
                 jitter(red, green, blue, order, 0, place, amounts)
                 if place < 4:
                     luma += sum_of_luma(red, green, blue)
                     continue
-            if looks.gray[v, i]:
+            if numbers.gray[v, i]:
                 to_gray(red, green, blue)
             if radius:
                 done = _blur_rows(begin, end, done, radius, threshold, scale, shift, space, wide, narrow)
@@ -207,21 +207,23 @@ def _render_view(image, looks, v, i, scale, shift, space, wide, narrow):
 
 @kernel("views")
 def render_slice(sources: int):
-    """Make a slice of the views of a batch."""
+    """The kernel that makes a slice of the views of a batch."""
 
-    def render_slice(pixels, paired_images, shows_partner, apart, looks, scale, shift, size, begin, end, wide, narrow):
+    def render_slice(
+        pixels, paired_images, shows_paired, stride, numbers, scale, shift, size, begin, end, wide, narrow
+    ):
         """Make views begin … end - 1 of V * n, counted image by image, into wide (float32[V, n, 3 * size * size]).
 
-        Where that has no values ([V, n, 0]), into narrow (uint16, bits of bfloat16). View v of image i shows
-        pixels[apart * v + i] (uint8[…, H, 3 * W]) or, if shows_partner[v], the one of `paired_images` there. Values x in [0, 1]
+        If that is empty ([V, n, 0]), into narrow (uint16, bits of bfloat16). View v of image i shows pixels[stride * v + i]
+        (uint8[…, H, 3 * W]) or, if shows_paired[v], that of `paired_images`. Values x in [0, 1]
         become scale[c] * x + shift[c] (float32[3]).
         """
         _ = sources
-        views = looks.flip.shape[0]
-        space = _space(size, pixels.shape[1], pixels.shape[2] // 3, looks.cubic)
+        views = numbers.flip.shape[0]
+        space = _space(size, pixels.shape[1], pixels.shape[2] // 3, numbers.cubic)
         for item in range(begin, end):
             v, i = item % views, item // views
-            source = paired_images if shows_partner[v] else pixels
-            _render_view(source[apart * v + i], looks, v, i, scale, shift, space, wide[v, i], narrow[v, i])
+            source = paired_images if shows_paired[v] else pixels
+            _render_view(source[stride * v + i], numbers, v, i, scale, shift, space, wide[v, i], narrow[v, i])
 
     return render_slice

@@ -1,13 +1,13 @@
-"""How the loops of the host's views are compiled, so that they turn into vector instructions."""
+"""Compiler options for the loops of the host views, so that they are vectorized."""
 
 from numba import njit
 from numba.core.compiler import Compiler
 
 
-class _Apart(Compiler):
-    """Arrays handed to a function do not overlap where it writes.
+class _NoAliasCompiler(Compiler):
+    """Promises that the arrays of a function do not overlap where it writes.
 
-    numba says so of its own parallel loops. Else no loop that reads through a table of indices becomes vector instructions.
+    numba does so for its own parallel loops. Without it, no loop with indexed reads is vectorized.
     """
 
     def define_pipelines(self) -> list:
@@ -15,10 +15,10 @@ class _Apart(Compiler):
         return super().define_pipelines()
 
 
-# Kernels own all arrays: counting the references to slices of them would take longer than a row of 32 pixels.
-_ours = {"error_model": "numpy", "pipeline_class": _Apart, "_nrt": False}
+# The kernels own all arrays; reference counts of their slices would take longer than a row of 32 pixels.
+_OPTIONS = {"error_model": "numpy", "pipeline_class": _NoAliasCompiler, "_nrt": False}
 
-#: For functions of kernels: sums may be reordered (the same way at every call) and products fused; nothing is NaN.
-host_loop = njit(fastmath={"contract", "reassoc", "nsz", "nnan"}, **_ours)
-#: For what is to be rounded as it is written (said, for numba hands the options of a caller down).
-exact_loop = njit(fastmath=False, **_ours)
+#: For functions of kernels: sums may be reordered (in the same way at every call) and products fused; no value is NaN.
+host_loop = njit(fastmath={"contract", "reassoc", "nsz", "nnan"}, **_OPTIONS)
+#: For code that must be rounded as written (explicit, since numba passes the options of a caller down).
+exact_loop = njit(fastmath=False, **_OPTIONS)

@@ -1,8 +1,8 @@
-"""Crop, flip and anti-aliased resize of one image, a row at a time, with the few weights of a line that are not zero.
+"""Crop, flip and anti-aliased resize of one image, row by row, with the nonzero weights of each line only.
 
 The weights are those of `crop.resize_weights`, for either interpolation. Every output pixel of a line has a window of `taps`
-source pixels, so that all pixels of a line are weighted alike: a row is resized across into a ring of the `taps` last rows,
-which are then weighted into an output row.
+source pixels, so that the same loop serves all pixels of a line: a row is resized across into a ring of the last `taps` rows,
+whose weighted sum is an output row.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ _BYTE, _8, _16 = np.uint32(255), np.uint32(8), np.uint32(16)
 
 
 @njit
-def most_taps(length, size, cubic):
+def max_taps(length, size, cubic):
     """The widest window of `filter_taps` for lines of up to `length` pixels."""
     return 2 * (2 * length // size + 2) if cubic else 2 * (length // size + 1)
 
@@ -26,7 +26,7 @@ def filter_taps(length, flip, cubic, total, first, weights, sums):
     """Windows of the pixels of a line of `length` pixels that is resized to `first.size`; returns their width.
 
     Output pixel x is the sum over k < taps of weights[k, x] times pixel first[x] + k, and its weights, a triangle's or a
-    cubic's, add up to `total`. taps is even, or 1 where nothing is resized; pixel `length` may lie in a window, with weight 0.
+    cubic's, add up to `total`. taps is even, or 1 without resizing; pixel `length` may be in a window, with weight 0.
     first: int32[size], weights: float32[≥ taps, size], sums: float32[size] to work in.
     """
     size = first.size
@@ -52,7 +52,7 @@ def filter_taps(length, flip, cubic, total, first, weights, sums):
 
 @exact_loop
 def _center(x, size, scale, flip):
-    """Where output pixel x lies in the source, in pixels. Rounded as torch rounds it: far from 0 that is seen."""
+    """Position of output pixel x in the source, in pixels. Rounded as in torch, which matters far from 0."""
     at = np.float32(size - 1) - np.float32(x) if flip else np.float32(x)
     return (at + _HALF) * scale
 
@@ -95,7 +95,7 @@ def _cubic_tap(k, length, scale, unit, flip, first, weights, sums):
 
 @host_loop
 def clip(values, most):
-    """Into [0, most]: a cubic filter leaves it."""
+    """Clip to [0, most]: a cubic filter overshoots."""
     for x in range(np.uint64(values.size)):
         value = values[x] if values[x] > _0 else _0
         values[x] = value if value < most else most
@@ -124,7 +124,7 @@ def resize_across(line, taps, first, weights, packed, out):
 
 @host_loop
 def _pack(line, packed):
-    """Pixels as one number each: reading a pixel somewhere in a row is then one access, not three."""
+    """Each pixel as one number: an indexed read of a pixel is then one access instead of three."""
     for x in range(np.uint64(packed.size)):
         at = np.uint64(3) * x
         red, green, blue = line[at], line[at + np.uint64(1)], line[at + np.uint64(2)]
@@ -175,7 +175,7 @@ def _weigh_more(packed, first, near, far, red, green, blue):
 
 @host_loop
 def resize_down(ring, taps, first, weights, red, green, blue):
-    """Weigh `taps` resized rows, from row `first` on, into an output row; row r is ring[r % taps] (float32[taps, 3 * size])."""
+    """The weighted sum of `taps` resized rows from row `first` on; row r is ring[r % taps] (float32[taps, 3 * size])."""
     if taps == 1:
         _row(ring[0], weights[0], red, green, blue)
         return

@@ -1,4 +1,4 @@
-"""The views of a batch on the host: the operations of the other files here, fused, on as many threads as are given."""
+"""The views of a batch on the host: the operations of the other files, fused into one kernel, on several threads."""
 
 from functools import lru_cache
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wildfern.generators.threads import Threads
-from wildfern.ssl.augmentation.host_kernel import Looks, render_slice
+from wildfern.ssl.augmentation.host_kernel import ViewNumbers, render_slice
 from wildfern.ssl.augmentation.normalization import MEAN, STD
 from wildfern.ssl.augmentation.table import AugmentationParameters
 
@@ -16,8 +16,8 @@ ImageArrays = NDArray[np.uint8]
 
 _SCALE = np.array([1 / std for std in STD], np.float32)
 _SHIFT = np.array([-mean / std for mean, std in zip(MEAN, STD, strict=True)], np.float32)
-_AS_IT_IS = np.ones(3, np.float32), np.zeros(3, np.float32)
-_SLICE = 2**17  # pixels of views that a thread takes at a time: somewhat less than a millisecond
+_IDENTITY = np.ones(3, np.float32), np.zeros(3, np.float32)
+_SLICE = 2**17  # pixels of views per task of a thread: somewhat less than a millisecond
 
 
 def render_views(
@@ -29,13 +29,14 @@ def render_views(
     paired_images: ImageArrays | None = None,
     first: int = 0,
     normalize: bool = True,
+    boxes: NDArray[np.int64] | None = None,
 ) -> Tensor:
-    """The views that a table says of images uint8[n, H, W, 3]: [V, n, 3, size, size], channels last in memory.
+    """The views of images uint8[n, H, W, 3] with the parameters of a table: [V, n, 3, size, size], channels last in memory.
 
-    Normalized with ImageNet's mean and standard deviation, or left between 0 and 1.
-
-    With `paired_images` (as pixels), odd views show these, the first view being number `first`. `dtype` is float32 or bfloat16. A
-    view depends on its image and its own numbers only, not on the threads. Raises ValueError for anything else.
+    Normalized with ImageNet's mean and standard deviation, or left in [0, 1]. With `paired_images` (in the form of `pixels`), odd
+    views show these; the number of the first view is `first`. `dtype` is float32 or bfloat16. `boxes` int64[V, n, 4] are by
+    default those of the table. A view depends only on its image and its own parameters, not on the threads. Raises ValueError for
+    anything else.
     """
     views, n = table.flip.shape
     _check(pixels, (n, *pixels.shape[1:3], 3), size, threads, dtype)
@@ -45,9 +46,10 @@ def render_views(
     else:
         _check(paired_images, pixels.shape, size, threads, dtype)
         odd = (first + np.arange(views)) % 2 == 1
-    boxes = table.boxes(np.full(n, height), np.full(n, width))
-    looks = _looks(table, boxes, table.flip, table.interpolation == "bicubic")
-    return _render((pixels, paired_images, odd, 0), looks, size, threads, dtype, normalize)
+    if boxes is None:
+        boxes = table.boxes(np.full(n, height), np.full(n, width))
+    numbers = _view_numbers(table, boxes, table.flip, table.interpolation == "bicubic")
+    return _render((pixels, paired_images, odd, 0), numbers, size, threads, dtype, normalize)
 
 
 def render_crops(
@@ -57,30 +59,32 @@ def render_crops(
     dtype: torch.dtype = torch.float32,
     normalize: bool = True,
 ) -> Tensor:
-    """As `render_views`, of images that are cropped, resized and flipped already: uint8[V, n, size, size, 3]."""
+    """As `render_views`, for crops that are already resized and flipped: uint8[V, n, size, size, 3]."""
     views, n = table.flip.shape
     size = crops.shape[2]
     _check(crops, (views, n, size, size, 3), size, threads, dtype)
     boxes = np.broadcast_to(np.array([0, 0, size, size]), (views, n, 4))
-    looks = _looks(table, boxes, np.zeros_like(table.flip), cubic=False)
+    numbers = _view_numbers(table, boxes, np.zeros_like(table.flip), cubic=False)
     crops = crops.reshape(-1, size, size, 3)
-    return _render((crops, crops, np.zeros(views, np.bool_), n), looks, size, threads, dtype, normalize)
+    return _render((crops, crops, np.zeros(views, np.bool_), n), numbers, size, threads, dtype, normalize)
 
 
 def _check(pixels: ImageArrays, shape: tuple[int, ...], size: int, threads: int, dtype: torch.dtype) -> None:
     if pixels.dtype != np.uint8 or pixels.shape != shape or not all(shape[-3:]):
         raise ValueError(f"images must be uint8{list(shape)}, not {pixels.dtype}{list(pixels.shape)}")
     if size < 4:
-        raise ValueError(f"a view of {size} px is too small: the least is 4")
+        raise ValueError(f"a view of {size} px is too small: the minimum is 4")
     if threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")
     if dtype not in (torch.float32, torch.bfloat16):
         raise ValueError(f"views are float32 or bfloat16, not {dtype}")
 
 
-def _looks(table: AugmentationParameters, boxes: NDArray[np.int64], flip: NDArray[np.bool_], cubic: bool) -> Looks:
+def _view_numbers(
+    table: AugmentationParameters, boxes: NDArray[np.int64], flip: NDArray[np.bool_], cubic: bool
+) -> ViewNumbers:
     amounts = np.stack([table.brightness, table.contrast, table.saturation, table.hue], axis=-1)
-    return Looks(
+    return ViewNumbers(
         np.ascontiguousarray(boxes, np.int64),
         np.ascontiguousarray(flip),
         cubic,
@@ -99,22 +103,22 @@ def _threads(count: int) -> Threads:
 
 def _render(
     source: tuple[ImageArrays, ImageArrays, NDArray[np.bool_], int],
-    looks: Looks,
+    numbers: ViewNumbers,
     size: int,
     threads: int,
     dtype: torch.dtype,
     normalize: bool,
 ) -> Tensor:
-    views, n = looks.flip.shape
-    pixels, paired_images, odd, apart = source
-    # One type of argument, so one compilation: rows of values, in memory that may be written to.
+    views, n = numbers.flip.shape
+    pixels, paired_images, odd, stride = source
+    # One type of argument, so that the kernel is compiled once: rows of values, in writable memory.
     pixels, paired_images = (
         np.require(p.reshape(*p.shape[:2], 3 * p.shape[2]), requirements="CAW") for p in (pixels, paired_images)
     )
     whole = dtype == torch.float32
     wide = np.empty((views, n, 3 * size * size if whole else 0), np.float32)
     narrow = np.empty((views, n, 0 if whole else 3 * size * size), np.uint16)
-    arguments = (pixels, paired_images, odd, apart, looks, *((_SCALE, _SHIFT) if normalize else _AS_IT_IS), size)
+    arguments = (pixels, paired_images, odd, stride, numbers, *((_SCALE, _SHIFT) if normalize else _IDENTITY), size)
 
     items = views * n
     parts = 1 if threads == 1 else max(1, min(items, max(threads, items * size * size // _SLICE)))

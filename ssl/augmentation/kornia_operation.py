@@ -1,12 +1,12 @@
-"""Any kornia augmentation of single images by its name, its numbers drawn from keys.
+"""Any kornia augmentation of single images by name, with parameters drawn from counter keys.
 
-kornia draws from torch's global generator. Here every random function that it calls while drawing is handed a generator of
-its own instead, seeded by a counter key, so that nothing else is disturbed and any thread may draw. Numbers are drawn for the
-whole global batch and a rank takes those of its positions: W ranks see what one process sees. Where a number is drawn for
-each pixel, each image is drawn by itself, from its own key, so that no rank holds the noise of the whole batch.
+kornia draws from torch's global generator. Here every random function that it calls while drawing gets its own generator,
+seeded by a counter key, so that the global state is not touched and any thread may draw. Parameters are drawn for the whole
+global batch and a rank takes those of its positions: W ranks see what one process sees. If a number is drawn for each pixel,
+each image is drawn separately, from its own key, so that no rank holds the noise of the whole batch.
 
-Whether an operation can be sliced so is tried when it is built, on a few images: one that draws while it works, that looks at
-the whole batch or that changes the size of images is refused.
+This is checked on a few images when an operation is built: an operation that draws while it is applied, that depends on the
+whole batch or that changes the size of images is refused.
 """
 
 import inspect
@@ -54,18 +54,22 @@ class _SeededDraws(TorchFunctionMode):
 class KorniaOperation(nn.Module):
     """A kornia augmentation whose parameters are a function of (seed, step, position, view) and the global batch size.
 
-    It is for views of `size` px. `draw` runs on the host, in any thread; calling the module applies what was drawn. Two
-    operations of one chain differ by their `place` in it. Raises ValueError, with the reason, for an operation that cannot be
-    drawn so.
+    It is for views of `size` px. `draw` runs on the host, in any thread; calling the module applies the parameters. Operations
+    of one chain differ by their `place` in it. Raises ValueError, with the reason, for an operation that cannot be used so.
     """
 
     def __init__(self, name: str, module: nn.Module, size: int, place: int = 0) -> None:
         super().__init__()
         self.name, self.module, self.size, self.place = name, module, size, place
-        self._shared: set[str] = set()  # one for the whole batch
-        self._numbering: set[str] = set()  # the number of each image in the batch
+        self._shared: set[str] = set()  # parameters of the whole batch
+        self._numbering: set[str] = set()  # parameters that number the images of the batch
         self._by_image = False
         self._examine()
+
+    @property
+    def moves_pixels(self) -> bool:
+        """Whether it moves pixels, so that masks and boxes would have to follow; colors and erasing do not."""
+        return not isinstance(self.module, kornia.augmentation.IntensityAugmentationBase2D)
 
     def draw(self, seed: int, step: int, positions: NDArray[np.int64], view: int, batch: int) -> Parameters:
         """Parameters for view `view` of the images at these positions (int64[n]) of a global batch of `batch` images.
@@ -74,7 +78,7 @@ class KorniaOperation(nn.Module):
         """
         positions = np.asarray(positions, np.int64)
         if len(positions) and not 0 <= positions.min() <= positions.max() < batch:
-            raise ValueError(f"positions {positions.min()} … {positions.max()} do not lie in a batch of {batch}")
+            raise ValueError(f"positions {positions.min()} … {positions.max()} are outside of a batch of {batch}")
         purpose = f"kornia {self.place} {self.name}"
         if not self._by_image or not len(positions):
             whole = self._drawn(int(step_key(purpose, seed, step, view)[0]), batch)
@@ -84,9 +88,9 @@ class KorniaOperation(nn.Module):
         return {**joined, "forward_input_shape": torch.tensor([len(positions), 3, self.size, self.size])}
 
     def forward(self, images: Tensor, parameters: Parameters) -> Tensor:
-        """float[n, 3, S, S] in [0, 1] with what `draw` gave for them; noise may leave the range, as kornia's does.
+        """float[n, 3, S, S] in [0, 1] changed by the parameters of `draw`; noise may leave the range, as in kornia.
 
-        Autocast changes nothing: warps would find their pixels in bfloat16.
+        Runs without autocast, since a warp would compute positions in bfloat16.
         """
         with without_autocast(images):
             return self.module(images, parameters)
@@ -108,11 +112,11 @@ class KorniaOperation(nn.Module):
         return part
 
     def _examine(self) -> None:
-        """Find out which parameters belong to images, and refuse what cannot be drawn for a part of a batch."""
+        """Find the parameters that belong to images; refuse an operation that cannot be drawn for a part of a batch."""
         try:
             self._classify()
             reason = self._reason_against()
-        except Exception as error:  # kornia raises all kinds, for arguments that it did not check before
+        except Exception as error:  # kornia raises any exception for arguments that it did not check before
             raise ValueError(f"{self.name} cannot be applied to images of {self.size} px: {error}") from error
         if reason:
             raise ValueError(f"{self.name} cannot be used for views: {reason}")
@@ -145,19 +149,19 @@ class KorniaOperation(nn.Module):
             if results[0].shape != images.shape:
                 return f"it changes images from {list(images.shape[1:])} to {list(results[0].shape[1:])}"
             if _differ(*results):
-                return "it draws numbers while it works, other ones each time"
+                return "it draws random numbers while it is applied"
             for rows in (torch.arange(1), torch.arange(1, _TRIED)):
                 try:
                     part = self(images[rows], self._part(drawn, rows))
                 except (IndexError, RuntimeError):
                     part = None
                 if part is None or _differ(part, results[0][rows]):
-                    return "what it does to one image depends on the others of the batch"
+                    return "its effect on an image depends on the other images of the batch"
         return None
 
 
 def _is_numbering(value: Tensor) -> bool:
-    """Whether these are the numbers of images in their batch, one each."""
+    """Whether these number the images of a batch."""
     return value[0].numel() == 1 and torch.equal(value.flatten(), torch.arange(len(value), dtype=value.dtype))
 
 
@@ -179,14 +183,16 @@ def operation_names() -> list[str]:
 def build_operation(name: str, arguments: Mapping[str, Any], size: int, place: int = 0) -> KorniaOperation:
     """kornia's augmentation of that name for views of `size` px; lists among the arguments count as tuples.
 
-    Raises ValueError for a name or an argument that kornia does not know (with the nearest one), a missing argument, a value
-    that kornia refuses, a `p` or `p_batch` outside [0, 1], and operations that cannot be used for views (with the reason).
+    Raises ValueError for an unknown name or argument (with the nearest one), a missing argument, a value that kornia refuses, a
+    `p` or `p_batch` outside [0, 1], and operations that cannot be used for views (with the reason).
     """
     valid = operation_names()
     if name not in valid:
         if hasattr(kornia.augmentation, str(name)):
-            raise ValueError(f"{name} is no 2D augmentation of single images; kornia has {', '.join(valid)}")
-        raise ValueError(f"kornia has no augmentation {name!r}: {nearest(name, valid)}")
+            raise ValueError(
+                f"kornia's {name} is not a 2D augmentation of single images; available: {', '.join(valid)}"
+            )
+        raise ValueError(f"unknown kornia augmentation {name!r}: {nearest(name, valid)}")
     if name in _REFUSED:
         raise ValueError(f"{name} cannot be used for views: {_REFUSED[name]}")
     kind = getattr(kornia.augmentation, name)
@@ -199,20 +205,26 @@ def build_operation(name: str, arguments: Mapping[str, Any], size: int, place: i
         raise ValueError(f"{name} needs the argument {missing[0]!r}")
     given = {n: _as_kornia_takes_it(value, known[n].annotation) for n, value in arguments.items()}
     try:
-        check_probabilities(**{n: given[n] for n in ("p", "p_batch") if n in given})  # kornia takes any, NaN too
+        check_probabilities(
+            **{n: given[n] for n in ("p", "p_batch") if n in given}
+        )  # kornia accepts any number, also NaN
         module = kind(**given)
-    except Exception as error:  # kornia raises all kinds
-        raise ValueError(f"{name} does not take {dict(arguments)}: {error}") from error
+    except Exception as error:  # kornia raises any exception
+        raise ValueError(f"{name} cannot be built with {dict(arguments)}: {error}") from error
     return KorniaOperation(name, module, size, place)
 
 
-def build_operations(entries: Sequence[Mapping[str, Any]], size: int) -> list[KorniaOperation]:
-    """A chain from a recipe's entries, each `{operation: NAME, argument: value, …}`, for views of `size` px.
+def build_operations(entries: Sequence[Mapping[str, Any] | Callable[[int], nn.Module]], size: int) -> list[nn.Module]:
+    """A chain of operations for views of `size` px, from entries `{operation: NAME, argument: value, …}` as in a recipe.
 
-    Raises one ValueError with all that is wrong.
+    From Python, an entry can also be a callable that makes an operation of one's own from `size`: a module with the `draw` and
+    `forward` of `KorniaOperation` and, if it moves pixels, with `moves_pixels = True`. Raises one ValueError with all faults.
     """
     built, wrong = [], []
     for place, entry in enumerate(entries):
+        if callable(entry):
+            built.append(entry(size))
+            continue
         arguments = dict(entry)
         name = arguments.pop("operation", None)
         try:

@@ -1,9 +1,8 @@
-"""Local intensity order transform: an image told by which of its neighbors are darker (Shi et al., FreeCOS, ICCV 2023).
+"""Local intensity order transform: for each pixel, which of its neighbors are darker (Shi et al., FreeCOS, ICCV 2023).
 
-Each pixel is compared with the eight next ones below, above, right and left of it; what lies outside the image counts as
-0. The 8 answers of a direction make one byte, so a gray image becomes four channels that stay what they are under every
-strictly increasing change of intensities that keeps 0 at 0; pixels eight or more from the border, under any strictly
-increasing change.
+Each pixel is compared with the eight nearest ones below, above, right and left of it; pixels outside the image count as 0. The
+8 bits of a direction are one byte, so a gray image becomes four channels. They are invariant to every strictly increasing
+change of intensities that keeps 0 at 0, and at pixels eight or more from the border to any strictly increasing change.
 """
 
 import torch
@@ -19,13 +18,13 @@ def local_intensity_order(gray: Tensor) -> Tensor:
     """uint8[N, 4, H, W] codes of gray images, uint8 or float [N, 1, H, W] or [N, H, W], not negative.
 
     Channels: rows below, rows above, columns right, columns left. A bit is 1 where the pixel is greater than its neighbor.
-    Bits run from the top and from the left: the nearest neighbor below or right is bit 0, above or left bit 7. Raises
+    Bits are ordered from the top and from the left: the nearest neighbor below or right is bit 0, above or left bit 7. Raises
     ValueError for images of another shape.
     """
     if gray.dim() == 4 and gray.shape[1] == 1:
         gray = gray[:, 0]
     if gray.dim() != 3:
-        raise ValueError(f"gray images are [N, 1, H, W] or [N, H, W], not {list(gray.shape)}")
+        raise ValueError(f"gray images must be [N, 1, H, W] or [N, H, W], got {list(gray.shape)}")
     height, width = gray.shape[1:]
     padded = torch.nn.functional.pad(gray, (NEIGHBORS,) * 4)
     codes = torch.zeros(len(gray), 4, height, width, dtype=torch.uint8, device=gray.device)
@@ -43,9 +42,9 @@ def local_intensity_order(gray: Tensor) -> Tensor:
 class LocalIntensityOrder(IntensityAugmentationBase2D):
     """The transform of float[N, 3 or 1, H, W] as a kornia module: float[N, 4, H, W], the codes over 255.
 
-    Images are in [0, 1]. Colors are made gray with ITU-R 601's weights, and gray is rounded to 8 bits, as FreeCOS' images
-    are: else the rounding of earlier operations would be coded where an image is flat. `standardize` brings each image to
-    mean 0 and standard deviation 1, as FreeCOS feeds its network (it does so to all four channels together).
+    Images are in [0, 1]. Color images are converted to gray with the weights of ITU-R 601, and gray is rounded to 8 bits, as in
+    FreeCOS: else flat areas would code the rounding of earlier operations. `standardize` brings each image, all four channels
+    together, to mean 0 and standard deviation 1, as FreeCOS does.
     """
 
     def __init__(self, standardize: bool = False) -> None:

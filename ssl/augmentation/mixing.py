@@ -1,7 +1,7 @@
-"""Mixup (Zhang et al., ICLR 2018) and CutMix (Yun et al., ICCV 2019) with targets to match, for tasks with labels.
+"""Mixup (Zhang et al., ICLR 2018) and CutMix (Yun et al., ICCV 2019) with mixed targets, for tasks with labels.
 
-An image is mixed with another one of its group: `group` neighboring positions of the global batch, permuted among themselves.
-Ranks whose slices are made of whole groups so mix as one process would, with no image sent from one to another.
+An image is mixed with another one of its group: `group` consecutive positions of the global batch are permuted. If the slices
+of ranks are whole groups, W ranks mix as one process does, without communication.
 """
 
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ from wildfern.ssl.augmentation.view_keys import image_keys
 
 @dataclass(frozen=True)
 class MixingTable:
-    """How n images are mixed. Where nothing is, `weight` is 1."""
+    """How n images are mixed; an image that is not mixed has `weight` 1."""
 
-    partner: NDArray[np.int64]  # [n] the other image, counted among these n
-    weight: NDArray[np.float64]  # [n] λ: the share of the image itself (before a box is cut to the frame)
+    partner: NDArray[np.int64]  # [n] index of the other image among these n
+    weight: NDArray[np.float64]  # [n] λ: the share of the image itself (before the box is clipped to the image)
     cut: NDArray[np.bool_]  # [n] CutMix if true, mixup if false
     center: NDArray[np.float64]  # [n, 2] of the box, as shares of height and width in [0, 1)
 
@@ -41,15 +41,14 @@ def draw_mixing(
 ) -> MixingTable:
     """Draw for the images at these positions (int64[n], whole groups in order) of the global batch of step `step`.
 
-    λ is Beta(α, α) for each image by itself; α = 0 leaves that way of mixing out. Of the images, `p` are mixed, and of
-    these `cutmix_share` by CutMix. The defaults are DeiT's (Touvron et al., 2021), with which contours and fractals are learned
-    too, but that DeiT draws one λ for a whole batch. Raises ValueError for positions that are not whole groups and for
-    impossible probabilities or α.
+    λ is Beta(α, α) for each image; α = 0 disables that kind of mixing. A share `p` of the images is mixed, `cutmix_share` of
+    these by CutMix. The defaults are those of DeiT (Touvron et al., 2021), also used for contours and fractals, except that DeiT
+    draws one λ per batch. Raises ValueError for positions that are not whole groups and for impossible probabilities or α.
     """
     check_probabilities(p=p, cutmix_share=cutmix_share)
     for name, value in (("mixup_alpha", mixup_alpha), ("cutmix_alpha", cutmix_alpha)):
         if not 0 <= value < np.inf:
-            raise ValueError(f"{name} must not be negative, got {value}")
+            raise ValueError(f"{name} must be 0 or more, got {value}")
     keys = image_keys("mixing", seed, step, view, positions)
     order, fires, kind = uniform(keys, 3).T
     if not cutmix_alpha or not mixup_alpha:
@@ -64,20 +63,20 @@ def draw_mixing(
 
 
 def _partners(positions: NDArray[np.int64], order: NDArray[np.float64], group: int) -> NDArray[np.int64]:
-    """A permutation of each group, by sorting one uniform an image."""
+    """A permutation of each group, by sorting one uniform per image."""
     positions = np.asarray(positions, np.int64)
     if group < 1 or len(positions) % group:
-        raise ValueError(f"{len(positions)} images do not make whole groups of {group}")
+        raise ValueError(f"{len(positions)} images are not whole groups of {group}")
     rows = positions.reshape(-1, group)
     if (rows[:, :1] % group).any() or (rows != rows[:, :1] + np.arange(group)).any():
         raise ValueError(
-            f"positions must be whole groups in order: {group} from a multiple of {group} on, and so forth"
+            f"positions must be whole groups in order: {group} consecutive ones from a multiple of {group} on"
         )
     return (np.argsort(order.reshape(-1, group), axis=1, kind="stable") + np.arange(len(rows))[:, None] * group).ravel()
 
 
 def cut_boxes(weight: NDArray[np.float64], center: NDArray[np.float64], height: int, width: int) -> NDArray[np.int64]:
-    """int64[n, 4] (top, left, height, width): boxes of √(1 − λ) of each side around their centers, cut to the frame.
+    """int64[n, 4] (top, left, height, width): boxes of √(1 − λ) of each side around their centers, clipped to the image.
 
     CutMix, eq. 2, in whole pixels as published: half-sides round down, so a box has 2 · ⌊⌊H · √(1 − λ)⌋ / 2⌋ rows inside.
     """
@@ -91,13 +90,13 @@ def cut_boxes(weight: NDArray[np.float64], center: NDArray[np.float64], height: 
 
 
 def mixup(images: Tensor, partner: Tensor, weight: Tensor) -> Tensor:
-    """λ x + (1 − λ) x[paired image] for float[N, …], int64[N] and float[N]: images and targets alike (Zhang et al., eq. 1-2)."""
+    """λ x + (1 − λ) x[partner] for float[N, …], int64[N] and float[N]: images and targets alike (Zhang et al., eq. 1-2)."""
     weight = on_device(weight.to(images.dtype), images.device).view(-1, *[1] * (images.dim() - 1))
     return images[partner].lerp(images, weight)
 
 
 def cutmix(images: Tensor, partner: Tensor, boxes: Tensor) -> Tensor:
-    """float[N, C, H, W] with boxes int64[N, 4] (top, left, height, width) taken from their paired images (CutMix, eq. 1)."""
+    """float[N, C, H, W] with boxes int64[N, 4] (top, left, height, width) taken from their partners (CutMix, eq. 1)."""
     height, width = images.shape[-2:]
     top, left, box_height, box_width = boxes[:, :, None].unbind(1)
     rows, columns = (torch.arange(side, device=images.device)[None] for side in (height, width))
@@ -108,24 +107,24 @@ def cutmix(images: Tensor, partner: Tensor, boxes: Tensor) -> Tensor:
 
 
 def soft_targets(labels: Tensor, num_classes: int) -> Tensor:
-    """float32[N, C]: one-hot rows from labels int64[N] in [0, C); multi-hot rows [N, C] of any type as they are.
+    """float32[N, C]: one-hot rows of labels int64[N] in [0, C); multi-hot rows [N, C] of any type are kept.
 
-    Raises ValueError for labels of another shape or outside the classes (the latter not on a GPU, where looking waits).
+    Raises ValueError for labels of another shape or outside the classes (the latter not on a GPU, where the check would wait).
     """
     if labels.dim() == 2 and labels.shape[1] == num_classes:
         return labels.float()
     if labels.dim() != 1:
-        raise ValueError(f"labels are [N] or [N, {num_classes}], not {list(labels.shape)}")
+        raise ValueError(f"labels must be [N] or [N, {num_classes}], got {list(labels.shape)}")
     if not labels.is_cuda and len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
         raise ValueError(
-            f"labels run from {int(labels.min())} to {int(labels.max())}, classes from 0 to {num_classes - 1}"
+            f"labels are {int(labels.min())} to {int(labels.max())}, but classes are 0 to {num_classes - 1}"
         )
     targets = torch.zeros(len(labels), num_classes, device=labels.device)
     return targets.scatter_(1, labels.long()[:, None], 1.0)
 
 
 def mix(images: Tensor, labels: Tensor, table: MixingTable, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Mixed images float[N, 3, H, W] and their targets float32[N, num_classes], with the real area of each box for λ.
+    """Mixed images float[N, 3, H, W] and their targets float32[N, num_classes], with λ from the area of the clipped box.
 
     `labels` are int64[N] or multi-hot [N, num_classes]. Raises ValueError as `soft_targets` does.
     """
@@ -135,9 +134,7 @@ def mix(images: Tensor, labels: Tensor, table: MixingTable, num_classes: int) ->
     share = np.where(table.cut, 1 - area, table.weight)
     targets = soft_targets(labels, num_classes)
     if len(table.partner) != count or len(targets) != count:
-        raise ValueError(
-            f"{count} images, {len(targets)} labels and a table for {len(table.partner)} do not go together"
-        )
+        raise ValueError(f"numbers differ: {count} images, {len(targets)} labels, a table for {len(table.partner)}")
     partner = on_device(torch.from_numpy(table.partner), images.device)
     if (~table.cut & (table.weight < 1)).any():
         mixed = mixup(images, partner, torch.from_numpy(np.where(table.cut, 1.0, table.weight)))

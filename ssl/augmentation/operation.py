@@ -1,7 +1,7 @@
-"""View operations are kornia augmentation modules whose parameters can come from a `AugmentationParameters`.
+"""View operations: kornia augmentation modules whose parameters can come from `AugmentationParameters`.
 
-Inside `Views` the parameters of the whole batch are drawn once and handed over. In somebody else's
-`kornia.augmentation.AugmentationSequential` a module draws its own, with a seed taken from torch's generator.
+Inside `Views` the parameters of the whole batch are drawn once and passed to the modules. In a
+`kornia.augmentation.AugmentationSequential` a module draws its own, with a seed from torch's generator.
 """
 
 from collections.abc import Mapping
@@ -37,26 +37,26 @@ _SETTINGS = [field.name for field in fields(ViewSettings)]
 
 
 def check_probabilities(**probabilities: Any) -> None:
-    """Raise a ValueError that names the first of these that is no number in [0, 1]; NaN and text are none."""
+    """Raise a ValueError that names the first of these that is not a number in [0, 1]; NaN and text are not."""
     for name, value in probabilities.items():
         if not isinstance(value, Real) or not 0 <= value <= 1:
-            raise ValueError(f"{name} is a probability in [0, 1], got {value!r}")
+            raise ValueError(f"{name} must be a probability in [0, 1], got {value!r}")
 
 
 def positions_for(images: int, same_on_batch: bool) -> NDArray[np.int64]:
-    """int64[images]: what a module used alone draws for; all get the numbers of the first image if so asked."""
+    """int64[images]: the positions for which a module used alone draws; all 0 if `same_on_batch`."""
     return np.zeros(images, np.int64) if same_on_batch else np.arange(images)
 
 
 class _DrawsFromTable:
-    """Parameters of a kornia module made from a view table (mixed into kornia's two base classes).
+    """Parameters of a kornia module from a view table (a mixin for kornia's two base classes).
 
-    An image that an operation passes over has parameters that change nothing, so kornia's own `p` is 1 and applies them always:
-    the probability that was given is in `settings`, and `repr` shows it.
+    An image to which an operation is not applied has identity parameters, so kornia's own `p` is 1. The given probability is in
+    `settings` and shown by `repr`.
     """
 
     settings: ViewSettings
-    named: ClassVar[Mapping[str, str]] = {}  # settings' names -> the constructor's, where these differ
+    named: ClassVar[Mapping[str, str]] = {}  # names of settings -> names of constructor arguments, if different
     _given: tuple[str, ...]  # the settings that the constructor sets
 
     def __repr__(self) -> str:
@@ -65,7 +65,7 @@ class _DrawsFromTable:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     def _set(self, given: Mapping[str, Any]) -> None:
-        """Keep what was given; raises one ValueError with all that is wrong, in the names of the constructor's arguments."""
+        """Store the settings; raises one ValueError with all faults, in the names of the constructor's arguments."""
         wrong = []
         for name, value in given.items():
             argument = self.named.get(name, name)
@@ -82,10 +82,10 @@ class _DrawsFromTable:
         self.settings, self._given = ViewSettings(**{"size": 4, **UNCHANGED, **given}), tuple(given)
 
     def parameters_from(self, table: AugmentationParameters, height: int, width: int) -> dict[str, np.ndarray]:
-        raise TypeError(f"{type(self).__name__} must say which parameters it takes from the table")
+        raise TypeError(f"{type(self).__name__} must implement parameters_from")
 
     def generate_parameters(self, batch_shape: tuple[int, ...]) -> dict[str, Tensor]:
-        """kornia's hook for a module used alone: one view of every image, seeded by torch's generator."""
+        """kornia's hook for a module used alone: one view of each image, seeded by torch's generator."""
         seed = int(torch.randint(2**62, ()))
         positions = positions_for(batch_shape[0], self.same_on_batch)
         table = draw_table([self.settings], seed, 0, positions, 0)
@@ -93,7 +93,7 @@ class _DrawsFromTable:
 
 
 class IntensityOperation(_DrawsFromTable, IntensityAugmentationBase2D):
-    """Changes colors, moves nothing.
+    """Base class of operations that change colors and do not move pixels.
 
     `given` are settings of a view; `same_on_batch` and `keepdim` are kornia's. Raises ValueError for impossible settings.
     """
@@ -104,7 +104,7 @@ class IntensityOperation(_DrawsFromTable, IntensityAugmentationBase2D):
 
 
 class GeometricOperation(_DrawsFromTable, GeometricAugmentationBase2D):
-    """Moves pixels; `size` is that of the views. For the rest, see `IntensityOperation`."""
+    """Base class of operations that move pixels; `size` is that of the views, for the rest see `IntensityOperation`."""
 
     def __init__(self, *, size: int, same_on_batch: bool = False, keepdim: bool = False, **given: Any) -> None:
         super().__init__(p=1.0, same_on_batch=same_on_batch, keepdim=keepdim)
@@ -114,20 +114,20 @@ class GeometricOperation(_DrawsFromTable, GeometricAugmentationBase2D):
         self, input: Tensor, flags: dict, transform: Tensor | None = None, size: tuple[int, int] | None = None
     ) -> Tensor:
         raise NotImplementedError(
-            f"{type(self).__name__} has no inverse for images and masks, of which it leaves out a part; boxes and keypoints "
-            "have one, and kornia's RandomResizedCrop has one for images"
+            f"{type(self).__name__} has no inverse for images and masks, since a crop leaves out a part of them; boxes and "
+            "keypoints have one, and kornia's RandomResizedCrop has one for images"
         )
 
 
 def on_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor there; from the host to a GPU through pinned memory, so that the host does not wait."""
+    """The tensor on the device; copied from the host to a GPU through pinned memory, so that the host does not wait."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
 
 def to_tensors(parameters: dict[str, np.ndarray], device: torch.device) -> dict[str, Tensor]:
-    """Small host arrays to the device: floats as float32, the rest as they are, without waiting."""
+    """Small host arrays as tensors on the device: floats as float32, other types unchanged, without waiting."""
     tensors = {}
     for name, value in parameters.items():
         tensor = torch.from_numpy(np.ascontiguousarray(value, np.float32 if value.dtype == np.float64 else None))

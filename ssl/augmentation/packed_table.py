@@ -1,6 +1,6 @@
-"""All numbers of a batch of views as one array: it goes to the device in one copy, and is taken apart there without another."""
+"""All parameters of a batch of views in one array: one copy to the device, where they are slices of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -12,21 +12,22 @@ Numbers = dict[str, NDArray]
 
 @dataclass(frozen=True)
 class PackedTable:
-    """Arrays, by group and name, laid one after the other in `values` (float32[K], pinned for a GPU)."""
+    """Arrays, by group and name, concatenated in `values` (float32[K], pinned for a GPU)."""
 
     values: Tensor
-    layout: list[
-        dict[str, tuple[int, tuple[int, ...], bool]]
-    ]  # where each begins, its shape, whether it is of booleans
+    layout: list[dict[str, tuple[int, tuple[int, ...], bool]]]  # each array's offset, shape, and whether it is boolean
+    _copies: dict[torch.device, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     def on(self, device: torch.device) -> list[dict[str, Tensor]]:
-        """The arrays of each group there, float32 or bool, without waiting for the copy."""
-        values = self.values.to(device, non_blocking=True)
+        """The arrays of each group on the device, float32 or bool; copied once, without waiting."""
+        if device not in self._copies:
+            self._copies[device] = self.values.to(device, non_blocking=True)
+        values = self._copies[device]
         return [{name: _part(values, *place) for name, place in group.items()} for group in self.layout]
 
 
 def pack(groups: list[Numbers], pinned: bool) -> PackedTable:
-    """Lay arrays of floats, booleans and whole numbers below 2²⁴ together; `pinned`: so that a GPU copies them by itself."""
+    """Concatenate arrays of floats, booleans and integers below 2²⁴; `pinned`: in pinned memory, for asynchronous copies."""
     flat, layout, begin = [], [], 0
     for group in groups:
         places = {}

@@ -1,7 +1,7 @@
-"""Uniform noise for every pixel from one key an image, made where the images are.
+"""Uniform noise for every pixel from one key per image, computed on the device of the images.
 
-The counter-based generator of `wildfern.generators.counter_rng` in torch's signed integers, which wrap as unsigned ones do:
-pixel j of an image is draw j of its key, with the same bits on every device.
+The counter-based generator of `wildfern.generators.counter_rng` in torch's signed integers, which wrap like unsigned ones: pixel
+j of an image is draw j of its key, with the same bits on every device.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""PixMix: images mixed with fractals and other structured ones (Hendrycks et al., CVPR 2022).
+"""PixMix: images mixed with fractals and other structured images (Hendrycks et al., CVPR 2022).
 
 An image x, or with probability ½ an augmented copy of it, goes through k rounds, k uniform in 0 … 4. In each round it is mixed
 with y, which is either another augmented copy of x or an image of the mixing set (½ each), in one of two ways (½ each),
@@ -26,7 +26,7 @@ from wildfern.ssl.augmentation.operation import check_probabilities, on_device, 
 from wildfern.ssl.augmentation.view_keys import image_keys
 
 ROUNDS, BETA, SEVERITY = 4, 3.0, 3.0
-SET_SIZE = 2**32  # of a stream's images: they are never used up, and all are below those of a test split
+SET_SIZE = 2**32  # of a stream: large enough, and below the items of its test split
 
 
 class Stream(Protocol):
@@ -39,15 +39,15 @@ class Stream(Protocol):
 
 @dataclass(frozen=True)
 class PixMixTable:
-    """What n images draw for up to R rounds. Column 0 of `kind` and `level` is the start, column r what round r mixes in."""
+    """The parameters of n images for up to R rounds. Column 0 of `kind` and `level` is the start, column r is round r."""
 
     rounds: NDArray[np.int64]  # [n] k
-    kind: NDArray[np.int64]  # [n, R + 1] AugMix's operation; −1: the image itself at the start, later the mixing image
-    level: NDArray[np.float64]  # [n, R + 1] of that operation, with its sign
+    kind: NDArray[np.int64]  # [n, R + 1] operation of AugMix; −1: the image itself at the start, later the mixing image
+    level: NDArray[np.float64]  # [n, R + 1] signed level of that operation
     multiply: NDArray[np.bool_]  # [n, R]
     a: NDArray[np.float64]  # [n, R]
     b: NDArray[np.float64]  # [n, R]
-    mixing: NDArray[np.int64]  # [n] which image of the mixing set
+    mixing: NDArray[np.int64]  # [n] index of the mixing image
 
 
 def draw_pixmix(
@@ -61,12 +61,12 @@ def draw_pixmix(
     severity: float = SEVERITY,
     set_size: int = SET_SIZE,
 ) -> PixMixTable:
-    """The table of the images at these positions (int64[n]) of the global batch; `set_size` counts the mixing set.
+    """The table of the images at these positions (int64[n]) of the global batch; `set_size`: images of the mixing set.
 
     Raises ValueError for a negative number of rounds, β ≤ 0, a severity outside (0.1, 10] and an empty or too large set.
     """
     if not 0 <= rounds < np.inf:
-        raise ValueError(f"rounds must be a number that is not negative, got {rounds}")
+        raise ValueError(f"rounds must be a number of 0 or more, got {rounds}")
     if not 0 < beta < np.inf:
         raise ValueError(f"beta must be positive, got {beta}")
     if not 0.1 < severity <= 10:
@@ -96,19 +96,18 @@ def add(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 
 def multiply(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Weighted geometric mean with gray (½) as one; y is kept above 10⁻³⁷ for negative b, as published."""
+    """Weighted geometric mean with gray (½) as one; y is at least 10⁻³⁷, for negative b, as published."""
     return (2 * x) ** a * (2 * y).clamp(min=1e-37) ** b / 2
 
 
 def pixmix(images: Tensor, mixing: Tensor, table: PixMixTable) -> Tensor:
-    """float[N, 3, H, W] in [0, 1] mixed with `mixing`, of the same shape and range, as the table says; in [0, 1].
+    """float[N, 3, H, W] in [0, 1] mixed with `mixing`, of the same shape and range, by the table; in [0, 1].
 
-    Raises ValueError for shapes that do not go together.
+    Raises ValueError for shapes that differ.
     """
     if mixing.shape != images.shape or len(table.rounds) != len(images):
         raise ValueError(
-            f"images {list(images.shape)}, mixing images {list(mixing.shape)} and a table for {len(table.rounds)} "
-            "do not go together"
+            f"shapes differ: images {list(images.shape)}, mixing images {list(mixing.shape)}, a table for {len(table.rounds)}"
         )
     dtype, device = images.dtype, images.device
     if dtype != torch.float64:
@@ -122,8 +121,8 @@ def pixmix(images: Tensor, mixing: Tensor, table: PixMixTable) -> Tensor:
         rows = on_device(torch.from_numpy(which), device)
         kind = table.kind[which, r]
         copies = augmented(images[rows], kind, table.level[which, r])
-        meets = on_device(torch.from_numpy(kind < 0), device)[:, None, None, None]
-        other = torch.where(meets, mixing[rows], copies)
+        uses_set = on_device(torch.from_numpy(kind < 0), device)[:, None, None, None]
+        other = torch.where(uses_set, mixing[rows], copies)
         x, (a, b) = mixed[rows], weights[:, rows, r - 1]
         result = torch.where(multiplies[rows, r - 1], multiply(x, other, a, b), add(x, other, a, b))
         mixed[rows] = result.clamp_(0, 1)
@@ -131,14 +130,14 @@ def pixmix(images: Tensor, mixing: Tensor, table: PixMixTable) -> Tensor:
 
 
 def mixing_images(stream: Stream, items: NDArray[np.int64]) -> Tensor:
-    """uint8[n, 3, S, S]: images of a stream by their indices, for instance `PixMixTable.mixing`."""
+    """uint8[n, 3, S, S]: images of a stream by index, for example `PixMixTable.mixing`."""
     return torch.as_tensor(stream.batch(items).images).permute(0, 3, 1, 2)
 
 
 class PixMix(IntensityAugmentationBase2D):
-    """PixMix with probability `p` and the images of a stream, whose size is that of the images, as a kornia module.
+    """PixMix with probability `p` as a kornia module; the mixing set is a stream with images of the same size.
 
-    Raises ValueError for what is no probability and for settings that `draw_pixmix` refuses.
+    Raises ValueError if `p` is not a probability, and for settings that `draw_pixmix` refuses.
     """
 
     def __init__(
@@ -160,9 +159,9 @@ class PixMix(IntensityAugmentationBase2D):
         draw_pixmix(0, 0, np.arange(0), 0, **self.settings)
 
     def generate_parameters(self, batch_shape: tuple[int, ...]) -> dict[str, Tensor]:
-        """kornia's hook for a module used alone, seeded by torch's generator; draws the mixing images too."""
+        """kornia's hook for a module used alone, seeded by torch's generator; also reads the mixing images."""
         if tuple(batch_shape[-2:]) != (self.stream.size, self.stream.size):
-            raise ValueError(f"images of {list(batch_shape[-2:])} px and a mixing stream of {self.stream.size} px")
+            raise ValueError(f"the mixing stream has {self.stream.size} px, but the images {list(batch_shape[-2:])}")
         positions = positions_for(batch_shape[0], self.same_on_batch)
         table = draw_pixmix(int(torch.randint(2**62, ())), 0, positions, 0, **self.settings)
         if self.same_on_batch:  # one image, rendered once

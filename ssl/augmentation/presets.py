@@ -1,11 +1,11 @@
-"""Views as the papers have them, by name; every number can be changed."""
+"""Views of published methods, by name; every setting can be changed."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
+from wildfern.registry import register
 from wildfern.ssl.augmentation.fourier_adapted_views import FourierAdaptationSettings
 from wildfern.ssl.augmentation.pixmix_views import PixMixSettings
 from wildfern.ssl.augmentation.table import ViewSettings
@@ -17,7 +17,7 @@ Strength = Annotated[float, Field(ge=0)]
 
 def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
     if bounds[0] > bounds[1]:
-        raise ValueError(f"must begin with the lower of its two bounds, got {list(bounds)}")
+        raise ValueError(f"must be [low, high], got {list(bounds)}")
     return bounds
 
 
@@ -28,6 +28,7 @@ Interpolation = Literal["bilinear", "bicubic"]
 Operations = list[dict[str, Any]]
 
 
+@register("views", "simclr")
 def simclr(
     *,
     size: Annotated[int, Field(ge=4)] = 224,
@@ -50,10 +51,10 @@ def simclr(
     extra: Operations | None = None,
     local_intensity_order: bool = False,
 ) -> Views:
-    """`count` views of one kind; the defaults are SimCLR's for ImageNet (Chen et al., 2020, appendix A).
+    """`count` views with the same settings; the defaults are SimCLR's for ImageNet (Chen et al., 2020, appendix A).
 
-    Then, in this order, what is given of: Fourier domain adaptation, PixMix, further kornia operations (`extra`, each
-    `{operation: NAME, argument: value, …}`), and the local intensity order transform, which makes four channels of a view.
+    Optional, and then applied in this order: Fourier domain adaptation, PixMix, further kornia operations (`extra`, each
+    `{operation: NAME, argument: value, …}`), and the local intensity order transform, which gives views of four channels.
     """
     view = ViewSettings(
         size,
@@ -74,6 +75,7 @@ def simclr(
     return Views([[view] * count], extra or (), fourier_adaptation, pixmix, local_intensity_order)
 
 
+@register("views", "multicrop")
 def multicrop(
     *,
     size: Annotated[int, Field(ge=4)] = 224,
@@ -132,11 +134,5 @@ _swav = partial(
     blur=(0.5, 0.5),
     solarize=(0.0, 0.0),
 )
-VIEWS: dict[str, Callable[..., Views]] = {
-    "simclr": simclr,
-    "byol": _byol,
-    "mocov3": _mocov3,
-    "swav": _swav,
-    "dino": multicrop,
-    "multicrop": multicrop,
-}
+for _name, _preset in (("byol", _byol), ("mocov3", _mocov3), ("swav", _swav), ("dino", multicrop)):
+    register("views", _name)(_preset)

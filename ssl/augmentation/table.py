@@ -1,7 +1,7 @@
-"""The numbers behind the views of a batch: drawn once, as small arrays, from counter keys (no generator state anywhere).
+"""The random parameters of the views of a batch: drawn once, as small arrays, from counter keys (no generator state).
 
-View v of the image at position p of global step s draws from the key (seed, s, p, v), so any view can be made again, and
-W ranks draw for their slices what one process would draw for the whole batch. Distributions are torchvision's.
+View v of the image at position p of global step s draws from the key (seed, s, p, v), so any view can be reproduced, and W
+ranks draw for their slices what one process draws for the whole batch. Distributions are those of torchvision.
 """
 
 from collections.abc import Iterator
@@ -14,9 +14,9 @@ from wildfern.generators.counter_rng import fold, key, uniform
 
 Float = NDArray[np.float64]
 INTERPOLATIONS = ("bilinear", "bicubic")
-CROP_ATTEMPTS = 10  # torchvision's RandomResizedCrop gives up after ten and takes a central crop
+CROP_ATTEMPTS = 10  # as in torchvision's RandomResizedCrop, which then takes a central crop
 
-# Draw numbers of each quantity; fixed, so that adding one later changes none of the others.
+# Draw number of each quantity; fixed, so that a new one does not change the others.
 _CROP, _FLIP, _JITTER, _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE, _ORDER, _GRAY, _BLUR, _SIGMA, _SOLARIZE = (
     0,
     4 * CROP_ATTEMPTS,
@@ -36,7 +36,7 @@ _DRAWS = 54
 
 @dataclass(frozen=True)
 class ViewSettings:
-    """What may happen to one view. Probabilities are in [0, 1]; see `views.simclr` and `views.multicrop` for meanings."""
+    """Settings of the augmentations of one view; see `presets.simclr` and `presets.multicrop`."""
 
     size: int
     crop_scale: tuple[float, float]
@@ -56,31 +56,31 @@ class ViewSettings:
     def __post_init__(self) -> None:
         pairs = {name: getattr(self, name) for name in ("crop_scale", "crop_ratio", "blur_sigma")}
         wrong = [
-            f"{name} is a pair, low and high, not {pair!r}" for name, pair in pairs.items() if np.shape(pair) != (2,)
+            f"{name} must be a pair [low, high], got {pair!r}" for name, pair in pairs.items() if np.shape(pair) != (2,)
         ]
         wrong = wrong or list(self._wrong())
         if wrong:
             raise ValueError("; ".join(wrong))
 
     def _wrong(self) -> Iterator[str]:
-        """All that is impossible; comparisons are such that NaN is, and infinity too."""
+        """All faults of the settings; the comparisons also reject NaN and infinity."""
         if not isinstance(self.size, (int, np.integer)):
-            yield f"a view's size is a whole number of pixels, not {self.size!r}"
+            yield f"size must be a whole number of pixels, got {self.size!r}"
         elif self.size < 4:
-            yield f"a view of {self.size} px is too small: the least is 4"
+            yield f"a view of {self.size} px is too small: the minimum is 4"
         if self.interpolation not in INTERPOLATIONS:
-            yield f"interpolation is one of {', '.join(INTERPOLATIONS)}, not {self.interpolation!r}"
+            yield f"interpolation must be one of {', '.join(INTERPOLATIONS)}, got {self.interpolation!r}"
         for name in ("flip", "jitter", "gray", "blur", "solarize"):
             if not 0 <= getattr(self, name) <= 1:
-                yield f"{name} is a probability in [0, 1], got {getattr(self, name)}"
+                yield f"{name} must be a probability in [0, 1], got {getattr(self, name)}"
         for name in ("brightness", "contrast", "saturation"):
             if not 0 <= getattr(self, name) < np.inf:
-                yield f"{name} must be a number that is not negative, got {getattr(self, name)}"
+                yield f"{name} must be a number of 0 or more, got {getattr(self, name)}"
         if not 0 <= self.hue <= 0.5:
             yield f"hue must be in [0, 0.5], got {self.hue}"
         low, high = self.crop_scale
         if not 0 < low <= high <= 1:
-            yield f"crop_scale, shares of the image's area, must satisfy 0 < low ≤ high ≤ 1, got {self.crop_scale}"
+            yield f"crop_scale, shares of the image area, must satisfy 0 < low ≤ high ≤ 1, got {self.crop_scale}"
         for name in ("crop_ratio", "blur_sigma"):
             low, high = getattr(self, name)
             if not 0 < low <= high < np.inf:
@@ -91,8 +91,8 @@ class ViewSettings:
 class AugmentationParameters:
     """Parameters of n images for each of V views (all of one size); every array starts with [V, n] or [V].
 
-    `crop` are the raw uniforms a crop box is made from once the image's height and width are known (`boxes`).
-    A probability that did not fire is already written as the identity: factor 1, hue 0, sigma 0, threshold above 1.
+    `crop` are the uniforms from which `boxes` computes the crop box for the height and width of an image. An operation that does
+    not apply has identity parameters: factor 1, hue 0, sigma 0, threshold above 1.
     """
 
     crop: Float  # [V, n, 4 * CROP_ATTEMPTS] in [0, 1)
@@ -103,8 +103,8 @@ class AugmentationParameters:
     hue: Float  # turns of the color wheel, in [-0.5, 0.5]
     order: NDArray[np.int64]  # [V, n, 4]: the order of (0 brightness, 1 contrast, 2 saturation, 3 hue)
     gray: NDArray[np.bool_]
-    sigma: Float  # standard deviation of the blur in pixels of the view; 0: none
-    threshold: Float  # solarize: values at or above it are inverted; 2: none
+    sigma: Float  # standard deviation of the blur in pixels of the view; 0: no blur
+    threshold: Float  # solarize inverts values at or above it; 2: none
     crop_scale: Float  # [V, 2]
     crop_ratio: Float  # [V, 2]
     interpolation: str  # of all views: "bilinear" or "bicubic"
@@ -124,7 +124,7 @@ class AugmentationParameters:
         draws = self.flat("crop").reshape(-1, CROP_ATTEMPTS, 4)
         boxes, fits = self._first_that_fits(draws[:, :1], view, heights, widths)
         rest = np.flatnonzero(~fits)
-        if len(rest):  # few: to make all ten attempts for all would take most of the time of small views' numbers
+        if len(rest):  # few; ten attempts for all would dominate the time for small views
             view, heights, widths = view[rest], heights[rest], widths[rest]
             others, fits = self._first_that_fits(draws[rest, 1:], view, heights, widths)
             boxes[rest] = np.where(fits[:, None], others, self._central(view, heights, widths))
@@ -133,7 +133,7 @@ class AugmentationParameters:
     def _first_that_fits(
         self, draws: Float, view: NDArray[np.int64], heights: NDArray[np.int64], widths: NDArray[np.int64]
     ) -> tuple[Float, NDArray[np.bool_]]:
-        """The boxes [m, 4] of the first of some attempts (draws: [m, attempts, 4]) that fits, and where one did (bool[m])."""
+        """Boxes [m, 4] of the first attempt that fits (draws: [m, attempts, 4]), and whether one does (bool[m])."""
         heights, widths = heights[:, None], widths[:, None]
         low, high = self.crop_scale[view].T[:, :, None]
         area = heights * widths * (low + (high - low) * draws[..., 0])
@@ -159,8 +159,8 @@ def draw_table(
 ) -> AugmentationParameters:
     """Draw the parameters of views `first`, `first + 1`, … (one per entry of `settings`, all of one size).
 
-    `positions` int64[n] are the images' places in the global batch of step `step`. Raises ValueError for views that are
-    interpolated in different ways.
+    `positions` int64[n] are the positions of the images in the global batch of step `step`. Raises ValueError for views with
+    different interpolation.
     """
     interpolations = {view.interpolation for view in settings}
     if len(interpolations) > 1:

@@ -1,4 +1,4 @@
-"""Keys of the operations beside the view table: one per image of a view, or one for a whole step of it."""
+"""Random keys of operations that are not in the view table: one per image of a view, or one per step and view."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,7 +7,7 @@ from wildfern.generators.counter_rng import Keys, fold, key
 
 
 def step_key(operation: str, seed: int, step: int, view: int) -> Keys:
-    """uint64[1]: what all images of view `view` share in global step `step`, for the operation of that name."""
+    """uint64[1]: the key that all images of view `view` share in global step `step`, for the operation of that name."""
     return fold(fold(np.full(1, key(operation, seed), np.uint64), step), view)
 
 

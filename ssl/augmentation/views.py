@@ -1,6 +1,6 @@
-"""The views of a training step: one table of numbers, one pass over the images."""
+"""The views of a training step: one table of parameters, one pass over the images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,53 +12,64 @@ from torch import Tensor, nn
 from wildfern.ssl.augmentation.blur import GaussianBlur
 from wildfern.ssl.augmentation.color import ColorJitter, Solarize
 from wildfern.ssl.augmentation.crop import crop_views
+from wildfern.ssl.augmentation.crop_geometry import crop_geometry, crop_masks, crop_masks_on_host, sides
 from wildfern.ssl.augmentation.fourier_adapted_views import FourierAdaptationSettings, FourierAdaptedViews
 from wildfern.ssl.augmentation.host_crops import crop_images
 from wildfern.ssl.augmentation.host_views import render_crops, render_views
+from wildfern.ssl.augmentation.input_images import as_rgb, checked_masks, merged_views, to_device, views_of_images
 from wildfern.ssl.augmentation.kornia_operation import Parameters, build_operations
 from wildfern.ssl.augmentation.local_intensity_order import LocalIntensityOrder
 from wildfern.ssl.augmentation.normalization import MEAN, STD
+from wildfern.ssl.augmentation.operation import on_device
 from wildfern.ssl.augmentation.packed_table import PackedTable, pack
 from wildfern.ssl.augmentation.pixmix_views import PixMixSettings, PixMixViews
-from wildfern.ssl.augmentation.shown_images import in_color, in_order, shown_by, to_device
 from wildfern.ssl.augmentation.table import AugmentationParameters, ViewSettings, draw_table
 
 
 @dataclass(frozen=True)
 class ViewBatch:
-    """A batch ready for the device: the images (or, group by group, their crops on the host) and the tables.
+    """What the device needs to make the views of n images: the images (or their crops, cut on the host) and the parameters.
 
-    Images that a GPU draws are there already, or will be once `drawn` has happened.
+    Images and masks that a GPU draws are on it already, complete once the event `drawn` has happened.
     """
 
-    pixels: NDArray[np.uint8] | Tensor | list[NDArray[np.uint8]]  # [n, H, W, 3], or one [V, n, size, size, 3] per group
-    tables: list[AugmentationParameters]
-    paired_images: NDArray[np.uint8] | Tensor | None = None  # [n, H, W, 3]: what odd views show, where there are pairs
-    drawn: torch.cuda.Event | None = None
-    extra: list[list[list[Parameters]]] | None = (
-        None  # of each group's views, what was drawn for each further operation
+    pixels: (
+        NDArray[np.uint8] | Tensor | list[NDArray[np.uint8]]
+    )  # [n, H, W, 3], or crops [V, n, size, size, 3] per group
+    tables: list[AugmentationParameters]  # one per group, like all lists here
+    boxes: list[NDArray[np.int64]]  # [V, n, 4]: top, left, height, width of each crop, in pixels of the image it shows
+    geometry: list[NDArray[np.float32]]  # [V, n, 5]: see `Views.geometry`
+    paired_images: NDArray[np.uint8] | Tensor | None = None  # [n, H, W, 3]: shown by odd views
+    masks: NDArray[np.uint8] | Tensor | list[NDArray[np.uint8]] | None = (
+        None  # [n, H, W], or [V, n, size, size] per group
     )
-    labels: NDArray[np.int64] | None = None  # int64[n] of the images, -1 unknown: for whoever looks on
-    packed: PackedTable | None = None  # the tables' numbers as the device takes them, where torch makes the views
+    drawn: torch.cuda.Event | None = None
+    extra: list[list[list[Parameters]]] | None = None  # parameters of each further operation, by group and view
+    packed: PackedTable | None = None  # the tables' numbers in one array, where torch makes the views
+    # The reader of the images sets these; no view depends on them.
+    labels: NDArray[np.int64] | NDArray[np.uint8] | None = None  # int64[n], -1 unlabeled; or multi-hot uint8[n, K]
+    source: NDArray[np.int64] | None = None  # int64[n]: which entry of `data` each image came from
 
 
 class Views(nn.Module):
     """Views in groups of one size each: `groups[g][v]` are the settings of view v of group g.
 
-    Counted through all groups, the odd views of a pair of images show its second one; a single image is shown by all.
-    `prepare` runs on the host, in loader threads; calling the module runs on the device, for which the processor has a kernel
-    of its own. Normalized with ImageNet's mean and standard deviation; before that, each view goes through Fourier domain
-    adaptation, PixMix and the kornia operations that `extra` names (as `build_operations` takes them), whichever are given.
-    With `local_intensity_order`, views end as the four standardized channels of that transform instead.
+    Views are numbered through all groups; with paired images, odd views show the paired image. `prepare` runs on the host, in
+    loader threads; calling the module runs on the device (on a CPU, in a compiled kernel). After crop and colors, each view goes
+    through Fourier domain adaptation, PixMix and the operations of `extra` (see `build_operations`), as far as given, and is
+    normalized with ImageNet's mean and standard deviation. With `local_intensity_order`, a view is the four standardized channels
+    of that transform instead.
 
-    `dtype`, which may be set later too, is float32 or bfloat16: views are computed in float32 and rounded once, at the end.
-    Raises ValueError for no views, an empty group, sizes that differ within one, and other types.
+    `dtype`, which can be set later, is float32 or bfloat16: views are computed in float32 and rounded once, at the end. Raises
+    ValueError for no views, an empty group, different sizes in a group, and other types.
+
+    A preset is a function that returns `Views` or a subclass, registered under a name in `VIEWS`.
     """
 
     def __init__(
         self,
         groups: list[list[ViewSettings]],
-        extra: Sequence[Mapping[str, Any]] = (),
+        extra: Sequence[Mapping[str, Any] | Callable[[int], nn.Module]] = (),
         fourier_adaptation: FourierAdaptationSettings | None = None,
         pixmix: PixMixSettings | None = None,
         local_intensity_order: bool = False,
@@ -71,9 +82,9 @@ class Views(nn.Module):
             if not group:
                 raise ValueError("a group of views is empty: at least one view is needed")
             if len({view.size for view in group}) > 1:
-                raise ValueError("the views of one group must have one size")
+                raise ValueError("the views of a group must have one size")
             if len({view.interpolation for view in group}) > 1:
-                raise ValueError("the views of one group must have one interpolation")
+                raise ValueError("the views of a group must have one interpolation")
         self.groups, self.dtype = groups, dtype
 
         def chain(size: int) -> nn.ModuleList:
@@ -99,7 +110,7 @@ class Views(nn.Module):
     @dtype.setter
     def dtype(self, dtype: torch.dtype) -> None:
         if dtype not in (torch.float32, torch.bfloat16):
-            raise ValueError(f"views are float32 or bfloat16, not {dtype}")
+            raise ValueError(f"views must be float32 or bfloat16, not {dtype}")
         self._dtype = dtype
 
     @property
@@ -114,13 +125,21 @@ class Views(nn.Module):
 
     @property
     def skipped(self) -> dict[str, str]:
-        """What the sources of second images found unusable so far: name -> reason."""
-        second = (operation.second for chain in self.extra for operation in chain if hasattr(operation, "second"))
-        return {name: reason for images in second for name, reason in images.skipped.items()}
+        """The unusable reference images found so far: name -> reason."""
+        operations = (operation for chain in self.extra for operation in chain)
+        references = (o.reference_images for o in operations if hasattr(o, "reference_images"))
+        return {name: reason for images in references for name, reason in images.skipped.items()}
+
+    @property
+    def geometric_operations(self) -> list[str]:
+        """Names of the operations after the crop that move pixels: masks and `geometry` do not follow them."""
+        first = self.extra[0]  # the chains of all groups are alike
+        moving = (operation for operation in first if getattr(operation, "moves_pixels", False))
+        return [getattr(operation, "name", type(operation).__name__) for operation in moving]
 
     @property
     def _first_views(self) -> list[int]:
-        """The number of each group's first view, counted through all groups."""
+        """The number of each group's first view; views are numbered through all groups."""
         return [sum(len(group) for group in self.groups[:g]) for g in range(len(self.groups))]
 
     def draw(self, seed: int, step: int, positions: NDArray[np.int64]) -> list[AugmentationParameters]:
@@ -138,48 +157,119 @@ class Views(nn.Module):
         positions: NDArray[np.int64],
         paired_images: NDArray[np.uint8] | Tensor | list[NDArray[np.uint8]] | None = None,
         batch_size: int | None = None,
+        masks: NDArray[np.uint8] | Tensor | list[NDArray[np.uint8]] | None = None,
     ) -> ViewBatch:
-        """Draw the tables and, for images of different sizes (a sequence of uint8[H, W, 3]), crop and resize them here.
+        """Draw the parameters and, for images of different sizes (a sequence of uint8[H, W, 3]), crop and resize on the host.
 
-        `paired_images`, in the form of `pixels`: the second images of pairs. Tensors stay where they are. `batch_size`: of the
-        global batch, if these positions are a part of it only; further operations draw for all of it. Raises ValueError for
-        images that are not uint8 in three channels (or one, which is then taken thrice), or not one for each position.
+        `paired_images`, in the form of `pixels`: the second images of pairs. `masks`: one value per pixel, uint8[n, H, W], or a
+        sequence of uint8[H, W]; see `masks`. Tensors stay where they are. `batch_size`: of the global batch, if these positions
+        are only a part of it; further operations draw for all of it. Raises ValueError for images that are not uint8 with three
+        channels (or one, which is then repeated), or not one for each position; for masks of another size, masks together with
+        paired images, and masks together with an operation that moves pixels.
         """
-        pixels, paired_images = in_color(pixels, paired_images, len(positions))
+        pixels, paired_images = as_rgb(pixels, paired_images, len(positions))
+        if masks is not None:
+            self._check_masks(paired_images)
+            masks = checked_masks(masks, pixels)
         tables = self.draw(seed, step, positions)
-        extra = self._draw_extra(seed, step, positions, batch_size)
-        packed = None
-        if self.mean.device.type != "cpu":
-            sides = None if isinstance(pixels, list) else (pixels.shape[1], pixels.shape[2])
-            packed = self._packed(tables, sides)
-        if isinstance(pixels, Tensor):
-            drawn = torch.cuda.current_stream(pixels.device).record_event() if pixels.is_cuda else None
-            return ViewBatch(pixels, tables, paired_images, drawn, extra, packed=packed)
-        if isinstance(pixels, np.ndarray):
-            return ViewBatch(pixels, tables, paired_images, extra=extra, packed=packed)
-        crops = [
-            crop_images(pixels, table, size, paired_images, first)
-            for first, table, (_, size) in zip(self._first_views, tables, self.shape, strict=True)
-        ]
-        return ViewBatch(crops, tables, extra=extra, packed=packed)
+        boxes, geometry = self._crops(tables, pixels, paired_images)
+        drawn = None
+        for tensor in (pixels, masks):
+            if isinstance(tensor, Tensor) and tensor.is_cuda:
+                drawn = torch.cuda.current_stream(tensor.device).record_event()
+        if isinstance(pixels, list):
+            groups = list(zip(self._first_views, tables, boxes, self.shape, strict=True))
+            if masks is not None:
+                masks = [crop_masks_on_host(masks, box, table.flip, size) for _, table, box, (_, size) in groups]
+            pixels = [
+                crop_images(pixels, table, size, paired_images, first, box) for first, table, box, (_, size) in groups
+            ]
+            paired_images = None
+        return ViewBatch(
+            *(pixels, tables, boxes, geometry, paired_images, masks, drawn),
+            extra=self._draw_extra(seed, step, positions, batch_size),
+            packed=None if self.mean.device.type == "cpu" else self._packed(tables, boxes, geometry),
+        )
 
-    def _packed(self, tables: list[AugmentationParameters], sides: tuple[int, int] | None) -> PackedTable:
-        """The numbers of all groups; `sides`: height and width of the images, or None if they are cropped already."""
+    def _crops(
+        self, tables: list[AugmentationParameters], pixels: Any, paired_images: Any
+    ) -> tuple[list[NDArray[np.int64]], list[NDArray[np.float32]]]:
+        """Boxes and geometry of each group; the odd views of pairs crop the second image, which may have another size."""
+        out = []
+        for first, table in zip(self._first_views, tables, strict=True):
+            heights, widths = sides(pixels)
+            boxes = table.boxes(heights, widths)
+            if isinstance(paired_images, list):
+                odd = (first + np.arange(len(boxes))[:, None]) % 2 == 1
+                second_heights, second_widths = sides(paired_images)
+                boxes = np.where(odd[..., None], table.boxes(second_heights, second_widths), boxes)
+                heights, widths = np.where(odd, second_heights, heights), np.where(odd, second_widths, widths)
+            out.append((boxes, crop_geometry(boxes, table.flip, heights, widths)))
+        return [boxes for boxes, _ in out], [geometry for _, geometry in out]
+
+    def _check_masks(self, paired_images: Any) -> None:
+        if paired_images is not None:
+            raise ValueError(
+                "masks together with paired images are not supported: odd views show the paired image, which has no mask"
+            )
+        if moving := self.geometric_operations:
+            raise ValueError(
+                f"masks cannot follow {', '.join(moving)}, which moves pixels: remove it from the extra operations of the views"
+            )
+
+    def _packed(
+        self,
+        tables: list[AugmentationParameters],
+        boxes: list[NDArray[np.int64]],
+        geometry: list[NDArray[np.float32]],
+    ) -> PackedTable:
+        """The numbers of all groups."""
         groups = []
-        for table, (_, size) in zip(tables, self.shape, strict=True):
-            numbers = {}
+        for table, box, shares, (_, size) in zip(tables, boxes, geometry, self.shape, strict=True):
+            numbers = {"boxes": box, "flip": table.flip, "geometry": shares}
             for operation in (self.color, self.blur, self.solarize):
                 numbers |= operation.parameters_from(table, size, size)
-            if sides is not None:
-                n = table.flip.shape[1]
-                boxes = table.boxes(*(np.full(n, side) for side in sides))
-                numbers |= {"boxes": boxes, "flip": table.flip}
             groups.append(numbers)
         return pack(groups, pinned=self.mean.device.type == "cuda")
 
+    def masks(self, batch: ViewBatch) -> list[Tensor] | None:
+        """The masks of the views, uint8[V, n, size, size] per group on the module's device; None for a batch without masks.
+
+        They are cropped, resized (nearest neighbor) and flipped as their images are; no other operation acts on them. Pixel
+        (i, j) of a view is pixel (top + ⌊(i + ½) · height / size⌋, left + ⌊(j + ½) · width / size⌋) of the mask, then flipped.
+        """
+        if batch.masks is None:
+            return None
+        device = self.mean.device
+        if isinstance(batch.masks, list):
+            return [to_device(masks, device) for masks in batch.masks]
+        on_gpu = isinstance(batch.masks, Tensor) and batch.masks.is_cuda
+        masks = to_device(batch.masks, device, batch.drawn if on_gpu else None)
+        if batch.packed is not None:
+            crops = [(numbers["boxes"], numbers["flip"]) for numbers in batch.packed.on(device)]
+        else:
+            crops = [
+                (on_device(torch.from_numpy(boxes), device), on_device(torch.from_numpy(table.flip), device))
+                for boxes, table in zip(batch.boxes, batch.tables, strict=True)
+            ]
+        return [
+            crop_masks(masks, boxes, flip, size) for (boxes, flip), (_, size) in zip(crops, self.shape, strict=True)
+        ]
+
+    def geometry(self, batch: ViewBatch) -> list[Tensor]:
+        """Where each view lies in the image it shows: float32[V, n, 5] per group, on the module's device.
+
+        Left, top, right and bottom of the crop as shares of the image's width and height (0 to 1), then 1 if it was flipped,
+        else 0. This is the box in whole pixels that was cropped. It leaves out what `geometric_operations` do afterwards.
+        """
+        device = self.mean.device
+        if batch.packed is not None:
+            return [numbers["geometry"] for numbers in batch.packed.on(device)]
+        return [on_device(torch.from_numpy(geometry), device) for geometry in batch.geometry]
+
     @torch.no_grad()
     def forward(self, batch: ViewBatch) -> list[Tensor]:
-        """[V, n, channels, size, size] of type `dtype` per group, normalized, on the module's device, channels last in memory."""
+        """[V, n, channels, size, size] of type `dtype` per group: normalized, on the module's device, channels last."""
         if self.mean.dtype != torch.float32:
             raise ValueError(f"views are computed in float32: set `dtype` in place of .to({self.mean.dtype})")
         views = self._on_host(batch) if self.mean.device.type == "cpu" else self._on_device(batch)
@@ -198,8 +288,8 @@ class Views(nn.Module):
             views = [group.unflatten(0, table.flip.shape) for group, table in zip(codes, batch.tables, strict=True)]
         return [group.to(self.dtype) for group in views]
 
-    def _made_as(self, batch: ViewBatch) -> torch.dtype:
-        """The type in which views are made: further operations want float32."""
+    def _working_dtype(self, batch: ViewBatch) -> torch.dtype:
+        """The type in which views are made: further operations need float32."""
         return self.dtype if batch.extra is None else torch.float32
 
     def _draw_extra(
@@ -214,11 +304,11 @@ class Views(nn.Module):
         ]
 
     def _on_host(self, batch: ViewBatch) -> list[Tensor]:
-        """The views made by a kernel for the processor, on torch's threads; the channels lie last in memory."""
+        """The views from the compiled kernel for the CPU, on as many threads as torch uses."""
         threads = torch.get_num_threads()
         if isinstance(batch.pixels, list):
             return [
-                render_crops(crops, table, threads, self._made_as(batch), normalize=batch.extra is None)
+                render_crops(crops, table, threads, self._working_dtype(batch), normalize=batch.extra is None)
                 for crops, table in zip(batch.pixels, batch.tables, strict=True)
             ]
         pixels, paired_images = (
@@ -227,22 +317,24 @@ class Views(nn.Module):
         )
         return [
             render_views(
-                *(pixels, table, size, threads, self._made_as(batch), paired_images, first),
+                *(pixels, table, size, threads, self._working_dtype(batch), paired_images, first),
                 normalize=batch.extra is None,
+                boxes=boxes,
             )
-            for first, table, (_, size) in zip(self._first_views, batch.tables, self.shape, strict=True)
+            for first, table, boxes, (_, size) in zip(
+                self._first_views, batch.tables, batch.boxes, self.shape, strict=True
+            )
         ]
 
     def _on_device(self, batch: ViewBatch) -> list[Tensor]:
-        """The views made by torch: on any device, the processor included, where it is what the kernel is held to."""
+        """The views from torch operations, on any device; on the CPU they are the reference for the kernel."""
         device = self.mean.device
         whole, others = None, None
         if not isinstance(batch.pixels, list):
             whole = to_device(batch.pixels, device, batch.drawn).float().div_(255)
             if batch.paired_images is not None:
                 others = to_device(batch.paired_images, device, batch.drawn).float().div_(255)
-        sides = None if whole is None else (whole.shape[1], whole.shape[2])
-        numbers = (batch.packed or self._packed(batch.tables, sides)).on(device)
+        numbers = (batch.packed or self._packed(batch.tables, batch.boxes, batch.geometry)).on(device)
         out = []
         for g, (first, table, (views, size)) in enumerate(
             zip(self._first_views, batch.tables, self.shape, strict=True)
@@ -251,17 +343,17 @@ class Views(nn.Module):
                 n, boxes, flip = len(whole), numbers[g]["boxes"], numbers[g]["flip"]
                 parts = [
                     (crop_views(shown, boxes[which], flip[which], size, table.interpolation), which)
-                    for shown, which in shown_by(whole, others, first)
+                    for shown, which in views_of_images(whole, others, first)
                     if len(range(views)[which])
                 ]
-                images = parts[0][0] if others is None else in_order(parts, views, n)
+                images = parts[0][0] if others is None else merged_views(parts, views, n)
             else:
                 crops = to_device(batch.pixels[g], device).flatten(0, 1)
                 images = crops.permute(0, 3, 1, 2).float().div_(255)
             images = self._appearance(images, table, numbers[g])
             if batch.extra is None:
                 images = (images - self.mean) / self.std
-            images = images.to(self._made_as(batch), memory_format=torch.channels_last)
+            images = images.to(self._working_dtype(batch), memory_format=torch.channels_last)
             out.append(images.unflatten(0, table.flip.shape))
         return out
 

@@ -1,6 +1,6 @@
 """Where images come from: named sets, folders, shards and generator streams behind one interface, and how they are mixed.
 
-`open_source(name, split, **arguments)` opens any of them; a new kind is one file and one line in SOURCES.
+`open_source(name, split, **arguments)` opens any of them; a new kind is one file with `@register("source", …)` on its class.
 """
 
 import inspect
@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from wildfern.generators import STREAMS, make_stream
+from wildfern.generators import make_stream
+from wildfern.registry import GENERATORS, LOCATION, SOURCES, location_parameter, register
 from wildfern.ssl.data.base import DataError, Images, Source, Split, UnreadableImage
 from wildfern.ssl.data.crop import crop_resize, crops_resize, square
 from wildfern.ssl.data.digits import DigitsSource
@@ -25,29 +26,24 @@ from wildfern.ssl.data.synthetic import SyntheticSource
 from wildfern.ssl.data.torchvision_sets import TORCHVISION_SETS, TorchvisionSource
 from wildfern.ssl.data.webdataset import WebDatasetSource
 
-SCHEMES: dict[str, Callable[..., Source]] = {
-    "folder": FolderSource,
-    "parquet": ParquetSource,
-    "webdataset": WebDatasetSource,
-    "hf": HuggingFaceSource,
-}
-NAMED: dict[str, Callable[..., Source]] = {
-    "digits": DigitsSource,
-    **{name: partial(TorchvisionSource, name) for name in TORCHVISION_SETS},
-}
-# Every name and scheme -> the callable whose keyword-only parameters are its recipe keys (a stream's class for a generator).
-SOURCES: dict[str, Callable[..., Any]] = {**SCHEMES, **NAMED, **STREAMS}
+for _name in TORCHVISION_SETS:
+    register("source", _name)(partial(TorchvisionSource, _name))
 
 __all__ = [
-    "SCHEMES",
     "SOURCES",
     "DataError",
+    "DigitsSource",
+    "FolderSource",
+    "HuggingFaceSource",
     "Images",
     "Loader",
     "Mixture",
+    "ParquetSource",
     "Source",
     "SyntheticSource",
+    "TorchvisionSource",
     "UnreadableImage",
+    "WebDatasetSource",
     "crop_resize",
     "crops_resize",
     "decode_image",
@@ -61,43 +57,50 @@ __all__ = [
 
 def source_signature(name: str) -> Callable[..., Any]:
     """The callable behind a source's name ("digits", "folder:PATH", "ifs"); its keyword-only parameters are the recipe keys."""
-    scheme, colon, rest = name.partition(":")
-    if colon and scheme in SCHEMES:
-        if not rest:
-            raise DataError(f"{name!r} wants what to open after the colon, for instance {_example(scheme)}")
-        return SCHEMES[scheme]
-    if name in SCHEMES:
-        raise DataError(f"{name!r} wants what to open: {_example(name)}")
-    if name in SOURCES:
-        return SOURCES[name]
-    if not colon and Path(name).expanduser().exists():
-        raise DataError(f"unknown source {name!r}; a path wants its kind before it: folder:{name} or parquet:{name}")
-    near = get_close_matches(scheme if colon else name, SCHEMES if colon else SOURCES, 1, 0.5)
-    known = ", ".join(_example(entry) if entry in SCHEMES else entry for entry in SOURCES)
-    raise DataError(f"unknown source {name!r}{f'; did you mean {near[0]!r}?' if near else ''} There are: {known}")
+    scheme, colon, location = name.partition(":")
+    if scheme not in SOURCES:
+        if not colon and Path(name).expanduser().exists():
+            raise DataError(
+                f"unknown source {name!r}; write the kind of a path before it: folder:{name} or parquet:{name}"
+            )
+        near = get_close_matches(scheme, SOURCES, 1, 0.5)
+        known = ", ".join(SOURCES)
+        raise DataError(f"unknown source {name!r}{f'; did you mean {near[0]!r}?' if near else ''} There are: {known}")
+    component: Callable[..., Any] = SOURCES[scheme]
+    parameter = location_parameter(component)
+    if parameter is None and colon:
+        raise DataError(f"source {scheme!r} takes nothing after a colon, got {name!r}")
+    if parameter is not None and parameter.default is parameter.empty and not location:
+        raise DataError(f"source {scheme!r} needs a {parameter.name}: {scheme}:{parameter.name.upper()}")
+    return component
 
 
 def open_source(name: str, split: Split = "train", **arguments: Any) -> Source:
     """A source by its name: a named set ("digits"), SCHEME:WHERE ("folder:photos"), or a generator ("ifs", endless).
 
-    `arguments` are the constructor's keyword-only parameters (a generator's go to `make_stream`). Raises DataError for an
-    unknown name or argument, naming the nearest, and for whatever cannot be opened.
+    `arguments` are the constructor's keyword-only parameters (a generator's go to `make_stream`). What follows the colon goes to
+    the parameter `path`, `pattern` or `name`, the split to the parameter `split`. Raises DataError for an unknown name or
+    argument, naming the nearest, and for whatever cannot be opened.
     """
     constructor = source_signature(name)
     if split not in ("train", "test"):
         raise DataError(f"split is train or test, got {split!r}")
-    parameters = inspect.signature(constructor).parameters.values()
-    keys = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+    parameters = inspect.signature(constructor).parameters
+    keys = [parameter.name for parameter in parameters.values() if parameter.kind is parameter.KEYWORD_ONLY]
+    keys = [key for key in keys if key not in ("split", *LOCATION)]
     for argument in arguments:
         if argument not in keys:
             near = get_close_matches(argument, keys, 1, 0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(keys) or 'none'}"
             raise DataError(f"source {name!r} has no argument {argument!r}; {hint}")
-    if name in STREAMS:
-        return SyntheticSource(make_stream(name, **arguments), split)
-    scheme, colon, rest = name.partition(":")
-    return constructor(rest, split, **arguments) if colon and scheme in SCHEMES else constructor(split, **arguments)
-
-
-def _example(scheme: str) -> str:
-    return f"{scheme}:{ {'webdataset': 'PATTERN', 'hf': 'NAME'}.get(scheme, 'PATH') }"
+    scheme, colon, location = name.partition(":")
+    if scheme in GENERATORS:
+        return SyntheticSource(make_stream(scheme, **arguments), split)
+    if "split" in parameters:
+        arguments["split"] = split
+    elif split == "test":
+        raise DataError(f"source {scheme!r} has no test split")
+    if colon:
+        arguments[location_parameter(constructor).name] = location
+    source: Source = constructor(**arguments)
+    return source

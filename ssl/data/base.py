@@ -1,8 +1,8 @@
-"""What every source of images has in common: items are numbered, and reading is a pure function of the numbers."""
+"""The interface of all image sources: items are numbered, and reading is a pure function of the numbers."""
 
 import threading
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -11,16 +11,17 @@ from numpy.typing import ArrayLike, NDArray
 if TYPE_CHECKING:
     from torch import Tensor
 
-ImageArray = NDArray[np.uint8]
+ImageArray = NDArray[np.uint8]  # [H, W, 3] or [N, H, W, 3]
+MaskArray = NDArray[np.uint8]  # [H, W] or [N, H, W]
 Split = Literal["train", "test"]
 
 
 class DataError(ValueError):
-    """A data source that cannot be opened or read, said in the user's words."""
+    """A data source that cannot be opened or read; the message is for the user."""
 
 
 class UnreadableImage(DataError):
-    """One image that cannot be used; `reason` says why, without naming the file."""
+    """One unusable image; `reason` says why, without the name of the file."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -29,47 +30,62 @@ class UnreadableImage(DataError):
 
 @dataclass(frozen=True)
 class Images:
-    """A batch of images: uint8[N, H, W, 3], or a list of uint8[Hi, Wi, 3] when sizes differ; int64[N] labels, -1 unknown.
+    """A batch of images with what their source knows of them; what it does not know is None.
 
-    Images drawn by a GPU are a torch.uint8 tensor [N, H, W, 3] there, complete for what follows on the current stream of the
-    thread that read them. `paired_images`, in the form of `pixels`, are second images of the same things, where there are any.
+    - pixels: uint8[N, H, W, 3], or a list of uint8[Hi, Wi, 3] when sizes differ. Images drawn by a GPU are a torch.uint8 tensor
+      [N, H, W, 3] there, complete for what follows on the current stream of the thread that read them.
+    - labels: int64[N], -1 for an unlabeled image; or multi-hot uint8[N, K], a 1 for each class of the image.
+    - paired_images: the second image of each positive pair, in the form of `pixels`.
+    - masks: uint8[N, H, W], or a list of uint8[Hi, Wi], one value per pixel of `pixels`.
+    - source: int64[N], which entry of `data` each image came from; `Mixture` sets it.
     """
 
     pixels: "ImageArray | Tensor | list[ImageArray]"
-    labels: NDArray[np.int64] | None = None
+    labels: NDArray[np.int64] | NDArray[np.uint8] | None = None
     paired_images: "ImageArray | Tensor | list[ImageArray] | None" = None
+    masks: "MaskArray | Tensor | list[MaskArray] | None" = None
+    source: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def on_host(self) -> "Images":
-        """The same with numpy arrays in place of tensors; waits for what a GPU has still to draw."""
-        own = np.ndarray | list | None
-        pixels, paired_images = (
-            p if isinstance(p, own) else p.numpy(force=True) for p in (self.pixels, self.paired_images)
-        )
-        return Images(pixels, self.labels, paired_images)
+        """The same with numpy arrays instead of tensors; waits until a GPU has drawn them."""
+        tensors = {
+            name: value.numpy(force=True)
+            for name in ("pixels", "paired_images", "masks")
+            if not isinstance(value := getattr(self, name), np.ndarray | list | None)
+        }
+        return replace(self, **tensors)
 
     def as_lists(self) -> "Images":
-        """The same with lists of images, on the host, in place of arrays."""
+        """The same with lists of images and masks instead of arrays, on the host."""
         host = self.on_host()
-        return Images(list(host.pixels), self.labels, None if host.paired_images is None else list(host.paired_images))
+        lists = {
+            name: list(value)
+            for name in ("pixels", "paired_images", "masks")
+            if (value := getattr(host, name)) is not None
+        }
+        return replace(host, **lists)
 
     @classmethod
     def gather(
         cls,
         images: list[ImageArray],
-        labels: NDArray[np.int64] | None = None,
+        labels: NDArray[np.int64] | NDArray[np.uint8] | None = None,
         paired_images: list[ImageArray] | None = None,
+        masks: list[MaskArray] | None = None,
+        source: NDArray[np.int64] | None = None,
     ) -> "Images":
-        """One array when all images have one shape, else the list."""
-        if len({image.shape for image in (*images, *(paired_images or ()))}) == 1:
-            return cls(np.stack(images), labels, None if paired_images is None else np.stack(paired_images))
-        return cls(images, labels, paired_images)
+        """Arrays if all images have one shape, else lists."""
+        if len({image.shape for image in (*images, *(paired_images or ()))}) != 1:
+            return cls(images, labels, paired_images, masks, source)
+        stacked = (None if part is None else np.stack(part) for part in (paired_images, masks))
+        return cls(np.stack(images), labels, *stacked, source)
 
 
 class Source(ABC):
-    """Numbered images. `num_items` is None for an endless source; `class_names` is None for an unlabelled one."""
+    """A numbered set of images. `num_items` is None for an endless source, `class_names` is None for an unlabeled one."""
 
     num_items: int | None = None
     class_names: list[str] | None = None
@@ -80,7 +96,7 @@ class Source(ABC):
 
     @property
     def fixed_size(self) -> bool:
-        """Whether all images have one size, so that every batch is one array whoever else is in it."""
+        """Whether all images have one size, so that every batch is one array, whichever images are in it."""
         return False
 
     @property
@@ -89,15 +105,19 @@ class Source(ABC):
 
     @property
     def skipped(self) -> dict[str, str]:
-        """What has been found unusable so far: file (or row, or member) -> reason. A copy; safe to take at any time."""
+        """The unusable items found so far: file (or row, or member) -> reason. A copy; can be read at any time."""
         with self._skipped_lock:
             return dict(self._skipped)
 
     def skip(self, name: str, reason: str) -> None:
-        """Note that `name` is unusable; the first reason stays."""
+        """Record that `name` is unusable; the first reason is kept."""
         with self._skipped_lock:
             self._skipped.setdefault(name, reason)
 
     @abstractmethod
     def read(self, items: ArrayLike) -> Images:
-        """The images with these numbers (int64[N], each in [0, num_items)); the same numbers always give the same bytes."""
+        """The images with these numbers (int64[N], each in [0, num_items)); the same numbers always give the same bytes.
+
+        Labels, masks and paired images are optional: a source returns each of them for all of its images or for none. Masks have
+        the height and width of their images. Leave `Images.source` at None. Called from several threads at once.
+        """

@@ -1,4 +1,4 @@
-"""Crops taken where the pixels are: Pillow's anti-aliased resize of a fractional box."""
+"""Crops on the host: Pillow's anti-aliased resize of a fractional box."""
 
 import numpy as np
 from numpy.typing import ArrayLike

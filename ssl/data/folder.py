@@ -1,4 +1,4 @@
-"""`folder:PATH`: every image under a folder, as it comes, at any depth."""
+"""`folder:PATH`: all images under a folder, at any depth."""
 
 import os
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from wildfern.registry import register
 from wildfern.ssl.data.base import DataError, ImageArray, Split
 from wildfern.ssl.data.folder_scan import FolderScan, good_headers, scan_folder
 from wildfern.ssl.data.image_file import EXTENSIONS, decode_image
@@ -16,18 +17,19 @@ from wildfern.ssl.data.splits import name_in_test
 SPLIT_FOLDERS = {"train": ("train",), "test": ("test", "val", "validation")}
 
 
+@register("source", "folder")
 class FolderSource(ImageSource):
-    """Images under `path`, ordered by name within each folder; what an item is depends on the folder's content alone.
+    """Images under `path`, ordered by name within each folder; items depend only on the content of the folder.
 
-    split: PATH/train and PATH/test (or val, validation) where both exist. Otherwise `test_fraction` of the files, chosen by a
-        hash of their relative path, is the test split and the rest is for training; at 0 there is no test split.
-    labels: "folders" makes the first folder level the classes (-1 for images beside them); "none" ignores it.
-    min_side: images with a shorter side below this many pixels are left out.
-    max_side: images are shrunk to this longer side while they are decoded (None: full size).
-    check_headers: open every file once at the start, in threads, so that what is obviously unusable is never an item: some
-        ten thousand files a second from a warm local disk. False starts at once; faults are met, and replaced, on reading.
+    split: PATH/train and PATH/test (or val, validation) if both exist. Otherwise `test_fraction` of the files, chosen by a hash
+        of their relative path, is the test split and the rest is the train split; at 0 there is no test split.
+    labels: "folders" uses the first level of folders as classes (-1 for images outside of them); "none" gives no labels.
+    min_side: leave out images whose shorter side has fewer pixels.
+    max_side: shrink images to this longer side while decoding (None: full size).
+    check_headers: open every file once at the start, in threads, and leave out those without a usable header: about ten
+        thousand files per second from a warm local disk. False starts at once; faults are found, and replaced, on reading.
 
-    Hidden files and folders are ignored; links are followed, each folder is entered once. Truncated files are found on reading.
+    Hidden files and folders are ignored. Links are followed; each folder is entered once. Truncation is found on reading.
     """
 
     def __init__(
@@ -42,12 +44,12 @@ class FolderSource(ImageSource):
         check_headers: bool = True,
     ) -> None:
         if not 0.0 <= test_fraction < 1.0:
-            raise DataError(f"test_fraction is a share in [0, 1), got {test_fraction}")
+            raise DataError(f"test_fraction must be in [0, 1), got {test_fraction}")
         given = existing_folder(path)
         root = _split_folder(given, split) or given
         if root == given and split == "test" and not test_fraction:
             raise DataError(
-                f"{given} has no test split: give it folders train and test (or val), or set test_fraction, for instance 0.1"
+                f"{given} has no test split: add folders train and test (or val), or set test_fraction, for example 0.1"
             )
 
         def wanted(name: str) -> bool:
@@ -71,29 +73,29 @@ class FolderSource(ImageSource):
 
 
 def existing_folder(path: str) -> Path:
-    """The folder at `path` (~ expanded), or a DataError that says how far the path leads."""
+    """The folder at `path` (~ expanded), or a DataError that names the deepest folder on the path that exists."""
     folder = Path(path).expanduser()
     if folder.is_dir():
         return folder
     if folder.exists():
-        raise DataError(f"{folder} is a file, where a folder is wanted")
+        raise DataError(f"{folder} is a file; a folder is needed")
     parent = next(p for p in folder.absolute().parents if p.is_dir())
     inside = sorted(p.name for p in parent.iterdir() if p.is_dir() and not p.name.startswith("."))[:5]
-    raise DataError(f"there is no folder {folder}; {parent} exists, with {', '.join(inside) or 'no folder'} in it")
+    raise DataError(f"folder {folder} does not exist; {parent} exists and has {', '.join(inside) or 'no folders'}")
 
 
 def _split_folder(given: Path, split: str) -> Path | None:
-    """PATH/train or PATH/test when both are there."""
+    """PATH/train or PATH/test if both exist."""
     folders = {s: next((given / n for n in names if (given / n).is_dir()), None) for s, names in SPLIT_FOLDERS.items()}
     return folders[split] if all(folders.values()) else None
 
 
 def _class_folders(given: Path) -> list[str]:
-    """Names of the first folder level, over both splits, so that a class has one number in both."""
+    """Names of the first level of folders, of both splits, so that a class has the same number in both."""
     roots = {_split_folder(given, split) or given for split in SPLIT_FOLDERS}
     names = {e.name for root in roots for e in os.scandir(root) if e.is_dir() and not e.name.startswith(".")}
     if not names:
-        raise DataError(f"labels: folders wants one folder per class under {given}; there is none")
+        raise DataError(f"labels: folders needs one folder per class under {given}; it has no folders")
     return sorted(names)
 
 
@@ -106,10 +108,10 @@ def _labels(scan: FolderScan, entries: NDArray[np.int64], classes: list[str] | N
 
 
 def _nothing_found(scan: FolderScan) -> str:
-    looked = f"no images under {scan.root} (looked for {', '.join(EXTENSIONS[:6])} …; "
+    looked = f"no images under {scan.root} (searched for {', '.join(EXTENSIONS[:6])} …; "
     others = f"{scan.num_others} other files: {', '.join(scan.some_others)}{' …' if scan.num_others > 3 else ''}"
-    message = looked + (f"saw {others})" if scan.num_others else "saw no other files)")
+    message = looked + (f"found {others})" if scan.num_others else "found no other files)")
     if scan.skipped:
         name, reason = next(iter(scan.skipped.items()))
-        message += f"; {len(scan.skipped)} cannot be used, for instance {name}: {reason}"
+        message += f"; {len(scan.skipped)} are unusable, for example {name}: {reason}"
     return message

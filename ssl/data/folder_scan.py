@@ -1,4 +1,4 @@
-"""Walks a folder of images once: names in a fixed order, compactly, with what is obviously unusable set apart."""
+"""One walk through a folder of images: names in a fixed order, stored compactly, and unusable files with the reason."""
 
 import os
 import stat
@@ -13,12 +13,12 @@ from wildfern.ssl.data.base import UnreadableImage
 from wildfern.ssl.data.image_file import EXTENSIONS, image_size
 from wildfern.ssl.data.path_store import PathStore
 
-_CHUNK = 512  # headers checked by one thread at a stretch
+_CHUNK = 512  # headers checked per task of a thread
 
 
 @dataclass
 class FolderScan:
-    """Relative paths of the images under `root`; `skipped` path -> reason; the number and some names of all other files."""
+    """Relative paths of the images under `root`; `skipped`: path -> reason; number and some names of all other files."""
 
     root: str
     names: PathStore = field(default_factory=PathStore)
@@ -31,9 +31,9 @@ class FolderScan:
 
 
 def scan_folder(root: str, wanted: Callable[[str], bool]) -> FolderScan:
-    """Every non-empty file with an image's extension, whose relative path (with "/") is wanted, depth first by name.
+    """All non-empty files with an image extension whose relative path (with "/") `wanted` accepts, depth first by name.
 
-    Hidden files and folders are passed over. Links are followed; a folder reached a second time is not entered again.
+    Hidden files and folders are ignored. Links are followed; a folder that is reached again is not entered again.
     """
     scan = FolderScan(root)
     for name, entry in _files(scan):
@@ -51,7 +51,7 @@ def scan_folder(root: str, wanted: Callable[[str], bool]) -> FolderScan:
 
 
 def _fault(entry: os.DirEntry) -> str | None:
-    """What one look at the directory tells: a dangling link, a pipe, an empty file."""
+    """Faults visible without opening the file: a dangling link, a pipe, an empty file."""
     try:
         status = entry.stat()
     except OSError as error:
@@ -62,7 +62,7 @@ def _fault(entry: os.DirEntry) -> str | None:
 
 
 def good_headers(scan: FolderScan, min_side: int) -> NDArray[np.int64]:
-    """Which of the scan's names (ascending) have a usable header; the others go to `scan.skipped`."""
+    """Indices (ascending) of the names with a usable header; the others are added to `scan.skipped`."""
 
     def check(start: int) -> list[tuple[int, str]]:
         faults = []

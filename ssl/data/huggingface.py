@@ -1,10 +1,11 @@
-"""`hf:NAME`: a data set from the Hugging Face hub, through the optional package `datasets`."""
+"""`hf:NAME`: a dataset of the Hugging Face hub, through the optional package `datasets`."""
 
 import os
 from typing import Any
 
 import numpy as np
 
+from wildfern.registry import register
 from wildfern.ssl.data.base import DataError, ImageArray, Split, UnreadableImage
 from wildfern.ssl.data.image_file import decode_image
 from wildfern.ssl.data.image_source import ImageSource
@@ -12,12 +13,13 @@ from wildfern.ssl.data.image_source import ImageSource
 _SPLIT_NAMES = {"train": ("train",), "test": ("test", "validation", "val")}
 
 
+@register("source", "hf")
 class HuggingFaceSource(ImageSource):
-    """Images of `datasets.load_dataset(name)`, which downloads the set to its own cache on first use.
+    """Images of `datasets.load_dataset(name)`, which downloads the dataset to its own cache on first use.
 
     split: "test" falls back on validation or val. config, revision: as in load_dataset.
-    image_column: None takes the only image column. label_column: None, or absent: unlabelled.
-    max_side: images are shrunk to this longer side while they are decoded (None: full size).
+    image_column: None takes the only image column. label_column: None, or a column that does not exist: unlabeled.
+    max_side: shrink images to this longer side while decoding (None: full size).
     """
 
     def __init__(
@@ -34,7 +36,7 @@ class HuggingFaceSource(ImageSource):
         try:
             import datasets
         except ImportError as error:
-            message = f"hf:{name} wants the package datasets, which is not installed: pip install 'wildfern[hf]'"
+            message = f"hf:{name} needs the package datasets, which is not installed: pip install 'wildfern[hf]'"
             raise DataError(message) from error
         try:
             parts = datasets.load_dataset(name, config, revision=revision)
@@ -57,7 +59,7 @@ class HuggingFaceSource(ImageSource):
                 feature = table.features[label_column]
             labels, names = np.asarray(table[label_column], np.int64), list(feature.names)
         elif label_column not in (None, "label"):
-            raise DataError(f"hf:{name}: no column {label_column!r} for labels; it has {', '.join(table.features)}")
+            raise DataError(f"hf:{name}: no label column {label_column!r}; it has {', '.join(table.features)}")
         super().__init__(len(table), labels, names)
         self._table = table.cast_column(self._column, datasets.Image(decode=False)).select_columns([self._column])
         self._name, self._max_side = f"hf:{name} {part}", max_side
@@ -68,5 +70,5 @@ class HuggingFaceSource(ImageSource):
     def decode(self, item: int) -> ImageArray:
         cell: dict[str, Any] = self._table[item][self._column]
         if cell is None or (cell["bytes"] is None and not (cell["path"] and os.path.isfile(cell["path"]))):
-            raise UnreadableImage("the row holds no image")
+            raise UnreadableImage("the row has no image")
         return decode_image(cell["bytes"] if cell["bytes"] is not None else cell["path"], max_side=self._max_side)

@@ -1,7 +1,7 @@
-"""Image files as they come -> uint8[H, W, 3] RGB, or UnreadableImage with the reason.
+"""Any image file -> uint8[H, W, 3] RGB, or UnreadableImage with the reason.
 
-EXIF orientation is applied; transparency is laid on white, as a browser would; 16-bit and float images are scaled to 8 bits;
-of an animation the first frame counts. Embedded color profiles are not applied.
+EXIF orientation is applied; transparency is blended with white, as in browsers; 16-bit and float images are scaled to 8 bits;
+an animation gives its first frame. Embedded color profiles are not applied.
 """
 
 import errno
@@ -15,7 +15,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from wildfern.ssl.data.base import ImageArray, UnreadableImage
 
-PIXEL_LIMIT = 89_478_485  # Pillow's own line for a decompression bomb: a quarter of a GiB as RGB
+PIXEL_LIMIT = 89_478_485  # Pillow's limit against decompression bombs: a quarter of a GiB as RGB
 EXTENSIONS = (
     ".jpg",
     ".jpeg",
@@ -32,7 +32,7 @@ EXTENSIONS = (
     ".pgm",
 )
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "AVIF", "PPM")
-_MACHINE_FAULTS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # of this process, not of the file
+_MACHINE_FAULTS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # faults of this process, not of the file
 
 File = str | os.PathLike | bytes | memoryview | BinaryIO
 
@@ -42,8 +42,8 @@ def decode_image(
 ) -> ImageArray:
     """One image, uint8[H, W, 3].
 
-    A shorter side below `min_side` is refused; a longer side above `max_side` is shrunk to it (JPEG: mostly while decoding,
-    several times faster). Raises UnreadableImage.
+    An image with a longer side above `max_side` is shrunk to it (JPEG: mostly while decoding, several times faster). Raises
+    UnreadableImage, also for a shorter side below `min_side`.
     """
     with _opened(file) as image:
         _check_size(image.size, min_side, pixel_limit)
@@ -51,12 +51,12 @@ def decode_image(
             return to_pixels(image, max_side)
         except (UnreadableImage, MemoryError):
             raise
-        except Exception as error:  # damaged data makes decoders raise about anything
+        except Exception as error:  # decoders raise any exception for damaged data
             raise UnreadableImage(f"truncated or damaged: {_first_line(error)}") from error
 
 
 def image_size(file: File, *, min_side: int = 1, pixel_limit: int = PIXEL_LIMIT) -> tuple[int, int]:
-    """(width, height) as stored, from the header alone; raises UnreadableImage like `decode_image`, but sees no truncation."""
+    """(width, height) as stored, from the header alone; raises UnreadableImage like `decode_image`, except for truncation."""
     with _opened(file) as image:
         _check_size(image.size, min_side, pixel_limit)
         return image.size
@@ -67,7 +67,7 @@ def to_pixels(image: Image.Image, max_side: int | None = None) -> ImageArray:
     target = _within(image.size, max_side)
     drafted = image.draft(None, target) if target != image.size else None
     if drafted is not None:  # JPEG decodes at 1/2, 1/4 or 1/8, never below the target
-        _, box = drafted  # sizes are rounded up there: the image ends within the last pixels
+        _, box = drafted  # the decoder rounds sizes up; the box is the exact image
         return np.array(_to_rgb(_upright(image.resize(target, Image.Resampling.BILINEAR, box, reducing_gap=2.0))))
     upright = _to_rgb(_upright(image))
     target = _within(upright.size, max_side)
@@ -101,7 +101,7 @@ def _opened(file: File) -> Image.Image:
 
 @cache
 def _known_formats() -> tuple[str, ...]:
-    """The formats that this Pillow was built with, of those we want (EPS and its like would start other programs)."""
+    """The supported formats that this Pillow was built with (EPS and others would start other programs)."""
     Image.init()
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
@@ -126,7 +126,7 @@ def _upright(image: Image.Image) -> Image.Image:
     try:
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
         return ImageOps.exif_transpose(image) if turned else image
-    except Exception:  # an EXIF block that cannot be parsed says nothing about the pixels
+    except Exception:  # the pixels may be fine although EXIF cannot be parsed
         return image
 
 
@@ -140,7 +140,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey of 16 or 32 bits, or float: full scale is 1 (float), 255 or 65535, the smallest that holds the brightest pixel."""
+    """Gray of 16 or 32 bits, or float: full scale is 1 (float), 255 or 65535, the smallest that covers the brightest pixel."""
     values = np.asarray(image).astype(np.float64)
     brightest = values.max(initial=0.0)
     if image.mode.startswith("I;16"):

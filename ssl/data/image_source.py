@@ -1,4 +1,4 @@
-"""Finite sources whose images are decoded one at a time: unreadable ones replaced, small sets kept decoded."""
+"""Finite sources that decode images one at a time, replace unreadable ones and keep small sets decoded in memory."""
 
 import threading
 from abc import abstractmethod
@@ -10,16 +10,16 @@ from PIL import Image
 
 from wildfern.ssl.data.base import DataError, ImageArray, Images, Source, UnreadableImage
 
-CACHE_BYTES = 2**30  # a set of equal images that fits in here is decoded once and kept
+CACHE_BYTES = 2**30  # a set of images of one size that fits is decoded once and kept
 _PROBES = 32
 
 
 class ImageSource(Source):
-    """Base of folders, shards and named sets: a child gives `decode(item)` and `item_name(item)`.
+    """Base class of folders, shards and named sets: a subclass implements `decode(item)` and `item_name(item)`.
 
-    An image that cannot be read is replaced, always by the same other one: from item i the source walks i + s, i + 2s …
-    (mod n), s near 0.618 n and coprime to n, to the first readable image. The walk meets every item, and a run of broken
-    neighbours is replaced by images from all over the set. The label is that of the replacement. Nothing readable: DataError.
+    An unreadable image is replaced, always by the same other one: the first readable of items i + s, i + 2s … (mod n), with s
+    near 0.618 n and coprime to n. This visits every item, and consecutive unreadable images get replacements from all over the
+    set. The label is that of the replacement. Raises DataError if no image is readable.
     """
 
     def __init__(self, num_items: int, labels: NDArray[np.int64] | None = None, class_names: list[str] | None = None):
@@ -39,11 +39,11 @@ class ImageSource(Source):
 
     @abstractmethod
     def item_name(self, item: int) -> str:
-        """Where the image lies, for people."""
+        """Where the image is stored, for messages."""
 
     @property
     def fixed_size(self) -> bool:
-        """True for a set that is kept decoded: an odd image among equal ones is then brought to their size."""
+        """True for a set that is kept decoded: an image of another size is then resized to the common one."""
         if not self._probed:
             self._probe()
         return self._cache is not None
@@ -53,7 +53,7 @@ class ImageSource(Source):
         outside = items[(items < 0) | (items >= self.num_items)]
         if len(outside):
             raise IndexError(
-                f"item {outside[0]} asked of a source with {self.num_items} images (0 … {self.num_items - 1})"
+                f"item {outside[0]} is out of range: the source has {self.num_items} images (0 … {self.num_items - 1})"
             )
         if not self._probed:
             self._probe()
@@ -61,7 +61,7 @@ class ImageSource(Source):
             return Images(self._cache[items], None if self.labels is None else self.labels[items])
         images: list[ImageArray] = [None] * len(items)  # type: ignore[list-item]
         taken = items.copy()
-        for position in np.argsort(items, kind="stable"):  # in storage order: kind to disks and to row-group caches
+        for position in np.argsort(items, kind="stable"):  # in storage order, for disks and row-group caches
             taken[position], images[position] = self._readable(int(items[position]))
         return Images.gather(images, None if self.labels is None else self.labels[taken])
 
@@ -73,7 +73,7 @@ class ImageSource(Source):
             except UnreadableImage as error:
                 self.skip(self.item_name(candidate), error.reason)
         name, reason = next(iter(self.skipped.items()))
-        raise DataError(f"none of the {self.num_items} images can be read; for instance {name}: {reason}")
+        raise DataError(f"none of the {self.num_items} images can be read; for example {name}: {reason}")
 
     def _image(self, item: int) -> ImageArray:
         if self._cache is None:
@@ -88,7 +88,7 @@ class ImageSource(Source):
         return self._cache[item]
 
     def _probe(self) -> None:
-        """Decide once whether the set is kept decoded: a few images spread over it are equal in size, and all would fit."""
+        """Decide once whether to keep the set decoded: a sample of its images has one size, and all images would fit."""
         with self._probe_lock:
             if self._probed:
                 return

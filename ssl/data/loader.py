@@ -1,4 +1,4 @@
-"""Batches made ahead of time by background threads, handed out in order."""
+"""Batches prefetched by background threads, returned in order."""
 
 import time
 from collections import deque
@@ -10,11 +10,11 @@ T = TypeVar("T")
 
 
 class Loader(Generic[T]):
-    """Iterates `read(start) … read(stop - 1)`, in order, computed by `threads` threads (0: here, when asked for).
+    """Iterates over `read(start) … read(stop - 1)`, in order, computed by `threads` threads (0: by `next()` itself).
 
-    Up to threads + prefetch steps are under way or ready at a time. An exception of `read(step)` is raised when that step's
-    turn comes, and ends the loader. Use as a context manager, or call `close()`: what has not begun is dropped, what runs is
-    waited for. `wait_seconds` is how long the last `next()` took, `total_wait_seconds` how long all of them.
+    At most threads + prefetch steps are running or ready at a time. An exception of `read(step)` is raised by the `next()` of
+    that step and ends the loader. Use as a context manager, or call `close()`: pending steps are dropped, running ones are
+    waited for. `wait_seconds` is the time of the last `next()`, `total_wait_seconds` that of all of them.
     """
 
     def __init__(self, read: Callable[[int], T], start: int, stop: int, threads: int, prefetch: int = 2) -> None:
@@ -29,7 +29,7 @@ class Loader(Generic[T]):
         self.total_wait_seconds = 0.0
 
     def __len__(self) -> int:
-        """Steps still to come."""
+        """Remaining steps."""
         return self._stop - self._next_step
 
     def __iter__(self) -> Iterator[T]:
@@ -48,7 +48,7 @@ class Loader(Generic[T]):
                 result = self._queue.popleft().result()
                 self._fill(taken=1)
         except BaseException as error:
-            error.add_note(f"while the data of step {self._next_step} were made")
+            error.add_note(f"while reading the data of step {self._next_step}")
             self.close()
             raise
         self._next_step += 1
@@ -63,7 +63,7 @@ class Loader(Generic[T]):
             self._next_queued += 1
 
     def close(self) -> None:
-        """Drop what has not begun and wait for what runs; no step follows."""
+        """Drop pending steps and wait for running ones; the iteration ends."""
         self._stop = self._next_step
         self._queue.clear()
         if self._pool is not None:

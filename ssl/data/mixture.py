@@ -1,10 +1,13 @@
-"""What training reads: a global index -> an image, from one source or from several by weight. Nothing is remembered."""
+"""What training reads: a global index -> an image, from one source or from several by weight. There is no sampler state."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from wildfern.generators.counter_rng import key
-from wildfern.ssl.data.base import DataError, ImageArray, Images, Source
+from wildfern.ssl.data.base import DataError, ImageArray, Images, MaskArray, Source
 from wildfern.ssl.data.permutation import permuted
 
 BLOCK = 1024
@@ -15,14 +18,14 @@ Index = NDArray[np.int64]
 class Mixture:
     """Sources and their weights, read by global index (rule: step s consumes the indices [s·B, (s+1)·B)).
 
-    Every block of 1024 consecutive indices holds the same number of images of each component (`counts`: weight, rounded by
-    largest remainder, at least 1), in an order drawn from (seed, block). Each component so sees its own 0, 1, 2 … in order; a
-    finite one turns them into shuffled passes over its items, exactly once each per pass; an endless one takes them as items.
+    Every block of 1024 consecutive indices holds the same number of images of each component (`counts`: weights rounded by
+    largest remainder, at least 1), in an order drawn from (seed, block). Each component counts its own images 0, 1, 2 …: for an
+    endless source these are the items; for a finite one they index shuffled epochs, in each of which every item comes once.
     """
 
     def __init__(self, components: list[tuple[Source, float]], seed: int) -> None:
         if not components:
-            raise DataError("a mixture wants at least one source")
+            raise DataError("a mixture needs at least one source")
         self.sources = [source for source, _ in components]
         self.counts = block_counts([weight for _, weight in components])
         self._seeds = [key("component", seed, number) for number in range(len(components))]
@@ -31,7 +34,7 @@ class Mixture:
 
     @property
     def class_names(self) -> list[str] | None:
-        """Those of the only source; a mixture of several is unlabelled."""
+        """Those of the only source; None for a mixture of several, whose classes are not related."""
         return self.sources[0].class_names if len(self.sources) == 1 else None
 
     @property
@@ -41,12 +44,12 @@ class Mixture:
 
     @property
     def fixed_size(self) -> bool:
-        """Whether every batch is one array: a single source of images of one size."""
+        """Whether every batch is one array: true for a single source whose images have one size."""
         return len(self.sources) == 1 and self.sources[0].fixed_size
 
     @property
     def skipped(self) -> dict[str, str]:
-        """All that the sources found unusable so far: name -> reason."""
+        """The unusable items that the sources found so far: name -> reason."""
         return {name: reason for source in self.sources for name, reason in source.skipped.items()}
 
     def locate(self, indices: ArrayLike) -> tuple[Index, Index, Index]:
@@ -61,16 +64,25 @@ class Mixture:
         return components, epochs, items
 
     def read(self, indices: ArrayLike) -> Images:
-        """The images at these global indices int64[N], in any order; labels only from a single source.
+        """The images at these global indices int64[N], in any order, with `source` set to the number of their component.
 
-        Where some source has pairs, the images of the others are their own paired images. Images of several sources come
-        together on the host, also those drawn by a GPU; a single source's stay where they are.
+        Images of a single source stay where they are. Images of several sources are joined on the host, also those drawn by a
+        GPU, and what only some sources have is completed, the same for every batch:
+
+        - labels: int64[N] with the numbers of each image's own source, -1 for sources without labels. Classes of different
+          sources are not related, whatever their numbers: use `source` to tell them apart. If every labeled source is multi-hot
+          with the same K: uint8[N, K], all 0 for sources without labels. If int and multi-hot labels, or different K, are mixed:
+          None, as no one array can hold them.
+        - masks: all 0 for images of sources without masks.
+        - paired_images: an image of a source without pairs is its own paired image.
         """
         components, _, items = self.locate(indices)
         if len(self.sources) == 1:
-            return self.sources[0].read(items)
+            return replace(self.sources[0].read(items), source=components)
         images: list[ImageArray] = [None] * len(items)  # type: ignore[list-item]
+        masks: dict[int, MaskArray] = {}
         paired_images: dict[int, ImageArray] = {}
+        labels = self._no_labels(len(items))
         for number, source in enumerate(self.sources):
             places = np.flatnonzero(components == number)
             if len(places):
@@ -79,8 +91,32 @@ class Mixture:
                     images[place] = image
                 if read.paired_images is not None:
                     paired_images.update(zip(places.tolist(), read.paired_images, strict=True))
+                if read.masks is not None:
+                    masks.update(zip(places.tolist(), read.masks, strict=True))
+                if labels is not None and read.labels is not None:
+                    labels[places] = read.labels
         seconds = [paired_images.get(place, image) for place, image in enumerate(images)] if paired_images else None
-        return Images.gather(images, paired_images=seconds)
+        completed = None
+        if self._annotations.masks:
+            completed = [m if (m := masks.get(i)) is not None else _no_mask(image) for i, image in enumerate(images)]
+        return Images.gather(images, labels, seconds, completed, components)
+
+    @cached_property
+    def _annotations(self) -> "_Annotations":
+        """What the images of a mixture of several sources come with: found by reading one item of each source."""
+        used = [source for source, count in zip(self.sources, self.counts, strict=True) if count]
+        first = [source.read(np.zeros(1, np.int64)) for source in used]
+        widths = {images.labels.shape[1:] for images in first if images.labels is not None}
+        return _Annotations(
+            label_shape=widths.pop() if len(widths) == 1 else None,
+            masks=any(images.masks is not None for images in first),
+        )
+
+    def _no_labels(self, count: int) -> NDArray[np.int64] | NDArray[np.uint8] | None:
+        shape = self._annotations.label_shape
+        if shape is None:
+            return None
+        return np.zeros((count, *shape), np.uint8) if shape else np.full(count, -1, np.int64)
 
     def _own_indices(self, indices: Index) -> tuple[Index, Index]:
         """For each global index: its component, and how many of that component's images come before it."""
@@ -99,13 +135,25 @@ class Mixture:
         return components, own
 
 
+@dataclass(frozen=True)
+class _Annotations:
+    """`label_shape`: of one image's label, () for int labels and (K,) for multi-hot ones, None if there is no common one."""
+
+    label_shape: tuple[int, ...] | None
+    masks: bool
+
+
+def _no_mask(image: ImageArray) -> MaskArray:
+    return np.zeros(image.shape[:2], np.uint8)
+
+
 def block_counts(weights: list[float]) -> Index:
-    """How many of a block's 1024 places each weight gets: largest remainder, but 1 at least for a positive weight; 0 for 0."""
+    """Images of each component in a block of 1024: by largest remainder, at least 1 for a positive weight, 0 for weight 0."""
     weights_array = np.asarray(weights, np.float64)
     if not np.isfinite(weights_array).all() or (weights_array < 0).any() or not weights_array.any():
         raise DataError(f"weights must be 0 or more, and not all 0; got {weights}")
     if np.count_nonzero(weights_array) > BLOCK:
-        raise DataError(f"a mixture holds at most {BLOCK} sources, got {len(weights)}")
+        raise DataError(f"a mixture can have at most {BLOCK} sources, got {len(weights)}")
     quotas = weights_array / weights_array.sum() * BLOCK
     counts = np.where(weights_array > 0, np.maximum(1, np.floor(quotas)), 0).astype(np.int64)
     while (missing := BLOCK - counts.sum()) != 0:

@@ -1,4 +1,4 @@
-"""`parquet:PATH`: images in parquet files, laid out as Hugging Face does: image{bytes, path}, label."""
+"""`parquet:PATH`: images in parquet files in the Hugging Face layout: image{bytes, path}, label."""
 
 import json
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wildfern.registry import register
 from wildfern.ssl.data.base import DataError, ImageArray, Split, UnreadableImage
 from wildfern.ssl.data.image_file import decode_image
 from wildfern.ssl.data.image_source import ImageSource
@@ -17,14 +18,16 @@ from wildfern.ssl.data.row_groups import RowGroups, holds_images
 _SPLIT_NAMES = {"train": ("train",), "test": ("test", "validation", "val")}
 
 
+@register("source", "parquet")
 class ParquetSource(ImageSource):
     """Rows of SPLIT.parquet or SPLIT-*.parquet in the folder `path` (or its folder data), or of the single file `path`.
 
     split: "test" falls back on files named validation or val; a single file has only "train".
-    image_column: binary, or a struct with the field bytes. label_column: integers or names; None, or absent: unlabelled.
-    max_side: images are shrunk to this longer side while they are decoded (None: full size).
-    memory_gb: the encoded column is kept in memory up to this size. A set that is larger is read by row groups, of which those
-        used last are kept: right, but slow in random order; unpack such a set into a folder, or write it as webdataset shards.
+    image_column: binary, or a struct with the field bytes. label_column: integers or names; None, or a column that does not
+        exist: unlabeled.
+    max_side: shrink images to this longer side while decoding (None: full size).
+    memory_gb: keep the encoded column in memory up to this size. A larger one is read by row groups, of which the last used are
+        kept; this is slow in random order: unpack such a dataset into a folder, or write it as webdataset shards.
     """
 
     def __init__(
@@ -51,7 +54,7 @@ class ParquetSource(ImageSource):
         if label_column is not None and all(label_column in schema.names for schema in schemas):
             names = _feature_names(schemas[0], label_column)
             parts = {split: files}
-            if names is None:  # a class has one number in both splits, so both are asked which there are
+            if names is None:  # a class has the same number in both splits, so read both
                 for other in _SPLIT_NAMES.keys() - {split}:
                     parts[other] = [f for f in split_files(given, other) if label_column in _schema(f).names]
             labels, names = read_labels(parts, split, label_column, names)
@@ -65,12 +68,12 @@ class ParquetSource(ImageSource):
     def decode(self, item: int) -> ImageArray:
         encoded = self._rows[item]
         if encoded is None:
-            raise UnreadableImage("the row holds no bytes")
+            raise UnreadableImage("the row has no bytes")
         return decode_image(encoded, max_side=self._max_side)
 
 
 def split_files(path: Path, split: str) -> list[Path]:
-    """The parquet files of one split, sorted; none for the test split of a single file."""
+    """The sorted parquet files of one split; empty for the test split of a single file."""
     if path.is_file():
         return [path] if split == "train" else []
     for name in _SPLIT_NAMES[split]:
@@ -84,7 +87,7 @@ def split_files(path: Path, split: str) -> list[Path]:
 def read_labels(
     files: dict[str, list[Path]], split: str, column: str, names: list[str] | None
 ) -> tuple[NDArray[np.int64], list[str]]:
-    """Labels of one split, -1 where missing, and the class names, which are the same whichever split is asked for."""
+    """Labels of one split, -1 where missing, and the class names, which are the same for every split."""
     raw = {part: [v for file in group for v in _column(file, column)] for part, group in files.items()}
     known = {value for values in raw.values() for value in values if value is not None}
     if all(isinstance(value, int) for value in known):
@@ -96,7 +99,7 @@ def read_labels(
             )
         return labels, names
     if not all(isinstance(value, str) for value in known):
-        raise DataError(f"column {column} holds {type(next(iter(known))).__name__}; labels are integers or names")
+        raise DataError(f"column {column} holds {type(next(iter(known))).__name__}; labels must be integers or names")
     names = sorted(known)
     number = {name: label for label, name in enumerate(names)}
     return np.array([-1 if v is None else number[v] for v in raw[split]], np.int64), names
@@ -105,22 +108,22 @@ def read_labels(
 def _schema(file: Path) -> Any:
     import pyarrow.parquet as parquet
 
-    with _said_of(file):
+    with _parquet_errors(file):
         return parquet.read_schema(file)
 
 
 def _column(file: Path, column: str) -> list:
     import pyarrow.parquet as parquet
 
-    with _said_of(file):
+    with _parquet_errors(file):
         return parquet.ParquetFile(file).read([column]).column(0).to_pylist()
 
 
 @contextmanager
-def _said_of(file: Path) -> Iterator[None]:
+def _parquet_errors(file: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError) as error:  # Arrow's errors are of these kinds
+    except (OSError, ValueError) as error:  # Arrow raises these
         raise DataError(f"{file} cannot be read as parquet: {error}") from error
 
 
@@ -131,23 +134,23 @@ def _check_columns(schema: Any, file: Path, image_column: str, label_column: str
         hint = f"; image_column could be {' or '.join(likely)}" if likely else ""
         raise DataError(f"{file}: no column {image_column!r} with encoded images; it has {columns}{hint}")
     if label_column not in (None, "label") and label_column not in schema.names:
-        raise DataError(f"{file}: no column {label_column!r} for labels; it has {columns}")
+        raise DataError(f"{file}: no label column {label_column!r}; it has {columns}")
 
 
 def _feature_names(schema: Any, column: str) -> list[str] | None:
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         return list(features[column]["names"])
-    except (KeyError, TypeError, ValueError):  # the metadata is a courtesy; without it classes go by number
+    except (KeyError, TypeError, ValueError):  # optional metadata; without it classes are named by number
         return None
 
 
 def _no_files(path: Path, split: str) -> str:
     if path.is_file():
-        return f"{path} is one file and has no {split} split; give the folder that holds train.parquet and test.parquet"
+        return f"{path} is a single file and has no {split} split; give the folder with train.parquet and test.parquet"
     if not path.is_dir():
         parent = next(p for p in path.absolute().parents if p.is_dir())
-        return f"there is no {path} ({parent} exists)"
+        return f"{path} does not exist ({parent} exists)"
     seen = sorted(p.name for p in path.glob("*.parquet"))[:5]
     names = " or ".join(f"{name}.parquet, {name}-*.parquet" for name in _SPLIT_NAMES[split])
-    return f"no {names} in {path}; it holds {', '.join(seen) or 'no parquet files'}"
+    return f"no {names} in {path}; it has {', '.join(seen) or 'no parquet files'}"

@@ -1,11 +1,11 @@
-"""A million file names in tens of megabytes: one buffer of bytes and one array of ends."""
+"""Compact storage of many file names: one buffer of bytes and one array of end offsets."""
 
 import os
 from array import array
 
 
 class PathStore:
-    """An append-only list of strings; about the bytes of the text plus 8 for each."""
+    """An append-only list of strings; takes the bytes of the text plus 8 per string."""
 
     def __init__(self) -> None:
         self._text = bytearray()
@@ -20,7 +20,7 @@ class PathStore:
 
     def __getitem__(self, number: int) -> str:
         if not 0 <= number < len(self):
-            raise IndexError(f"name {number} of {len(self)}")
+            raise IndexError(f"name {number} is out of range: there are {len(self)}")
         return os.fsdecode(bytes(self._text[self._ends[number] : self._ends[number + 1]]))
 
     @property

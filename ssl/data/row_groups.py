@@ -1,4 +1,4 @@
-"""Encoded images by row number from parquet files, within a budget of memory."""
+"""Encoded images by row number from parquet files, within a memory budget."""
 
 import threading
 from collections import OrderedDict
@@ -9,9 +9,9 @@ import numpy as np
 
 
 class RowGroups:
-    """Random access to one image column over several files: the row groups used last are kept, up to `budget` bytes.
+    """Random access to one image column of several files: the last used row groups are kept, up to `budget` bytes.
 
-    A row is the encoded file, or None where the column holds no bytes. The column is binary, or a struct with a field `bytes`.
+    A row is the encoded file, or None if the column has no bytes. The column is binary, or a struct with a field `bytes`.
     """
 
     def __init__(self, files: list[Path], column: str, budget: int) -> None:

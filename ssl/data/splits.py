@@ -1,4 +1,4 @@
-"""Held-out parts that depend on nothing but the items: the same on every machine and in every release."""
+"""Test splits that depend only on the items: the same on every machine and in every release."""
 
 import hashlib
 
@@ -9,7 +9,7 @@ from wildfern.generators.counter_rng import fold, key
 
 
 def stratified_split(labels: NDArray[np.int64], split: str, name: str, test_fraction: float) -> NDArray[np.int64]:
-    """Items of one split, ascending: each class is ranked by a hash of (name, item), and its first part is the test."""
+    """Items of one split, ascending: each class is sorted by a hash of (name, item), and its first part is the test split."""
     ranks = fold(np.uint64(key("split", name)), np.arange(len(labels)))
     in_test = np.zeros(len(labels), bool)
     for label in np.unique(labels):
@@ -20,6 +20,6 @@ def stratified_split(labels: NDArray[np.int64], split: str, name: str, test_frac
 
 
 def name_in_test(name: str, test_fraction: float) -> bool:
-    """Whether a file of this relative path is held out: by a hash of the path, so adding files moves no other file."""
+    """Whether the file with this relative path is in the test split: by a hash of the path, so adding files moves no other."""
     digest = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
     return int.from_bytes(digest, "little") < test_fraction * 2.0**64

@@ -1,4 +1,4 @@
-"""A generator stream as a torch data set, for training loops that are not ours."""
+"""A generator stream as a torch dataset, for other training loops."""
 
 from collections.abc import Iterator
 
@@ -10,11 +10,11 @@ from wildfern.ssl.data.synthetic import Stream
 
 
 class StreamDataset(IterableDataset):
-    """Endless batches of a stream: batch b holds the samples [b·B, (b+1)·B), whoever asks and in whatever order.
+    """Endless batches of a stream: batch b has the samples [b·B, (b+1)·B), in any process and any order.
 
     Use with `DataLoader(dataset, batch_size=None, num_workers=W)`: worker w makes batches start + w, start + w + W, …, so the
     loader yields start, start + 1, … for any W. On rank r of R give each rank its own `start` and `stride` (r and R).
-    A stream that draws on a GPU yields its images there and needs no workers: it raises ValueError in one.
+    A stream on a GPU yields its images there and needs no workers: it raises ValueError in a worker.
     """
 
     def __init__(self, stream: Stream, batch_size: int, start: int = 0, stride: int = 1) -> None:
@@ -26,7 +26,7 @@ class StreamDataset(IterableDataset):
         self.stream, self.batch_size, self.start, self.stride = stream, batch_size, start, stride
 
     def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
-        """Batch `number`: "images" uint8[B, S, S, 3], and "labels", "masks" … where the stream has them; see `ImageBatch`."""
+        """Batch `number`: "images" uint8[B, S, S, 3], and "labels", "masks" … if the stream has them; see `ImageBatch`."""
         first = number * self.batch_size
         batch = self.stream.batch(np.arange(first, first + self.batch_size, dtype=np.int64))
         return {name: torch.as_tensor(array) for name, array in batch.arrays().items()}
@@ -36,7 +36,7 @@ class StreamDataset(IterableDataset):
         device = getattr(self.stream, "device", "cpu")
         if worker is not None and device != "cpu":
             raise ValueError(
-                f"a stream on {device!r} draws in the process that trains: use num_workers=0, or device='cpu'"
+                f"a stream on {device!r} draws in the training process: use num_workers=0, or device='cpu'"
             )
         number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
         batch = self.start + number * self.stride

@@ -1,6 +1,6 @@
-"""A generator stream seen as a source: endless, and item = index.
+"""A generator stream as a source: endless, item i is sample i of the stream.
 
-Positive pairs come as images with paired images; labels of several classes an image are for other uses than ours and are left.
+Labels (also multi-hot), masks and the second images of positive pairs are passed through.
 """
 
 from typing import Any, Protocol
@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from wildfern.ssl.data.base import Images, Source, Split
 
-TEST_START = 2**40  # the test split draws from here on; no training run comes this far
-_NAMED_CLASSES = 100_000  # beyond, classes have numbers only: a stream may have 2**62 of them
+TEST_START = 2**40  # first sample of the test split; no training run gets this far
+_NAMED_CLASSES = 100_000  # no list of class names beyond: a stream may have 2**62 classes
 
 
 class Stream(Protocol):
@@ -24,7 +24,7 @@ class Stream(Protocol):
 
 
 class SyntheticSource(Source):
-    """Images drawn by a stream; the test split is the same stream, at indices that training never reaches."""
+    """Images drawn by a stream; the test split is the same stream at indices that training never reaches."""
 
     def __init__(self, stream: Stream, split: Split = "train") -> None:
         super().__init__()
@@ -43,5 +43,4 @@ class SyntheticSource(Source):
 
     def read(self, items: ArrayLike) -> Images:
         batch = self.stream.batch(np.asarray(items, np.int64) + self._start)
-        single = batch.labels is not None and batch.labels.ndim == 1
-        return Images(batch.images, batch.labels if single else None, batch.paired_images)
+        return Images(batch.images, batch.labels, batch.paired_images, batch.masks)

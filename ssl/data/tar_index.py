@@ -1,4 +1,4 @@
-"""Where the images lie in plain tar files, so that any one can be read without unpacking anything."""
+"""Offsets of the images in plain tar files, for random access without unpacking."""
 
 import json
 import os
@@ -14,14 +14,14 @@ IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 
 @dataclass
 class ShardIndex:
-    """The samples of one shard in their order: key, offset and size of the image, label as written (None: no label)."""
+    """The samples of one shard in order: key, offset and size of the image, label as written (None: no label)."""
 
     path: str
     keys: list[str] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
     labels: list[int | str | None] = field(default_factory=list)
-    fault: str | None = None  # why the shard could not be read to its end
+    fault: str | None = None  # why the shard could not be read to the end
 
 
 @dataclass
@@ -32,24 +32,24 @@ class _Sample:
 
 
 def index_shard(path: str, *, labels: bool) -> ShardIndex:
-    """Read the headers of one shard. Members with one name up to the first dot of the base name, in a row, are one sample.
+    """Read the headers of one shard. Consecutive members with the same name up to the first dot of the base name are a sample.
 
     The image is the first member ending in jpg, jpeg, png or webp; the label is the content of .cls, else "label" in .json.
-    A damaged or truncated shard keeps the samples before the damage and says so in `fault`.
+    A damaged or truncated shard keeps the samples before the damage; `fault` describes it.
     """
     index = ShardIndex(path)
     length = os.path.getsize(path)
     with open(path, "rb") as file:
         if file.read(2) == b"\x1f\x8b":
             raise DataError(
-                f"{path} is compressed; images gain nothing from it, and random access wants plain tar (gunzip it)"
+                f"{path} is compressed; random access needs plain tar: gunzip it (images do not get smaller by it)"
             )
         file.seek(0)
         sample, fault = _Sample(""), None
         try:
             for member in _members(file):
                 if member.offset_data + member.size > length:
-                    raise tarfile.ReadError("the last file in it is cut off")
+                    raise tarfile.ReadError("the last file is cut off")
                 folder, base = os.path.split(member.name)
                 stem, _, extension = base.partition(".")
                 key = f"{folder}/{stem}" if folder else stem
@@ -73,11 +73,11 @@ def index_shard(path: str, *, labels: bool) -> ShardIndex:
 def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
     with tarfile.open(fileobj=file, mode="r:") as tar:
         while (member := tar.next()) is not None:
-            tar.members.clear()  # it would keep every header
+            tar.members.clear()  # else it keeps every header
             if member.isfile():
                 yield member
         file.seek(tar.offset)
-        if file.read(512).strip(b"\0"):  # tarfile takes a header it cannot parse for the end
+        if file.read(512).strip(b"\0"):  # tarfile treats an unreadable header as the end
             raise tarfile.ReadError(f"no tar header at byte {tar.offset}")
 
 

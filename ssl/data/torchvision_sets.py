@@ -1,4 +1,4 @@
-"""Named sets that torchvision knows: found under `root`, downloaded only when asked."""
+"""Datasets of torchvision by name: read from `root`, downloaded only on request."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,16 +11,16 @@ from wildfern.ssl.data.image_file import to_pixels
 from wildfern.ssl.data.image_source import ImageSource
 from wildfern.ssl.data.splits import stratified_split
 
-_HOLDOUT = 0.3  # of every class, for sets that come without a test split
+_HOLDOUT = 0.3  # of every class, for datasets without a test split
 
 
 @dataclass(frozen=True)
 class _Parts:
-    """A torchvision class and the constructor arguments whose images, one after the other, make a split."""
+    """A torchvision class and, for each split, the constructor arguments of the parts that are concatenated."""
 
     cls: str
     train: tuple[dict[str, Any], ...]
-    test: tuple[dict[str, Any], ...] | None  # None: a fixed share of the train part is held out
+    test: tuple[dict[str, Any], ...] | None  # None: a fixed share of the train part
 
 
 def _by_split(cls: str, train: tuple[str, ...] = ("train",), test: str = "test") -> _Parts:
@@ -53,17 +53,17 @@ TORCHVISION_SETS = {
 
 
 class TorchvisionSource(ImageSource):
-    """One of TORCHVISION_SETS, with the splits that published results use; train and val parts train together.
+    """One of TORCHVISION_SETS, with the splits of published results; the train split includes the val part.
 
-    root: the folder that holds, or will hold, the files. download: fetch what is missing from the set's own site.
-    caltech101 and eurosat come without a test split: 30 % of each class is held out, always the same.
+    root: folder of the files. download: fetch missing files from the dataset's own site.
+    caltech101 and eurosat have no test split: a fixed 30 % of each class is held out.
     """
 
     def __init__(
         self, name: str, split: Split = "train", *, root: str = "~/.cache/wildfern", download: bool = False
     ) -> None:
         if name not in TORCHVISION_SETS:
-            raise DataError(f"unknown set {name!r}; there are {', '.join(TORCHVISION_SETS)}")
+            raise DataError(f"unknown dataset {name!r}; available: {', '.join(TORCHVISION_SETS)}")
         parts = TORCHVISION_SETS[name]
         arguments = parts.test if split == "test" and parts.test is not None else parts.train
         self._name = f"{name} {split}"
@@ -75,8 +75,8 @@ class TorchvisionSource(ImageSource):
             self._items = stratified_split(labels, split, name, _HOLDOUT)
         labels = labels[self._items]
         names = _class_names(self._parts[0], int(labels.max()) + 1)
-        labelled = bool((labels >= 0).any())
-        super().__init__(len(labels), labels if labelled else None, names if labelled else None)
+        labeled = bool((labels >= 0).any())
+        super().__init__(len(labels), labels if labeled else None, names if labeled else None)
 
     def item_name(self, item: int) -> str:
         return f"{self._name} {self._items[item]}"
@@ -94,19 +94,19 @@ class TorchvisionSource(ImageSource):
 def _open(name: str, cls: str, root: Path, download: bool, arguments: dict[str, Any]) -> Any:
     import torchvision.datasets
 
-    if not download and not root.is_dir():  # some sets would create the folder
-        raise DataError(f"{name} is not in {root}; set download=true to fetch it, or root to the folder that holds it")
+    if not download and not root.is_dir():  # some classes would create the folder
+        raise DataError(f"{name} is not in {root}; set download=true to fetch it, or root to its folder")
     try:
         return getattr(torchvision.datasets, cls)(root=str(root), download=download, **arguments)
     except (RuntimeError, OSError) as error:
         if download:
             raise DataError(f"{name} could not be downloaded to {root}: {error}") from error
-        message = f"{name} is not in {root}; set download=true to fetch it, or root to the folder that holds it"
+        message = f"{name} is not in {root}; set download=true to fetch it, or root to its folder"
         raise DataError(message) from error
 
 
 def _labels(part: Any) -> np.ndarray:
-    """torchvision has no one name for the labels."""
+    """torchvision has no common name for the labels."""
     for attribute in ("targets", "labels", "_labels", "y"):
         if (labels := getattr(part, attribute, None)) is not None:
             return np.asarray(labels, np.int64)

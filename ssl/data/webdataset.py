@@ -1,4 +1,4 @@
-"""`webdataset:PATTERN`: images in tar shards, read where they lie, in any order."""
+"""`webdataset:PATTERN`: images in tar shards, read in any order without unpacking."""
 
 import glob
 import os
@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from wildfern.registry import register
 from wildfern.ssl.data.base import DataError, ImageArray, Split
 from wildfern.ssl.data.image_file import decode_image
 from wildfern.ssl.data.image_source import ImageSource
@@ -16,16 +17,17 @@ from wildfern.ssl.data.path_store import PathStore
 from wildfern.ssl.data.tar_index import ShardIndex, index_shard
 
 
+@register("source", "webdataset")
 class WebDatasetSource(ImageSource):
-    """The samples of all shards that `pattern` names, by shard and place in it.
+    """The samples of all shards that `pattern` names, in the order of the shards.
 
     pattern: a file, a glob (shard-*.tar), brace ranges and lists (shard-{000000..000009}.tar, {a,b}.tar); {split} stands for
         train or test, and without it there is no test split.
-    labels: "auto" takes .cls, else "label" of .json, integers or names; "none" ignores them.
-    max_side: images are shrunk to this longer side while they are decoded (None: full size).
+    labels: "auto" takes .cls, else "label" of .json, integers or names; "none" gives no labels.
+    max_side: shrink images to this longer side while decoding (None: full size).
 
-    The headers of all shards are read at the start (tens of thousands of files a second); the index takes some 30 bytes and
-    the name for each image. A truncated shard gives what lies before the damage and is listed in `skipped`.
+    The headers of all shards are read at the start (tens of thousands of files per second); the index takes about 30 bytes and
+    the name per image. A truncated shard gives the samples before the damage and is listed in `skipped`.
     """
 
     def __init__(
@@ -38,7 +40,7 @@ class WebDatasetSource(ImageSource):
     ) -> None:
         if "{split}" not in pattern and split == "test":
             raise DataError(
-                f"webdataset:{pattern} has no test split; write {{split}} where the file names say train or test"
+                f"webdataset:{pattern} has no test split; write {{split}} in place of train or test in the file names"
             )
         self._shards = shard_files(pattern.replace("{split}", split))
         self._names = PathStore()
@@ -53,7 +55,7 @@ class WebDatasetSource(ImageSource):
             faults = "; ".join(f"{index.path}: {index.fault}" for index in indexes if index.fault)
             raise DataError(f"no images in the {len(indexes)} shards of {pattern}" + (f" ({faults})" if faults else ""))
         names = {label for index in indexes for label in index.labels if label is not None}
-        if any(isinstance(name, str) for name in names):  # a class has one number in both splits
+        if any(isinstance(name, str) for name in names):  # a class has the same number in both splits
             other = pattern.replace("{split}", "train" if split == "test" else "test")
             beside = _index_all(_existing(other), labels=True) if "{split}" in pattern else []
             names |= {label for index in beside for label in index.labels if label is not None}
@@ -74,7 +76,7 @@ class WebDatasetSource(ImageSource):
 
 
 def shard_files(pattern: str) -> list[str]:
-    """The files that a pattern names, in order; a DataError where one named by braces is missing, or nothing matches."""
+    """The files that a pattern names, in order. Raises DataError if one named by braces is missing or nothing matches."""
     files = []
     for expanded in expand_braces(os.path.expanduser(pattern)):
         found = sorted(glob.glob(expanded)) if glob.has_magic(expanded) else [expanded]

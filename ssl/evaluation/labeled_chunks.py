@@ -36,7 +36,7 @@ def labeled_chunks(
         )
     for start in range(0, source.num_items, chunk):
         images = source.read(np.arange(start, min(start + chunk, source.num_items), dtype=np.int64))
-        labels, masks = images.labels, getattr(images, "masks", None)
+        labels, masks = images.labels, images.masks
         if labels is None and not unlabeled:
             raise ValueError(f"{name}: images {start} to {start + len(images.pixels) - 1} came without labels")
         if labels is None:

@@ -1,10 +1,25 @@
-"""Methods: heads, teacher and loss behind one small interface. A new one is a file and a line here."""
+"""Methods: heads, teachers and loss behind one interface, `forward(batch) -> Output`. One file and one import for each."""
 
-from wildfern.ssl.methods.base import Method
+from wildfern.registry import METHODS
+from wildfern.ssl.methods.base import Method, Needs, ParameterGroup
+from wildfern.ssl.methods.batch import Batch, Output
 from wildfern.ssl.methods.cacr import CACR, MomentumCACR
 from wildfern.ssl.methods.dino import DINO
+from wildfern.ssl.methods.mae import MAE
 from wildfern.ssl.methods.simclr import SimCLR
+from wildfern.ssl.methods.supervised import Supervised
 
-METHODS: dict[str, type[Method]] = {"simclr": SimCLR, "cacr": CACR, "cacr_momentum": MomentumCACR, "dino": DINO}
-
-__all__ = ["CACR", "DINO", "METHODS", "Method", "MomentumCACR", "SimCLR"]
+__all__ = [
+    "CACR",
+    "DINO",
+    "MAE",
+    "METHODS",
+    "Batch",
+    "Method",
+    "MomentumCACR",
+    "Needs",
+    "Output",
+    "ParameterGroup",
+    "SimCLR",
+    "Supervised",
+]

@@ -1,68 +1,146 @@
-"""What a method is: heads, teacher and loss around a backbone, behind two calls."""
+"""The interface of a method: heads, teachers and loss around a backbone. `forward(batch) -> Output` is all that it must have."""
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from typing import Annotated
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from wildfern.ssl.models.teacher import whole
+from wildfern.ssl.methods.batch import Batch, Output
+from wildfern.ssl.models.backbone import Backbone
+from wildfern.ssl.models.teacher import MomentumTeacher, whole
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
-Scalars = dict[str, Tensor]
+
+@dataclass(frozen=True)
+class Needs:
+    """What a method needs of its batches; the recipe is checked against it before training starts.
+
+    views: how many views of an image at least and at most (None: any number), over all groups.
+    full_size_views: how many views the first group must have (None: any number).
+    labels: "classes" for int64[n], "multi_hot" for uint8[n, K], "any" for either, None if labels are not used.
+    masks: whether `Batch.masks` must be there.
+    float32_views: True if the loss reads the views themselves, so that they must not be rounded to bfloat16. A method that
+        only feeds views to its backbone says False.
+    """
+
+    views: tuple[int, int | None] = (2, None)
+    full_size_views: int | None = None
+    labels: Literal["classes", "multi_hot", "any"] | None = None
+    masks: bool = False
+    float32_views: bool = True
+
+    def check_views(self, shape: list[tuple[int, int]]) -> None:
+        """Raise ValueError if views of this shape, (number, size) for each group, do not fit."""
+        total, (least, most) = sum(count for count, _ in shape), self.views
+        if total < least or (most is not None and total > most):
+            number = f"{least}" if most == least else f"at least {least}" if most is None else f"{least} to {most}"
+            raise ValueError(f"this method needs {number} view{'s' * (number != '1')} of each image, got {total}")
+        if self.full_size_views not in (None, shape[0][0]):
+            raise ValueError(
+                f"this method needs {self.full_size_views} views of full size (for instance views.name=multicrop), "
+                f"got {shape[0][0]}"
+            )
+
+    def check_batch(self, batch: Batch) -> None:
+        """Raise ValueError if the batch lacks labels or masks that the method needs."""
+        if self.masks and batch.masks is None:
+            raise ValueError("this method needs masks, but no source of `data` has any")
+        if self.labels is None:
+            return
+        kind = None if batch.labels is None else "classes" if batch.labels.ndim == 1 else "multi_hot"
+        if kind is None or self.labels not in ("any", kind):
+            wanted = {"classes": "one class for each image", "multi_hot": "several classes for each image"}
+            found = "no labels" if kind is None else wanted[kind]
+            raise ValueError(f"this method needs {wanted.get(self.labels, 'labels')}, but the data has {found}")
+
+
+@dataclass
+class ParameterGroup:
+    """Parameters that are optimized alike: factors of the recipe's learning rate and weight decay, options of the optimizer.
+
+    Biases and normalization are spared from weight decay in every group. `name` is for messages and logs.
+    """
+
+    parameters: list[tuple[str, nn.Parameter]]
+    name: str = ""
+    learning_rate: float = 1.0
+    weight_decay: float = 1.0
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 class Method(nn.Module):
-    """A self-supervised objective. Everything registered as a sub-module is optimized; the teacher is not registered.
+    """A training objective. Everything registered as a sub-module is optimized; teachers are not registered.
 
-    Constructors take the backbone and `total_steps` by position and their own settings by keyword.
+    Constructors take the backbone and `total_steps` by position, and their recipe keys as typed keyword-only arguments.
+    Everything random comes from `Batch.uniform`. Queues and centers are buffers, updated with the global batch (see
+    `wildfern.ssl.methods.gather`), so that they are the same on every rank and are saved once.
     """
 
-    backbone: nn.Module
-    features: Tensor | None = None  # float[n, F] of the first views in the last forward pass, detached (see `encode`)
+    needs: Needs = Needs()
+    backbone: Backbone
 
-    @staticmethod
-    def check_views(shape: list[tuple[int, int]]) -> None:
-        """Raise ValueError, in the user's words, if views of this shape ([(number, size) per group]) do not fit."""
-        if sum(count for count, _ in shape) < 2:
-            raise ValueError("at least two views of each image are needed")
+    def __init__(self) -> None:
+        super().__init__()
+        self._teachers: dict[str, tuple[MomentumTeacher, tuple[str, ...], Callable[[int], float]]] = {}
 
-    def forward(self, views: list[Tensor], step: int) -> tuple[Tensor, Scalars]:
-        """views float[V, n, 3, S, S] per group, n this rank's images -> (scalar loss, scalars to log).
+    def forward(self, batch: Batch) -> Output:
+        """The loss of this rank's part of the global batch, with metrics and features."""
+        raise NotImplementedError(f"{type(self).__name__}.forward() must return an Output")
 
-        The mean over ranks of the returned loss is the loss of the global batch, and so is its gradient.
+    def encode(self, head: nn.Module, views: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Backbone once for each resolution, head once over all views.
+
+        Returns embeddings float[V, n, D], V over all groups in order, and the first view's detached features float[n, F].
         """
-        raise TypeError(f"{type(self).__name__} does not say what its loss is")
-
-    def encode(self, head: nn.Module, views: list[Tensor]) -> Tensor:
-        """Backbone once per resolution, head once over all views: float[V, n, D], V over all groups in order.
-
-        Leaves what the backbone says of the first views in `features`, for whoever looks on.
-        """
-        images = views[0].shape[1]
+        n = views[0].shape[1]
         head_inputs = torch.cat([self.backbone(group.flatten(0, 1)) for group in views])
-        self.features = head_inputs[:images].detach()
-        return head(head_inputs).unflatten(0, (-1, images))
+        return head(head_inputs).unflatten(0, (-1, n)), head_inputs[:n].detach()
 
-    def after_step(self, step: int, gather: Callable[[Iterable[nn.Parameter]], AbstractContextManager] = whole) -> None:
-        """Called after the optimizer's step number `step`: move teachers here."""
+    def add_teacher(self, name: str, student: Iterable[str], momentum: Callable[[int], float]) -> MomentumTeacher:
+        """A momentum teacher: a copy of the sub-modules named in `student`, applied one after the other.
+
+        It moves by `momentum(step)` after every step. Checkpoints hold it; engines do not shard or optimize it. Dropout and
+        stochastic depth are off in it, batch normalization uses batch statistics.
+        """
+        names = tuple(student)
+        teacher = MomentumTeacher(self._chain(names))
+        self._teachers[name] = (teacher, names, momentum)
+        return teacher
 
     def teachers(self) -> dict[str, nn.Module]:
-        """Networks outside the optimizer that a checkpoint must hold, by name."""
-        return {}
+        """The teachers' networks by name: outside the optimizer, but part of a checkpoint."""
+        return {name: teacher.module for name, (teacher, *_) in self._teachers.items()}
 
-    def eval_backbone(self) -> nn.Module:
-        """The backbone that evaluation and export take (the teacher's, where the paper evaluates the teacher)."""
+    def after_step(self, step: int, gather: Callable[[Iterable[nn.Parameter]], AbstractContextManager] = whole) -> None:
+        """Called after the optimizer's step number `step`: moves the teachers. `gather` makes sharded parameters whole."""
+        for teacher, names, momentum in self._teachers.values():
+            teacher.update(self._chain(names), momentum(step), gather)
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Groups for the optimizer, for instance with another learning rate for a predictor or a discriminator."""
+        return [ParameterGroup([(name, p) for name, p in self.named_parameters() if p.requires_grad])]
+
+    def networks_to_compile(self) -> list[nn.Module]:
+        """What `training.compile` compiles: the backbone and the teachers."""
+        return [self.backbone, *self.teachers().values()]
+
+    def eval_backbone(self) -> Backbone:
+        """The backbone that is evaluated and exported (a teacher's, where the paper evaluates the teacher)."""
         return self.backbone
+
+    def _chain(self, names: Iterable[str]) -> nn.Sequential:
+        return nn.Sequential(*(self.get_submodule(name) for name in names))
 
 
 @torch.no_grad()
 def embedding_std(z: Tensor) -> Tensor:
-    """Standard deviation of unit embeddings float[V, N, D] times √D: 1 when spread over the sphere, 0 on collapse."""
+    """Standard deviation of unit embeddings float[V, N, D] times √D: 1 if spread evenly over the sphere, 0 on collapse."""
     return z.detach().float()[0].std(dim=0).mean() * z.shape[-1] ** 0.5

@@ -4,23 +4,29 @@ from typing import Annotated, Literal
 
 from lightly.models.modules.heads import SimCLRProjectionHead
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
+from wildfern.registry import register
 from wildfern.ssl.losses import CACRLoss, MomentumCACRLoss
 from wildfern.ssl.losses.full_precision import full_precision
-from wildfern.ssl.methods.base import Count, Method, NotNegative, Positive, Scalars, embedding_std
+from wildfern.ssl.methods.base import Count, Method, Needs, NotNegative, Positive, embedding_std
+from wildfern.ssl.methods.batch import Batch, Output
 from wildfern.ssl.methods.gather import all_gather_embeddings
+from wildfern.ssl.models.backbone import Backbone
 from wildfern.ssl.models.heads import moco_v3_projector
-from wildfern.ssl.models.teacher import Gather, MomentumTeacher, cosine_momentum, whole
+from wildfern.ssl.models.teacher import cosine_momentum
 
 
+@register("method", "cacr")
 class CACR(Method):
     """The pairwise form: K + 1 views of each image, all of them queries, positives and negatives of each other."""
 
+    needs = Needs(views=(2, None), float32_views=False)
+
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: Backbone,
         total_steps: int,
         *,
         alpha: NotNegative = 1.0,
@@ -37,19 +43,20 @@ class CACR(Method):
         super().__init__()
         self.backbone = backbone
         if projection == "linear":
-            self.projection: nn.Module = nn.Linear(backbone.num_features, projection_size)
+            self.projection: nn.Module = nn.Linear(backbone.width, projection_size)
         else:
-            self.projection = SimCLRProjectionHead(backbone.num_features, projection_hidden, projection_size)
+            self.projection = SimCLRProjectionHead(backbone.width, projection_hidden, projection_size)
         self.loss = CACRLoss(alpha, beta, tau_pos, tau_neg, weighted_positive, weighted_negative, detach_weights)
 
-    def forward(self, views: list[Tensor], step: int) -> tuple[Tensor, Scalars]:
-        z = F.normalize(full_precision(self.encode(self.projection, views)), dim=-1)
-        z = all_gather_embeddings(z)
+    def forward(self, batch: Batch) -> Output:
+        embeddings, features = self.encode(self.projection, batch.views)
+        z = all_gather_embeddings(F.normalize(full_precision(embeddings), dim=-1))
         terms = self.loss(z)
-        scalars = {"attraction": terms.attraction, "repulsion": terms.repulsion, "embedding_std": embedding_std(z)}
-        return terms.total, {name: value.detach() for name, value in scalars.items()}
+        metrics = {"attraction": terms.attraction, "repulsion": terms.repulsion, "embedding_std": embedding_std(z)}
+        return Output(terms.total, {name: value.detach() for name, value in metrics.items()}, features)
 
 
+@register("method", "cacr_momentum")
 class MomentumCACR(Method):
     """The ImageNet form on MoCo v3's networks: the first two views are keys too, every other view is a query for them.
 
@@ -57,9 +64,11 @@ class MomentumCACR(Method):
     (`views: multicrop`) or `cost="euclidean"` make the difference.
     """
 
+    needs = Needs(views=(2, None), full_size_views=2, float32_views=False)
+
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: Backbone,
         total_steps: int,
         *,
         temperature: Positive = 1.0,
@@ -71,30 +80,19 @@ class MomentumCACR(Method):
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        projector = moco_v3_projector(backbone.num_features, projection_hidden, projection_size, projection_layers)
+        projector = moco_v3_projector(backbone.width, projection_hidden, projection_size, projection_layers)
         self.projector = projector
         self.predictor = moco_v3_projector(projection_size, projection_hidden, projection_size, 2)
         self.loss = MomentumCACRLoss(temperature, cost)
-        self.momentum, self.total_steps = momentum, total_steps
-        self.teacher = MomentumTeacher(nn.Sequential(backbone, projector))
+        self.teacher = self.add_teacher(
+            "teacher", ("backbone", "projector"), lambda step: cosine_momentum(momentum, step, total_steps)
+        )
 
-    @staticmethod
-    def check_views(shape: list[tuple[int, int]]) -> None:
-        if shape[0][0] != 2:
-            raise ValueError(f"the momentum form of CACR takes two views of full size, got {shape[0][0]}")
-
-    def forward(self, views: list[Tensor], step: int) -> tuple[Tensor, Scalars]:
-        head = nn.Sequential(self.projector, self.predictor)
-        queries = F.normalize(full_precision(self.encode(head, views)), dim=-1)
-        keys = full_precision(self.teacher(views[0].flatten(0, 1))).unflatten(0, (2, -1))
+    def forward(self, batch: Batch) -> Output:
+        embeddings, features = self.encode(nn.Sequential(self.projector, self.predictor), batch.views)
+        queries = F.normalize(full_precision(embeddings), dim=-1)
+        keys = full_precision(self.teacher(batch.views[0].flatten(0, 1))).unflatten(0, (2, -1))
         queries, keys = all_gather_embeddings(queries), all_gather_embeddings(keys)
         others = [[v for v in range(len(queries)) if v != key] for key in range(2)]
         loss = sum(self.loss(queries[other], keys[key]) for key, other in enumerate(others)) / 2
-        return loss, {"embedding_std": embedding_std(queries)}
-
-    def after_step(self, step: int, gather: Gather = whole) -> None:
-        student = nn.Sequential(self.backbone, self.projector)
-        self.teacher.update(student, cosine_momentum(self.momentum, step, self.total_steps), gather)
-
-    def teachers(self) -> dict[str, nn.Module]:
-        return {"teacher": self.teacher.module}
+        return Output(loss, {"embedding_std": embedding_std(queries)}, features)

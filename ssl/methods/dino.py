@@ -4,16 +4,19 @@ from typing import Annotated
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
 
+from wildfern.registry import register
 from wildfern.ssl.losses import DINOLoss
 from wildfern.ssl.losses.full_precision import full_precision
-from wildfern.ssl.methods.base import Count, Fraction, Method, Positive, Scalars
+from wildfern.ssl.methods.base import Count, Fraction, Method, Needs, Positive
+from wildfern.ssl.methods.batch import Batch, Output
 from wildfern.ssl.methods.gather import mean_over_ranks
+from wildfern.ssl.models.backbone import Backbone
 from wildfern.ssl.models.heads import DINOHead
-from wildfern.ssl.models.teacher import Gather, MomentumTeacher, cosine_momentum, whole
+from wildfern.ssl.models.teacher import cosine_momentum
 
 
+@register("method", "dino")
 class DINO(Method):
     """Two global views go to teacher and student, local views to the student alone (algorithm 1).
 
@@ -22,9 +25,11 @@ class DINO(Method):
     Evaluation takes the teacher's backbone.
     """
 
+    needs = Needs(views=(2, None), full_size_views=2, float32_views=False)
+
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: Backbone,
         total_steps: int,
         *,
         prototypes: Annotated[int, Field(ge=2)] = 65536,
@@ -41,28 +46,25 @@ class DINO(Method):
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head = DINOHead(backbone.num_features, head_hidden, head_bottleneck, prototypes, head_batch_norm)
+        self.head = DINOHead(backbone.width, head_hidden, head_bottleneck, prototypes, head_batch_norm)
         self.loss = DINOLoss(prototypes, student_temperature, center_momentum)
-        self.teacher = MomentumTeacher(nn.Sequential(backbone, self.head))
+        self.teacher = self.add_teacher(
+            "teacher", ("backbone", "head"), lambda step: cosine_momentum(momentum, step, total_steps)
+        )
         warmup_steps = teacher_temperature_warmup * total_steps
         self.temperatures = (teacher_temperature_start, teacher_temperature, warmup_steps)
-        self.momentum, self.frozen_steps, self.total_steps = momentum, freeze_last_layer * total_steps, total_steps
-
-    @staticmethod
-    def check_views(shape: list[tuple[int, int]]) -> None:
-        if shape[0][0] != 2:
-            raise ValueError(f"DINO takes two views of full size (views: multicrop), got {shape[0][0]}")
+        self.frozen_steps = freeze_last_layer * total_steps
 
     def teacher_temperature(self, step: int) -> float:
         """Linear from start to end over the warm-up, then constant."""
         start, end, warmup = self.temperatures
         return end if step >= warmup else start + (end - start) * step / warmup
 
-    def forward(self, views: list[Tensor], step: int) -> tuple[Tensor, Scalars]:
-        self.head.prototypes.frozen = step < self.frozen_steps
-        student = self.encode(self.head, views)
-        teacher = full_precision(self.teacher(views[0].flatten(0, 1))).unflatten(0, (2, -1))
-        temperature = self.teacher_temperature(step)
+    def forward(self, batch: Batch) -> Output:
+        self.head.prototypes.frozen = batch.step < self.frozen_steps
+        student, features = self.encode(self.head, batch.views)
+        teacher = full_precision(self.teacher(batch.views[0].flatten(0, 1))).unflatten(0, (2, -1))
+        temperature = self.teacher_temperature(batch.step)
         loss = self.loss(student, teacher, temperature)
         with torch.no_grad():
             p = self.loss.teacher_probabilities(teacher, temperature)
@@ -70,15 +72,8 @@ class DINO(Method):
             agreement = (student[:2].argmax(-1) == teacher.flip(0).argmax(-1)).float().mean()
             if self.training:
                 self.loss.update_center(mean_over_ranks(teacher.mean(dim=(0, 1))))
-        scalars = {"teacher_entropy": entropy, "agreement": agreement, "center_norm": self.loss.center.norm()}
-        return loss, scalars
+        metrics = {"teacher_entropy": entropy, "agreement": agreement, "center_norm": self.loss.center.norm()}
+        return Output(loss, metrics, features)
 
-    def after_step(self, step: int, gather: Gather = whole) -> None:
-        student = nn.Sequential(self.backbone, self.head)
-        self.teacher.update(student, cosine_momentum(self.momentum, step, self.total_steps), gather)
-
-    def teachers(self) -> dict[str, nn.Module]:
-        return {"teacher": self.teacher.module}
-
-    def eval_backbone(self) -> nn.Module:
+    def eval_backbone(self) -> Backbone:
         return self.teacher.module[0]

@@ -1,21 +1,26 @@
 """SimCLR (Chen et al., 2020): agree on two views of an image, disagree with all other images."""
 
 from lightly.models.modules.heads import SimCLRProjectionHead
-from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wildfern.registry import register
 from wildfern.ssl.losses import NTXentLoss
 from wildfern.ssl.losses.full_precision import full_precision
-from wildfern.ssl.methods.base import Count, Method, Positive, Scalars, embedding_std
+from wildfern.ssl.methods.base import Count, Method, Needs, Positive, embedding_std
+from wildfern.ssl.methods.batch import Batch, Output
 from wildfern.ssl.methods.gather import all_gather_embeddings
+from wildfern.ssl.models.backbone import Backbone
 
 
+@register("method", "simclr")
 class SimCLR(Method):
     """Backbone, two-layer projection (section 2), NT-Xent over the global batch. Two or more views of one size."""
 
+    needs = Needs(views=(2, None), float32_views=False)
+
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: Backbone,
         total_steps: int,
         *,
         temperature: Positive = 0.1,
@@ -24,10 +29,10 @@ class SimCLR(Method):
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.projection = SimCLRProjectionHead(backbone.num_features, projection_hidden, projection_size)
+        self.projection = SimCLRProjectionHead(backbone.width, projection_hidden, projection_size)
         self.loss = NTXentLoss(temperature)
 
-    def forward(self, views: list[Tensor], step: int) -> tuple[Tensor, Scalars]:
-        z = F.normalize(full_precision(self.encode(self.projection, views)), dim=-1)
-        z = all_gather_embeddings(z)
-        return self.loss(z), {"embedding_std": embedding_std(z)}
+    def forward(self, batch: Batch) -> Output:
+        embeddings, features = self.encode(self.projection, batch.views)
+        z = all_gather_embeddings(F.normalize(full_precision(embeddings), dim=-1))
+        return Output(self.loss(z), {"embedding_std": embedding_std(z)}, features)

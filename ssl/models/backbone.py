@@ -1,47 +1,183 @@
-"""Backbones: any timm model by name, and the small CIFAR encoder of the CACR paper."""
+"""Backbones: any timm or torchvision model behind one interface of vectors, tokens and feature maps."""
 
-import difflib
-from typing import Any, Literal
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
 
-import timm
-from torch import nn
+import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
 
-from wildfern.ssl.models.small_alexnet import SmallAlexNet
+from wildfern.ssl.models.networks import Stem, build_network
+from wildfern.ssl.models.pretrained_weights import load_weights
+from wildfern.ssl.models.width import measure_width
 
 
-def build_backbone(name: str, stem: Literal["standard", "small"] = "standard", **arguments: Any) -> nn.Module:
-    """A backbone without classifier: float[N, 3, S, S] -> float[N, num_features]; freshly initialized, never downloaded.
+class Tokens(NamedTuple):
+    """What a backbone returns for the patches of N images, and its class, register and distillation tokens."""
 
-    `name` is a timm model name or `small_alexnet`; `arguments` go to `timm.create_model`. `stem="small"` is the field's
-    change to ResNets for small images: a 3×3 first convolution of stride 1 and no max pooling (SimCLR, appendix B.9).
-    Raises ValueError for an unknown name, with the nearest ones, and for a small stem on something that is no ResNet.
+    patches: Tensor  # float[N, T, D], row by row
+    prefix: Tensor  # float[N, P, D], P = 0 for most networks
+
+
+class Backbone(nn.Module):
+    """float[N, C, S, S] -> float[N, width]: a network without classifier, freshly initialized unless `weights` is given.
+
+    `name` is a timm model, `torchvision/NAME` or `small_alexnet`; `arguments` go to its constructor. `stem="cifar"` gives a
+    ResNet a 3×3 first convolution of stride 1 and no max pooling, for images of about 32 px (SimCLR, appendix B.9).
+    `weights` is a file (.safetensors, .pth, .pt), a run folder, or pretrained weights to download: `timm` for the model's
+    default, or one of its tags such as `a1_in1k`.
+
+    `network` is the wrapped module: `network.state_dict()` has the names that timm gives the weights. `mean`, `std`, `size`
+    (pixels) and `interpolation` say how its images are prepared; mean and standard deviation are ImageNet's, as in
+    wildfern's views, unless the weights were trained otherwise. `weights_sha256` identifies the loaded weights.
+
+    Raises ValueError for an unknown name, with the nearest ones, for arguments or a stem that do not fit the network, for a
+    network that does not return one vector for each image, and for weights that cannot be found, read or used.
     """
-    if name == "small_alexnet":
-        if stem != "standard":
-            raise ValueError("small_alexnet is made for small images already: leave stem at 'standard'")
-        return SmallAlexNet(**arguments)
-    if not timm.is_model(name):
-        raise ValueError(f"unknown backbone {name!r}; {nearest_backbones(name)}")
-    try:
-        backbone = timm.create_model(name, pretrained=False, num_classes=0, **arguments)
-    except (TypeError, KeyError, AssertionError) as error:
-        raise ValueError(f"timm cannot build {name!r} with {arguments}: {error}") from error
-    if stem == "small":
-        small_stem(backbone)
-    return backbone
+
+    def __init__(
+        self,
+        name: str,
+        weights: str | Path | None = None,
+        stem: Stem = "standard",
+        in_chans: int = 3,
+        **arguments: Any,
+    ) -> None:
+        super().__init__()
+        self.name, self.in_chans = name, in_chans
+        self.network = build_network(name, stem, in_chans, **arguments)
+        config = getattr(self.network, "pretrained_cfg", None) or {}
+        height, width = _image_size(self.network, config, stem, arguments)
+        self.size = height
+        self.width = measure_width(self.network, (in_chans, height, width), name)
+        self.mean, self.std = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+        self.interpolation: str = config.get("interpolation") or "bilinear"
+        self.weights_sha256: str | None = None
+        if weights is not None:
+            loaded = load_weights(self.network, name, str(weights), in_chans, arguments)
+            self.weights_sha256 = loaded.sha256
+            if loaded.normalization is not None:
+                self.mean, self.std = loaded.normalization
+        self._patches = _patches(self.network)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x)
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """One vector for each image: float[N, C, S, S] -> float[N, width]."""
+        return self(x)
+
+    def tokens(self, x: Tensor, keep: Tensor | None = None) -> Tokens:
+        """The network's features before pooling: float[N, C, S, S] -> float[N, T, D] and float[N, P, D].
+
+        Feature maps are flattened row by row. With `keep`, int64[N, K] numbers of patches, only these patches go through the
+        transformer's blocks, after position embeddings were added (MAE, He et al., 2022, section 3.1); T is then K.
+        Raises ValueError for a network without such features, and with `keep` for one that is no plain vision transformer.
+        """
+        if keep is not None:
+            return self._kept_tokens(x, keep)
+        features = self._features(x)
+        if features.ndim == 4:
+            channels_last = getattr(self.network, "output_fmt", "NCHW") == "NHWC"
+            patches = features.flatten(1, 2) if channels_last else features.flatten(2).transpose(1, 2)
+            return Tokens(patches, patches[:, :0])
+        prefix = self._num_prefix_tokens(features.shape[1], *x.shape[-2:])
+        return Tokens(features[:, prefix:], features[:, :prefix])
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """Feature maps float[N, C, H, W] of the network's stages, in order: large to small, or one for each block.
+
+        Raises ValueError for a network that does not provide them.
+        """
+        if not hasattr(self.network, "forward_intermediates"):
+            raise ValueError(f"{self.name} has no feature maps: choose a timm model with forward_intermediates")
+        stages = partial(self.network.forward_intermediates, intermediates_only=True, output_fmt="NCHW")
+        return self._as_forward(stages, x)
+
+    @property
+    def patch_size(self) -> int | None:
+        """Pixels along one side of a patch of a vision transformer; None for other networks."""
+        return None if self._patches is None else self._patches[0]
+
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        """Rows and columns of a vision transformer's patches for images of `size`; None for other networks."""
+        return None if self._patches is None else self._patches[1]
+
+    def _as_forward(self, function: Callable[[Tensor], Any], x: Tensor) -> Any:
+        """`function(x)` as the network's forward pass, so that its hooks run: ZeRO 3 fetches the network's own weights there."""
+        self.network.forward = function
+        try:
+            return self.network(x)
+        finally:
+            del self.network.forward  # the class's own again
+
+    def _features(self, x: Tensor) -> Tensor:
+        if not hasattr(self.network, "forward_features"):
+            raise ValueError(f"{self.name} has no tokens: choose a timm model")
+        features = self._as_forward(self.network.forward_features, x)
+        if not isinstance(features, Tensor) or features.ndim not in (3, 4):
+            raise ValueError(f"{self.name} has no tokens: its features before pooling are no single [N, T, D] or map")
+        return features
+
+    def _num_prefix_tokens(self, tokens: int, rows: int, columns: int) -> int:
+        """How many of a network's tokens for an image of rows × columns pixels come before those of patches."""
+        if declared := getattr(self.network, "num_prefix_tokens", 0):
+            return declared
+        stages = getattr(self.network, "feature_info", None)
+        reduction = stages[-1].get("reduction") if isinstance(stages, list) and stages else None
+        if reduction is None:
+            return 0
+        surplus = tokens - math.ceil(rows / reduction) * math.ceil(columns / reduction)
+        if tokens <= 2 and surplus < 0:
+            raise ValueError(f"{self.name} has no tokens of patches: it returns its class token alone")
+        return surplus if surplus in (1, 2) else 0  # class and distillation token, which VOLO does not declare
+
+    def _kept_tokens(self, x: Tensor, keep: Tensor) -> Tokens:
+        vit = self.network
+        if (
+            not isinstance(vit, VisionTransformer)
+            or type(vit).forward_features is not VisionTransformer.forward_features
+        ):
+            raise ValueError(
+                f"{self.name} cannot process part of an image's patches: choose a plain vision transformer such as "
+                "vit_small_patch16_224"
+            )
+        if not isinstance(vit.patch_drop, nn.Identity):
+            raise ValueError(
+                f"{self.name} drops patches itself (patch_drop_rate), which keep does not allow: set it to 0"
+            )
+        prefix = vit.num_prefix_tokens
+
+        def features_of_kept(x: Tensor) -> Tensor:
+            embedded = vit._pos_embed(vit.patch_embed(x))
+            patches = embedded[:, prefix:]
+            patches = patches.gather(1, keep[..., None].expand(-1, -1, patches.shape[-1]))
+            return vit.norm(vit.blocks(vit.norm_pre(torch.cat([embedded[:, :prefix], patches], dim=1))))
+
+        features = self._as_forward(features_of_kept, x)
+        return Tokens(features[:, prefix:], features[:, :prefix])
 
 
-def nearest_backbones(name: str) -> str:
-    """What somebody who wrote `name` may have meant, as the end of a sentence."""
-    near = difflib.get_close_matches(name, [*timm.list_models(), "small_alexnet"], n=3)
-    return f"did you mean {', '.join(near)}?" if near else "timm.list_models() lists them"
+def _image_size(network: nn.Module, config: dict, stem: str, arguments: dict) -> tuple[int, int]:
+    """(height, width) in pixels of the images that a network is made for."""
+    embedding = getattr(network, "patch_embed", None)
+    size = arguments.get("img_size") or getattr(embedding, "img_size", None) or getattr(network, "image_size", None)
+    if size is None:
+        size = 32 if stem == "cifar" else tuple(config.get("input_size") or (3, 224, 224))[-2:]
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
 
-def small_stem(resnet: nn.Module) -> None:
-    """Give a timm ResNet, in place, a 3×3 first convolution of stride 1 and no max pooling."""
-    first = getattr(resnet, "conv1", None)
-    if not isinstance(first, nn.Conv2d) or not hasattr(resnet, "maxpool"):
-        raise ValueError("stem 'small' is for timm ResNets whose stem is one convolution and a max pooling")
-    resnet.conv1 = nn.Conv2d(first.in_channels, first.out_channels, 3, stride=1, padding=1, bias=False)
-    nn.init.kaiming_normal_(resnet.conv1.weight, mode="fan_out", nonlinearity="relu")
-    resnet.maxpool = nn.Identity()
+def _patches(network: nn.Module) -> tuple[int, tuple[int, int]] | None:
+    """Patch size and grid of a network whose features have one token for each patch, such as a vision transformer's."""
+    embedding = getattr(network, "patch_embed", None)
+    stages = getattr(network, "feature_info", None)
+    size, grid = getattr(embedding, "patch_size", None), getattr(embedding, "grid_size", None)
+    if not size or not grid or not isinstance(stages, list) or not stages:
+        return None
+    size = size if isinstance(size, int) else size[0]
+    return (size, tuple(grid)) if stages[-1].get("reduction") == size else None

@@ -1,7 +1,8 @@
-"""Batch normalization over the global batch on any device (torch's SyncBatchNorm refuses the CPU)."""
+"""Batch normalization over the global batch: torch's fused SyncBatchNorm on GPUs, our own where torch has none (the CPU)."""
 
 import torch
 from timm.layers import BatchNormAct2d
+from timm.layers.norm_act import SyncBatchNormAct
 from torch import Tensor, nn
 
 from wildfern.ssl.models.collectives import all_reduce
@@ -10,7 +11,7 @@ from wildfern.ssl.models.collectives import all_reduce
 class _GlobalBatchNorm:
     """Statistics of all ranks' batches together; each rank must hold the same number of images.
 
-    Mean first, then the mean squared deviation from it, so that the sum over ranks is as exact as on one process.
+    The mean first, then the mean squared deviation from it: summed over ranks, this is as exact as on one process.
     """
 
     def _normalize(self, x: Tensor) -> Tensor:
@@ -57,20 +58,46 @@ class GlobalBatchNormAct2d(_GlobalBatchNorm, BatchNormAct2d):
         return self.act(self.drop(self._normalize(x)))
 
 
-_GLOBAL = {
+class FusedBatchNorm(nn.SyncBatchNorm):
+    """torch's SyncBatchNorm in the place of a batch normalization that exists; compiled networks call it as it is."""
+
+    process_group = None  # all ranks; set by SyncBatchNorm's constructor, which a change of class does not run
+
+    @torch.compiler.disable
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)
+
+
+class FusedBatchNormAct2d(SyncBatchNormAct):
+    """timm's form of torch's SyncBatchNorm, with dropout and activation, in the place of a `BatchNormAct2d`."""
+
+    process_group = None
+
+    @torch.compiler.disable
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)
+
+
+ON_GPU = {nn.BatchNorm1d: FusedBatchNorm, nn.BatchNorm2d: FusedBatchNorm, BatchNormAct2d: FusedBatchNormAct2d}
+ON_CPU = {
     nn.BatchNorm1d: GlobalBatchNorm1d,
     nn.BatchNorm2d: GlobalBatchNorm2d,
     BatchNormAct2d: GlobalBatchNormAct2d,
 }
 
 
-def synchronize_batch_norm(model: nn.Module) -> None:
-    """Turn every batch normalization inside `model`, in place, into its global form; names of weights stay.
+def synchronize_batch_norm(model: nn.Module, device_type: str | None = None) -> None:
+    """Turn every batch normalization inside `model`, in place, into one over all ranks; names of weights stay.
 
-    Raises ValueError for a kind of batch normalization that has no global form here, rather than leave it local.
+    `device_type` is where the model runs; None: where its parameters are. On `cuda` the kernels are torch's, elsewhere ours.
+    Raises ValueError for a kind of batch normalization that has no such form, rather than leave it local.
     """
+    if device_type is None:
+        device_type = next((p.device.type for p in model.parameters()), "cpu")
+    classes = ON_GPU if device_type == "cuda" else ON_CPU
+    synchronized = tuple({*ON_GPU.values(), *ON_CPU.values()})
     for name, module in model.named_modules():
-        if type(module) in _GLOBAL:
-            module.__class__ = _GLOBAL[type(module)]
-        elif isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, _GlobalBatchNorm):
+        if type(module) in classes:
+            module.__class__ = classes[type(module)]
+        elif isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, synchronized):
             raise ValueError(f"{name} is a {type(module).__name__}, which cannot be synchronized between processes")

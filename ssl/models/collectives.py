@@ -1,4 +1,4 @@
-"""Sums and gathers over processes that gradients pass through, for code that runs compiled and as it stands."""
+"""Differentiable all-reduce and all-gather, also inside compiled networks."""
 
 import torch
 from torch import Tensor
@@ -31,13 +31,13 @@ class _AllGather(Function):
 
 @torch.compiler.disable
 def all_reduce(x: Tensor) -> Tensor:
-    """The sum of `x` over processes; its gradient is the sum of the gradients of all of them."""
+    """The sum of `x` over ranks; its gradient is the sum of the gradients of all ranks."""
     return _AllReduce.apply(x)
 
 
 @torch.compiler.disable
 def all_gather(x: Tensor) -> Tensor:
-    """float[n, ...] of each process -> float[W, n, ...] on all of them; its gradient is what all say about the own part."""
+    """float[n, ...] of each rank -> float[W, n, ...] on all ranks; its gradient is the sum over ranks of its part's."""
     return _AllGather.apply(x.contiguous())
 
 

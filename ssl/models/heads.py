@@ -1,4 +1,4 @@
-"""Projection heads: lightly's blocks, and DINO's with a last layer that copies, shards and exports like any other."""
+"""Projection heads: lightly's blocks, MoCo v3's projector, and DINO's head with a plain weight-normalized last layer."""
 
 import torch
 from lightly.models.modules.heads import ProjectionHead
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 class NormalizedLinear(nn.Module):
     """A bias-free linear layer whose rows have unit length (DINO's weight-normalized last layer with fixed gain).
 
-    While `frozen`, the weight's gradient is zero: the same for every engine, where a missing one would not be.
+    While `frozen`, the weight's gradient is zero rather than missing, which engines treat differently.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:

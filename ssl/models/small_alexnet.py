@@ -13,8 +13,7 @@ class SmallAlexNet(nn.Module):
 
     def __init__(self, *, image_size: int = 32) -> None:
         super().__init__()
-        self.num_features = 4096
-        side = image_size
+        self.image_size = side = image_size
         for _ in range(3):
             side = (side - 3) // 2 + 1
         if side < 1:
@@ -38,5 +37,9 @@ class SmallAlexNet(nn.Module):
         )
         self.hidden = nn.Sequential(*hidden(192 * side * side), *hidden(4096))
 
+    def forward_features(self, images: Tensor) -> Tensor:
+        """float[N, 192, s, s]: the feature map of the last convolution, after pooling."""
+        return self.convolutions(images)
+
     def forward(self, images: Tensor) -> Tensor:
-        return self.hidden(torch.flatten(self.convolutions(images), 1))
+        return self.hidden(torch.flatten(self.forward_features(images), 1))

@@ -7,25 +7,29 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 Gather = Callable[[Iterable[nn.Parameter]], AbstractContextManager]
 
 
 def whole(parameters: Iterable[nn.Parameter]) -> AbstractContextManager:
-    """For engines that keep every parameter whole on every rank: nothing to gather."""
+    """The `Gather` of engines that keep every parameter whole on every rank: does nothing."""
     return nullcontext()
 
 
 class MomentumTeacher:
     """θ_teacher ← m θ_teacher + (1 − m) θ_student after each step, in float32, on every rank.
 
-    Deliberately no `nn.Module`: engines must neither shard, synchronize nor optimize it. It sees the data in training mode,
-    so its batch statistics are its own; it never carries a gradient.
+    No `nn.Module`: engines must neither shard, synchronize nor optimize it. Batch normalization is in training mode, so its
+    statistics are those of the teacher's own batches; stochastic depth, dropout and the dropping of patches are off. It never
+    carries a gradient.
     """
 
     def __init__(self, student: nn.Module) -> None:
-        self.module = copy.deepcopy(student).requires_grad_(False)
-        self.module.train()
+        self.module = copy.deepcopy(student).requires_grad_(False).eval()
+        for module in self.module.modules():
+            if isinstance(module, _BatchNorm):
+                module.training = True  # not .train(): timm's layers hold a dropout inside
 
     @torch.no_grad()
     def __call__(self, *inputs: Tensor) -> Tensor:
@@ -33,7 +37,7 @@ class MomentumTeacher:
 
     @torch.no_grad()
     def update(self, student: nn.Module, momentum: float, gather: Gather = whole) -> None:
-        """Move towards `student`, whose parameters `gather` makes whole first (sharded engines)."""
+        """Move towards `student`, whose parameters `gather` makes whole first under sharded engines."""
         theirs = list(student.parameters())
         with gather(theirs):
             torch._foreach_lerp_(list(self.module.parameters()), [p.detach() for p in theirs], 1 - momentum)

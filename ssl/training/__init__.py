@@ -1,25 +1,32 @@
 """The loop, the engines, optimizers, schedules and checkpoints."""
 
+from wildfern.registry import ENGINES, OPTIMIZERS, SCHEDULES
+from wildfern.ssl.training.batch_reader import BatchReader
 from wildfern.ssl.training.checkpoints import CheckpointStore
 from wildfern.ssl.training.engine import Engine, TorchEngine
+from wildfern.ssl.training.engines import EngineParts
 from wildfern.ssl.training.finite import NotFinite
-from wildfern.ssl.training.loop import BatchReader, LoopConfig, train
+from wildfern.ssl.training.loop import LoopConfig, train, train_step
 from wildfern.ssl.training.online_probe import OnlineProbe
-from wildfern.ssl.training.optimizers import LAYER_WISE, OPTIMIZERS
-from wildfern.ssl.training.schedules import SCHEDULES
+from wildfern.ssl.training.optimizers import is_layer_wise
+from wildfern.ssl.training.schedules import Schedule
 from wildfern.ssl.training.stopping import StopRequest
 
 __all__ = [
-    "LAYER_WISE",
+    "ENGINES",
     "OPTIMIZERS",
     "SCHEDULES",
     "BatchReader",
     "CheckpointStore",
     "Engine",
+    "EngineParts",
     "LoopConfig",
     "NotFinite",
     "OnlineProbe",
+    "Schedule",
     "StopRequest",
     "TorchEngine",
+    "is_layer_wise",
     "train",
+    "train_step",
 ]

@@ -1,4 +1,4 @@
-"""Checkpoints that are either whole or not there: written beside, sealed with checksums, then renamed."""
+"""Checkpoints that are complete or absent: written to a temporary folder, with checksums, then renamed."""
 
 import os
 import shutil
@@ -18,26 +18,26 @@ PREFIX, UNFINISHED, DAMAGED = "step_", ".unfinished_", "damaged_"
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that could not be written, or none that can be read; the message says why and what to do."""
+    """A checkpoint cannot be written, or none can be read; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Written:
-    """A checkpoint that is on the disk: its step, and the seconds that took beside the training."""
+    """A checkpoint that is on the disk: its step, and the seconds that writing it took in the background."""
 
     step: int
     seconds: float
 
 
 class CheckpointStore:
-    """The folder `checkpoints/` of a run: `step_00001000/` holds what training needs to go on after 1 000 steps.
+    """The folder `checkpoints/` of a run: `step_00001000/` holds the state of training after 1 000 steps.
 
-    The newest `keep` stay, and for good those of steps that `keep_every` divides. Every rank makes a store over the same
-    folder; `lead` says which one reads and writes there, `any_rank` says whether a flag is set on one of them, and `all_ranks`
-    returns once all have called it, however long one of them may be writing.
+    The newest `keep` checkpoints are kept, and permanently those of steps that `keep_every` divides. Every rank makes a store
+    for the same folder; `lead` is True on the rank that reads and writes there, `any_rank` returns whether a flag is set on any
+    rank, and `all_ranks` is a barrier without timeout, since the leading rank may be writing.
 
-    Training stands still while its state is copied. Writing the copy, checksums, the way to the disk, renaming and deleting
-    happen meanwhile, on a thread of the leading rank that touches neither weights nor the process group.
+    Training waits only while its state is copied. Writing the copy, checksums, fsync, renaming and deleting run on a thread of
+    the leading rank, which uses neither weights nor the process group.
     """
 
     def __init__(
@@ -57,10 +57,10 @@ class CheckpointStore:
         self._error: Exception | None = None
 
     def steps(self) -> list[int]:
-        """Steps of the published checkpoints, whole or damaged, oldest first."""
+        """Steps of the checkpoints in the folder, complete or damaged, oldest first."""
         try:
             names = os.listdir(self.folder)
-        except FileNotFoundError:  # the first one makes it
+        except FileNotFoundError:  # the first checkpoint makes the folder
             return []
         found = [name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX)]
         return sorted(int(name) for name in found if name.isdigit())
@@ -70,17 +70,17 @@ class CheckpointStore:
         return self.folder / f"{PREFIX}{step:08d}"
 
     def newest(self) -> tuple[int | None, list[str]]:
-        """Step of the newest whole checkpoint, None where there is none at all, and words on damaged newer ones.
+        """Step of the newest undamaged checkpoint (None without any checkpoint), and a message for each damaged newer one.
 
-        Those are renamed to `damaged_…`, out of the way. Call it on the leading rank. Raises CheckpointError, everything left as
-        it is, when there are checkpoints and all of them are damaged, or when they cannot be read.
+        Damaged ones are renamed to `damaged_…`. Call it on the leading rank only. Raises CheckpointError, without changing
+        anything, when all checkpoints are damaged or when they cannot be read.
         """
         try:
             step, faults = self._newest_whole()
         except OSError as error:
             raise CheckpointError(
-                f"cannot read {error.filename or self.folder}: {error.strerror or error}. That does not make a checkpoint "
-                "damaged, and all is left as it is: mend the disk, the network or the permissions, and go on with --resume"
+                f"cannot read {error.filename or self.folder}: {error.strerror or error}. Nothing was changed. Fix the disk, the "
+                "network or the permissions, then --resume"
             ) from error
         return step, [self._set_aside(*damaged) for damaged in faults.items()]
 
@@ -97,19 +97,19 @@ class CheckpointStore:
         if faults:
             listed = "; ".join(f"{self.path(step).name}: {fault}" for step, fault in faults.items())
             raise CheckpointError(
-                f"every checkpoint in {self.folder} is damaged ({listed}). Put back a copy of one of them, or start anew in "
-                "another run folder"
+                f"every checkpoint in {self.folder} is damaged ({listed}). Restore one from a backup, or start again in another "
+                "run folder"
             )
         return None, {}
 
     def metadata(self, step: int) -> dict[str, object]:
-        """What was noted with a checkpoint that `newest` has found whole."""
+        """The metadata of a checkpoint that `newest` has returned."""
         return manifest(self.path(step))
 
     def write(self, step: int, copy: Callable[[], Save], metadata: dict[str, object]) -> Written | None:
-        """Publish a new checkpoint: `copy()` copies the state, on every rank, and returns what writes the copy into a folder.
+        """Start a checkpoint: `copy()` copies the state, on every rank, and returns a function that writes it into a folder.
 
-        That is called later, on the leading rank alone. Waits for the checkpoint before, as `wait` does, and returns the same.
+        That function runs later, on the leading rank only. Waits for the checkpoint before, as `wait` does, and returns the same.
         """
         before = self.wait()
         save = copy()
@@ -121,29 +121,29 @@ class CheckpointStore:
 
     @property
     def failed(self) -> bool:
-        """Whether `wait` on this rank would raise; may be asked at any time."""
+        """Whether `wait` would raise on this rank; may be read at any time."""
         return self._error is not None
 
     def wait(self) -> Written | None:
-        """Return once the checkpoint that is being written is on the disk; None where none was. Call it on every rank.
+        """Return once the checkpoint that is being written is on the disk; None if none was. Call it on every rank.
 
-        Raises CheckpointError on every rank when it could not be written; the earlier ones are whole then.
+        Raises CheckpointError on every rank when it could not be written; earlier checkpoints are complete then.
         """
         thread, self._writing = self._writing, None
         if thread is not None:
             thread.join()
-        self.all_ranks()  # `any_rank` alone may lose patience with the rank that writes
+        self.all_ranks()  # without it `any_rank` may time out while the leading rank writes
         if self.any_rank(self.failed):
             if self._error is None or isinstance(self._error, OSError | SafetensorError):
                 raise CheckpointError(self._told()) from self._error
-            raise self._error  # no fault of the disk
+            raise self._error  # not a fault of the disk
         return None if thread is None else Written(self._step, self._seconds)
 
     def __enter__(self) -> "CheckpointStore":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Let the thread finish, whatever ended the training."""
+        """Let the thread finish, also after an exception."""
         if self._writing is not None:
             self._writing.join()
 
@@ -169,7 +169,7 @@ class CheckpointStore:
             self._error = error
 
     def _remove(self, checkpoint: Path) -> None:
-        """In two moves, so that nothing half deleted ever looks like a checkpoint."""
+        """Rename, then delete, so that nothing half deleted looks like a checkpoint."""
         doomed = self.folder / f"{UNFINISHED}{checkpoint.name}"
         os.replace(checkpoint, doomed)
         shutil.rmtree(doomed)
@@ -183,13 +183,13 @@ class CheckpointStore:
 
     def _told(self) -> str:
         if self._error is None:
-            return "the first process could not write a checkpoint: it says why"
+            return "rank 0 could not write a checkpoint; its message says why"
         if isinstance(self._error, OSError):
             why = f"{self._error.filename or self.folder}: {self._error.strerror or self._error}"
         else:
             why = f"{self.folder}: {self._error}"
         whole = self.steps()
         if self._step in whole:
-            return f"the checkpoint after step {self._step} is whole, but older ones could not be deleted ({why})"
-        rest = f"the one after step {whole[-1]} is whole" if whole else "there is none before it"
-        return f"the checkpoint after step {self._step} could not be written ({why}); {rest}. Mend that and go on with --resume"
+            return f"the checkpoint after step {self._step} is complete, but older ones could not be deleted ({why})"
+        rest = f"the one after step {whole[-1]} is complete" if whole else "there is none before it"
+        return f"the checkpoint after step {self._step} could not be written ({why}); {rest}. Fix that, then --resume"

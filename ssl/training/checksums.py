@@ -1,4 +1,4 @@
-"""Checksums of a checkpoint's files, kept in its `checkpoint.json`, which carries one of itself."""
+"""Checksums of a checkpoint's files, in its manifest `checkpoint.json`, which has a checksum of its own."""
 
 import hashlib
 import json
@@ -10,13 +10,13 @@ MANIFEST = "checkpoint.json"
 
 
 class CorruptCheckpoint(ValueError):
-    """A checkpoint that is not as it was written; the message says what is wrong with it."""
+    """A checkpoint differs from what was written; the message says how."""
 
 
 def write_manifest(folder: Path, metadata: dict[str, object]) -> None:
-    """Write `checkpoint.json` (JSON values `metadata`, size and SHA-256 of every file) and bring all of the folder to the disk.
+    """Write `checkpoint.json` (the JSON values `metadata`, size and SHA-256 of every file) and fsync the whole folder.
 
-    SHA-256 rather than something faster, so that `sha256sum` can check it; processors of today have instructions for it.
+    SHA-256 rather than something faster, so that `sha256sum` can check it; processors have instructions for it.
     """
     files = {
         path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
@@ -31,9 +31,9 @@ def write_manifest(folder: Path, metadata: dict[str, object]) -> None:
 
 
 def check(folder: Path) -> dict[str, object]:
-    """The facts of a sealed folder whose files are as they were written; raises Damaged where they are not.
+    """The metadata of a folder whose files are as they were written; raises CorruptCheckpoint otherwise.
 
-    An OSError in reading them (a disk's fault, no permission) passes: it says nothing about what was written.
+    An OSError while reading (a disk error, no permission) is not caught: it says nothing about what was written.
     """
     metadata = manifest(folder)
     for name, written in metadata.pop("files").items():
@@ -52,7 +52,7 @@ def to_disk(path: Path) -> None:
     """fsync a file, or a folder where the system can."""
     if os.name == "nt" and path.is_dir():
         return
-    # Windows brings to the disk only through a handle that may write.
+    # Windows syncs only through a handle that may write.
     handle = os.open(path, os.O_RDWR | os.O_BINARY if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -70,7 +70,7 @@ def _size(path: Path) -> int | None:
 
 
 def manifest(folder: Path) -> dict[str, object]:
-    """The facts and the `files` of a sealed folder, the latter not looked at; raises Damaged."""
+    """The metadata and the `files` entry of a checkpoint, without reading these files; raises CorruptCheckpoint."""
     if _size(folder / MANIFEST) is None:
         raise CorruptCheckpoint(f"{MANIFEST} is missing")
     try:

@@ -1,4 +1,4 @@
-"""DeepSpeed behind the engine seam: any number of processes and nodes, ZeRO stages 0 to 3, gloo or NCCL."""
+"""DeepSpeed behind the engine interface: any number of processes and nodes, ZeRO stages 0 to 3, gloo or NCCL."""
 
 import logging
 import os
@@ -12,12 +12,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from wildfern.ssl.methods.base import Method, Scalars
+from wildfern.ssl.methods.base import Method
+from wildfern.ssl.methods.batch import Batch, Metrics, Output
 from wildfern.ssl.models import synchronize_batch_norm
 from wildfern.ssl.training.engine import MakeOptimizer, Precision
 from wildfern.ssl.training.long_timeout_group import long_timeout_group, make_long_timeout_group
 from wildfern.ssl.training.online_probe import OnlineProbe
-from wildfern.ssl.training.optimizers import LAYER_WISE, parameter_groups, set_hyperparameters
+from wildfern.ssl.training.optimizers import is_layer_wise, set_hyperparameters
+from wildfern.ssl.training.parameter_groups import optimizer_groups
 from wildfern.ssl.training.whole_state import ReplicatedLayout, collect, restore
 from wildfern.ssl.training.zero_shards import ZeroLayout
 
@@ -77,7 +79,7 @@ class DeepSpeedEngine:
     ) -> None:
         import deepspeed
 
-        if zero_stage > 0 and optimizer_name in LAYER_WISE:
+        if zero_stage > 0 and is_layer_wise(optimizer_name):
             raise ValueError(
                 f"{optimizer_name} needs each layer's own norms, but ZeRO stage {zero_stage} hands optimizers pieces of "
                 "flattened parameters: set engine.zero_stage=0"
@@ -100,7 +102,9 @@ class DeepSpeedEngine:
         }
         if precision == "bf16":  # no modules listed: gradients are reduced in float32
             settings["torch_autocast"] = {"enabled": True, "dtype": "bfloat16", "lower_precision_safe_modules": []}
-        optimizer = make_optimizer(parameter_groups(method.named_parameters(), weight_decay))
+        optimizer = make_optimizer(optimizer_groups(method.parameter_groups(), weight_decay))
+        self.batch: Batch | None = None
+        self._forward, method.forward = method.forward, self._forward_tensors
         self.engine, self.optimizer, *_ = deepspeed.initialize(model=method, optimizer=optimizer, config=settings)
         self.layout = (
             ZeroLayout(method, self.optimizer, zero_stage, self.gather)
@@ -108,8 +112,15 @@ class DeepSpeedEngine:
             else ReplicatedLayout(method, optimizer, self.gather, self.rank == 0)
         )
 
-    def __call__(self, views: list[Tensor], step: int) -> tuple[Tensor, Scalars]:
-        return self.engine(views, step)
+    def __call__(self, batch: Batch) -> Output:
+        self.batch = batch
+        return Output(*self.engine())
+
+    def _forward_tensors(self) -> tuple[Tensor, Metrics, Tensor | None]:
+        """The method's forward pass as DeepSpeed's hooks need it: they look for tensors in tuples and dictionaries only."""
+        batch, self.batch = self.batch, None
+        output = self._forward(batch)
+        return output.loss, output.metrics, output.features
 
     def backward(self, loss: Tensor) -> None:
         self.engine.backward(loss)
@@ -142,7 +153,7 @@ class DeepSpeedEngine:
     def load(self, folder: Path) -> None:
         restore(folder, self.method, self.layout, self.probe)
 
-    def mean(self, scalars: Scalars) -> dict[str, float]:
+    def mean(self, scalars: Metrics) -> dict[str, float]:
         values = torch.stack([torch.as_tensor(v, dtype=torch.float64).to(self.device) for v in scalars.values()])
         torch.distributed.all_reduce(values)
         return dict(zip(scalars, (values / self.world_size).tolist(), strict=True))

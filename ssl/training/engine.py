@@ -1,4 +1,4 @@
-"""The engine seam: what the loop asks of whoever computes gradients and steps. `TorchEngine` is one process and plain torch."""
+"""The engine interface: how the loop computes gradients and steps. `TorchEngine` is one process and plain torch."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,10 +7,12 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from wildfern.ssl.methods.base import Method, Scalars
+from wildfern.ssl.methods.base import Method
+from wildfern.ssl.methods.batch import Batch, Metrics, Output
 from wildfern.ssl.models.teacher import Gather, whole
 from wildfern.ssl.training.online_probe import OnlineProbe
-from wildfern.ssl.training.optimizers import Groups, parameter_groups, set_hyperparameters
+from wildfern.ssl.training.optimizers import Groups, set_hyperparameters
+from wildfern.ssl.training.parameter_groups import optimizer_groups
 from wildfern.ssl.training.whole_state import ReplicatedLayout, collect, restore
 
 Precision = Literal["fp32", "bf16"]
@@ -18,24 +20,24 @@ MakeOptimizer = Callable[[Groups], torch.optim.Optimizer]
 
 
 class Engine(Protocol):
-    """Trains a `Method`. All engines train to the same numbers; the loop knows no other way to touch the weights."""
+    """Trains a `Method`. All engines train to the same numbers; the loop changes weights only through its engine."""
 
     method: Method
     device: torch.device
     rank: int
     world_size: int
-    metadata: dict[str, object]  # noted with a checkpoint; another engine may read it all the same
-    probe: OnlineProbe | None  # learns beside the method, outside the engine; snapshots hold it
-    gather: Gather  # makes sharded parameters whole for the time of a `with` block
+    metadata: dict[str, object]  # saved with a checkpoint, which any engine can read
+    probe: OnlineProbe | None  # trained beside the method, outside the engine; snapshots contain it
+    gather: Gather  # makes sharded parameters whole inside a `with` block
 
-    def __call__(self, views: list[Tensor], step: int) -> tuple[Tensor, Scalars]:
-        """Forward pass of one micro-batch: this rank's loss and scalars to log."""
+    def __call__(self, batch: Batch) -> Output:
+        """Forward pass of one micro-batch of this rank."""
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate gradients of one micro-batch."""
 
     def step(self, learning_rate: float, weight_decay: float) -> Tensor:
-        """Clip, update the weights, forget the gradients; returns the gradient's norm before clipping.
+        """Clip, update the weights, reset the gradients; returns the gradient's norm before clipping.
 
         With `skip_nonfinite`, a gradient whose norm is NaN or infinite changes neither weights nor the optimizer.
         """
@@ -49,14 +51,14 @@ class Engine(Protocol):
         Raises ValueError when it does not fit.
         """
 
-    def mean(self, scalars: Scalars) -> dict[str, float]:
+    def mean(self, scalars: Metrics) -> dict[str, float]:
         """The mean over ranks of each scalar, as numbers."""
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any rank."""
 
     def barrier(self) -> None:
-        """Wait for all ranks, for as long as one of them may be busy with something lawful such as an evaluation."""
+        """Barrier without the collective timeout; rank 0 may be evaluating."""
 
     def close(self) -> None:
         """Leave the process group."""
@@ -85,12 +87,12 @@ class TorchEngine:
         self.metadata = {"engine": "torch", "world_size": 1}
         self.precision, self.accumulation, self.gradient_clip = precision, accumulation, gradient_clip
         self.parameters = [p for p in method.parameters() if p.requires_grad]
-        self.optimizer = make_optimizer(parameter_groups(method.named_parameters(), weight_decay))
+        self.optimizer = make_optimizer(optimizer_groups(method.parameter_groups(), weight_decay))
         self.layout = ReplicatedLayout(method, self.optimizer, whole)
 
-    def __call__(self, views: list[Tensor], step: int) -> tuple[Tensor, Scalars]:
+    def __call__(self, batch: Batch) -> Output:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            return self.method(views, step)
+            return self.method(batch)
 
     def backward(self, loss: Tensor) -> None:
         (loss / self.accumulation).backward()
@@ -116,7 +118,7 @@ class TorchEngine:
     def load(self, folder: Path) -> None:
         restore(folder, self.method, self.layout, self.probe)
 
-    def mean(self, scalars: Scalars) -> dict[str, float]:
+    def mean(self, scalars: Metrics) -> dict[str, float]:
         return {name: float(value) for name, value in scalars.items()}
 
     def any(self, flag: bool) -> bool:

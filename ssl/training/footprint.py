@@ -14,10 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from wildfern.ssl.methods import Method
+from wildfern.ssl.methods import Batch, Method
 from wildfern.ssl.models import synchronize_batch_norm
 from wildfern.ssl.training.engine import MakeOptimizer, Precision
-from wildfern.ssl.training.optimizers import parameter_groups
+from wildfern.ssl.training.parameter_groups import parameter_groups
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,12 @@ def step_footprint(
         hooks = [p.register_post_accumulate_grad_hook(live.gradient) for p in trained]
         with live, flops:
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-                loss, scalars = method(views, step)
+                output = method(dry_batch(method, views, step))
             saved, live.backward = live.now, True
-            loss.backward()
+            output.loss.backward()
         for hook in hooks:
             hook.remove()
-        del loss, scalars
+        del output
         return Footprint(
             parameters=sum(p.numel() for p in trained),
             weights=bytes_of(method.parameters()) + bytes_of(method.buffers()),
@@ -95,6 +95,23 @@ def step_footprint(
             flops=flops.get_total_flops(),
             sent=round(live.sent),
         )
+
+
+class _DryBatch(Batch):
+    """A batch whose random numbers have shapes but no values."""
+
+    def uniform(self, name: str, *shape: int) -> Tensor:
+        return torch.empty(len(self), *shape)
+
+
+def dry_batch(method: Method, views: list[Tensor], step: int) -> Batch:
+    """A batch of these views, with labels and masks of the shapes that the method needs."""
+    needs, n = method.needs, views[0].shape[1]
+    masks = [torch.zeros(*v.shape[:2], *v.shape[-2:], dtype=torch.uint8) for v in views] if needs.masks else None
+    classes = getattr(method, "classes", None)
+    multi_hot = needs.labels == "multi_hot" and classes is not None
+    labels = torch.zeros(n, classes, dtype=torch.uint8) if multi_hot else torch.zeros(n, dtype=torch.int64)
+    return _DryBatch.from_views(views, masks=masks, labels=labels if needs.labels else None, step=step)
 
 
 def optimizer_state(method: nn.Module, make_optimizer: MakeOptimizer) -> int:

@@ -1,21 +1,24 @@
-"""Whether a backbone loses nothing when it is given views in bfloat16.
+"""Whether views may be rounded to bfloat16 before the method gets them.
 
-Under autocast a convolution or linear layer rounds what it is given to bfloat16 anyway, so that views which are rounded before
-save memory and the rounding, and change no bit. A backbone that does something else first may tell the difference.
+Under autocast a convolution or linear layer rounds its input to bfloat16 anyway. Views that only go to such a layer can be
+rounded when they are made: this saves memory and time and changes no bit. A method whose loss reads the views (for instance the
+pixels that MAE reconstructs), or a backbone that computes something else first, needs them in float32.
 """
 
 import torch
 from torch import Tensor, nn
 
 from wildfern.ssl.augmentation import Views
+from wildfern.ssl.methods.base import Method
 from wildfern.ssl.training.engine import Precision
 
 
-def input_dtype(backbone: nn.Module, precision: Precision, views: Views) -> torch.dtype:
-    """In which type the backbone is best given these views: bfloat16 where a training in bf16 comes out the same to the bit."""
+def input_dtype(method: Method, precision: Precision, views: Views) -> torch.dtype:
+    """The type of the views: bfloat16 if the method only feeds them to its backbone and no bit of training in bf16 changes."""
+    if precision != "bf16" or method.needs.float32_views:
+        return torch.float32
     sizes = [size for _, size in views.shape]
-    rounded = precision == "bf16" and rounds_its_input(backbone, sizes, views.channels)
-    return torch.bfloat16 if rounded else torch.float32
+    return torch.bfloat16 if rounds_its_input(method.backbone, sizes, views.channels) else torch.float32
 
 
 def rounds_its_input(backbone: nn.Module, sizes: list[int], channels: int = 3) -> bool:

@@ -1,6 +1,6 @@
-"""Waiting for another process as long as it takes: a group whose collectives outlast downloads, scans and evaluations.
+"""A process group whose collectives outlast downloads, scans and evaluations.
 
-Who died is the heartbeat's to notice, not this group's.
+Its timeout detects no lost rank; the heartbeat of the launcher does.
 """
 
 from datetime import timedelta
@@ -8,24 +8,24 @@ from datetime import timedelta
 import torch
 from torch.distributed import ProcessGroup, new_group
 
-PATIENCE = timedelta(days=7)
+LONG_TIMEOUT = timedelta(days=7)
 
 _group: ProcessGroup | None = None
 
 
-def make_long_timeout_group(meeting: timedelta) -> ProcessGroup:
-    """A gloo group of all processes; called on every rank, once after each start of the default group.
+def make_long_timeout_group(join_timeout: timedelta) -> ProcessGroup:
+    """A gloo group of all ranks; called on every rank, once after each start of the default group.
 
-    They must meet for it within the time `meeting`, for nobody listens to a heartbeat yet: else raises RuntimeError.
+    Raises RuntimeError if a rank does not join within `join_timeout`: there is no heartbeat yet.
     """
     global _group
-    _group = new_group(backend="gloo", timeout=meeting)
-    _group._get_backend(torch.device("cpu"))._set_default_timeout(PATIENCE)
+    _group = new_group(backend="gloo", timeout=join_timeout)
+    _group._get_backend(torch.device("cpu"))._set_default_timeout(LONG_TIMEOUT)
     return _group
 
 
 def long_timeout_group() -> ProcessGroup:
-    """The group that `make_long_timeout_group` made last."""
+    """The last group of `make_long_timeout_group`."""
     if _group is None:
         raise RuntimeError("make_long_timeout_group was not called in this process")
     return _group

@@ -1,21 +1,19 @@
-"""The training loop, from top to bottom: batch → views → method → backward → step → log, evaluate, checkpoint."""
+"""The training loop, from top to bottom: batch → method → backward → step → log, evaluate, checkpoint."""
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from wildfern.generators.counter_rng import key
-from wildfern.ssl.augmentation import ViewBatch, Views
-from wildfern.ssl.data import Loader, Mixture
+from wildfern.ssl.data import Loader
 from wildfern.ssl.tracking import Tracker
 from wildfern.ssl.training import whole_state
+from wildfern.ssl.training.batch_reader import BatchReader, MicroBatch
 from wildfern.ssl.training.checkpoints import CheckpointStore, Written
 from wildfern.ssl.training.engine import Engine
 from wildfern.ssl.training.finite import FiniteWatch, Row, restore_buffers, snapshot_buffers
@@ -25,11 +23,11 @@ from wildfern.ssl.training.stopping import Consultation, StopRequest
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """The numbers of a run that the loop goes by."""
+    """The numbers of a run that the loop uses. `batch_size` is that of the global batch."""
 
     seed: int
     total_steps: int
-    batch_size: int  # global
+    batch_size: int
     accumulation: int
     learning_rate: float
     weight_decay: float
@@ -41,45 +39,22 @@ class LoopConfig:
     skip_nonfinite: int
 
 
-class BatchReader:
-    """Micro-batch k of this rank, ready for the device: a pure function of k (rules 1 and 2).
+@dataclass(frozen=True)
+class StepResult:
+    """What one optimizer step leaves for the log: loss and metrics of each micro-batch, in order."""
 
-    Step s = k // accumulation consumes the indices [s·B, (s+1)·B); its micro-batches are consecutive parts of them, and rank r
-    takes the r-th part of each.
-    """
+    parts: list[dict[str, Tensor]]
+    gradient_norm: Tensor
+    learning_rate: float
+    wait_seconds: float  # for data
 
-    def __init__(self, plan: LoopConfig, mixture: Mixture, views: Views, rank: int, world_size: int) -> None:
-        parts = plan.accumulation * world_size
-        if plan.batch_size % parts:
-            raise ValueError(
-                f"training.batch_size {plan.batch_size} does not divide into {plan.accumulation} × {world_size} "
-                "(accumulation × processes) equal parts"
-            )
-        self.plan, self.mixture, self.views = plan, mixture, views
-        self.rank, self.world_size, self.size = rank, world_size, plan.batch_size // parts
-
-    def __call__(self, k: int) -> ViewBatch:
-        step, part = divmod(k, self.plan.accumulation)
-        positions = self.positions(part)
-        images = self.mixture.read(self.indices(step, part))
-        if not self.mixture.fixed_size:  # else where an image is cropped would depend on who else is in the batch
-            images = images.as_lists()
-        prepared = self.views.prepare(
-            images.pixels, self.plan.seed, step, positions, images.paired_images, self.plan.batch_size
-        )
-        return replace(prepared, labels=images.labels)
-
-    def positions(self, part: int) -> NDArray[np.int64]:
-        """Where the images of this rank's micro-batch `part` of a step stand in the global batch: int64[n]."""
-        return (part * self.world_size + self.rank) * self.size + np.arange(self.size)
-
-    def indices(self, step: int, part: int) -> NDArray[np.int64]:
-        """The images of this rank's micro-batch `part` of a step, as `mixture.read` takes them: int64[n]."""
-        return step * self.plan.batch_size + self.positions(part)
+    def means(self) -> dict[str, Tensor]:
+        """Each scalar's mean over the micro-batches."""
+        return {name: torch.stack([part[name] for part in self.parts]).mean() for name in self.parts[0]}
 
 
 def train(
-    plan: LoopConfig,
+    config: LoopConfig,
     engine: Engine,
     reader: BatchReader,
     schedule: Schedule,
@@ -92,119 +67,158 @@ def train(
     on_checkpoint: Callable[[], None] = lambda: None,
     on_nonfinite: Callable[[list[Row]], None] = lambda rows: None,
 ) -> int:
-    """Train from `start_step` to the end, or until a stop is asked for; returns the number of steps done.
+    """Train from `start_step` to the end, or until a stop is requested; returns the number of steps done.
 
-    `skipped_in_a_row` is what the checkpoint says that training goes on from.
-    `evaluate` gives scores to log every `plan.evaluate_every` steps. `on_checkpoint` runs on every rank after a checkpoint.
-    `on_nonfinite` gets what is known of losses or gradients that are NaN or infinite. More than `plan.skip_nonfinite` such steps
-    in a row raise NotFinite, checkpoints untouched; with 0, at the next logged, evaluated or saved step.
+    `skipped_in_a_row` comes from the checkpoint that training resumes from. `evaluate` returns scores to log every
+    `config.evaluate_every` steps. `on_checkpoint` runs on every rank after a checkpoint. `on_nonfinite` gets what is known of
+    losses or gradients that are NaN or infinite. More than `config.skip_nonfinite` such steps in a row raise NotFinite and leave
+    the checkpoints as they are; with 0, this happens at the next step that is logged, evaluated or saved.
     """
-    micro_start, micro_stop = start_step * plan.accumulation, plan.total_steps * plan.accumulation
-    done, probe = start_step, engine.probe
-    last_saved = time.monotonic()
-    watch = FiniteWatch(engine, plan.skip_nonfinite, reader.indices, on_nonfinite, skipped_in_a_row)
-    watched = [engine.method, *engine.method.teachers().values()]
-
-    def late() -> bool:
-        minutes = plan.checkpoint_minutes
-        return minutes is not None and engine.any(time.monotonic() - last_saved >= 60 * minutes)
-
-    def copy() -> Callable[[Path], None]:
-        snapshot = engine.snapshot()
-        return lambda folder: whole_state.write(snapshot, folder)
-
-    def checkpoint() -> None:
-        nonlocal last_saved
-        began = time.perf_counter()
-        with tracker.untimed():
-            tracker.sync()
-            metadata = {"batch_size": plan.batch_size, "skipped_in_a_row": watch.skipped, **engine.metadata}
-            published(checkpoints.write(done, copy, metadata))
-            on_checkpoint()
-        tracker.checkpoint(done - 1, time.perf_counter() - began)
-        last_saved = time.monotonic()
-
-    def published(checkpoint: Written | None) -> None:
-        if checkpoint is not None:
-            tracker.checkpoint_written(checkpoint.step - 1, checkpoint.seconds)
-
-    with Loader(reader, micro_start, micro_stop, plan.loader_threads) as batches:
-        began, waited = time.perf_counter(), 0.0
-        consultation = Consultation(engine.any, most=1 if engine.world_size == 1 else 8)
-        for step in range(start_step, plan.total_steps):
-            torch.manual_seed(key("model", plan.seed, step, engine.rank))  # dropout, drop path: addressed like all else
-            parts = []
-            before = snapshot_buffers(watched) if plan.skip_nonfinite else []
-            for batch in batches_of_step(batches, plan.accumulation):
-                views = in_layout(reader.views(batch), plan.channels_last)
-                loss, scalars = engine(views, step)
-                # A gradient that is no number either, so that the step is skipped; a finite loss is multiplied by 1.
-                engine.backward(loss * (loss.detach() - loss.detach() + 1) if plan.skip_nonfinite else loss)
-                if probe is not None:
-                    probe.observe(engine.method.features, batch.labels)
-                parts.append({"loss": loss.detach(), **scalars})
-                waited += batches.wait_seconds
-            learning_rate = plan.learning_rate * schedule.learning_rate(step)
-            gradient_norm = engine.step(learning_rate, plan.weight_decay * schedule.weight_decay(step))
-            watch.note(step, [part["loss"] for part in parts], gradient_norm)
-            if plan.skip_nonfinite and not watch.check():
-                restore_buffers(before)
-                if probe is not None:
-                    probe.forget()
-            else:
-                engine.method.after_step(step, engine.gather)
-                if probe is not None:
-                    probe.step()
+    done = start_step
+    watch = FiniteWatch(engine, config.skip_nonfinite, reader.indices, on_nonfinite, skipped_in_a_row)
+    save = _Saver(config, engine, tracker, checkpoints, watch, on_checkpoint)
+    consultation = Consultation(engine.any, most=1 if engine.world_size == 1 else 8)
+    accumulation = config.accumulation
+    with Loader(reader, start_step * accumulation, config.total_steps * accumulation, config.loader_threads) as loader:
+        interval = _Interval()
+        for step in range(start_step, config.total_steps):
+            result = train_step(step, config, engine, reader, loader, schedule, watch)
+            interval.waited += result.wait_seconds
             done = step + 1
             if step == start_step:
                 if engine.device.type == "cuda":
                     torch.cuda.synchronize(engine.device)
                 tracker.first_step(step)
 
-            asking = consultation.due()
-            if asking and engine.any(checkpoints.failed):
-                checkpoints.wait()  # raises, rather than train on until the next one fails too
-            stopping = asking and engine.any(stop.signal_number is not None)
-            saving = stopping or done == plan.total_steps or done % plan.checkpoint_every == 0 or (asking and late())
-            evaluating = evaluate is not None and plan.evaluate_every and done % plan.evaluate_every == 0
-            if (saving or evaluating or tracker.due(step)) and not plan.skip_nonfinite:
+            consulting = consultation.due()
+            if consulting and engine.any(checkpoints.failed):
+                checkpoints.wait()  # raises, instead of training on until the next checkpoint fails too
+            stopping = consulting and engine.any(stop.signal_number is not None)
+            saving = stopping or save.due(done, consulting)
+            evaluating = evaluate is not None and config.evaluate_every and done % config.evaluate_every == 0
+            if (saving or evaluating or tracker.due(step)) and not config.skip_nonfinite:
                 watch.check()
             if tracker.due(step):
-                means = {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
-                numbers = engine.mean({"gradient_norm": gradient_norm, **means})
-                metrics = {"loss": numbers.pop("loss"), "learning_rate": learning_rate, **numbers}
-                if probe is not None:
-                    metrics |= probe.take_accuracy()
-                elapsed = time.perf_counter() - began
-                timings = {"data_wait": waited / elapsed, **memory(engine.device)}
-                tracker.log(step, metrics, timings)
-                began, waited = time.perf_counter(), 0.0
+                _log(step, result, engine, tracker, interval)
+                interval = _Interval()
             if evaluating:
                 with tracker.untimed():
                     tracker.evaluation(step, evaluate())
-                began, waited = time.perf_counter(), 0.0
+                interval = _Interval()
             if saving:
-                checkpoint()
-                began, waited = time.perf_counter(), 0.0
+                save(done)
+                interval = _Interval()
             if stopping:
                 break
-    published(checkpoints.wait())
+    save.report(checkpoints.wait())
     return done
 
 
-def batches_of_step(batches: Loader[ViewBatch], accumulation: int) -> Iterator[ViewBatch]:
-    """The next `accumulation` micro-batches, one at a time."""
-    return (next(batches) for _ in range(accumulation))
+def train_step(
+    step: int,
+    config: LoopConfig,
+    engine: Engine,
+    reader: BatchReader,
+    loader: Loader[MicroBatch],
+    schedule: Schedule,
+    watch: FiniteWatch,
+) -> StepResult:
+    """One optimizer step: forward and backward pass of every micro-batch, then the update of weights, teachers and probe."""
+    method, probe, skip_nonfinite = engine.method, engine.probe, config.skip_nonfinite > 0
+    torch.manual_seed(
+        key("model", config.seed, step, engine.rank)
+    )  # for dropout and stochastic depth: addressed like all else
+    before = snapshot_buffers([method, *method.teachers().values()]) if skip_nonfinite else []
+    parts, waited = [], 0.0
+    for _ in range(config.accumulation):
+        batch = reader.batch(next(loader))
+        waited += loader.wait_seconds
+        method.needs.check_batch(batch)
+        output = engine(batch)
+        # A loss that is not finite is propagated into the gradient, so that the step is skipped; a finite one is times 1.
+        engine.backward(
+            output.loss * (output.loss.detach() - output.loss.detach() + 1) if skip_nonfinite else output.loss
+        )
+        if probe is not None:
+            probe.observe(output.features, batch.labels)
+        parts.append({"loss": output.loss.detach(), **output.metrics})
+    learning_rate = config.learning_rate * schedule.learning_rate(step)
+    gradient_norm = engine.step(learning_rate, config.weight_decay * schedule.weight_decay(step))
+    watch.note(step, [part["loss"] for part in parts], gradient_norm)
+    if skip_nonfinite and not watch.check():
+        restore_buffers(before)
+        if probe is not None:
+            probe.forget()
+    else:
+        method.after_step(step, engine.gather)
+        if probe is not None:
+            probe.step()
+    return StepResult(parts, gradient_norm, learning_rate, waited)
 
 
-def in_layout(views: list[Tensor], channels_last: bool) -> list[Tensor]:
-    """Each group of views with its images' channels last or first in memory; shapes stay, and so does what lies so already."""
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    return [g.flatten(0, 1).contiguous(memory_format=layout).unflatten(0, g.shape[:2]) for g in views]
+class _Interval:
+    """The time since the last line of the log, and the part of it spent waiting for data."""
+
+    def __init__(self) -> None:
+        self.began, self.waited = time.perf_counter(), 0.0
+
+    def data_wait(self) -> float:
+        return self.waited / (time.perf_counter() - self.began)
 
 
-def memory(device: torch.device) -> dict[str, float]:
-    """Peak memory in GiB: of the GPU where there is one, else of this process."""
+def _log(step: int, result: StepResult, engine: Engine, tracker: Tracker, interval: _Interval) -> None:
+    numbers = engine.mean({"gradient_norm": result.gradient_norm, **result.means()})
+    metrics = {"loss": numbers.pop("loss"), "learning_rate": result.learning_rate, **numbers}
+    if engine.probe is not None:
+        metrics |= engine.probe.take_accuracy()
+    tracker.log(step, metrics, {"data_wait": interval.data_wait(), **peak_memory(engine.device)})
+
+
+class _Saver:
+    """Decides when a checkpoint is due, and writes it."""
+
+    def __init__(
+        self,
+        config: LoopConfig,
+        engine: Engine,
+        tracker: Tracker,
+        checkpoints: CheckpointStore,
+        watch: FiniteWatch,
+        on_checkpoint: Callable[[], None],
+    ) -> None:
+        self.config, self.engine, self.tracker = config, engine, tracker
+        self.checkpoints, self.watch, self.on_checkpoint = checkpoints, watch, on_checkpoint
+        self.last = time.monotonic()
+
+    def due(self, done: int, consulting: bool) -> bool:
+        """Whether a checkpoint is due after `done` steps: by their number, or (on steps when ranks consult) by the clock."""
+        if done == self.config.total_steps or done % self.config.checkpoint_every == 0:
+            return True
+        minutes = self.config.checkpoint_minutes
+        return consulting and minutes is not None and self.engine.any(time.monotonic() - self.last >= 60 * minutes)
+
+    def __call__(self, done: int) -> None:
+        began = time.perf_counter()
+        with self.tracker.untimed():
+            self.tracker.sync()
+            metadata = {"batch_size": self.config.batch_size, "skipped_in_a_row": self.watch.skipped}
+            self.report(self.checkpoints.write(done, self._copy, metadata | self.engine.metadata))
+            self.on_checkpoint()
+        self.tracker.checkpoint(done - 1, time.perf_counter() - began)
+        self.last = time.monotonic()
+
+    def report(self, written: Written | None) -> None:
+        """Log a checkpoint that has reached the disk."""
+        if written is not None:
+            self.tracker.checkpoint_written(written.step - 1, written.seconds)
+
+    def _copy(self) -> Callable[[Path], None]:
+        snapshot = self.engine.snapshot()
+        return lambda folder: whole_state.write(snapshot, folder)
+
+
+def peak_memory(device: torch.device) -> dict[str, float]:
+    """Peak memory in GiB: of the GPU if there is one, else of this process."""
     if device.type == "cuda":
         return {"memory_gib": torch.cuda.max_memory_allocated(device) / 2**30}
     try:

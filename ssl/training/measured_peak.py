@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from wildfern.ssl.methods import Batch
 from wildfern.ssl.training.engine import TorchEngine
 from wildfern.ssl.training.footprint import bytes_of
 
@@ -32,8 +33,7 @@ def measured_peak(
             .unflatten(0, (count, images))
             for count, size in view_shape
         ]
-        loss, _ = engine(views, number)
-        engine.backward(loss)
+        engine.backward(engine(Batch.from_views(views, step=number)).loss)
         engine.step(1e-6, 0.0)
 
     step(0)

@@ -1,8 +1,6 @@
-"""A linear classifier that learns beside a method, on features that it cannot change, to watch them get better."""
+"""A linear classifier trained beside a method on its detached features, to follow their quality during training."""
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -31,19 +29,21 @@ class OnlineProbe(nn.Module):
         self._sums = zeros(classes * (features + 1) + 2)  # gradient, right answers, answers
 
     @torch.no_grad()
-    def observe(self, features: Tensor | None, labels: NDArray[np.int64] | None) -> None:
-        """Add a part of a step: this rank's features float[n, F] and labels int64[n], -1 where unknown.
+    def observe(self, features: Tensor | None, labels: Tensor | None) -> None:
+        """Add a micro-batch: `Output.features` float[n, F] and `Batch.labels` int64[n] of this rank, -1 for unlabeled.
 
-        The answers that count are those before this step's learning. Raises ValueError where one of them is missing, and for a
-        label that is no class.
+        Accuracy is measured before this step's update. Raises ValueError if features or labels are missing, if an image has
+        several labels, and for a label outside the classes.
         """
         if features is None:
-            raise ValueError("the online probe gets no features: the method does not leave them in Method.features")
-        if labels is None:
-            raise ValueError("the online probe gets no labels: images of this source are not of one class each")
-        if labels.max() >= self.classes:
-            raise ValueError(f"label {labels.max()} among {self.classes} classes: the data source contradicts itself")
-        labels = torch.tensor(labels, device=features.device)
+            raise ValueError(
+                "this method sets no Output.features: return them (see `encode`), or disable the online probe"
+            )
+        if labels is None or labels.ndim != 1:
+            raise ValueError("the online probe needs exactly one label for each image, which this source does not have")
+        if labels.device.type == "cpu" and labels.max() >= self.classes:  # on a GPU this would wait for the device
+            raise ValueError(f"the source declares {self.classes} classes but has the label {labels.max()}")
+        labels = labels.to(features.device)
         known = labels >= 0
         x = F.pad(F.layer_norm(features.detach().float(), features.shape[1:]), (0, 1), value=1.0)
         logits = x @ self.weight.T

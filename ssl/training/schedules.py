@@ -7,6 +7,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from wildfern.registry import register
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 
@@ -29,6 +31,7 @@ def half_cosine(start: float, end: float, progress: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
 
 
+@register("schedule", "cosine")
 def cosine(
     total_steps: int, *, warmup: Fraction = 0.0, final: Fraction = 0.0, weight_decay_growth: NotNegative = 1.0
 ) -> Schedule:
@@ -46,11 +49,13 @@ def cosine(
     return Schedule(learning_rate, lambda step: half_cosine(1.0, weight_decay_growth, step / total_steps))
 
 
+@register("schedule", "constant")
 def constant(total_steps: int, *, warmup: Fraction = 0.0) -> Schedule:
     """Linear warm-up over the share `warmup` of the run, then the base learning rate."""
     return Schedule(lambda step: warm_up(step, warmup * total_steps))
 
 
+@register("schedule", "milestones")
 def milestones(
     total_steps: int,
     *,
@@ -64,6 +69,3 @@ def milestones(
         return warm_up(step, warmup * total_steps) * factor ** sum(step >= share * total_steps for share in at)
 
     return Schedule(learning_rate)
-
-
-SCHEDULES = {"cosine": cosine, "constant": constant, "milestones": milestones}

@@ -1,7 +1,8 @@
-"""The state of training as whole tensors under names, in one file that every engine reads, on any number of processes.
+"""The state of training as whole tensors by name, in one file that every engine reads, on any number of ranks.
 
 `training.safetensors` holds `method/NAME` (weights and buffers), `optimizer/NAME/KEY` (what the optimizer keeps for the weight
-NAME), `teacher/TEACHER/NAME` and, where there is one, `probe/NAME`. The format has no room for code: reading runs none.
+NAME), `optimizer_groups/INDEX/KEY` (numbers of its parameter groups), `teacher/TEACHER/NAME` and, where there is one,
+`probe/NAME`. The format cannot hold code: reading runs none.
 """
 
 from collections.abc import Iterable
@@ -16,15 +17,18 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from wildfern.ssl.methods.base import Method
+from wildfern.ssl.models import Backbone
 from wildfern.ssl.models.teacher import Gather
+from wildfern.ssl.training.optimizer_groups import counted_keys, group_numbers, set_group_numbers
 
 FILE = "training.safetensors"
-STEP = "step"  # the one key of an optimizer's state that counts instead of accompanying each weight
+GROUPS = "optimizer_groups/"
+STEP = "step"  # the key of an optimizer's state that is one number and not of the weight's shape
 
 
 @dataclass(frozen=True)
 class Fragment:
-    """Elements [start, start + count) of the flattened weight `name`, which stand at `offset` of a flattened shard."""
+    """Elements [start, start + count) of the flattened weight `name`, at `offset` of a flattened shard."""
 
     name: str
     start: int
@@ -36,7 +40,7 @@ class Fragment:
 class Shard:
     """One tensor that the optimizer steps: a weight, or this rank's share of several, flattened one after the other.
 
-    `names` are all weights that have a piece in this shard on any rank, the same list on every rank.
+    `names` are all weights that have a fragment in this shard on any rank, the same list on every rank.
     """
 
     tensor: Tensor
@@ -45,21 +49,21 @@ class Shard:
 
 
 class StateLayout(Protocol):
-    """How an engine spreads weights and the optimizer's state over ranks."""
+    """How an engine distributes weights and the optimizer's state over ranks."""
 
     optimizer: torch.optim.Optimizer  # the one that steps the shards
     shards: list[Shard]
-    lead: bool  # whether this rank collects and writes
+    lead: bool  # whether this rank collects and writes the state
     gather: Gather  # weights whole inside the `with` block
 
     def add_to_lead(self, flat: Tensor) -> None:
-        """Add every rank's contiguous tensor into the lead's, byte by byte; only one rank's bytes may differ from 0."""
+        """Sum every rank's contiguous tensor into the leading rank's, byte by byte; a byte may be nonzero on one rank only."""
 
     def writing(self, parameters: Iterable[nn.Parameter]) -> AbstractContextManager:
-        """Weights whole inside the `with` block; what all ranks write into them there stays."""
+        """Weights whole inside the `with` block; what all ranks write into them there is kept."""
 
     def written(self) -> None:
-        """Called after all weights were written: copies that the engine keeps of them follow."""
+        """Called after all weights were written: update the engine's copies of them."""
 
 
 def replicated_shards(method: Method) -> list[Shard]:
@@ -69,7 +73,7 @@ def replicated_shards(method: Method) -> list[Shard]:
 
 
 def collect(method: Method, layout: StateLayout, probe: nn.Module | None = None) -> dict[str, Tensor]:
-    """All that training needs to go on, on the CPU of the lead; empty elsewhere. Called on every rank."""
+    """The whole state of training, on the CPU of the leading rank; empty elsewhere. Called on every rank."""
     found: dict[str, Tensor] = {}
     for name, parameter in method.named_parameters():
         with layout.gather([parameter]):
@@ -84,6 +88,7 @@ def collect(method: Method, layout: StateLayout, probe: nn.Module | None = None)
                     found[f"optimizer/{name}/{key}"] = whole
     if not layout.lead:
         return {}
+    found |= {f"{GROUPS}{name}": value for name, value in group_numbers(layout.optimizer).items()}
     found |= {f"method/{name}": _on_host(value) for name, value in _buffers(method).items()}
     for teacher, module in method.teachers().items():
         found |= {f"teacher/{teacher}/{name}": _on_host(value) for name, value in module.state_dict().items()}
@@ -93,22 +98,24 @@ def collect(method: Method, layout: StateLayout, probe: nn.Module | None = None)
 
 
 def write(state: dict[str, Tensor], folder: Path) -> None:
-    """`training.safetensors` in an existing folder, for everybody to read who may read there."""
+    """Write `training.safetensors` into an existing folder, readable for all who may read the folder."""
     save_file(state, folder / FILE)
-    (folder / FILE).chmod(folder.stat().st_mode & 0o666)  # safetensors leaves it to its owner alone
+    (folder / FILE).chmod(folder.stat().st_mode & 0o666)  # safetensors makes it readable for its owner only
 
 
 def restore(folder: Path, method: Method, layout: StateLayout, probe: nn.Module | None = None) -> None:
-    """Read what `write` wrote into everything that `collect` took it from; called on every rank.
+    """Load what `write` wrote into the method, the optimizer, the teachers and the probe; called on every rank.
 
-    A probe that the file knows nothing of keeps its beginning. Raises ValueError when the file is not there, is damaged or
-    holds the state of another network or optimizer; something may have been read by then.
+    A probe that is not in the file keeps its initial state. Raises ValueError when the file is missing, damaged or of another
+    network or optimizer; parts may have been loaded by then.
     """
     try:
         with safe_open(folder / FILE, framework="pt") as file:
-            _restore(_Reading(file), method, layout, probe)
+            _restore(_Reading(file, method), method, layout, probe)
     except FileNotFoundError as error:
-        raise ValueError(f"{folder} holds no {FILE}: it is damaged, or of a version that wrote other files") from error
+        raise ValueError(
+            f"{folder} holds no {FILE}: it is damaged, or was written by a version with other files"
+        ) from error
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{folder / FILE} is damaged: {error}") from error
     except StateMismatch as error:
@@ -116,26 +123,54 @@ def restore(folder: Path, method: Method, layout: StateLayout, probe: nn.Module 
 
 
 class StateMismatch(ValueError):
-    """What a file holds is not what is asked of it."""
+    """The state in a file is not that of this network or optimizer."""
+
+
+def current_names(names: Iterable[str], method: Method) -> dict[str, str]:
+    """Name of today -> name in the file, for all `names` of a file.
+
+    In files of earlier versions a backbone's weights stood directly under it: `method/backbone.conv1.weight` is
+    `method/backbone.network.conv1.weight` today, and likewise for the optimizer and teachers.
+    """
+    found = {name: name for name in names}
+    trees = [("method/", method, ("method/", "optimizer/"))]
+    trees += [(f"teacher/{name}/", module, (f"teacher/{name}/",)) for name, module in method.teachers().items()]
+    for root, module, roots in trees:
+        for path, backbone in module.named_modules():
+            if not isinstance(backbone, Backbone):
+                continue
+            at = f"{path}." if path else ""
+            weights = backbone.network.state_dict().keys()
+            if any(f"{root}{at}network.{weight}" in found for weight in weights):
+                continue
+            old = [(name, start) for name in found for start in (r + at for r in roots) if name.startswith(start)]
+            found |= {f"{start}network.{name.removeprefix(start)}": found.pop(name) for name, start in old}
+    return found
 
 
 class _Reading:
-    """An open file, by name and with checks."""
+    """An open file: tensors by today's names, with checks of their shapes."""
 
-    def __init__(self, file: object) -> None:
+    def __init__(self, file: object, method: Method) -> None:
         self._file = file
-        self.names = set(file.keys())
+        self._name_in_file = current_names(file.keys(), method)
+        self.names = set(self._name_in_file)
 
     def tensor(self, name: str, shape: torch.Size) -> Tensor:
         if name not in self.names:
             raise StateMismatch(f"{name} is missing")
-        value = self._file.get_tensor(name)
+        value = self._file.get_tensor(self._name_in_file[name])
         if value.shape != shape:
             raise StateMismatch(f"{name} is {list(value.shape)}, not {list(shape)}")
         return value
 
+    def group_numbers(self) -> dict[str, Tensor]:
+        """Numbers of the optimizer's parameter groups."""
+        names = (name for name in self.names if name.startswith(GROUPS))
+        return {name.removeprefix(GROUPS): self._file.get_tensor(name) for name in sorted(names)}
+
     def keys_of(self, weight: str) -> set[str]:
-        """What the optimizer kept for this weight."""
+        """Keys of the optimizer's state for this weight."""
         start = f"optimizer/{weight}/"
         return {name.removeprefix(start) for name in self.names if name.startswith(start)}
 
@@ -145,7 +180,7 @@ def _restore(file: _Reading, method: Method, layout: StateLayout, probe: nn.Modu
     shapes = {name: _shape(p) for name, p in method.named_parameters()}
     expected = {f"method/{name}" for name in [*shapes, *_buffers(method)]}
     if surplus := sorted(name for name in file.names if name.startswith("method/") and name not in expected):
-        raise StateMismatch(f"it holds {surplus[0]} ({len(surplus)} such), which the recipe has no place for")
+        raise StateMismatch(f"unexpected weight {surplus[0]} in the checkpoint ({len(surplus)} in total)")
     for name, parameter in method.named_parameters():
         value = file.tensor(f"method/{name}", shapes[name])
         with layout.writing([parameter]):
@@ -155,6 +190,7 @@ def _restore(file: _Reading, method: Method, layout: StateLayout, probe: nn.Modu
         buffer.copy_(file.tensor(f"method/{name}", buffer.shape))
     for shard in layout.shards:
         layout.optimizer.state[shard.tensor] = _shared_out(file, shard, shapes, layout.optimizer)
+    _restore_groups(file, layout)
     for teacher, module in method.teachers().items():
         for name, value in module.state_dict().items():
             value.copy_(file.tensor(f"teacher/{teacher}/{name}", value.shape))
@@ -163,8 +199,32 @@ def _restore(file: _Reading, method: Method, layout: StateLayout, probe: nn.Modu
             value.copy_(file.tensor(f"probe/{name}", value.shape))
 
 
+def _restore_groups(file: _Reading, layout: StateLayout) -> None:
+    """The numbers of the optimizer's parameter groups.
+
+    Files of earlier versions have none. They are read for an optimizer that changes none of them in a step, and for LAMB,
+    whose count of steps stood with each weight.
+    """
+    optimizer = layout.optimizer
+    if numbers := file.group_numbers():
+        set_group_numbers(optimizer, numbers)
+        return
+    if not any(name.startswith("optimizer/") for name in file.names) or not (missing := counted_keys(optimizer)):
+        return
+    counts = {int(state[STEP]) for shard in layout.shards if STEP in (state := optimizer.state[shard.tensor])}
+    if missing != {STEP} or len(counts) != 1:
+        raise StateMismatch(
+            f"the optimizer counts {', '.join(sorted(missing))} in its parameter groups, which the version that wrote this file "
+            "did not save: start a new run"
+        )
+    for shard in layout.shards:
+        optimizer.state[shard.tensor].pop(STEP, None)
+    for group in optimizer.param_groups:
+        group[STEP] = torch.tensor(float(*counts))
+
+
 def _joined(shard: Shard, name: str, key: str, value: object, shape: torch.Size, layout: StateLayout) -> Tensor | None:
-    """The whole tensor that the optimizer keeps for a weight under `key`, on the lead; None for what is no tensor."""
+    """The whole tensor that the optimizer keeps for a weight under `key`, on the leading rank; None for what is no tensor."""
     if not isinstance(value, Tensor):
         return None
     if key == STEP:
@@ -181,13 +241,13 @@ def _shared_out(file: _Reading, shard: Shard, shapes: dict[str, torch.Size], opt
     """The optimizer's state for this rank's shard, laid out in memory as the shard is."""
     keys = file.keys_of(shard.names[0])
     if other := [name for name in shard.names if file.keys_of(name) != keys]:
-        raise StateMismatch(f"the optimizer's state of {shard.names[0]} and of {other[0]} is of different kinds")
+        raise StateMismatch(f"the optimizer's state of {shard.names[0]} and of {other[0]} has different keys")
     state = {}
     for key in sorted(keys):
         if key == STEP:
             counts = [file.tensor(f"optimizer/{name}/{key}", torch.Size()) for name in shard.names]
             if any(count != counts[0] for count in counts):
-                raise StateMismatch("the optimizer has not done the same number of steps for all weights")
+                raise StateMismatch("the optimizer has not made the same number of steps for all weights")
             on_device = any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
             state[key] = counts[0].to(shard.tensor.device) if on_device else counts[0].clone()
             continue
@@ -200,13 +260,13 @@ def _shared_out(file: _Reading, shard: Shard, shapes: dict[str, torch.Size], opt
 
 
 def _buffers(method: Method) -> dict[str, Tensor]:
-    """Everything in the method's state that is no weight: batch statistics, a center."""
+    """Everything in the method's state that is not a parameter: batch statistics, a center."""
     weights = {name for name, _ in method.named_parameters(remove_duplicate=False)}
     return {name: value for name, value in method.state_dict().items() if name not in weights}
 
 
 def _shape(parameter: nn.Parameter) -> torch.Size:
-    """The shape of the whole weight, also where ZeRO-3 has left an empty one."""
+    """The shape of the whole weight, also where ZeRO 3 has replaced it by an empty one."""
     return getattr(parameter, "ds_shape", parameter.shape)
 
 

@@ -1,4 +1,4 @@
-"""Where ZeRO keeps which piece of which weight, for reading and writing them whole."""
+"""Which rank holds which part of which weight under ZeRO, to read and write whole weights."""
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
@@ -12,10 +12,10 @@ from wildfern.ssl.training.whole_state import Fragment, Shard
 
 
 class ZeroLayout:
-    """ZeRO stages 1 to 3 of DeepSpeed without offloading; `zero` is the optimizer that it wrapped the real one in.
+    """ZeRO stages 1 to 3 of DeepSpeed without offloading; `zero` is DeepSpeed's wrapper of the optimizer.
 
-    Stages 1 and 2 lay the weights of a group one after the other and cut that line into one part a rank (and keep a copy
-    of the rank's part that the optimizer steps); stage 3 cuts each weight into equal parts, the last ones padded.
+    Stages 1 and 2 concatenate the flattened weights of a group and split the result into one part for each rank, of which
+    the optimizer steps a copy in float32. Stage 3 splits each weight into equal parts, the last ones padded.
     """
 
     def __init__(self, method: Method, zero: object, stage: int, gather: Gather) -> None:
@@ -48,15 +48,15 @@ class ZeroLayout:
         return shards
 
     def add_to_lead(self, flat: Tensor) -> None:
-        """Sum on the first rank; over bytes, so that -0.0 stays what it is."""
+        """Sum on rank 0, of bytes, so that -0.0 stays -0.0."""
         torch.distributed.reduce(flat.view(torch.uint8), dst=0)
 
     def writing(self, parameters: Iterable[nn.Parameter]) -> AbstractContextManager:
-        """At stage 3 the first rank's values are cut up again and sent to all."""
+        """At stage 3 the values of rank 0 are split again and sent to all ranks."""
         import deepspeed
 
         return deepspeed.zero.GatheredParameters(list(parameters), modifier_rank=0, enabled=self._stage == 3)
 
     def written(self) -> None:
-        """The copies that the optimizer steps."""
+        """Refresh the copies that the optimizer steps."""
         self._zero.refresh_fp32_params()

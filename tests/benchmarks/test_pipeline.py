@@ -15,7 +15,7 @@ def test_figures_are_those_of_the_rates(monkeypatch):
         backbone="resnet18",
         device=torch.device("cpu"),
         precision="fp32",
-        plan=SimpleNamespace(batch_size=64, accumulation=2),
+        config=SimpleNamespace(batch_size=64, accumulation=2),
         mixture=None,
         views=SimpleNamespace(shape=[(2, 32)]),
         build_backbone=None,
@@ -52,7 +52,9 @@ def test_the_share_of_waiting_is_counted_over_the_whole_way():
         def __next__(self):
             return None
 
-    parts = SimpleNamespace(views=lambda batch: [torch.zeros(2, 1, 3, 4, 4)], plan=SimpleNamespace(channels_last=True))
+    parts = SimpleNamespace(
+        views=lambda batch: [torch.zeros(2, 1, 3, 4, 4)], config=SimpleNamespace(channels_last=True)
+    )
     whole = pipeline.WholeWay(parts, lambda views: None, Late())
     whole()
     assert whole.waited == 1e6

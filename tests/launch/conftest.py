@@ -1,4 +1,4 @@
-"""A recipe that trains in a second, and the command line as a person starts it."""
+"""The command line as a person starts it."""
 
 import os
 import subprocess
@@ -6,15 +6,34 @@ import sys
 
 import pytest
 
+from wildfern.launch.cli import main
+
 
 @pytest.fixture
-def wildfern(tmp_path):
-    """Runs `wildfern …` in a fresh folder and returns the finished process."""
+def wildfern(tmp_path, monkeypatch, capsys):
+    """Runs `wildfern …` in a fresh folder and returns exit code and output, as a finished process.
 
-    def run(*arguments, **options):
-        environment = {**os.environ, "COLUMNS": "200", **options.pop("env", {})}
-        command = [sys.executable, "-m", "wildfern.launch.cli", *arguments]
-        options = {"cwd": tmp_path, "timeout": 300, "capture_output": True, "text": True, **options}
-        return subprocess.run(command, env=environment, **options)
+    It runs in this process, where torch is imported already. `process=True`, or options of `subprocess.run`, start a real one:
+    for start-up, exit codes and what one process leaves to the next.
+    """
+
+    def run(*arguments: str, process: bool = False, **options) -> subprocess.CompletedProcess:
+        command = ["wildfern", *arguments]
+        if process or options:
+            environment = {**os.environ, "COLUMNS": "200", **options.pop("env", {})}
+            options = {"cwd": tmp_path, "timeout": 300, "capture_output": True, "text": True, **options}
+            command = [sys.executable, "-m", "wildfern.launch.cli", *arguments]
+            return subprocess.run(command, env=environment, **options)
+        with monkeypatch.context() as patch:
+            patch.chdir(tmp_path)
+            patch.setenv("COLUMNS", "200")
+            patch.setattr(sys, "argv", command)
+            capsys.readouterr()
+            try:
+                main()
+                code = 0
+            except SystemExit as end:
+                code = end.code or 0
+        return subprocess.CompletedProcess(command, code, *capsys.readouterr())
 
     return run

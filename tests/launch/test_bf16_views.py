@@ -28,7 +28,7 @@ def types(monkeypatch):
 def test_runs_are_the_same_to_the_byte(types, tmp_path, monkeypatch):
     rounded = pretrain("quickstart", BF16, run=tmp_path / "rounded")
     assert types == [torch.float32] + [torch.bfloat16] * 3  # views.png first
-    monkeypatch.setattr("wildfern.launch.pretraining.input_dtype", lambda *_: torch.float32)
+    monkeypatch.setattr("wildfern.launch.assembly.input_dtype", lambda *_: torch.float32)
     types.clear()
     whole = pretrain("quickstart", BF16, run=tmp_path / "whole")
     assert types == [torch.float32] * 4

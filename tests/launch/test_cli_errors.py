@@ -17,9 +17,8 @@ def said(process: subprocess.CompletedProcess) -> str:
 
 
 def test_misspelt_keys_and_impossible_values_come_together(wildfern):
-    text = said(
-        wildfern("pretrain", "quickstart", "training.stepz=3", "method.temperature=-1", "model.backbone=resnet19")
-    )
+    changes = ["training.stepz=3", "method.temperature=-1", "model.backbone=resnet19"]
+    text = said(wildfern("pretrain", "quickstart", *changes, process=True))
     assert "training.stepz" in text
     assert "training.steps" in text
     assert "method.temperature" in text
@@ -50,7 +49,7 @@ def test_what_only_this_machine_knows_comes_together(wildfern):
         (["pretrain", "quickstart", "training.batch_size=10", "training.accumulation=4"], ["accumulation", "10"]),
         (["pretrain", "quickstart", "optimizer.name=lars", "engine.name=deepspeed"], ["zero_stage"]),
         (["pretrain", "quickstart", "--resume"], ["--run"]),
-        (["evaluate", "empty", "--on", "digits"], ["no run folder"]),
+        (["evaluate", "empty", "--on", "digits"], ["not a run folder"]),
         (["evaluate", "run", "--on", "digit"], ["digits"]),
         (["evaluate", "run", "--on", "digits", "--protocol", "linaer"], ["linear"]),
         (["render", "ifs", "size=0"], ["size"]),

@@ -10,8 +10,8 @@ import pytest
 from small_runs import TINY
 
 from wildfern.launch import pretrain
-from wildfern.launch.disk_errors import disk_errors
-from wildfern.launch.run_folder import RunError, RunFolder
+from wildfern.launch.errors import RunError, disk_errors
+from wildfern.launch.run_folder import RunFolder
 from wildfern.ssl.tracking import read_records
 from wildfern.ssl.training import CheckpointStore
 

@@ -11,7 +11,7 @@ from wildfern.launch import doctor
 
 
 def test_doctor_says_that_this_machine_is_ready(wildfern):
-    process = wildfern("doctor")
+    process = wildfern("doctor", process=True)
     assert process.returncode == 0, process.stdout + process.stderr
     assert "ready to train" in process.stdout
     for part in ("torch", "generators", "digits", "deepspeed"):
@@ -56,5 +56,5 @@ def test_recipes_are_listed_printed_and_described_for_editors(wildfern):
 
 
 def test_version_and_help(wildfern):
-    assert wildfern("--version").stdout.startswith("wildfern ")
-    assert "pretrain" in wildfern("--help").stdout
+    assert wildfern("--version", process=True).stdout.startswith("wildfern ")
+    assert "pretrain" in wildfern("--help", process=True).stdout

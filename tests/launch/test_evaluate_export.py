@@ -4,16 +4,20 @@ import hashlib
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import timm
 import torch
+from safetensors.torch import load_file, save_file
 from small_runs import TINY
 
+import wildfern
 from wildfern.launch import evaluate, pretrain
 from wildfern.launch.evaluating import merged
-from wildfern.launch.exporting import export_backbone
+from wildfern.launch.exporting import export_backbone, loading_code
 from wildfern.launch.run_folder import RunFolder
+from wildfern.ssl.models import Backbone
 
 MODEL = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]}
 
@@ -46,6 +50,31 @@ def test_the_code_that_export_prints_loads_the_weights(extra, tmp_path):
             torch.testing.assert_close(names["model"].eval()(x), RunFolder(run).backbone()(x))
 
 
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
+def test_torchvision_models_are_loaded_by_torchvision_alone(name, tmp_path):
+    backbone = Backbone(f"torchvision/{name}").eval()
+    save_file(backbone.network.state_dict(), tmp_path / "weights.safetensors")
+    model = SimpleNamespace(backbone=backbone.name, arguments={}, stem="standard")
+    read = f'safetensors.torch.load_file("{tmp_path / "weights.safetensors"}")'
+    names: dict = {}
+    exec("\n".join(line[4:] for line in loading_code(SimpleNamespace(model=model), read).splitlines()), names)
+    x = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(names["model"].eval()(x), backbone(x))
+
+
+def test_load_backbone_gives_trained_and_initial_weights(run):
+    trained, initial = wildfern.load_backbone(run), wildfern.load_backbone(str(run), trained=False)
+    state = load_file(run / "backbone.safetensors")
+    assert all(torch.equal(value, state[name]) for name, value in trained.network.state_dict().items())
+    assert trained.weights_sha256 == RunFolder(run).backbone_sha256()
+    assert initial.weights_sha256 is None
+    assert not torch.equal(initial.network.conv1.weight, trained.network.conv1.weight)
+    assert not trained.training
+    with pytest.raises(ValueError, match=r"no recipe\.yaml"):
+        wildfern.load_backbone(run.parent)
+
+
 def test_evaluation_compares_with_the_untrained_network_and_adds_up(run):
     first = evaluate(run, on=["digits"], protocols=["knn"])
     assert [row["backbone"] for row in first.main_rows()] == ["untrained", "pretrained"]
@@ -74,7 +103,7 @@ def test_rows_of_another_backbone_are_not_kept(run, tmp_path):
     both = written("finetune")
     assert list(dict.fromkeys(row["protocol"] for row in both["rows"])) == ["linear", "knn", "finetune"]
 
-    folder.write_backbone({name: value + 1 for name, value in folder.backbone().state_dict().items()})
+    folder.write_backbone({name: value + 1 for name, value in folder.backbone().network.state_dict().items()})
     later = written("linear")
     assert {row["protocol"] for row in later["rows"]} == {"linear"}
     assert set(later["protocols"]) == {"linear"}
@@ -95,7 +124,7 @@ def test_the_hash_is_that_of_the_weights_before_the_evaluation(run, tmp_path):
     before = folder.backbone_sha256()
 
     def replace(words: str) -> None:
-        folder.write_backbone({name: value + 1 for name, value in folder.backbone().state_dict().items()})
+        folder.write_backbone({name: value + 1 for name, value in folder.backbone().network.state_dict().items()})
 
     evaluate(folder.path, on=["digits"], protocols=[], few_shot=[5], seeds=1, announce=replace)
     assert folder.backbone_sha256() != before

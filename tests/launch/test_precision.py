@@ -4,10 +4,11 @@ import pytest
 import torch
 from small_runs import TINY
 
-from wildfern.launch import assembling, pretrain
-from wildfern.launch.assembling import with_precision
+from wildfern.launch import builders, pretrain
+from wildfern.launch.builders import with_precision
 from wildfern.launch.components import read_recipe
-from wildfern.launch.run_folder import RunError, RunFolder
+from wildfern.launch.errors import RunError
+from wildfern.launch.run_folder import RunFolder
 
 CHANGES = [*TINY, "model.stem=small", "training.steps=2", "training.checkpoint_every=1"]
 BF16, FP32 = (lambda device: True), (lambda device: False)
@@ -15,7 +16,7 @@ BF16, FP32 = (lambda device: True), (lambda device: False)
 
 @pytest.mark.parametrize(("there", "precision"), [(BF16, "bf16"), (FP32, "fp32")])
 def test_auto_is_what_the_device_computes_in(there, precision, monkeypatch):
-    monkeypatch.setattr(assembling, "computes_in_bf16", there)
+    monkeypatch.setattr(builders, "computes_in_bf16", there)
     recipe = read_recipe("quickstart")
     assert recipe.training.precision == "auto"
     assert with_precision(recipe, torch.device("cpu")).training.precision == precision
@@ -25,20 +26,20 @@ def test_auto_is_what_the_device_computes_in(there, precision, monkeypatch):
 
 
 def test_a_run_goes_on_in_the_precision_that_it_was_begun_in(tmp_path, monkeypatch):
-    monkeypatch.setattr(assembling, "computes_in_bf16", FP32)
+    monkeypatch.setattr(builders, "computes_in_bf16", FP32)
     run = pretrain("quickstart", CHANGES, run=tmp_path / "run")
     assert RunFolder(run).recipe().training.precision == "fp32"
-    monkeypatch.setattr(assembling, "computes_in_bf16", BF16)
+    monkeypatch.setattr(builders, "computes_in_bf16", BF16)
     pretrain("quickstart", [*CHANGES, "training.steps=3"], run=run, resume=True)
     assert RunFolder(run).recipe().training.precision == "fp32"
     with pytest.raises(RunError, match=r"training\.precision differ"):
         pretrain("quickstart", [*CHANGES, "training.steps=4", "training.precision=bf16"], run=run, resume=True)
 
 
-def test_bf16_where_nothing_computes_in_it_is_said_to_be_slow(tmp_path, monkeypatch, capsys):
-    from wildfern.launch import pretraining
+def test_a_warning_says_that_emulated_bf16_is_slow(tmp_path, monkeypatch, capsys):
+    from wildfern.launch import training_run
 
     for there, said in ((FP32, True), (BF16, False)):
-        monkeypatch.setattr(pretraining, "computes_in_bf16", there)
+        monkeypatch.setattr(training_run, "computes_in_bf16", there)
         pretrain("quickstart", [*CHANGES, "training.precision=bf16"], run=tmp_path / str(said))
-        assert ("fp32 (or auto) would be many times faster" in capsys.readouterr().out) == said
+        assert ("emulated on this CPU; fp32 or auto is many times faster" in capsys.readouterr().out) == said

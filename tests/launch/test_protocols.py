@@ -13,8 +13,8 @@ from wildfern.launch.cli import main
 from wildfern.launch.evaluating import evaluation_sources, scores
 from wildfern.launch.protocols import check_request, parse_datasets, parse_protocols
 from wildfern.launch.run_folder import RunFolder
-from wildfern.recipes import Component, DataEntry, RecipeErrors
-from wildfern.registry import EVALUATORS
+from wildfern.recipes import Component, DataEntry, EvaluationEntry, RecipeErrors
+from wildfern.registry import EVALUATORS, Origin
 from wildfern.ssl.evaluation import KNN, Evaluator, FewShot, LinearProbe, Score, proportion
 
 
@@ -47,7 +47,7 @@ def test_protocols_are_named_by_what_differs_from_their_defaults():
 
 
 def test_entries_of_recipes_are_taken():
-    on = [DataEntry(source="digits"), DataEntry(source="folder:.", arguments={"min_side": 8})]
+    on = [DataEntry(source="digits"), EvaluationEntry(source="folder:.", arguments={"min_side": 8})]
     protocols = [Component(name="retrieval", arguments={"k": [1, 3], "gallery": "test"}), Component(name="knn")]
     datasets, evaluators = check_request(on, protocols)
     assert [dataset.label for dataset in datasets] == ["digits", "folder:. (min_side=8)"]
@@ -147,16 +147,9 @@ def test_rows_and_metrics_of_a_run(run):
 @pytest.fixture
 def registered():
     """Registers evaluators for one test."""
-    names = []
-
-    def add(name, component):
-        EVALUATORS.register(name, component, "this test")
-        names.append(name)
-
-    yield add
-    for name in names:
-        del EVALUATORS._components[name]
-        del EVALUATORS._origins[name]
+    origin = Origin("this test")
+    yield lambda name, component: EVALUATORS.register(name, component, origin)
+    EVALUATORS.forget(origin)
 
 
 class MeanMap(Evaluator):
@@ -196,18 +189,9 @@ class Brightness(Evaluator):
         ]
 
 
-def test_evaluators_from_outside_run(run, registered, monkeypatch):
+def test_evaluators_from_outside_run(run, registered):
     registered("mean_map", MeanMap)
     registered("brightness", Brightness)
-    build = RunFolder.backbone
-
-    def with_maps(self, trained=True):
-        backbone = build(self, trained)
-        if not hasattr(backbone, "maps"):  # until every backbone has them
-            backbone.maps = lambda x: [backbone.maxpool(backbone.act1(backbone.bn1(backbone.conv1(x))))]
-        return backbone
-
-    monkeypatch.setattr(RunFolder, "backbone", with_maps)
     result = evaluate(run, on=["digits"], protocols=["mean_map", {"name": "mean_map", "level": 0}, "brightness"])
     assert {row["protocol"] for row in result.rows} == {"mean_map", "mean_map (level=0)", "brightness"}
     assert {row["n"] for row in result.main_rows()} == {evaluation_sources(["digits"])["digits"][1].num_items}
@@ -216,6 +200,17 @@ def test_evaluators_from_outside_run(run, registered, monkeypatch):
     assert result.protocols["mean_map"] == "Nearest class mean of the last map"
     with pytest.raises(RecipeErrors, match="did you mean level"):
         evaluate(run, on=["digits"], protocols=[{"name": "mean_map", "levle": 0}])
+
+
+def test_what_is_no_evaluator_is_refused(registered):
+    registered("wrong", lambda *, k=3: k)
+    registered("shapeless", type("Shapeless", (), {"__init__": lambda self: None}))
+    with pytest.raises(RecipeErrors) as caught:
+        check_request([], ["wrong", "shapeless"])
+    untyped, other = str(caught.value).splitlines()
+    assert "protocols.0" in untyped
+    assert "type annotation" in untyped
+    assert "protocols.1: shapeless is not a subclass of wildfern.ssl.evaluation.Evaluator" in other
 
 
 def test_the_command_prints_a_table_and_writes_json(run, tmp_path, monkeypatch, capsys):

@@ -8,7 +8,7 @@ from PIL import Image
 from small_runs import TINY
 
 from wildfern.launch import evaluate, pretrain
-from wildfern.launch.run_folder import RunError
+from wildfern.launch.errors import RunError
 from wildfern.ssl.tracking import read_records
 
 

@@ -13,7 +13,8 @@ from small_runs import TINY
 
 from wildfern.launch import pretrain
 from wildfern.launch.components import read_recipe
-from wildfern.launch.run_folder import RunError, RunFolder
+from wildfern.launch.errors import RunError
+from wildfern.launch.run_folder import RunFolder
 from wildfern.recipes import RecipeErrors
 from wildfern.ssl.tracking import read_records
 from wildfern.ssl.training import TorchEngine, whole_state
@@ -104,10 +105,10 @@ def test_minutes_that_have_passed_on_another_process_alone_save_too(tmp_path, mo
 
 def test_resume_without_a_checkpoint_starts_anew_and_says_so(whole, tmp_path, capsys):
     run = resumed(tmp_path / "run", 4)
-    assert "no checkpoint yet: starting anew" in capsys.readouterr().out
+    assert "no checkpoint yet: starting at step 0" in capsys.readouterr().out
     shutil.rmtree(run / "checkpoints")
     resumed(run, 4)
-    assert "no checkpoint yet: starting anew" in capsys.readouterr().out
+    assert "no checkpoint yet: starting at step 0" in capsys.readouterr().out
     assert [record["step"] for record in read_records(run / "metrics.jsonl")] == [0, 1, 2, 3]
 
 
@@ -193,5 +194,5 @@ def test_another_batch_size_is_refused(run):
 
 
 def test_fewer_steps_than_are_done_are_refused(run):
-    with pytest.raises(RunError, match=rf"has done {STEPS} steps already"):
+    with pytest.raises(RunError, match=rf"is at step {STEPS}, past training.steps"):
         resumed(run, STEPS - 1)

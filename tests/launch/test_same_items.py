@@ -1,4 +1,4 @@
-"""A run goes on with the images that it was begun with, or not at all."""
+"""A run resumes only on the data it was started with."""
 
 import json
 
@@ -9,8 +9,8 @@ from small_runs import TINY
 
 from wildfern.launch import pretrain
 from wildfern.launch.components import read_recipe
-from wildfern.launch.run_folder import RunError
-from wildfern.launch.shared_folder import check_same_items
+from wildfern.launch.errors import RunError
+from wildfern.launch.resuming import check_same_items
 
 
 def image(path, number):
@@ -28,7 +28,7 @@ def test_one_image_more_is_refused_with_both_numbers(tmp_path):
     assert json.loads((run / "checkpoints" / "step_00000002" / "checkpoint.json").read_text())["items"] == [9]
 
     image(images / "one more.png", 9)
-    with pytest.raises(RunError, match=r"images has 10 items now, and had 9 when"):
+    with pytest.raises(RunError, match=r"images has 10 items now, but had 9 when"):
         pretrain("quickstart", [*changes, "training.steps=3"], run=run, resume=True)
     (images / "one more.png").unlink()
     pretrain("quickstart", [*changes, "training.steps=3"], run=run, resume=True)
@@ -38,8 +38,8 @@ def test_one_image_more_is_refused_with_both_numbers(tmp_path):
 def test_the_source_that_changed_is_named():
     recipe = read_recipe("quickstart", [*TINY, "data=[{source: ifs}, {source: digits}]"])
     check_same_items(recipe, [None, 7], [None, 7])
-    check_same_items(recipe, None, [None, 7])  # a checkpoint that does not say
-    with pytest.raises(RunError, match=r"^digits has 7 items now, and had 8"):
+    check_same_items(recipe, None, [None, 7])  # a checkpoint without the numbers
+    with pytest.raises(RunError, match=r"^digits has 7 items now, but had 8"):
         check_same_items(recipe, [None, 8], [None, 7])
-    with pytest.raises(RunError, match=r"has 2 sources of data, and had 1 "):
+    with pytest.raises(RunError, match=r"has 2 data sources, but had 1 "):
         check_same_items(recipe, [None], [None, 7])

@@ -12,10 +12,10 @@ from small_runs import TINY
 
 from wildfern.generators import make_stream
 from wildfern.launch import evaluate, pretrain
-from wildfern.launch.assembling import build_views, loop_config, open_mixture, with_precision
+from wildfern.launch.builders import build_views, loop_config, open_mixture, with_precision
 from wildfern.launch.components import read_recipe
+from wildfern.launch.estimate import estimate
 from wildfern.launch.exporting import export_backbone
-from wildfern.launch.planning import estimate
 from wildfern.launch.run_folder import RunFolder
 from wildfern.launch.views_image import CELL, GAP, MARGIN, shown
 from wildfern.recipes import RecipeErrors
@@ -128,11 +128,20 @@ def test_one_clear_message(changes, words):
 
 def test_two_ranks_read_what_one_reads():
     recipe = read_recipe("quickstart", [*TINY, *MIXED, "views.extra=[{operation: RandomErasing, p: 0.5}]"])
-    mixture, plan = open_mixture(recipe), loop_config(recipe)
+    mixture, config = open_mixture(recipe), loop_config(recipe)
 
     def seen(rank, world_size):
         views = build_views(recipe)
-        return views(BatchReader(plan, mixture, views, rank, world_size)(3))[0]
+        reader = BatchReader(
+            mixture,
+            views,
+            seed=config.seed,
+            batch_size=config.batch_size,
+            accumulation=config.accumulation,
+            rank=rank,
+            world_size=world_size,
+        )
+        return reader.batch(reader(3)).views[0]
 
     whole = seen(0, 1)
     assert whole.shape == (2, 8, 3, 32, 32)
@@ -192,7 +201,7 @@ def test_views_png_shows_the_four_channels_that_the_model_sees(tmp_path):
     np.testing.assert_array_equal(colors, (photograph.permute(0, 2, 3, 1) * 255).round().byte())
 
 
-def test_a_plan_counts_four_channels():
+def test_an_estimate_counts_four_channels():
     three, four = (estimate(read_recipe("quickstart", [*TINY, *changes]), 1).footprint for changes in ([], ORDERS))
     assert four.parameters - three.parameters == 64 * 7 * 7  # of the first convolution
     assert four.views * 3 == three.views * 4

@@ -11,14 +11,14 @@ import pytest
 from forked_runs import ForkedRun
 from small_runs import TINY
 
-import wildfern.launch
+import wildfern.launch.cluster
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux", reason="deepspeed is for Linux"),
 ]
 CHANGES = [*TINY, "training.steps=120", "training.precision=fp32", "training.checkpoint_every=1000"]
-SBATCH = Path(wildfern.launch.__file__).with_name("slurm.sbatch")
+SBATCH = Path(wildfern.launch.cluster.__file__).with_name("slurm.sbatch")
 
 
 def lines_of(run):

@@ -23,7 +23,7 @@ def test_the_start_of_a_process_is_when_it_was_started():
 
 def test_a_run_begins_with_the_time_that_it_took_to_begin(wildfern, tmp_path):
     before = time.perf_counter()
-    run = wildfern("pretrain", "quickstart", *TINY, "training.steps=2", "--run", "run")
+    run = wildfern("pretrain", "quickstart", *TINY, "training.steps=2", "--run", "run", process=True)
     took = time.perf_counter() - before
     assert run.returncode == 0, run.stderr
     first = read_records(tmp_path / "run" / "timings.jsonl")[0]

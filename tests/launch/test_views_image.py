@@ -7,10 +7,10 @@ from small_runs import TINY
 from typer.testing import CliRunner
 
 from wildfern.launch import pretrain
-from wildfern.launch.assembling import build_views, open_mixture
+from wildfern.launch.builders import build_views, open_mixture
 from wildfern.launch.cli import app
 from wildfern.launch.components import read_recipe
-from wildfern.launch.run_folder import RunError
+from wildfern.launch.errors import RunError
 from wildfern.launch.views_image import CELL, GAP, MARGIN, redraw_views, shown, whole
 
 

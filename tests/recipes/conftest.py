@@ -73,6 +73,13 @@ class Adam:
     ): ...
 
 
+class Linear: ...
+
+
+class KNN:
+    def __init__(self, *, k: Annotated[int, Field(ge=1)] = 20, metric: Literal["cosine", "l2"] = "cosine"): ...
+
+
 def cosine(total_steps: int, *, warmup_steps: int = 0): ...
 
 
@@ -81,6 +88,12 @@ def torch_engine(model: object): ...
 
 def deepspeed_engine(model: object, *, zero_stage: Literal[0, 1, 2, 3] = 1): ...
 
+
+BACKBONES = {
+    "resnet18": ("layers", "in_chans", "stem"),
+    "resnet50": ("layers", "in_chans", "stem"),
+    "vgg11": ("in_chans",),
+}
 
 MINIMAL = """\
 data: ifs
@@ -102,6 +115,8 @@ def components() -> Components:
         optimizers={"adam": Adam},
         schedules={"cosine": cosine},
         engines={"torch": torch_engine, "deepspeed": deepspeed_engine},
+        evaluators={"linear": Linear, "knn": KNN},
+        backbone_takes=lambda name, key: key in BACKBONES.get(name, ()),
         constructible=frozenset({"ifs", "multi_crop", "simclr"}),
     )
 

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError
 
 from wildfern.recipes import json_schema, load_recipe
 from wildfern.recipes.components import argument_names, argument_values, arguments_model
+from wildfern.registry import ComponentError
 
 NOTHING: frozenset[str] = frozenset()
 
@@ -60,7 +61,7 @@ def test_a_partial_keeps_its_signature():
 
 
 def test_a_key_without_annotation_is_the_mistake_of_the_component():
-    with pytest.raises(TypeError, match="the recipe key width needs a type annotation"):
+    with pytest.raises(ComponentError, match="the recipe key width needs a type annotation"):
         arguments_model(lambda *, width=3: None, NOTHING)
 
 
@@ -68,7 +69,7 @@ def test_the_editor_schema_knows_every_key(components):
     schema = json_schema(components)
     sections = schema["properties"]
     assert set(sections) == {
-        "extends", "seed", "data", "views", "model", "method", "optimizer",
+        "extends", "seed", "plugins", "data", "views", "model", "method", "optimizer",
         "schedule", "training", "engine", "evaluation", "tracking",
     }  # fmt: skip
     assert schema["additionalProperties"] is False

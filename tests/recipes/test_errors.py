@@ -40,14 +40,14 @@ from wildfern.recipes.errors import Problem
         ("training=null", "training: must be a mapping, got null"),
         ("seed=-1", "seed: must be greater than or equal to 0, got -1"),
         ("seed.x=1", 'seed: must be an integer, got {"x": 1}'),
-        ("evaluation.on=digits", 'evaluation.on: must be a list, got "digits"'),
-        ("evaluation.on=[digit]", "evaluation.on.0: unknown source 'digit'; did you mean digits?"),
+        ("evaluation.on=3", "evaluation.on: must be a list, got 3"),
+        ("evaluation.on=[digit]", "evaluation.on.0.source: unknown source 'digit'; did you mean digits?"),
         ("evaluation.few_shot=[0]", "evaluation.few_shot.0: must be greater than 0, got 0"),
         ("tracking.wandb=on", "tracking.wandb: must be 'off', 'offline' or 'online', got \"on\""),
         ("data=[]", "data: must be a source or a list of sources, got []"),
         ("data=/my/images", "data.source: unknown source '/my/images'; did you mean folder:/my/images?"),
-        ("data=folder", "data.source: needs to say where: folder:PATH"),
-        ("data='hf:'", "data.source: needs to say where: hf:NAME"),
+        ("data=folder", "data.source: needs a path: folder:PATH"),
+        ("data='hf:'", "data.source: needs a name: hf:NAME"),
         ("data=digits:x", 'data.source: digits takes nothing after a colon, got "digits:x"; did you mean digits?'),
         ("data.weight=0", "data.weight: must be greater than 0, got 0"),
         ("data.path=x", "data.path: unknown key"),
@@ -115,7 +115,7 @@ def test_all_problems_come_together(complaints):
         'command line: optimizer.learning_rate: must be a number, got "fast"',
         "my.yaml: training.accumulation: must divide training.batch_size = 10, got 3",
         "my.yaml: training.stepz: unknown key; did you mean training.steps?",
-        "my.yaml: evaluation.on.0: unknown source 'ifss'; did you mean ifs? (known: digits, folder, hf, ifs)",
+        "my.yaml: evaluation.on.0.source: unknown source 'ifss'; did you mean ifs? (known: digits, folder, hf, ifs)",
     ]
 
 

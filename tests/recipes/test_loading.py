@@ -17,7 +17,7 @@ def test_the_smallest_recipe_is_complete(load):
     assert recipe.method.arguments == {"temperature": 0.5, "dims": (64, 32)}
     assert recipe.optimizer.arguments == {"learning_rate": 1e-3, "weight_decay": 0.0}
     assert recipe.engine.name == "torch"
-    assert recipe.evaluation.protocols == ["linear", "knn"]
+    assert [protocol.name for protocol in recipe.evaluation.protocols] == ["linear", "knn"]
     assert (recipe.training.precision, recipe.training.gradient_clip) == ("auto", None)
     assert recipe.tracking.wandb == "off"
 
@@ -36,9 +36,17 @@ def test_the_smallest_recipe_is_complete(load):
         ("tracking.run_name=12:30", lambda recipe: recipe.tracking.run_name, "12:30"),
         ("tracking.run_name=", lambda recipe: recipe.tracking.run_name, None),
         ("tracking.wandb=off", lambda recipe: recipe.tracking.wandb, "off"),
-        ("evaluation.on=[digits, 'folder:/a b']", lambda recipe: recipe.evaluation.on, ["digits", "folder:/a b"]),
-        ("evaluation.protocols.1=finetune", lambda recipe: recipe.evaluation.protocols, ["knn", "finetune"]),
-        ("evaluation.protocols.0=linear", lambda recipe: recipe.evaluation.protocols, ["linear"]),
+        (
+            "evaluation.on=[digits, 'folder:/a b']",
+            lambda recipe: [e.source for e in recipe.evaluation.on],
+            ["digits", "folder:/a b"],
+        ),
+        (
+            "evaluation.protocols.1=linear",
+            lambda recipe: [p.name for p in recipe.evaluation.protocols],
+            ["knn", "linear"],
+        ),
+        ("evaluation.protocols.0=linear", lambda recipe: [p.name for p in recipe.evaluation.protocols], ["linear"]),
         ("views.scale=[1e-1, 1]", lambda recipe: recipe.views.arguments["scale"], (0.1, 1.0)),
         ("views={size: 64}", lambda recipe: recipe.views.arguments["size"], 64),
         ("model.arguments.img_size=64", lambda recipe: recipe.model.arguments, {"img_size": 64, "deep": {"a": 1}}),

@@ -79,7 +79,7 @@ def test_everything_wrong_comes_at_once(complaints):
     for line in (
         "command line: views.mixing.data.0.source: unknown source 'ifss'; did you mean ifs?",
         "command line: views.mixing.data.1.pionts: unknown key; did you mean views.mixing.data.1.points?",
-        "command line: views.mixing.data.2.source: needs to say where: folder:PATH",
+        "command line: views.mixing.data.2.source: needs a path: folder:PATH",
         "command line: views.mixing.share: must be less than or equal to 1, got 1.5",
         "command line: views.mixing.shar: unknown key; did you mean views.mixing.share?",
         "command line: training.steps: must be greater than 0, got 0",

@@ -1,4 +1,4 @@
-"""Each operation against Pillow's, called as the published programs call it."""
+"""Each operation against Pillow, called like in the published code."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def pillow(name, image, level):
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_pillows_images(name):
+def test_operations_match_pillow(name):
     level = np.array([0.3, 2.7, -2.9, 6.1, -9.5, 9.9])
     x = images(6)
     ours = augmented(x, np.full(6, OPERATIONS.index(name)), level)
@@ -63,6 +63,6 @@ def test_each_image_has_its_own_operation():
     assert together.max() <= 1
 
 
-def test_constant_channels_stay():
+def test_constant_channels_are_unchanged():
     gray = torch.full((2, 3, 8, 8), 0.4)
     torch.testing.assert_close(augmented(gray, np.array([0, 1]), np.ones(2)), gray)

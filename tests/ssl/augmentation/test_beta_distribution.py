@@ -24,7 +24,7 @@ def test_a_variate_depends_on_its_key_only():
     np.testing.assert_array_equal(beta(keys[2, 4:9], 0.7, 1.3), drawn[2, 4:9])
 
 
-def test_tiny_parameters_give_numbers_still():
+def test_tiny_parameters_give_finite_numbers():
     drawn = beta(image_keys("beta", 0, 0, 0, np.arange(2000)), 1e-3, 1e-3)
     assert np.isfinite(drawn).all()
     assert abs(drawn.mean() - 0.5) < 0.05

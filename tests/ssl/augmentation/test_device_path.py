@@ -1,4 +1,4 @@
-"""What a device is asked to do: two copies to it a batch, nothing that waits for it, the same operations for any batch size.
+"""Work on the device: two copies per batch, nothing that blocks, the same operations for any batch size.
 
 Tensors of torch's `meta` device have no values, so whatever would wait for some (`item`, boolean indexing, `nonzero`) raises.
 """
@@ -32,18 +32,21 @@ class Watch(TorchDispatchMode):
         return function(*args, **kwargs)
 
 
-def watched(views: Views, n: int, kind=np.asarray) -> Watch:
+def watched(views: Views, n: int, kind=np.asarray, masks: bool = False) -> Watch:
     pixels = kind(np.random.default_rng(0).integers(0, 256, (n, 32, 40, 3), np.uint8))
-    batch = views.prepare(pixels, 0, 0, np.arange(n))
+    given = kind(np.zeros((n, 32, 40), np.uint8)) if masks else None
+    batch = views.prepare(pixels, 0, 0, np.arange(n), masks=given)
     with Watch() as watch:
         out = views(batch)
+        assert all(group.device.type == "meta" for group in views.geometry(batch))
+        assert (views.masks(batch) is not None) == masks
     assert [tuple(group.shape) for group in out] == [(v, n, 3, size, size) for v, size in views.shape]
     assert all(group.device.type == "meta" for group in out)
     return watch
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_a_batch_is_two_copies_and_as_many_operations_for_any_number_of_images(name):
+def test_a_batch_takes_two_copies_and_the_same_operations_for_any_number_of_images(name):
     views = VIEWS[name](**SMALL[name]).to("meta")
     watched(views, 16)  # what is made once and kept
     few, many = watched(views, 16), watched(views, 64)
@@ -51,14 +54,23 @@ def test_a_batch_is_two_copies_and_as_many_operations_for_any_number_of_images(n
     assert few.operations == many.operations
 
 
-def test_crops_of_photographs_are_a_copy_for_each_size_and_one_of_numbers():
+def test_host_crops_take_one_copy_per_size_and_one_of_parameters():
     views = VIEWS["dino"](**SMALL["dino"]).to("meta")
     watched(views, 16, list)
     assert watched(views, 16, list).copies == 3
 
 
+@pytest.mark.parametrize(("kind", "copies"), [(np.asarray, 3), (list, 5)])
+def test_masks_take_one_more_copy_or_one_per_size(kind, copies):
+    views = VIEWS["dino"](**SMALL["dino"]).to("meta")
+    watched(views, 16, kind, masks=True)
+    few, many = watched(views, 16, kind, masks=True), watched(views, 64, kind, masks=True)
+    assert few.copies == many.copies == copies
+    assert few.operations == many.operations
+
+
 @pytest.mark.parametrize("wait", [lambda x: x.mean().item(), lambda x: x[x > 0], lambda x: bool((x > 0).any())])
-def test_whatever_waits_for_the_device_is_seen(wait, monkeypatch):
+def test_blocking_operations_are_detected(wait, monkeypatch):
     views = VIEWS["simclr"](size=24).to("meta")
     appearance = Views._appearance
 
@@ -73,20 +85,23 @@ def test_whatever_waits_for_the_device_is_seen(wait, monkeypatch):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU here")
 @pytest.mark.parametrize("name", SMALL)
-def test_a_gpu_is_never_waited_for(name):
+def test_a_gpu_never_blocks(name):
     views = VIEWS[name](**SMALL[name]).to("cuda")
     pixels = np.random.default_rng(0).integers(0, 256, (16, 32, 40, 3), np.uint8)
-    batches = [views.prepare(pixels, 0, step, np.arange(16)) for step in range(2)]
+    masks = np.zeros((16, 32, 40), np.uint8)
+    batches = [views.prepare(pixels, 0, step, np.arange(16), masks=masks) for step in range(2)]
     views(batches[0])  # what is made once and kept
     mode = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")
     try:
         views(batches[1])
+        views.masks(batches[1])
+        views.geometry(batches[1])
     finally:
         torch.cuda.set_sync_debug_mode(mode)
 
 
-def test_arrays_come_out_as_they_went_in():
+def test_packed_arrays_are_unpacked_unchanged():
     groups = [
         {"a": np.arange(6.0).reshape(2, 3), "b": np.array([True, False])},
         {"a": np.array([[[2**24 - 1]]]), "none": np.zeros((0, 4))},

@@ -1,4 +1,4 @@
-"""What is drawn for a view is distributed as what torchvision's transforms draw, for every kind of view of the presets.
+"""The parameters of views have the distributions of torchvision's transforms, for every kind of view of the presets.
 
 Two-sample tests of Kolmogorov and Smirnov (of numbers) and of χ² (of choices), each at SIGNIFICANCE; seeds are fixed. That such a
 test sees a mistake is tested too, on settings that are slightly wrong.
@@ -95,13 +95,13 @@ def test_crops(kind, height, width):
         assert same_distribution(ours[name], theirs[name]), name
 
 
-def test_byol_and_mocov3_crop_as_simclr():
+def test_byol_and_mocov3_crop_like_simclr():
     crops = {(KINDS[kind].crop_scale, KINDS[kind].crop_ratio) for kind in KINDS if kind[:4] in ("simc", "byol", "moco")}
     assert crops == {((0.08, 1.0), (3 / 4, 4 / 3))}
 
 
 @pytest.mark.parametrize(("height", "width"), [(10, 200), (200, 10), (7, 61), (1, 5), (5, 1)])
-def test_where_no_crop_fits_the_central_one_is_torchvisions(height, width):
+def test_the_central_crop_is_that_of_torchvision_if_none_fits(height, width):
     settings = dataclasses.replace(KINDS["simclr 0"], crop_scale=(0.98, 1.0))
     (expected,) = np.unique(their_boxes((0.98, 1.0), settings.crop_ratio, height, width, 20), axis=0)
     ours = boxes_of(settings, height, width)
@@ -142,7 +142,7 @@ def test_blur(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_happens_happens_as_often_as_said_and_each_for_itself(kind):
+def test_operations_apply_with_their_probability_and_independently(kind):
     settings, table = KINDS[kind], drawn(KINDS[kind])
     happens = {
         "flip": table.flat("flip"),
@@ -180,7 +180,7 @@ def test_quantities_are_drawn_independently(kind):
     assert correlations.pvalue[apart].min() > SIGNIFICANCE
 
 
-def test_slightly_wrong_settings_are_seen():
+def test_slightly_wrong_settings_are_detected():
     right = KINDS["simclr 0"]
     theirs = looks_of(their_boxes(right.crop_scale, right.crop_ratio, 375, 500), 375, 500)
 

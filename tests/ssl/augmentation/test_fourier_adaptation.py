@@ -47,14 +47,14 @@ def test_frequency_by_frequency(height, width, ratio):
     np.testing.assert_allclose(adapted, np.fft.ifft2(spectrum).real, atol=1e-12)
 
 
-def test_a_image_adapted_to_itself_stays_and_a_black_one_gets_the_mean():
+def test_an_image_adapted_to_itself_is_unchanged_and_a_black_one_gets_the_mean():
     x = images()
     torch.testing.assert_close(fourier_adaptation(x, x, 0.4), x)
     gray = fourier_adaptation(torch.zeros_like(x), x, 0.0)
     torch.testing.assert_close(gray, x.mean(dim=(2, 3), keepdim=True).expand_as(x))
 
 
-def test_the_whole_step():
+def test_adaptation_blur_and_noise_together():
     source, target, keys = images(), images(seed=1), noise_keys()
     without = freecos_adaptation(source, target, keys, ratio=0.3, blur_kernel=7, noise=0)
     sigma = 0.3 * (3 - 1) + 0.8
@@ -71,7 +71,7 @@ def test_the_whole_step():
     assert not torch.equal(full, freecos_adaptation(source, target, noise_keys(step=1), 0.3, 7, 5 / 255))
 
 
-def test_drawn_numbers_are_those_of_the_position():
+def test_parameters_depend_on_the_position_only():
     whole = draw_adaptation(3, 5, np.arange(2000), 1, 7)
     part = draw_adaptation(3, 5, np.arange(600, 900), 1, 7)
     np.testing.assert_array_equal(part.target, whole.target[600:900])
@@ -101,10 +101,10 @@ def test_module_in_a_kornia_container():
     ("change", "message"),
     [
         ({"ratio": 0.6}, r"\[0, 0.5\]"),
-        ({"target": images(4, 20, 20)}, "differ in shape"),
+        ({"target": images(4, 20, 20)}, "must have one shape"),
         ({"blur_kernel": 4}, "odd"),
         ({"blur_kernel": 81}, "too large"),
-        ({"noise": -0.1}, "negative"),
+        ({"noise": -0.1}, "noise must be a number of 0 or more"),
         ({"noise": float("nan")}, "noise must be"),
         ({"ratio": float("nan")}, r"\[0, 0.5\]"),
         ({"blur_kernel": float("nan")}, "odd"),
@@ -120,8 +120,8 @@ def test_impossible_arguments(change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"p": float("nan")}, r"p is a probability in \[0, 1\], got nan"),
-        ({"p": 1.5}, r"p is a probability in \[0, 1\], got 1.5"),
+        ({"p": float("nan")}, r"p must be a probability in \[0, 1\], got nan"),
+        ({"p": 1.5}, r"p must be a probability in \[0, 1\], got 1.5"),
         ({"ratio": float("nan")}, r"ratio must be in \[0, 0.5\]"),
         ({"ratio": -0.1}, r"ratio must be in \[0, 0.5\]"),
         ({"blur_kernel": 4}, "blur_kernel must be odd"),
@@ -129,16 +129,16 @@ def test_impossible_arguments(change, message):
         ({"blur_kernel": 81}, "too large"),
         ({"noise": float("nan")}, "noise must be"),
         ({"noise": -0.1}, "noise must be"),
-        ({"targets": images(0)}, "at least one"),
+        ({"targets": images(0)}, "M of 1 or more"),
     ],
 )
-def test_a_module_with_impossible_settings_is_not_made(change, message):
+def test_a_module_with_impossible_settings_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         FourierAdaptation(**{"targets": images(3), **change})
 
 
 @pytest.mark.parametrize("by_container", [False, True])
-def test_images_of_a_batch_alike(by_container):
+def test_same_on_batch(by_container):
     targets, x = images(3, seed=1), images(1).expand(12, -1, -1, -1)
     if by_container:
         operation = AugmentationSequential(FourierAdaptation(targets, p=1.0), data_keys=["input"], same_on_batch=True)

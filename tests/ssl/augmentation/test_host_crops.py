@@ -1,4 +1,4 @@
-"""Crops of photographs of different sizes: against the torch path's crops and Pillow's crop-then-resize, for the same boxes."""
+"""Crops of images of different sizes: against those of the torch path and Pillow's crop-then-resize, for the same boxes."""
 
 import numpy as np
 import pytest
@@ -61,7 +61,7 @@ def test_crops_are_pillows_within_its_rounding_between_passes(size, interpolatio
             assert np.abs(crops[v, i] - expected).max() <= 1
 
 
-def test_odd_views_show_the_partners():
+def test_odd_views_show_the_paired_images():
     firsts, seconds = photographs(0), photographs(1)[::-1]
     for first in (0, 1, 2):
         table = multicrop(size=24, local_count=0).draw(0, 0, np.arange(len(SHAPES)))[0]
@@ -71,7 +71,7 @@ def test_odd_views_show_the_partners():
             np.testing.assert_array_equal(pairs[v], crop_images(shown, table, 24)[v])
 
 
-def test_a_crop_depends_on_its_own_image_only_and_not_on_how_it_lies_in_memory():
+def test_a_crop_depends_only_on_its_image_and_not_on_the_memory_layout():
     images = photographs()
     table = simclr(size=20).draw(0, 0, np.arange(len(SHAPES)))[0]
     whole = crop_images(images, table, 20)
@@ -85,13 +85,13 @@ def test_a_crop_depends_on_its_own_image_only_and_not_on_how_it_lies_in_memory()
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (photographs()[1:], "7 images are wanted, not 6"),
-        ([p / 255 for p in photographs()], r"uint8\[H, W, 3\], not float64\[40, 56, 3\]"),
-        ([p[..., 0] for p in photographs()], r"not uint8\[40, 56\]"),
-        ([p[:0] for p in photographs()], r"not uint8\[0, 56, 3\]"),
+        (photographs()[1:], "7 images are needed, got 6"),
+        ([p / 255 for p in photographs()], r"uint8\[H, W, 3\], got float64\[40, 56, 3\]"),
+        ([p[..., 0] for p in photographs()], r"got uint8\[40, 56\]"),
+        ([p[:0] for p in photographs()], r"got uint8\[0, 56, 3\]"),
     ],
 )
-def test_what_cannot_be_cropped_is_refused(images, message):
+def test_invalid_images_are_refused(images, message):
     table = simclr(size=16).draw(0, 0, np.arange(len(SHAPES)))[0]
     with pytest.raises(ValueError, match=message):
         crop_images(images, table, 16)

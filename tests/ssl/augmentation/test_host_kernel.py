@@ -1,4 +1,4 @@
-"""The processor's kernel against the same views made by torch, from the same tables, operation by operation and as chains."""
+"""The CPU kernel against the torch path, with the same tables, operation by operation and as chains."""
 
 import dataclasses
 import itertools
@@ -11,7 +11,7 @@ import torch
 
 from wildfern.ssl.augmentation import MEAN, STD, multicrop, simclr
 from wildfern.ssl.augmentation.crop import resize_weights
-from wildfern.ssl.augmentation.host_resize import filter_taps, most_taps
+from wildfern.ssl.augmentation.host_resize import filter_taps, max_taps
 from wildfern.ssl.augmentation.host_views import render_crops, render_views
 from wildfern.ssl.augmentation.table import INTERPOLATIONS
 
@@ -61,7 +61,7 @@ def assert_same(views, batch):
 def test_windows_of_weights_are_the_rows_of_the_dense_matrix(length, size, flip, interpolation):
     first, sums = np.zeros(size, np.int32), np.zeros(size, np.float32)
     cubic = interpolation == "bicubic"
-    weights = np.full((most_taps(length, size, cubic), size), np.nan, np.float32)
+    weights = np.full((max_taps(length, size, cubic), size), np.nan, np.float32)
     taps = filter_taps(length, flip, cubic, np.float32(1), first, weights, sums)
     dense = np.zeros((size, length + 1), np.float32)  # a window may reach one pixel beyond the line
     for x in range(size):
@@ -167,7 +167,7 @@ def test_pairs_and_groups():
     assert_same(views, views.prepare(list(firsts), 0, 0, np.arange(6), list(seconds)))
 
 
-def test_images_that_are_cropped_already():
+def test_images_that_are_already_cropped():
     views = simclr(size=21)
     table = views.draw(0, 0, np.arange(5))[0]
     crops = images(10, 21, 21).reshape(2, 5, 21, 21, 3)
@@ -180,7 +180,7 @@ def test_images_that_are_cropped_already():
 
 
 @pytest.mark.parametrize(("size", "n"), [(16, 1), (33, 7), (224, 5)])
-def test_the_same_bytes_whatever_the_threads_and_the_rest_of_the_batch(size, n):
+def test_a_view_does_not_depend_on_threads_or_the_rest_of_the_batch(size, n):
     views = simclr(size=size, count=3)
     pixels = images(n, 50, 70)
     table = views.draw(1, 2, np.arange(n))[0]
@@ -201,7 +201,7 @@ def test_bfloat16_is_float32_rounded(size):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_channels_lie_last_in_memory(dtype):
+def test_channels_are_last_in_memory(dtype):
     views = simclr(size=12)
     out = render_views(images(), views.draw(0, 0, np.arange(6))[0], 12, 1, dtype)
     assert out.shape == (2, 6, 3, 12, 12)
@@ -209,7 +209,7 @@ def test_channels_lie_last_in_memory(dtype):
     assert views(views.prepare(images(0), 0, 0, np.arange(0)))[0].shape == (2, 0, 3, 12, 12)
 
 
-def test_images_in_any_memory():
+def test_images_of_any_memory_layout():
     table = simclr(size=16).draw(0, 0, np.arange(6))[0]
     pixels = images()
     expected = render_views(pixels, table, 16, 1)
@@ -233,13 +233,13 @@ def test_images_in_any_memory():
         ({"dtype": torch.float16}, "float32 or bfloat16"),
     ],
 )
-def test_what_cannot_be_rendered_is_refused(change, message):
+def test_invalid_arguments_are_refused(change, message):
     arguments = dict(pixels=images(), table=simclr(size=16).draw(0, 0, np.arange(6))[0], size=16, threads=1)
     with pytest.raises(ValueError, match=message):
         render_views(**{**arguments, **change})
 
 
-def test_a_forked_process_starts_threads_of_its_own():
+def test_a_forked_process_starts_its_own_threads():
     program = """
 import os
 import numpy as np

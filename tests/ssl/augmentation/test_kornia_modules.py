@@ -1,4 +1,4 @@
-"""Our operations as kornia modules: settings, batches alike, shapes, types and devices."""
+"""Our operations as kornia modules: settings, same_on_batch, shapes, types and devices."""
 
 from typing import ClassVar
 
@@ -55,25 +55,25 @@ def alone(n=16):
 @pytest.mark.parametrize(
     ("operation", "arguments", "message"),
     [
-        (ColorJitter, {"p": NAN}, r"^p is a probability in \[0, 1\], got nan"),
-        (ColorJitter, {"p": 1.5}, r"^p is a probability in \[0, 1\], got 1.5"),
-        (ColorJitter, {"gray": -0.1}, r"^gray is a probability"),
-        (ColorJitter, {"brightness": -1}, r"^brightness must be .* not negative, got -1"),
+        (ColorJitter, {"p": NAN}, r"^p must be a probability in \[0, 1\], got nan"),
+        (ColorJitter, {"p": 1.5}, r"^p must be a probability in \[0, 1\], got 1.5"),
+        (ColorJitter, {"gray": -0.1}, r"^gray must be a probability"),
+        (ColorJitter, {"brightness": -1}, r"^brightness must be .* 0 or more, got -1"),
         (ColorJitter, {"contrast": NAN}, r"^contrast must be"),
         (ColorJitter, {"saturation": float("inf")}, r"^saturation must be"),
         (ColorJitter, {"hue": 0.6}, r"^hue must be in \[0, 0.5\], got 0.6"),
-        (ColorJitter, {"p": 2, "hue": NAN}, r"hue must be .*; p is a probability"),
+        (ColorJitter, {"p": 2, "hue": NAN}, r"hue must be .*; p must be a probability"),
         (ColorJitter, {"p": "often"}, r"^p='often': "),
-        (GaussianBlur, {"p": NAN}, r"^p is a probability"),
+        (GaussianBlur, {"p": NAN}, r"^p must be a probability"),
         (GaussianBlur, {"sigma": (2.0, 0.1)}, r"^sigma must satisfy 0 < low ≤ high"),
         (GaussianBlur, {"sigma": (NAN, 2.0)}, r"^sigma must satisfy"),
-        (GaussianBlur, {"sigma": 0.5}, r"^sigma is a pair, low and high, not 0.5"),
-        (Solarize, {"p": -1}, r"^p is a probability in \[0, 1\], got -1"),
+        (GaussianBlur, {"sigma": 0.5}, r"^sigma must be a pair .*, got 0.5"),
+        (Solarize, {"p": -1}, r"^p must be a probability in \[0, 1\], got -1"),
         (Crop, {"size": 3}, r"^size=3: .* too small"),
-        (Crop, {"size": 8, "scale": (0.2, 2.0)}, r"^scale, shares of the image's area, must satisfy"),
+        (Crop, {"size": 8, "scale": (0.2, 2.0)}, r"^scale, shares of the image area, must satisfy"),
     ],
 )
-def test_impossible_settings_are_named_as_the_constructor_names_them(operation, arguments, message):
+def test_impossible_settings_are_named_like_the_arguments(operation, arguments, message):
     with pytest.raises(ValueError, match=message):
         operation(**arguments)
 
@@ -84,8 +84,8 @@ def test_unknown_settings():
 
 
 @pytest.mark.parametrize("value", [NAN, -0.01, 1.01, "0.5", ".nan", None, [0.5]])
-def test_what_is_no_probability(value):
-    with pytest.raises(ValueError, match=r"p_batch is a probability in \[0, 1\], got"):
+def test_an_invalid_probability_is_refused(value):
+    with pytest.raises(ValueError, match=r"p_batch must be a probability in \[0, 1\], got"):
         check_probabilities(p=0.5, p_batch=value)
 
 
@@ -143,7 +143,7 @@ def test_a_crop_has_an_inverse_for_points_only():
 
 @pytest.mark.parametrize("channels", [1, 4])
 def test_colors_need_three_channels(channels):
-    with pytest.raises(ValueError, match=rf"\[N, 3, H, W\], not \[4, {channels}, 8, 8\]"):
+    with pytest.raises(ValueError, match=rf"\[N, 3, H, W\], got \[4, {channels}, 8, 8\]"):
         ColorJitter()(torch.rand(4, channels, 8, 8))
 
 
@@ -178,7 +178,7 @@ class HostTensor:
         return device.type, self.pinned, non_blocking
 
 
-def test_copies_to_a_gpu_are_not_waited_for():
+def test_copies_to_a_gpu_do_not_block():
     assert on_device(HostTensor(), torch.device("cuda")) == ("cuda", True, True)
     assert on_device(HostTensor(), torch.device("cpu")) == ("cpu", False, False)
     x = torch.rand(3)
@@ -201,7 +201,7 @@ def test_modules_with_numbers_on_the_host_do_not_wait_for_the_gpu(name):
     torch.testing.assert_close(out.cpu(), expected, rtol=0, atol=1e-5)
 
 
-def test_masks_are_cropped_as_images_and_get_no_class_between_two():
+def test_masks_are_cropped_like_images_without_new_classes():
     classes = torch.zeros(6, 1, 32, 48)
     classes[:, :, 8:20, 10:30] = 7
     chain = AugmentationSequential(RandomResizedCropFlip(24, scale=(0.1, 1.0)), data_keys=["input", "mask"])

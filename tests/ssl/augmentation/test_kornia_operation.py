@@ -56,7 +56,7 @@ def test_many_operations_are_known():
 
 
 @pytest.mark.parametrize("name", USABLE)
-def test_ranks_see_what_one_process_sees_and_nothing_else_is_disturbed(name):
+def test_ranks_see_what_one_process_sees_and_the_global_generator_is_untouched(name):
     x, before = images(), torch.get_rng_state()
     operation = build_operation(name, ARGUMENTS.get(name, {}), SIZE)
     whole = shown(operation, x, np.arange(BATCH))
@@ -81,7 +81,7 @@ def test_ranks_see_what_one_process_sees_and_nothing_else_is_disturbed(name):
         *("RandomRotation", "RandomPlasmaShadow", "RandomElasticTransform", "RandomBrightness", "ColorJitter"),
     ],
 )
-def test_every_key_gives_other_numbers(name):
+def test_every_key_gives_different_parameters(name):
     arguments = {"brightness": 0.5} if name == "ColorJitter" else ARGUMENTS.get(name, {})
     arguments = {**arguments, "p": 1.0}
     if name == "RandomBrightness":
@@ -96,7 +96,7 @@ def test_every_key_gives_other_numbers(name):
     assert len({tuple(view.flatten().tolist()) for view in shown(operation, alone, positions)}) > 3
 
 
-def test_numbers_are_distributed_as_kornias():
+def test_parameters_have_the_distribution_of_kornia():
     operation = build_operation("RandomErasing", {"p": 0.3, "scale": [0.02, 0.3]}, SIZE)
     ours = operation.draw(0, 0, np.arange(4000), 0, 4000)
     with torch.random.fork_rng(devices=[]):
@@ -109,7 +109,7 @@ def test_numbers_are_distributed_as_kornias():
         assert (shares[0] - shares[1]).abs().max() < 1.95 * (2 / 4000) ** 0.5, name
 
 
-def test_other_threads_that_draw_change_nothing():
+def test_other_drawing_threads_change_nothing():
     operation = build_operation("RandomAffine", {"degrees": 20}, SIZE)
     expected = operation.draw(0, 0, np.arange(64), 0, 64)
     stop = threading.Event()
@@ -145,12 +145,12 @@ def test_an_empty_slice_and_moved_modules():
     assert shown(operation, images(), np.arange(0)).shape == (0, 3, SIZE, SIZE)
 
 
-class DrawsWhileItWorks(kornia.augmentation.IntensityAugmentationBase2D):
+class DrawsWhenApplied(kornia.augmentation.IntensityAugmentationBase2D):
     def apply_transform(self, input: Tensor, params: dict, flags: dict, transform: Tensor | None = None) -> Tensor:
         return input + torch.rand(())
 
 
-class LooksAtTheWholeBatch(kornia.augmentation.IntensityAugmentationBase2D):
+class DependsOnTheBatch(kornia.augmentation.IntensityAugmentationBase2D):
     def apply_transform(self, input: Tensor, params: dict, flags: dict, transform: Tensor | None = None) -> Tensor:
         return input - input.mean()
 
@@ -166,12 +166,12 @@ class CannotBeSeeded(kornia.augmentation.IntensityAugmentationBase2D):
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (DrawsWhileItWorks(), "draws numbers while it works"),
-        (LooksAtTheWholeBatch(), "depends on the others"),
+        (DrawsWhenApplied(), "draws random numbers while it is applied"),
+        (DependsOnTheBatch(), "depends on the other images"),
         (CannotBeSeeded(), "cannot be seeded"),
     ],
 )
-def test_what_cannot_be_drawn_for_a_slice_is_refused(module, message):
+def test_operations_that_cannot_be_sliced_are_refused(module, message):
     before = torch.get_rng_state()
     with pytest.raises(ValueError, match=message):
         KorniaOperation("Own", module, 16)
@@ -181,21 +181,21 @@ def test_what_cannot_be_drawn_for_a_slice_is_refused(module, message):
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("RandomErase", {}, "no augmentation 'RandomErase': did you mean 'RandomErasing'"),
-        ("RandomMixUpV2", {}, "no 2D augmentation of single images"),
+        ("RandomErase", {}, "unknown kornia augmentation 'RandomErase': did you mean 'RandomErasing'"),
+        ("RandomMixUpV2", {}, "is not a 2D augmentation of single images"),
         ("RandomErasing", {"scales": [0.1, 0.2]}, "no argument 'scales': did you mean 'scale'"),
         ("RandomAffine", {}, "needs the argument 'degrees'"),
-        ("RandomHue", {"hue": [-2, 2]}, r"RandomHue does not take \{'hue': \[-2, 2\]\}"),
+        ("RandomHue", {"hue": [-2, 2]}, r"RandomHue cannot be built with \{'hue': \[-2, 2\]\}"),
         ("RandomCrop", {"size": [32, 32]}, r"from \[3, 48, 48\] to \[3, 32, 32\]"),
         ("RandomGaussianBlur", {"kernel_size": [129, 129], "sigma": [1, 2]}, "images of 48 px"),
-        ("RandomMotionBlur", {"kernel_size": [3, 9], "angle": 30, "direction": 0.5}, "depends on the others"),
+        ("RandomMotionBlur", {"kernel_size": [3, 9], "angle": 30, "direction": 0.5}, "depends on the other images"),
         ("RandomDissolving", {}, "downloads"),
-        ("RandomErasing", {"p": 2.0}, r"p is a probability in \[0, 1\], got 2.0"),
-        ("RandomErasing", {"p": -0.1}, r"p is a probability in \[0, 1\], got -0.1"),
-        ("RandomErasing", {"p": float("nan")}, r"p is a probability in \[0, 1\], got nan"),
-        ("RandomErasing", {"p": ".nan"}, r"p is a probability in \[0, 1\], got '.nan'"),
-        ("RandomErasing", {"p": None}, r"p is a probability in \[0, 1\], got None"),
-        ("RandomHorizontalFlip", {"p_batch": float("nan")}, r"p_batch is a probability in \[0, 1\], got nan"),
+        ("RandomErasing", {"p": 2.0}, r"p must be a probability in \[0, 1\], got 2.0"),
+        ("RandomErasing", {"p": -0.1}, r"p must be a probability in \[0, 1\], got -0.1"),
+        ("RandomErasing", {"p": float("nan")}, r"p must be a probability in \[0, 1\], got nan"),
+        ("RandomErasing", {"p": ".nan"}, r"p must be a probability in \[0, 1\], got '.nan'"),
+        ("RandomErasing", {"p": None}, r"p must be a probability in \[0, 1\], got None"),
+        ("RandomHorizontalFlip", {"p_batch": float("nan")}, r"p_batch must be a probability in \[0, 1\], got nan"),
     ],
 )
 def test_errors_name_what_is_wrong(name, arguments, message):
@@ -215,7 +215,7 @@ def test_a_chain_from_a_recipe():
 
 def test_probabilities_of_a_chain_are_refused_together():
     with pytest.raises(
-        ValueError, match=r"operation 0: .*p is a probability.*; operation 1: .*p_batch is a probability"
+        ValueError, match=r"operation 0: .*p must be a probability.*; operation 1: .*p_batch must be a probability"
     ):
         build_operations(
             [{"operation": "RandomInvert", "p": 1.5}, {"operation": "RandomVerticalFlip", "p_batch": -1}], SIZE
@@ -231,5 +231,5 @@ def test_autocast_changes_nothing(name):
 
 
 def test_positions_outside_the_batch():
-    with pytest.raises(ValueError, match=r"6 … 8 do not lie in a batch of 8"):
+    with pytest.raises(ValueError, match=r"6 … 8 are outside of a batch of 8"):
         build_operation("RandomInvert", {}, SIZE).draw(0, 0, np.arange(6, 9), 0, 8)

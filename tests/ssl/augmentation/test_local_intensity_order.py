@@ -73,5 +73,5 @@ def test_module():
 
 
 def test_colors_are_refused():
-    with pytest.raises(ValueError, match=r"not \[2, 3, 16, 16\]"):
+    with pytest.raises(ValueError, match=r"got \[2, 3, 16, 16\]"):
         local_intensity_order(torch.zeros(2, 3, 16, 16))

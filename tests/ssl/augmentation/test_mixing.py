@@ -81,7 +81,7 @@ def test_ranks_that_hold_whole_groups_mix_as_one_process():
 @pytest.mark.parametrize(
     ("arguments", "cut"), [({"mixup_alpha": 0}, True), ({"cutmix_alpha": 0}, False), ({"cutmix_share": 0.0}, False)]
 )
-def test_one_way_of_mixing_alone(arguments, cut):
+def test_only_mixup_or_only_cutmix(arguments, cut):
     table = draw_mixing(0, 0, np.arange(40), 0, group=40, **arguments)
     assert (table.cut == cut).all()
     assert (table.weight < 1).all()
@@ -89,7 +89,7 @@ def test_one_way_of_mixing_alone(arguments, cut):
     assert (none.weight == 1).all()
 
 
-def test_nothing_mixed_is_the_batch_itself():
+def test_without_mixing_the_batch_is_unchanged():
     x = images(8)
     mixed, targets = mix(x, torch.arange(8), draw_mixing(0, 0, np.arange(8), 0, group=8, p=0.0), 8)
     assert torch.equal(mixed, x)
@@ -114,9 +114,9 @@ def test_targets_of_several_classes():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"p": 1.2}, "p is a probability"),
+        ({"p": 1.2}, "p must be a probability"),
         ({"cutmix_share": -0.1}, "cutmix_share"),
-        ({"mixup_alpha": -1}, "mixup_alpha must not be negative"),
+        ({"mixup_alpha": -1}, "mixup_alpha must be 0 or more"),
         ({"group": 5}, "whole groups of 5"),
         ({"group": 0}, "whole groups of 0"),
         ({"positions": np.arange(2, 10), "group": 4}, "from a multiple of 4"),
@@ -131,9 +131,9 @@ def test_impossible_draws(arguments, message):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (torch.arange(8), "from 0 to 7, classes from 0 to 4"),
-        (torch.zeros(8, 4), r"not \[8, 4\]"),
-        (torch.zeros(7, dtype=torch.long), "do not go together"),
+        (torch.arange(8), "0 to 7, but classes are 0 to 4"),
+        (torch.zeros(8, 4), r"got \[8, 4\]"),
+        (torch.zeros(7, dtype=torch.long), "numbers differ: 8 images, 7 labels"),
     ],
 )
 def test_impossible_labels(labels, message):

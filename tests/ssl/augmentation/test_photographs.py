@@ -1,4 +1,4 @@
-"""From files to views: a photograph is decoded once for all its views, at its full size, and cropped where it lies."""
+"""From files to views: an image is decoded once for all its views, at full size, and cropped on the host."""
 
 import numpy as np
 import pytest
@@ -25,9 +25,9 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize("max_side", [None, 120])
-def test_a_photograph_is_decoded_once_for_all_its_views(folder, max_side, monkeypatch):
+def test_an_image_is_decoded_once_for_all_its_views(folder, max_side, monkeypatch):
     source = open_source(f"folder:{folder}", max_side=max_side)
-    source.read(np.arange(1))  # the first reading looks whether all images have one size
+    source.read(np.arange(1))  # the first read checks whether all images have one size
     decoded = []
     decode = FolderSource.decode
 
@@ -46,7 +46,7 @@ def test_a_photograph_is_decoded_once_for_all_its_views(folder, max_side, monkey
         assert decoded == []
 
 
-def test_crops_are_taken_from_the_image_at_its_full_size(folder):
+def test_crops_are_taken_from_the_image_at_full_size(folder):
     images = open_source(f"folder:{folder}").read(np.arange(6)).pixels
     assert [p.shape[:2] for p in images] == SHAPES
     for i, image in enumerate(images):

@@ -102,7 +102,7 @@ def test_module_mixes_with_images_of_a_stream():
     torch.manual_seed(4)
     assert torch.equal(chain(x), one)
     assert not torch.equal(chain(x), one)
-    with pytest.raises(ValueError, match=r"\[24, 24\] px and a mixing stream of 20 px"):
+    with pytest.raises(ValueError, match=r"mixing stream has 20 px, but the images \[24, 24\]"):
         chain(images(2, 24))
 
 
@@ -124,12 +124,12 @@ def test_impossible_settings(arguments, message):
 
 @pytest.mark.parametrize("p", [float("nan"), -0.1, 1.1])
 def test_a_module_needs_a_probability(p):
-    with pytest.raises(ValueError, match=r"p is a probability in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"p must be a probability in \[0, 1\]"):
         PixMix(make_stream("dead_leaves", size=20), p=p)
 
 
 @pytest.mark.parametrize("by_container", [False, True])
-def test_images_of_a_batch_alike(by_container):
+def test_same_on_batch(by_container):
     stream, x = make_stream("dead_leaves", size=20, seed=1), images(1).expand(8, -1, -1, -1)
     if by_container:
         operation = AugmentationSequential(PixMix(stream), data_keys=["input"], same_on_batch=True)
@@ -155,8 +155,8 @@ def test_autocast_changes_nothing():
         assert torch.equal(pixmix(x, y, table), expected)
 
 
-def test_shapes_that_do_not_go_together():
-    with pytest.raises(ValueError, match="do not go together"):
+def test_different_shapes_are_refused():
+    with pytest.raises(ValueError, match="shapes differ"):
         pixmix(images(4), images(3), draw_pixmix(0, 0, np.arange(4), 0))
     with pytest.raises(ValueError, match="a table for 5"):
         pixmix(images(4), images(4), draw_pixmix(0, 0, np.arange(5), 0))

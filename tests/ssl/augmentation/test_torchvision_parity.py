@@ -118,7 +118,7 @@ def test_the_whole_chain_at_224_pixels(path):
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_crops_that_the_loader_makes_are_torchvisions_but_for_a_rounding_to_bytes(path):
+def test_host_crops_are_those_of_torchvision_rounded_to_bytes(path):
     images = [photographs(*shape, n=1)[0] for shape in SHAPES for _ in range(2)]
     views = simclr(size=33, **{**ALONE, "flip": 0.5})
     batch = views.prepare(images, 4, 0, np.arange(8))

@@ -5,8 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
+from wildfern import registry
+from wildfern.generators.counter_rng import uniform
 from wildfern.ssl.augmentation import VIEWS, Views, multicrop, simclr
 from wildfern.ssl.augmentation.blur import kernel_size
+from wildfern.ssl.augmentation.view_keys import image_keys
 
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU here")
 
@@ -36,7 +39,7 @@ def test_a_view_depends_only_on_image_seed_step_position_and_number():
     assert (whole[0] - whole[1]).abs().amax(dim=(1, 2, 3)).min() > 0.05
 
 
-def test_adding_views_leaves_the_first_ones_as_they_were():
+def test_more_views_do_not_change_the_first_ones():
     x = photographs()
     two, four = (v(v.prepare(x, 0, 0, np.arange(6)))[0] for v in (simclr(size=16), simclr(size=16, count=4)))
     torch.testing.assert_close(two, four[:2])
@@ -117,13 +120,13 @@ def test_an_empty_batch_has_empty_views(none, pairs, path):
 @pytest.mark.parametrize(
     ("pixels", "paired_images", "message"),
     [
-        (photographs(5), None, "5 images do not fit 6 positions"),
-        (list(photographs(7)), None, "7 images do not fit 6 positions"),
-        (photographs(), photographs(side=40), r"must be \[6, 48, 48, 3\] as the first, not \[6, 40, 40, 3\]"),
-        (photographs(), list(photographs()), "arrays, or lists, both"),
+        (photographs(5), None, "5 images for 6 positions"),
+        (list(photographs(7)), None, "7 images for 6 positions"),
+        (photographs(), photographs(side=40), r"must be \[6, 48, 48, 3\] like the first images, not \[6, 40, 40, 3\]"),
+        (photographs(), list(photographs()), "both arrays, or both lists"),
         (list(photographs()), list(photographs(5)), "must be 6"),
-        (np.zeros((6, 0, 9, 3), np.uint8), None, "without pixels"),
-        ([*photographs(5), np.zeros((9, 0, 3), np.uint8)], None, "without pixels"),
+        (np.zeros((6, 0, 9, 3), np.uint8), None, "at least one pixel"),
+        ([*photographs(5), np.zeros((9, 0, 3), np.uint8)], None, "at least one pixel"),
     ],
 )
 def test_images_that_do_not_fit_are_refused(pixels, paired_images, message):
@@ -139,7 +142,7 @@ def test_no_views_and_unequal_ones_are_refused():
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=on_a_gpu)])
-def test_images_in_a_tensor_are_seen_as_those_in_an_array(device):
+def test_tensors_give_the_same_views_as_arrays(device):
     views, x, y = multicrop(size=24, local_size=12, local_count=3).to(device), photographs(), photographs(seed=1)
     expected = views(views.prepare(x, 0, 0, np.arange(6), y))
     tensors = [torch.from_numpy(images).to(device) for images in (x, y)]
@@ -151,7 +154,7 @@ def test_images_in_a_tensor_are_seen_as_those_in_an_array(device):
 
 
 @on_a_gpu
-def test_views_wait_for_images_that_another_stream_has_still_to_draw():
+def test_views_wait_for_images_drawn_on_another_stream():
     views, x = simclr(size=24).to("cuda"), photographs()
     expected = views(views.prepare(x, 0, 0, np.arange(6)))[0]
     source = torch.from_numpy(x).cuda()
@@ -228,7 +231,7 @@ PAPERS = {
 
 
 @pytest.mark.parametrize("name", PAPERS)
-def test_presets_are_the_papers(name):
+def test_presets_are_those_of_the_papers(name):
     assert [dataclasses.asdict(view) for group in VIEWS[name]().groups for view in group] == PAPERS[name]
 
 
@@ -255,15 +258,15 @@ def test_a_blur_has_the_kernel_of_a_tenth_of_the_side(side, pixels):
             assert (lit.any(axis=0).sum(), lit.any(axis=1).sum()) == (pixels, pixels)
 
 
-def test_gray_images_are_taken_thrice_and_others_refused():
+def test_gray_images_are_repeated_to_three_channels_and_others_refused():
     views, gray = simclr(size=16), photographs()[..., 0]
-    thrice = views(views.prepare(np.repeat(gray[..., None], 3, -1), 0, 0, np.arange(6)))[0]
+    repeated = views(views.prepare(np.repeat(gray[..., None], 3, -1), 0, 0, np.arange(6)))[0]
     for form in (gray, gray[..., None], torch.from_numpy(gray)):
-        torch.testing.assert_close(views(views.prepare(form, 0, 0, np.arange(6)))[0], thrice)
+        torch.testing.assert_close(views(views.prepare(form, 0, 0, np.arange(6)))[0], repeated)
     of_list = views(views.prepare(list(gray), 0, 0, np.arange(6)))[0]
-    assert of_list.shape == thrice.shape
+    assert of_list.shape == repeated.shape
     for wrong, message in [
-        (gray.astype(np.uint16) * 257, r"uint8, not uint16; of 16 bits, the upper 8 are \(images >> 8\)"),
+        (gray.astype(np.uint16) * 257, r"uint8, not uint16; for 16 bits, convert by \(images >> 8\)"),
         (gray / 255, "images must be uint8, not float64"),
         (photographs().transpose(0, 3, 1, 2), r"must be \[n, H, W, 3\], or \[n, H, W\] if gray, not \[6, 3, 48, 48\]"),
     ]:
@@ -271,7 +274,7 @@ def test_gray_images_are_taken_thrice_and_others_refused():
             views.prepare(wrong, 0, 0, np.arange(6))
 
 
-def test_sequences_may_hold_images_of_any_make():
+def test_sequences_may_hold_arrays_pillow_images_and_tensors():
     views, x = simclr(size=16), photographs()
     expected = views(views.prepare(list(x), 0, 0, np.arange(6)))[0]
     for kind in (tuple, lambda p: [Image.fromarray(q) for q in p], lambda p: [torch.from_numpy(q) for q in p]):
@@ -284,25 +287,25 @@ def test_sequences_may_hold_images_of_any_make():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"flip": 1.5}, "flip is a probability"),
-        ({"gray": -0.1}, "gray is a probability"),
-        ({"blur": np.nan}, "blur is a probability"),
-        ({"solarize": np.nan, "jitter": 2}, "jitter is a probability.*solarize is a probability"),
+        ({"flip": 1.5}, "flip must be a probability"),
+        ({"gray": -0.1}, "gray must be a probability"),
+        ({"blur": np.nan}, "blur must be a probability"),
+        ({"solarize": np.nan, "jitter": 2}, "jitter must be a probability.*solarize must be a probability"),
         ({"brightness": np.nan}, "brightness must be"),
         ({"contrast": np.inf}, "contrast must be"),
         ({"saturation": -1}, "saturation must be"),
         ({"hue": np.nan}, "hue"),
-        ({"crop_scale": (0.5, 1.2)}, "crop_scale, shares of the image's area"),
+        ({"crop_scale": (0.5, 1.2)}, "crop_scale, shares of the image area"),
         ({"crop_scale": (np.nan, 1.0)}, "crop_scale"),
         ({"crop_ratio": (0.75, np.inf)}, "crop_ratio"),
         ({"blur_sigma": (0.1, np.nan)}, "blur_sigma"),
         ({"size": 31.5}, "whole number of pixels"),
         ({"size": np.nan}, "whole number of pixels"),
         ({"count": -1}, "at least one view"),
-        ({"crop_scale": 0.5}, "crop_scale is a pair, low and high, not 0.5"),
+        ({"crop_scale": 0.5}, "crop_scale must be a pair .*, got 0.5"),
         (
             {"extra": [{"operation": "RandomErasing", "p": 1.5}]},
-            r"extra: operation 0: .*p is a probability in \[0, 1\]",
+            r"extra: operation 0: .*p must be a probability in \[0, 1\]",
         ),
         ({"crop_scale": (0.5, 0.2)}, "crop_scale"),
         ({"hue": 0.7}, "hue"),
@@ -318,3 +321,50 @@ def test_sequences_may_hold_images_of_any_make():
 def test_impossible_settings_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         simclr(**arguments)
+
+
+class Inverted(torch.nn.Module):
+    """A view operation of one's own: inverts the views of a share of the images, drawn from counter keys."""
+
+    def draw(self, seed, step, positions, view, batch):
+        keys = image_keys("inverted", seed, step, view, positions)
+        return {"rows": torch.from_numpy(np.flatnonzero(uniform(keys, 1)[:, 0] < 0.5))}
+
+    def forward(self, images, parameters):
+        return images.index_put((parameters["rows"],), 1 - images[parameters["rows"]])
+
+
+class Doubled(Views):
+    """Every view twice as bright after normalization."""
+
+    def forward(self, batch):
+        return [2 * group for group in super().forward(batch)]
+
+
+@pytest.mark.parametrize("kind", [Views, Doubled])
+def test_a_preset_and_an_operation_from_outside(kind, monkeypatch):
+    monkeypatch.setattr(registry.VIEWS, "_components", dict(registry.VIEWS._components))
+
+    @registry.register("views", "two_inverted")
+    def two_inverted(*, size: int = 16) -> Views:
+        return kind([[simclr(size=size).groups[0][0]] * 2], extra=[lambda size: Inverted()])
+
+    views, plain, x = registry.VIEWS["two_inverted"](size=20), simclr(size=20), photographs()
+    masks = x[..., 0]
+    before = plain(plain.prepare(x, 0, 0, np.arange(6)))[0]
+    batch = views.prepare(x, 0, 0, np.arange(6), masks=masks)
+    pixels = before * plain.std + plain.mean
+    inverted = torch.zeros(2, 6, dtype=torch.bool)
+    for view, parameters in enumerate(batch.extra[0]):
+        inverted[view, parameters[0]["rows"]] = True
+    assert 0 < inverted.sum() < 12
+    expected = (torch.where(inverted[..., None, None, None], 1 - pixels, pixels) - plain.mean) / plain.std
+    torch.testing.assert_close(views(batch)[0], expected * (2 if kind is Doubled else 1), rtol=0, atol=1e-4)
+    assert views.masks(batch)[0].shape == (2, 6, 20, 20)
+    assert views.geometric_operations == []
+    Inverted.moves_pixels = True
+    try:
+        with pytest.raises(ValueError, match="masks cannot follow Inverted"):
+            views.prepare(x, 0, 0, np.arange(6), masks=masks)
+    finally:
+        del Inverted.moves_pixels

@@ -11,7 +11,7 @@ def noise(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def test_whole_box_at_its_own_size_is_the_image():
+def test_the_whole_image_at_its_own_size_is_unchanged():
     image = noise(9, 9)
     np.testing.assert_array_equal(crop_resize(image, (0, 0, 9, 9), 9), image)
 
@@ -29,7 +29,7 @@ def test_shrinking_averages_the_box():
     np.testing.assert_allclose(small, expected, atol=1.0)
 
 
-def test_several_boxes_are_the_single_ones():
+def test_several_boxes_equal_single_ones():
     image = noise(40, 25)
     boxes = [(0, 0, 25, 40), (3.25, 7.5, 20.75, 30.0), (10, 10, 11, 11)]
     together = crops_resize(image, boxes, 16)

@@ -1,4 +1,4 @@
-"""Folders: order, faults, labels, splits; first on folders made here, then on real uncurated photographs with known faults."""
+"""Folders: order, faults, labels, splits; on generated folders, then on real uncurated photographs with known faults."""
 
 import csv
 import os
@@ -43,7 +43,7 @@ def test_order_is_by_name_at_every_depth(tmp_path):
 
 
 @pytest.mark.parametrize("check_headers", [True, False])
-def test_faults_are_left_out_or_replaced_and_listed(tmp_path, check_headers):
+def test_unusable_images_are_left_out_or_replaced_and_listed(tmp_path, check_headers):
     for color in range(6):
         image(tmp_path / f"good{color}.png", color)
     (tmp_path / "empty.jpg").touch()
@@ -91,11 +91,11 @@ def test_labels_follow_the_replacement(tmp_path):
     assert source.read([1, 0]).labels.tolist() == [0, 0]
 
 
-def test_nothing_readable_is_an_error(tmp_path):
+def test_a_folder_without_readable_images_is_an_error(tmp_path):
     truncated(tmp_path / "a.png")
     truncated(tmp_path / "b.png")
     source = open_source(f"folder:{tmp_path}")
-    with pytest.raises(DataError, match=r"none of the 2 images can be read; for instance .*b\.png: truncated"):
+    with pytest.raises(DataError, match=r"none of the 2 images can be read; for example .*b\.png: truncated"):
         source.read([1])
 
 
@@ -138,25 +138,25 @@ def test_a_share_of_the_files_can_be_held_out(tmp_path):
         open_source(f"folder:{tmp_path}", "test")
 
 
-def test_empty_and_missing_folders_say_what_is_there(tmp_path):
-    with pytest.raises(DataError, match=r"no images under .* \(looked for \.jpg, .*; saw no other files\)"):
+def test_errors_for_empty_and_missing_folders_list_what_exists(tmp_path):
+    with pytest.raises(DataError, match=r"no images under .* \(searched for \.jpg, .*; found no other files\)"):
         open_source(f"folder:{tmp_path}")
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "empty.png").touch()
-    with pytest.raises(DataError, match=r"saw 1 other files: notes.txt\); 1 cannot be used, .*empty.png: empty file"):
+    with pytest.raises(DataError, match=r"found 1 other files: notes.txt\); 1 are unusable, .*empty.png: empty file"):
         open_source(f"folder:{tmp_path}")
     (tmp_path / "photos").mkdir()
-    with pytest.raises(DataError, match=f"there is no folder .*; {tmp_path} exists, with photos in it"):
+    with pytest.raises(DataError, match=f"folder .* does not exist; {tmp_path} exists and has photos"):
         open_source(f"folder:{tmp_path}/fotos/2024")
     with pytest.raises(DataError, match="is a file"):
         open_source(f"folder:{tmp_path}/notes.txt")
 
 
-def test_max_side_and_wrong_items(tmp_path):
+def test_max_side_and_items_out_of_range(tmp_path):
     image(tmp_path / "a.png", 1, (40, 20))
     source = open_source(f"folder:{tmp_path}", max_side=10)
     assert source.read([0, 0]).pixels.shape == (2, 5, 10, 3)
-    with pytest.raises(IndexError, match="item 1 asked of a source with 1 images"):
+    with pytest.raises(IndexError, match="item 1 is out of range: the source has 1 images"):
         source.read([1])
 
 

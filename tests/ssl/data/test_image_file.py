@@ -1,4 +1,4 @@
-"""Image files of every kind against pixels known beforehand."""
+"""Image files of every format against known pixels."""
 
 import contextlib
 import io
@@ -29,7 +29,7 @@ def smooth(height: int, width: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM"])
-def test_lossless_formats_come_back_exactly(kind):
+def test_lossless_formats_are_read_exactly(kind):
     pixels = noise(7, 5)
     np.testing.assert_array_equal(decode_image(encoded(Image.fromarray(pixels), kind)), pixels)
 
@@ -44,7 +44,7 @@ def test_exif_orientation_is_applied(orientation, turn):
     )
 
 
-def test_transparency_lies_on_white():
+def test_transparency_is_blended_with_white():
     pixels = noise(4, 6, 4)
     alpha = pixels[..., 3:] / 255
     expected = pixels[..., :3] * alpha + 255 * (1 - alpha)
@@ -54,14 +54,14 @@ def test_transparency_lies_on_white():
     np.testing.assert_allclose(both[..., 0], grey[..., 0] * (grey[..., 1] / 255) + 255 - grey[..., 1], atol=1)
 
 
-def test_a_transparent_palette_lies_on_white():
+def test_a_transparent_palette_is_blended_with_white():
     image = Image.fromarray(np.array([[0, 1], [1, 0]], np.uint8), "P")
     image.putpalette([10, 20, 30, 40, 50, 60])
     pixels = decode_image(encoded(image, "PNG", transparency=0))
     np.testing.assert_array_equal(pixels, [[[255] * 3, [40, 50, 60]], [[40, 50, 60], [255] * 3]])
 
 
-def test_grey_bilevel_and_palette_become_rgb():
+def test_gray_bilevel_and_palette_become_rgb():
     grey = noise(5, 5, 1)
     np.testing.assert_array_equal(decode_image(encoded(Image.fromarray(grey), "PNG")), np.repeat(grey[..., None], 3, 2))
     bilevel = Image.fromarray(grey).convert("1")
@@ -84,7 +84,7 @@ def test_cmyk_jpeg_has_the_right_colors():
     assert np.abs(pixels.astype(int) - smooth(32, 48)).mean() < 4
 
 
-def test_the_first_frame_of_an_animation_counts():
+def test_an_animation_gives_its_first_frame():
     first, second = Image.new("RGB", (6, 4), (200, 0, 0)), Image.new("RGB", (6, 4), (0, 200, 0))
     for kind in ("GIF", "PNG", "WEBP"):
         options = {"lossless": True} if kind == "WEBP" else {}
@@ -130,7 +130,7 @@ def test_truncated_files_are_refused(kind):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's remarks on tags
-def test_damaged_bytes_never_raise_anything_else():
+def test_damaged_bytes_raise_only_unreadable_image():
     rng = np.random.default_rng(1)
     for kind in ("JPEG", "PNG", "GIF", "TIFF", "WEBP"):
         data = np.frombuffer(encoded(Image.fromarray(noise(24, 24)), kind), np.uint8)
@@ -141,7 +141,7 @@ def test_damaged_bytes_never_raise_anything_else():
                 assert decode_image(broken.tobytes()).shape[2] == 3
 
 
-def test_reasons_are_in_the_users_words(tmp_path):
+def test_reasons_are_written_for_the_user(tmp_path):
     def reason(file, **options) -> str:
         with pytest.raises(UnreadableImage) as caught:
             decode_image(file, **options)
@@ -158,7 +158,7 @@ def test_reasons_are_in_the_users_words(tmp_path):
     assert "No such file" in reason(tmp_path / "gone.jpg")
 
 
-def test_a_bomb_is_refused_by_its_header():
+def test_a_decompression_bomb_is_refused_by_its_header():
     header = b"IHDR" + struct.pack(">IIBBBBB", 30_000, 30_000, 1, 0, 0, 0, 0)
     bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
     bomb += struct.pack(">I", 1000) + b"IDAT" + bytes(1000)

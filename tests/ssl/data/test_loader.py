@@ -1,4 +1,4 @@
-"""The loader gives what a plain loop gives, whatever the threads do."""
+"""The loader gives the results of a plain loop for any number of threads."""
 
 import random
 import subprocess
@@ -30,7 +30,7 @@ def test_an_empty_range_is_empty():
 
 
 @pytest.mark.parametrize("threads", [0, 3])
-def test_an_exception_surfaces_at_its_own_step(threads):
+def test_an_exception_is_raised_at_its_own_step(threads):
     def read(step: int) -> int:
         if step == 4:
             raise KeyError("four")
@@ -46,7 +46,7 @@ def test_an_exception_surfaces_at_its_own_step(threads):
         next(loader)
 
 
-def test_it_works_ahead_but_not_too_far():
+def test_prefetching_is_bounded():
     begun, gate = [], threading.Event()
 
     def read(step: int) -> int:
@@ -63,7 +63,7 @@ def test_it_works_ahead_but_not_too_far():
     assert max(begun) <= 1 + 2 + 3
 
 
-def test_closing_drops_what_has_not_begun():
+def test_closing_drops_pending_steps():
     done = []
     loader = Loader(lambda step: (time.sleep(0.01), done.append(step)), 0, 1000, threads=1, prefetch=50)
     next(loader)
@@ -76,7 +76,7 @@ def test_closing_drops_what_has_not_begun():
         next(loader)
 
 
-def test_an_open_loader_does_not_hold_up_the_end_of_the_program():
+def test_an_open_loader_does_not_delay_the_exit_of_the_program():
     program = (
         "import time\nfrom wildfern.ssl.data.loader import Loader\n"
         "loader = Loader(lambda step: time.sleep(0.01) or step, 0, 10**9, 2)\nprint(next(loader))"

@@ -1,4 +1,4 @@
-"""The mixture against a plain loop that keeps a counter per component, as the closed form must not."""
+"""The mixture against a plain loop with a counter per component, which the closed form does without."""
 
 from types import SimpleNamespace
 
@@ -75,7 +75,7 @@ def test_a_finite_component_has_exact_epochs_in_a_mix():
     assert (epochs[components == 1] == np.arange(768) // 37).all()
 
 
-def test_order_and_company_do_not_matter():
+def test_an_index_gives_the_same_image_in_any_order_and_batch():
     components = [(Numbers(0, None), 1.0), (Numbers(1, 500), 2.0)]
     whole = seen(Mixture(components, 3).read(np.arange(6000)))
     mixture = Mixture(components, 3)
@@ -86,13 +86,97 @@ def test_order_and_company_do_not_matter():
     assert halves[1] + halves[0] == seen(mixture.read(far))
 
 
-def test_images_of_two_sizes_come_as_a_list_and_unlabelled():
+def test_images_of_two_sizes_come_as_a_list():
     mixture = Mixture([(Numbers(0, None, 2, ["x"]), 1.0), (Numbers(1, 9, 3, ["y"]), 1.0)], 0)
     images = mixture.read(np.arange(20))
     assert isinstance(images.pixels, list)
     assert {p.shape for p in images.pixels} == {(2, 2, 3), (3, 3, 3)}
-    assert images.labels is None
     assert mixture.class_names is None
+
+
+class Annotated(Numbers):
+    """With labels (of `width` columns, or one number) and with masks of the item's number, where asked."""
+
+    def __init__(self, tag: int, side: int = 2, width: int | None = None, labels: bool = True, masks: bool = False):
+        super().__init__(tag, None, side)
+        self.width, self.labels, self.masks = width, labels, masks
+
+    def read(self, items):
+        labels = np.eye(self.width, dtype=np.uint8)[items % self.width] if self.width else items % 7
+        masks = np.broadcast_to((items % 251).astype(np.uint8)[:, None, None], (len(items), self.side, self.side))
+        pixels = super().read(items).pixels
+        return Images(pixels, labels if self.labels else None, masks=masks if self.masks else None)
+
+
+def test_a_single_source_keeps_its_labels_and_masks_and_gets_its_number():
+    images = Mixture([(Annotated(1, width=3, masks=True), 1.0)], 0).read([4, 2])
+    np.testing.assert_array_equal(images.labels, np.eye(3)[[1, 2]])
+    assert images.masks[:, 1, 1].tolist() == [4, 2]
+    assert (images.source.tolist(), images.source.dtype) == ([0, 0], np.int64)
+
+
+def test_labels_of_several_sources_are_their_own_and_source_tells_them_apart():
+    sources = [Annotated(0), Annotated(1, labels=False), Annotated(2, 3)]
+    images = Mixture([(source, 1.0) for source in sources], 0).read(np.arange(60))
+    for image, label, source in zip(images.pixels, images.labels, images.source, strict=True):
+        tag, item = int(image[0, 0, 0]), int(image[0, 0, 1]) * 256 + int(image[0, 0, 2])
+        assert source == tag
+        assert label == (-1 if tag == 1 else item % 7)
+    assert (set(images.source), images.labels.dtype, images.source.dtype) == ({0, 1, 2}, np.int64, np.int64)
+
+
+def test_multi_hot_labels_join_if_all_are_of_one_width():
+    images = Mixture([(Annotated(0, width=4), 1.0), (Annotated(1, labels=False), 1.0)], 0).read(np.arange(40))
+    assert (images.labels.shape, images.labels.dtype) == ((40, 4), np.uint8)
+    np.testing.assert_array_equal(images.labels.sum(axis=1), images.source == 0)
+    for width in (3, None):
+        mixed = Mixture([(Annotated(0, width=4), 1.0), (Annotated(1, width=width), 1.0)], 0)
+        assert mixed.read(np.arange(4)).labels is None
+
+
+@pytest.mark.parametrize("side", [2, 3])
+def test_images_without_masks_get_zeros_beside_others_that_have_some(side):
+    images = Mixture([(Annotated(0, masks=True), 1.0), (Annotated(1, side), 1.0)], 0).read(np.arange(600))
+    assert isinstance(images.masks, list) == (side == 3)
+    for image, mask in zip(images.pixels, images.masks, strict=True):
+        item = int(image[0, 0, 1]) * 256 + int(image[0, 0, 2])
+        np.testing.assert_array_equal(mask, np.full(image.shape[:2], 0 if image[0, 0, 0] else item % 251, np.uint8))
+
+
+def test_a_batch_has_labels_and_masks_whichever_sources_are_in_it():
+    """Else ranks would differ in what their batches have."""
+    mixture = Mixture([(Annotated(0, masks=True), 1.0), (Annotated(1, labels=False), 1.0)], 0)
+    components = mixture.locate(np.arange(50))[0]
+    for number in (0, 1):
+        images = mixture.read(np.flatnonzero(components == number))
+        assert (images.masks is not None, images.labels is not None) == (True, True)
+        assert images.masks.any() == (number == 0)
+        assert (images.labels >= 0).any() == (number == 0)
+
+
+def test_sources_without_labels_or_masks_make_none_and_those_of_weight_0_are_not_read():
+    class Broken(Numbers):
+        def read(self, items):
+            raise AssertionError("this source has weight 0")
+
+    mixture = Mixture([(Numbers(0, None), 1.0), (Numbers(1, None), 1.0), (Broken(2, None), 0.0)], 0)
+    images = mixture.read(np.arange(9))
+    assert (images.labels, images.masks) == (None, None)
+
+
+def test_images_keep_what_they_have_on_the_host_and_as_lists():
+    pixels = torch.arange(24, dtype=torch.uint8).view(2, 2, 2, 3)
+    images = Images(pixels, np.array([3, -1]), pixels + 1, pixels[..., 0], np.array([0, 1]))
+    for other in (images.on_host(), images.as_lists()):
+        assert (other.labels.tolist(), other.source.tolist()) == ([3, -1], [0, 1])
+        for name in ("pixels", "paired_images", "masks"):
+            assert all(isinstance(one, np.ndarray) for one in getattr(other, name))
+            np.testing.assert_array_equal(np.stack(list(getattr(other, name))), getattr(images, name))
+    assert isinstance(images.as_lists().masks, list)
+    lists = images.as_lists()
+    again = Images.gather(lists.pixels, lists.labels, lists.paired_images, lists.masks, lists.source)
+    assert isinstance(again.masks, np.ndarray)
+    np.testing.assert_array_equal(again.masks, images.masks)
 
 
 @pytest.mark.parametrize(
@@ -115,42 +199,43 @@ def test_impossible_weights_are_refused(weights):
         block_counts(weights)
 
 
-def test_a_stream_is_an_endless_source_with_its_test_part_far_away():
+def test_a_stream_is_an_endless_source_with_a_distant_test_split():
     def batch(indices):
         pixels = np.broadcast_to((indices % 251).astype(np.uint8)[:, None, None, None], (len(indices), 4, 4, 3))
-        return ImageBatch(pixels, indices % 3)
+        return ImageBatch(pixels, indices % 3, masks=pixels[..., 0])
 
     stream = SimpleNamespace(size=4, num_classes=3, batch=batch)
     train, test = SyntheticSource(stream), SyntheticSource(stream, "test")
     assert (train.num_items, train.num_classes, train.class_names) == (None, 3, ["0", "1", "2"])
     assert Mixture([(train, 1.0)], 0).read([250, 3]).pixels[:, 0, 0, 0].tolist() == [250, 3]
     assert test.read([1]).labels.tolist() == [(2**40 + 1) % 3]
+    assert train.read([9]).masks[:, 3, 3].tolist() == [9]
 
 
-def test_pairs_stay_pairs_and_single_images_are_their_own_partners():
+def test_pairs_are_kept_and_single_images_are_paired_with_themselves():
     def batch(indices):
         pixels = np.broadcast_to((indices % 100).astype(np.uint8)[:, None, None, None], (len(indices), 2, 2, 3))
         return ImageBatch(pixels, np.eye(3, dtype=np.uint8)[indices % 3], paired_images=pixels + 100)
 
     pairs = SyntheticSource(SimpleNamespace(size=2, num_classes=3, batch=batch))
     alone = pairs.read([5, 7])
-    assert alone.labels is None
+    np.testing.assert_array_equal(alone.labels, np.eye(3)[[2, 1]])
     assert alone.paired_images[:, 0, 0, 0].tolist() == [105, 107]
     mixture = Mixture([(pairs, 1.0), (Numbers(200, None), 1.0)], 0)
     images = mixture.read(np.arange(40))
     components = mixture.locate(np.arange(40))[0]
     assert 0 < components.sum() < 40
-    for image, partner, component in zip(images.pixels, images.paired_images, components, strict=True):
+    for image, paired_image, component in zip(images.pixels, images.paired_images, components, strict=True):
         if component:
-            np.testing.assert_array_equal(image, partner)
+            np.testing.assert_array_equal(image, paired_image)
         else:
-            np.testing.assert_array_equal(image + 100, partner)
+            np.testing.assert_array_equal(image + 100, paired_image)
     lists = images.as_lists()
     assert [type(lists.pixels), type(lists.paired_images)] == [list, list]
     np.testing.assert_array_equal(np.stack(lists.paired_images), images.paired_images)
 
 
-def test_tensors_stay_what_they_are_alone_and_join_others_on_the_host():
+def test_tensors_of_a_single_source_are_kept_and_those_of_several_are_joined_on_the_host():
     class Tensors(Numbers):
         def read(self, items):
             images = super().read(items)

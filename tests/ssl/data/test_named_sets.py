@@ -1,4 +1,4 @@
-"""Sets known by name, and the registry that finds them."""
+"""Datasets by name, and the registry of sources."""
 
 import inspect
 import struct
@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 from wildfern.generators import ImageBatch
-from wildfern.ssl import data
+from wildfern.registry import GENERATORS, location_parameter, register
 from wildfern.ssl.data import SOURCES, DataError, open_source, source_signature
 from wildfern.ssl.data.splits import stratified_split
 from wildfern.ssl.data.torchvision_sets import TORCHVISION_SETS
 
 
-def test_digits_are_split_by_class_once_and_for_all():
+def test_digits_have_a_fixed_split_by_class():
     from sklearn.datasets import load_digits
 
     train, test = open_source("digits"), open_source("digits", "test")
@@ -43,14 +43,14 @@ def test_the_digits_split_never_moves():
     assert stratified_split(labels, "test", "x", 0.2).tolist() == [2, 4, 12, 16, 17, 21]
 
 
-def test_every_torchvision_set_has_a_class_there():
+def test_every_torchvision_dataset_exists_in_torchvision():
     datasets = pytest.importorskip("torchvision.datasets")
     for parts in TORCHVISION_SETS.values():
         assert hasattr(datasets, parts.cls)
 
 
 @pytest.mark.parametrize("name", sorted(TORCHVISION_SETS))
-def test_nothing_is_downloaded_unasked(name, tmp_path):
+def test_nothing_is_downloaded_without_request(name, tmp_path):
     for root in (tmp_path / "gone", tmp_path):
         with pytest.raises(DataError, match=f"{name} is not in {root}; set download=true"):
             open_source(name, root=str(root))
@@ -77,7 +77,7 @@ class FakeSet:
         return Image.new("L", (5, 5), self.shift + number), self._labels[number]
 
 
-def test_train_and_val_parts_follow_one_another(monkeypatch, tmp_path):
+def test_train_and_val_parts_are_concatenated(monkeypatch, tmp_path):
     fake_torchvision(monkeypatch, DTD=FakeSet)
     train, test = open_source("dtd", root=str(tmp_path)), open_source("dtd", "test", root=str(tmp_path))
     assert train.read(np.arange(20)).pixels[:, 0, 0, 0].tolist() == [*range(10), *range(100, 110)]
@@ -86,7 +86,7 @@ def test_train_and_val_parts_follow_one_another(monkeypatch, tmp_path):
     assert train.class_names == ["even", "odd"]
 
 
-def test_sets_without_a_test_split_hold_a_share_out(monkeypatch, tmp_path):
+def test_datasets_without_a_test_split_hold_out_a_share(monkeypatch, tmp_path):
     fake_torchvision(monkeypatch, EuroSAT=lambda root, download: FakeSet(root, download, count=40))
     train, test = (open_source("eurosat", split, root=str(tmp_path)) for split in ("train", "test"))
     seen = [s.read(np.arange(s.num_items)).pixels[:, 0, 0, 0].tolist() for s in (train, test)]
@@ -111,7 +111,7 @@ def test_mnist_from_its_own_files(tmp_path):
     assert open_source("mnist", root=str(tmp_path)).num_items == 6
 
 
-def test_hugging_face_reads_a_folder_as_the_hub(monkeypatch, tmp_path):
+def test_hugging_face_reads_a_local_dataset_like_one_of_the_hub(monkeypatch, tmp_path):
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["ant", "bee"])})
@@ -126,9 +126,9 @@ def test_hugging_face_reads_a_folder_as_the_hub(monkeypatch, tmp_path):
         open_source(f"hf:{tmp_path}/set")
 
 
-def test_hugging_face_wants_its_package(monkeypatch):
+def test_hugging_face_needs_its_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(DataError, match=r"hf:org/name wants the package datasets.*wildfern\[hf\]"):
+    with pytest.raises(DataError, match=r"hf:org/name needs the package datasets.*wildfern\[hf\]"):
         open_source("hf:org/name")
 
 
@@ -137,13 +137,13 @@ def test_the_registry_knows_the_nearest_name(tmp_path, monkeypatch):
         open_source("cifar11")
     with pytest.raises(DataError, match="did you mean 'folder'"):
         open_source("foldr:x")
-    with pytest.raises(DataError, match="wants what to open: folder:PATH"):
+    with pytest.raises(DataError, match="needs a path: folder:PATH"):
         open_source("folder")
-    with pytest.raises(DataError, match="after the colon"):
+    with pytest.raises(DataError, match="needs a pattern: webdataset:PATTERN"):
         open_source("webdataset:")
     (tmp_path / "photos").mkdir()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match="a path wants its kind before it: folder:photos"):
+    with pytest.raises(DataError, match="write the kind of a path before it: folder:photos"):
         open_source("photos")
     with pytest.raises(DataError, match="has no argument 'label'; did you mean 'labels'"):
         open_source("folder:photos", label="folders")
@@ -155,14 +155,15 @@ def test_the_registry_knows_the_nearest_name(tmp_path, monkeypatch):
 
 def test_every_signature_can_be_checked():
     for name, constructor in SOURCES.items():
-        assert source_signature(f"{name}:x" if name in data.SCHEMES else name) is constructor
+        takes_location = location_parameter(constructor) is not None
+        assert source_signature(f"{name}:x" if takes_location else name) is constructor
         for parameter in inspect.signature(constructor).parameters.values():
             if parameter.kind is parameter.KEYWORD_ONLY:
                 assert parameter.annotation is not parameter.empty
-                assert name not in data.SCHEMES or parameter.default is not parameter.empty
+                assert not takes_location or parameter.default is not parameter.empty
 
 
-def test_a_generator_opens_by_its_name(monkeypatch):
+def test_a_generator_opens_by_its_name(request):
     class Plain:
         num_classes = None
 
@@ -172,8 +173,8 @@ def test_a_generator_opens_by_its_name(monkeypatch):
         def batch(self, indices):
             return ImageBatch(np.full((len(indices), self.size, self.size, 3), indices[0]))
 
-    monkeypatch.setitem(data.STREAMS, "plain", Plain)
-    monkeypatch.setitem(data.SOURCES, "plain", Plain)
+    register("generator", "plain")(Plain)
+    request.addfinalizer(lambda: GENERATORS.forget(GENERATORS.origin("plain")))
     source = open_source("plain", size=6)
     assert (source.num_items, source.read([3]).pixels.shape) == (None, (1, 6, 6, 3))
     with pytest.raises(DataError, match="did you mean 'size'"):

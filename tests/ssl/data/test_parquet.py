@@ -74,7 +74,7 @@ def test_ragged_images_come_as_a_list_and_bad_rows_are_replaced(tmp_path):
     images = source.read(np.arange(5))
     assert isinstance(images.pixels, list)
     assert [p.shape for p in images.pixels][:2] == [(5, 3, 3), (4, 4, 3)]
-    assert set(source.skipped.values()) == {"not an image in a known format", "the row holds no bytes"}
+    assert set(source.skipped.values()) == {"not an image in a known format", "the row has no bytes"}
     assert source.class_names == ["a", "b"]
     assert images.labels[[0, 1, 4]].tolist() == [1, 0, 1]
     replaced = int(images.pixels[2][0, 0, 0])
@@ -89,25 +89,25 @@ def test_plain_binary_columns_and_other_names(tmp_path):
         DataError, match="no column 'image' with encoded images; it has img, fine; image_column could be img"
     ):
         open_source(f"parquet:{tmp_path}")
-    with pytest.raises(DataError, match="no column 'coarse' for labels"):
+    with pytest.raises(DataError, match="no label column 'coarse'"):
         open_source(f"parquet:{tmp_path}", image_column="img", label_column="coarse")
     assert open_source(f"parquet:{tmp_path}", image_column="img", label_column=None).class_names is None
 
 
-def test_what_is_missing_is_said(tmp_path):
-    with pytest.raises(DataError, match=f"there is no {tmp_path}/gone \\({tmp_path} exists\\)"):
+def test_missing_files_and_splits_are_named(tmp_path):
+    with pytest.raises(DataError, match=f"{tmp_path}/gone does not exist \\({tmp_path} exists\\)"):
         open_source(f"parquet:{tmp_path}/gone")
     write(tmp_path / "train.parquet", [png(5)])
-    with pytest.raises(DataError, match=r"no test.parquet, test-\*.parquet or .*; it holds train.parquet"):
+    with pytest.raises(DataError, match=r"no test.parquet, test-\*.parquet or .*; it has train.parquet"):
         open_source(f"parquet:{tmp_path}", "test")
-    with pytest.raises(DataError, match="one file and has no test split"):
+    with pytest.raises(DataError, match="single file and has no test split"):
         open_source(f"parquet:{tmp_path}/train.parquet", "test")
     (tmp_path / "train.parquet").write_bytes(b"not parquet at all")
     with pytest.raises(DataError, match="cannot be read as parquet"):
         open_source(f"parquet:{tmp_path}")
 
 
-def test_a_set_kept_decoded_gives_the_same_bytes_again(tmp_path):
+def test_a_set_kept_decoded_gives_the_same_bytes_twice(tmp_path):
     write(tmp_path / "train.parquet", [png(v) for v in range(50)])
     source = open_source(f"parquet:{tmp_path}")
     first, again = reds(source), reds(source)

@@ -1,4 +1,4 @@
-"""The computed permutation is one: every item once an epoch, other orders in other epochs, and no memory."""
+"""The computed permutation: every item once per epoch, another order in every epoch, and no memory."""
 
 import numpy as np
 import pytest
@@ -15,14 +15,14 @@ def test_every_epoch_is_a_bijection(num_items, seed):
         np.testing.assert_array_equal(np.sort(items[epochs == epoch]), np.arange(num_items))
 
 
-def test_epochs_and_seeds_give_other_orders():
+def test_each_epoch_and_seed_has_its_own_order():
     items = permuted(np.arange(2000), 1000, 0)[1]
     other = permuted(np.arange(1000), 1000, 1)[1]
     assert (items[:1000] == items[1000:]).mean() < 0.01
     assert (items[:1000] == other).mean() < 0.01
 
 
-def test_an_index_alone_gives_what_it_gives_in_company():
+def test_an_index_gives_the_same_item_alone_and_in_a_batch():
     indices = np.array([5, 10**12 + 3, 0, 999_999, 5])
     together = permuted(indices, 123_456, 9)
     for row, index in enumerate(indices):
@@ -30,7 +30,7 @@ def test_an_index_alone_gives_what_it_gives_in_company():
         assert (alone[0][0], alone[1][0]) == (together[0][row], together[1][row])
 
 
-def test_a_billion_items_cost_nothing():
+def test_a_billion_items_need_no_memory():
     for num_items in (10**9, 10**9 + 7, 2**40 + 1):
         indices = np.arange(5 * num_items - 50, 5 * num_items + 50)
         epochs, items = permuted(indices, num_items, 3)
@@ -41,7 +41,7 @@ def test_a_billion_items_cost_nothing():
 
 
 @pytest.mark.parametrize("num_items", [3, 5, 10, 100])
-def test_each_item_comes_equally_often_at_each_place(num_items):
+def test_each_item_is_equally_frequent_at_each_position(num_items):
     epochs = 20_000 // num_items * 5
     items = permuted(np.arange(epochs * num_items), num_items, 0)[1].reshape(epochs, num_items)
     for place in (0, num_items // 2, num_items - 1):
@@ -59,5 +59,5 @@ def test_neighbors_are_scattered():
 def test_impossible_arguments_are_refused():
     with pytest.raises(ValueError, match="at least one item"):
         permuted([0], 0, 0)
-    with pytest.raises(ValueError, match="count from 0"):
+    with pytest.raises(ValueError, match="indices must be 0 or more"):
         permuted([-1], 5, 0)

@@ -32,13 +32,13 @@ def test_any_number_of_workers_gives_the_same_batches(workers):
     assert "masks" not in batches[0]
 
 
-def test_ranks_take_turns_and_batches_have_numbers():
+def test_ranks_take_batches_in_turn_by_number():
     dataset = stream_dataset(Indices(), 2, start=1, stride=3)
     assert [batch["labels"].tolist() for batch in islice(dataset, 3)] == [[2, 3], [8, 9], [14, 15]]
     assert dataset[10]["labels"].tolist() == [20, 21]
 
 
-def test_a_stream_on_a_gpu_gives_its_tensors_and_wants_no_workers():
+def test_a_stream_on_a_gpu_yields_its_tensors_and_refuses_workers():
     class OnGPU(Indices):
         device = "cuda"
 
@@ -49,7 +49,7 @@ def test_a_stream_on_a_gpu_gives_its_tensors_and_wants_no_workers():
     dataset = stream_dataset(OnGPU(), 2)
     assert dataset[3]["images"][:, 0, 0, 0].tolist() == [6, 7]
     assert next(iter(DataLoader(dataset, batch_size=None)))["labels"].tolist() == [0, 1]
-    with pytest.raises(ValueError, match="a stream on 'cuda' draws in the process that trains: use num_workers=0"):
+    with pytest.raises(ValueError, match="a stream on 'cuda' draws in the training process: use num_workers=0"):
         next(iter(DataLoader(dataset, batch_size=None, num_workers=1)))
 
 

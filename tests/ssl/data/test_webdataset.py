@@ -1,4 +1,4 @@
-"""Tar shards written here: order, labels, patterns, and damage."""
+"""Tar shards: order, labels, patterns, and damage."""
 
 import io
 import json
@@ -81,7 +81,7 @@ def test_split_in_the_pattern(tmp_path):
         open_source(f"webdataset:{tmp_path}/train-0.tar", "test")
 
 
-def test_a_truncated_shard_gives_what_lies_before_the_damage(tmp_path):
+def test_a_truncated_shard_gives_the_samples_before_the_damage(tmp_path):
     plain(tmp_path / "0.tar", range(10))
     plain(tmp_path / "1.tar", range(10, 20))
     data = (tmp_path / "0.tar").read_bytes()
@@ -92,7 +92,7 @@ def test_a_truncated_shard_gives_what_lies_before_the_damage(tmp_path):
     assert "after 4 images" in source.skipped[f"{tmp_path}/0.tar"]
 
 
-def test_a_damaged_header_is_not_taken_for_the_end(tmp_path):
+def test_a_damaged_header_is_not_treated_as_the_end(tmp_path):
     plain(tmp_path / "0.tar", range(10))
     data = bytearray((tmp_path / "0.tar").read_bytes())
     data[5 * 2048 : 5 * 2048 + 300] = b"\xff" * 300
@@ -109,7 +109,7 @@ def test_a_damaged_image_is_replaced(tmp_path):
     assert source.skipped == {f"{tmp_path}/0.tar/1.png": "not an image in a known format"}
 
 
-def test_what_is_missing_is_said(tmp_path):
+def test_missing_shards_are_named(tmp_path):
     plain(tmp_path / "s-0.tar", [0])
     with pytest.raises(DataError, match=r"2 of the 3 shards .* are missing, the first is .*s-1\.tar"):
         open_source(f"webdataset:{tmp_path}/s-{{0..2}}.tar")

@@ -41,14 +41,14 @@ class Stripes:
         self.pixels[self.labels == 1, :, ::2] += 50
         self.labels[::7] = -1
         self.pixels = self.pixels.astype(np.uint8)
-        self.reads = 0
+        self.reads, self.masks = 0, None
 
     def read(self, items):
         self.reads += 1
         pixels = self.pixels[items]
         if self.ragged:
             pixels = [image[: 12 - i % 2] for i, image in zip(items, pixels, strict=True)]
-        return Images(pixels, self.labels[items])
+        return Images(pixels, self.labels[items], masks=None if self.masks is None else self.masks[items])
 
 
 @pytest.fixture
@@ -235,10 +235,10 @@ def test_maps_and_tokens_are_streamed_as_often_as_train_is_iterated(ragged):
     assert [row["value"] for row in result.rows] == [labeled.sum()] * 2
 
 
-def test_masks_go_with_their_images_and_unlabeled_images_are_kept_on_demand(monkeypatch):
+def test_masks_go_with_their_images_and_unlabeled_images_are_kept_on_demand():
     train, test = Stripes(20, 0), Stripes(20, 1)
     masks = np.random.default_rng(0).integers(0, 3, (20, 12, 12)).astype(np.uint8)
-    monkeypatch.setattr(Images, "masks", masks, raising=False)
+    train.masks = test.masks = masks
     evaluator = Collected("maps", labels=False)
     evaluate_backbones(
         {"untrained": Mapped()}, train, test, dataset="s", evaluators={"maps": evaluator},

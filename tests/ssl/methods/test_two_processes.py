@@ -18,7 +18,13 @@ def two_processes(tmp_path_factory):
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
 
 
-def different(found, expected, relative=1e-5):
+# Batch normalization of eight small images amplifies rounding: the two orders of summation differ by up to 63 units of
+# least precision in float64 (1.4e-14) and by 92 in float32 (1.1e-5), in the gradient of the convolution under
+# cacr_momentum. A fault is as large in float64, where only 1.1e-13 is allowed.
+UNITS = 512
+
+
+def different(found, expected, relative):
     """Names of what differs by more than `relative` of its length."""
     assert found.keys() == expected.keys()
     whole = torch.stack([v.norm() for k, v in expected.items() if k.startswith("gradient")]).norm()
@@ -35,11 +41,11 @@ def different(found, expected, relative=1e-5):
 @pytest.mark.parametrize("kind", DTYPES)
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_loss_and_gradients_equal_the_plain_formula_in_one_process(name, kind, two_processes):
-    plain = plain_step(name, DTYPES[kind])
+    plain, rounding = plain_step(name, DTYPES[kind]), UNITS * torch.finfo(DTYPES[kind]).eps
     assert plain["loss"].isfinite()
-    assert not different(step(name, DTYPES[kind], 0, 1), plain)
+    assert not different(step(name, DTYPES[kind], 0, 1), plain, rounding)
     for found in two_processes:
-        assert not different(found[f"{name} {kind}"], plain)
+        assert not different(found[f"{name} {kind}"], plain, rounding)
 
 
 @pytest.mark.parametrize(("error", "name"), [(error, name) for error, (names, _) in ERRORS.items() for name in names])

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from engine_ranks import CASES, HANDOVERS, STEPS, advance, build, worker
+from engine_ranks import CASES, HANDOVERS, RESUMED, STEPS, advance, build, worker
 
 pytestmark = [
     pytest.mark.slow,
@@ -65,11 +65,12 @@ def test_same_curves_as_the_torch_engine(case, world_size, found, torch_curves):
 
 @pytest.mark.parametrize("stage", range(4))
 @pytest.mark.parametrize("world_size", [1, 2])
-def test_resuming_the_same_way_is_exact_to_the_bit(world_size, stage, found):
+@pytest.mark.parametrize("case", RESUMED)
+def test_resuming_the_same_way_is_exact_to_the_bit(case, world_size, stage, found):
     for rank in range(world_size):
         resumed = found[world_size, rank]["resumed"]
-        assert bool(resumed[f"zero{stage} snapshots"])
-        assert torch.equal(resumed[f"zero{stage} resumed"], resumed[f"zero{stage} whole"])
+        assert bool(resumed[f"{case}-zero{stage} snapshots"])
+        assert torch.equal(resumed[f"{case}-zero{stage} resumed"], resumed[f"{case}-zero{stage} whole"])
 
 
 def test_a_run_handed_from_engine_to_engine_keeps_its_curve(found, torch_curves):

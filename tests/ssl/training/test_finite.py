@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -75,9 +76,13 @@ def poisoned(monkeypatch):
     steps = set()
     forward = METHODS["simclr"].forward
 
-    def poisoned_forward(self, views, step):
-        loss, scalars = forward(self, [v * math.nan for v in views] if step in steps else views, step)
-        return (loss + math.inf if -step in steps else loss), scalars  # the latter has a gradient in order
+    def poisoned_forward(self, batch):
+        if batch.step in steps:
+            batch = replace(batch, views=[v * math.nan for v in batch.views])
+        output = forward(self, batch)
+        if -batch.step in steps:  # an infinite loss whose gradient is finite
+            output = replace(output, loss=output.loss + math.inf)
+        return output
 
     monkeypatch.setattr(METHODS["simclr"], "forward", poisoned_forward)
     return steps

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from wildfern.ssl.methods import DINO, Method, SimCLR
+from wildfern.ssl.methods import DINO, Batch, Method, Output, SimCLR
 from wildfern.ssl.methods.gather import all_gather_embeddings
-from wildfern.ssl.models import build_backbone
+from wildfern.ssl.models import Backbone
 from wildfern.ssl.training import OPTIMIZERS, TorchEngine
 from wildfern.ssl.training.footprint import optimizer_state, step_footprint
 from wildfern.ssl.training.measured_peak import measured_peak
@@ -21,11 +21,11 @@ IMAGES = 32
 
 
 def resnet() -> nn.Module:
-    return build_backbone("resnet18", "small", layers=[1, 1, 1, 1], channels=[16, 32, 64, 128])
+    return Backbone("resnet18", stem="cifar", layers=[1, 1, 1, 1], channels=[16, 32, 64, 128])
 
 
 def vit() -> nn.Module:
-    return build_backbone("vit_tiny_patch16_224", **VIT)
+    return Backbone("vit_tiny_patch16_224", **VIT)
 
 
 CASES = {
@@ -77,7 +77,7 @@ def test_saved_bytes_are_those_that_autograd_saves(case, precision):
         torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
         torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"),
     ):
-        loss, _ = method(views, 5)
+        loss = method(Batch.from_views(views, step=5)).loss
     assert loss.isfinite()
     assert footprint(case, precision).saved == pytest.approx(sum(size for size, _ in saved.values()), rel=0.1)
 
@@ -89,9 +89,9 @@ class Perceptron(Method):
         super().__init__()
         self.net = nn.Sequential(nn.Flatten(), nn.Linear(192, 16), nn.ReLU(), nn.Linear(16, 4))
 
-    def forward(self, views, step):
-        z = torch.stack([self.net(view) for view in views[0]])
-        return all_gather_embeddings(z).square().mean(), {}
+    def forward(self, batch):
+        z = torch.stack([self.net(view) for view in batch.views[0]])
+        return Output(all_gather_embeddings(z).square().mean())
 
 
 def perceptron(world_size):
@@ -139,9 +139,9 @@ def test_optimizer_state_is_that_of_a_real_step(name):
 
 def test_a_method_that_looks_at_values_is_refused():
     class Looks(Perceptron):
-        def forward(self, views, step):
-            loss, _ = super().forward(views, step)
-            return loss * loss.item(), {}
+        def forward(self, batch):
+            loss = super().forward(batch).loss
+            return Output(loss * loss.item())
 
     with torch.device("meta"):
         method = Looks()

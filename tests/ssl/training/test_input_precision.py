@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from wildfern.ssl.augmentation import multicrop, simclr
-from wildfern.ssl.methods import DINO, SimCLR
-from wildfern.ssl.models import build_backbone
+from wildfern.ssl.methods import DINO, Batch, Method, Needs, SimCLR
+from wildfern.ssl.models import Backbone
 from wildfern.ssl.training import TorchEngine
 from wildfern.ssl.training.input_precision import input_dtype, rounds_its_input
 
-RESNET = ("resnet18", "small", {"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16]})
+RESNET = ("resnet18", "cifar", {"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16]})
 VIT = (
     "vit_tiny_patch16_224",
     "standard",
@@ -33,9 +33,15 @@ class CentersFirst(nn.Module):
         return self.convolution(images - images.mean(dim=(1, 2, 3), keepdim=True)).mean(dim=(2, 3))
 
 
+def method_on(backbone, needs=SimCLR.needs):
+    method = Method()
+    method.backbone, method.needs = backbone, needs
+    return method
+
+
 def backbone_of(name, stem, arguments):
     torch.manual_seed(0)
-    return build_backbone(name, stem, **arguments)
+    return Backbone(name, stem=stem, **arguments)
 
 
 @pytest.mark.parametrize("named", [RESNET, VIT, ALEXNET], ids=lambda named: named[0])
@@ -52,11 +58,17 @@ def test_the_first_layer_rounds_its_input_under_autocast(named):
 def test_a_backbone_that_computes_with_its_input_first_is_found_and_given_float32():
     assert not rounds_its_input(CentersFirst(), [16])
     views = simclr(size=16)
-    assert input_dtype(CentersFirst(), "bf16", views) == torch.float32
-    assert input_dtype(backbone_of(*RESNET), "bf16", views) == torch.bfloat16
-    assert input_dtype(backbone_of(*RESNET), "fp32", views) == torch.float32
+    assert input_dtype(method_on(CentersFirst()), "bf16", views) == torch.float32
+    assert input_dtype(method_on(backbone_of(*RESNET)), "bf16", views) == torch.bfloat16
+    assert input_dtype(method_on(backbone_of(*RESNET)), "fp32", views) == torch.float32
     four_channels = simclr(size=16, local_intensity_order=True)
-    assert input_dtype(nn.Conv2d(4, 2, 3), "bf16", four_channels) == torch.bfloat16
+    assert input_dtype(method_on(nn.Conv2d(4, 2, 3)), "bf16", four_channels) == torch.bfloat16
+
+
+def test_a_method_whose_loss_reads_the_views_gets_them_in_float32():
+    assert Method.needs.float32_views  # unless a method says that it does not
+    assert input_dtype(method_on(backbone_of(*RESNET), Needs()), "bf16", simclr(size=16)) == torch.float32
+    assert not any(method.needs.float32_views for method in (SimCLR, DINO))
 
 
 @pytest.mark.parametrize(("named", "make"), [(RESNET, SimCLR), (VIT, DINO)], ids=["simclr", "dino"])
@@ -77,7 +89,7 @@ def test_steps_of_training_are_the_same_to_the_bit(named, make):
             made = views(views.prepare(pixels, 0, step, np.arange(8)))
             assert {group.dtype for group in made} == {dtype}
             torch.manual_seed(step)
-            loss, _ = engine(made, step)
+            loss = engine(Batch.from_views(made, step=step)).loss
             engine.backward(loss)
             engine.step(1e-3, 0.05)
             engine.method.after_step(step)

@@ -2,7 +2,6 @@
 
 import shutil
 
-import numpy as np
 import pytest
 import torch
 from engine_ranks import batch, build
@@ -11,7 +10,8 @@ from small_runs import TINY
 from torch.nn import functional as F
 
 from wildfern.launch import pretrain
-from wildfern.launch.run_folder import RunError
+from wildfern.launch.errors import RunError
+from wildfern.ssl.methods import Batch
 from wildfern.ssl.tracking import read_records
 from wildfern.ssl.training import OnlineProbe
 
@@ -28,7 +28,7 @@ def test_learns_as_cross_entropy_and_adam_do():
     for _ in range(20):
         features, labels = 7 + 3 * torch.randn(12, 5), torch.randint(-1, 3, (12,))
         for part in range(3):  # accumulated
-            probe.observe(features[4 * part : 4 * part + 4], labels[4 * part : 4 * part + 4].numpy())
+            probe.observe(features[4 * part : 4 * part + 4], labels[4 * part : 4 * part + 4])
         x, y = F.layer_norm(features, (5,))[labels >= 0], labels[labels >= 0]
         right, answers = right + int((layer(x).argmax(1) == y).sum()), answers + len(y)
         adam.zero_grad()
@@ -42,7 +42,7 @@ def test_learns_as_cross_entropy_and_adam_do():
 
 def test_what_is_forgotten_was_never_seen():
     probe, other = OnlineProbe(5, 3, 0.02, CPU), OnlineProbe(5, 3, 0.02, CPU)
-    features, labels = torch.randn(2, 4, 5), np.array([0, 1, 2, 1])
+    features, labels = torch.randn(2, 4, 5), torch.tensor([0, 1, 2, 1])
     probe.observe(features[0] * torch.nan, labels)
     probe.forget()
     for each in (probe, other):
@@ -54,22 +54,26 @@ def test_what_is_forgotten_was_never_seen():
 
 @pytest.mark.parametrize(
     ("features", "labels", "what"),
-    [(None, [0, 1], "no features"), (torch.randn(2, 5), None, "no labels"), (torch.randn(2, 5), [0, 3], "label 3")],
+    [
+        (None, [0, 1], "no Output.features"),
+        (torch.randn(2, 5), None, "one label"),
+        (torch.randn(2, 5), [0, 3], "label 3"),
+    ],
 )
 def test_what_is_missing_is_named(features, labels, what):
     with pytest.raises(ValueError, match=what):
-        OnlineProbe(5, 3, 0.02, CPU).observe(features, None if labels is None else np.array(labels))
+        OnlineProbe(5, 3, 0.02, CPU).observe(features, None if labels is None else torch.tensor(labels))
 
 
 def test_the_features_are_the_first_view_of_every_method():
     for case in ("simclr-sgd", "dino-adamw", "cacr_momentum-lars"):
         engine = build(case, None)
         views, _ = batch(0, 0, 1)
-        engine(views, 0)
+        output = engine(Batch.from_views(views))
         with torch.no_grad():
             expected = engine.method.backbone(views[0].flatten(0, 1))[: views[0].shape[1]]
-        torch.testing.assert_close(engine.method.features, expected)
-        assert not engine.method.features.requires_grad
+        torch.testing.assert_close(output.features, expected)
+        assert not output.features.requires_grad
 
 
 WITHOUT = [*TINY, "training.steps=12", "training.checkpoint_every=4", "training.log_every=3", "data.classes=4"]

@@ -10,9 +10,10 @@ from torch import nn
 
 from wildfern.ssl.augmentation import simclr
 from wildfern.ssl.data import Mixture, SyntheticSource
-from wildfern.ssl.methods import SimCLR
-from wildfern.ssl.training import OPTIMIZERS, SCHEDULES, BatchReader, LoopConfig, TorchEngine
-from wildfern.ssl.training.optimizers import parameter_groups
+from wildfern.ssl.methods import Batch, ParameterGroup, SimCLR
+from wildfern.ssl.training import OPTIMIZERS, SCHEDULES, BatchReader, TorchEngine
+from wildfern.ssl.training.optimizers import set_hyperparameters
+from wildfern.ssl.training.parameter_groups import optimizer_groups, parameter_groups
 
 
 def test_cosine_schedule_against_its_formula():
@@ -52,45 +53,61 @@ class Ramp:
         )
 
 
-def plan(**changes):
-    values = dict(
-        seed=0,
-        total_steps=10,
-        batch_size=12,
-        accumulation=1,
-        learning_rate=0.1,
-        weight_decay=0.0,
-        loader_threads=0,
-        channels_last=False,
-        checkpoint_every=5,
-        checkpoint_minutes=None,
-        evaluate_every=None,
-        skip_nonfinite=0,
-    )
-    return LoopConfig(**{**values, **changes})
+def reader(rank=0, world_size=1, accumulation=1):
+    mixture = Mixture([(SyntheticSource(Ramp()), 1.0)], 0)
+    parts = {"accumulation": accumulation, "rank": rank, "world_size": world_size}
+    return BatchReader(mixture, simclr(size=8), seed=0, batch_size=12, channels_last=False, **parts)
 
 
 @pytest.mark.parametrize(("accumulation", "world_size"), [(1, 1), (1, 3), (2, 1), (2, 3)])
 def test_ranks_and_parts_together_read_the_batch_of_one_process(accumulation, world_size):
-    mixture, views = Mixture([(SyntheticSource(Ramp()), 1.0)], 0), simclr(size=8)
-    whole = BatchReader(plan(), mixture, views, 0, 1)(3)
-    parts = []
-    for micro in range(accumulation):
-        for rank in range(world_size):
-            reader = BatchReader(plan(accumulation=accumulation), mixture, views, rank, world_size)
-            parts.append(reader(3 * accumulation + micro))
+    whole = reader()(3).prepared
+    readers = [reader(rank, world_size, accumulation) for rank in range(world_size)]
+    micro = [each(3 * accumulation + part) for part in range(accumulation) for each in readers]
+    parts = [each.prepared for each in micro]
     assert np.concatenate([p.pixels for p in parts])[:, 0, 0, 0].tolist() == list(range(36, 48))
     assert (np.concatenate([p.pixels for p in parts]) == whole.pixels).all()
     assert (np.concatenate([p.tables[0].crop for p in parts], axis=1) == whole.tables[0].crop).all()
+    batches = [readers[i % world_size].batch(each) for i, each in enumerate(micro)]
+    assert torch.cat([batch.positions for batch in batches]).tolist() == list(range(12))
+    assert {(batch.step, batch.seed) for batch in batches} == {(3, 0)}
+    drawn, alone = torch.cat([batch.uniform("mask", 2, 3) for batch in batches]), reader().batch(reader()(3))
+    assert torch.equal(drawn, alone.uniform("mask", 2, 3))
 
 
 def test_a_batch_that_does_not_divide_is_refused():
     with pytest.raises(ValueError, match="does not divide"):
-        BatchReader(plan(), Mixture([(SyntheticSource(Ramp()), 1.0)], 0), simclr(size=8), 0, 5)
+        reader(world_size=5)
+
+
+def test_addressed_numbers_differ_by_name_step_and_position():
+    batch = Batch.from_views([torch.zeros(2, 500, 3, 4, 4)])
+    numbers = batch.uniform("mask", 40)
+    assert numbers.shape == (500, 40)
+    assert 0 <= numbers.min() < 0.001 < 0.999 < numbers.max() < 1
+    assert abs(numbers.mean() - 0.5) < 0.01
+    assert len(numbers.unique()) > 0.99 * numbers.numel()
+    others = [batch.uniform("noise", 40), Batch.from_views(batch.views, step=1).uniform("mask", 40)]
+    assert not any((numbers == other).any(dim=1).all() for other in others)
+    later = Batch.from_views([batch.views[0][:, :1]], positions=torch.tensor([7]))
+    assert torch.equal(later.uniform("mask", 40), numbers[7:8])
+
+
+def test_groups_of_a_method_have_their_own_factors_and_options():
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1))
+    named = dict(net.named_parameters())
+    slow = ParameterGroup([("0.weight", named["0.weight"])], learning_rate=0.1, weight_decay=2.0)
+    rest = ParameterGroup([(n, p) for n, p in named.items() if n != "0.weight"], options={"betas": (0.5, 0.9)})
+    optimizer = OPTIMIZERS["adamw"](optimizer_groups([slow, rest], 0.3), learning_rate=1.0)
+    set_hyperparameters(optimizer, 0.5, 0.2)
+    found = [(g["lr"], g["weight_decay"], g["betas"]) for g in optimizer.param_groups]
+    assert found == [(0.05, 0.4, (0.9, 0.999)), (0.5, 0.2, (0.5, 0.9)), (0.5, 0.0, (0.5, 0.9))]
+    with pytest.raises(ValueError, match=r"0\.weight is in two parameter groups"):
+        optimizer_groups([slow, slow], 0.0)
 
 
 class Net(nn.Module):
-    num_features = 4
+    width = 4
 
     def __init__(self):
         super().__init__()
@@ -108,13 +125,12 @@ def engine(**options):
 
 
 def test_gradient_norm_and_clipping():
-    views = [torch.randn(2, 6, 3, 8, 8)]
+    batch = Batch.from_views([torch.randn(2, 6, 3, 8, 8)])
     free, clipped = engine(), engine(gradient_clip=1e-3)
     before = [p.detach().clone() for p in free.parameters]
     norms = []
     for e in (free, clipped):
-        loss, _ = e(views, 0)
-        e.backward(loss)
+        e.backward(e(batch).loss)
         by_hand = torch.stack([p.grad.square().sum() for p in e.parameters]).sum().sqrt()
         norms.append(e.step(0.1, 0.0))
         torch.testing.assert_close(norms[-1], by_hand)
@@ -124,12 +140,12 @@ def test_gradient_norm_and_clipping():
 
 
 def test_accumulated_parts_give_the_mean_gradient():
-    parts = [[torch.randn(2, 6, 3, 8, 8)] for _ in range(3)]
+    parts = [Batch.from_views([torch.randn(2, 6, 3, 8, 8)]) for _ in range(3)]
     e = engine(accumulation=3)
     for part in parts:
-        e.backward(e(part, 0)[0])
+        e.backward(e(part).loss)
     accumulated = [p.grad.clone() for p in e.parameters]
     e = engine()
-    torch.stack([e(part, 0)[0] for part in parts]).mean().backward()
+    torch.stack([e(part).loss for part in parts]).mean().backward()
     for ours, mean in zip(accumulated, [p.grad for p in e.parameters], strict=True):
         torch.testing.assert_close(ours, mean)

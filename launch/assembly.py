@@ -1,0 +1,128 @@
+"""Assemble all that trains from a recipe: data, views, method, engine, schedule, checkpoints."""
+
+from dataclasses import dataclass
+
+import torch
+
+from wildfern.launch.builders import build_method, build_probe, build_views, check_backbone, loop_config, open_mixture
+from wildfern.launch.cluster.distributed import DistributedContext
+from wildfern.launch.compiling import compile_networks
+from wildfern.launch.evaluating import evaluation_sources
+from wildfern.launch.run_folder import RunFolder
+from wildfern.recipes import Recipe
+from wildfern.ssl.augmentation import Views
+from wildfern.ssl.data import Mixture, Source
+from wildfern.ssl.methods import Method
+from wildfern.ssl.training import (
+    ENGINES,
+    OPTIMIZERS,
+    SCHEDULES,
+    BatchReader,
+    CheckpointStore,
+    Engine,
+    EngineParts,
+    LoopConfig,
+    OnlineProbe,
+)
+from wildfern.ssl.training.input_precision import input_dtype
+from wildfern.ssl.training.schedules import Schedule
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """The parts of one run on this rank."""
+
+    config: LoopConfig
+    mixture: Mixture
+    views: Views
+    view_dtype: torch.dtype  # of the views in training; those of views.png are float32
+    reader: BatchReader
+    engine: Engine  # holds the method and its online probe
+    schedule: Schedule
+    checkpoints: CheckpointStore
+    evaluation_sources: dict[str, tuple[Source, Source]]  # train and test part by name; empty except on rank 0
+
+
+def assemble(recipe: Recipe, folder: RunFolder, context: DistributedContext) -> Assembly:
+    """The parts that the recipe names; called on every rank, loads no checkpoint."""
+    mixture, views, evaluated = open_data(recipe, context)
+    views.to(context.device)
+    config = loop_config(recipe)
+    method = build_method(recipe)
+    reader = BatchReader(
+        mixture,
+        views,
+        seed=recipe.seed,
+        batch_size=recipe.training.batch_size,
+        accumulation=recipe.training.accumulation,
+        channels_last=recipe.training.channels_last,
+        masks=method.needs.masks,
+        rank=context.rank,
+        world_size=context.world_size,
+    )
+    check_backbone(recipe, context.device, method, views)
+    # DeepSpeed broadcasts weights as flat bytes, so there they stay contiguous and only the images are channels_last.
+    channels_last = recipe.training.channels_last and recipe.engine.name == "torch"
+    layout = {"memory_format": torch.channels_last} if channels_last else {}
+    for module in (method, *method.teachers().values()):
+        module.to(context.device, **layout)
+    view_dtype = input_dtype(method, recipe.training.precision, views)
+    if recipe.training.compile:
+        compile_networks(method, context.device)
+    probe = build_probe(recipe, mixture, method, context.device)
+    engine = build_engine(recipe, method, probe, reader.size, context.device)
+    numbers = (source.num_items for source in mixture.sources)
+    engine.metadata["items"] = [None if number is None else int(number) for number in numbers]
+    schedule = SCHEDULES[recipe.schedule.name](recipe.training.steps, **recipe.schedule.arguments)
+    checkpoints = CheckpointStore(
+        folder.path / "checkpoints",
+        recipe.training.keep_checkpoints,
+        recipe.training.keep_every,
+        lead=context.is_main,
+        any_rank=engine.any,
+        all_ranks=engine.barrier,
+    )
+    return Assembly(config, mixture, views, view_dtype, reader, engine, schedule, checkpoints, evaluated)
+
+
+def open_data(recipe: Recipe, context: DistributedContext) -> tuple[Mixture, Views, dict[str, tuple[Source, Source]]]:
+    """Training images, views and, on rank 0, the datasets to evaluate on; rank 0 opens first, because it may download."""
+    evaluated: dict[str, tuple[Source, Source]] = {}
+    error = None
+    if context.is_main:
+        try:
+            mixture, views = open_mixture(recipe), build_views(recipe)
+            evaluated = evaluation_sources(recipe.evaluation.on)
+        except ValueError as caught:
+            error = caught
+    context.raise_on_all(error)
+    if not context.is_main:
+        mixture, views = open_mixture(recipe), build_views(recipe)
+    context.barrier()  # from here on the collective timeout holds
+    return mixture, views, evaluated
+
+
+def build_engine(
+    recipe: Recipe, method: Method, probe: OnlineProbe | None, micro_batch_size: int, device: torch.device
+) -> Engine:
+    """The engine that the recipe names, around the method."""
+    name, arguments = recipe.optimizer.name, recipe.optimizer.arguments
+
+    def optimizer(groups: list[dict]) -> torch.optim.Optimizer:
+        return OPTIMIZERS[name](groups, **arguments)
+
+    parts = EngineParts(
+        method=method,
+        make_optimizer=optimizer,
+        optimizer_name=name,
+        weight_decay=arguments["weight_decay"],
+        device=device,
+        precision=recipe.training.precision,
+        micro_batch_size=micro_batch_size,
+        accumulation=recipe.training.accumulation,
+        gradient_clip=recipe.training.gradient_clip,
+        skip_nonfinite=recipe.training.skip_nonfinite > 0,
+        probe=probe,
+    )
+    engine: Engine = ENGINES[recipe.engine.name](parts, **recipe.engine.arguments)
+    return engine

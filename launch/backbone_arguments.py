@@ -1,0 +1,62 @@
+"""What a recipe's backbone takes, asked of timm's own signatures, and the image size of vision transformers."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from wildfern.recipes import Recipe
+
+
+def backbone_takes(name: str, key: str) -> bool:
+    """Whether the backbone has an argument `key`; of the key `stem`, whether it can have the stem for small images."""
+    network = _network(name)
+    if network is None:
+        return False
+    if key == "stem":
+        return network.__name__ == "ResNet"
+    return key in inspect.signature(network).parameters
+
+
+def with_image_size(recipe: Recipe, announce: Callable[[str], None]) -> Recipe:
+    """The recipe with `img_size` for a backbone that takes it and is made for another size than the views have.
+
+    So a vision transformer trains on views of any size. Views of several sizes get `dynamic_img_size` too. What the recipe says
+    of either stays as it is.
+    """
+    import timm
+
+    from wildfern.registry import VIEWS
+
+    name, arguments = recipe.model.backbone, recipe.model.arguments
+    if {"img_size", "dynamic_img_size"} & set(arguments) or not backbone_takes(name, "img_size"):
+        return recipe
+    sizes = {size for _, size in VIEWS[recipe.views.name](**recipe.views.arguments).shape}
+    cfg = timm.get_pretrained_cfg(name)
+    default = cfg.input_size[-1] if cfg is not None else None
+    added: dict[str, Any] = {} if max(sizes) == default else {"img_size": max(sizes)}
+    if len(sizes) > 1 and backbone_takes(name, "dynamic_img_size"):
+        added["dynamic_img_size"] = True
+    if not added:
+        return recipe
+    said = ", ".join(f"model.arguments.{key} to {str(value).lower()}" for key, value in added.items())
+    announce(f"set {said}: views have {', '.join(map(str, sorted(sizes)))} px, {name} is made for {default} px")
+    model = recipe.model.model_copy(update={"arguments": {**arguments, **added}})
+    return recipe.model_copy(update={"model": model})
+
+
+def _network(name: str) -> type | None:
+    """The class that timm builds for this name; None for an unknown one."""
+    import timm
+    import torch
+
+    if name == "small_alexnet":
+        from wildfern.ssl.models import SmallAlexNet
+
+        return SmallAlexNet
+    if not timm.is_model(name):
+        return None
+    built = inspect.signature(timm.model_entrypoint(name)).return_annotation
+    if not inspect.isclass(built) or built is inspect.Signature.empty:
+        with torch.device("meta"):  # 76 of timm's 1,300 entry points do not say what they return
+            built = type(timm.create_model(name, pretrained=False, num_classes=0))
+    return built if issubclass(built, torch.nn.Module) else None

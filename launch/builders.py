@@ -1,0 +1,125 @@
+"""Build each part that a recipe names: data, views, method, probe, the loop's settings."""
+
+import torch
+
+from wildfern.launch.cluster.distributed import DistributedContext
+from wildfern.launch.errors import RunError
+from wildfern.launch.run_folder import initial_backbone, seeded
+from wildfern.recipes import Recipe
+from wildfern.recipes.schema import DataEntry
+from wildfern.ssl.augmentation import VIEWS, Views
+from wildfern.ssl.data import Mixture, open_source
+from wildfern.ssl.methods import METHODS, Method
+from wildfern.ssl.training import LoopConfig, OnlineProbe
+from wildfern.ssl.training.precision import computes_in_bf16, strided_over_one_pixel
+
+MOST_PROBED_CLASSES = 100_000
+
+
+def open_mixture(recipe: Recipe) -> Mixture:
+    """The training images."""
+    return _mixture_of(recipe.data, recipe.seed)
+
+
+def build_views(recipe: Recipe) -> Views:
+    """The views; operations that mix in a second image get their own `data` opened like the training data."""
+    arguments = dict(recipe.views.arguments)
+    for name, settings in arguments.items():
+        if entries := getattr(settings, "data", None):
+            arguments[name] = settings.model_copy(update={"data": _mixture_of(entries, recipe.seed)})
+    return VIEWS[recipe.views.name](**arguments)
+
+
+def _mixture_of(entries: list[DataEntry], seed: int) -> Mixture:
+    """Adds the recipe's seed to a generator's own: all data follow from the recipe's."""
+    opened = []
+    for entry in entries:
+        arguments = dict(entry.arguments)
+        if "seed" in arguments:
+            arguments["seed"] += seed
+        opened.append((open_source(entry.source, "train", **arguments), entry.weight))
+    return Mixture(opened, seed)
+
+
+def build_method(recipe: Recipe) -> Method:
+    """Backbone and method at initialization: a pure function of the recipe."""
+    backbone = initial_backbone(recipe)
+    with seeded(recipe.seed, "method"):
+        return METHODS[recipe.method.name](backbone, recipe.training.steps, **recipe.method.arguments)
+
+
+def build_probe(recipe: Recipe, mixture: Mixture, method: Method, device: torch.device) -> OnlineProbe | None:
+    """The online classifier of the training labels, if the recipe asks for one."""
+    settings = recipe.evaluation.online_probe
+    if settings is None:
+        return None
+    if len(mixture.sources) > 1:
+        raise RunError("evaluation.online_probe needs the labels of one source, but data names several: set it to null")
+    classes = mixture.sources[0].num_classes
+    if classes is None:
+        raise RunError(
+            f"evaluation.online_probe needs labels, but {recipe.data[0].source} has none: set it to null, or use a source "
+            "with classes"
+        )
+    if classes > MOST_PROBED_CLASSES:
+        raise RunError(
+            f"evaluation.online_probe supports up to {MOST_PROBED_CLASSES} classes, but {recipe.data[0].source} has {classes}: "
+            "set it to null, or use fewer classes"
+        )
+    return OnlineProbe(method.backbone.width, classes, settings.learning_rate, device)
+
+
+def loop_config(recipe: Recipe) -> LoopConfig:
+    """The settings of the training loop."""
+    training = recipe.training
+    return LoopConfig(
+        seed=recipe.seed,
+        total_steps=training.steps,
+        batch_size=training.batch_size,
+        accumulation=training.accumulation,
+        learning_rate=recipe.optimizer.arguments["learning_rate"],
+        weight_decay=recipe.optimizer.arguments["weight_decay"],
+        loader_threads=training.loader_threads,
+        channels_last=training.channels_last,
+        checkpoint_every=training.checkpoint_every,
+        checkpoint_minutes=training.checkpoint_minutes,
+        evaluate_every=recipe.evaluation.every,
+        skip_nonfinite=training.skip_nonfinite,
+    )
+
+
+def with_precision(recipe: Recipe, device: torch.device | None) -> Recipe:
+    """The recipe with `training.precision` auto replaced by the best one for the device (None: a GPU)."""
+    if recipe.training.precision != "auto":
+        return recipe
+    return _in_precision(recipe, "bf16" if device is None or computes_in_bf16(device) else "fp32")
+
+
+def agreed_precision(recipe: Recipe, context: DistributedContext, begun: Recipe | None) -> Recipe:
+    """As `with_precision`, equal on every rank: that of the run being resumed (`begun`), else the best one for rank 0."""
+    if recipe.training.precision != "auto":
+        return recipe
+    best = with_precision(recipe if begun is None else begun, context.device).training.precision
+    return _in_precision(recipe, context.broadcast_from_main(lambda: best))
+
+
+def _in_precision(recipe: Recipe, precision: str) -> Recipe:
+    return recipe.model_copy(update={"training": recipe.training.model_copy(update={"precision": precision})})
+
+
+def check_backbone(recipe: Recipe, device: torch.device, method: Method, views: Views) -> None:
+    """Run the backbone on one image of each size; refuse sizes it cannot take, and bf16 where its gradient would be wrong."""
+    sizes = [size for _, size in views.shape]
+    try:
+        unsafe = strided_over_one_pixel(method.backbone, sizes, views.channels)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise RunError(
+            f"{recipe.model.backbone} does not take views of {', '.join(map(str, sizes))} px: {error} (vision transformers "
+            "take several sizes with model.arguments.dynamic_img_size=true, another one with model.arguments.img_size)"
+        ) from error
+    if unsafe and recipe.training.precision == "bf16" and device.type == "cpu":
+        name, size = unsafe[0]
+        raise RunError(
+            f"views of {size} px are too small for this backbone in bf16 on a CPU: {name} strides over a single pixel, where "
+            "its gradient would be wrong; use larger views, model.stem=cifar, or training.precision=fp32"
+        )

@@ -1,0 +1,1 @@
+"""Several processes and hosts: start, heartbeat, run lock, Slurm."""

@@ -1,0 +1,133 @@
+"""The processes of a run: which rank this is, its device and threads, and what all ranks do together."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from wildfern.launch.cluster.heartbeat import Heartbeat, join_heartbeat
+from wildfern.launch.cluster.versions import check_same_versions
+from wildfern.launch.errors import RunError
+from wildfern.launch.evaluating import choose_device
+from wildfern.recipes import Recipe
+from wildfern.ssl.training.long_timeout_group import long_timeout_group
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class DistributedContext:
+    """Rank, world size and device of this process."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+    heartbeat: Heartbeat | None = None  # with several processes
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is rank 0, which writes files, evaluates and prints."""
+        return self.rank == 0
+
+    def leave(self) -> None:
+        """Leave the heartbeat after the last collective; ranks may then exit at different times."""
+        if self.heartbeat is not None:
+            self.heartbeat.leave()
+
+    def barrier(self) -> None:
+        """Wait until every rank has called it, without the collective timeout."""
+        if self.world_size > 1:
+            torch.distributed.barrier(group=long_timeout_group())
+
+    def broadcast_from_main(self, work: Callable[[], T]) -> T:
+        """Run `work` on rank 0, broadcast the result, re-raise its ValueError on every rank. No collective timeout."""
+        found, error = [None], None
+        if self.is_main:
+            try:
+                found = [work()]
+            except ValueError as caught:
+                error = caught
+        self.raise_on_all(error)
+        if self.world_size > 1:
+            torch.distributed.broadcast_object_list(found, src=0, group=long_timeout_group())
+        return found[0]
+
+    def raise_on_all(self, error: Exception | None) -> None:
+        """Raise rank 0's error on every rank: there as it is, elsewhere as a RunError with its message."""
+        message = [error if error is None else str(error)]
+        if self.world_size > 1:
+            torch.distributed.broadcast_object_list(message, src=0, group=long_timeout_group())
+        if error is not None:
+            raise error
+        if message[0] is not None:
+            raise RunError(message[0])
+
+    def all_gather(self, value: T) -> list[T]:
+        """Each rank's `value`, by rank. No collective timeout."""
+        if self.world_size == 1:
+            return [value]
+        values: list = [None] * self.world_size
+        torch.distributed.all_gather_object(values, value, group=long_timeout_group())
+        return values
+
+
+@contextmanager
+def started(recipe: Recipe) -> Iterator[DistributedContext]:
+    """The processes of a run, with a heartbeat between them where there are several."""
+    context = start(recipe)
+    with context.heartbeat or nullcontext():
+        if context.world_size > 1:
+            check_same_versions(context.all_gather)
+        yield context
+
+
+def start(recipe: Recipe) -> DistributedContext:
+    """Join the process group if the engine has one, and set this process's device and threads."""
+    device = choose_device(recipe.training.device)
+    rank, world_size = 0, 1
+    if recipe.engine.name == "deepspeed":
+        from wildfern.ssl.training.deepspeed_engine import start_processes
+
+        rank, local_rank, world_size = start_processes(device.type, recipe.engine.arguments["timeout_minutes"])
+        if device.type == "cuda":
+            device = own_gpu(local_rank)
+            torch.cuda.set_device(device)
+    elif int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RunError("several processes were started, but engine.name is torch: set engine.name=deepspeed")
+    threads = recipe.training.threads
+    if threads is None and world_size > 1:
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("LOCAL_SIZE", world_size)))
+        threads = fair_threads(local, os.environ)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if world_size == 1:
+        return DistributedContext(rank, world_size, device)
+    # Half of the collective timeout: a lost rank is named before the other ranks time out.
+    silence = 30.0 * recipe.engine.arguments["timeout_minutes"]
+    return DistributedContext(
+        rank, world_size, device, join_heartbeat(rank, world_size, os.environ["MASTER_ADDR"], silence)
+    )
+
+
+def fair_threads(local: int, environment: Mapping[str, str]) -> int | None:
+    """Torch threads for one of `local` processes on this host; None if OMP_NUM_THREADS is set.
+
+    Its share of the host's cores, at most those of its CPU affinity (set by batch systems and containers).
+    """
+    if environment.get("OMP_NUM_THREADS"):
+        return None
+    share = (os.cpu_count() or 1) // local
+    if hasattr(os, "sched_getaffinity"):  # Linux only
+        share = min(share, len(os.sched_getaffinity(0)))
+    return max(1, share)
+
+
+def own_gpu(local_rank: int) -> torch.device:
+    """The GPU of the local rank, or the only visible one where the batch system assigns one GPU to each process."""
+    visible = torch.cuda.device_count()
+    if visible > 1 and local_rank >= visible:
+        raise RunError(f"at least {local_rank + 1} processes were started on this host, which has {visible} GPUs")
+    return torch.device("cuda", local_rank if visible > 1 else 0)

@@ -1,0 +1,106 @@
+"""Resume a run: whether recipe and data are still the same, and from which checkpoint."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from wildfern.launch.assembly import Assembly
+from wildfern.launch.cluster.distributed import DistributedContext
+from wildfern.launch.errors import RunError
+from wildfern.launch.run_folder import RunFolder
+from wildfern.recipes import Recipe
+
+MAY_CHANGE = {"plugins", "training", "engine", "evaluation", "tracking"}
+
+# Arguments of data that change how images are read, not which. (If `check_headers` finds faulty files, the number of items
+# changes, and `check_same_items` refuses it.)
+SAME_IMAGES = {"threads", "download", "check_headers"}
+
+
+def check_same_run(recipe: Recipe, folder: RunFolder) -> None:
+    """Raise RunError if the recipe differs from the run's in anything that changes the result."""
+    if not (folder.path / "recipe.yaml").is_file():
+        return
+    then, now = folder.recipe(), recipe
+    other = [
+        name
+        for name in type(then).model_fields
+        if name not in MAY_CHANGE | {"data"} and getattr(then, name) != getattr(now, name)
+    ]
+    if _images(then) != _images(now):
+        other.append("data")
+    for name in ("batch_size", "accumulation", "precision"):
+        if getattr(then.training, name) != getattr(now.training, name):
+            other.append(f"training.{name}")
+    if other:
+        raise RunError(
+            f"{folder.path} is a run of another recipe: {', '.join(other)} differ. Repeat the command that started it with "
+            f"--resume, or use {folder.path / 'recipe.yaml'} as the recipe"
+        )
+
+
+def check_same_items(recipe: Recipe, then: list[int | None] | None, now: list[int | None]) -> None:
+    """Raise RunError if a source has another number of items (None: endless) than when the checkpoint was written.
+
+    The order of images depends on the number: one more file changes every batch. `then` is None in checkpoints that do
+    not record it.
+    """
+    then = then or now
+    if len(then) != len(now):
+        raise RunError(
+            f"the recipe has {len(now)} data sources, but had {len(then)} when the checkpoint was written: resume with the "
+            "recipe that the run was started with, or use a new run folder"
+        )
+    for entry, before, found in zip(recipe.data, then, now, strict=True):
+        if before != found:
+            raise RunError(
+                f"{entry.source} has {found} items now, but had {before} when the checkpoint was written. A run resumes only on "
+                "the same data: restore it, or use a new run folder"
+            )
+
+
+def _images(recipe: Recipe) -> list[tuple[str, float, dict[str, Any]]]:
+    """The part of `data` that determines the images."""
+    return [
+        (entry.source, entry.weight, {k: v for k, v in entry.arguments.items() if k not in SAME_IMAGES})
+        for entry in recipe.data
+    ]
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """Where training starts: at step 0, or after the newest intact checkpoint."""
+
+    step: int = 0
+    skipped_in_a_row: int = 0  # steps skipped just before the checkpoint
+    messages: list[str] = field(default_factory=list)  # about newer checkpoints that are damaged
+
+
+def load_newest_checkpoint(
+    recipe: Recipe, folder: RunFolder, context: DistributedContext, assembly: Assembly
+) -> ResumePoint:
+    """Load the newest intact checkpoint into the engine, if there is one; called on every rank.
+
+    Raises RunError, on every rank, for other data than the run was started with and for a run that is past its last step.
+    """
+
+    def find() -> tuple[int | None, int, list[str]]:
+        newest, damaged = assembly.checkpoints.newest()
+        metadata = {} if newest is None else assembly.checkpoints.metadata(newest)
+        check_same_items(recipe, metadata.get("items"), assembly.engine.metadata["items"])
+        return newest, metadata.get("skipped_in_a_row", 0), damaged
+
+    newest, skipped, messages = context.broadcast_from_main(find)
+    if newest is None:
+        return ResumePoint()
+    if newest > recipe.training.steps:
+        raise RunError(f"{folder.path} is at step {newest}, past training.steps {recipe.training.steps}")
+    checkpoint = assembly.checkpoints.path(newest)
+    if not checkpoint.is_dir():
+        raise RunError(
+            f"rank {context.rank} does not see {checkpoint}, which rank 0 does: --run must be on a file system that all "
+            "hosts share"
+        )
+    assembly.engine.load(checkpoint)
+    if assembly.engine.probe is not None and not assembly.engine.probe.steps:
+        messages = [*messages, f"the checkpoint has no online probe: it starts to learn after step {newest}"]
+    return ResumePoint(newest, skipped, messages)

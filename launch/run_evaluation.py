@@ -1,0 +1,61 @@
+"""Evaluate the backbone of a run beside the untrained one: during training, and once at its end."""
+
+from collections.abc import Callable, Sequence
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from wildfern.launch.assembly import Assembly
+from wildfern.launch.cluster.distributed import DistributedContext
+from wildfern.launch.evaluating import evaluate_on, merged, scores
+from wildfern.launch.run_folder import RunFolder, initial_backbone, recipe_backbone
+from wildfern.recipes import Component, Recipe
+from wildfern.ssl.data import Source
+from wildfern.ssl.evaluation import EvaluationResult, write_report
+from wildfern.ssl.tracking import Tracker
+from wildfern.ssl.training import Engine
+
+
+def backbone_state(engine: Engine) -> dict[str, Tensor]:
+    """The weights of the method's evaluation backbone, gathered, on the CPU; called on every rank."""
+    backbone = engine.method.eval_backbone()
+    with engine.gather(backbone.parameters()):
+        return {name: value.detach().cpu().clone() for name, value in backbone.network.state_dict().items()}
+
+
+def evaluate_during(recipe: Recipe, context: DistributedContext, assembly: Assembly) -> dict[str, float]:
+    """Scores in the middle of training, without few-shot sets; computed on rank 0, empty elsewhere. Called on every rank."""
+    state = backbone_state(assembly.engine)
+    found: dict[str, float] = {}
+    if context.is_main:
+        found = scores(evaluate_weights(state, recipe, assembly.evaluation_sources, recipe.evaluation.protocols, ()))
+    assembly.engine.barrier()
+    return found
+
+
+def evaluate_at_end(
+    recipe: Recipe, folder: RunFolder, sources: dict[str, tuple[Source, Source]], tracker: Tracker
+) -> None:
+    """Write `evaluation.json` and `report.html`; on rank 0, after the other ranks have left."""
+    wanted = recipe.evaluation
+    if wanted.on:
+        state = load_file(folder.path / "backbone.safetensors")
+        evaluation = evaluate_weights(state, recipe, sources, wanted.protocols, wanted.few_shot, tracker.message)
+        folder.write_json("evaluation.json", merged(folder, evaluation.as_json()))
+    tracker.sync()
+    write_report([folder.path], folder.path / "report.html")
+
+
+def evaluate_weights(
+    state: dict[str, Tensor],
+    recipe: Recipe,
+    sources: dict[str, tuple[Source, Source]],
+    protocols: Sequence[Component],
+    few_shot: Sequence[int],
+    announce: Callable[[str], None] = lambda text: None,
+) -> EvaluationResult:
+    """The recipe's backbone with these weights, beside the untrained one, on each dataset."""
+    pretrained = recipe_backbone(recipe)
+    pretrained.network.load_state_dict(state)
+    backbones = {"untrained": initial_backbone(recipe), "pretrained": pretrained}
+    return evaluate_on(sources, backbones, recipe, protocols, few_shot, recipe.evaluation.seeds, announce)

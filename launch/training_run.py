@@ -1,0 +1,178 @@
+"""Pretrain from a recipe: assemble, resume, train, evaluate; everything is written to the run folder."""
+
+import signal
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from wildfern.launch.assembly import Assembly, assemble
+from wildfern.launch.builders import agreed_precision
+from wildfern.launch.cluster.distributed import DistributedContext, started
+from wildfern.launch.cluster.shared_folder import chosen_folder, exclusive
+from wildfern.launch.components import read_recipe
+from wildfern.launch.errors import disk_errors, user_errors
+from wildfern.launch.resuming import ResumePoint, check_same_run, load_newest_checkpoint
+from wildfern.launch.run_evaluation import backbone_state, evaluate_at_end, evaluate_during
+from wildfern.launch.run_folder import RunFolder
+from wildfern.launch.views_image import write_views_image
+from wildfern.recipes import Recipe
+from wildfern.ssl.tracking import Tracker, WandbRun
+from wildfern.ssl.tracking.formatting import duration
+from wildfern.ssl.training import StopRequest, train
+from wildfern.ssl.training.precision import computes_in_bf16
+
+SLOW_BF16 = "training.precision is bf16, which is emulated on this CPU; fp32 or auto is many times faster"
+
+
+class Stopped(Exception):
+    """Training stopped on a signal, after a checkpoint; `exit_code` is 128 + the number of the signal."""
+
+    def __init__(self, run: Path, step: int, signal_number: int) -> None:
+        super().__init__(
+            f"stopped by {signal.Signals(signal_number).name} after step {step}; continue with --run {run} --resume"
+        )
+        self.exit_code = 128 + signal_number
+
+
+def pretrain(
+    recipe: str | Path | Recipe,
+    overrides: Sequence[str] = (),
+    run: str | Path | None = None,
+    resume: bool = False,
+    since: float | None = None,
+    plugins: Sequence[str | Path] = (),
+) -> Path:
+    """Train a recipe and return the run folder.
+
+    `recipe` is a bundled name, a path or a `Recipe`; `overrides` are `key.sub=value`. `resume` continues from the newest
+    checkpoint in `run` (repeat the recipe and overrides), or starts at step 0 where there is none, and says so. The time
+    to the first step counts from `since` on `time.perf_counter` (now, if None). `plugins` are Python files that register
+    components, beside those that the recipe names; both are run.
+    Raises RecipeErrors, RunError or DataError for an invalid command, recipe or data, Stopped after SIGINT, SIGTERM or
+    SIGUSR1, NotFinite when the loss diverges, ProcessLost when another rank is gone.
+    """
+    since = time.perf_counter() if since is None else since
+    name = "run" if isinstance(recipe, Recipe) else str(recipe)
+    messages: list[str] = []
+    if isinstance(recipe, Recipe):
+        recipe = recipe.with_plugins(plugins)
+    else:
+        recipe = read_recipe(recipe, overrides, plugins=plugins, announce=messages.append)
+    with user_errors(), started(recipe) as context:
+        folder = chosen_folder(run, name, resume, context)
+        recipe = agreed_precision(recipe, context, folder.recipe_if_begun() if resume else None)
+        if resume:
+            check_same_run(recipe, folder)
+        assembly = assemble(recipe, folder, context)
+        with disk_errors(folder.path), exclusive(recipe, folder, resume, context):
+            start = load_newest_checkpoint(recipe, folder, context, assembly) if resume else ResumePoint()
+            if context.is_main:
+                messages += folder.changed_plugins(recipe) if resume else []
+                folder.begin(recipe)
+            with open_tracker(recipe, folder, context, start.step, since) as tracker:
+                announce(recipe, folder, context, [*messages, *start.messages], tracker)
+                if resume:
+                    tracker.message(
+                        f"resumed from step {start.step}" if start.step else "no checkpoint yet: starting at step 0"
+                    )
+                draw_first_views(recipe, folder, context, assembly)
+                done, signal_number = train_to_end(recipe, folder, context, assembly, start, tracker)
+                assembly.engine.close()
+                context.leave()
+                if done < recipe.training.steps:
+                    raise Stopped(folder.path, done, signal_number)
+                if context.is_main:
+                    evaluate_at_end(recipe, folder, assembly.evaluation_sources, tracker)
+    return folder.path
+
+
+def train_to_end(
+    recipe: Recipe,
+    folder: RunFolder,
+    context: DistributedContext,
+    assembly: Assembly,
+    start: ResumePoint,
+    tracker: Tracker,
+) -> tuple[int, int | None]:
+    """Train to the last step or to a signal: (steps done, number of the signal). Called on every rank."""
+    engine, evaluation = assembly.engine, recipe.evaluation
+    began = time.monotonic()
+    with assembly.checkpoints, StopRequest() as stop:
+        done = train(
+            assembly.config,
+            engine,
+            assembly.reader,
+            assembly.schedule,
+            tracker,
+            assembly.checkpoints,
+            stop,
+            start.step,
+            start.skipped_in_a_row,
+            evaluate=partial(evaluate_during, recipe, context, assembly)
+            if evaluation.every and evaluation.on
+            else None,
+            on_checkpoint=partial(write_backbone, folder, context, assembly),
+            on_nonfinite=partial(folder.add_lines, "nonfinite.jsonl"),
+        )
+    tracker.message(f"trained {done - start.step} steps in {duration(time.monotonic() - began)}")
+    if done == recipe.training.steps:
+        write_backbone(folder, context, assembly)  # again: the run may have been killed after its last checkpoint
+    engine.barrier()
+    return done, stop.agreed(engine.any)
+
+
+def write_backbone(folder: RunFolder, context: DistributedContext, assembly: Assembly) -> None:
+    """Write `backbone.safetensors` and `skipped.jsonl`; called on every rank."""
+    state = backbone_state(assembly.engine)
+    if context.is_main:
+        folder.write_backbone(state)
+        folder.note_skipped(assembly.mixture.skipped | assembly.views.skipped)
+
+
+def open_tracker(
+    recipe: Recipe, folder: RunFolder, context: DistributedContext, start_step: int, since: float
+) -> Tracker:
+    """Console, metrics.jsonl and wandb, on rank 0 only; an error of wandb is raised on every rank."""
+    error, wandb = None, None
+    try:
+        wandb = WandbRun(
+            recipe.tracking.wandb,
+            recipe.tracking.project,
+            recipe.tracking.run_name or folder.path.name,
+            folder.path,
+            recipe.as_dict(),
+            enabled=context.is_main,
+        )
+    except ValueError as caught:
+        error = caught
+    context.raise_on_all(error)
+    return Tracker(
+        folder.path,
+        recipe.training.steps,
+        start_step,
+        recipe.training.log_every,
+        images_per_step=recipe.training.batch_size,
+        wandb=wandb,
+        enabled=context.is_main,
+        since=since,
+    )
+
+
+def announce(
+    recipe: Recipe, folder: RunFolder, context: DistributedContext, messages: Sequence[str], tracker: Tracker
+) -> None:
+    """Print where the run is and what a person should know of its recipe and its checkpoints."""
+    tracker.message(f"run folder {folder.path}")
+    if recipe.training.precision == "bf16" and not computes_in_bf16(context.device):
+        tracker.message(SLOW_BF16)
+    for message in messages:
+        tracker.message(message)
+
+
+def draw_first_views(recipe: Recipe, folder: RunFolder, context: DistributedContext, assembly: Assembly) -> None:
+    """Write `views.png` on rank 0, if it is missing; then set the type of the views for training."""
+    if context.is_main and not (folder.path / "views.png").is_file():
+        with folder.replacing("views.png") as image:
+            write_views_image(image, assembly.mixture, assembly.views, recipe.seed, recipe.training.batch_size)
+    assembly.views.dtype = assembly.view_dtype

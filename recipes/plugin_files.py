@@ -1,0 +1,55 @@
+"""The key `plugins`: Python files whose components a recipe may name. They add up over `extends`, the file, the command line."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from wildfern.recipes.errors import COMMAND_LINE, Problem
+from wildfern.recipes.wording import shown
+from wildfern.recipes.yaml_text import read_yaml
+from wildfern.registry import PluginError, load_plugin
+
+
+class PluginFiles:
+    """Collects and runs plugin files; `paths` are from the working folder, `problems` what is wrong with some of them."""
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+        self.problems: list[Problem] = []
+
+    def add(self, value: Any, writer: str, folder: Path, run: bool = True) -> None:
+        """The files that `writer` names, relative to `folder`; not run where they are somebody else's."""
+        names = [value] if isinstance(value, str) else value
+        if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+            self.problems.append(Problem(writer, "plugins", f"must be a list of Python files, got {shown(value)}"))
+            return
+        for name in names:
+            path = os.path.normpath(folder / Path(name).expanduser())
+            if path in self.paths:
+                continue
+            self.paths.append(path)
+            if not run:
+                continue
+            try:
+                load_plugin(path)
+            except PluginError as error:
+                self.problems.append(Problem(writer, "plugins", str(error)))
+
+    def take_from(self, overrides: Sequence[str], folder: Path) -> list[str]:
+        """Add those of `plugins=[…]` among the overrides, and return the other overrides."""
+        others = []
+        for override in overrides:
+            key, equals, text = override.partition("=")
+            if key.strip().partition(".")[0] != "plugins" or not equals:
+                others.append(override)
+            elif key.strip() != "plugins":
+                self.problems.append(
+                    Problem(COMMAND_LINE, key.strip(), "plugins are given whole: plugins=[my_file.py]")
+                )
+            else:
+                value, unreadable = read_yaml(text, COMMAND_LINE, "plugins")
+                self.problems += unreadable
+                if not unreadable:
+                    self.add(value, COMMAND_LINE, folder)
+        return others

@@ -1,0 +1,98 @@
+"""What a method gets and what it returns: `Batch` and `Output`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wildfern.generators.counter_rng import fold, key, uniform
+
+Metrics = dict[str, Tensor]
+_STEPS_24_BITS = 2**24  # float32 holds every multiple of 2**-24 in [0, 1), so that no draw is rounded up to 1
+
+
+@dataclass
+class Batch:
+    """n images of this rank: their views, and everything about them that a method may use.
+
+    views: float[V, n, C, S, S] for each group of views of one size.
+    masks: uint8[V, n, S, S] for each group, cropped and flipped with their views; None where no source has masks.
+    geometry: float32[V, n, 5] for each group: left, top, right and bottom of the crop as shares of the source image, and
+        whether it was flipped (0 or 1).
+    labels: int64[n], -1 for unlabeled images; or uint8[n, K], one column for each class; None where no source has labels.
+    source: int64[n], which entry of `data` each image came from.
+    seed, step: of the run, and the number of the step.
+    positions: int64[n] on the CPU, the places of the images in the global batch.
+    """
+
+    views: list[Tensor]
+    masks: list[Tensor] | None
+    geometry: list[Tensor]
+    labels: Tensor | None
+    source: Tensor
+    seed: int
+    step: int
+    positions: Tensor
+
+    def __len__(self) -> int:
+        return self.views[0].shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        return self.views[0].device
+
+    def uniform(self, name: str, *shape: int) -> Tensor:
+        """float32[n, *shape] in [0, 1), on the device of the views.
+
+        A pure function of (seed, step, position, name): an image gets the same numbers on one rank and on many, and in a
+        resumed run. Use a name of your own for each purpose.
+        """
+        image_keys = fold(fold(np.array([key("batch", name, self.seed)], np.uint64), self.step), self.positions.numpy())
+        numbers = np.floor(uniform(image_keys, prod(shape)) * _STEPS_24_BITS) / _STEPS_24_BITS
+        drawn = torch.from_numpy(numbers.astype(np.float32)).view(-1, *shape)
+        return drawn.to(self.device, non_blocking=True)
+
+    @classmethod
+    def from_views(
+        cls,
+        views: Sequence[Tensor],
+        *,
+        masks: Sequence[Tensor] | None = None,
+        geometry: Sequence[Tensor] | None = None,
+        labels: Tensor | None = None,
+        source: Tensor | None = None,
+        seed: int = 0,
+        step: int = 0,
+        positions: Tensor | None = None,
+    ) -> Self:
+        """A batch made by hand, for a training loop of your own: what is left out is a whole global batch of whole images."""
+        device, n = views[0].device, views[0].shape[1]
+        whole = torch.tensor([0.0, 0.0, 1.0, 1.0, 0.0], device=device)
+        return cls(
+            views=list(views),
+            masks=None if masks is None else list(masks),
+            geometry=[whole.expand(*v.shape[:2], 5) for v in views] if geometry is None else list(geometry),
+            labels=labels,
+            source=torch.zeros(n, dtype=torch.int64, device=device) if source is None else source,
+            seed=seed,
+            step=step,
+            positions=torch.arange(n) if positions is None else positions,
+        )
+
+
+@dataclass
+class Output:
+    """What `Method.forward` returns.
+
+    loss: scalar; its mean over ranks is the loss of the global batch, and so is its gradient.
+    metrics: detached scalars to log; their means over ranks are logged.
+    features: float[n, F], detached: one row for each image, for the online probe and the diagnostics; None if there are none.
+    """
+
+    loss: Tensor
+    metrics: Metrics = field(default_factory=dict)
+    features: Tensor | None = None

@@ -1,0 +1,104 @@
+"""Networks without classifier by name: timm's, torchvision's as `torchvision/NAME`, and `small_alexnet`."""
+
+import difflib
+from typing import Any, Literal
+
+import timm
+import torch
+from torch import nn
+
+from wildfern.ssl.models.small_alexnet import SmallAlexNet
+
+Stem = Literal["standard", "cifar"]
+TORCHVISION = "torchvision/"
+
+
+def build_network(name: str, stem: Stem = "standard", in_chans: int = 3, **arguments: Any) -> nn.Module:
+    """A freshly initialized network without classifier; nothing is downloaded. The arguments are those of `Backbone`.
+
+    Raises ValueError for an unknown name, with the nearest ones, and for arguments that the network does not take.
+    """
+    if problem := unknown_network(name):
+        raise ValueError(problem)
+    if stem not in ("standard", "cifar"):
+        raise ValueError(f"stem must be standard or cifar, got {stem!r}")
+    is_timm = name != "small_alexnet" and not name.startswith(TORCHVISION)
+    if in_chans != 3 and not is_timm:
+        raise ValueError(f"{name} takes 3 channels, in_chans is {in_chans}: choose a timm model")
+    if name == "small_alexnet":
+        if stem != "standard":
+            raise ValueError("small_alexnet is made for small images already: leave stem at 'standard'")
+        return _made(SmallAlexNet, name, arguments)
+    if not is_timm:
+        network = _made(_torchvision, name.removeprefix(TORCHVISION), arguments)
+    else:
+        channels = {} if in_chans == 3 else {"in_chans": in_chans}
+        network = _made(timm.create_model, name, {"num_classes": 0, **channels, **arguments})
+    if stem == "cifar":
+        cifar_stem(network)
+    return network
+
+
+def unknown_network(name: str) -> str | None:
+    """None for a name that `build_network` knows, else what is wrong with it and which names are near."""
+    if name == "small_alexnet" or timm.is_model(name) or name in _torchvision_names(name):
+        return None
+    return f"unknown backbone {name!r}; {nearest_backbones(name)}"
+
+
+def nearest_backbones(name: str) -> str:
+    """Names similar to `name`, as the end of an error message."""
+    near = difflib.get_close_matches(name, [*timm.list_models(), *_torchvision_names(name), "small_alexnet"], n=3)
+    return f"did you mean {', '.join(near)}?" if near else "timm.list_models() lists them"
+
+
+def cifar_stem(resnet: nn.Module) -> None:
+    """Replace a ResNet's stem, in place, by a 3×3 convolution of stride 1 without max pooling (SimCLR, appendix B.9)."""
+    first = getattr(resnet, "conv1", None)
+    if not isinstance(first, nn.Conv2d) or not hasattr(resnet, "maxpool"):
+        raise ValueError("stem 'cifar' is for ResNets whose stem is one convolution and a max pooling")
+    resnet.conv1 = nn.Conv2d(first.in_channels, first.out_channels, 3, stride=1, padding=1, bias=False)
+    nn.init.kaiming_normal_(resnet.conv1.weight, mode="fan_out", nonlinearity="relu")
+    resnet.maxpool = nn.Identity()
+
+
+def _made(make: Any, name: str, arguments: dict[str, Any]) -> nn.Module:
+    try:
+        return make(**arguments) if make is SmallAlexNet else make(name, **arguments)
+    except (TypeError, KeyError, AssertionError) as error:
+        given = {key: value for key, value in arguments.items() if key != "num_classes"}
+        raise ValueError(f"cannot build {name!r} with {given}: {error}") from error
+
+
+def _torchvision_names(name: str) -> list[str]:
+    """torchvision's classification models, where `name` asks for one of them."""
+    if not name.startswith(TORCHVISION):
+        return []
+    from torchvision import models
+
+    return [TORCHVISION + known for known in models.list_models(module=models)]
+
+
+def _torchvision(name: str, **arguments: Any) -> nn.Module:
+    arguments, classifier = torchvision_recipe(name, arguments)
+    network = _with_classifier(name, arguments)
+    network.set_submodule(classifier, nn.Identity())
+    return network
+
+
+def torchvision_recipe(name: str, arguments: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """How to build torchvision's model `name` without classifier: arguments of `get_model`, and the classifier to replace.
+
+    The classifier is the model's last linear or convolution layer.
+    """
+    if name in ("googlenet", "inception_v3"):  # further classifiers inside, for training with labels
+        arguments = {"aux_logits": False, "init_weights": True, **arguments}
+    with torch.device("meta"):
+        modules = _with_classifier(name, arguments).named_modules()
+    return arguments, [path for path, module in modules if isinstance(module, nn.Linear | nn.Conv2d)][-1]
+
+
+def _with_classifier(name: str, arguments: dict[str, Any]) -> nn.Module:
+    from torchvision import models
+
+    return models.get_model(name, weights=None, **arguments)

@@ -1,0 +1,74 @@
+"""Engines by name: how a recipe's section `engine` becomes an `Engine`, given what the rest of the recipe says."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+
+from wildfern.registry import register
+from wildfern.ssl.methods.base import Method
+from wildfern.ssl.training.engine import Engine, MakeOptimizer, Precision, TorchEngine
+from wildfern.ssl.training.online_probe import OnlineProbe
+
+
+@dataclass(frozen=True)
+class EngineParts:
+    """What every engine is given, whatever the recipe's section `engine` says; `micro_batch_size` is images of one rank."""
+
+    method: Method
+    make_optimizer: MakeOptimizer
+    optimizer_name: str
+    weight_decay: float
+    device: torch.device
+    precision: Precision
+    micro_batch_size: int
+    accumulation: int
+    gradient_clip: float | None
+    skip_nonfinite: bool
+    probe: OnlineProbe | None
+
+
+@register("engine", "torch")
+def torch_engine(parts: EngineParts) -> Engine:
+    """One process, plain torch."""
+    return TorchEngine(
+        parts.method,
+        parts.make_optimizer,
+        parts.weight_decay,
+        device=parts.device,
+        precision=parts.precision,
+        accumulation=parts.accumulation,
+        gradient_clip=parts.gradient_clip,
+        skip_nonfinite=parts.skip_nonfinite,
+        probe=parts.probe,
+    )
+
+
+@register("engine", "deepspeed")
+def deepspeed_engine(
+    parts: EngineParts,
+    *,
+    zero_stage: Literal[0, 1, 2, 3] = 1,
+    timeout_minutes: Annotated[float, Field(gt=0)] = 10.0,
+) -> Engine:
+    """Any number of processes, started by the `deepspeed` launcher, torchrun or srun.
+
+    `timeout_minutes`, of a collective, is read where the processes are joined, before there is an engine.
+    """
+    from wildfern.ssl.training.deepspeed_engine import DeepSpeedEngine
+
+    return DeepSpeedEngine(
+        parts.method,
+        parts.make_optimizer,
+        parts.weight_decay,
+        optimizer_name=parts.optimizer_name,
+        micro_batch_size=parts.micro_batch_size,
+        zero_stage=zero_stage,
+        device=parts.device,
+        precision=parts.precision,
+        accumulation=parts.accumulation,
+        gradient_clip=parts.gradient_clip,
+        skip_nonfinite=parts.skip_nonfinite,
+        probe=parts.probe,
+    )

@@ -1,0 +1,61 @@
+"""Numbers that an optimizer keeps in its parameter groups, such as timm's Lamb its count of steps, in a training state."""
+
+import copy
+from collections import defaultdict
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+# Written by the schedule in each step, or a choice of the machine that trains.
+NOT_STATE = frozenset({"params", "lr", "weight_decay", "foreach", "fused", "capturable", "differentiable"})
+PYTHON = {bool: torch.bool, int: torch.int64, float: torch.float64}
+
+
+def group_numbers(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """`INDEX/KEY` -> value, for the numbers and tensors of one number in the groups that differ from the optimizer's defaults.
+
+    Tensors have shape [], Python's numbers shape [1], so that `set_group_numbers` restores their types.
+    """
+    found = {}
+    for index, group in enumerate(optimizer.param_groups):
+        for key, value in group.items():
+            if key in NOT_STATE or (key in optimizer.defaults and optimizer.defaults[key] == value):
+                continue
+            if isinstance(value, Tensor) and value.ndim == 0:
+                found[f"{index}/{key}"] = value.detach().cpu().clone()
+            elif type(value) in PYTHON:
+                found[f"{index}/{key}"] = torch.tensor([value], dtype=PYTHON[type(value)])
+    return found
+
+
+def set_group_numbers(optimizer: torch.optim.Optimizer, numbers: dict[str, Tensor]) -> None:
+    """Write what `group_numbers` returned into the groups. Raises ValueError if there are not as many groups."""
+    for name, value in numbers.items():
+        index, _, key = name.partition("/")
+        if not index.isdigit() or int(index) >= len(optimizer.param_groups):
+            raise ValueError(f"optimizer_groups/{name} is of a parameter group that this optimizer does not have")
+        group = optimizer.param_groups[int(index)]
+        if value.ndim:
+            group[key] = value.item()
+        else:
+            now = group.get(key)
+            group[key] = value.to(now.device) if isinstance(now, Tensor) else value.clone()
+
+
+def counted_keys(optimizer: torch.optim.Optimizer) -> set[str]:
+    """Keys of the parameter groups that a step changes, found by a step of a copy on parameters of one number."""
+    memo: dict[int, object] = {id(optimizer.state): defaultdict(dict)}
+    for p in _parameters(optimizer):
+        memo[id(p)] = nn.Parameter(torch.ones([1] * p.ndim, dtype=p.dtype, device=p.device))
+    trial = copy.deepcopy(optimizer, memo)
+    for p in _parameters(trial):
+        p.grad = torch.ones_like(p)
+    before = group_numbers(trial)
+    trial.step()
+    after = group_numbers(trial)
+    return {name.partition("/")[2] for name in before | after if before.get(name) != after.get(name)}
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> Iterable[Tensor]:
+    return (p for group in optimizer.param_groups for p in group["params"])

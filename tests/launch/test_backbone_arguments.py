@@ -1,0 +1,51 @@
+"""Another backbone on the command line: what it does not take is dropped, and vision transformers get the views' size."""
+
+import pytest
+from small_runs import TINY
+
+from wildfern.launch import pretrain
+from wildfern.launch.backbone_arguments import backbone_takes
+from wildfern.launch.components import read_recipe
+from wildfern.ssl.models import build_backbone
+
+OTHERS = ["vit_tiny_patch16_224", "vgg11", "mobilenetv3_small_100", "convnext_atto", "small_alexnet", "efficientvit_m0"]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_quickstart_takes_another_backbone(name):
+    said = []
+    recipe = read_recipe("quickstart", [f"model.backbone={name}"], announce=said.append)
+    dropped = "model.arguments.layers, model.arguments.channels, model.arguments.zero_init_last"
+    assert said[0] == f"model.backbone is now {name}: dropped {dropped} of resnet18"
+    assert set(recipe.model.arguments) <= {"img_size"}
+    build_backbone(name, recipe.model.stem, **recipe.model.arguments)
+
+
+def test_a_resnet_keeps_what_it_takes():
+    recipe = read_recipe("simclr_cifar10", ["model.backbone=resnet50", "model.arguments.zero_init_last=false"])
+    assert (recipe.model.stem, recipe.model.arguments) == ("cifar", {"zero_init_last": False})
+    assert read_recipe("simclr_cifar10", ["model.backbone=vgg11"], announce=list).model.stem == "standard"
+    assert not backbone_takes("no_such_network", "layers")
+
+
+def test_a_vision_transformer_gets_the_size_of_the_views():
+    def arguments(*overrides):
+        said = []
+        recipe = read_recipe("quickstart", ["model.backbone=vit_tiny_patch16_224", *overrides], announce=said.append)
+        return recipe.model.arguments, said[1:]
+
+    message = "set model.arguments.img_size to 48: views have 48 px, vit_tiny_patch16_224 is made for 224 px"
+    assert arguments() == ({"img_size": 48}, [message])
+    assert arguments("views.size=224") == ({}, [])
+    assert arguments("model.arguments.img_size=64") == ({"img_size": 64}, [])
+    assert arguments("model.arguments.dynamic_img_size=true") == ({"dynamic_img_size": True}, [])
+    several, said = arguments("views={name: multicrop, size: 64, local_size: 32}")
+    assert several == {"img_size": 64, "dynamic_img_size": True}
+    assert "model.arguments.dynamic_img_size to true: views have 32, 64 px" in said[0]
+
+
+def test_the_quickstart_trains_a_vision_transformer(tmp_path):
+    changes = [change for change in TINY if not change.startswith("model.")]
+    changes += ["model.backbone=vit_tiny_patch16_224", "model.arguments.depth=1", "training.steps=1"]
+    run = pretrain("quickstart", changes, run=tmp_path / "run")
+    assert "img_size: 32" in (run / "recipe.yaml").read_text()

@@ -1,0 +1,182 @@
+"""`wildfern plan`: every bundled recipe, memory by ZeRO stage, the size of a checkpoint, invalid arguments."""
+
+import json
+import os
+import socket
+import sys
+from unittest.mock import patch
+
+import pytest
+import torch
+from forked_runs import FORKS, SURROUNDINGS
+from small_runs import TINY
+from zero_memory import ADAMW, IMAGES, SIDE, Wide, step_under
+
+from wildfern.launch import pretrain
+from wildfern.launch.cli import main
+from wildfern.launch.components import read_recipe
+from wildfern.launch.errors import RunError
+from wildfern.launch.estimate import REDUCE_BUCKET, Hardware, estimate, hardware, rank_memory
+from wildfern.launch.estimate_table import estimate_json
+from wildfern.recipes import list_recipes
+from wildfern.ssl.training.footprint import Footprint, step_footprint
+
+FOOT = Footprint(
+    parameters=1000,
+    weights=4040,  # 40 bytes of buffers
+    teachers=300,
+    gradients=4000,
+    optimizer=8000,
+    views=500,
+    saved=9000,
+    peak=10_000,
+    peak_without_gradients=9500,
+    flops=10**12,
+    sent=70,
+)
+
+
+VIT_OF_ANOTHER_SIZE = [
+    "model.arguments=null",
+    "model={backbone: vit_tiny_patch16_224, arguments: {img_size: 64}}",
+]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Runs `wildfern plan …` in this process: (exit code, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def plan(*arguments):
+        monkeypatch.setattr(sys, "argv", ["wildfern", "plan", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return end.value.code, *capsys.readouterr()
+
+    return plan
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_every_bundled_recipe_can_be_estimated_without_its_data(name):
+    recipe = read_recipe(name, data_here=False)
+    alone, together = estimate(recipe, 1), estimate(recipe, 8)
+    assert alone.stages.keys() in ({None}, {0}, {0, 1, 2, 3})
+    assert together.step_flops == pytest.approx(alone.step_flops, rel=0.01)  # the loss alone depends on the split
+    assert min(m.total for m in together.stages.values()) < min(m.total for m in alone.stages.values())
+    assert min(m.sent for m in together.stages.values()) > 0
+    assert alone.checkpoint > 4 * alone.footprint.parameters
+
+
+def test_each_stage_partitions_what_it_should():
+    none, zero, one, two, three = (rank_memory(FOOT, stage, 4, 1) for stage in (None, 0, 1, 2, 3))
+    assert none == zero
+    assert zero.total == 4040 + 300 + 8000 + 500 + 10_000
+    assert (zero.gradients, zero.activations) == (4000, 6000)
+    assert (one.weights, one.second_copy, one.gradients, one.optimizer) == (4040, 1000, 8000, 2000)  # and a bucket
+    assert (two.weights, two.second_copy, two.gradients, two.activations) == (4040, 1000, 1000 + REDUCE_BUCKET, 9500)
+    assert three.weights == 40 + 1000 + 4000  # a part, and for the time of a step the whole
+    assert [m.sent for m in (zero, one, two, three)] == [6070, 6070, 6070, 9070]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="deepspeed is for Linux")
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_memory_under_a_stage_is_within_15_percent_of_two_real_processes(stage, tmp_path):
+    """How full DeepSpeed's buckets are at the peak is its own affair: they are counted as full, or once for two."""
+    with torch.device("meta"):
+        method = Wide()
+    foot = step_footprint(method, ADAMW, [(2, SIDE)], IMAGES, precision="fp32", world_size=2)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with patch.dict(os.environ, SURROUNDINGS):
+        places = [(stage, rank, port, tmp_path) for rank in range(2)]
+        processes = [FORKS.Process(target=step_under, args=place, daemon=True) for place in places]
+        for process in processes:
+            process.start()
+    for process in processes:
+        process.join(200)
+    measured = [json.loads((tmp_path / f"{stage}-{rank}.json").read_text()) for rank in range(2)]
+    assert rank_memory(foot, stage, 2, 1).total == pytest.approx(max(measured), rel=0.15)
+
+
+def test_accumulation_keeps_gradients_through_the_next_forward_pass():
+    whole, parts = rank_memory(FOOT, 0, 4, 1), rank_memory(FOOT, 0, 4, 3)
+    assert parts.total - whole.total == 9500 + 4000 - 10_000
+    assert [rank_memory(FOOT, stage, 4, 3).sent for stage in range(4)] == [6210, 6210, 12_210, 27_210]
+
+
+def test_hours_follow_from_arithmetic_and_traffic_or_from_a_measured_speed():
+    found = estimate(read_recipe("quickstart", [*TINY, "training.steps=3600"]), 2)
+    machine = Hardware(tflops=1e-3, bandwidth=1e-3)  # 1 GFLOP/s, 1 MB/s
+    seconds = found.step_seconds(1, machine, 0.5)
+    assert seconds == pytest.approx(found.step_flops / 2 / 0.5e9 + found.stages[1].sent / 1e6)
+    assert found.hours(seconds) == pytest.approx(seconds)
+    assert found.step_seconds(1, Hardware(tflops=1.0), 0.5) is None  # two GPUs, unknown bandwidth
+    written = estimate_json(found, machine, 0.5, 16.0, None, "wildfern plan quickstart --measure")
+    assert written["hours"] == pytest.approx(8 / 16)
+    assert written["assumed_utilization"] is None
+
+
+def test_the_checkpoint_has_the_estimated_size(tmp_path):
+    changes = [*TINY, "model.arguments={layers: [1, 1, 1, 1], channels: [32, 64, 64, 64]}", "training.steps=1"]
+    folder = pretrain("quickstart", changes, run=tmp_path / "run") / "checkpoints" / "step_00000001"
+    written = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    assert estimate(read_recipe("quickstart", changes), 1).checkpoint == pytest.approx(written, rel=0.1)
+
+
+def test_the_table_and_the_file_agree_and_show_the_measurement(run, tmp_path):
+    code, said, _ = run("quickstart", *TINY, "--measure", "--json", "estimate.json")
+    assert code == 0
+    written = json.loads((tmp_path / "estimate.json").read_text())
+    peak = written["bytes_per_rank"]["torch"]["peak"]
+    assert f"{peak / 2**30:.4f}" in said
+    assert peak == pytest.approx(written["measured_peak_bytes"], rel=0.1)
+    assert "measured on this machine" in said
+    assert "--images-per-second" in said  # unknown hardware: no hours
+    assert written["hours"] is None
+
+
+def test_the_estimate_for_gpus_shows_which_stage_fits_and_its_assumptions(run, tmp_path):
+    code, said, _ = run(
+        "quickstart", *TINY, "--gpus", "2", "--gpu", "h100", "--memory", "0.001", "--json", "estimate.json"
+    )
+    assert code == 0
+    for words in ("ZeRO 0", "ZeRO 1 *", "ZeRO 3", "does not fit", "30% of 989 TFLOP/s", "sent per step"):
+        assert words in said
+    written = json.loads((tmp_path / "estimate.json").read_text())
+    assert written["hardware"] == {"memory": 0.001, "tflops": 989.0, "bandwidth": 450.0}
+    assert written["measured_peak_bytes"] is None
+    assert written["measure_with"].endswith("--measure")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--gpu", "h300"], ["h100", "--memory"]),
+        (["--gpus", "3"], ["does not divide", "8"]),
+        (["--gpus", "0"], ["--gpus"]),
+        (["--tflops", "-1"], ["--tflops", "above 0"]),
+        (["--utilization", "30"], ["--utilization"]),
+        (["--measure", "--gpus", "2"], ["--gpus 1"]),
+        (VIT_OF_ANOTHER_SIZE, ["vit_tiny_patch16_224 cannot be estimated", "64"]),
+        (["training.stepz=1"], ["training.steps"]),
+    ],
+)
+def test_invalid_arguments(run, arguments, words):
+    code, _, complaint = run("quickstart", *TINY, *arguments)
+    assert code == 2
+    for word in words:
+        assert word in complaint
+
+
+def test_figures_of_a_gpu_depend_on_the_precision_and_yield_to_given_ones():
+    assert hardware("fp32", "H100", None, None, 25.0) == Hardware(79.6, 67.0, 25.0)
+    with pytest.raises(RunError, match="above 0"):
+        hardware("bf16", None, 0.0, None, None)
+
+
+def test_kept_checkpoints_count_on_disk():
+    changes = [*TINY, "training.steps=1000", "training.checkpoint_every=50", "training.keep_every=100"]
+    assert estimate(read_recipe("quickstart", changes), 1).kept == 2 + 1 + 10

@@ -1,0 +1,40 @@
+"""Methods that read more than views: two ranks with half of each batch train like one with all of it."""
+
+import pytest
+import torch
+from method_ranks import CASES, load, train, worker
+
+from wildfern.ssl.methods import METHODS, Batch
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    context = torch.multiprocessing.get_context("spawn")
+    processes = [context.Process(target=worker, args=(rank, 2, folder), daemon=True) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(180)
+        assert process.exitcode == 0
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_losses_weights_and_buffers_are_those_of_one_rank(case, two_ranks):
+    losses, state = train(case)
+    assert len(set(losses.tolist())) == len(losses)
+    for rank in two_ranks:
+        torch.testing.assert_close(rank[case][0], losses, rtol=1e-9, atol=0)
+        torch.testing.assert_close(rank[case][1], state, rtol=1e-6, atol=1e-9)
+
+
+def test_masks_that_are_not_addressed_by_position_would_be_noticed(two_ranks):
+    losses, _ = train("mae")
+    assert not torch.allclose(two_ranks[0]["mae, wrong positions"][0], losses, rtol=1e-4)
+
+
+def test_a_method_that_needs_masks_says_so():
+    load("toy_segmentation")
+    with pytest.raises(ValueError, match="needs masks, but no source"):
+        METHODS["toy_segmentation"].needs.check_batch(Batch.from_views([torch.zeros(1, 2, 3, 8, 8)]))
