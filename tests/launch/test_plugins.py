@@ -30,6 +30,7 @@ from wildfern.generators import ImageBatch
 from wildfern.registry import register
 from wildfern.ssl.augmentation import simclr
 from wildfern.ssl.data import Images, Source
+from wildfern.ssl.evaluation import Evaluator
 from wildfern.ssl.methods import SimCLR
 from wildfern.ssl.training import EngineParts, Schedule
 from wildfern.ssl.training.engines import torch_engine
@@ -86,7 +87,7 @@ def engine(parts: EngineParts, *, loud: bool = False):
 
 
 @register("evaluator", "mine")
-class Evaluator:
+class Mine(Evaluator):
     needs = "features"
 
     def __init__(self, *, k: int = 3) -> None:

@@ -34,7 +34,7 @@ def test_a_folder_mixed_with_fractals(photographs, tmp_path):
     assert [r["step"] for r in read_records(run / "metrics.jsonl")] == list(range(8))
     skipped = {r["file"].split("/")[-1]: r["reason"] for r in map(json.loads, (run / "skipped.jsonl").open())}
     assert "empty.jpg" in skipped
-    rows = evaluate(run, on=[f"folder:{photographs}"], protocols=["knn"]).rows
+    rows = evaluate(run, on=[f"folder:{photographs}"], protocols=["knn"]).main_rows()
     assert [r["backbone"] for r in rows] == ["untrained", "pretrained"]
 
 
