@@ -1,4 +1,4 @@
-"""Images computed rather than collected: streams whose every sample is a function of (stream, seed, index)."""
+"""Synthetic images: streams in which every sample is a function of (stream, seed, index)."""
 
 import inspect
 
@@ -12,7 +12,7 @@ from .spectrum import SpectrumStream
 from .stream import Stream
 from .texture import TextureStream
 
-_FAMILIES = (
+_STREAM_CLASSES = (
     IFSStream,
     IFSMultiStream,
     IFSPairStream,
@@ -24,8 +24,8 @@ _FAMILIES = (
     SpectrumStream,
     TextureStream,
 )
-#: Name of a stream to its class; what a recipe or `make_stream` may ask for.
-STREAMS: dict[str, type[Stream]] = {family.name: family for family in _FAMILIES}
+#: Streams by name, as recipes and `make_stream` take them.
+STREAMS: dict[str, type[Stream]] = {stream.name: stream for stream in _STREAM_CLASSES}
 
 __all__ = [
     "STREAMS",
@@ -46,9 +46,9 @@ __all__ = [
 
 
 def make_stream(name: str, **arguments) -> Stream:
-    """Build a stream by its name; `arguments` are those of its class in `STREAMS`.
+    """Build a stream by name; `arguments` are those of its class in `STREAMS`.
 
-    Raises ValueError, naming the nearest valid one, for an unknown name or argument, and for impossible values.
+    Raises ValueError for an unknown name or argument, with the nearest valid one, and for values out of range.
     """
     stream = STREAMS[checked_choice("stream", name, list(STREAMS))]
     valid = list(inspect.signature(stream).parameters)

@@ -161,7 +161,7 @@ def test_drawing_on_the_processor_needs_neither_torch_nor_triton(packaging):
     )
     run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
-    assert "device='cuda' draws with the packages torch and triton, and torch cannot be imported" in run.stdout
+    assert "device='cuda' needs the packages torch and triton, and torch cannot be imported" in run.stdout
 
 
 @each_file("ssl")
