@@ -12,6 +12,8 @@ def backbone_takes(name: str, key: str) -> bool:
     network = _network(name)
     if network is None:
         return False
+    if key == "in_chans":  # of `Backbone` itself, for any network
+        return True
     if key == "stem":
         return network.__name__ == "ResNet"
     return key in inspect.signature(network).parameters
@@ -45,14 +47,18 @@ def with_image_size(recipe: Recipe, announce: Callable[[str], None]) -> Recipe:
 
 
 def _network(name: str) -> type | None:
-    """The class that timm builds for this name; None for an unknown one."""
+    """The class that timm or torchvision builds for this name; None for an unknown one."""
     import timm
     import torch
+
+    from wildfern.ssl.models.networks import TORCHVISION
 
     if name == "small_alexnet":
         from wildfern.ssl.models import SmallAlexNet
 
         return SmallAlexNet
+    if name.startswith(TORCHVISION):
+        return _torchvision_network(name.removeprefix(TORCHVISION))
     if not timm.is_model(name):
         return None
     built = inspect.signature(timm.model_entrypoint(name)).return_annotation
@@ -60,3 +66,12 @@ def _network(name: str) -> type | None:
         with torch.device("meta"):  # 76 of timm's 1,300 entry points do not say what they return
             built = type(timm.create_model(name, pretrained=False, num_classes=0))
     return built if issubclass(built, torch.nn.Module) else None
+
+
+def _torchvision_network(name: str) -> type | None:
+    from torchvision import models
+
+    if name not in models.list_models(module=models):
+        return None
+    built = inspect.signature(models.get_model_builder(name)).return_annotation
+    return built if inspect.isclass(built) else None

@@ -18,9 +18,8 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from importlib.metadata import EntryPoint, entry_points
 from os import PathLike
 from typing import Any, TypeVar
 
@@ -164,7 +163,7 @@ class Registry(Mapping[str, Any]):
         except BaseException:
             self._entry_points = None
             raise
-        for point in _all_entry_points().select(group=self.group):
+        for point in entry_points(group=self.group):
             self._entry_points.setdefault(point.name, []).append(point)
 
     def _import(self, point: EntryPoint) -> None:
@@ -270,8 +269,3 @@ def _origin(scope: Mapping[str, Any]) -> Origin:
 
 def _package(point: EntryPoint) -> Origin:
     return Origin(point.dist.name, point.dist.version) if point.dist else Origin(point.value)
-
-
-@cache
-def _all_entry_points() -> EntryPoints:
-    return entry_points()

@@ -17,6 +17,7 @@ def json_schema(components: Components) -> dict[str, Any]:
     """
     properties: dict[str, Any] = {"extends": EXTENDS}
     definitions: dict[str, Any] = {}
+    schema: dict[str, Any]
     for section, field in Recipe.model_fields.items():
         if section == "plugins":
             schema = {"type": "array", "items": {"type": "string"}, "default": []}
@@ -73,7 +74,7 @@ def _form(components: Components, section: str, name: str, definitions: dict[str
     if CHOICE.get(section) == "source":
         takes_location = location_parameter(components.sources[name]) is not None
         pattern = f"^{re.escape(name)}(:.+)?$" if takes_location else f"^{re.escape(name)}$"
-        own = {
+        own: dict[str, Any] = {
             "source": {"type": "string", "pattern": pattern},
         }
         if section == "data":

@@ -136,7 +136,9 @@ class Layers:
     def _drop_arguments_of_backbone(self, former: Any, writer: str) -> None:
         """Where this layer names another backbone, drop what it inherits and the new one does not take, and say so."""
         model = self.tree.get("model")
-        now = model.get("backbone") if isinstance(model, dict) else None
+        if not isinstance(model, dict):
+            return
+        now = model.get("backbone")
         if former in (None, now) or not isinstance(now, str):
             return
         arguments = model.get("arguments")
@@ -155,12 +157,14 @@ class Layers:
 
     def choices(self) -> Iterator[tuple[tuple[str, Path], Any]]:
         """Each place of a component and what is chosen there, for all that are chosen now."""
-        places = [(section, (section,), self.tree.get(section)) for section in COMPONENT_SECTIONS if section != "data"]
+        places: list[tuple[str, Path, Any]] = [
+            (section, (section,), self.tree.get(section)) for section in COMPONENT_SECTIONS if section != "data"
+        ]
         for place, value in data_places(self.tree):
             places += [("data", path, entry) for path, entry in data_entries(value, place)]
         evaluation = self.tree.get("evaluation")
-        for section in EVALUATION_LISTS if isinstance(evaluation, dict) else ():
-            entries = evaluation.get(section)
+        for section in EVALUATION_LISTS:
+            entries = evaluation.get(section) if isinstance(evaluation, dict) else None
             for number, entry in enumerate(entries if isinstance(entries, list) else ()):
                 places.append((section, ("evaluation", section, number), entry))
         for section, path, entry in places:

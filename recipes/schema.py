@@ -195,7 +195,7 @@ class Recipe(Seed):
 
     def with_plugins(self, paths: Sequence[str | PathLike[str]]) -> "Recipe":
         """The same with these plugin files added, all of them run. Raises PluginError."""
-        plugins = list(dict.fromkeys([*self.plugins, *map(fspath, paths)]))
+        plugins = list(dict.fromkeys([*self.plugins, *(fspath(path) for path in paths)]))
         for path in plugins:
             load_plugin(path)
         return self.model_copy(update={"plugins": plugins})

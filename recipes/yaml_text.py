@@ -5,6 +5,7 @@ Here only true/false are booleans, every decimal notation is a number, and the r
 """
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import yaml
@@ -23,7 +24,7 @@ _SCALARS = {
     "int": re.compile(rf"^[-+]?{_DIGITS}$"),
     "float": re.compile(rf"^[-+]?(?:{_DIGITS}\.(?:{_DIGITS})?|\.{_DIGITS}|{_DIGITS}(?=[eE]))(?:[eE][-+]?[0-9]+)?$"),
 }
-_CONVERT = {
+_CONVERT: dict[str, Callable[[str], Any]] = {
     "null": lambda text: None,
     "bool": lambda text: text.lower() == "true",
     "int": int,
@@ -40,7 +41,7 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict = {}  # noqa: RUF012  PyYAML's own table, filled below
     nodes = depth = 0
 
-    def compose_node(self, parent, index):
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         self.nodes += 1
         self.depth += 1
         _refuse_bulk(self.nodes, self.depth)
@@ -52,10 +53,10 @@ class _Loader(yaml.SafeLoader):
 class _Dumper(yaml.SafeDumper):
     """Quotes whatever either YAML 1.1 or this module would misread; short lists of scalars stay on one line."""
 
-    def ignore_aliases(self, data):
+    def ignore_aliases(self, data: object) -> bool:
         return True
 
-    def represent_sequence(self, tag, sequence, flow_style=None):
+    def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> yaml.SequenceNode:
         plain = not any(isinstance(item, (dict, list)) for item in sequence)
         return super().represent_sequence(tag, sequence, flow_style=plain)
 

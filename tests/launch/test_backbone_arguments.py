@@ -6,7 +6,7 @@ from small_runs import TINY
 from wildfern.launch import pretrain
 from wildfern.launch.backbone_arguments import backbone_takes
 from wildfern.launch.components import read_recipe
-from wildfern.ssl.models import build_backbone
+from wildfern.launch.run_folder import initial_backbone
 
 OTHERS = ["vit_tiny_patch16_224", "vgg11", "mobilenetv3_small_100", "convnext_atto", "small_alexnet", "efficientvit_m0"]
 
@@ -18,13 +18,17 @@ def test_the_quickstart_takes_another_backbone(name):
     dropped = "model.arguments.layers, model.arguments.channels, model.arguments.zero_init_last"
     assert said[0] == f"model.backbone is now {name}: dropped {dropped} of resnet18"
     assert set(recipe.model.arguments) <= {"img_size"}
-    build_backbone(name, recipe.model.stem, **recipe.model.arguments)
+    assert initial_backbone(recipe).width > 0
 
 
 def test_a_resnet_keeps_what_it_takes():
     recipe = read_recipe("simclr_cifar10", ["model.backbone=resnet50", "model.arguments.zero_init_last=false"])
     assert (recipe.model.stem, recipe.model.arguments) == ("cifar", {"zero_init_last": False})
     assert read_recipe("simclr_cifar10", ["model.backbone=vgg11"], announce=list).model.stem == "standard"
+    assert backbone_takes("torchvision/resnet50", "stem")
+    assert backbone_takes("torchvision/vgg11", "dropout")
+    assert not backbone_takes("torchvision/vgg11", "stem")
+    assert not backbone_takes("torchvision/no_such_network", "stem")
     assert not backbone_takes("no_such_network", "layers")
 
 

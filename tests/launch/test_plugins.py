@@ -240,14 +240,24 @@ def test_two_plugins_of_one_file_name_are_both_kept(tmp_path):
 
 @pytest.mark.slow
 def test_every_command_takes_plugins(file, tmp_path, wildfern):
-    small = [*ALL, "evaluation.on=[]"]
-    done = wildfern("pretrain", "quickstart", *small, "--plugin", str(file), "--run", "run")
+    done = wildfern("pretrain", "quickstart", *ALL, "--plugin", str(file), "--run", "run")
     assert done.returncode == 0, done.stderr
-    assert wildfern("views", "run", "--indices", "0-1").returncode == 2
+    forget_plugins()  # all commands run in this process
+    done = wildfern("views", "run", "--indices", "0-1")
+    assert done.returncode == 2
+    assert (
+        "'stripes' is not registered. This run needs the plugin every_kind.py: read run/plugins/every_kind.py"
+        in done.stderr
+    )
     assert wildfern("views", "run", "--indices", "0-1", "--plugin", "run/plugins/every_kind.py").returncode == 0
     done = wildfern("export", "run")
     assert done.returncode == 0, done.stderr
+    forget_plugins()
+    assert wildfern("export", "run").returncode == 2
+    assert wildfern("export", "run", "--plugin", "run/plugins/every_kind.py").returncode == 0
+    forget_plugins()
     assert '"title": "stripes"' in wildfern("recipes", "--schema", "--plugin", str(file)).stdout
+    forget_plugins()
     assert wildfern("render", "stripes", "--plugin", str(file), "--grid", "2x2").returncode == 0
     done = wildfern("recipes", "--plugin", "none.py")
     assert (done.returncode, done.stderr) == (2, "none.py: cannot be read: No such file or directory\n")

@@ -63,7 +63,7 @@ def plugin(folder, file="mine.py", name="mine", layer_wise=False, factor=1.0):
     return path
 
 
-@pytest.mark.parametrize("kind", REGISTRIES)
+@pytest.mark.parametrize("kind", BUILT_IN)
 def test_built_in_components_are_registered_by_importing_the_registry_alone(kind):
     assert BUILT_IN[kind] <= set(REGISTRIES[kind])
     assert {str(REGISTRIES[kind].origin(name)) for name in BUILT_IN[kind]} == {"wildfern"}
@@ -115,7 +115,7 @@ def test_two_files_with_one_name_are_both_named_and_nothing_of_the_second_stays(
     second = plugin(tmp_path, "two.py", factor=2.0)
     second.write_text(OPTIMIZER.format(name="other", layer_wise=False, factor=1.0) + second.read_text())
     with pytest.raises(
-        PluginError, match=r"two\.py: .*optimizer 'mine': one from .*one\.py, one from .*two\.py \(line 11\)"
+        PluginError, match=r"two\.py: .*optimizer 'mine': one from .*one\.py, one from .*two\.py \(line 12\)"
     ):
         load_plugin(second)
     assert "other" not in OPTIMIZERS
@@ -203,6 +203,6 @@ def test_a_package_registers_through_entry_points(tmp_path):
     assert lines[0] == "fern-extras 1.2 | True | fern-extras 1.2"
     assert lines[1].startswith("method 'broken' of the package fern-extras 1.2 cannot be imported: AttributeError")
     assert lines[2] == "two components are registered as optimizer 'sgd': one from wildfern, one from fern-extras 1.2"
-    assert lines[3] == "{'learning_rate': 0.1, 'weight_decay': 0.0, 'factor': 2.0}"
+    assert lines[3] == "{'learning_rate': 0.1, 'weight_decay': 0.0001, 'factor': 2.0}"
     assert "method.name: method 'broken' of the package fern-extras 1.2 cannot be imported" in run.stdout
     assert "did you mean packaged?" in run.stdout

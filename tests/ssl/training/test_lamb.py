@@ -7,7 +7,8 @@ from timm.optim import Lamb
 from wildfern.launch.components import read_recipe
 from wildfern.recipes import RecipeErrors
 from wildfern.ssl.training import OPTIMIZERS, is_layer_wise
-from wildfern.ssl.training.optimizers import parameter_groups, set_hyperparameters
+from wildfern.ssl.training.optimizers import set_hyperparameters
+from wildfern.ssl.training.parameter_groups import parameter_groups
 
 ETA, LAMBDA, BETA1, BETA2, EPSILON = 0.02, 0.1, 0.9, 0.99, 1e-6
 
