@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "ssl": {"wildfern.ssl", "wildfern.generators"},
     "benchmarks": {"wildfern.benchmarks", "wildfern.ssl", "wildfern.generators", "wildfern.recipes"},
     "launch": {f"wildfern.{folder}" for folder in CODE},
-    "package": set(),
+    "package": {"wildfern.plugins"},
 }
 THIRD_PARTIES = {
     "package": set(),
@@ -261,6 +261,18 @@ def hidden_draws(tree: ast.AST) -> Iterator[tuple[int, str]]:
             yield node.lineno, "default_rng()"
         elif isinstance(node, ast.Call) and dotted(node.func) in ("torch.seed", "torch.initial_seed"):
             yield node.lineno, dotted(node.func)
+
+
+def test_no_kernel_lets_the_compiler_fuse_or_reorder():
+    """Then a kernel's bytes are the same on every processor; `test_streams` draws with one that has no vector extensions."""
+    wrong = [
+        f"{name_of(path)}:{call.lineno}: {word.arg}"
+        for path in python_files("generators")
+        for _, call in calls(tree_of(path))
+        for word in call.keywords
+        if word.arg in ("fastmath", "parallel")
+    ]
+    assert wrong == []
 
 
 def test_no_hidden_randomness():

@@ -18,6 +18,7 @@ from wildfern.ssl.models import synchronize_batch_norm
 from wildfern.ssl.training.engine import MakeOptimizer, Precision
 from wildfern.ssl.training.long_timeout_group import long_timeout_group, make_long_timeout_group
 from wildfern.ssl.training.online_probe import OnlineProbe
+from wildfern.ssl.training.optimizer_groups import counted_keys
 from wildfern.ssl.training.optimizers import is_layer_wise, set_hyperparameters
 from wildfern.ssl.training.parameter_groups import optimizer_groups
 from wildfern.ssl.training.whole_state import ReplicatedLayout, collect, restore
@@ -103,6 +104,11 @@ class DeepSpeedEngine:
         if precision == "bf16":  # no modules listed: gradients are reduced in float32
             settings["torch_autocast"] = {"enabled": True, "dtype": "bfloat16", "lower_precision_safe_modules": []}
         optimizer = make_optimizer(optimizer_groups(method.parameter_groups(), weight_decay))
+        if zero_stage == 3 and (counted := counted_keys(optimizer)):
+            raise ValueError(
+                f"{optimizer_name} counts steps in its parameter groups ({', '.join(counted)}), which ZeRO stage 3 "
+                "steps once for each: set engine.zero_stage to 2 or less"
+            )
         self.batch: Batch | None = None
         self._forward, method.forward = method.forward, self._forward_tensors
         self.engine, self.optimizer, *_ = deepspeed.initialize(model=method, optimizer=optimizer, config=settings)

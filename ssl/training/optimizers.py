@@ -80,7 +80,7 @@ def _on_gpu(groups: Groups) -> bool:
 
 def is_layer_wise(name: str) -> bool:
     """Whether an optimizer needs each layer whole, as its attribute `layer_wise` says; ZeRO stages above 0 flatten layers."""
-    return bool(getattr(OPTIMIZERS[name], "layer_wise", False))
+    return bool(getattr(OPTIMIZERS.get(name), "layer_wise", False))
 
 
 def set_hyperparameters(optimizer: torch.optim.Optimizer, learning_rate: float, weight_decay: float) -> None:

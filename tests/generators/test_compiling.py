@@ -31,21 +31,34 @@ def square(sources):
 """
 
 
-@pytest.fixture
-def start(tmp_path):
-    """Start a process that calls a kernel whose cache lies in this test's folder."""
-    (tmp_path / "slow_square.py").write_text(MODULE)
+def starter(folder):
+    """Start a process that calls a kernel whose cache lies in `folder`."""
+    (folder / "slow_square.py").write_text(MODULE)
 
     def start(**environment):
         return subprocess.Popen(
-            [sys.executable, "-c", PROGRAM.format(folder=str(tmp_path))],
-            env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")} | environment,
+            [sys.executable, "-c", PROGRAM.format(folder=str(folder))],
+            env=os.environ | {"NUMBA_CACHE_DIR": str(folder / "cache")} | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
 
     return start
+
+
+@pytest.fixture
+def start(tmp_path):
+    return starter(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """A folder with a whole cache, which every test leaves behind as whole, and what starts a process there."""
+    folder = tmp_path_factory.mktemp("compiled")
+    start = starter(folder)
+    start().communicate()
+    return folder, start
 
 
 def test_the_first_process_compiles_and_says_so_and_the_next_one_does_neither(start):
@@ -73,9 +86,9 @@ def test_a_change_of_a_file_beside_it_compiles_anew(start, tmp_path):
 
 @pytest.mark.parametrize("damage", [b"", b"\x80\x04nonsense", b"\x80\x04\x8c\x08wildfern\x8c\x04Gone\x93."])
 @pytest.mark.parametrize("ending", ["nbi", "nbc"])
-def test_a_cache_that_cannot_be_read_is_written_anew(start, tmp_path, ending, damage):
-    start().communicate()
-    (file,) = (tmp_path / "cache").rglob(f"*.{ending}")
+def test_a_cache_that_cannot_be_read_is_written_anew(compiled, ending, damage):
+    folder, start = compiled
+    (file,) = (folder / "cache").rglob(f"*.{ending}")
     version = pickle.dumps(numba.__version__) if ending == "nbi" else b""
     file.write_bytes(version + damage)
     out, words = start().communicate()

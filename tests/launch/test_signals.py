@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux", reason="deepspeed is for Linux"),
 ]
-CHANGES = [*TINY, "training.steps=120", "training.precision=fp32", "training.checkpoint_every=1000"]
+CHANGES = [*TINY, "training.steps=60", "training.precision=fp32", "training.checkpoint_every=1000"]
 SBATCH = Path(wildfern.launch.cluster.__file__).with_name("slurm.sbatch")
 
 
@@ -59,7 +59,7 @@ def test_any_process_that_is_warned_stops_all_and_nothing_is_lost(whole, tmp_pat
         assert started.wait() == 128 + number, started.output()
         assert started.processes[1].exitcode == 128 + number
         assert f"stopped by {signal.Signals(number).name} after step " in started.output()
-        assert before <= lines_of(run) < 120
+        assert before <= lines_of(run) < 60
         assert (run / "checkpoints" / f"step_{lines_of(run):08d}" / "checkpoint.json").is_file()
         resume = True
     end = ForkedRun(run, CHANGES, True, processes=2)
@@ -121,7 +121,7 @@ def test_a_slurm_job_queues_itself_again_and_the_next_one_ends_it(whole, tmp_pat
         assert job.returncode == 0, told
         assert "stopped by SIGUSR1 after step " in told
         assert queued.read_text() == f"requeue {environment['SLURM_JOB_ID']}\n"
-        assert 5 <= lines_of(run) < 120
+        assert 5 <= lines_of(run) < 60
         job = submit()
         told, _ = job.communicate(timeout=300)
     finally:

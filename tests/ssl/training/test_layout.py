@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from wildfern.ssl.training.loop import in_layout
+from wildfern.ssl.training.batch_reader import in_layout
 
 
 @pytest.mark.parametrize("lies_so", [torch.channels_last, torch.contiguous_format])

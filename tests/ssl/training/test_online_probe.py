@@ -109,7 +109,7 @@ def test_a_probe_may_join_a_run_later(tmp_path, capsys):
     shutil.rmtree(run / "checkpoints/step_00000012")
     capsys.readouterr()
     pretrain("quickstart", [*WITH, "training.checkpoint_every=8"], run=run, resume=True)
-    assert "begins to learn after step 8" in capsys.readouterr().out
+    assert "starts to learn after step 8" in capsys.readouterr().out
     assert ["probe_accuracy" in row for row in read_records(run / "metrics.jsonl")] == [False] * 3 + [True] * 2
 
 

@@ -8,7 +8,7 @@ import torch
 from engine_ranks import advance, build
 from safetensors.torch import load_file, save_file
 
-from wildfern.ssl.methods import DINO
+from wildfern.ssl.methods import DINO, Batch
 from wildfern.ssl.models import Backbone
 from wildfern.ssl.training import OPTIMIZERS, TorchEngine
 from wildfern.ssl.training.whole_state import FILE, write
@@ -94,7 +94,7 @@ def test_files_with_the_names_of_before_are_read(tmp_path):
     engine, other = (method_on_a_backbone() for _ in range(2))
     views = torch.randn(2, 4, 3, 16, 16)
     for step in range(2):
-        engine.backward(engine([views], step)[0])
+        engine.backward(engine(Batch.from_views([views], step=step)).loss)
         engine.step(0.1, 0.0)
         engine.method.after_step(step)
     state = engine.snapshot()
