@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "package": {"wildfern.plugins"},
 }
 THIRD_PARTIES = {
-    "package": set(),
+    "package": {"wildfern.plugins"},
     "generators": {"numpy", "numba"},
     "generators/triton_renderer": {"numpy", "torch", "triton"},
     "recipes": {"pydantic", "pydantic_core", "yaml", "ruamel"},
