@@ -52,10 +52,7 @@ def test_data_wait_is_measured_over_the_whole_pipeline():
         def __next__(self):
             return None
 
-    parts = SimpleNamespace(
-        views=lambda batch: [torch.zeros(2, 1, 3, 4, 4)], config=SimpleNamespace(channels_last=True)
-    )
-    whole = pipeline.WholeWay(parts, lambda views: None, Late())
+    whole = pipeline.WholeWay(SimpleNamespace(batch=lambda micro_batch: micro_batch), lambda batch: None, Late())
     whole()
     assert whole.waited == 1e6
     assert 0 < whole.took < 1e6
