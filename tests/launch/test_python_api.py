@@ -88,7 +88,7 @@ def test_wandb_offline_writes_beside_the_rest(tmp_path):
 
 
 def test_evaluate_needs_a_run_and_a_data_set(tmp_path):
-    with pytest.raises(RunError, match="no run folder"):
+    with pytest.raises(RunError, match="not a run folder"):
         evaluate(tmp_path, on=["digits"])
     with pytest.raises(RunError, match="nothing to evaluate on"):
         evaluate(tmp_path)
