@@ -145,8 +145,8 @@ class _Request:
         entries: list[tuple[str, ProtocolLike]] = [(f"protocols.{i}", entry) for i, entry in enumerate(protocols)]
         for number, shots in enumerate(few_shot):
             for classifier in ("linear", "knn"):
-                entry = {"name": "few_shot", "classifier": classifier, "shots": shots, "seeds": seeds}
-                entries.append((f"few_shot.{number}", entry))
+                added = {"name": "few_shot", "classifier": classifier, "shots": shots, "seeds": seeds}
+                entries.append((f"few_shot.{number}", added))
         found: dict[str, Evaluator] = {}
         for key, entry in entries:
             named = self._evaluator(entry, key)

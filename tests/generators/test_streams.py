@@ -196,10 +196,10 @@ def test_all_generators_are_listed():
     """Every subclass of Stream with a name is in STREAMS."""
     from wildfern.generators import Stream
 
-    def families(parent):
+    def subclasses(parent):
         for child in parent.__subclasses__():
-            yield from families(child)
+            yield from subclasses(child)
             if child.__module__.startswith("wildfern.generators") and "name" in vars(child):
                 yield child
 
-    assert set(families(Stream)) == set(STREAMS.values())
+    assert set(subclasses(Stream)) == set(STREAMS.values())
