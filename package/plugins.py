@@ -1,6 +1,6 @@
-"""Plugin files: Python files outside any package, run once, whose components register themselves.
+"""Plugin files: Python files outside any package that register components when they are run, once.
 
-What is run is what was read: no byte code is written or looked for beside the file, and a copy made of `content` is exact.
+The code that runs is exactly `content`: byte code is neither written nor read.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ class PluginError(ValueError):
 
 @dataclass(frozen=True)
 class Plugin:
-    """A plugin file as it was when it was read; `name` is the path as it was given, `path` the resolved one."""
+    """A plugin file at the time it was read; `name` is the path as given, `path` the resolved path."""
 
     name: str
     path: Path
@@ -35,11 +35,11 @@ class Plugin:
 
 
 def read_plugin(path: str | PathLike[str]) -> Plugin:
-    """The file at `path`; PluginError where there is none or it is no Python file."""
+    """Read the file at `path`; raises PluginError if there is none or it is not a Python file."""
     name = fspath(path)
     given = Path(name).expanduser()
     if given.suffix != ".py":
-        raise PluginError(f"{name}: a plugin is a Python file, its name ends in .py")
+        raise PluginError(f"{name}: a plugin must be a Python file (.py)")
     try:
         content = given.read_bytes()
     except OSError as error:
@@ -48,7 +48,7 @@ def read_plugin(path: str | PathLike[str]) -> Plugin:
 
 
 def execute(plugin: Plugin) -> ModuleType:
-    """Run the plugin as a module of its own, found in sys.modules from then on. Raises PluginError."""
+    """Run the plugin as a module in sys.modules. Raises PluginError."""
     file = str(plugin.path)
     module = ModuleType(plugin.module)
     module.__file__ = file
@@ -62,7 +62,7 @@ def execute(plugin: Plugin) -> ModuleType:
 
 
 def _said(error: BaseException, file: str) -> str:
-    """The exception in words, and the line of the file that it comes from."""
+    """The exception and the line of the file that raised it, as text."""
     if isinstance(error, SyntaxError) and error.filename == file:
         message, line = error.msg, error.lineno
     else:

@@ -52,7 +52,7 @@ LOCATION = ("path", "pattern", "name")  # parameters of a source that take what 
 
 
 class ComponentError(ValueError):
-    """A component that cannot be used: its name is taken twice, or its package cannot be imported."""
+    """A component cannot be used: its name is taken, or its package cannot be imported."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ class Registry(Mapping[str, Any]):
     """The components of one kind: a mapping from name to class or function.
 
     `group` is the entry point group of other packages, `home` the package whose import registers the built-in components.
-    Both are loaded when the registry is first read. Entry points are listed at once and imported when they are looked up.
-    The components of the registry `includes` may be named here too.
+    Both are loaded when the registry is first read. An entry point is imported when it is looked up.
+    The components of the registry `includes` are found here too.
     """
 
     def __init__(self, kind: str, group: str, home: str, includes: "Registry | None" = None) -> None:
@@ -89,11 +89,11 @@ class Registry(Mapping[str, Any]):
         self._entry_points: dict[str, list[EntryPoint]] | None = None
 
     def register(self, name: str, component: Any, origin: Origin = BUILT_IN) -> None:
-        """Add a component. Raises ComponentError for a name that another one has or that no recipe could spell."""
+        """Add a component. Raises ComponentError for a name that is taken or invalid."""
         if not re.fullmatch(r"[\w-]+", name):
-            raise ComponentError(f"{self.kind} {name!r}: a name is made of letters, digits, _ and -")
+            raise ComponentError(f"{self.kind} {name!r}: names may contain letters, digits, _ and -")
         if origin != BUILT_IN:
-            self._load()  # the built-in ones come first, so that the newcomer is refused
+            self._load()  # built-in components first, so that they keep their names
         taken = self._components.get(name)
         if taken is not None and taken is not component:
             raise ComponentError(
@@ -124,7 +124,7 @@ class Registry(Mapping[str, Any]):
         raise KeyError(name)
 
     def foreign(self) -> dict[str, Origin]:
-        """The components that wildfern does not bring, name → origin, without those of the included registry."""
+        """Components from outside wildfern, name → origin, without those of the included registry."""
         names = [name for name in self if self._includes is None or name not in self._includes]
         return {name: origin for name in names if (origin := self.origin(name)) != BUILT_IN}
 
@@ -174,7 +174,7 @@ class Registry(Mapping[str, Any]):
             raise ComponentError(
                 f"{self.kind} {point.name!r} of the package {package} cannot be imported: {type(error).__name__}: {error}"
             ) from error
-        if self._components.get(point.name) is component:  # the module has registered it with the decorator, too
+        if self._components.get(point.name) is component:  # the module also registered it with the decorator
             self._origins[point.name] = package
         self.register(point.name, component, package)
 
@@ -241,7 +241,7 @@ def load_plugin(path: str | PathLike[str]) -> Plugin:
 
 
 def loaded_plugin(path: str | PathLike[str]) -> Plugin | None:
-    """The plugin that was loaded from this path, as it was then; None where none was."""
+    """The plugin that was loaded from this path, with its content at that time; None if there is none."""
     return next((plugin for plugin in _plugins.values() if plugin.is_at(path)), None)
 
 
@@ -258,7 +258,7 @@ def _forget(plugin: Plugin) -> None:
 
 
 def _origin(scope: Mapping[str, Any]) -> Origin:
-    """Who registers: the module whose globals these are."""
+    """The origin of a component: the module with these globals."""
     module = str(scope.get("__name__", "__main__"))
     if module in _modules:
         return _modules[module]

@@ -1,4 +1,4 @@
-"""From the merged tree to a `Recipe`: every key is checked, and everything that is wrong comes together."""
+"""Turns the merged tree into a `Recipe`: checks every key and collects all errors."""
 
 import json
 import re
@@ -38,7 +38,7 @@ from wildfern.registry import ComponentError, location_parameter
 ExtraCheck = Callable[[Recipe], Iterable[tuple[str, str]]]
 SectionModel = TypeVar("SectionModel", bound=BaseModel)
 
-BUILT = ("data", "views")  # the sections whose components need nothing from the program to be built
+BUILT = ("data", "views")  # sections whose components can be built from their arguments alone
 _MISSING = "is missing"
 
 
@@ -50,11 +50,11 @@ def check_recipe(
     whole: bool = True,
     keep_unknown: bool = False,
 ) -> Recipe:
-    """The recipe that `layers` spell, or RecipeErrors with the `earlier` problems and all that are found here.
+    """The recipe of `layers`, or RecipeErrors with the `earlier` problems and those found here.
 
-    Unless the layers are `whole`, nothing is called missing: it may stand in the file that could not be read. With
+    Unless the layers are `whole`, missing keys are not reported: they may be in a file that could not be read. With
     `keep_unknown`, components that are not registered keep their arguments, unchecked.
-    `extra_checks` see a recipe that is right in itself.
+    `extra_checks` run on a recipe without other errors.
     """
     checking = _Checking(layers, components, keep_unknown)
     sections = checking.sections()
@@ -78,7 +78,7 @@ class _Checking:
         self.problems: list[Problem] = []
 
     def sections(self) -> dict[str, Any]:
-        """Every section that is right, by name; what is wrong with the others is in `problems`."""
+        """The valid sections by name; errors of the others are in `problems`."""
         tree = self.layers.tree
         for key in tree:
             if key not in Recipe.model_fields:
@@ -105,12 +105,12 @@ class _Checking:
     def complain(
         self, path: Path, message: str, suggestion: str | None = None, known: Iterable[str] = (), writer: str = ""
     ) -> None:
-        """Note a problem at `path`, found in the file that wrote there unless `writer` says another."""
+        """Add a problem at `path`, reported for the file that set it unless `writer` names another."""
         writer = writer or self.layers.writer(path)
         self.problems.append(Problem(writer, dotted(path), message, suggestion, tuple(known)))
 
     def path_of(self, key: str) -> Path:
-        """The path of a dotted key, as the recipe has it: `data.0.x` is `data.x` where data is not a list."""
+        """The path of a dotted key in this recipe: `data.0.x` is `data.x` if data is not a list."""
         path = tuple(int(part) if part.isdecimal() else part for part in key.split("."))
         for place, value in data_places(self.layers.tree):
             if path[: len(place) + 1] == (*place, 0) and isinstance(value, dict):
@@ -139,7 +139,7 @@ class _Checking:
     def _data_of_arguments(
         self, signature: type[BaseModel], given: dict[str, Any], path: Path
     ) -> dict[str, list[DataEntry | None]]:
-        """The sources in the settings of those arguments that take some, by argument."""
+        """The sources in the settings of arguments that have any, by argument."""
         return {
             key: self._data(settings["data"], (*path, key, "data"))
             for key, settings in given.items()
@@ -206,7 +206,7 @@ class _Checking:
         return True
 
     def _check_together(self, section: str, choice: str, arguments: dict[str, Any], path: Path) -> None:
-        """What the component itself says about its arguments, put at the first of them that it mentions."""
+        """Run the component's own check; its error is reported at the first argument that the message names."""
         name = choice_name(section, choice) or ""
         component = self.components.of_section(section)[name]
         built = component if section in BUILT and name in self.components.constructible else None
@@ -224,7 +224,7 @@ class _Checking:
     def _validate(
         self, model: type[SectionModel], value: Any, path: Path, known: Sequence[str] = (), writer: str = ""
     ) -> SectionModel | None:
-        """`value` as `model`, read as JSON would be: strictly, yet with lists for tuples."""
+        """Validate `value` as JSON: strictly, but a list may fill a tuple."""
         try:
             return model.model_validate_json(json.dumps(value))
         except ValidationError as error:
@@ -239,7 +239,7 @@ class _Checking:
             return None
 
     def _keys_of(self, model: type[BaseModel], path: Path, below: Path) -> list[str]:
-        """The keys that may stand where `below`, in what stands at `path`, is unknown."""
+        """The valid keys in place of the unknown key `below`, relative to `path`."""
         settings = settings_model(model, str(below[0])) if len(below) > 1 else None
         if settings is not None:
             return argument_names(settings)
@@ -248,7 +248,7 @@ class _Checking:
         return [*sorted(own), *argument_names(model)]
 
     def _unknown_key(self, path: Path, names: list[str]) -> None:
-        """An unknown key: a near one beside it, or one of that very name in another section, may have been meant."""
+        """Report an unknown key, with a similar key of the same section or the same key of another section."""
         word = str(path[-1])
         beside = nearest(word, names)
         if beside is not None:

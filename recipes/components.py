@@ -1,4 +1,4 @@
-"""The registries a recipe may name from, and what the signature of a component says about its recipe keys."""
+"""The registries that a recipe chooses from, and the recipe keys of a component, from its signature."""
 
 import dataclasses
 import functools
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from wildfern.registry import LOCATION, ComponentError
 
-# Strict and read as JSON (see checking.py): "12" is no integer and true no number, yet a list may fill a tuple.
+# Strict and read as JSON (see checking.py): "12" is not an integer, true is not a number, but a list may fill a tuple.
 STRICT = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=())
 
 CHOICE = {"data": "source", "on": "source"}  # the key that chooses the component, by section; elsewhere it is `name`
@@ -26,12 +26,12 @@ Registry = Mapping[str, Callable[..., Any]]
 class Components:
     """Registries, name → class or function. Keyword-only parameters are the recipe keys; the program fills the others.
 
-    A parameter may be a pydantic model, with keys of its own; a field `data` of it takes what the section `data` takes, and the
-    component is handed the checked entries.
+    A parameter may be a pydantic model with keys of its own; if it has a field `data`, this has the form of the section `data`,
+    and the component gets the checked entries.
 
-    A component may have a static `check(**arguments)` that raises ValueError for arguments that cannot go together.
-    Sources and views named in `constructible` are cheap to build and are built instead. `backbone_takes(name, key)` says
-    whether a backbone has this argument, or a `stem` of its own choice: what a former backbone had is kept only then.
+    A component may have a static `check(**arguments)` that raises ValueError for arguments that are invalid together.
+    Sources and views in `constructible` are cheap to build and are built as a check. `backbone_takes(name, key)` returns whether
+    a backbone has this argument or allows a choice of `stem`; other arguments of a former backbone are dropped.
     """
 
     sources: Registry
@@ -58,9 +58,9 @@ class Components:
         }[section]
 
     def arguments(self, section: str, choice: Any) -> type[BaseModel] | None:
-        """The model of the arguments of the component that `choice` (a name, or a source string) names, if any does.
+        """The model of the arguments of the component `choice` (a name or a source string); None if there is none.
 
-        Raises ComponentError for a component that cannot be imported, or whose signature is not typed.
+        Raises ComponentError for a component that cannot be imported or has no type annotations.
         """
         name = choice_name(section, choice)
         component = self.of_section(section).get(name) if name is not None else None
@@ -70,7 +70,7 @@ class Components:
         return arguments_model(component, frozenset(program | own_keys(section)))
 
     def accepts(self, section: str, choice: Any, key: str) -> bool | None:
-        """Whether the chosen component takes `key`; None where there is no such component, or none that can be used."""
+        """Whether the chosen component takes `key`; None if there is no such component, or it cannot be used."""
         try:
             model = self.arguments(section, choice)
         except ComponentError:
@@ -81,12 +81,12 @@ class Components:
 
 
 def own_keys(section: str) -> set[str]:
-    """The keys of a component section that are no arguments of the component."""
+    """The keys of a component section that are not arguments of the component."""
     return {"source", "weight"} if section == "data" else {CHOICE.get(section, "name")}
 
 
 def choice_name(section: str, choice: Any) -> str | None:
-    """The registry key in a choice: itself, or the scheme of a source (`folder:/a/b` → `folder`)."""
+    """The registry key of a choice: the name, or the scheme of a source (`folder:/a/b` → `folder`)."""
     if not isinstance(choice, str):
         return None
     return choice.partition(":")[0] if CHOICE.get(section) == "source" else choice
@@ -117,7 +117,7 @@ def argument_names(model: type[BaseModel]) -> list[str]:
 
 
 def settings_model(model: type[BaseModel], key: str) -> type[BaseModel] | None:
-    """The model of an argument that is a mapping with keys of its own, None for any other argument."""
+    """The model of an argument that is a mapping with keys of its own; None for other arguments."""
     for name, field in model.model_fields.items():
         if key == (field.alias or name):
             kinds = (field.annotation, *get_args(field.annotation))  # PixMixSettings | None
@@ -126,7 +126,7 @@ def settings_model(model: type[BaseModel], key: str) -> type[BaseModel] | None:
 
 
 def takes_data(model: type[BaseModel] | None) -> bool:
-    """Whether the settings hold sources of images, under the key `data`, as the section of that name does."""
+    """Whether the settings have a key `data` with sources of images, like the section `data`."""
     return model is not None and "data" in model.model_fields
 
 
@@ -145,9 +145,9 @@ def differing(arguments: BaseModel) -> dict[str, Any]:
 
 
 def _annotation(component: Callable[..., Any], parameter: inspect.Parameter) -> Any:
-    """The annotation itself, also where the module of the component postpones them.
+    """The evaluated annotation, also if the component's module postpones evaluation.
 
-    Only that of one parameter: the positional ones may name types that exist for type checkers alone.
+    Evaluates that of one parameter only: positional ones may name types that only type checkers import.
     """
     annotation = parameter.annotation
     if annotation is parameter.empty:

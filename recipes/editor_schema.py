@@ -11,9 +11,9 @@ EXTENDS = {"type": "string", "description": "A bundled recipe or a path relative
 
 
 def json_schema(components: Components) -> dict[str, Any]:
-    """JSON schema (draft 2020-12) of what may stand in a recipe file.
+    """JSON schema (draft 2020-12) of recipe files.
 
-    No key is required, for a file may extend another; of each component section one form a registered component.
+    No key is required, since a file may extend another. Component sections have one variant per registered component.
     """
     properties: dict[str, Any] = {"extends": EXTENDS}
     definitions: dict[str, Any] = {}
@@ -36,7 +36,7 @@ def json_schema(components: Components) -> dict[str, Any]:
             reference = {"$ref": "#/$defs/data_entry"}
             schema = {"anyOf": [reference, {"type": "array", "items": reference, "minItems": 1}]}
         properties[section] = {**schema, "description": field.description}
-    for definition in definitions.values():  # settings of components: they may extend others too, and may hold sources
+    for definition in definitions.values():  # settings of components: they may be partial too, and may contain sources
         definition.pop("required", None)
         if "data" in definition.get("properties", {}):
             about = definition["properties"]["data"].get("description")
@@ -52,7 +52,7 @@ def json_schema(components: Components) -> dict[str, Any]:
 
 
 def _evaluation(components: Components, definitions: dict[str, Any]) -> dict[str, Any]:
-    """The section `evaluation`: of its lists of components, a name, a mapping, or a list of both."""
+    """The section `evaluation`; each of its lists of components is a name, a mapping, or a list of both."""
     schema = Evaluation.model_json_schema()
     own = schema.pop("$defs")
     definitions["OnlineProbe"] = own["OnlineProbe"]

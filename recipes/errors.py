@@ -1,4 +1,4 @@
-"""What is wrong with a recipe: every problem names the file, the key and what would be right, and all come together."""
+"""Errors of a recipe: each names the file, the key and what would be valid; all are reported together."""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ COMMAND_LINE = "command line"
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing to mend: in which file ("command line" for overrides), at which dotted key ("" for a whole file)."""
+    """One error: its file ("command line" for overrides), its dotted key ("" for a whole file) and the message."""
 
     file: str
     key: str
@@ -38,12 +38,12 @@ class RecipeErrors(ValueError):
 
 
 def nearest(word: str, candidates: Iterable[str]) -> str | None:
-    """The candidate that `word` most likely misspells, or None where nothing is close."""
+    """The candidate that `word` most likely misspells; None if none is close."""
     by_lower = {candidate.lower(): candidate for candidate in candidates}
     close = difflib.get_close_matches(word.lower(), list(by_lower), n=1, cutoff=0.6)
     return by_lower[close[0]] if close else None
 
 
 def dotted(path: Iterable[str | int]) -> str:
-    """`("data", 0, "weight")` as people write it: `data.0.weight`."""
+    """`("data", 0, "weight")` as a dotted key: `data.0.weight`."""
     return ".".join(str(part) for part in path)

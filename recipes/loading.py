@@ -1,4 +1,4 @@
-"""Reading recipes: bundled ones by name, others by path, each perhaps extending another; the command line comes last."""
+"""Loads recipes: bundled ones by name, others by path, with `extends` and overrides of the command line."""
 
 import importlib.resources
 import os
@@ -22,21 +22,21 @@ SUFFIXES = (".yaml", ".yml")
 
 @dataclass(frozen=True)
 class _File:
-    """A recipe file: how people call it, where it is, and the folder that its `extends` is relative to."""
+    """A recipe file: its name in messages, its place, and the folder that its `extends` is relative to."""
 
     label: str
     place: Traversable
     folder: Path
 
     def read(self) -> str:
-        """The text, or ValueError in the reader's words."""
+        """The text; raises ValueError with a message for users."""
         try:
             with self.place.open("rb") as file:
                 content = file.read(MAX_BYTES + 1)
         except OSError as error:
             raise ValueError(f"cannot be read: {error.strerror or error}") from None
         if len(content) > MAX_BYTES:
-            raise ValueError(f"larger than {MAX_BYTES // 1_000_000} MB; no recipe is")
+            raise ValueError(f"larger than {MAX_BYTES // 1_000_000} MB")
         try:
             return content.decode("utf-8-sig")
         except UnicodeDecodeError as error:
@@ -58,11 +58,10 @@ def load_recipe(
     """The recipe of a bundled name or of a file (anything with a slash or ending in .yaml), checked and complete.
 
     `overrides` are `key.sub=value` with YAML values, list items by number (`data.0.weight=2`); they come last.
-    Relative paths start at `base_dir`, the working folder unless given. `extra_checks` give `(dotted key, message)`
-    for what is wrong across sections; `announce` is told what was changed without an error. Raises RecipeErrors with
-    everything that is wrong.
+    Relative paths start at `base_dir`, the working folder unless given. `extra_checks` return `(dotted key, message)`
+    for errors across sections; `announce` gets a message for each automatic change. Raises RecipeErrors with all errors.
 
-    Runs the Python files of the key `plugins`, and those of `plugins`. Not `trusted` is the recipe in somebody's run folder: its
+    Runs the Python files of the key `plugins`, and those of `plugins`. With `trusted=False`, for the recipe in a run folder, its
     own plugins are not run, and components that are not registered keep their arguments unchecked.
     """
     base_dir = Path(base_dir or ".")
@@ -90,7 +89,7 @@ def list_recipes() -> dict[str, str]:
 
 
 def recipe_text(name: str) -> str:
-    """The file of a bundled recipe, comments and all; RecipeErrors where there is none of that name."""
+    """The text of a bundled recipe, with comments; raises RecipeErrors if there is none of that name."""
     found = _find(name, Path("."), asked_by=name, key="")
     if isinstance(found, Problem):
         raise RecipeErrors([found])
@@ -99,7 +98,7 @@ def recipe_text(name: str) -> str:
 
 @dataclass(frozen=True)
 class _Layer:
-    """The contents of a recipe file, how people call it, and the folder that its paths are relative to."""
+    """The contents of a recipe file, its name in messages, and the folder that its paths are relative to."""
 
     label: str
     tree: dict[str, Any]
@@ -107,7 +106,7 @@ class _Layer:
 
 
 def _read_chain(name_or_path: str | os.PathLike[str], base_dir: Path) -> tuple[list[_Layer], list[Problem]]:
-    """The files from the one that extends nothing to the one asked for."""
+    """The chain of `extends`, from the file that extends nothing to the requested one."""
     chain: list[_Layer] = []
     problems: list[Problem] = []
     visited: list[_File] = []
@@ -119,7 +118,7 @@ def _read_chain(name_or_path: str | os.PathLike[str], base_dir: Path) -> tuple[l
         label = found.label
         if any(_same(found, earlier) for earlier in visited):
             circle = " → ".join([*(file.label for file in visited), label])
-            problems.append(Problem(visited[-1].label, "extends", f"comes back to where it started: {circle}"))
+            problems.append(Problem(visited[-1].label, "extends", f"files extend each other in a circle: {circle}"))
             break
         visited.append(found)
         try:
@@ -146,7 +145,7 @@ def _read_chain(name_or_path: str | os.PathLike[str], base_dir: Path) -> tuple[l
 def _find(
     reference: str | os.PathLike[str], folder: Path, *, asked_by: str, key: str, label_folder: str = ""
 ) -> _File | Problem:
-    """The file that a name or path means; a relative path is looked up from `folder`."""
+    """The file of a name or path; relative paths start at `folder`."""
     text = os.fspath(reference)
     is_path = isinstance(reference, os.PathLike) or text.endswith(SUFFIXES) or "/" in text or os.sep in text
     if is_path:
@@ -165,7 +164,7 @@ def _find(
         return _File(f"{text}.yaml (bundled)", bundled[text], folder)
     near = nearest(text, bundled)
     here = [f"{text}{suffix}" for suffix in SUFFIXES if (folder / f"{text}{suffix}").is_file()]
-    message = f"no bundled recipe is called {text!r}"
+    message = f"there is no bundled recipe {text!r}"
     return Problem(asked_by, key, message, here[0] if here else near, tuple(sorted(bundled)))
 
 

@@ -1,4 +1,4 @@
-"""Recipes laid over one another: `extends`, then the file, then the command line; every key remembers who wrote it."""
+"""Merges recipes: `extends`, then the file, then the command line; records which of them set each key."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,18 +16,18 @@ _LIST_KEYS = [(key,) for key in EVALUATION_LISTS]
 class Layers:
     """The merged tree of a recipe. Mappings merge key by key; anything else, and an empty mapping, replaces.
 
-    Where a layer names another component than before, inherited keys that belonged to the former one are dropped.
+    If a layer names another component, inherited keys of the former one are dropped.
     """
 
     def __init__(self, components: Components, main: str):
         self.tree: dict[str, Any] = {}
-        self.main = main  # the file that was asked for: where missing keys should be written
+        self.main = main  # the requested file, where missing keys are reported
         self._components = components
         self._writers: dict[Path, str] = {}
-        self.messages: list[str] = []  # what was changed without an error, for the person who started this
+        self.messages: list[str] = []  # automatic changes, for the user
 
     def lay(self, tree: dict[str, Any], file: str) -> None:
-        """Lay the contents of a recipe file over what is there."""
+        """Merge the contents of a recipe file over the layers so far."""
         before, backbone = dict(self.choices()), self.value(("model", "backbone"))
         for key, value in tree.items():
             self._write((key,), value, file)
@@ -35,7 +35,7 @@ class Layers:
         self._drop_arguments_of_backbone(backbone, file)
 
     def lay_overrides(self, overrides: list[str]) -> list[Problem]:
-        """Lay `key.sub=value` arguments over the files, all as one layer; gives back those that make no sense."""
+        """Merge `key.sub=value` arguments over the files as one layer; returns the problems of invalid ones."""
         before, backbone = dict(self.choices()), self.value(("model", "backbone"))
         problems = []
         for override in overrides:
@@ -51,16 +51,16 @@ class Layers:
         return problems
 
     def writer(self, path: Path) -> str:
-        """Who wrote what is at `path`; for a key that nobody wrote, the file that was asked for."""
+        """The layer that set `path`; the requested file for a key that none set."""
         return self._writers.get(path, self.main)
 
     def last_writer(self, path: Path) -> str:
-        """Who wrote last at or under `path`."""
+        """The layer that last set a key at or under `path`."""
         last = [writer for written, writer in self._writers.items() if written[: len(path)] == path]
         return last[-1] if last else self.main
 
     def value(self, path: Path) -> Any:
-        """What is at `path`; None where there is nothing."""
+        """The value at `path`; None if there is none."""
         node: Any = self.tree
         for part in path:
             if not _holds(node, part):
@@ -69,7 +69,7 @@ class Layers:
         return node
 
     def has(self, path: Path) -> bool:
-        """Whether somebody wrote at `path`."""
+        """Whether a layer set `path`."""
         return path in self._writers
 
     def _write(self, path: Path, value: Any, writer: str) -> None:
@@ -134,7 +134,7 @@ class Layers:
                     del self.value(path)[key]
 
     def _drop_arguments_of_backbone(self, former: Any, writer: str) -> None:
-        """Where this layer names another backbone, drop what it inherits and the new one does not take, and say so."""
+        """If this layer names another backbone, drop inherited keys that the new one does not take, with a message."""
         model = self.tree.get("model")
         if not isinstance(model, dict):
             return
@@ -156,7 +156,7 @@ class Layers:
             self.messages.append(f"model.backbone is now {now}: dropped {', '.join(dropped)} of {former}")
 
     def choices(self) -> Iterator[tuple[tuple[str, Path], Any]]:
-        """Each place of a component and what is chosen there, for all that are chosen now."""
+        """The path of each component in the current tree, and its name."""
         places: list[tuple[str, Path, Any]] = [
             (section, (section,), self.tree.get(section)) for section in COMPONENT_SECTIONS if section != "data"
         ]
@@ -178,7 +178,7 @@ class Layers:
 
 
 def data_places(tree: dict[str, Any]) -> Iterator[tuple[Path, Any]]:
-    """Path and value of each `data`: the section, and the key of that name among the settings of a component's argument."""
+    """Path and value of each `data`: the section, and the key of that name in settings of components."""
     if "data" in tree:
         yield ("data",), tree["data"]
     for section in COMPONENT_SECTIONS:
@@ -189,14 +189,14 @@ def data_places(tree: dict[str, Any]) -> Iterator[tuple[Path, Any]]:
 
 
 def is_data_place(path: Path) -> bool:
-    """Whether sources of images stand at this path."""
+    """Whether this path is one of sources of images."""
     return path == ("data",) or (
         len(path) == 3 and path[0] != "data" and path[0] in COMPONENT_SECTIONS and path[2] == "data"
     )
 
 
 def data_entries(value: Any, place: Path) -> list[tuple[Path, Any]]:
-    """Path and value of each entry of the `data` at `place`, written as a list or as a single entry."""
+    """Path and value of each entry of the `data` at `place`, a list or a single entry."""
     return [((*place, n), entry) for n, entry in enumerate(value)] if isinstance(value, list) else [(place, value)]
 
 
@@ -207,7 +207,7 @@ def _holds(node: Any, part: str | int) -> bool:
 
 
 def entry_section(path: Path) -> str | None:
-    """The section (`data`, `on` or `protocols`) of a list of which an entry stands here; a bare string is short for it."""
+    """The list (`data`, `on` or `protocols`) that this path is an entry of, if any; a string is short for a mapping there."""
     if is_data_place(path) or (is_data_place(path[:-1]) and isinstance(path[-1], int)):
         return "data"
     if len(path) == 3 and path[0] == "evaluation" and path[1:2] in _LIST_KEYS and isinstance(path[2], int):

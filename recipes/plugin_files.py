@@ -1,4 +1,4 @@
-"""The key `plugins`: Python files whose components a recipe may name. They add up over `extends`, the file, the command line."""
+"""The key `plugins`: Python files that register components. Those of `extends`, the file and the command line are joined."""
 
 import os
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from wildfern.registry import PluginError, load_plugin
 
 
 class PluginFiles:
-    """Collects and runs plugin files; `paths` are from the working folder, `problems` what is wrong with some of them."""
+    """Collects and runs plugin files; `paths` are relative to the working folder, `problems` are their errors."""
 
     def __init__(self) -> None:
         self.paths: list[str] = []
         self.problems: list[Problem] = []
 
     def add(self, value: Any, writer: str, folder: Path, run: bool = True) -> None:
-        """The files that `writer` names, relative to `folder`; not run where they are somebody else's."""
+        """Add the files that `writer` names, relative to `folder`; with `run=False`, without running them."""
         names = [value] if isinstance(value, str) else value
         if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
             self.problems.append(Problem(writer, "plugins", f"must be a list of Python files, got {shown(value)}"))
@@ -28,7 +28,7 @@ class PluginFiles:
             path = os.path.normpath(folder / Path(name).expanduser())
             if path not in self.paths:
                 self.paths.append(path)
-            if not run:  # it may be named again, by somebody who has read it
+            if not run:  # the user may name it again with --plugin
                 continue
             try:
                 load_plugin(path)
@@ -36,7 +36,7 @@ class PluginFiles:
                 self.problems.append(Problem(writer, "plugins", str(error)))
 
     def take_from(self, overrides: Sequence[str], folder: Path) -> list[str]:
-        """Add those of `plugins=[…]` among the overrides, and return the other overrides."""
+        """Add the plugins of overrides `plugins=[…]`, and return the other overrides."""
         others = []
         for override in overrides:
             key, equals, text = override.partition("=")
@@ -44,7 +44,7 @@ class PluginFiles:
                 others.append(override)
             elif key.strip() != "plugins":
                 self.problems.append(
-                    Problem(COMMAND_LINE, key.strip(), "plugins are given whole: plugins=[my_file.py]")
+                    Problem(COMMAND_LINE, key.strip(), "write the whole list: plugins=[my_file.py]")
                 )
             else:
                 value, unreadable = read_yaml(text, COMMAND_LINE, "plugins")

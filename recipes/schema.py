@@ -1,4 +1,4 @@
-"""The sections of a recipe. What a component's own arguments are, its signature says; all the rest is typed here."""
+"""The sections of a recipe. The keys of a component come from its signature; all other keys are defined here."""
 
 from collections.abc import Sequence
 from os import PathLike, fspath
@@ -22,24 +22,24 @@ from wildfern.registry import load_plugin
 
 
 class Section(BaseModel):
-    """A part of a recipe: unknown keys are errors, values are not converted, and nothing changes after loading."""
+    """A part of a recipe: unknown keys are errors, values are not converted, and instances are immutable."""
 
     model_config = STRICT
 
 
 class Component(Section):
-    """A component by its registry name, with all of its arguments (those left out at their defaults)."""
+    """A component by its registry name, with all of its arguments, defaults included."""
 
-    name: str = Field(description="Which component: a name from its registry.")
-    arguments: dict[str, Any] = Field({}, description="Its keyword-only arguments.")
+    name: str = Field(description="Name of the component.")
+    arguments: dict[str, Any] = Field({}, description="Arguments of the component.")
 
 
 class DataEntry(Section):
     """One source of images and its share of the training data."""
 
-    source: str = Field(description="Where images come from: a data set, folder:PATH, parquet:PATH … or a generator.")
-    weight: PositiveFloat = Field(1.0, description="Share of this source, relative to the weights of the others.")
-    arguments: dict[str, Any] = Field({}, description="Keyword-only arguments of the source.")
+    source: str = Field(description="Dataset, folder:PATH, parquet:PATH … or generator.")
+    weight: PositiveFloat = Field(1.0, description="Sampling weight, relative to the other sources.")
+    arguments: dict[str, Any] = Field({}, description="Arguments of the source.")
 
     @property
     def scheme(self) -> str:
@@ -48,10 +48,10 @@ class DataEntry(Section):
 
 
 class EvaluationEntry(Section):
-    """One dataset to evaluate on, with those of its arguments that are not at their defaults."""
+    """One dataset to evaluate on, with the arguments that differ from their defaults."""
 
-    source: str = Field(description="A dataset with labels: a named one, folder:PATH, parquet:PATH …")
-    arguments: dict[str, Any] = Field({}, description="Keyword-only arguments of the source.")
+    source: str = Field(description="Labeled dataset: a name, folder:PATH, parquet:PATH …")
+    arguments: dict[str, Any] = Field({}, description="Arguments of the source.")
 
     @property
     def scheme(self) -> str:
@@ -59,53 +59,53 @@ class EvaluationEntry(Section):
         return choice_name("on", self.source) or ""
 
 
-def _new_word(stem: Any) -> Any:
-    return "cifar" if stem == "small" else stem  # its name up to release 0.1
+def _current_name(stem: Any) -> Any:
+    return "cifar" if stem == "small" else stem  # "small" up to release 0.1
 
 
 class Model(Section):
     """The backbone to pretrain."""
 
-    backbone: str = Field(min_length=1, description="The timm name of the backbone.")
+    backbone: str = Field(min_length=1, description="A timm name, torchvision/NAME, or small_alexnet.")
     weights: str | None = Field(
-        None, description="Weights to start from: a file, a run folder or a timm tag; null: random weights."
+        None, description="Initial weights: a file, a run folder or a timm tag; null: random."
     )
-    stem: Annotated[Literal["standard", "cifar"], BeforeValidator(_new_word)] = Field(
-        "standard", description="cifar: a 3×3 stem without pooling, for images of about 32 pixels."
+    stem: Annotated[Literal["standard", "cifar"], BeforeValidator(_current_name)] = Field(
+        "standard", description="cifar: 3×3 convolution without pooling, for images of about 32 px."
     )
-    arguments: dict[str, Any] = Field({}, description="Further arguments of timm.create_model.")
+    arguments: dict[str, Any] = Field({}, description="Further arguments of the backbone's constructor.")
 
 
 class Training(Section):
-    """How long, how large, how precise, and what is kept."""
+    """Length, batch size, precision, checkpoints and device of training."""
 
     steps: PositiveInt = Field(description="Optimizer steps.")
-    batch_size: PositiveInt = Field(description="Images in one step, over all ranks and accumulated parts.")
+    batch_size: PositiveInt = Field(description="Global batch size: images per step, over all ranks and micro-batches.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
-        description="Arithmetic of forward and backward passes; auto: bf16 where the device computes in it, else fp32.",
+        description="Precision of forward and backward pass; auto: bf16 if the device has bf16 arithmetic, else fp32.",
     )
-    accumulation: PositiveInt = Field(1, description="Parts a batch is computed in, one after the other.")
-    gradient_clip: PositiveFloat | None = Field(None, description="Largest norm of the gradient; null: no limit.")
+    accumulation: PositiveInt = Field(1, description="Micro-batches per step (gradient accumulation).")
+    gradient_clip: PositiveFloat | None = Field(None, description="Maximum norm of the gradient; null: no clipping.")
     skip_nonfinite: NonNegativeInt = Field(
         0,
-        description="Steps in a row that may be skipped for a NaN or infinite loss or gradient; one more stops training.",
+        description="Steps in a row that may be skipped for a NaN or infinite loss or gradient before training stops.",
     )
     checkpoint_every: PositiveInt = Field(1000, description="Steps between checkpoints.")
-    checkpoint_minutes: PositiveFloat | None = Field(None, description="Also checkpoint after so many minutes.")
-    keep_checkpoints: PositiveInt = Field(2, description="How many of the newest checkpoints are kept.")
+    checkpoint_minutes: PositiveFloat | None = Field(None, description="Minutes between additional checkpoints; null: none.")
+    keep_checkpoints: PositiveInt = Field(2, description="Number of newest checkpoints to keep.")
     keep_every: PositiveInt | None = Field(
-        None, description="Keep for good the checkpoints of steps that this divides; a multiple of checkpoint_every."
+        None, description="Keep every checkpoint whose step is a multiple of this; a multiple of checkpoint_every."
     )
     log_every: PositiveInt = Field(10, description="Steps between lines of metrics.jsonl.")
-    loader_threads: NonNegativeInt = Field(1, description="Threads that prepare batches; 0: the training thread does.")
-    threads: PositiveInt | None = Field(None, description="CPU threads of torch; null: torch decides.")
+    loader_threads: NonNegativeInt = Field(1, description="Threads that prepare batches; 0: the training thread.")
+    threads: PositiveInt | None = Field(None, description="CPU threads of torch; null: torch's default.")
     channels_last: bool = Field(True, description="Channels-last memory format.")
     compile: bool = Field(
-        False, description="torch.compile backbone and teachers: fused kernels, minutes at the first step."
+        False, description="torch.compile the backbone and the teachers; the first step takes minutes."
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
-        "auto", description="Where to train; auto: a CUDA GPU, else the CPU."
+        "auto", description="Device to train on; auto: a CUDA GPU, else the CPU."
     )
 
     @field_validator("keep_every")
@@ -126,60 +126,60 @@ class Training(Section):
 
 
 class OnlineProbe(Section):
-    """A linear classifier that learns the training images' labels beside the method, which never notices."""
+    """A linear classifier trained on detached features and the labels of the training images."""
 
-    learning_rate: PositiveFloat = Field(1e-3, description="Of the probe's own optimizer, Adam.")
+    learning_rate: PositiveFloat = Field(1e-3, description="Learning rate of the probe's Adam optimizer.")
 
 
 class Evaluation(Section):
-    """What the backbone is measured on."""
+    """Datasets and protocols that evaluate the backbone."""
 
     on: list[EvaluationEntry] = Field([], description="Datasets to evaluate on: names, or mappings with arguments.")
     protocols: list[Component] = Field(
         [Component(name="linear"), Component(name="knn")],
-        description="How to evaluate: names of evaluators, or mappings {name: …} with arguments.",
+        description="Evaluation protocols: names, or mappings {name: …} with arguments.",
     )
     every: PositiveInt | None = Field(None, description="Steps between evaluations; null: only at the end.")
     few_shot: list[PositiveInt] = Field([], description="Labels per class of additional linear probes and kNN.")
-    seeds: PositiveInt = Field(3, description="Repetitions of what depends on a seed.")
+    seeds: PositiveInt = Field(3, description="Random draws of few-shot labels.")
     online_probe: OnlineProbe | None = Field(
-        None, description="Log probe_accuracy, of a linear classifier trained on the side; {}: with its defaults."
+        None, description="Log probe_accuracy of an online linear probe; {}: default settings."
     )
 
 
 class Tracking(Section):
-    """Where metrics go besides the run folder."""
+    """Experiment tracking besides the run folder."""
 
     wandb: Literal["off", "offline", "online"] = Field("off", description="Weights & Biases.")
     project: str = Field("wildfern", description="The wandb project.")
-    run_name: str | None = Field(None, description="The name of the run; null: the name of its folder.")
+    run_name: str | None = Field(None, description="The run's name; null: the name of its folder.")
 
 
 class Seed(Section):
-    """The one number that is a section of its own."""
+    """The seed, a section with a single value."""
 
-    seed: NonNegativeInt = Field(0, description="Everything random follows from it.")
+    seed: NonNegativeInt = Field(0, description="Seed of all random numbers.")
 
 
 class Recipe(Seed):
-    """A whole recipe, checked and complete."""
+    """A complete, validated recipe."""
 
-    plugins: list[str] = Field([], description="Python files that register components; relative to the recipe's file.")
-    data: list[DataEntry] = Field(min_length=1, description="Where images come from.")
-    views: Component = Field(description="How views of an image are made.")
+    plugins: list[str] = Field([], description="Python files that register components, relative to the recipe file.")
+    data: list[DataEntry] = Field(min_length=1, description="Sources of training images.")
+    views: Component = Field(description="Augmented views of each image.")
     model: Model = Field(description="The backbone to pretrain.")
-    method: Component = Field(description="The self-supervised objective.")
+    method: Component = Field(description="The pretraining method.")
     optimizer: Component = Field(description="The optimizer.")
-    schedule: Component = Field(description="Learning rate over the steps.")
-    training: Training = Field(description="How long, how large, how precise, and what is kept.")
+    schedule: Component = Field(description="Learning rate schedule.")
+    training: Training = Field(description="Length, batch size, precision, checkpoints and device of training.")
     engine: Component = Field(
-        Component(name=DEFAULT_CHOICE["engine"]), description="What runs the steps: torch or deepspeed."
+        Component(name=DEFAULT_CHOICE["engine"]), description="Training engine: torch or deepspeed."
     )
-    evaluation: Evaluation = Field(Evaluation(), description="What the backbone is measured on.")
-    tracking: Tracking = Field(Tracking(), description="Where metrics go besides the run folder.")
+    evaluation: Evaluation = Field(Evaluation(), description="Datasets and protocols that evaluate the backbone.")
+    tracking: Tracking = Field(Tracking(), description="Experiment tracking besides the run folder.")
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, as they are written in a recipe file."""
+        """Plain values, as in a recipe file."""
         plain = {}
         for section in type(self).model_fields:
             value = getattr(self, section)
@@ -194,14 +194,14 @@ class Recipe(Seed):
         return plain
 
     def with_plugins(self, paths: Sequence[str | PathLike[str]]) -> "Recipe":
-        """The same with these plugin files added, all of them run. Raises PluginError."""
+        """The same recipe with these plugin files added; runs all its plugins. Raises PluginError."""
         plugins = list(dict.fromkeys([*self.plugins, *(fspath(path) for path in paths)]))
         for path in plugins:
             load_plugin(path)
         return self.model_copy(update={"plugins": plugins})
 
     def as_yaml(self) -> str:
-        """The recipe as YAML; `load_recipe` reads it back to an equal recipe."""
+        """The recipe as YAML; `load_recipe` reads it back as an equal recipe."""
         return write_yaml(self.as_dict())
 
 

@@ -1,4 +1,4 @@
-"""Pydantic's complaints in the words of the person who wrote the recipe."""
+"""Pydantic's errors in the terms of a recipe."""
 
 import json
 import re
@@ -23,7 +23,7 @@ _PHRASES = {
 
 @dataclass(frozen=True)
 class Complaint:
-    """What is wrong at `path`, which is relative to the value that was checked."""
+    """An error at `path`, relative to the checked value."""
 
     path: tuple[str | int, ...]
     kind: str  # pydantic's type of error
@@ -32,7 +32,7 @@ class Complaint:
 
 
 def complaints(errors: Sequence[ErrorDetails], value: Any) -> Iterator[Complaint]:
-    """One complaint a key; what each member of a union has to say about a key is joined by "or"."""
+    """One complaint per key; the messages of a union's members are joined by "or"."""
     by_path: dict[tuple[str | int, ...], list[ErrorDetails]] = {}
     for error in errors:
         by_path.setdefault(_path(error, value), []).append(error)
@@ -54,7 +54,7 @@ def complaints(errors: Sequence[ErrorDetails], value: Any) -> Iterator[Complaint
 
 
 def shown(value: Any) -> str:
-    """A value as it would stand in a recipe, shortened."""
+    """A value as written in a recipe, shortened."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -87,7 +87,7 @@ def _message(error: ErrorDetails) -> str:
 
 
 def _choice(errors: Sequence[ErrorDetails], value: Any) -> str | None:
-    """The nearest of the values that a Literal admits."""
+    """The nearest value of a Literal."""
     expected = " ".join(error["ctx"]["expected"] for error in errors if error["type"] == "literal_error")
     return nearest(value, re.findall(r"'([^']*)'", expected)) if isinstance(value, str) else None
 

@@ -1,4 +1,4 @@
-"""YAML as recipes use it: plain values only, the scalars of YAML 1.2, and nothing that a hostile file could blow up.
+"""YAML of recipes: plain values, scalars of YAML 1.2, and limits against malicious files.
 
 YAML 1.1, which PyYAML follows, reads the key `on` and the value `off` as booleans, `1e-3` as text and `12:30` as 750.
 Here only true/false are booleans, every decimal notation is a number, and the rest is text.
@@ -34,7 +34,7 @@ _CONVERT: dict[str, Callable[[str], Any]] = {
 
 
 class _Refused(Exception):
-    """The text is YAML, but not a recipe's."""
+    """The text is YAML, but not allowed in a recipe."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -67,10 +67,10 @@ for _name, _pattern in _SCALARS.items():
 
 
 def read_yaml(text: str, file: str, key: str = "") -> tuple[Any, list[Problem]]:
-    """The plain value of a YAML text, and what is wrong with it.
+    """The plain value of a YAML text, and its problems.
 
-    A text that cannot be read at all gives `(None, [problem])`. Mapping keys are taken as the text they are. `file` and
-    `key` only say where to put the problems.
+    An unreadable text gives `(None, [problem])`. Mapping keys are always strings. `file` and `key` are the location that
+    problems name.
     """
     try:
         node = _Loader(text).get_single_node()
@@ -89,19 +89,19 @@ def read_yaml(text: str, file: str, key: str = "") -> tuple[Any, list[Problem]]:
 
 
 def write_yaml(value: Any) -> str:
-    """A plain value as YAML that `read_yaml` (and any other reader) gives back unchanged."""
+    """A plain value as YAML that `read_yaml` and other readers read back unchanged."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False, width=110)
 
 
 def _refuse_bulk(nodes: int, depth: int) -> None:
     if nodes > MAX_NODES:
-        raise _Refused(f"more than {MAX_NODES} values (aliases counted each time they are used); no recipe needs that")
+        raise _Refused(f"more than {MAX_NODES} values (aliases count each time they are used)")
     if depth > MAX_DEPTH:
         raise _Refused(f"nested more than {MAX_DEPTH} levels deep")
 
 
 class _Walk:
-    """From YAML nodes to dicts, lists and scalars, noting keys written twice."""
+    """Converts YAML nodes to dicts, lists and scalars, and reports duplicate keys."""
 
     def __init__(self, file: str, prefix: tuple[str, ...]):
         self.file, self.prefix = file, prefix
