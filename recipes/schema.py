@@ -180,7 +180,7 @@ class Recipe(Seed):
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as they are written in a recipe file."""
-        plain = {}
+        plain: dict[str, Any] = {}
         for section in type(self).model_fields:
             value = getattr(self, section)
             plain[section] = [_plain(entry) for entry in value] if section == "data" else _plain(value)
