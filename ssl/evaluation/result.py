@@ -79,9 +79,11 @@ class EvaluationResult:
             caption_justify="left",
             title_justify="left",
             box=box.SIMPLE_HEAD,
+            collapse_padding=True,
+            pad_edge=False,
         )
         for heading in ("dataset", "protocol", *(("backbone",) if several else ())):
-            table.add_column(heading, overflow="fold", min_width=6)
+            table.add_column(heading, overflow="fold", min_width=8)
         table.add_column("metric", overflow="fold")
         headings = (evaluated[0]["backbone"] if evaluated and not several else "value", "interval", self.baseline)
         for heading in (*headings, "difference"):
