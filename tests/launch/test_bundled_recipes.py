@@ -55,7 +55,7 @@ def test_all_are_known_here():
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_runs_a_few_steps(name, images, tmp_path):
-    changes = [change.format(images=images) for change in CHANGES[name]]
+    changes = [change.replace("{images}", str(images)) for change in CHANGES[name]]
     run = pretrain(name, [*SMALL, *changes], run=tmp_path / "run")
     records = read_records(run / "metrics.jsonl")
     assert [r["step"] for r in records] == [0, 1, 2]
