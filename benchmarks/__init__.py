@@ -1,4 +1,4 @@
-"""Speed, always as the ratio of two things run in turn in one process: `wildfern bench NAME`."""
+"""Benchmarks, as ratios of two or more alternatives run in turn in one process: `wildfern bench NAME`."""
 
 from wildfern.benchmarks.result import Benchmark
 
@@ -6,7 +6,7 @@ NAMES = ("generators", "augmentation", "losses", "pipeline")
 
 
 def run_benchmark(name: str, seconds: float) -> Benchmark:
-    """Run one of `NAMES` but pipeline, which wants the parts of a recipe; each thing compared for about `seconds`.
+    """Run one of `NAMES` except pipeline, which needs the parts of a recipe; each alternative runs for about `seconds`.
 
     Raises ValueError for another name.
     """
@@ -17,7 +17,7 @@ def run_benchmark(name: str, seconds: float) -> Benchmark:
     elif name == "losses":
         from wildfern.benchmarks.losses import run
     else:
-        raise ValueError(f"there is no benchmark {name!r}: choose one of {', '.join(NAMES)}")
+        raise ValueError(f"unknown benchmark {name!r}; choose one of {', '.join(NAMES)}")
     return run(seconds)
 
 

@@ -1,6 +1,6 @@
-"""Views per second: the same chain in plain kornia, in torchvision on PIL images by two workers, and ours, in turn.
+"""Views per second: the same augmentations with kornia, with torchvision on PIL images in two workers, and with wildfern.
 
-With each case comes what a view costs at the least, by its bytes and operations and this machine's speeds (`view_floor`).
+Each case states the lower bound for a view from its bytes and operations at this machine's speeds (`view_floor`).
 """
 
 from concurrent.futures import ProcessPoolExecutor
@@ -17,7 +17,7 @@ from wildfern.benchmarks.view_floor import Cost, Speeds, crop_cost, mean_cost, s
 from wildfern.ssl.augmentation import MEAN, STD, Views, multicrop, simclr
 from wildfern.ssl.augmentation.host_crops import crop_images
 
-# Size of image and view, images in a batch; a GPU is given batches that keep it busy.
+# Size of image and view, batch size; larger batches on a GPU.
 CASES = {"cpu": ((32, 128), (224, 16)), "cuda": ((32, 512), (224, 256))}
 WORKERS = 2
 _worker: dict = {}  # what a worker process keeps
@@ -59,7 +59,7 @@ def run(seconds: float) -> Benchmark:
     floors.append(mean_cost([crop_cost(view, *PHOTOGRAPHS[0]) for view in simclr().groups[0]]))
     threads = torch.get_num_threads()
     several, one = speeds(device, threads), speeds(torch.device("cpu"), 1)
-    words = [f"on {device}" + (f", {threads} threads" if device.type == "cpu" else "") + "; a view at the least:"]
+    words = [f"on {device}" + (f", {threads} threads" if device.type == "cpu" else "") + "; lower bound for a view:"]
     ours = [row for row in rows if row["what"].startswith("wildfern")]
     words += [
         _floor(row, cost, one if row["case"].startswith("crops") else several)
@@ -70,11 +70,11 @@ def run(seconds: float) -> Benchmark:
 
 def _floor(row: dict, cost: Cost, machine: Speeds) -> str:
     rate = 1 / machine.seconds(cost)
-    return f"{row['case']}: {cost}; at {machine}, {rate:,.0f} views/s, {rate / row['rate']:.1f} × what wildfern was measured at"
+    return f"{row['case']}: {cost}; at {machine}, {rate:,.0f} views/s, {rate / row['rate']:.1f} × the measured rate"
 
 
 def _photographs(seconds: float) -> list[dict]:
-    """Crops of photographs to bytes, on the host, by one thread: what a loader does for images of different sizes."""
+    """Crops of photographs to uint8, on the host, in one thread: what the loader does for images of different sizes."""
     (height, width), batch = PHOTOGRAPHS
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (height, width, 3), np.uint8) for _ in range(batch)]
@@ -145,9 +145,9 @@ def kornia_chain(
     solarize: float = 0.0,
     resample: str = "BILINEAR",
 ) -> nn.Module:
-    """The chain as kornia's users write it; SimCLR's unless told otherwise.
+    """The augmentations in plain kornia; SimCLR's by default.
 
-    kornia's `thresholds` are how far the threshold may lie from one half.
+    kornia's `thresholds` is the largest distance of the threshold from 0.5.
     """
     kernel = max(3, 2 * (size // 20) + 1)
     return nn.Sequential(
@@ -162,7 +162,7 @@ def kornia_chain(
 
 
 def torchvision_chain(size: int) -> nn.Module:
-    """The chain as torchvision's users write it, image by image."""
+    """The augmentations in torchvision, image by image."""
     kernel = max(3, 2 * (size // 20) + 1)
     return v2.Compose(
         [

@@ -1,13 +1,13 @@
-"""Synthetic images per second, against the published way of rendering fractals, in turn in one process.
+"""Synthetic images per second, compared with the published algorithm for fractals in the same process.
 
-The yardstick is our scalar numba version of the published algorithm, written from its formulas (`scalar_ifs`); it is itself
-faster at small sizes than the published program.
+The baseline is a scalar numba version of the published algorithm (`scalar_ifs`); at small sizes it is faster than the
+published program.
 
-The floor, on a processor with vectors of 16 floats. A point takes 6 operations for its random bits, 7 (n - 1) to choose among n
+Lower bound on a CPU with vectors of 16 floats: a point takes 6 operations for its random bits, 7 (n - 1) to choose among n
 maps, 8 to apply one and 10 to find its pixel: for n = 3, 38 operations for 16 points at two a cycle, 1.2 cycles; then a load,
-an addition and a store of its own in the histogram, in which no vector helps: 1 cycle. A pixel takes three look-ups and three
+an addition and a store of its own in the histogram, which cannot be vectorized: 1 cycle. A pixel takes three look-ups and three
 stores of bytes for its color, 3 cycles, and 24 vector operations for cloud, intensity and blur, 1.5 cycles.
-An image, whatever its size, takes 2048 points that do not count and 768 colors: 1 µs at 4 GHz.
+An image of any size takes 2048 discarded points and 768 colors: 1 µs at 4 GHz.
 """
 
 import numpy as np
@@ -35,7 +35,7 @@ class _Next:
 
 
 def run(seconds: float) -> Benchmark:
-    """Full samples: fractals and scenes against the yardstick, two threads against one, and every family at 224 px."""
+    """Full samples: fractals and scenes against the baseline, two threads against one, and every generator at 224 px."""
     systems, counts = sample_systems(0, np.arange(1000))
     rows = []
     for size, points in SIZES:
@@ -61,8 +61,8 @@ def run(seconds: float) -> Benchmark:
         things = {f"{n} threads": _Next("ifs", THREADS_BATCH, **given, threads=n) for n in (1, 2)}
         rows += compare(f"ifs, {size} px, {points:,} points, by threads", THREADS_BATCH, things, seconds)
     for name in STREAMS:
-        rows += compare(f"{name}, 224 px, as it is", BATCH, {"wildfern": _Next(name)}, seconds)
+        rows += compare(f"{name}, 224 px, defaults", BATCH, {"wildfern": _Next(name)}, seconds)
     rows += gpu_rows(seconds)
     return Benchmark(
-        "generators", "samples/s", "full samples, jitter to blur; one thread where nothing else is said", rows
+        "generators", "samples/s", "full samples, from jitter to blur; one thread unless stated otherwise", rows
     )

@@ -1,7 +1,7 @@
-"""Fractals per second on a GPU against one thread of the processor, in turn in one process; nothing where there is no GPU.
+"""Fractals per second on a GPU against one CPU thread, in turn in one process; no rows without a GPU.
 
 A batch on a GPU is timed by the GPU's own clock, from its first launch to its last image, many batches in a row: the
-processor fills the table of one batch while the GPU draws the one before, so the slower of the two sets the rate.
+CPU fills the table of one batch while the GPU renders the one before, so the slower of the two sets the rate.
 """
 
 from functools import partial
@@ -25,16 +25,16 @@ def gpu_rows(seconds: float) -> list[dict]:
     for name in FAMILIES:
         case = f"{name}, 224 px, 100,000 points, {torch.cuda.get_device_name()}"
         draw = partial(make_stream(name).batch, np.arange(ON_PROCESSOR))
-        rows += compare(case, ON_PROCESSOR, {"processor, one thread": draw}, seconds)
-        yardstick, on_gpu = rows[-1]["rate"], make_stream(name, device="cuda")
+        rows += compare(case, ON_PROCESSOR, {"CPU, one thread": draw}, seconds)
+        baseline, on_gpu = rows[-1]["rate"], make_stream(name, device="cuda")
         for size in BATCHES:
             rate = max(gpu_rate(on_gpu, size, seconds / ROUNDS) for _ in range(ROUNDS))
-            rows.append({"case": case, "what": f"GPU, batches of {size}", "rate": rate, "ratio": rate / yardstick})
+            rows.append({"case": case, "what": f"GPU, batches of {size}", "rate": rate, "ratio": rate / baseline})
     return rows
 
 
 def gpu_rate(stream: Stream, size: int, seconds: float) -> float:
-    """Samples per second of a stream on a GPU, in batches of `size`, for about so long."""
+    """Samples per second of a stream on a GPU, in batches of `size`, measured for about `seconds`."""
 
     def milliseconds(batches: int) -> float:
         start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)

@@ -1,4 +1,4 @@
-"""lightly's own SimCLR loop, as its documentation writes it (docs.lightly.ai/examples/simclr.html): what ours is held against.
+"""lightly's own SimCLR loop, from its documentation (docs.lightly.ai/examples/simclr.html): the baseline of `bench pipeline`.
 
 Its transform on PIL images, its data set in torch's DataLoader with workers, its head and loss, SGD in float32 with the default
 memory layout, the two views one after the other through the same backbone as ours.
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 WORKERS = 2
-IMAGES = 1_000_000  # of the data set: the same ones come again, and no epoch ends while the clock runs
+IMAGES = 1_000_000  # repeats of the dataset, so that no epoch ends during a measurement
 
 
 class ImagesInMemory(Dataset):
-    """The images uint8[n, S, S, 3] over and over, as one of torchvision's data sets: PIL, transformed, with a label."""
+    """The images uint8[n, S, S, 3], repeated, as a torchvision dataset: PIL, transformed, with a label."""
 
     transform = None  # lightly sets it
 

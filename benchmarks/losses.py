@@ -1,4 +1,4 @@
-"""Steps per second of the losses, forward and backward, against lightly's and against CACR over all pairs at once."""
+"""Forward and backward passes per second of the losses, against lightly's and against CACR over all pairs at once."""
 
 from collections.abc import Callable
 

@@ -1,8 +1,8 @@
-"""Training steps of a recipe, in turn in one process, and lightly's documented SimCLR loop beside them.
+"""Training steps of a recipe and lightly's documented SimCLR loop, in turn in one process.
 
-Ours are the model alone, on views made beforehand, the views alone, and the whole way from images on; with `compiled`, also by
-torch.compile. lightly's loop has the same images and backbone. What share of a measured product of matrices (the ceiling) the
-model reaches, is told by the arithmetic that a dry run counts.
+Measured are the model alone on precomputed views, the views alone, and the whole pipeline; with `compiled`, also the model with
+torch.compile. lightly's loop has the same images and backbone. The utilization is the model's arithmetic, counted in a dry run,
+relative to a measured matrix product (the ceiling).
 """
 
 import time
@@ -25,11 +25,11 @@ from wildfern.ssl.training.footprint import step_footprint
 from wildfern.ssl.training.input_precision import input_dtype
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices whose product is the ceiling
+SIDE = {"cpu": 2048, "cuda": 8192}  # side of the matrices whose product is the ceiling
 MODEL, VIEWS, WHOLE = "model alone", "views alone", "images, views and model"
 LIGHTLY, CEILING = f"lightly's SimCLR loop, {WORKERS} workers", "product of matrices"
-LEAD = 6  # calls before each turn, which use up what was made ahead while another thing ran
-MOST_LIGHTLY = 2048  # images that lightly's loop has, over and over: held in memory
+LEAD = 6  # untimed calls before each turn, which use up batches prefetched during the previous turn
+MOST_LIGHTLY = 2048  # images of lightly's loop, held in memory and repeated
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class LightlySettings:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a recipe trains with. `lightly` is None where its loop, SimCLR on two views, would be something else."""
+    """The parts of a recipe. `lightly` is None unless the recipe is SimCLR on two views, as lightly's loop is."""
 
     recipe: str
     backbone: str
@@ -66,7 +66,7 @@ class Parts:
 
 
 class Step:
-    """One training step on given views, of one micro-batch; as in training, the processor may be a step ahead of a GPU."""
+    """One training step on given views, of one micro-batch; as in training, the CPU may be a step ahead of a GPU."""
 
     def __init__(self, parts: Parts, compiled: bool) -> None:
         method = parts.build_method()
@@ -78,7 +78,7 @@ class Step:
         self.number, self.before = (
             parts.config.total_steps // 2,
             None,
-        )  # past warm-ups, in which some layers stand still
+        )  # after warm-ups, during which some layers are frozen
         arguments = {"device": parts.device, "precision": parts.precision}
         self.engine = TorchEngine(method, parts.make_optimizer, parts.config.weight_decay, **arguments)
 
@@ -93,14 +93,14 @@ class Step:
 
 
 class WholeWay:
-    """Images, views and step; keeps count of the time and of the part of it spent waiting for data."""
+    """Images, views and step; measures the time and the part of it spent waiting for data."""
 
     def __init__(self, reader: BatchReader, step: Step, batches: Loader) -> None:
         self.reader, self.step, self.batches = reader, step, batches
         self.forget()
 
     def forget(self) -> None:
-        """Count from here on."""
+        """Reset the measurement."""
         self.waited = self.took = 0.0
 
     def __call__(self) -> None:
@@ -111,7 +111,7 @@ class WholeWay:
 
 
 def run(parts: Parts, seconds: float, compiled: bool = False) -> Benchmark:
-    """Images per second of each, and ratios to the model alone: 1 means that rendering and views cost nothing."""
+    """Images per second of each, and ratios to the model alone: 1 means that rendering and views are free."""
     device = parts.device
     method = parts.build_method()
     reader = BatchReader(
@@ -145,10 +145,10 @@ def run(parts: Parts, seconds: float, compiled: bool = False) -> Benchmark:
             things[f"{MODEL}, compiled"] = lambda: fused(made)
             things[f"{WHOLE}, compiled"] = WholeWay(reader, fused, batches)
         rows = compare(parts.recipe, parts.micro_batch, things, seconds, lead=LEAD, at_turn=forget)
-    return _told(parts, {row["what"]: row["rate"] for row in rows}, rows, whole.waited / whole.took)
+    return _report(parts, {row["what"]: row["rate"] for row in rows}, rows, whole.waited / whole.took)
 
 
-def _told(parts: Parts, rates: dict[str, float], rows: list[dict], data_wait: float) -> Benchmark:
+def _report(parts: Parts, rates: dict[str, float], rows: list[dict], data_wait: float) -> Benchmark:
     side = SIDE[parts.device.type]
     reached = rates[MODEL] / parts.micro_batch * step_flops(parts)
     ceiling = rates[CEILING] / parts.micro_batch * 2 * side**3
@@ -161,14 +161,14 @@ def _told(parts: Parts, rates: dict[str, float], rows: list[dict], data_wait: fl
     }
     words = (
         f"{parts.backbone} on {parts.device}, {parts.precision}, {parts.micro_batch} images at a time, views of "
-        f"{' and '.join(f'{count} × {size}' for count, size in parts.views.shape)} px. The whole way: {data_wait:.1%} of it "
-        f"waiting for data. Views take {figures['views_to_model']:.1%} of the time of the model alone, which does "
-        f"{reached / 1e12:.3g} TFLOP/s, {figures['utilization']:.0%} of the {ceiling / 1e12:.3g} of a product of "
-        f"{parts.precision} matrices of side {side}."
+        f"{' and '.join(f'{count} × {size}' for count, size in parts.views.shape)} px. Whole pipeline: {data_wait:.1%} of the "
+        f"time waiting for data. Views take {figures['views_to_model']:.1%} of the time of the model alone, which does "
+        f"{reached / 1e12:.3g} TFLOP/s, {figures['utilization']:.0%} of the {ceiling / 1e12:.3g} of a matrix product "
+        f"in {parts.precision}, side {side}."
     )
     if LIGHTLY in rates:
         figures["whole_to_lightly"] = rates[WHOLE] / rates[LIGHTLY]
-        words += f" The whole way is {figures['whole_to_lightly']:.2f} × lightly's loop."
+        words += f" The whole pipeline is {figures['whole_to_lightly']:.2f} × as fast as lightly's loop."
     if f"{MODEL}, compiled" in rates:
         figures["compiled_to_plain"] = rates[f"{MODEL}, compiled"] / rates[MODEL]
         words += f" torch.compile makes the model {figures['compiled_to_plain']:.2f} × as fast."
@@ -202,11 +202,11 @@ def lightly_loop(parts: Parts) -> LightlyLoop:
 
 
 def forget(thing: Callable[[], object]) -> None:
-    """A turn begins: what was made ahead of it has been used up."""
+    """Reset the measurement at the start of a turn, after prefetched batches are used up."""
     if isinstance(thing, WholeWay):
         thing.forget()
 
 
 def finished(result: Tensor) -> None:
-    """Wait for a result that a GPU may still be at."""
+    """Wait for a result that a GPU may still be computing."""
     result.flatten()[0].item()

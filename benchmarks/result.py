@@ -1,4 +1,4 @@
-"""Timing two or more things in turn, and what comes of it."""
+"""Timing of two or more alternatives in turn, and the results as a table and as JSON."""
 
 import time
 from collections.abc import Callable
@@ -13,16 +13,16 @@ ROUNDS = 3
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Rows of {"case", "what", "rate", "ratio"}: `rate` in `unit`, `ratio` to the case's yardstick (None for it itself)."""
+    """Rows of {"case", "what", "rate", "ratio"}: `rate` in `unit`, `ratio` to the baseline of the case (None for it)."""
 
     name: str
     unit: str
     words: str
     rows: list[dict]
-    figures: dict[str, float] = field(default_factory=dict)  # what else was found, for `as_json`
+    figures: dict[str, float] = field(default_factory=dict)  # further results, for `as_json`
 
     def table(self) -> Table:
-        """The rows for people."""
+        """The rows as a table for the terminal."""
         table = Table(
             title=f"{self.name}: {self.unit}", caption=self.words, caption_justify="left", title_justify="left"
         )
@@ -40,7 +40,7 @@ class Benchmark:
         return table
 
     def as_json(self) -> dict:
-        """What goes into `benchmarks/results/`: the rows with the machine, versions and date."""
+        """The content of a file in `benchmarks/results/`: the rows with machine, versions and date."""
         rows = [{**r, "rate": round(r["rate"], 1), "ratio": r["ratio"] and round(r["ratio"], 3)} for r in self.rows]
         return {
             "benchmark": self.name,
@@ -61,10 +61,10 @@ def compare(
     lead: int = 0,
     at_turn: Callable[[Callable[[], object]], None] = lambda thing: None,
 ) -> list[dict]:
-    """Rows of one case. Each call of a thing handles `items`; the first thing is the yardstick.
+    """Rows of one case. Each call processes `items`; the first alternative is the baseline.
 
-    All are warmed up once, then run in turn in `ROUNDS` rounds of about seconds / ROUNDS each; the best round counts. Before the
-    clock of a turn starts, the thing is called `lead` times (where it may have made something ahead), then `at_turn` with it.
+    All are warmed up once, then run in turn in `ROUNDS` rounds of about seconds / ROUNDS each; the best round counts. Before a
+    turn is timed, the alternative is called `lead` times (to use up prefetched work), then `at_turn` is called with it.
     """
     best = dict.fromkeys(things, 0.0)
     for call in things.values():
@@ -79,8 +79,8 @@ def compare(
                 call()
                 calls += 1
             best[what] = max(best[what], items * calls / (time.perf_counter() - began))
-    yardstick = next(iter(best.values()))
+    baseline = next(iter(best.values()))
     return [
-        {"case": case, "what": what, "rate": rate, "ratio": None if place == 0 else rate / yardstick}
+        {"case": case, "what": what, "rate": rate, "ratio": None if place == 0 else rate / baseline}
         for place, (what, rate) in enumerate(best.items())
     ]

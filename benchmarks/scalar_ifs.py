@@ -1,10 +1,10 @@
-"""The published way to render a fractal sample, one point after another: the yardstick of `benchmarks.generators`.
+"""The published algorithm for a fractal sample, one point after another: the baseline of `benchmarks.generators`.
 
 Written from the formulas of Anderson & Farrell (WACV 2022): jitter, chaos game, histogram, HSV color, diamond-square
 background, composite, 3 × 3 blur, in double precision with numba's own random numbers and one call per image. All of it is
 compiled, which the published program is not; at small sizes it is therefore the faster of the two.
 """
-# ruff: noqa: NPY002 (numba compiles only the global generator's functions cheaply, and a yardstick needs no seed)
+# ruff: noqa: NPY002 (numba compiles only the global generator's functions cheaply, and a baseline needs no seed)
 
 import math
 
@@ -125,7 +125,7 @@ def _blurred(image):
 
 @njit
 def _paint_background(rendered, image):
-    """A cloud wherever `rendered` is dark."""
+    """Fill dark pixels of `rendered` with a cloud."""
     size = len(image)
     cloud = _diamond_square(size)
     cloud_shift, cloud_scale = np.random.random(), np.random.uniform(0.25, 1.0)

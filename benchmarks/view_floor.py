@@ -1,4 +1,4 @@
-"""What views cost at the least: the bytes that must be moved and the operations of their pixels, at this machine's own speeds."""
+"""Lower bounds on the cost of views: bytes moved and operations per pixel, at this machine's measured speeds."""
 
 import time
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _CHAIN = 16  # multiply-adds one after the other on a number that has been read
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a view, on average over what may be drawn for it."""
+    """The expected cost of a view over its random parameters."""
 
     read: float  # bytes
     written: float
@@ -27,13 +27,13 @@ class Cost:
 
 @dataclass(frozen=True)
 class Speeds:
-    """Of a machine: bytes a second to fill memory, and operations a second on float32 (infinite where it is not measured)."""
+    """Speeds of a machine: bytes per second to fill memory, and float32 operations per second (infinite if not measured)."""
 
     bytes: float
     operations: float
 
     def seconds(self, cost: Cost) -> float:
-        """The least time of a view: its bytes and its operations, one after the other."""
+        """Lower bound on the time of a view: its bytes, then its operations."""
         return (cost.read + cost.written) / self.bytes + cost.operations / self.operations
 
     def __str__(self) -> str:
@@ -66,12 +66,12 @@ def view_cost(view: ViewSettings, height: int, width: int) -> Cost:
 
 
 def mean_cost(costs: list[Cost]) -> Cost:
-    """Of a view, where an image has several."""
+    """Mean cost of a view when an image has several."""
     return Cost(*(float(np.mean([getattr(c, name) for c in costs])) for name in ("read", "written", "operations")))
 
 
 def speeds(device: torch.device, threads: int) -> Speeds:
-    """Measured here: the best of a few fills of 256 MiB and, on a processor, of multiply-adds in the nearest cache."""
+    """Measure the best of a few fills of 256 MiB and, on a CPU, of multiply-adds in the L1 cache."""
     memory = torch.empty(2**26, device=device)
 
     def fill() -> None:

@@ -1,7 +1,7 @@
-"""Does it matter who makes the views? One short SimCLR run each with kornia's, torchvision's (on PIL images) and our views.
+"""Do the views of kornia, torchvision (on PIL images) and wildfern train equally well? One short SimCLR run with each.
 
 Everything else is the same: images in the same order, network, loss, steps. Users who moved augmentation to the device lost
-accuracy to differing meanings; if ours mean what torchvision's do, accuracies agree within the noise of seeds.
+accuracy because operations differed in meaning; if ours agree with torchvision's, accuracies agree within the noise of seeds.
 
     python -m wildfern.benchmarks.views_parity --data parquet:cifar10 --seeds 3 --steps 200 --json views_parity.json
 """
@@ -33,7 +33,7 @@ MakeViews = Callable[[np.ndarray, int, int], Tensor]  # images, seed, step -> fl
 
 
 def makers() -> dict[str, MakeViews]:
-    """The three ways: images uint8[n, 32, 32, 3], seed and step to float32[2, n, 3, 32, 32]."""
+    """The three implementations: images uint8[n, 32, 32, 3], seed and step to float32[2, n, 3, 32, 32]."""
     on_device, plain, transform = simclr(size=SIZE), kornia_chain(SIZE), torchvision_chain(SIZE)
 
     def ours(pixels: np.ndarray, seed: int, step: int) -> Tensor:
@@ -108,8 +108,8 @@ def main() -> None:
             summary.setdefault(name, {})[what] = {"mean": round(float(values.mean()), 2), "std": spread}
     print(json.dumps(summary, indent=2))
     if given.json:
-        told = {"benchmark": "views_parity", "data": given.data, "steps": given.steps, "batch_size": BATCH}
-        text = json.dumps(told | {"summary": summary, "rows": rows, "environment": environment()}, indent=2)
+        settings = {"benchmark": "views_parity", "data": given.data, "steps": given.steps, "batch_size": BATCH}
+        text = json.dumps(settings | {"summary": summary, "rows": rows, "environment": environment()}, indent=2)
         given.json.write_text(text + "\n", encoding="utf-8")
 
 

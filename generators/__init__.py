@@ -1,4 +1,4 @@
-"""Images computed rather than collected: streams whose every sample is a function of (stream, seed, index)."""
+"""Synthetic images: streams in which every sample is a function of (stream, seed, index)."""
 
 import inspect
 from typing import Any
@@ -15,7 +15,7 @@ from .spectrum import SpectrumStream
 from .stream import Stream
 from .texture import TextureStream
 
-#: Name of a stream to its class, those of other packages and plugins included; what a recipe or `make_stream` may ask for.
+#: Streams by name, those of other packages and plugins included, as recipes and `make_stream` take them.
 STREAMS = GENERATORS
 
 __all__ = [
@@ -37,9 +37,9 @@ __all__ = [
 
 
 def make_stream(name: str, **arguments: Any) -> Stream:
-    """Build a stream by its name; `arguments` are those of its class in `STREAMS`.
+    """Build a stream by name; `arguments` are those of its class in `STREAMS`.
 
-    Raises ValueError, naming the nearest valid one, for an unknown name or argument, and for impossible values.
+    Raises ValueError for an unknown name or argument, with the nearest valid one, and for values out of range.
     """
     stream = STREAMS[checked_choice("stream", name, list(STREAMS))]
     valid = list(inspect.signature(stream).parameters)

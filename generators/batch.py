@@ -1,4 +1,4 @@
-"""What every stream yields."""
+"""The batch that every stream returns."""
 
 from dataclasses import dataclass, fields
 
@@ -8,16 +8,16 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Images with what their generator knows of them; what a stream does not have is None.
+    """Images and their annotations; fields that a stream does not provide are None.
 
-    All are numpy arrays; of a stream drawn by a GPU, `images` and `paired_images` are torch.uint8 tensors on it.
+    All are numpy arrays; streams that render on a GPU return `images` and `paired_images` as torch.uint8 tensors on it.
 
     - images: uint8[N, S, S, 3].
-    - labels: the class of each sample, int64[N]; of images of several classes, a 1 for each of them, uint8[N, classes].
+    - labels: the class of each sample, int64[N]; or multi-hot, uint8[N, classes], where images show several classes.
     - masks: 1 where the object is, 0 elsewhere, uint8[N, S, S].
-    - paired images: the second image of each sample, uint8[N, S, S, 3], where a sample is a positive pair.
-    - widths: width in pixels of the branch that a mask's pixel belongs to, 0 elsewhere, float32[N, S, S].
-    - centerlines: 1 on the one-pixel middle lines of branches, 0 elsewhere, uint8[N, S, S].
+    - paired_images: the second image of each positive pair, uint8[N, S, S, 3].
+    - widths: width in pixels of the branch at each mask pixel, 0 elsewhere, float32[N, S, S].
+    - centerlines: 1 on the one-pixel centerlines of branches, 0 elsewhere, uint8[N, S, S].
     """
 
     images: NDArray[np.uint8]
@@ -28,14 +28,14 @@ class ImageBatch:
     centerlines: NDArray[np.uint8] | None = None
 
     def arrays(self) -> dict[str, NDArray]:
-        """The fields that are there, by name."""
+        """The fields that are not None, by name."""
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
 
     def on_host(self) -> "ImageBatch":
-        """The same with all of it in numpy arrays; waits for what a GPU has still to draw."""
+        """A copy with numpy arrays only; waits until the GPU has rendered."""
         return ImageBatch(**{k: a if isinstance(a, np.ndarray) else a.cpu().numpy() for k, a in self.arrays().items()})
 
     def split(self, parts: int) -> list["ImageBatch"]:
-        """Consecutive parts of about one size that share memory with this batch, as numpy's `array_split`."""
+        """Consecutive parts of about equal size, as views of this batch's memory (numpy's `array_split`)."""
         pieces = {name: np.array_split(array, parts) for name, array in self.arrays().items()}
         return [ImageBatch(**{name: piece[i] for name, piece in pieces.items()}) for i in range(parts)]

@@ -11,7 +11,7 @@ from .elementary import exp_negative
 
 @njit
 def blur_weight(blur_key):
-    """Outer weight, in 1/256, of a 3-tap Gaussian of σ ~ U(.5, 1) pixels; the middle one is 256 less twice this."""
+    """Outer weight, in 1/256, of a 3-tap Gaussian of σ ~ U(.5, 1) pixels; the middle one is 256 minus twice this."""
     sigma = 0.5 + 0.5 * uniform64(blur_key, np.uint64(0))
     outer = exp_negative(0.5 / (sigma * sigma))
     return int(256.0 * outer / (1.0 + 2.0 * outer) + 0.5)
@@ -23,7 +23,7 @@ def _weighted(before, here, after, side, middle):
     return np.uint8(np.uint16(np.uint16(here) * middle + np.uint16(ends) * side + np.uint16(128)) >> np.uint16(8))
 
 
-# The weights come as rows of equal numbers: read from memory, they let the compiler see that 16 bits are enough.
+# The weights are rows of equal numbers: reading them from memory lets the compiler use 16-bit vector instructions.
 @njit
 def blur_across(line, taps, out):
     """Blur an RGB row along itself: line (uint8[3 * S + 6], pixels from entry 3) to out (uint8[3 * S]).
@@ -47,7 +47,7 @@ def blur_down(above, line, below, taps, out):
 
 
 class BlurSpace(NamedTuple):
-    """Arrays that one image after the other uses: a line with its borders, three lines blurred across, and weights."""
+    """Workspace, reused from image to image: a row with its borders, three rows blurred horizontally, and weights."""
 
     line: np.ndarray
     across: np.ndarray
@@ -62,10 +62,10 @@ def blur_space(size):
 
 
 def row_painter(compose):
-    """A compiled paint(source, outer, space, image) that composes and blurs row by row into image (uint8[S, 3 * S]).
+    """Return a compiled paint(source, outer, space, image) that composes and blurs image (uint8[S, 3 * S]) row by row.
 
-    compose(source, row, line), compiled too, writes a row into the first 3 * S bytes of line; `outer` is the blur's weight, 0
-    for none; `space` comes from `blur_space(S)`. So lines stay in the nearest cache.
+    compose(source, row, line), also compiled, writes a row into the first 3 * S bytes of line; `outer` is the blur's weight, 0
+    for none; `space` comes from `blur_space(S)`. Row by row, the data stays in the L1 cache.
     """
 
     @njit

@@ -1,6 +1,6 @@
 """Colors by hue, saturation and value, after Anderson & Farrell (2022), as tables of 256 RGB entries per image.
 
-fractal: hue = intensity + shift around the circle, saturation ~ U(.3, 1), value ~ U(.5, 1), both one number an image.
+fractal: hue = intensity + shift around the circle, saturation ~ U(.3, 1), value ~ U(.5, 1), each one number per image.
 background z in [0, 1]: hue = U(.25, 1) z + shift, saturation = U(.1, .3) z + U(.4, .6), value = U(.3, .6) z + U(.4, .6).
 """
 
@@ -29,7 +29,7 @@ def _channel(offset, sixths, saturation, value):
 
 @njit
 def _ramp(hue, hue_slope, saturation, saturation_slope, value, value_slope, table):
-    """table[c, i] (uint8[3, 256]): RGB of an HSV line, i/255 along; hue in turns, hue and slope within [0, 1]."""
+    """Fill table[c, i] (uint8[3, 256]) with the RGB of a line in HSV at i/255; hue in turns, hue and slope in [0, 1]."""
     hue6, slope6 = np.float32(6.0 * hue), np.float32(6.0 * hue_slope)
     s0, s1 = np.float32(saturation), np.float32(saturation_slope)
     v0, v1 = np.float32(value), np.float32(value_slope)

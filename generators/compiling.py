@@ -1,4 +1,4 @@
-"""Compiled kernels: made once per machine, kept on disk, and made by one process at a time."""
+"""Compiled kernels: compiled once per machine by one process at a time, and cached on disk."""
 
 import contextlib
 import hashlib
@@ -13,14 +13,14 @@ from numba.core import event
 
 try:
     import fcntl
-except ImportError:  # Windows has none: there, processes that start at once compile side by side
+except ImportError:  # not on Windows: processes that start together compile in parallel there
     fcntl = None
 
 
 def stamp_of_sources(file: str) -> int:
     """A number that changes with any source file here or in the folder of `file`.
 
-    What kernels are made of is in these folders; numba's cache looks at the file of the cached function only.
+    Kernels call functions from these folders, but numba's cache checks only the file of the cached function.
     """
     digest = hashlib.blake2b(digest_size=7)
     for folder in sorted({Path(__file__).parent, Path(file).parent}):
@@ -30,9 +30,9 @@ def stamp_of_sources(file: str) -> int:
 
 
 class Kernel:
-    """A function compiled by numba without the interpreter's lock, at its first call or from the cache of an earlier run.
+    """A function compiled by numba that releases the GIL; compiled at its first call or loaded from the cache.
 
-    Whoever compiles says so on standard error; other processes wait for it and take the result from the cache.
+    The compiling process reports it on standard error; other processes wait and then load the result from the cache.
     """
 
     def __init__(self, what: str, make: Callable[[int], Callable]) -> None:
@@ -40,8 +40,8 @@ class Kernel:
         function = make(stamp_of_sources(make.__code__.co_filename))
         try:
             self._dispatcher = njit(nogil=True, cache=True)(function)
-            _forgive_damage(self._dispatcher)
-        except RuntimeError:  # no folder that the cache could be written to
+            _recompile_unreadable(self._dispatcher)
+        except RuntimeError:  # no writable cache folder
             self._dispatcher = njit(nogil=True)(function)
         self.__doc__ = function.__doc__
 
@@ -55,23 +55,23 @@ class Kernel:
 
 
 def kernel(what: str) -> Callable[[Callable[[int], Callable]], Kernel]:
-    """Turn a function that returns a kernel's Python function into the `Kernel`; `what` says what it draws.
+    """Turn a function that returns a kernel's Python function into the `Kernel`; `what` names it in progress messages.
 
-    The maker gets a number that changes with the sources; the kernel must mention it (`_ = sources`), for numba's cache looks
-    at the values a function closes over. Arguments must have the same types at every call.
+    The decorated function gets a number that changes with the sources; the kernel must refer to it (`_ = sources`), because
+    numba's cache key includes closure values. Arguments must have the same types at every call.
     """
     return lambda make: Kernel(what, make)
 
 
-def _forgive_damage(dispatcher) -> None:
-    """Have files of the cache that cannot be read, damaged or left by another version of this package, be written anew."""
+def _recompile_unreadable(dispatcher) -> None:
+    """Recompile and overwrite cache files that cannot be read: damaged, or written by another version of this package."""
     cache = dispatcher._cache
     load = cache.load_overload
 
     def load_overload(signature, target):
         try:
             return load(signature, target)
-        except Exception:  # unpickling raises whatever the bytes make it do
+        except Exception:  # unpickling damaged bytes can raise any exception
             try:
                 cache.flush()
             except OSError:
@@ -83,7 +83,7 @@ def _forgive_damage(dispatcher) -> None:
 
 @contextlib.contextmanager
 def _one_process(dispatcher) -> Iterator[None]:
-    """Hold the lock of the cache's folder, if there is one and the file system has locks."""
+    """Lock the cache folder, if there is one and the file system supports locks."""
     with contextlib.ExitStack() as stack:
         folder = dispatcher.stats.cache_path
         if fcntl is not None and folder is not None:
@@ -101,7 +101,9 @@ class _Announcer(event.Listener):
     def on_start(self, event: event.Event) -> None:
         if event.data["dispatcher"] is self._dispatcher:
             self._began = time.perf_counter()
-            kept = "kept for later runs" if self._dispatcher.stats.cache_path else "no folder to keep the result in"
+            kept = (
+                "cached for later runs" if self._dispatcher.stats.cache_path else "not cached: no writable cache folder"
+            )
             print(f"wildfern: compiling {self._what} for this machine ({kept}) …", end="", file=sys.stderr, flush=True)
 
     def on_end(self, event: event.Event) -> None:

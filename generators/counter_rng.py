@@ -1,8 +1,8 @@
 """Random numbers as a pure function of integers: SplitMix64 (Steele, Lea & Flood, 2014) used as a counter-based generator.
 
-A *key* is 64 bits made from whatever names a thing: a stream, a seed, an index. Draw j of a key is `mix(key + (j + 1) * GOLDEN)`.
-There is no state, so any draw can be made again by anyone, in any order, on any number of threads or ranks. The numpy
-functions and the ones for numba kernels (`mix64`, `draw64`, `uniform64`, `uniform32`) give the same bits.
+A *key* is a 64-bit hash of names and integers: a stream, a seed, an index. Draw j of a key is `mix(key + (j + 1) * GOLDEN)`.
+There is no state, so any draw can be repeated in any order, on any number of threads or ranks. The numpy functions and those
+for numba kernels (`mix64`, `draw64`, `uniform64`, `uniform32`) give the same bits.
 """
 
 import hashlib
@@ -68,7 +68,7 @@ def fold(keys: Keys, parts: NDArray[np.integer] | int) -> Keys:
 
 
 def key(*parts: int | str) -> int:
-    """A key (Python int < 2**64) from integers and strings, for instance `key("ifs", seed)`."""
+    """A key (Python int < 2**64) from integers and strings, for example `key("ifs", seed)`."""
     folded = np.zeros(1, np.uint64)
     for part in parts:
         if isinstance(part, str):

@@ -18,12 +18,12 @@ _QUARTER, _MIDDLE = np.float32(0.25), np.float32(511.5)
 
 
 def levels_for(size: int) -> int:
-    """Doublings from one cell to at least `size` cells a side; at least 1."""
+    """Number of doublings from one cell to at least `size` cells per side; at least 1."""
     return max(1, (size - 1).bit_length())
 
 
 class FieldSpace(NamedTuple):
-    """Arrays that one field after the other uses: its bytes, two grids, random states and rows."""
+    """Workspace, reused from field to field: its bytes, two grids, random states and rows."""
 
     field: np.ndarray  # uint8[M, M], M the even number not below the size
     grid: np.ndarray
@@ -116,13 +116,13 @@ def lanes_key(field_key):
 
 @njit
 def amplitude_ratio(field_key):
-    """How much smaller the noise is with every level: exp(-decay), float32."""
+    """Ratio of the noise amplitudes of consecutive levels: exp(-decay), float32."""
     return np.float32(exp_negative(0.4 + 0.4 * uniform64(field_key, _ZERO)))
 
 
 @njit
 def byte_field(field_key, size, levels, space):
-    """Fill the field of a `FieldSpace` for this size with a smooth random field that uses 0 … 255."""
+    """Fill the field of a `FieldSpace` for this size with a smooth random field that spans 0 … 255."""
     field, grid, other, states, rows = space
     seed_lanes(lanes_key(field_key), states)
     ratio = amplitude_ratio(field_key)
@@ -138,7 +138,7 @@ def byte_field(field_key, size, levels, space):
             scale = np.float32(255.99) / (high - low) if high > low else np.float32(0.0)
         columns, um = np.uint64(used), np.uint64(m)
         previous, current = rows[0], rows[1]
-        # Row 0 needs centers above it; they are drawn once more rather than kept from the last row.
+        # Row 0 needs centers above it; they are computed again rather than stored from the last row.
         above, below = grid[(m - 1) * width : m * width], grid[0:width]
         _refine_row(above, below, current, previous, rows[2:4], states, amplitude, False, um, columns)
         for i in range(used):

@@ -1,6 +1,6 @@
-"""Elementary functions from additions, multiplications and divisions alone, so that every machine gives the same bits.
+"""Elementary functions built only from additions, multiplications and divisions, so that every machine gives the same bits.
 
-The mathematical libraries of two systems differ in the last digit, and an image must not depend on where it is drawn.
+Math libraries differ in the last digit between systems, and an image must not depend on the machine that renders it.
 """
 
 import math
@@ -65,7 +65,7 @@ def exp_negative(x):
 
 @njit
 def exp(x):
-    """e^x; x is taken to lie in [-700, 700], errors are below 1e-13 of the result."""
+    """e^x; x is clipped to [-700, 700]; relative error below 1e-13."""
     x = min(max(x, -700.0), 700.0)
     halvings = math.floor(x * _INVERSE_LN2 + 0.5)
     rest = x - halvings * _LN2
@@ -130,11 +130,11 @@ def normal(key, draw):
 
 @njit
 def drawn(key, draw):
-    """`uniform64` of any integer as a call of its own: a function that draws a lot compiles much faster so."""
+    """`uniform64` of any integer, not inlined: functions with many draws compile much faster."""
     return uniform64(key, np.uint64(draw))
 
 
 @njit
 def folded(key, part):
-    """`fold64` of any integer as a call of its own, as `drawn`."""
+    """`fold64` of any integer, not inlined, as `drawn`."""
     return fold64(key, np.uint64(part))

@@ -1,6 +1,6 @@
-"""Elementary functions in single precision without branches, so that loops over many values turn into vector instructions.
+"""Branch-free elementary functions in single precision, so that loops over many values are vectorized.
 
-As in `elementary`, additions, multiplications and divisions alone: every machine gives the same bits.
+As in `elementary`, only additions, multiplications and divisions: every machine gives the same bits.
 """
 
 import math
@@ -21,20 +21,20 @@ _A1, _A3, _A5, _A7, _A9 = (
 
 @njit(inline="always")
 def whole(x):
-    """Greatest integer (int32) not above x, |x| < 2**31."""
+    """Largest integer (int32) not above x, |x| < 2**31."""
     i = np.int32(x)
     return np.int32(i - np.int32(1)) if np.float32(i) > x else i
 
 
 @njit(inline="always")
 def floor32(x):
-    """Greatest whole number (float32) not above x, |x| < 2**31."""
+    """Largest integer (as float32) not above x, |x| < 2**31."""
     return np.float32(whole(x))
 
 
 @njit(inline="always")
 def clip01(x):
-    """x, or the end of [0, 1] that it lies beyond."""
+    """x clipped to [0, 1]."""
     x = _0 if x < _0 else x
     return _1 if x > _1 else x
 
@@ -78,7 +78,7 @@ def angle_turns(x, y):
 
 @njit
 def hash32(i, j, salt):
-    """32 random bits (uint32) of a lattice point (int32, int32): an odd-multiplier lattice and a xorshift-multiply finish."""
+    """32 random bits (uint32) of a lattice point (int32, int32): odd multipliers, then xorshift and multiply."""
     h = np.uint32(np.uint32(i) * np.uint32(0x9E3779B1)) + np.uint32(np.uint32(j) * np.uint32(0x85EBCA6B))
     h = np.uint32(h) ^ salt
     h = np.uint32((h ^ (h >> np.uint32(16))) * np.uint32(0x7FEB352D))

@@ -1,4 +1,4 @@
-"""Checks of constructor arguments, with errors in the user's words."""
+"""Checks of constructor arguments."""
 
 import difflib
 import math
@@ -7,20 +7,20 @@ from collections.abc import Callable, Sequence
 
 
 def nearest(name: str, valid: Sequence[str]) -> str:
-    """A hint for an unknown name: the nearest valid one, or all of them when none is near."""
+    """A hint for an unknown name: the nearest valid name, or all valid names if none is near."""
     close = difflib.get_close_matches(str(name), valid, n=1)
     return f"did you mean {close[0]!r}?" if close else "choose one of " + ", ".join(map(repr, valid))
 
 
 def checked_choice(name: str, value: str, valid: Sequence[str]) -> str:
-    """`value` if it is one of `valid`, else ValueError."""
+    """Return `value` if it is one of `valid`, else raise ValueError."""
     if value not in valid:
         raise ValueError(f"{name}={value!r} is not known: {nearest(value, valid)}")
     return value
 
 
 def checked_integer(name: str, value: int, lowest: int | None = None, highest: int | None = None) -> int:
-    """`value` as an int if it is one between the bounds, else ValueError."""
+    """Return `value` as an int if it is an integer within the bounds, else raise ValueError."""
     try:
         number = operator.index(value)
     except TypeError:
@@ -33,7 +33,7 @@ def checked_integer(name: str, value: int, lowest: int | None = None, highest: i
 
 
 def checked_number(name: str, value: float, lowest: float, highest: float) -> float:
-    """`value` as a float if it lies between the bounds, else ValueError."""
+    """Return `value` as a float if it lies within the bounds, else raise ValueError."""
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -44,7 +44,7 @@ def checked_number(name: str, value: float, lowest: float, highest: float) -> fl
 
 
 def checked_span(name: str, value: Sequence, lowest: float, highest: float, whole: bool = False) -> tuple:
-    """`value` as (least, most) if it is such a pair between the bounds, else ValueError; `whole`: integers."""
+    """Return `value` as (minimum, maximum) if it is such a pair within the bounds, else raise ValueError; `whole`: integers."""
     if not isinstance(value, tuple | list) or len(value) != 2:
         raise ValueError(f"{name} must be a pair, least and most, such as ({lowest}, {highest}), not {value!r}")
     checked: Callable[..., float] = checked_integer if whole else checked_number
@@ -56,7 +56,7 @@ def checked_span(name: str, value: Sequence, lowest: float, highest: float, whol
 
 
 def checked_flags(**flags: bool) -> tuple[bool, ...]:
-    """The values of these switches if all are true or false, else ValueError."""
+    """Return the values of these flags if all are true or false, else raise ValueError."""
     for name, value in flags.items():
         if value not in (True, False):
             raise ValueError(f"{name} must be true or false, not {value!r}")

@@ -1,4 +1,4 @@
-"""What all streams have in common: checked indices, threads over slices of a batch, and pickling."""
+"""Base class of all streams: index checks, threads over slices of a batch, and pickling."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -13,17 +13,19 @@ from .threads import Threads
 
 
 def checked_indices(indices: ArrayLike) -> NDArray[np.int64]:
-    """`indices` as int64[N] if they are a row of integers, else ValueError."""
+    """Return `indices` as int64[N] if they are a one-dimensional array of integers, else raise ValueError."""
     indices = np.asarray(indices)
     if indices.ndim != 1 or (indices.size and indices.dtype.kind not in "iu"):
-        raise ValueError(f"indices must be a row of integers, not {indices.dtype} of shape {list(indices.shape)}")
+        raise ValueError(
+            f"indices must be a one-dimensional array of integers, not {indices.dtype} of shape {list(indices.shape)}"
+        )
     return np.ascontiguousarray(indices, np.int64)
 
 
 class Stream(ABC):
     """An endless, random-access sequence of synthetic images: sample `index` is a function of (stream, seed, index).
 
-    A family is a class with a `name`, keyword-only arguments, and `_render`. `num_classes` is None where labels mean nothing.
+    A generator is a subclass with a `name`, keyword-only arguments, and `_render`. `num_classes` is None without classes.
     """
 
     name: ClassVar[str]
@@ -33,14 +35,14 @@ class Stream(ABC):
         self.size = checked_integer("size", size, 8, 2048)
         self.seed = checked_integer("seed", seed)
         self.threads = checked_integer("threads", threads, 1, 1024)
-        #: All draws of a family come from this key (see `counter_rng`); families so never share numbers.
+        #: All draws of a generator derive from this key (see `counter_rng`), so two generators never share random numbers.
         self.stream_key = np.uint64(key(self.name, self.seed))
         self._threads = Threads(self.threads, self.name)
 
     def batch(self, indices: ArrayLike) -> ImageBatch:
-        """The samples with these indices, int64[N] of any value: the same bytes whatever else is asked for.
+        """Render the samples with these indices, int64[N] of any value; each sample is independent of the rest of the batch.
 
-        Raises ValueError for indices that are no row of integers.
+        Raises ValueError for indices that are not a one-dimensional array of integers.
         """
         indices = checked_indices(indices)
         batch = self._empty(indices)
@@ -53,10 +55,10 @@ class Stream(ABC):
         return batch
 
     def _empty(self, indices: NDArray[np.int64]) -> ImageBatch:
-        """Arrays for `_render` to fill, and the labels: index % num_classes where there are classes."""
+        """Allocate the arrays that `_render` fills, and compute the labels: index % num_classes where there are classes."""
         images = np.empty((indices.size, self.size, self.size, 3), np.uint8)
         return ImageBatch(images, None if self.num_classes is None else indices % self.num_classes)
 
     @abstractmethod
     def _render(self, indices: NDArray[np.int64], batch: ImageBatch) -> None:
-        """Draw sample indices[i] into row i of the arrays of `batch`. Called from several threads on disjoint slices."""
+        """Render sample indices[i] into row i of the arrays of `batch`. Called from several threads on disjoint slices."""

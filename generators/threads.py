@@ -1,4 +1,4 @@
-"""Threads that share the parts of a task with the one that asks."""
+"""A thread pool in which the calling thread works too."""
 
 import os
 import threading
@@ -8,14 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 
 class Threads:
-    """`count` threads, the calling one among them; the others start when first needed, in every process anew."""
+    """`count` threads including the calling one; the others start on first use, and again in a forked process."""
 
     def __init__(self, count: int, name: str) -> None:
         self.count, self.name = count, name
         self._start_anew()
 
     def share(self, parts: int, work: Callable[[int], None]) -> None:
-        """Call work(part) for each of range(parts), in any order; an error of one ends the others after the part they are at."""
+        """Call work(part) for each of range(parts), in any order; after an error the others stop after their current part."""
         left = deque(range(parts))
 
         def take() -> None:
@@ -35,7 +35,7 @@ class Threads:
             take()
         finally:
             for other in others:
-                # One that has not begun has nothing left to do.
+                # A thread that has not started yet has nothing left to do.
                 if not other.cancel():
                     other.result()
 

@@ -1,6 +1,6 @@
-"""Many small random generators side by side: Marsaglia's xorshift (2003), one state of 32 bits a lane, seeded from a key.
+"""Many small random generators side by side: Marsaglia's xorshift (2003), one 32-bit state per lane, seeded from a key.
 
-For inner loops that want a number a step in every lane; what is drawn but once comes from `counter_rng`.
+For inner loops that need one number per step and lane; numbers drawn only once come from `counter_rng`.
 """
 
 import numpy as np

@@ -7,7 +7,7 @@ import torch
 from wildfern.launch.builders import build_method, build_probe, build_views, check_backbone, loop_config, open_mixture
 from wildfern.launch.cluster.distributed import DistributedContext
 from wildfern.launch.compiling import compile_networks
-from wildfern.launch.evaluating import labeled
+from wildfern.launch.evaluating import evaluation_sources
 from wildfern.launch.run_folder import RunFolder
 from wildfern.recipes import Recipe
 from wildfern.ssl.augmentation import Views
@@ -45,7 +45,7 @@ class Assembly:
 
 def assemble(recipe: Recipe, folder: RunFolder, context: DistributedContext) -> Assembly:
     """The parts that the recipe names; called on every rank, loads no checkpoint."""
-    mixture, views, evaluation_sources = open_data(recipe, context)
+    mixture, views, evaluated = open_data(recipe, context)
     views.to(context.device)
     config = loop_config(recipe)
     method = build_method(recipe)
@@ -82,24 +82,24 @@ def assemble(recipe: Recipe, folder: RunFolder, context: DistributedContext) -> 
         any_rank=engine.any,
         all_ranks=engine.barrier,
     )
-    return Assembly(config, mixture, views, view_dtype, reader, engine, schedule, checkpoints, evaluation_sources)
+    return Assembly(config, mixture, views, view_dtype, reader, engine, schedule, checkpoints, evaluated)
 
 
 def open_data(recipe: Recipe, context: DistributedContext) -> tuple[Mixture, Views, dict[str, tuple[Source, Source]]]:
     """Training images, views and, on rank 0, the datasets to evaluate on; rank 0 opens first, because it may download."""
-    evaluation_sources: dict[str, tuple[Source, Source]] = {}
+    evaluated: dict[str, tuple[Source, Source]] = {}
     error = None
     if context.is_main:
         try:
             mixture, views = open_mixture(recipe), build_views(recipe)
-            evaluation_sources = {entry.source: labeled(entry) for entry in recipe.evaluation.on}
+            evaluated = evaluation_sources(recipe.evaluation.on)
         except ValueError as caught:
             error = caught
     context.raise_on_all(error)
     if not context.is_main:
         mixture, views = open_mixture(recipe), build_views(recipe)
     context.barrier()  # from here on the collective timeout holds
-    return mixture, views, evaluation_sources
+    return mixture, views, evaluated
 
 
 def build_engine(

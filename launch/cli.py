@@ -137,11 +137,25 @@ def plan(
 @app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Run folder")],
-    on: Annotated[list[str], typer.Option("--on", help="Labeled dataset; repeat for several")],
-    protocol: Annotated[str, typer.Option(help="Comma-separated: linear, knn, finetune")] = "linear,knn",
+    on: Annotated[
+        list[str],
+        typer.Option(
+            "--on",
+            help="A data set with labels: digits, 'parquet:X image_column=img' or '{source: parquet:X, …}'; repeat for several",
+        ),
+    ],
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="How to evaluate: linear,knn,finetune,retrieval, 'knn k=5' or '{name: knn, k: 5}'; repeat for several "
+            "(default: linear,knn)",
+            show_default=False,
+        ),
+    ] = None,
     few_shot: Annotated[str, typer.Option(help="Also evaluate with N labels per class, for example 5,20")] = "",
-    seeds: Annotated[int, typer.Option(min=1, help="Number of random few-shot sets")] = 3,
-    download: Annotated[bool, typer.Option("--download", help="Download missing datasets")] = False,
+    seeds: Annotated[int, typer.Option(min=1, help="Draws of each few-label set")] = 3,
+    download: Annotated[bool, typer.Option("--download", help="Download data sets that are missing here")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write this evaluation here")] = None,
     plugin: PluginOption = None,
 ) -> None:
     """Evaluate a run's backbone on labeled datasets.
@@ -150,17 +164,21 @@ def evaluate(
     """
     from wildfern.launch.errors import RunError
     from wildfern.launch.evaluating import evaluate
+    from wildfern.launch.protocols import parse_datasets, parse_protocols
 
     run_plugins(plugin)
     try:
-        shots = [int(n) for n in few_shot.split(",") if n]
+        shots = [int(n) for n in few_shot.split(",") if n.strip()]
     except ValueError:
         raise RunError(f"--few-shot must be comma-separated numbers, for example 5,20; got {few_shot!r}") from None
-    protocols = [p.strip() for p in protocol.split(",") if p.strip()]
+    datasets, protocols = parse_datasets(on), parse_protocols(["linear,knn"] if protocol is None else protocol)
     with console.status("evaluating") as status:
-        evaluation = evaluate(run, on, protocols, shots, seeds, announce=status.update, download=download)
+        evaluation = evaluate(run, datasets, protocols, shots, seeds, announce=status.update, download=download)
     console.print(evaluation.table())
-    console.print(f"written to {run / 'evaluation.json'}", markup=False)
+    console.print(f"written to {run / 'evaluation.json'} and {run / 'report.html'}", markup=False)
+    if json_file is not None:
+        json_file.write_text(json.dumps(evaluation.as_json(), indent=2) + "\n", encoding="utf-8")
+        console.print(f"written to {json_file}", markup=False)
 
 
 @app.command()

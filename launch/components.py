@@ -16,18 +16,8 @@ from wildfern.registry import (
     SOURCES,
     VIEWS,
     location_parameter,
-    register,
 )
 from wildfern.ssl.training import is_layer_wise
-
-
-def _evaluator() -> None:
-    """An evaluator that `wildfern.ssl.evaluation` knows by name and that takes no arguments."""
-
-
-for _name in ("linear", "knn", "finetune"):  # until that package registers its own
-    if _name not in EVALUATORS:
-        register("evaluator", _name)(_evaluator)
 
 
 class _CheapToBuild:

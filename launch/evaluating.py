@@ -2,57 +2,74 @@
 
 import inspect
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from wildfern.launch.errors import RunError, user_errors
+from wildfern.launch.protocols import (
+    Dataset,
+    DatasetLike,
+    ProtocolLike,
+    check_dataset,
+    check_protocols,
+    check_request,
+)
 from wildfern.launch.run_folder import RunFolder
-from wildfern.recipes import Component, EvaluationEntry, Recipe
+from wildfern.recipes import Recipe
 from wildfern.ssl.augmentation import MEAN, STD, VIEWS
 from wildfern.ssl.data import Source, open_source, source_signature
-from wildfern.ssl.evaluation import Evaluation, evaluate_backbones, write_report
+from wildfern.ssl.evaluation import (
+    EvaluationResult,
+    Evaluator,
+    Preprocessing,
+    TransformedBackbone,
+    evaluate_backbones,
+    write_report,
+)
+from wildfern.ssl.evaluation.result import upgraded_rows
 
 
 def evaluate(
     run: str | Path,
-    on: Sequence[str] = (),
-    protocols: Sequence[str] = ("linear", "knn"),
+    on: Sequence[DatasetLike] = (),
+    protocols: Sequence[ProtocolLike] = ("linear", "knn"),
     few_shot: Sequence[int] = (),
     seeds: int = 3,
     announce: Callable[[str], None] = lambda text: None,
     download: bool = False,
-) -> Evaluation:
-    """Hold the run's backbone against its untrained copy on data sets with labels, and write `evaluation.json`.
+) -> EvaluationResult:
+    """Compare the run's backbone with its untrained copy on data sets with labels, and write `evaluation.json`.
 
-    Raises RunError for a folder that is no run and DataError for a data set that cannot be opened.
+    `on` holds sources ("digits") or mappings ({"source": "parquet:X", "image_column": "img"}), `protocols` evaluators ("linear")
+    or mappings ({"name": "knn", "k": 5}); a recipe's own entries work too. `few_shot` adds a linear probe and kNN on so many
+    labels of each class, drawn `seeds` times. Raises RecipeErrors with all wrong names and arguments before anything is read,
+    RunError for a folder that is no run, and DataError for a data set that cannot be opened.
     """
     if not on:
-        raise RunError("nothing to evaluate on: name a data set, for instance --on digits")
+        raise RunError("nothing to evaluate on: name a data set, for example --on digits")
     folder = RunFolder.for_reading(Path(run))
+    datasets, evaluators = check_request(on, protocols, few_shot, seeds)
     recipe = folder.recipe()
     with user_errors():
-        sources = {
-            name: labeled(name, download) for name in on
-        }  # all opened first: a wrong name should not cost an hour
-        # Before the weights are read: should a training replace them in between, these rows are not taken for the new ones'.
+        sources = evaluation_sources(datasets, download)  # all are opened before the first one is evaluated
+        # Hashed before the weights are read: a training that replaces them in between does not lend its hash to these rows.
         sha256 = folder.backbone_sha256()
         backbones = {"untrained": folder.backbone(trained=False), "pretrained": folder.backbone()}
-        evaluation = evaluate_on(sources, backbones, recipe, protocols, few_shot, seeds, announce)
+        evaluation = _evaluate_on(sources, backbones, recipe, evaluators, announce)
     folder.write_json("evaluation.json", merged(folder, evaluation.as_json(), sha256))
     write_report([folder.path], folder.path / "report.html")
     return evaluation
 
 
 def merged(folder: RunFolder, evaluation: dict, backbone_sha256: str | None = None) -> dict:
-    """The evaluation with those rows kept of the `evaluation.json` in the folder that it does not measure anew.
+    """The evaluation, with the rows of the folder's `evaluation.json` that it does not measure again.
 
-    Kept are rows of the same backbone alone: `backbone_sha256` is that of the file that was evaluated (of
-    `backbone.safetensors` as it is now, if None), and the evaluation carries it along. A file without one is not known to
-    be of this backbone; none of its rows stays.
+    Only rows of the same backbone are kept: `backbone_sha256` is that of the file that was evaluated (of
+    `backbone.safetensors` as it is now, if None), and is stored with the evaluation. The rows of a file without a hash are
+    dropped: they may be of another backbone.
     """
 
     def what(row: dict) -> tuple:
@@ -61,7 +78,7 @@ def merged(folder: RunFolder, evaluation: dict, backbone_sha256: str | None = No
     sha256 = backbone_sha256 or folder.backbone_sha256()
     path = folder.path / "evaluation.json"
     earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    rows = earlier["rows"] if earlier.get("backbone_sha256") == sha256 else []
+    rows = upgraded_rows(earlier["rows"]) if earlier.get("backbone_sha256") == sha256 else []
     new = {what(row) for row in evaluation["rows"]}
     kept = [row for row in rows if what(row) not in new]
     described = {row["protocol"] for row in kept}
@@ -74,61 +91,75 @@ def merged(folder: RunFolder, evaluation: dict, backbone_sha256: str | None = No
     }
 
 
-def labeled(dataset: str | EvaluationEntry, download: bool = False) -> tuple[Source, Source]:
-    """The train and test parts of a data set with labels; `download` fetches it where its source can.
+def evaluation_sources(on: Iterable[DatasetLike | Dataset], download: bool = False) -> dict[str, tuple[Source, Source]]:
+    """The train and test parts of each data set, by its label."""
+    datasets = [one if isinstance(one, Dataset) else check_dataset(one) for one in on]
+    return {dataset.label: labeled(dataset, download) for dataset in datasets}
 
-    Classes of a folder are its sub-folders, and one file in five its test part unless it has folders `train` and `test`.
+
+def labeled(dataset: DatasetLike | Dataset, download: bool = False) -> tuple[Source, Source]:
+    """The train and test parts of a data set; `download` fetches it where its source can.
+
+    Classes of a folder are its sub-folders, and one file in five is test unless it has folders `train` and `test`; arguments of
+    the data set overrule this.
     """
-    name, given = (dataset, {}) if isinstance(dataset, str) else (dataset.source, dataset.arguments)
-    arguments: dict[str, Any] = {"labels": "folders", "test_fraction": 0.2} if name.startswith("folder:") else {}
-    if download and "download" in inspect.signature(source_signature(name)).parameters:
+    if not isinstance(dataset, Dataset):
+        dataset = check_dataset(dataset)
+    source = dataset.source
+    arguments = {"labels": "folders", "test_fraction": 0.2} if source.startswith("folder:") else {}
+    if download and "download" in inspect.signature(source_signature(source)).parameters:
         arguments["download"] = True
-    arguments |= given
-    train, test = open_source(name, "train", **arguments), open_source(name, "test", **arguments)
+    arguments |= dataset.arguments
+    train, test = open_source(source, "train", **arguments), open_source(source, "test", **arguments)
     if train.num_items is None:
         raise RunError(
-            f"{name} is endless and cannot be evaluated on; name a data set with labels, for instance digits"
+            f"{source} is endless and cannot be evaluated on; name a data set with labels, for example digits"
         )
-    if train.num_classes is None:
-        raise RunError(f"{name} has no labels, and every protocol needs them")
     return train, test
 
 
 def evaluate_on(
-    sources: dict[str, tuple[Source, Source]],
-    backbones: dict[str, nn.Module],
+    sources: Mapping[str, tuple[Source, Source]],
+    backbones: Mapping[str, nn.Module],
     recipe: Recipe,
-    protocols: Sequence[str | Component],
+    protocols: Sequence[ProtocolLike],
     few_shot: Sequence[int],
     seeds: int,
     announce: Callable[[str], None],
-) -> Evaluation:
-    """Every data set in turn, at the size of the recipe's largest views; normalized, or in intensity orders, as these are."""
+) -> EvaluationResult:
+    """Evaluate on every data set in turn, with images at the size of the recipe's largest views and preprocessed like these."""
+    return _evaluate_on(sources, backbones, recipe, check_protocols(protocols, few_shot, seeds), announce)
+
+
+def _evaluate_on(
+    sources: Mapping[str, tuple[Source, Source]],
+    backbones: Mapping[str, nn.Module],
+    recipe: Recipe,
+    evaluators: Mapping[str, Evaluator],
+    announce: Callable[[str], None],
+) -> EvaluationResult:
+    if not sources or not evaluators:
+        raise RunError(
+            "nothing to evaluate: name at least one data set, and a protocol or a number of labels per class"
+        )
+    for name, (train, _) in sources.items():
+        if train.num_classes is None and (needing := [p for p, e in evaluators.items() if e.needs_labels]):
+            raise RunError(f"{name} has no labels, and {', '.join(needing)} need them")
     device = choose_device(recipe.training.device)
     views = VIEWS[recipe.views.name](**recipe.views.arguments)
-    size = max(size for _, size in views.shape)
     mean, std = MEAN, STD
     if views.intensity_order is not None:
         mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-        backbones = {name: nn.Sequential(views.intensity_order, backbone) for name, backbone in backbones.items()}
-    total: Evaluation | None = None
-    for name, (train, test) in sources.items():
-        one = evaluate_backbones(
-            {k: b.to(device) for k, b in backbones.items()},
-            train,
-            test,
-            dataset=name,
-            size=size,
-            protocols=[one if isinstance(one, str) else one.name for one in protocols],
-            few_shot=few_shot,
-            seeds=seeds,
-            device=device,
-            mean=mean,
-            std=std,
-            announce=announce,
+        backbones = {name: TransformedBackbone(views.intensity_order, backbone) for name, backbone in backbones.items()}
+    preprocessing = Preprocessing(max(size for _, size in views.shape), device, mean, std)
+    backbones = {name: backbone.to(device) for name, backbone in backbones.items()}
+    results = [
+        evaluate_backbones(
+            backbones, train, test, dataset=name, evaluators=evaluators, preprocessing=preprocessing, announce=announce
         )
-        total = one if total is None else total + one
-    return total
+        for name, (train, test) in sources.items()
+    ]
+    return sum(results[1:], start=results[0])
 
 
 def choose_device(name: str) -> torch.device:
@@ -141,7 +172,7 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def scores(evaluation: Evaluation) -> dict[str, float]:
-    """The pretrained rows as flat numbers for `metrics.jsonl`."""
-    rows = [row for row in evaluation.rows if row["backbone"] == "pretrained"]
-    return {f"{row['dataset']}/{row['protocol']}": row["accuracy"] for row in rows}
+def scores(evaluation: EvaluationResult) -> dict[str, float]:
+    """The main metric of the pretrained backbone for `metrics.jsonl`: {"DATASET/PROTOCOL": value}."""
+    rows = [row for row in evaluation.main_rows() if row["backbone"] == "pretrained"]
+    return {f"{row['dataset']}/{row['protocol']}": row["value"] for row in rows}

@@ -73,7 +73,9 @@ def check_registered(recipe: Recipe, sections: Sequence[str], run: Path) -> None
 
 
 def _what_brings(kind: str, name: str, run: Path) -> str:
-    row: dict[str, Any] = next((r for r in _rows(run) if (r.get("kind"), r.get("name")) == (kind, name)), {})
+    kinds = ("source", "generator") if kind == "source" else (kind,)  # a generator is a source, too
+    rows = (row for row in _rows(run) if row.get("kind") in kinds and row.get("name") == name)
+    row: dict[str, Any] = next(rows, {})
     if "sha256" in row:
         file = run / "plugins" / Path(str(row.get("file"))).name
         return f"This run needs the plugin {file.name}: read {file}, then pass --plugin {file}"

@@ -11,7 +11,7 @@ from wildfern.launch.evaluating import evaluate_on, merged, scores
 from wildfern.launch.run_folder import RunFolder, initial_backbone, recipe_backbone
 from wildfern.recipes import Component, Recipe
 from wildfern.ssl.data import Source
-from wildfern.ssl.evaluation import Evaluation, write_report
+from wildfern.ssl.evaluation import EvaluationResult, write_report
 from wildfern.ssl.tracking import Tracker
 from wildfern.ssl.training import Engine
 
@@ -53,7 +53,7 @@ def evaluate_weights(
     protocols: Sequence[Component],
     few_shot: Sequence[int],
     announce: Callable[[str], None] = lambda text: None,
-) -> Evaluation:
+) -> EvaluationResult:
     """The recipe's backbone with these weights, beside the untrained one, on each dataset."""
     pretrained = recipe_backbone(recipe)
     pretrained.network.load_state_dict(state)

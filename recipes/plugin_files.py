@@ -26,10 +26,9 @@ class PluginFiles:
             return
         for name in names:
             path = os.path.normpath(folder / Path(name).expanduser())
-            if path in self.paths:
-                continue
-            self.paths.append(path)
-            if not run:
+            if path not in self.paths:
+                self.paths.append(path)
+            if not run:  # it may be named again, by somebody who has read it
                 continue
             try:
                 load_plugin(path)

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "package": {"wildfern.plugins"},
 }
 THIRD_PARTIES = {
-    "package": set(),
+    "package": {"wildfern.plugins"},
     "generators": {"numpy", "numba"},
     "generators/triton_renderer": {"numpy", "torch", "triton"},
     "recipes": {"pydantic", "pydantic_core", "yaml", "ruamel"},
@@ -187,7 +187,7 @@ def test_drawing_on_the_processor_needs_neither_torch_nor_triton(packaging):
     )
     run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
-    assert "device='cuda' draws with the packages torch and triton, and torch cannot be imported" in run.stdout
+    assert "device='cuda' needs the packages torch and triton, and torch cannot be imported" in run.stdout
 
 
 def test_heavy_packages_are_imported_in_one_place_only():

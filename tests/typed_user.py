@@ -9,13 +9,13 @@ from torch import Tensor
 import wildfern
 from wildfern.generators import ImageBatch, Stream, make_stream
 from wildfern.launch import evaluate, pretrain
-from wildfern.ssl.evaluation import Evaluation
+from wildfern.ssl.evaluation import EvaluationResult
 from wildfern.ssl.losses import CACRTerms
 
 run = pretrain("quickstart", ["training.steps=10"], run="runs/mine", resume=True)
 assert_type(run, Path)
 assert_type(wildfern.pretrain(Path("recipe.yaml")), Path)
-assert_type(evaluate(run, on=["digits"], protocols=["linear"]), Evaluation)
+assert_type(evaluate(run, on=["digits"], protocols=["linear"]), EvaluationResult)
 assert_type(wildfern.__version__, str)
 
 stream = make_stream("ifs", size=64)

@@ -19,18 +19,18 @@ from .sampler import KINDS, Kind
 class ContoursStream(Stream):
     """Endless stream of contours: sample `index` is instance index // classes of class index % classes.
 
-    - size: pixels a side. seed: another seed, another world. classes: number of classes; the label of a sample is its class.
+    - size: pixels per side. seed: another seed gives another stream. classes: number of classes; the label is the class.
     - kind: "radial", gray polygons on white after RCDB, or "atom", gray waves on black after VisualAtom.
     - lines: fewest and most contours of a class. perlin: least and greatest Perlin coefficient of a class, in 512ths of the
-      image: how far contours lie apart and how rough they are.
-    - mask: what `masks` of a batch holds: "lines"; "ring", lines and what lies between the first and the last contour;
-      "filled", lines and all within the last contour (M1, M2 and M3 of SegRCDB, ICCV 2023).
-    - color: a random color for each line, else a gray. threads: that render slices of a batch.
+      image: sets the distance between contours and their roughness.
+    - mask: what `masks` of a batch holds: "lines"; "ring", lines and the area between the first and the last contour;
+      "filled", lines and the area within the last contour (M1, M2 and M3 of SegRCDB, ICCV 2023).
+    - color: a random color for each line, else a gray. threads: render slices of a batch in parallel.
 
     A class has a number of vertices and of lines, a Perlin coefficient and a growth from line to line; an atom also a radius,
     an oval and two orders. An instance has its own noise, place and grays; a radial one its own radius and oval, too.
-    `batch` gives the same bytes for an index whatever the rest of the batch, the threads, the process or the machine.
-    Raises ValueError for arguments that cannot be rendered.
+    A sample has the same bytes whatever the rest of the batch, the threads, the process or the machine.
+    Raises ValueError for arguments out of range.
     """
 
     name = "contours"

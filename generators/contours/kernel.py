@@ -1,4 +1,4 @@
-"""One compiled call that renders a slice of samples of a `ContoursStream`, everything addressed by counter keys."""
+"""One compiled call that renders a slice of samples of a `ContoursStream`, with counter-based random numbers."""
 
 import numpy as np
 from numba import njit
@@ -28,7 +28,7 @@ _BYTE = np.uint64(255)
 
 @njit
 def _draw_levels(color_key, line, kind, levels):
-    """Levels of a line, 64 or more from the background: 64 … 255 on black (atom), 0 … 191 on white (radial)."""
+    """Levels of a line, at least 64 from the background: 64 … 255 on black (atom), 0 … 191 on white (radial)."""
     bits = draw64(color_key, np.uint64(line))
     for channel in range(levels.size):
         level = 3 * np.int64((bits >> np.uint64(8 * channel)) & _BYTE) // 4
@@ -92,7 +92,7 @@ def render_slice(sources: int):
                 if line == 0 and mask == _RING:
                     first_x[: count + 1], first_y[: count + 1] = x[: count + 1], y[: count + 1]
                 number = stroke(x, y, count, half, size, segments, line_of, coverage, touched)
-                # Vertices move outward, but for rare noise: nothing will be seen of the lines that follow.
+                # Vertices move outward, except for rare noise: the following lines will not be visible.
                 if number == 0 and beyond_the_canvas(x, y, count, center_x, center_y, size):
                     break
                 _draw_levels(color_key, line, kind, levels)

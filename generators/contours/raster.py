@@ -1,7 +1,7 @@
-"""Closed polylines on a canvas: antialiased strokes, blended into planes of gray or color, and what a polyline encloses.
+"""Closed polylines on a canvas: antialiased strokes, blended into gray or color planes, and filled polygons.
 
-Coordinates are in pixels, pixel i having its middle at i. Planes have a margin of MARGIN pixels all around, which strokes may
-touch and nobody sees.
+Coordinates are in pixels; the center of pixel i is at i. Planes have a margin of MARGIN pixels on all sides, which strokes may
+touch and which is cropped from the image.
 """
 
 import math
@@ -21,7 +21,7 @@ _0, _1, _HALF, _FULL = np.float32(0.0), np.float32(1.0), np.float32(0.5), np.flo
 
 @njit
 def half_width(size):
-    """Half the width of a stroke: one pixel as published, and no finer than one at sizes below 512."""
+    """Half the width of a stroke: one pixel at size 512 as published, and not thinner at smaller sizes."""
     return np.float32(max(0.5, size / 1024.0))
 
 
@@ -69,8 +69,8 @@ def _cover(depth, reach, p, coverage, touched, number):
 def stroke(x, y, count, half, size, segments, line, coverage, touched):
     """Draw segments (x[i], y[i]) – (x[i + 1], y[i + 1]), i < count, into coverage (uint16[(S + 2 MARGIN)²], in 256ths).
 
-    Along the axis that a segment follows more, pixels within `half` (float32) of its ends are covered; across, each as far as
-    the stroke's section, half √(1 + slope²) to both sides, reaches into it. Segments do not add up: the greatest counts.
+    Along the axis that a segment follows more, pixels within `half` (float32) of its ends are covered; across it, the stroke
+    extends half √(1 + slope²) to both sides. Coverage of overlapping segments is the maximum, not the sum.
     Returns the number of pixels covered and lists them in touched (int32[(S + 2 MARGIN)² + 1]); they must have been 0.
     segments: int32[3, ≥ count], line: float32[3, ≥ count] workspace.
     """
@@ -101,7 +101,7 @@ def stroke(x, y, count, half, size, segments, line, coverage, touched):
 
 @njit
 def blend(number, touched, levels, coverage, planes, seen):
-    """Lay a stroke over planes (uint8[channels, (S + 2 MARGIN)²]) in these levels, and set its coverage to 0 again.
+    """Blend a stroke over planes (uint8[channels, (S + 2 MARGIN)²]) in these levels, and set its coverage to 0 again.
 
     seen (uint8[(S + 2 MARGIN)²]) becomes 1 where at least half of a pixel is covered.
     """

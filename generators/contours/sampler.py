@@ -1,7 +1,7 @@
 """Parameters of contour classes and of their instances, in pixels of an image 512 pixels wide.
 
 radial: RCDB (Kataoka et al., CVPR 2022). atom: VisualAtom (Takashima et al., CVPR 2023). The ranges are those of the published
-data sets; what they draw as whole pixels is real here.
+data sets; lengths that are whole pixels there are real numbers here.
 """
 
 from typing import Literal, get_args
@@ -77,7 +77,7 @@ def sample_instance(instance_key, kind, parameters):
 
 @njit
 def vertex_stride(vertices, size):
-    """Of so many vertices in a row one is drawn, so that no contour has more than some eight to a pixel of the side."""
+    """Step between rendered vertices, such that a contour has at most about eight vertices per pixel of the image side."""
     return max(int(vertices) // (4 * size), 1)
 
 
@@ -121,9 +121,9 @@ def perlin(bits):
 
 @njit
 def advance(line_key, count, stride, mean_step, noise_step, x, y):
-    """Move the vertices on to the next contour: each by noise of its own, as published; x, y: float32[≥ count + 1].
+    """Move each vertex to the next contour by its own noise, as published; x, y: float32[≥ count + 1].
 
-    The contour so closes up without a seam. Entry `count` repeats entry 0.
+    The contour closes without a seam. Entry `count` repeats entry 0.
     """
     for i in range(count):
         bits = draw64(line_key, np.uint64(i * stride))

@@ -1,4 +1,4 @@
-"""Leaves that cover one another."""
+"""The dead-leaves model: random shapes that occlude one another."""
 
 from .dead_leaves import DeadLeavesStream
 

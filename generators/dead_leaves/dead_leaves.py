@@ -1,4 +1,4 @@
-"""Dead leaves: random shapes that hide one another, the stream after Baradad et al. (NeurIPS 2021)."""
+"""Dead leaves: random shapes that occlude one another, after Baradad et al. (NeurIPS 2021)."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,23 +11,24 @@ from ..stream import Stream
 from .kernel import render_slice
 from .sampler import SHAPES, Shapes
 
-#: More than are ever needed: the smallest triangles, of half a pixel, cover the image with some 100.
+#: Leaves per pixel, at most. A safe bound: the smallest triangles, of half a pixel, cover the image with about 100.
 _LEAVES_PER_PIXEL = 256
 
 
 @register("generator", "dead_leaves")
 class DeadLeavesStream(Stream):
-    """Endless stream of dead leaves (Matheron, 1968; Lee, Mumford & Huang, 2001): shapes of one color each, one upon the other.
+    """Endless stream of dead leaves (Matheron, 1968; Lee, Mumford & Huang, 2001): overlapping shapes of one color each.
 
-    - size: pixels a side. seed: another seed, another world.
+    - size: pixels per side. seed: another seed gives another stream.
     - shapes: "circle", "square", "oriented" (squares at any angle), "rectangle", "triangle", "quad" (corners anywhere on the
       leaf's circle), or "mixed" (any of these for each leaf).
     - radius: least and greatest radius of a leaf's circle, as a part of the image's side; never less than half a pixel.
     - exponent: σ of p(r) ∝ r^-σ; 3 gives the statistics of natural images.
-    - color: RGB, each uniform; else grays. antialias: 4 × 4 samples per pixel, else 1. threads: that render slices of a batch.
+    - color: RGB, each uniform; else grays. antialias: 4 × 4 samples per pixel, else 1.
+    - threads: render slices of a batch in parallel.
 
-    Samples have neither labels nor masks. `batch` gives the same bytes for an index whatever the rest of the batch, the threads,
-    the process or the machine. Raises ValueError for arguments that cannot be rendered.
+    Samples have neither labels nor masks; they have the same bytes whatever the rest of the batch, the threads, the process or
+    the machine. Raises ValueError for arguments out of range.
     """
 
     name = "dead_leaves"

@@ -1,8 +1,8 @@
 """One compiled call that renders a slice of samples of a `DeadLeavesStream`, front to back.
 
-What lies on top after leaves have fallen forever has the law of what is seen from below while they begin to fall on a glass
-floor: each leaf fills what those before it left open, and when nothing is open the image is a sample of the stationary
-model (Kendall & Thönnes, 1999). Every pixel has 4 × 4 points; a point belongs to the first leaf that holds it.
+Perfect simulation (Kendall & Thönnes, 1999): the stationary model, seen from above after infinitely many leaves, has the same
+distribution as the first leaves seen from below. So each leaf fills what earlier ones left open, and when nothing is open the
+image is a sample of the stationary model. Every pixel has 4 × 4 points; a point belongs to the first leaf that contains it.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ _COLOR = np.uint64(16)
 _16, _32 = np.uint64(16), np.uint64(32)
 _BYTE, _TWO_BYTES, _LEVELS = np.uint64(255), np.uint64(65535), np.uint64(225)
 _ALL_POINTS, _POINTS, _NONE = np.uint16(65535), np.uint16(16), np.uint16(0)
-#: A leaf that holds more than this share of the canvas is passed over, so no image is a single leaf.
+#: A leaf that covers more than this share of the canvas is skipped, so no image is a single leaf.
 MOST_OF_THE_CANVAS = 0.75
 
 
@@ -48,7 +48,7 @@ def render_slice(sources: int):
     def render_slice(stream_key, indices, shape, low, high, exponent, most_leaves, color, antialias, images):
         """Render sample indices[i] into images[i] (uint8[N, S, S, 3]); radii low … high in sides of the canvas.
 
-        When most_leaves have fallen, the next one fills whatever is open.
+        After most_leaves leaves, the next one fills all open points.
         """
         _ = sources
         size = images.shape[1]
@@ -85,7 +85,7 @@ def render_slice(sources: int):
                     continue
                 corners = 0 if final else sample_outline(leaf_key, shape, x, y, radius, outline)
                 leaf = leaf_of(x, y, radius, outline, corners, sides)
-                # Only a leaf of some size can hold so much; its area is π radius² at most.
+                # Only a large leaf can cover so much; its area is at most π radius².
                 if 3.2 * radius * radius > MOST_OF_THE_CANVAS and not final:
                     spans(0, size - 1, antialias, leaf, sides, heights, begins, ends, first, last)
                     if points_held(first, last) > MOST_OF_THE_CANVAS * 16 * size * size:

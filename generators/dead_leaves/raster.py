@@ -1,4 +1,4 @@
-"""Which points of a row of pixels a leaf holds, and giving them to it: 4 × 4 points a pixel, kept as 16 bits."""
+"""Assigns the points of a row of pixels to leaves: 4 × 4 points per pixel, stored as 16 bits."""
 
 import math
 
@@ -90,7 +90,7 @@ def points_held(first, last):
 
 @njit(inline="always")
 def _ones(bits):
-    """Number of ones among 16 bits."""
+    """Number of set bits among 16."""
     bits = bits - ((bits >> 1) & 0x5555)
     bits = (bits & 0x3333) + ((bits >> 2) & 0x3333)
     bits = (bits + (bits >> 4)) & 0x0F0F
@@ -99,7 +99,7 @@ def _ones(bits):
 
 @njit
 def _fill_inside(row, begin, end, red, green, blue, open_points, free, sums):
-    """Give all open points of pixels begin … end - 1 of a row to a leaf; says whether there were any."""
+    """Give all open points of pixels begin … end - 1 of a row to a leaf; returns whether there were any."""
     any_free = _NONE
     for p in range(np.uint64(begin), np.uint64(end)):
         n = free[row, p]
@@ -114,7 +114,7 @@ def _fill_inside(row, begin, end, red, green, blue, open_points, free, sums):
 
 @njit
 def _fill_edge(row, begin, end, red, green, blue, first, last, open_points, free, sums):
-    """Give those open points of pixels begin … end - 1 to a leaf that lie within its spans; says whether there were any."""
+    """Give those open points of pixels begin … end - 1 to a leaf that lie within its spans; returns whether there were any."""
     hit = False
     for pixel in range(begin, end):
         p = np.uint64(pixel)
@@ -139,7 +139,7 @@ def _fill_edge(row, begin, end, red, green, blue, first, last, open_points, free
 
 @njit
 def fill_row(row, red, green, blue, first, last, open_points, free, sums):
-    """Give the open points within the spans first … last of a row (uint64) of pixels to a leaf; says whether there were any.
+    """Give the open points within the spans first … last of a row (uint64) of pixels to a leaf; returns whether there were any.
 
     open_points, free (uint16[S, S]): points not yet given away, as bits and as numbers. sums (uint16[S, 3, S]): colors
     (0 … 255) of those given, added up.
@@ -165,7 +165,7 @@ def fill_row(row, red, green, blue, first, last, open_points, free, sums):
 
 @njit
 def block_width(size):
-    """Pixels of a row that share one of the 64 bits that say where points are open."""
+    """Pixels of a row that share one of the 64 bits that mark where points are open."""
     return (size + _BITS_OF_A_ROW - 1) // _BITS_OF_A_ROW
 
 

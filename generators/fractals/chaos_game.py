@@ -1,7 +1,7 @@
 """The chaos game (Barnsley, 1988): points of an attractor by applying randomly chosen maps, many chains side by side.
 
-One chain is a sequence of dependent steps and leaves a processor idle. Here LANES independent chains take each step
-together, in loops the compiler turns into vector instructions: the map is chosen without a branch, by comparing 32 random
+The steps of one chain depend on each other, which leaves a processor idle. Here LANES independent chains take each step
+together, in loops that the compiler vectorizes: the map is chosen without a branch, by comparing 32 random
 bits with cumulative probabilities. Probabilities are proportional to |det A_i|, so the points cover the attractor evenly.
 """
 
@@ -15,7 +15,7 @@ from ..xorshift import seed_lanes, xorshift32
 
 LANES = 64
 #: Steps of every chain before the first point that counts, kept in the first rows of a track: chains start at fixed points,
-#: which lie on the attractor, and forget where they started at the rate of the contraction.
+#: which lie on the attractor, and converge at the rate of the contraction.
 FIRST_ROW = 32
 #: Coordinates beyond this belong to a system that diverges.
 REACH = np.float32(1e4)
@@ -93,11 +93,11 @@ def round_maps(system, n, maps):
 
 @njit
 def fixed_point(system, i):
-    """(x, y), float32, that map i of a system leaves where it is."""
+    """Fixed point (x, y), float32, of map i of a system."""
     p, q = 1.0 - system[i, 0, 0], -system[i, 0, 1]
     r, s = -system[i, 1, 0], 1.0 - system[i, 1, 1]
     det = p * s - q * r
-    det = det if abs(det) > 1e-9 else 1.0  # no single fixed point, which no contraction lacks: start anywhere
+    det = det if abs(det) > 1e-9 else 1.0  # no unique fixed point, so no contraction: any starting point will do
     x = np.float32((system[i, 0, 2] * s - q * system[i, 1, 2]) / det)
     return x, np.float32((p * system[i, 1, 2] - r * system[i, 0, 2]) / det)
 
@@ -128,7 +128,7 @@ def play(system, n, even, chaos_key, rows, maps, limits, states, track):
 def bounding_box(track, points, low, high):
     """(xmin, ymin, xmax, ymax), float32, of the first `points` points of a track; low, high: float32[2 * LANES] workspace.
 
-    The extremes are kept for every lane apart and joined at the end, which the compiler can do in vector instructions.
+    Extremes are kept per lane and combined at the end, so that the compiler can vectorize the loop.
     """
     first = START
     for i in range(ROW):

@@ -1,4 +1,4 @@
-"""Streams whose images are drawn by this processor, as numpy arrays, or by a GPU, as torch tensors on it."""
+"""Streams that render on the CPU into numpy arrays, or on a GPU into torch tensors."""
 
 import re
 import threading
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def checked_gpu(device: str) -> Any:
     """The torch.device of the GPU "cuda:N", for "cuda" of the current one of this thread; None for "cpu".
 
-    Raises ValueError for any other device, where there is no such GPU, and where torch and triton, which use it, are missing.
+    Raises ValueError for any other device, a GPU that does not exist, and missing packages (torch and triton).
     """
     if device == "cpu":
         return None
@@ -30,7 +30,7 @@ def checked_gpu(device: str) -> Any:
         from ..triton_renderer.gpu import find_gpu
     except ImportError as error:
         raise ValueError(
-            f"device={device!r} draws with the packages torch and triton, and {error.name} cannot be imported ({error})"
+            f"device={device!r} needs the packages torch and triton, and {error.name} cannot be imported ({error})"
         ) from error
     return find_gpu(device)
 
@@ -38,7 +38,7 @@ def checked_gpu(device: str) -> Any:
 class DeviceStream(Stream):
     """A stream of fractal scenes with a choice of `device`.
 
-    A GPU gives the bytes that the processor gives: the same numbers go through the same additions and multiplications.
+    GPU and CPU give the same bytes: both do the same operations on the same numbers in the same order.
     """
 
     def __init__(self, size: int, seed: int, threads: int, device: str) -> None:
@@ -47,8 +47,8 @@ class DeviceStream(Stream):
         self.device, self._gpu = device, checked_gpu(device)
 
     def batch(self, indices: ArrayLike) -> ImageBatch:
-        """As `Stream.batch`. On a GPU, images are torch.uint8 tensors there, complete for what follows on the current
-        stream of this thread, and labels numpy arrays; the call does not wait for the GPU.
+        """As `Stream.batch`. On a GPU, images are torch.uint8 tensors, ready for later work on the current stream of this
+        thread, and labels are numpy arrays; the call does not wait for the GPU.
         """
         if self.device == "cpu":
             return super().batch(indices)
@@ -62,7 +62,7 @@ class DeviceStream(Stream):
     @property
     @abstractmethod
     def scene(self) -> Scene:
-        """What all samples have in common."""
+        """The parameters shared by all samples."""
 
     @abstractmethod
     def _content(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -90,7 +90,7 @@ class DeviceStream(Stream):
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
-        # A copy of this stream elsewhere looks for its GPU there, at its first batch.
+        # A copy in another process looks for its GPU at its first batch.
         self._start_without_gpu()
 
     def _start_without_gpu(self) -> None:

@@ -18,7 +18,7 @@ _NO_JITTER, _WEIGHT = JITTERS.index("none"), JITTERS.index("fractaldb")
 
 
 class Workspace(NamedTuple):
-    """Arrays that one sample after the other uses."""
+    """Workspace, reused from sample to sample."""
 
     factors: np.ndarray
     system: np.ndarray
@@ -80,8 +80,8 @@ def play_system(n, even, chaos_key, rows, work):
 def show(n, swap, chaos_key, points, rows, size, counts, work):
     """Count the points of work.track, which `play_system` filled, on a canvas: counts (uint32[size * size + 1]).
 
-    As work.placement and `swap` have it; if little is seen so, all of it; if most of that lies in a few pixels, closer and
-    closer to these; if that is a single point, because one map is chosen nearly always, all maps equally often.
+    Placed by work.placement and `swap`. Fallbacks if too little is visible: the whole attractor; then, if most points lie in a
+    few pixels, repeated zooms to these; then, if that is a single point because one map dominates, all maps equally often.
     """
     box = bounding_box(work.track, points, work.low, work.high)
     fit_box(work.placement, size, box, work.affine)

@@ -19,7 +19,7 @@ from .settings import checked_settings
 
 
 class FoundStream(Stream):
-    """A stream of fractals whose classes are searched for, each at the first sample of it and then remembered."""
+    """A stream of fractals whose classes are found by search, at the first sample of each, and then cached."""
 
     def __init__(self, size, seed, classes, filling_rate, weight_step, threads, **settings) -> None:
         super().__init__(size, seed, threads)
@@ -31,7 +31,7 @@ class FoundStream(Stream):
 
     @abstractmethod
     def origin(self) -> Origin:
-        """Where this stream's systems come from."""
+        """How this stream draws its systems."""
 
     def systems(self, classes: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """The systems of some classes: float64[N, 8, 2, 3] as [A | b], of which the first `counts` (int64[N]) maps are used."""
@@ -40,7 +40,7 @@ class FoundStream(Stream):
         if missing.size:
             keys = fold(fold(self.stream_key, int(CLASS_KEYS)), missing)
             systems, counts = find_systems(keys, self.origin(), self.filling_rate)
-            # Two threads may have searched for one class: they found the same.
+            # Two threads may search for the same class: they find the same system.
             self._found.update(zip(missing.tolist(), zip(systems, counts.tolist(), strict=True), strict=True))
         found = [self._found[label] for label in classes.tolist()]
         systems = np.array([system for system, _ in found]).reshape(-1, MAX_MAPS, 2, 3)
@@ -55,17 +55,17 @@ class FoundStream(Stream):
 
 @register("generator", "fractaldb")
 class FractalDBStream(FoundStream):
-    """FractalDB drawn while training: sample `index` is instance index // classes of class index % classes.
+    """FractalDB rendered during training: sample `index` is instance index // classes of class index % classes.
 
     A class is a system of 2 to 7 maps with all parameters ~ U(-1, 1), drawn until 100 000 points of it light `filling_rate` of
     512 × 512 pixels. Its first 100 instances are the published 25 rows of weights (none, or one of the six parameters of all
     maps multiplied by 1 ± step or 1 ± 2 step) in 4 flips each; every image has its own points and its own 3 × 3 patch, so
-    the next hundreds are new draws, not repetitions. A weight with which a system diverges is brought nearer to 1.
+    the next hundreds are new draws, not repetitions. A weight that makes a system diverge is moved toward 1.
 
     - size, points, seed, classes, maps, render, color, background, placement, blur, threads: as in `IFSStream`; patches
       without `color` are the published gray, 127 on black. filling_rate: 0 to 0.3. weight_step: 0 (no weights, no flips) to 0.5.
 
-    Raises ValueError for arguments that cannot be rendered.
+    Raises ValueError for arguments out of range.
     """
 
     name = "fractaldb"

@@ -20,20 +20,20 @@ from .settings import checked_settings
 class IFSStream(DeviceStream):
     """Endless stream of fractals: sample `index` is instance index // classes of class index % classes.
 
-    A class is an iterated function system, an instance a jitter of it in its own colors, place and background.
+    A class is an iterated function system; an instance is a jittered copy with its own colors, place and background.
 
-    - size: pixels a side. points: points of the chaos game per image. seed: another seed, another world.
+    - size: pixels per side. points: points of the chaos game per image. seed: another seed gives another stream.
     - classes: number of systems; the label of a sample is its class. maps: fewest and most maps of a system (2 to 8).
-    - jitter: what an instance changes in its class's system: "svd" (a rotation or an offset), "sval" (singular values),
+    - jitter: what an instance changes in the system of its class: "svd" (a rotation or an offset), "sval" (singular values),
       "basic" (one whole map), "none".
     - render: "graded" (intensity = count / max), "binary", or "patch" (every point stamps a random 3 × 3 mask).
     - color: HSV colors, else grays. background: diamond-square clouds, else black. placement: scale, shift, flips and
-      transposition on the canvas. blur: 3 × 3 Gaussian, σ ~ U(.5, 1). threads: that render slices of a batch.
-    - device: "cpu"; or a GPU, "cuda:N" or, for the current one, "cuda": then images are torch tensors there, of the same
-      bytes, and threads draw the numbers that they are made from.
+      transposition on the canvas. blur: 3 × 3 Gaussian, σ ~ U(.5, 1). threads: render slices of a batch in parallel.
+    - device: "cpu", or a GPU: "cuda:N", or "cuda" for the current one. On a GPU, images are torch tensors with the same
+      bytes, and the threads draw the random numbers.
 
-    `batch` gives the same bytes for an index whatever the rest of the batch, the threads, the process or the machine.
-    Raises ValueError for arguments that cannot be rendered.
+    A sample has the same bytes whatever the rest of the batch, the threads, the process or the machine.
+    Raises ValueError for arguments out of range.
     """
 
     name = "ifs"

@@ -1,4 +1,4 @@
-"""One compiled call that renders a slice of single-fractal samples, everything addressed by counter keys."""
+"""One compiled call that renders a slice of single-fractal samples, with counter-based random numbers."""
 
 import numpy as np
 from numba import njit
@@ -34,7 +34,7 @@ def _compose(source, row, line):
 
 _paint = row_painter(_compose)
 
-#: In place of systems and counts, for a stream whose systems the kernel draws.
+#: Placeholders for systems and counts, for streams whose systems the kernel draws.
 NO_SYSTEMS = np.empty((0, MAX_MAPS, 2, 3)), np.empty(0, np.int64)
 
 
@@ -45,8 +45,8 @@ def render_fractals(sources: int):
     def render_slice(stream_key, indices, classes, settings, systems, counts, step, images):
         """Render sample indices[i] into images[i] (uint8[N, S, 3 * S]).
 
-        Of systems[i] (float64[N, 8, 2, 3], of which counts[i] maps), weighted and flipped as FractalDB's instances by `step`
-        unless that is 0; where there are no systems, of its class's by singular values.
+        Sample i shows systems[i] (float64[N, 8, 2, 3], the first counts[i] maps), weighted and flipped by `step` as FractalDB's
+        instances unless `step` is 0. Without systems, the system of its class is drawn by singular values.
         """
         _ = sources
         size, levels = settings.size, settings.levels

@@ -1,7 +1,7 @@
 """Iterated function systems by their singular values: Anderson & Farrell, "Improving Fractal Pre-training", WACV 2022.
 
 A system is n affine maps x -> A_i x + b_i with A_i = R(θ) diag(s1, s2) R(φ) D, D a diagonal of signs. The singular values
-obey Σ (s1 + 2 s2) = α with α ~ U((5 + n)/2, (6 + n)/2): systems drawn so fill the image well, and no search is needed.
+obey Σ (s1 + 2 s2) = α with α ~ U((5 + n)/2, (6 + n)/2): such systems fill the image well, so no search is needed.
 """
 
 from typing import Literal, get_args
@@ -71,7 +71,7 @@ def sample_singular_values_evenly(class_key, n, alpha, factors):
     """The same, uniform on the surface of all such values: all but the last s1 are drawn uniformly between 0 and c, the last
     follows from the sum, and everything is drawn again until it lies between its s2 and c.
 
-    What is left after EVEN_ATTEMPTS, less than one in 10^8, is drawn one value after another.
+    After EVEN_ATTEMPTS rejections (probability below 1e-8), values are drawn one after another instead.
     """
     c = MAX_SINGULAR
     for attempt in range(EVEN_ATTEMPTS):

@@ -16,12 +16,12 @@ from .scene_table import Scene
 from .settings import checked_settings
 
 MOST_FRACTALS = 16
-#: Classes of a stream whose labels are a 0 or 1 for each of them.
+#: Most classes of a stream with multi-hot labels.
 MOST_CLASSES = 100_000
 
 
 class _SceneStream(DeviceStream):
-    """What streams of scenes have in common: the settings of the kernel."""
+    """Base class of scene streams: the settings of the kernel."""
 
     images = 1
 
@@ -92,7 +92,7 @@ def _mark(labels: NDArray[np.uint8], content: NDArray[np.int64]) -> None:
 
 @register("generator", "ifs_multi")
 class IFSMultiStream(_SceneStream):
-    """Scenes for multi-instance prediction: several fractals on one background, all drawn anew for each sample.
+    """Scenes for multi-instance prediction: several fractals on one background, new for each sample.
 
     After Anderson & Farrell (WACV 2022, section 4.3), whose objects come from a cache of recent ones. Labels are multi-hot,
     uint8[N, classes].
@@ -101,7 +101,7 @@ class IFSMultiStream(_SceneStream):
     - size, points (of each fractal), seed, classes, maps, sampling, jitter, render, color, background, blur, threads, device:
       as in `IFSStream`.
 
-    Raises ValueError for arguments that cannot be rendered.
+    Raises ValueError for arguments out of range.
     """
 
     name = "ifs_multi"
@@ -146,7 +146,7 @@ class IFSMultiStream(_SceneStream):
 
 @register("generator", "ifs_pair")
 class IFSPairStream(_SceneStream):
-    """Positive pairs that are born, not augmented: two images of the same fractal, or of the same set of fractals.
+    """Positive pairs without augmentation: two renderings of the same fractal code, or of the same set of codes.
 
     Each image has its own jitter, colors, sizes, places and background: the self-supervised stream of Anderson & Farrell
     (WACV 2022) and, with `fractals=(2, 2)`, fractal pair similarity (Chen et al., ICLR 2023). Batches hold the first images
@@ -158,7 +158,7 @@ class IFSPairStream(_SceneStream):
     - size, points (of each fractal), seed, classes, maps, sampling, jitter, render, color, background, blur, threads, device:
       as in `IFSStream`.
 
-    Raises ValueError for arguments that cannot be rendered.
+    Raises ValueError for arguments out of range.
     """
 
     name = "ifs_pair"

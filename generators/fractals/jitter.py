@@ -59,7 +59,7 @@ def weigh_a_parameter(instance_key, n, system):
     """Multiply one of the six parameters of all maps of system[:n] (float64[≥ n, 2, 3]) by .2, .6, 1.4 or 1.8, in place.
 
     The instances of FractalDB (Kataoka et al., 2020). As in Anderson & Farrell's use of them, a weight with which some map
-    is no contraction is drawn again, at most four times; then the system stays as it is.
+    is not a contraction is drawn again, at most four times; then the system stays unchanged.
     """
     for attempt in range(4):
         draw = np.uint64(2 * attempt)

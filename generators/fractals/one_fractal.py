@@ -1,4 +1,4 @@
-"""Classes that are tiny changes of one fractal: Nakamura et al., "Scaling Backwards", ECCV 2024 (1p-frac)."""
+"""Classes that are small perturbations of one fractal: Nakamura et al., "Scaling Backwards", ECCV 2024 (1p-frac)."""
 
 from typing import Literal, get_args
 
@@ -20,18 +20,18 @@ _BASE_KEYS = 3
 
 @register("generator", "one_fractal")
 class OneFractalStream(FoundStream):
-    """One fractal, and classes that differ from it by a little: sample `index` shows class index % classes.
+    """Classes that are small perturbations of one fractal: sample `index` shows class index % classes.
 
-    The fractal is a system of `maps` maps with σ-factor within .1 of `sigma_factor`; `seed` decides which. A class is it with
-    all parameters changed: p + delta U(-1/2, 1/2) ("additive", as the paper has it) or p U(1 - delta, 1 + delta)
+    The fractal is a system of `maps` maps with σ-factor within .1 of `sigma_factor`; `seed` decides which. A class changes
+    all its parameters: p + delta U(-1/2, 1/2) ("additive", as the paper has it) or p U(1 - delta, 1 + delta)
     ("multiplicative", as its program does), drawn until 100 000 points light `filling_rate` of 512 × 512 pixels. Instances of
-    a class differ by their points and 3 × 3 patches, and by what else is switched on.
+    a class differ by their points and 3 × 3 patches, and by the options that are on.
 
     - size, points, seed, classes, render, color, background, placement, blur, threads: as in `IFSStream`; patches
       without `color` are the published gray, 127 on black.
     - maps: 2 to 8. sigma_factor: 0.5 to 3 maps. delta: 0 to 1. filling_rate: 0 to 0.3.
 
-    Raises ValueError for arguments that cannot be rendered.
+    Raises ValueError for arguments out of range.
     """
 
     name = "one_fractal"

@@ -1,7 +1,7 @@
 """Systems accepted by their filling rate: FractalDB (Kataoka et al., 2020) and 1p-frac (Nakamura et al., 2024).
 
-Six uniform numbers a map make no contraction in general: many systems diverge or are a few specks. So a class is the first of
-its draws that is seen to stay bounded and to fill the canvas; finding it is a pure function of the class.
+Maps with six uniform parameters are not contractions in general: many systems diverge or light only a few pixels. A class is
+the first of its draws that stays bounded and fills the canvas; the search is a pure function of the class.
 """
 
 import math
@@ -22,14 +22,14 @@ from .raster import fill_canvas, fit_box
 #: The published test: 100 000 points on 512 × 512 pixels, 6 of them left free at each border.
 SEARCH_POINTS, SEARCH_SIZE, SEARCH_PAD = 100_000, 512, 6
 SEARCH_ATTEMPTS = 4000
-#: A first look at few points leaves most draws away. Of 300 classes found without it, it would have left none away.
+#: A first test with few points rejects most draws. Of 300 classes found without it, it would have rejected none.
 LOOK_POINTS = 10_000
 LOOK_ROWS = rows_for(LOOK_POINTS)
 TAMEST = 4
 
 
 class Origin(NamedTuple):
-    """Where systems come from: one of the three kinds below, with fewest to most maps.
+    """How systems are drawn: one of the three kinds below, with fewest to most maps.
 
     BY_PARAMETERS: all parameters ~ U(-1, 1). BY_SINGULAR_VALUES: of σ-factor U(amount - .1, amount + .1). AROUND_ONE: `base`
     (float64[n, 2, 3]) with every parameter p changed to p + amount U(-1/2, 1/2) if `additive`, else p U(1 - amount, 1 + amount).
@@ -109,9 +109,9 @@ def play_bounded(system, n, instance, step, chaos_key, settings, work):
 
 @njit
 def _lit_pixels(points, stamp, stamps, work):
-    """How many of SEARCH_SIZE² pixels the first points of work.track light when their bounding box fills all but the border.
+    """How many of SEARCH_SIZE² pixels the first points of work.track light when their bounding box fills all except the border.
 
-    stamps (uint32[pixels]) holds numbers below `stamp` (uint32) where nothing was lit for this one yet, so it is never cleared.
+    stamps (uint32[pixels]) holds numbers below `stamp` (uint32) at pixels that this system has not lit, so it is never cleared.
     """
     inner = SEARCH_SIZE - 2 * SEARCH_PAD
     box = bounding_box(work.track, points, work.low, work.high)
@@ -134,7 +134,7 @@ def _lit_pixels(points, stamp, stamps, work):
 
 
 def _first_look(rate: float) -> float:
-    """Pixels that LOOK_POINTS must light: nine tenths of what they do where points fall evenly and all light just enough."""
+    """Pixels that LOOK_POINTS must light: 90 % of the expected number if points are uniform and just pass the test."""
     if rate == 0.0:
         return 0.0
     needed, pixels = rate * SEARCH_SIZE**2, rate * SEARCH_SIZE**2

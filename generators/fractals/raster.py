@@ -13,13 +13,13 @@ RENDERS: tuple[str, ...] = get_args(Render)
 _BINARY, PATCH = RENDERS.index("binary"), RENDERS.index("patch")
 
 _0 = np.float32(0.0)
-#: Pixels of a canvas that a box which fills it leaves free.
+#: Pixels of the canvas that remain free when a bounding box fills it.
 MARGIN = 1.0 / 32.0
 
 
 @njit
 def draw_placement(placement_key, placement):
-    """How an image lies on its canvas: placement (float64[6]) = scale x, y; shift x, y in canvases; sign x, y.
+    """Draw how an image lies on its canvas: placement (float64[6]) = scale x, y; shift x, y in canvases; sign x, y.
 
     Each axis is scaled by U(.5, 2), shifted by U(-.2, .2) canvases within what keeps the box inside the canvas or the canvas
     inside the box, and flipped half of the time. Returns whether the axes are to be swapped (half of the time, too).
@@ -100,7 +100,7 @@ def too_sparse(counts, points):
 
 @njit
 def box_of_the_fullest(counts, size, affine, swap):
-    """A box a quarter of the canvas wide around the fullest pixel of an unmoved placement: leaves rare outer points away."""
+    """A box a quarter of the canvas wide around the fullest pixel of an unmoved placement: excludes rare outer points."""
     fullest = np.argmax(counts[: size * size])
     row, column = fullest // size, fullest % size
     u, v = (row, column) if swap else (column, row)
@@ -138,7 +138,7 @@ def patch_mask(render_key):
 def palette_entries(kind, render_key, size, counts, stamped, field, entries):
     """entries (uint16[size, size]): the background's 0 … 255 where no point fell, else 256 + intensity, 0 … 255.
 
-    `kind` is a position in RENDERS. binary: 255 everywhere, unless every pixel is lit, for then it would be a blank image;
+    `kind` is a position in RENDERS. binary: 255 everywhere, unless every pixel is lit, which would be a blank image;
     graded and patch: count/max, the count of a patch being summed over a random 3 × 3 mask, one for the image. Returns
     whether every pixel is lit.
     """

@@ -1,4 +1,4 @@
-"""One compiled call that renders a slice of scenes: several fractals, each drawn anew, on one background."""
+"""One compiled call that renders a slice of scenes: several new fractals on one background."""
 
 import numpy as np
 from numba import njit
@@ -110,7 +110,7 @@ def render_scenes(sources: int):
     def render_slice(
         stream_key, indices, classes, by_index, fewest, most, smallest, largest, settings, labels, images, paired_images
     ):
-        """Render sample indices[i] into images[i] and, unless there are none, paired images[i] (uint8[N, S, 3 * S] each).
+        """Render sample indices[i] into images[i] and, unless it is empty, paired_images[i] (uint8[N, S, 3 * S] each).
 
         Its classes go into labels[i] (int64[N, most]), -1 after the last. `by_index`: the first is index % classes.
         """

@@ -1,7 +1,7 @@
-"""The numbers that images of fractals are made from, in one table, for a renderer that is on another device.
+"""All random numbers of images of fractals in one table, for a renderer on another device.
 
-They are the same draws that the kernels for this processor make, by the same functions; what is left to do needs no key but
-those of the random states, and nothing but additions, multiplications and divisions.
+They are the same draws as in the CPU kernels, by the same functions. The renderer needs no keys except those of the random
+states, and only additions, multiplications and divisions.
 """
 
 from typing import NamedTuple
@@ -35,7 +35,7 @@ _ALIGNMENT = 16  # bytes
 
 
 class Scene(NamedTuple):
-    """What all samples of a stream have in common: so many `images` a sample, of fractals in squares of U(smallest, largest)
+    """Parameters shared by all samples of a stream: `images` per sample, of fractals in squares of U(smallest, largest)
     canvases; or, if `alone`, of one fractal whose square is the canvas.
     """
 
@@ -80,7 +80,7 @@ class Table(NamedTuple):
 
 
 def table_layout(objects: int, images: int, levels: int) -> tuple[dict[str, tuple[int, str, tuple[int, ...]]], int]:
-    """Where the arrays of a `Table` lie in a row of bytes: (first byte, type, shape) of each, and the bytes of all."""
+    """Byte layout of a `Table`: (offset, type, shape) of each array, and the total number of bytes."""
     rows = {
         "chaos_key": ("uint64", (objects,)),
         "columns_key": ("uint64", (images,)),
@@ -105,7 +105,7 @@ def table_layout(objects: int, images: int, levels: int) -> tuple[dict[str, tupl
 
 
 def table_in(memory: NDArray[np.uint8], layout: dict[str, tuple[int, str, tuple[int, ...]]]) -> Table:
-    """A `Table` whose arrays are parts of these bytes."""
+    """A `Table` whose arrays are views of these bytes."""
     arrays = {}
     for name, (first, kind, shape) in layout.items():
         length = np.dtype(kind).itemsize * int(np.prod(shape))
@@ -146,7 +146,7 @@ def _draw_object(scene, object_key, label, o, work, table):
 
 @njit
 def _draw_canvas(settings, image_key, p, table):
-    """Row p of the table, but for its objects and its place: a background and a blur."""
+    """Row p of the table, except its objects and its place: a background and a blur."""
     if settings.background:
         background_table(fold64(image_key, COLOR), settings.color, table.backdrop[p])
         field_key = fold64(image_key, BACKGROUND)

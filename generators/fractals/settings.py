@@ -1,4 +1,4 @@
-"""What all samples of a stream of fractals have in common, checked and in the form that kernels take."""
+"""Checked settings shared by all samples of a stream of fractals, in the form that kernels take."""
 
 from typing import NamedTuple
 
@@ -41,7 +41,7 @@ def checked_settings(
     sampling: Sampling = "sequential",
     jitter: Jitter = "none",
 ) -> Settings:
-    """The settings of a stream with these arguments, as `IFSStream` explains them; ValueError for impossible ones."""
+    """The settings of a stream with these arguments (see `IFSStream`); raises ValueError for values out of range."""
     points = checked_integer("points", points, 1, 10_000_000)
     fewest, most = checked_span("maps", maps, 2, MAX_MAPS, whole=True)
     color, background, placement, blur = checked_flags(

@@ -1,4 +1,4 @@
-"""Branching lines grown by a grammar, with exact masks."""
+"""Branching lines from a stochastic L-system, with exact masks."""
 
 from .lsystem import LSystemStream
 

@@ -1,7 +1,7 @@
 """The stochastic L-system of FreeCOS (Shi et al., ICCV 2023): sentences of F, +, -, [ and ] by rewriting every F.
 
-A sentence's symbols are all rewritten at once (Lindenmayer, 1968). Here an explicit stack goes through the sentences of all
-generations from left to right at the same time, which gives the same, and none but the last has to be written down.
+All symbols of a sentence are rewritten at once (Lindenmayer, 1968). Here an explicit stack expands all generations depth-first
+from left to right, which gives the same sentence without storing the earlier generations.
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ from numba import njit
 
 from ..counter_rng import fold64, uniform64
 
-#: What an F can become. An L-system holds three of these in order; `rule_weights` choose among them for every F.
+#: Replacements of an F. An L-system has three of these in order; `rule_weights` choose among them for every F.
 RULES = ("F-F[+F-F][-F+F]", "F+F[+F[+F]-F]-F+F[+F-F[+F]-F]", "F[+F]+F[+F]+F[+F]", "F-F-F[+F-F][-F-F]F+F")
 RULE_SETS = ((0, 1, 2), (3, 2, 0))
 AXIOMS = ("F", "[+F-F][-F]")

@@ -1,4 +1,4 @@
-"""One compiled call that renders a slice of samples of an `LSystemStream`, everything addressed by counter keys."""
+"""One compiled call that renders a slice of samples of an `LSystemStream`, with counter-based random numbers."""
 
 from typing import Literal, get_args
 
@@ -23,7 +23,7 @@ _CLOUDS, _WHITE = BACKGROUNDS.index("clouds"), BACKGROUNDS.index("white")
 _SAMPLE_KEYS = np.uint64(2)
 _LAYOUT, _GROUND, _CLOUD_FIELD, _SEGMENT, _CONTRAST, _BLUR, _NOISE = (np.uint64(part) for part in range(7))
 _MIDDLE = 128
-#: A random color nearer than this to the background's in all channels is exchanged for one on the other side.
+#: A random color nearer than this to the background's in all channels is replaced by one on the other side.
 _NEAR = 64.0
 _TEN_BITS, _HALF_OF_THEM = np.uint32(1023), np.float32(511.5)
 _HALF, _TOP, _BOTTOM = np.float32(0.5), np.float32(255.0), np.float32(0.0)
@@ -164,7 +164,7 @@ def render_slice(sources: int):
             _clear(alpha)
             covered = painted = 0
             colors_key = fold64(sample_key, _SEGMENT)
-            # Strokes that cover half of the image are enough: none is so full that nothing of the background is left.
+            # Stop when strokes cover half of the image, so that some background always remains.
             while painted < count and 2 * covered <= size * size:
                 segment_key = fold64(colors_key, np.uint64(painted // pieces))
                 _segment_color(segment_key, random_color, variation, colors, table, color)

@@ -1,4 +1,4 @@
-"""Where the trees of an L-system image stand, and that enough of them is seen."""
+"""Placement of the trees of an L-system image, such that enough of them is visible."""
 
 import math
 
@@ -50,7 +50,7 @@ def length_inside(segment, size):
 
 
 @njit
-def _enough_is_seen(segments, count, size):
+def _enough_is_visible(segments, count, size):
     """Whether half of all lines, or one and a half sides of the image, lie inside it."""
     total = seen = 0.0
     for i in range(count):
@@ -80,7 +80,7 @@ def _fit(segments, count, size):
 
 @njit
 def _plant(tree_key, spans, size, thinnest, turned, turtle):
-    """Put a turtle where a tree starts; returns whether it is the mirror image.
+    """Place a turtle at the start of a tree; returns whether the tree is mirrored.
 
     Half of the trees start as `start_x` says from the left side, the others are mirrored. Then the whole image is turned.
     """
@@ -126,7 +126,7 @@ def _grow(attempt_key, spans, odds, size, form, workspace, segments):
 def lay_out(layout_key, spans, odds, size, form, workspace, segments):
     """Fill segments (float64[≥ bound, 6]) with those of an image; returns how many.
 
-    An image that shows too little of its trees is drawn again with another key; the last one is moved to the middle.
+    An image with too little of its trees visible is drawn again with another key; the last attempt is centered.
     form: as in `walk`. workspace: int64[3, MAX_ITERATIONS + 1], uint8[≥ bound], float64[6], float64[2] and
     float64[MAX_BRACKETS, 6].
     """
@@ -134,7 +134,7 @@ def lay_out(layout_key, spans, odds, size, form, workspace, segments):
     for attempt in range(ATTEMPTS):
         attempt_key = fold64(layout_key, np.uint64(attempt))
         count = _grow(attempt_key, spans, odds, size, form, workspace, segments)
-        if _enough_is_seen(segments, count, size):
+        if _enough_is_visible(segments, count, size):
             return count
     _fit(segments, count, size)
     return count

@@ -17,7 +17,7 @@ from .kernel import BACKGROUNDS, Background, render_slice
 from .presets import NUMBERS, PRESETS, PresetName, Span
 
 MOST_SEGMENTS = 100_000
-#: Branches are drawn in straight pieces about so many pixels long, and in so many pieces at least and at most.
+#: Length in pixels of the straight pieces of a branch, and their minimum and maximum number.
 PIECE, FEWEST_PIECES, MOST_PIECES = 6.0, 2, 16
 
 
@@ -27,7 +27,7 @@ class LSystemStream(Stream):
 
     Lengths and places are in sides of the image, angles in degrees, spans (least, most); None is the preset's value.
 
-    - size: pixels a side. seed: another seed, other images. preset: "vessels" in an X-ray, "retina" or "cracks".
+    - size: pixels per side. seed: another seed gives another stream. preset: "vessels" in an X-ray, "retina" or "cracks".
     - iterations: fewest and most rewritings of a tree's axiom. trees: fewest and most trees.
     - rule_weights: how often an F is rewritten by the first, second and third rule of the set. second_set: share of trees
       with the second set of rules. bracketed: share of trees with the axiom `[+F-F][-F]`, the others have F.
@@ -41,11 +41,11 @@ class LSystemStream(Stream):
     - color: the preset's colors, ± `variation` gray levels a branch, or "random" ones. background: diamond-square "clouds",
       "plain", or "white". contrast: between background and branch, at 1 nothing of the background shines through.
       softness: the part of it lost towards a branch's edge. blur: 3 × 3 Gaussian, σ ~ U(.5, 1). noise: ± gray levels a
-      pixel. threads: that render slices of a batch.
+      pixel. threads: render slices of a batch in parallel.
 
     Batches hold images, masks (1 where a pixel's center is in a branch), widths (of that branch, the widest of several) and
-    centerlines (8-connected, inside the mask). Labels mean nothing here.
-    Raises ValueError for arguments that cannot be rendered.
+    centerlines (8-connected, inside the mask), and no labels.
+    Raises ValueError for arguments out of range.
     """
 
     name = "lsystem"
@@ -143,7 +143,7 @@ class LSystemStream(Stream):
         return self._draw(indices, self._empty(indices))
 
     def _empty(self, indices: NDArray[np.int64]) -> ImageBatch:
-        # One piece of memory for all three: the larger it is, the larger the pages that the system gives for it.
+        # One allocation for all three: the system uses larger pages for larger allocations.
         memory = np.zeros((6, indices.size, self.size, self.size), np.uint8)
         widths = memory[:4].reshape(-1).view(np.float32).reshape(memory.shape[1:])
         masks, centerlines = memory[4], memory[5]

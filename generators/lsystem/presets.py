@@ -1,8 +1,8 @@
-"""Numbers of the three kinds of images that FreeCOS (Shi et al., ICCV 2023) draws L-systems for, and colors for each.
+"""Presets for the three kinds of images in FreeCOS (Shi et al., ICCV 2023), with colors for each.
 
 The published numbers are pixels of a canvas of 800 a side, which was scaled to 512; here they are shares of the image's side.
-Trees, bends, jags, colors, contrasts, softness and noise are ours: published is one tree of straight branches in random colors
-on white.
+Trees, bends, jags, colors, contrasts, softness and noise are additions: the published images show one tree of straight branches
+in random colors on white.
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """A turtle that draws the sentences of an L-system (Prusinkiewicz & Lindenmayer, 1990), with widths as in FreeCOS.
 
-F draws a branch; + turns to the left and - to the right, and both make what follows thinner; [ remembers the turtle and ]
-takes it back. Published branches are straight and of one width; here they can also be arcs that leave the one before without
-a kink, bend at random, are jagged, and taper. A branch is then a row of straight pieces.
+F draws a branch; + turns left and - turns right, and both reduce the width of what follows; [ saves the turtle's state and ]
+restores it. Published branches are straight and of one width; here they can also be arcs that leave the one before without
+a kink, bend at random, are jagged, and taper. A branch is then a sequence of straight pieces.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """Gaussian random fields whose amplitude spectrum is 1 / (|fx|^a + |fy|^b), by an inverse Fourier transform.
 
 The spectrum is that of Baradad et al., "Learning to See by Looking at Noise", NeurIPS 2021; frequencies are whole cycles
-per grid. Z(f) is a complex normal number times the amplitude, drawn for every f alone: the real and the imaginary part of
+per grid. Z(f) is a complex normal number times the amplitude, drawn independently for every f: the real and the imaginary part of
 its transform are then two independent real fields of that spectrum.
 """
 
@@ -59,7 +59,7 @@ def _coefficients(field_key, first, n, across, down, circle, radii, columns):
 
 @njit
 def _standardize(field, total, square):
-    """Bring a field with this sum and sum of squares to mean 0 and standard deviation 1."""
+    """Standardize a field with this sum and sum of squares to mean 0 and standard deviation 1."""
     mean = total / field.size
     deviation = math.sqrt(max(square / field.size - mean * mean, 1e-30))
     shift, scale = np.float32(mean), np.float32(1.0 / deviation)

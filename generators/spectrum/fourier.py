@@ -1,7 +1,7 @@
-"""Inverse Fourier transforms of LANES columns side by side, with twiddles from additions and multiplications alone.
+"""Inverse Fourier transforms of LANES columns side by side, with twiddle factors from additions and multiplications only.
 
 Radix 2 in Stockham's order (Cochran et al., "What is the fast Fourier transform?", 1967): each stage reads one buffer and
-writes the other, so nothing needs bit reversal, and the innermost loops run over neighboring memory.
+writes the other, so no bit reversal is needed, and the innermost loops read contiguous memory.
 """
 
 import numpy as np

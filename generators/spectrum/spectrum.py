@@ -16,11 +16,11 @@ from .kernel import render_slice
 class SpectrumStream(Stream):
     """Endless stream of colored noise with the amplitude spectrum 1 / (|fx|^a + |fy|^b), a and b drawn for each image.
 
-    - size: pixels a side; the image is a crop of a torus whose side is the power of two not below it (and 16).
+    - size: pixels per side; the image is a crop of a torus whose side is the power of two not below it (and 16).
     - seed: another seed, other images. exponent: least and most of a and b, 0 (white noise) to 6 (a few soft waves).
-    - color: fields of one spectrum mixed along random color axes, else grays. threads: that render slices of a batch.
+    - color: fields of one spectrum mixed along random color axes, else grays. threads: render slices of a batch in parallel.
 
-    There are no labels. Raises ValueError for arguments that cannot be rendered.
+    Batches have no labels. Raises ValueError for arguments out of range.
     """
 
     name = "spectrum"

@@ -1,7 +1,7 @@
-"""The grammar that texture programs are drawn from: weights of the instructions, and how much they speed a pattern up.
+"""The grammar that texture programs are drawn from: weights of the instructions, and their effect on frequencies.
 
 Programs grow from the outside in, with a budget of instructions. Each bend of the plane and each function of a value
-multiplies the frequencies inside of it; patterns are drawn so slow that, roughly, nothing is finer than FINEST.
+multiplies the frequencies inside it; pattern frequencies are drawn low enough that the result is roughly below FINEST.
 """
 
 import numpy as np
@@ -53,7 +53,7 @@ _WEIGHTS = {
 WEIGHTS = np.array([_WEIGHTS.get(instruction.name, (0.0, 0.0)) for instruction in INSTRUCTIONS])
 PATTERN = np.array([instruction.reads for instruction in INSTRUCTIONS])
 BENDS = np.array([instruction.bends for instruction in INSTRUCTIONS])
-#: Where a pattern's frequency, or the tiles' count, stands among its parameters; -1: nowhere.
+#: Position of the frequency (or tile count) among the parameters of an instruction; -1: none.
 _RATE = np.array(
     [next((k for k, p in enumerate(i.parameters) if p.name in ("frequency", "count")), -1) for i in INSTRUCTIONS]
 )
@@ -62,7 +62,7 @@ _RATE = np.array(
 _KIND, _LEFT, _TILED, _OUTER, _LOAD, _CODE, _ROW = range(7)
 TASK = _ROW + PARAMETERS
 _EXPAND, _EXPAND_SMOOTH, _WRITE = range(3)
-#: The patterns that warp are slower than others.
+#: Patterns used for warping have lower frequencies than others.
 _SMOOTH = np.float32(0.5)
 
 
@@ -92,7 +92,7 @@ def _draw_parameters(program_key, cursor, code, load, row):
 
 @njit
 def _speed(code, p):
-    """By how much an instruction multiplies the frequencies of what is inside of it, roughly."""
+    """Approximate factor by which an instruction multiplies the frequencies inside it."""
     if code == op.TURN:
         return p[1] * np.sqrt(p[2])
     if code in (op.TILE, op.SCATTER):
@@ -118,7 +118,7 @@ def _speed(code, p):
 
 @njit
 def _choose(program_key, cursor, tiled, budget, load, outer):
-    """Draw an instruction that the budget and the load permit, and other than the one outside of it."""
+    """Draw an instruction allowed by budget and load, different from the enclosing one."""
     total = 0.0
     u = _next(program_key, cursor)
     for round in range(2):
@@ -143,7 +143,7 @@ def draw_expression(program_key, cursor, budget, tasks, codes, parameters, lengt
 
     Returns the new length. cursor (uint64[1]) counts draws of the key; tasks: float64[LONGEST, TASK] workspace.
     """
-    # Tasks are done last in, first out: what is pushed first is written last.
+    # Tasks are a stack: what is pushed first is written last.
     waiting, row = 1, parameters[LONGEST - 1]
     tasks[0, _KIND], tasks[0, _LEFT], tasks[0, _TILED] = _EXPAND, budget, 0
     tasks[0, _OUTER], tasks[0, _LOAD] = -1, 1.0

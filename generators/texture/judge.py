@@ -1,4 +1,4 @@
-"""Whether an image shows something: neither flat nor noise, by its spread of levels and its neighbors' correlation."""
+"""Rejects images that are flat or noise, by the spread of levels and the correlation of neighboring pixels."""
 
 import numpy as np
 from numba import njit
@@ -34,7 +34,7 @@ def judge(gray, counts, spread, most, correlation):
     variance = square / n - (total / n) * (total / n)
     if variance < spread * spread or fullest > most * n:
         return FLAT
-    # Half the mean square of a difference is the variance that neighbors do not share.
+    # Half the mean squared difference is the variance that neighbors do not share.
     pairs = 2.0 * size * (size - 1) * variance
     if max(beside, below) > (1.0 - correlation) * pairs:
         return NOISE

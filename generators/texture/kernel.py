@@ -1,4 +1,4 @@
-"""One compiled call that renders a slice of samples of a `TextureStream`, everything addressed by counter keys."""
+"""One compiled call that renders a slice of samples of a `TextureStream`, with counter-based random numbers."""
 
 import math
 
@@ -35,9 +35,9 @@ from .texture_class import (
 
 _CLASS_KEYS, _SAMPLE_KEYS = 1, 2
 _MOVE, _LATTICES, _VIEW, _PALETTE, _SECOND_PALETTE, _LIGHT = range(6)
-#: Side of the image that a class is judged by.
+#: Side of the test image of a class.
 TRIAL = 48
-#: Views of an instance that may show nothing before it takes the plain program.
+#: Rejected views of an instance before it uses the fallback program.
 ATTEMPTS = 8
 
 
@@ -54,7 +54,7 @@ def brightness(image, gray):
 def shows_something(plane, bounds, place, counts, gray):
     """Whether a class's values (float32[TRIAL, TRIAL], replaced by levels) make an image; the rest is workspace.
 
-    Asked more of it than of the images of its instances, so that few of these must be drawn again.
+    The thresholds are stricter than for instances, so that few of those must be drawn again.
     """
     low, high = extremes(plane, bounds[0], bounds[1])
     to_levels(plane, low, high)
@@ -157,7 +157,7 @@ def render_slice(sources: int):
                 verdict = judge(gray, counts, 18.0, 0.8, 0.3)
                 if verdict == GOOD:
                     break
-                # What is flat shows more of the plane next time; what is too fine, less.
+                # Flat images show more of the plane next time; images that are too fine show less.
                 extent *= 1.25 if verdict == FLAT else 0.7
 
     return render_slice

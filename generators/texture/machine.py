@@ -1,4 +1,4 @@
-"""Runs a texture program over a view of the plane: every instruction is one loop over a run of pixels.
+"""The interpreter of texture programs: every instruction is one loop over a run of pixels.
 
 A program is codes (int32[L], of `ops`), parameters (float32[L, PARAMETERS]) and salts (uint32[L], the random lattice
 that an instruction reads), and holds one or two expressions.
@@ -13,7 +13,7 @@ from . import points as bend
 from . import values as value
 from .ops import ARITY
 
-#: Pixels of a run, about: all workspace of a program stays in the nearest caches.
+#: Approximate pixels per run, such that the workspace of a program fits the L1 and L2 caches.
 RUN = 512
 #: Points on the stack, at most; values on the stack, at most; rows of scratch.
 DEPTH, HEIGHT, SCRATCH = op.MOST_INSTRUCTIONS + 2, 2 * op.MOST_INSTRUCTIONS + 6, 4

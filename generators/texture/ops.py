@@ -1,4 +1,4 @@
-"""The instructions that textures are programs of, and the ranges that their parameters are drawn from.
+"""The instructions of texture programs, and the ranges of their parameters.
 
 Instructions work on two stacks. *Points* hold plane coordinates, and a number of the tile that a pixel lies in; an
 instruction that bends the plane pushes new points, and `leave` pops them. *Values* lie in [0, 1]; patterns push one, read
@@ -27,7 +27,7 @@ CHANGES: tuple[Change, ...] = ("keep", "factor", "offset", "redraw")
 class Parameter:
     """A number of an instruction: drawn between `low` and `high` for a class, changed as `change` says by an instance.
 
-    A parameter with `words` is a choice; the number is the place of a word.
+    A parameter with `words` is a choice; its value is the position of a word.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""From the values of a program to an image: levels spread evenly, palettes, relief, and the mean over samples of a pixel."""
+"""From the values of a program to an image: equalized levels, palettes, relief, and the mean over the samples of a pixel."""
 
 import numpy as np
 from numba import njit

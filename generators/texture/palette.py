@@ -1,4 +1,4 @@
-"""Colors of textures: what a class keeps of its coloring, and the palettes of an instance as tables of RGB.
+"""Colors of textures: the style of a class, and the palettes of an instance as RGB tables.
 
 A palette is a gradient between random colors, smooth or in flat bands, or has a cosine for each channel.
 """
@@ -61,7 +61,7 @@ def _draw_colors(palette_key, count, colors):
         value = min(max(0.1 + 0.85 * level, 0.05), 1.0)
         saturation = (0.2 + 0.8 * vivid) * drawn(palette_key, draws + 1)
         own = hue + spread * (drawn(palette_key, draws + 2) - 0.5)
-        # Hues gather around orange and blue, as those of photographs do, and thin out around green and magenta.
+        # Hues are denser around orange and blue, as in photographs, and rarer around green and magenta.
         own -= 0.06 * cos_sin(2.0 * (own - _ORANGE))[1]
         _hsv(own, saturation, value, colors[k])
 

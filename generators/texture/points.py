@@ -132,7 +132,7 @@ def polar(x, y, sectors, spread, out_x, out_y):
 
 @njit(error_model="numpy")
 def swirl(x, y, turns, radius, out_x, out_y):
-    """Turn by `turns` at the center and ever less outward, by half of it at `radius`."""
+    """Turn by `turns` at the center, less with distance, and by half at `radius`."""
     inverse = _1 / (radius * radius)
     for k in range(np.uint64(x.size)):
         u, v = x[k], y[k]
@@ -160,7 +160,7 @@ def ripple(x, y, amount, frequency, phase, out_x, out_y):
 
 @njit
 def warp(x, y, amount, across, down, out_x, out_y):
-    """Shift by two values, 1/2 meaning nowhere."""
+    """Shift by two values; 1/2 means no shift."""
     for k in range(np.uint64(x.size)):
         out_x[k] = x[k] + amount * (across[k] - _HALF)
         out_y[k] = y[k] + amount * (down[k] - _HALF)

@@ -21,7 +21,7 @@ def _argument(parameter: Parameter, value: float) -> str:
 def expression(codes: NDArray[np.int32], parameters: NDArray[np.float32]) -> str:
     """One expression, bends and functions outside of what they apply to: `tile(bricks, count 2, rings(frequency 3))`.
 
-    What every instance draws anew, such as phases, is left out.
+    Parameters that every instance draws independently, such as phases, are left out.
     """
     values: list[str] = []
     bends: list[str] = []
@@ -43,7 +43,7 @@ def expression(codes: NDArray[np.int32], parameters: NDArray[np.float32]) -> str
 def program_text(
     codes: NDArray[np.int32], parameters: NDArray[np.float32], lengths: NDArray[np.int64], style: NDArray[np.float64]
 ) -> str:
-    """What a class does: its palette, how it is shaded, and its expressions."""
+    """The program of a class: its palette, its shading, and its expressions."""
     first, whole = int(lengths[0]), int(lengths[1])
     text = _PALETTES[int(style[KIND])].format(int(style[COLORS])) + ": " + expression(codes[:first], parameters[:first])
     if int(style[SECOND]) in _SECONDS:

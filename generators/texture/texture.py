@@ -1,4 +1,4 @@
-"""Textures of random expressions: endless classes of patterns from a small grammar of our own."""
+"""Textures from random expressions: endless classes of patterns from a small grammar."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from .ops import MOST_INSTRUCTIONS, PARAMETERS
 from .palette import STYLE
 from .text import program_text
 
-#: Classes whose good attempt is remembered, at most.
+#: Most classes whose accepted attempt is cached.
 _REMEMBERED = 2**16
 #: Samples a side, at most: their number is then counted exactly in single precision.
 _FINEST_GRID = 4096
@@ -29,15 +29,16 @@ class TextureStream(Stream):
     combined by functions, colored by a palette. An instance moves the program's numbers, redraws noise and phases, and has
     a view and colors of its own.
 
-    - size: pixels a side; an image four times as wide shows twice as much of the plane. seed: another seed, other programs.
+    - size: pixels per side; an image four times as wide shows twice as much of the plane.
+    - seed: another seed gives other programs.
     - classes: number of programs; the label of a sample is its class.
     - complexity: fewest and most instructions of a program (1 to 16), not counting the patterns that they apply to.
     - variation: how far instances move (0 to 2): 1 changes frequencies by an eighth, turns views by up to a tenth of a circle.
     - color: random palettes, else grays. oversampling: samples of a pixel each way, 1 to 4; 1 is fastest and has jagged edges.
-    - threads: that render slices of a batch.
+    - threads: render slices of a batch in parallel.
 
-    `batch` gives the same bytes for an index whatever the rest of the batch, the threads, the process or the machine.
-    No image is flat or plain noise. Raises ValueError for arguments that cannot be rendered.
+    A sample has the same bytes whatever the rest of the batch, the threads, the process or the machine.
+    No image is flat or plain noise. Raises ValueError for arguments out of range.
     """
 
     name = "texture"
@@ -62,8 +63,8 @@ class TextureStream(Stream):
         if self.size * self.oversampling > _FINEST_GRID:
             raise ValueError(f"size × oversampling must be {_FINEST_GRID} or less, not {size} × {oversampling}")
         (self.color,) = checked_flags(color=color)
-        # A class may refuse several programs before it takes one. Which one it took is a function of the class, and is
-        # kept here, -1 where not known yet, to save the search for later instances.
+        # A class may reject several programs before it accepts one. The accepted attempt is a function of the class and is
+        # cached here (-1: not known yet), so that later instances skip the search.
         self._taken = np.full(min(self.num_classes, _REMEMBERED), -1, np.int8)
 
     def program(self, label: int) -> str:

@@ -10,9 +10,9 @@ from .grammar import draw_expression
 from .ops import AMOUNT, CHANGE, COUNT, PARAMETERS
 from .palette import COLORS, KIND, NO_SECOND, RELIEF, SECOND, SMOOTH, draw_style
 
-#: What the keys of an attempt at a class are for.
+#: Purposes of the keys of an attempt at a class.
 _PROGRAM, _STYLE, CLASS_LATTICES = range(3)
-#: Programs of a class that may show nothing before it takes the plain one.
+#: Rejected programs of a class before it uses the fallback program.
 CLASS_ATTEMPTS = 24
 _S32 = np.uint64(32)
 
@@ -21,7 +21,7 @@ _S32 = np.uint64(32)
 def draw_class(attempt_key, attempt, least, most, cursor, tasks, codes, parameters, lengths, style):
     """Draw attempt number `attempt` at a class: its program of `least` to `most` instructions, and its style.
 
-    Returns the number of expressions: 2 if a second one says where its palette goes. The last attempt is the plain one.
+    Returns the number of expressions: 2 if a second one selects the palette. The last attempt is the fallback program.
     cursor, tasks: workspace of `draw_expression`.
     """
     draw_style(folded(attempt_key, _STYLE), style)
@@ -40,7 +40,7 @@ def draw_class(attempt_key, attempt, least, most, cursor, tasks, codes, paramete
 
 @njit
 def plain_class(codes, parameters, lengths, style):
-    """A program that shows something in every view, and a style that hides nothing of it: stripes bent by noise."""
+    """The fallback program, visible in every view, with a style that hides nothing of it: stripes bent by noise."""
     codes[0], codes[1], codes[2], codes[3], codes[4] = op.NOISE, op.NOISE, op.WARP, op.STRIPES, op.LEAVE
     for at in range(5):
         for k in range(PARAMETERS):

@@ -1,1 +1,1 @@
-"""Fractal scenes drawn by a GPU. Needs torch and triton, so nothing else in `wildfern.generators` imports this at its start."""
+"""Fractal scenes rendered on a GPU. Needs torch and triton, so `wildfern.generators` imports it only on request."""

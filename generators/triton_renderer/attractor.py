@@ -1,8 +1,8 @@
-"""The chaos game on the GPU: from maps to counts of points on a canvas, as `fractal.show` has it on the processor.
+"""The chaos game on the GPU: from maps to counts of points on a canvas, as `fractal.show` computes it on the CPU.
 
 One program is one object, its 64 chains two warps. The chains run twice, once to find the bounding box and once to count,
-which costs less than keeping the points. What shows too little is judged and counted again without asking the host: programs
-of objects that are done end at once. Arguments named as fields of `Table` are those.
+which costs less than keeping the points. Objects with too little visible are counted again without a round trip to the host:
+programs of finished objects return at once. Arguments named as fields of `Table` are those fields.
 """
 
 import triton
@@ -100,7 +100,7 @@ def count_points(
 
 @triton.jit(do_not_specialize=["attempt"])
 def judge(first_cell, across, middle, square, boxes, done, cells, points, attempt, BLOCK: tl.constexpr):
-    """Decide whether an object is `done`; if too little is seen, empty its cells and say what to show at the next attempt.
+    """Decide whether an object is `done`; if too little is visible, clear its cells and set up the next attempt.
 
     As in `raster.too_sparse`: a quarter of the points, in so many pixels. Attempt 0 lets the box fill the square, attempts
     1 … 4 a quarter of the square around the fullest pixel; the last is to find a new box.

@@ -15,7 +15,7 @@ def paint(
 ):  # fmt: skip
     """An image's objects, in order, over its field (uint8[P, M, M], M even and not below `size`) or black.
 
-    images (uint8[…, S, S, 3]) are in the order of the table, or, if FINISHED, where the table wants them.
+    images (uint8[…, S, S, 3]) are in the order of the table, or, if FINISHED, in the order of the result.
     """
     image = tl.program_id(0)
     pixel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)

@@ -1,7 +1,7 @@
 """Diamond-square fields on the GPU: the bytes of `diamond_square.byte_field`.
 
-There, a column's random state is advanced from row to row. Here one program an image writes all random words down, and then
-every level is one launch in which each cell stands alone: it computes the three centers that it needs by itself.
+The CPU version advances a column's random state from row to row. Here one program per image stores all random words first; then
+every level is one launch in which each cell is independent: it computes the three centers that it needs itself.
 """
 
 import triton

@@ -1,7 +1,7 @@
-"""Batches of fractal scenes on a GPU: the table is drawn and sent, the rest is launches that wait for nothing.
+"""Batches of fractal scenes on a GPU: the table is drawn and sent; all further work is queued without waiting.
 
-The floor of a sample of 224 pixels and 100 000 points on an H100, counted and not measured: 43 and 75 instructions a point in
-the two passes of the chains are 0.4 µs on 132 × 128 lanes at 1.7 GHz; 1.5 MB of counts, random words, fields and images are
+The lower bound for a sample of 224 pixels and 100 000 points on an H100, counted and not measured: 43 and 75 instructions a point
+in the two passes of the chains are 0.4 µs on 132 × 128 lanes at 1.7 GHz; 1.5 MB of counts, random words, fields and images are
 0.5 µs at 3 TB/s; 100 000 atomic additions to 50 000 cells are of that order if the second-level cache makes 10^11 a second.
 A chain is 1 600 dependent steps, so a batch takes 0.3 ms however small it is, and half of that again for each time that one or
 two in a hundred are judged and repeated; some 500 images fill the machine in that time. The processor needs 2 µs a
@@ -24,24 +24,24 @@ from .attractor import count_points, find_brightest, judge, stamp_patches
 from .canvas import blur, paint
 from .field import draw_words, find_extremes, refine
 
-#: Samples are drawn in parts whose counts, fields and images before the blur take no more than this many bytes.
+#: Samples are rendered in parts whose counts, fields and unblurred images take at most this many bytes.
 MEMORY = 2**29
-#: Of one program: cells that are searched at a time, pixels or cells that stand alone, and rows that are blurred.
+#: Per program: cells searched at a time, independent pixels or cells, and blurred rows.
 _SEARCHED, _ALONE, _ROWS = 4096, 1024, 16
 
-#: Of every launch. The processor rounds a product before it adds to it; a GPU that fused the two would draw other images.
+#: For every launch. The CPU rounds a product before adding; a fused multiply-add would give other images.
 OPTIONS = {"num_stages": 1, "enable_fp_fusion": False}
 
 Work = Callable[[int, int], None]
 
 
 class Renderer:
-    """Draws the samples of one scene on one device; any threads may use it.
+    """Renders the samples of one scene on one device; thread-safe.
 
-    `share(n, work)` calls work(start, stop) for consecutive parts of range(n), in several threads if it likes.
+    `share(n, work)` calls work(start, stop) for consecutive parts of range(n), possibly in several threads.
     """
 
-    _one_at_a_time = threading.Lock()  # triton's caches of compiled kernels are shared by all
+    _one_at_a_time = threading.Lock()  # triton's caches of compiled kernels are shared
 
     def __init__(self, scene: Scene, device: torch.device, share: Callable[[int, Work], None]) -> None:
         self.scene, self.device, self._share = scene, device, share
@@ -49,7 +49,7 @@ class Renderer:
     def draw(self, indices: NDArray[np.int64], content: NDArray[np.int64]) -> Tensor:
         """The images of samples indices (int64[N]) with objects of the classes `content` (int64[N, K], -1 after the last).
 
-        Returns uint8[images, N, S, S, 3]; like any result on a GPU, it is there for what follows on the current stream.
+        Returns uint8[images, N, S, S, 3]; like any result on a GPU, it is ready for later work on the current stream.
         """
         total, size = indices.size, self.scene.settings.size
         images = torch.empty((self.scene.images, total, size, size, 3), dtype=torch.uint8, device=self.device)
@@ -74,7 +74,7 @@ class Renderer:
         return RENDERS[self.scene.settings.render] == render
 
     def _words(self) -> int:
-        """Random words of a field: for a level of m columns 1 + m rows of m, at the last only as many rows as are seen."""
+        """Random words of a field: for a level of m columns 1 + m rows of m, at the last only as many rows as are visible."""
         size, levels = self.scene.settings.size, self.scene.settings.levels
         rows = [2**level for level in range(levels - 1)] + [(size + 1) // 2]
         return sum(2**level * (1 + rows[level]) for level in range(levels))
@@ -133,7 +133,7 @@ class Renderer:
             self._launch(blur, grid, 4, table.canvas, sharp, images, size, ROWS=_ROWS, WIDTH=width)
 
     def _count(self, table: Table, cells: Tensor) -> None:
-        """Count all objects' points, again and again where too little is seen."""
+        """Count the points of all objects, with repeated attempts where too little is visible."""
         objects, points = len(table.square), self.scene.settings.points
         boxes = torch.empty((objects, 4), dtype=torch.float32, device=self.device)
         done = torch.zeros(objects, dtype=torch.int32, device=self.device)

@@ -32,7 +32,7 @@ Operations = list[dict[str, Any]]
 def simclr(
     *,
     size: Annotated[int, Field(ge=4)] = 224,
-    count: Annotated[int, Field(ge=2)] = 2,
+    count: Annotated[int, Field(ge=1)] = 2,
     crop_scale: Shares = (0.08, 1.0),
     crop_ratio: Range = (3 / 4, 4 / 3),
     interpolation: Interpolation = "bilinear",

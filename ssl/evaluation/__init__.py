@@ -1,25 +1,45 @@
-"""What a backbone has learned: frozen-feature protocols, fine-tuning, diagnostics, tables and the report."""
+"""Evaluation of backbones: evaluators, their scores and intervals, diagnostics, the table and the report."""
 
-from wildfern.ssl.evaluation.diagnostics import alignment, feature_std, rank_me, uniformity
-from wildfern.ssl.evaluation.features import Features, extract_features
-from wildfern.ssl.evaluation.few_shot import FewShotResult, few_shot
-from wildfern.ssl.evaluation.finetune import FinetuneResult, finetune
-from wildfern.ssl.evaluation.knn import KNNResult, knn
-from wildfern.ssl.evaluation.linear_probe import LinearResult, linear_probe
-from wildfern.ssl.evaluation.protocol import PROTOCOLS, Evaluation, evaluate_backbones
+from wildfern.ssl.evaluation.diagnostics import alignment, diagnostics, feature_std, rank_me, uniformity
+from wildfern.ssl.evaluation.evaluator import Chunk, ChunkStream, Evaluator, Features, HeldOut, LabeledImages, Score
+from wildfern.ssl.evaluation.features import extract_features
+from wildfern.ssl.evaluation.few_shot import FewShot, FewShotResult, few_shot
+from wildfern.ssl.evaluation.finetune import Finetune, FinetuneResult, finetune
+from wildfern.ssl.evaluation.knn import KNN, KNNResult, knn
+from wildfern.ssl.evaluation.linear_probe import LinearProbe, LinearResult, linear_probe
+from wildfern.ssl.evaluation.metrics import classification_scores, proportion, wilson_interval
+from wildfern.ssl.evaluation.preprocessing import Preprocessing
+from wildfern.ssl.evaluation.protocol import evaluate_backbones
 from wildfern.ssl.evaluation.report import write_report
+from wildfern.ssl.evaluation.result import EvaluationResult
+from wildfern.ssl.evaluation.retrieval import Retrieval, retrieve
 from wildfern.ssl.evaluation.run_record import RunRecord, read_run
+from wildfern.ssl.evaluation.transformed import TransformedBackbone
 
 __all__ = [
-    "PROTOCOLS",
-    "Evaluation",
+    "KNN",
+    "Chunk",
+    "ChunkStream",
+    "EvaluationResult",
+    "Evaluator",
     "Features",
+    "FewShot",
     "FewShotResult",
+    "Finetune",
     "FinetuneResult",
+    "HeldOut",
     "KNNResult",
+    "LabeledImages",
+    "LinearProbe",
     "LinearResult",
+    "Preprocessing",
+    "Retrieval",
     "RunRecord",
+    "Score",
+    "TransformedBackbone",
     "alignment",
+    "classification_scores",
+    "diagnostics",
     "evaluate_backbones",
     "extract_features",
     "feature_std",
@@ -27,8 +47,11 @@ __all__ = [
     "finetune",
     "knn",
     "linear_probe",
+    "proportion",
     "rank_me",
     "read_run",
+    "retrieve",
     "uniformity",
+    "wilson_interval",
     "write_report",
 ]

@@ -2,8 +2,8 @@
 
 import copy
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wildfern.generators.counter_rng import fold, key, uniform
-from wildfern.ssl.evaluation.features import (
+from wildfern.registry import register
+from wildfern.ssl.evaluation.evaluator import Evaluator, HeldOut, LabeledImages, Score
+from wildfern.ssl.evaluation.features import device_of, frozen
+from wildfern.ssl.evaluation.metrics import classification_scores, ranked_classes
+from wildfern.ssl.evaluation.preprocessing import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     Pixels,
     Precision,
-    device_of,
-    frozen,
     normalized,
     resize_center_crop,
 )
@@ -26,12 +28,16 @@ from wildfern.ssl.evaluation.features import (
 
 @dataclass(frozen=True)
 class FinetuneResult:
-    """`accuracy` on test after the last epoch (no epoch is picked), and the mean train loss of each epoch."""
+    """`accuracy` on test after the last epoch (no epoch is picked), and the mean train loss of each epoch.
+
+    `ranked` int64[N, min(5, C)] holds the likeliest labels of the test images, best first.
+    """
 
     accuracy: float
     losses: tuple[float, ...]
     protocol: str
     detail: str
+    ranked: Tensor = field(compare=False, repr=False)
 
 
 def flip_and_crop(images: Tensor, draws: NDArray[np.float64], padding: int, flip: bool = True) -> Tensor:
@@ -76,16 +82,105 @@ def finetune(
     Images as in `extract_features`; all of them are held as bytes at `size`. The learning rate rises over the share
     `warmup` of the steps and falls to 0 by a cosine; `padding` is the largest shift of a crop in pixels, size // 8 when
     left out. Order, flips and crops are pure functions of (seed, epoch, image); dropout inside the backbone draws from
-    torch's generator, seeded here and put back. Raises ValueError for impossible settings or fewer than two classes.
+    torch's generator, seeded here and restored. Raises ValueError for impossible settings or fewer than two classes.
     """
-    if epochs < 1 or batch_size < 1 or not learning_rate > 0 or not 0 <= warmup < 1:
-        raise ValueError("fine-tuning needs epochs >= 1, batch_size >= 1, learning_rate > 0 and a warmup in [0, 1)")
+    return _finetune(
+        backbone,
+        train_pixels,
+        train_labels,
+        lambda: (test_pixels, test_labels),
+        size=size,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        warmup=warmup,
+        flip=flip,
+        padding=padding,
+        seed=seed,
+        device=device,
+        mean=mean,
+        std=std,
+        precision=precision,
+    )
+
+
+@register("evaluator", "finetune")
+class Finetune(Evaluator):
+    """Fine-tuning of all weights: accuracy, top-5 accuracy (more than five classes) and balanced accuracy.
+
+    Arguments as in `finetune`; test is read after the last epoch.
+    """
+
+    needs = "images"
+
+    def __init__(
+        self,
+        *,
+        epochs: int = 10,
+        batch_size: int = 128,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.05,
+        warmup: float = 0.1,
+        flip: bool = True,
+        padding: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        _check(epochs, batch_size, learning_rate, warmup)
+        self.options = {
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+            "weight_decay": weight_decay,
+            "warmup": warmup,
+            "flip": flip,
+            "padding": padding,
+            "seed": seed,
+        }
+
+    def __call__(self, train: LabeledImages, test: HeldOut[LabeledImages]) -> list[Score]:
+        labels: list[NDArray[np.int64]] = []
+
+        def read() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+            held = test.read()
+            labels.append(held.y)
+            return held.pixels, held.y
+
+        options = {**vars(train.preprocessing), **self.options}
+        result = _finetune(train.backbone, train.pixels, train.y, read, **options)
+        return classification_scores(result.ranked, torch.from_numpy(labels[0]), len(np.unique(train.y)), result.detail)
+
+    def describe(self) -> str:
+        return _words(**{name: self.options[name] for name in WORDED})
+
+
+def _finetune(
+    backbone: nn.Module,
+    train_pixels: Pixels,
+    train_labels: NDArray[np.int64],
+    read_test: Callable[[], tuple[Pixels, NDArray[np.int64]]],
+    *,
+    size: int | None,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    weight_decay: float,
+    warmup: float,
+    flip: bool,
+    padding: int | None,
+    seed: int,
+    device: torch.device | str | None,
+    mean: Sequence[float],
+    std: Sequence[float],
+    precision: Precision,
+) -> FinetuneResult:
+    """`finetune`, with test read after the last epoch."""
+    _check(epochs, batch_size, learning_rate, warmup)
     device = torch.device(device) if device is not None else device_of(backbone)
     classes, targets = torch.unique(torch.as_tensor(train_labels, dtype=torch.int64), return_inverse=True)
     if len(classes) < 2 or classes[0] < 0:
         raise ValueError("fine-tuning needs labeled train images of at least two classes")
     train_bytes, targets = _as_bytes(train_pixels, size, device), targets.to(device)
-    test_bytes = _as_bytes(test_pixels, size, device)
     padding = train_bytes.shape[2] // 8 if padding is None else padding
 
     forked = [device.index or 0] if device.type == "cuda" else []
@@ -99,7 +194,9 @@ def finetune(
         nn.init.zeros_(head.bias)
         network = nn.Sequential(model, head).train()
         optimizer = torch.optim.AdamW(_decay_groups(network, weight_decay), lr=learning_rate)
-        batches = max(1, len(targets) // batch_size)  # what does not fill a batch waits for another epoch's order
+        batches = max(
+            1, len(targets) // batch_size
+        )  # a last, partial batch is left out; other epochs draw another order
         losses = []
         for epoch in range(epochs):
             order = uniform(fold(np.uint64(key("finetune order", seed, epoch)), np.arange(len(targets))), 1)[
@@ -123,23 +220,41 @@ def finetune(
                 total += loss.detach()
             losses.append(total.item() / batches)
 
-    right = 0
+    test_pixels, test_labels = read_test()
+    test_bytes = _as_bytes(test_pixels, size, device)
+    ranked = []
     with frozen(network), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         for start in range(0, len(test_bytes), batch_size):
             images = normalized(test_bytes[start : start + batch_size].float() / 255, mean, std)
-            predictions = classes[network(images).argmax(1).cpu()].numpy()
-            right += int((predictions == test_labels[start : start + batch_size]).sum())
+            ranked.append(ranked_classes(network(images).cpu(), classes))
+    found = torch.cat(ranked)
     return FinetuneResult(
-        accuracy=right / len(test_bytes),
+        accuracy=int((found[:, 0].numpy() == test_labels).sum()) / len(test_bytes),
         losses=tuple(losses),
-        protocol=f"all weights fine-tuned for {epochs} epochs on all of train (AdamW, rate {learning_rate:g}, weight decay "
-        f"{weight_decay:g}, cosine, {'flips and ' if flip else ''}crops padded by {padding} px), accuracy after the last epoch",
+        protocol=_words(epochs, learning_rate, weight_decay, flip, padding),
         detail=f"mean train loss {losses[0]:.3f} in the first epoch, {losses[-1]:.3f} in the last",
+        ranked=found,
     )
 
 
+WORDED = ("epochs", "learning_rate", "weight_decay", "flip", "padding")
+
+
+def _words(epochs: int, learning_rate: float, weight_decay: float, flip: bool, padding: int | None) -> str:
+    shift = "an eighth of their size" if padding is None else f"{padding} px"
+    return (
+        f"all weights fine-tuned for {epochs} epoch{'s' * (epochs > 1)} on all of train (AdamW, rate {learning_rate:g}, weight "
+        f"decay {weight_decay:g}, cosine, {'flips and ' if flip else ''}crops padded by {shift}), accuracy after the last epoch"
+    )
+
+
+def _check(epochs: int, batch_size: int, learning_rate: float, warmup: float) -> None:
+    if epochs < 1 or batch_size < 1 or not learning_rate > 0 or not 0 <= warmup < 1:
+        raise ValueError("fine-tuning needs epochs >= 1, batch_size >= 1, learning_rate > 0 and a warmup in [0, 1)")
+
+
 def _as_bytes(pixels: Pixels, size: int | None, device: torch.device, chunk: int = 1024) -> Tensor:
-    """All images, squared, as uint8[N, 3, S, S] on the device."""
+    """All images, resized and cropped, as uint8[N, 3, S, S] on the device."""
     if size is None and not isinstance(pixels, np.ndarray):
         pixels = np.stack(pixels)
     parts = range(0, len(pixels), chunk)

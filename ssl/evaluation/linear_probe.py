@@ -6,16 +6,18 @@ data and λ alone, not on a learning rate, a batch size or a number of epochs.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from wildfern.generators.counter_rng import key
-from wildfern.ssl.evaluation.features import Features
+from wildfern.registry import register
+from wildfern.ssl.evaluation.evaluator import Evaluator, Features, HeldOut, Score
+from wildfern.ssl.evaluation.metrics import classification_scores, ranked_classes
 from wildfern.ssl.evaluation.stratified import class_ranks
 
 STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
@@ -43,7 +45,8 @@ def _one_thread(wanted: bool) -> Iterator[None]:
 class LinearResult:
     """`accuracy` on test, the `strength` chosen and its `holdout_accuracy` (None: nothing could be held out).
 
-    `protocol` says what was done on any data set, `detail` what was chosen on this one and how.
+    `protocol` says what was done on any data set, `detail` what was chosen on this one and how. `ranked` int64[N, min(5, C)]
+    holds the likeliest labels of the test images, best first.
     """
 
     accuracy: float
@@ -51,6 +54,7 @@ class LinearResult:
     holdout_accuracy: float | None
     protocol: str
     detail: str
+    ranked: Tensor = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -65,9 +69,16 @@ class LinearClassifier:
 
     def accuracy(self, features: Features) -> float:
         """Share of images given their own label; a label never trained on counts as wrong."""
+        return int((self.classes[self.scores(features).argmax(1)] == features.y).sum()) / len(features)
+
+    def rank(self, features: Features) -> Tensor:
+        """The (at most) five likeliest labels of each image, int64[N, min(5, C)], best first."""
+        return ranked_classes(self.scores(features), self.classes)
+
+    def scores(self, features: Features) -> Tensor:
+        """Logits [N, C], in the order of `classes`."""
         rows = (features.x.to(self.weight.dtype) - self.mean) / self.std
-        scores = torch.addmm(self.bias, rows, self.weight)
-        return int((self.classes[scores.argmax(1)] == features.y).sum()) / len(features)
+        return torch.addmm(self.bias, rows, self.weight)
 
 
 class RegularizationPath:
@@ -149,12 +160,51 @@ def linear_probe(
     is never held out; when no class has two, the middle strength is taken unseen. Labels are any integers >= 0.
     Raises ValueError when train has fewer than two classes or an image without a label.
     """
+    return _probe(train, lambda: test, strengths, holdout, seed)[0]
+
+
+@register("evaluator", "linear")
+class LinearProbe(Evaluator):
+    """Linear probe: accuracy, top-5 accuracy (more than five classes) and balanced accuracy.
+
+    Strength and hold-out as in `linear_probe`; test is read after the strength is chosen and the weights are fitted.
+    """
+
+    def __init__(self, *, strengths: tuple[float, ...] = STRENGTHS, holdout: float = 0.2, seed: int = 0) -> None:
+        _check(strengths, holdout)
+        self.strengths, self.holdout, self.seed = strengths, holdout, seed
+
+    def __call__(self, train: Features, test: HeldOut[Features]) -> list[Score]:
+        result, held = _probe(train, test.read, self.strengths, self.holdout, self.seed)
+        return classification_scores(result.ranked, held.y, len(train.y.unique()), result.detail)
+
+    def describe(self) -> str:
+        return _words(len(set(self.strengths)), _parts(self.holdout))
+
+
+def _probe(
+    train: Features, read_test: Callable[[], Features], strengths: Sequence[float], holdout: float, seed: int
+) -> tuple[LinearResult, Features]:
+    """The result and the test features, which are read when everything is chosen."""
     strengths = _checked(train, strengths, holdout)
     with _one_thread(train.x.numel() <= ONE_THREAD_UP_TO):
-        return _choose_and_fit(train, test, strengths, max(2, round(1 / holdout)), seed)
+        classifier, strength, holdout_accuracy, how = _choose_and_fit(train, strengths, _parts(holdout), seed)
+        test = read_test()
+        result = LinearResult(
+            accuracy=classifier.accuracy(test),
+            strength=strength,
+            holdout_accuracy=holdout_accuracy,
+            protocol=_words(len(strengths), _parts(holdout)),
+            detail=f"strength {strength:g} ({how})",
+            ranked=classifier.rank(test),
+        )
+    return result, test
 
 
-def _choose_and_fit(train: Features, test: Features, strengths: list[float], parts: int, seed: int) -> LinearResult:
+def _choose_and_fit(
+    train: Features, strengths: list[float], parts: int, seed: int
+) -> tuple[LinearClassifier, float, float | None, str]:
+    """Classifier, strength, its hold-out accuracy, and in words how it was chosen."""
     part = class_ranks(train.y, key("linear probe", seed)) % parts
     _, index, counts = torch.unique(train.y, return_inverse=True, return_counts=True)
     part[counts[index] == 1] = parts  # the only image of its class: always fitted
@@ -180,22 +230,30 @@ def _choose_and_fit(train: Features, test: Features, strengths: list[float], par
     path = RegularizationPath(train)
     for passed in strengths[: strengths.index(strength) + 1]:
         classifier = path.solve(passed)
-    return LinearResult(
-        accuracy=classifier.accuracy(test),
-        strength=strength,
-        holdout_accuracy=holdout_accuracy,
-        protocol=f"L2-regularized logistic regression on frozen, standardized features, strength chosen of {len(strengths)} "
+    return classifier, strength, holdout_accuracy, how
+
+
+def _parts(holdout: float) -> int:
+    return max(2, round(1 / holdout))
+
+
+def _words(strengths: int, parts: int) -> str:
+    return (
+        f"L2-regularized logistic regression on frozen, standardized features, strength chosen of {strengths} "
         f"on {1 / parts:.0%} of train held out ({parts}-fold cross-validation below {CROSS_VALIDATE_BELOW} images), "
-        "then fitted to all of train",
-        detail=f"strength {strength:g} ({how})",
+        "then fitted to all of train"
     )
 
 
-def _checked(train: Features, strengths: Sequence[float], holdout: float) -> list[float]:
+def _check(strengths: Sequence[float], holdout: float) -> None:
     if not strengths or any(not (math.isfinite(strength) and strength > 0) for strength in strengths):
         raise ValueError(f"strengths are positive numbers, got {list(strengths)}")
     if not 0 < holdout <= 0.5:
         raise ValueError(f"holdout is a share of train in (0, 0.5], got {holdout}")
+
+
+def _checked(train: Features, strengths: Sequence[float], holdout: float) -> list[float]:
+    _check(strengths, holdout)
     if (train.y < 0).any():
         raise ValueError(f"{int((train.y < 0).sum())} of {len(train)} train images have no label (-1)")
     if not torch.isfinite(train.x).all():

@@ -1,4 +1,4 @@
-"""One self-contained HTML page that compares runs: curves, accuracies, speed, views, machine and recipe."""
+"""One self-contained HTML page that compares runs: curves, scores, speed, views, machine and recipe."""
 
 import base64
 import statistics
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from wildfern.ssl.evaluation.curves import line_chart
 from wildfern.ssl.evaluation.report_style import STYLE
+from wildfern.ssl.evaluation.result import EvaluationResult, Row, interval_words, metric_words, value_words
 from wildfern.ssl.evaluation.run_record import RunRecord, Series, read_run
 
 # Keys that have a section of their own; all others become small plots.
@@ -29,7 +30,7 @@ def write_report(runs: Sequence[RunRecord | Path | str], out: Path | str) -> Pat
     body = [
         f"<header><p class=kicker>wildfern report</p><h1>{escape(title)}</h1><p class=lead>{escape(lead)}</p></header>",
         _overview(records, names),
-        _accuracies(records, names),
+        _scores(records, names),
         _curves(records, names),
         _speed(records),
         _views(records, names),
@@ -103,41 +104,65 @@ def _overview(records: Sequence[RunRecord], names: Sequence[str]) -> str:
     return _section("At a glance", _table(head, rows, numbers=4) + missing)
 
 
-def _accuracies(records: Sequence[RunRecord], names: Sequence[str]) -> str:
-    """Rows grouped by data set and protocol, every run's baseline first, differences against that run's own baseline."""
-    groups: dict[tuple[str, str], list[tuple[int, dict, float | None]]] = {}
+def _scores(records: Sequence[RunRecord], names: Sequence[str]) -> str:
+    """Rows by data set, protocol and metric, each run's baseline first; differences are to that run's own baseline."""
+    groups: dict[tuple[str, str, str], list[tuple[int, Row, float | None]]] = {}
     words: dict[str, str] = {}
     for index, record in enumerate(records):
-        baseline = record.evaluation.get("baseline", "untrained")
-        rows = [row for row in record.evaluation.get("rows", []) if isinstance(row.get("accuracy"), int | float)]
-        words |= record.evaluation.get("protocols", {})
-        held = {(row["dataset"], row["protocol"]): row["accuracy"] for row in rows if row["backbone"] == baseline}
-        for row in rows:
-            group = (row["dataset"], row["protocol"])
-            against = held.get(group) if row["backbone"] != baseline else None
-            difference = None if against is None else 100 * (row["accuracy"] - against)
-            groups.setdefault(group, []).append((index, row, difference))
+        result = EvaluationResult.from_json(record.evaluation)
+        words |= result.protocols
+        for row in result.rows:
+            group = (row["dataset"], row["protocol"], row["metric"])
+            groups.setdefault(group, []).append((index, row, result.difference(row)))
     if not groups:
         return ""
+    # A metric that only a later run has still follows those of its protocol.
+    protocols = list(dict.fromkeys(group[:2] for group in groups))
     lines = []
-    for (dataset, protocol), members in groups.items():
-        for place, (index, row, difference) in enumerate(members):
-            span = f"rowspan={len(members)}"
-            first = f"<td {span}>{escape(dataset)}</td><td {span}>{escape(protocol)}</td>" if place == 0 else ""
-            share, spread = 100 * row["accuracy"], row.get("std")
-            sign = "" if difference is None else ("up" if difference > 0 else "down")
-            lines.append(
-                f'<tr class="{"first" * (place == 0)} {"baseline" * (difference is None)}">{first}'
-                f"<td>{_run(names, index)}</td><td>{escape(row['backbone'])}</td>"
-                f'<td class=bar title="{escape(str(row.get("detail") or ""))}">'
-                f'<i style="width: {share:.1f}%; background: var(--run-{index % 8 + 1})"></i></td>'
-                f"<td class=num>{share:.1f}{f' ± {100 * spread:.1f}' if spread is not None else ''}</td>"
-                f'<td class="num {sign}">{"baseline" if difference is None else f"{difference:+.1f}"}</td></tr>'
-            )
-    head = ("data set", "protocol", "run", "backbone", "", "accuracy, %", "points gained")
+    for dataset, protocol in protocols:
+        metrics = [group for group in groups if group[:2] == (dataset, protocol)]
+        span = sum(len(groups[group]) for group in metrics)
+        for number, group in enumerate(metrics):
+            for place, member in enumerate(groups[group]):
+                first = ""
+                if number == place == 0:
+                    first = f"<td rowspan={span}>{escape(dataset)}</td><td rowspan={span}>{escape(protocol)}</td>"
+                if place == 0:
+                    first += f"<td class=run rowspan={len(groups[group])}>{escape(metric_words(group[2]))}</td>"
+                lines.append(_score(*member, names, first, place == 0, number > 0))
+    head = ("data set", "protocol", "metric", "run", "backbone", "", "value", "interval", "difference")
     said = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in words.items())
+    note = (
+        "<p class=legend>Differences to the baseline of the same run are in percentage points. Intervals are at 95 %, except for "
+        "few labels: there they are one standard deviation of the draws to either side. Point at a bar for details.</p>"
+    )
     legend = f"<dl class=words>{said}</dl>" if said else ""
-    return _section("Accuracy on test", _table(head, lines, numbers=2) + legend)
+    return _section("Scores on test", _table(head, lines, numbers=3) + note + legend)
+
+
+def _score(
+    index: int, row: Row, difference: float | None, names: Sequence[str], cells: str, first: bool, secondary: bool
+) -> str:
+    """One row of the table of scores, behind the `cells` that it shares with others."""
+    kinds = "first " * first + "baseline " * (difference is None) + "secondary" * secondary
+    color = f"var(--run-{index % 8 + 1})"
+    bar = ""
+    if row["share"]:
+        bar = f'<i style="width: {100 * min(max(row["value"], 0), 1):.1f}%; background: {color}"></i>'
+        if row["low"] is not None and row["high"] is not None:
+            low, high = (min(max(bound, 0), 1) for bound in (row["low"], row["high"]))
+            bar += f'<b style="left: {100 * low:.1f}%; width: {100 * (high - low):.1f}%"></b>'
+    shown = "baseline"
+    if difference is not None:
+        shown = f"{difference:+.1f}" if row["share"] else f"{difference:+.4g}"
+    sign = "" if not difference else "up" if difference > 0 else "down"
+    images = "" if row["n"] is None else f"{row['n']} test images"
+    title = "; ".join(text for text in (images, str(row.get("detail") or "")) if text)
+    return (
+        f'<tr class="{kinds}">{cells}<td class=run>{_run(names, index)}</td><td>{escape(row["backbone"])}</td>'
+        f'<td class=bar title="{escape(title)}"><span>{bar}</span></td><td class=num>{value_words(row)}</td>'
+        f'<td class=num>{interval_words(row)}</td><td class="num {sign}">{shown}</td></tr>'
+    )
 
 
 def _chart(records: Sequence[RunRecord], kind: str, key: str, heading: str, **style) -> str:

@@ -1,4 +1,4 @@
-"""The look of the report: one column, tabular figures, light or dark as the reader's system asks."""
+"""The style sheet of the report: one column, tabular figures, light or dark as the system prefers."""
 
 STYLE = """
 :root {
@@ -32,7 +32,13 @@ tbody tr:first-child > *, tbody tr > th, tbody tr > th ~ td { border-top: 1px so
 .num { text-align: right; white-space: nowrap; }
 .up { color: var(--up); font-weight: 600; } .down { color: var(--down); font-weight: 600; }
 .baseline td:not([rowspan]) { color: var(--soft); } .baseline .bar i { opacity: .35; }
-.bar { width: 26%; min-width: 8rem; } .bar i { display: block; height: .6rem; margin-top: .45rem; border-radius: 2px; }
+.bar { width: 18%; min-width: 6rem; } .bar span { position: relative; display: block; height: .6rem; margin-top: .45rem; }
+.bar i { position: absolute; height: .6rem; border-radius: 2px; opacity: .75; }
+.bar b { position: absolute; top: -.1rem; height: .8rem; border: solid var(--ink); border-width: 0 1.5px;
+  background: linear-gradient(var(--ink), var(--ink)) center / 100% 1.5px no-repeat; }
+.run { white-space: nowrap; }
+.secondary td { padding-top: .25rem; padding-bottom: .25rem; font-size: .86rem; color: var(--soft); }
+.secondary .bar i { height: .35rem; top: .12rem; }
 .dot { display: inline-block; width: .62rem; height: .62rem; border-radius: 50%; margin-right: .5rem; }
 .differs td { font-weight: 600; }
 .note { color: var(--soft); font-size: .92rem; }

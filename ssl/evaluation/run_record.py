@@ -13,7 +13,7 @@ PARTS = {
     "metrics.jsonl": "loss, learning rate and diagnostics",
     "timings.jsonl": "images/s and data wait",
     "views.png": "what the model saw",
-    "evaluation.json": "accuracies",
+    "evaluation.json": "scores on test",
 }
 
 

@@ -10,8 +10,8 @@ from wildfern.generators.counter_rng import fold, uniform
 def class_ranks(labels: Tensor, key: int) -> Tensor:
     """The place int64[N] of each image in the random order of its own class: 0 is the first one drawn.
 
-    Whoever takes all ranks below n has n images of every class that has so many. The place depends on the key, the
-    image's position and the labels, and on nothing else.
+    The ranks below n select n images of each class that has at least n. The rank is a function of the key, the image's
+    position and the labels alone.
     """
     label = labels.cpu().numpy()
     draws = uniform(fold(np.uint64(key), np.arange(len(label))), 1)[:, 0]

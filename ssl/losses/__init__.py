@@ -1,4 +1,4 @@
-"""Losses as pure functions of embeddings; each file one loss, each class one formula. All arithmetic is float32 or better."""
+"""Losses as pure functions of embeddings, one per file. All arithmetic is in float32 or float64."""
 
 from wildfern.ssl.losses.cacr import CACRLoss, CACRTerms
 from wildfern.ssl.losses.cacr_momentum import MomentumCACRLoss

@@ -14,14 +14,14 @@ from wildfern.ssl.losses.full_precision import full_precision, without_autocast
 
 @dataclass(frozen=True)
 class CACRTerms:
-    """The two expectations of CACR, scalars: attraction ≥ 0 to the positives and repulsion ≤ 0 from the negatives."""
+    """The two terms of CACR, scalars: attraction ≥ 0 to the positives and repulsion ≤ 0 from the negatives."""
 
     attraction: Tensor
     repulsion: Tensor
 
     @property
     def total(self) -> Tensor:
-        """attraction + repulsion: what is minimized."""
+        """attraction + repulsion, the objective to minimize."""
         return self.attraction + self.repulsion
 
 
@@ -29,9 +29,9 @@ class CACRLoss(nn.Module):
     """L⁺ = E_x Σ_k w⁺_k α‖z_x − z_k‖² and L⁻ = −E_{x<y} Σ_{j≠i} w⁻_ij β‖z_xi − z_yj‖².
 
     w⁺ = softmax_k(τ⁺ ‖z_x − z_k‖²) over the K other views of the image; w⁻ = softmax_j(−τ⁻ ‖z_xi − z_yj‖²) over the other
-    images of another view. Every view is a query once; negatives are taken over the V(V−1)/2 pairs of views x < y.
+    images of another view. Every view serves as query once; negatives are taken over the V(V−1)/2 pairs of views x < y.
 
-    `weighted_positive=False` / `weighted_negative=False` put the uniform distribution in place of the softmax;
+    `weighted_positive=False` / `weighted_negative=False` replace the softmax by the uniform distribution;
     `detach_weights=True` stops the gradient at the weights (as the large-scale form does).
     Raises ValueError when α, β are negative or τ⁺, τ⁻ are not finite and ≥ 0.
     """

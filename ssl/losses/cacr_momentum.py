@@ -10,7 +10,7 @@ from wildfern.ssl.losses.full_precision import full_precision, without_autocast
 
 
 class MomentumCACRLoss(nn.Module):
-    """Queries q_1 … q_Q of an image share its key k⁺; p_i = softmax_i(‖q_i − k⁺‖²/T) says how much each counts.
+    """Queries q_1 … q_Q of an image share its key k⁺; p_i = softmax_i(‖q_i − k⁺‖²/T) weights the queries.
 
     `cost="rbf"`: 2T Σ_i mean_n p_i CE(q_i·K/T), InfoNCE weighted by attraction; with one query it is MoCo v3's loss.
     `cost="euclidean"`: Σ_i Σ_n p_i [(1 − q_i·k⁺) − Σ_j w_j (1 − q_i·k_j)] with w = softmax_j(−(1 − q_i·k_j)/T) over the
@@ -26,7 +26,7 @@ class MomentumCACRLoss(nn.Module):
         self.temperature, self.cost = temperature, cost
 
     def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """queries float[Q, N, D], keys float[N, D], of any length (they are normalized here) -> scalar."""
+        """queries float[Q, N, D], keys float[N, D], of any norm (they are normalized here) -> scalar."""
         if queries.ndim != 3 or keys.ndim != 2 or queries.shape[1:] != keys.shape:
             raise ValueError(f"expected queries [Q, N, D], keys [N, D]; got {list(queries.shape)}, {list(keys.shape)}")
         with without_autocast(queries):

@@ -10,8 +10,8 @@ from wildfern.ssl.losses.full_precision import full_precision, without_autocast
 class DINOLoss(nn.Module):
     """Cross entropy between the centered, sharpened teacher and the student, over all pairs of different views.
 
-    The center C ← m C + (1 − m) mean(teacher logits) (eq. 4) lives in a buffer and is moved by `update_center`, which the
-    caller hands the mean over the *global* batch.
+    The center C ← m C + (1 − m) mean(teacher logits) (eq. 4) is a buffer that `update_center` moves; the caller passes
+    the mean over the *global* batch.
     """
 
     center: Tensor
@@ -36,11 +36,12 @@ class DINOLoss(nn.Module):
     def forward(self, student: Tensor, teacher: Tensor, teacher_temperature: float) -> Tensor:
         """student logits float[S, N, P] and teacher logits float[T, N, P] -> scalar ≥ 0.
 
-        View t of the teacher is the same crop as view t of the student (t < T ≤ S); that pair is left out (algorithm 1).
+        View t of the teacher is the same crop as view t of the student (t < T ≤ S); that pair is excluded (algorithm 1).
         """
         if student.shape[1:] != teacher.shape[1:] or student.shape[0] < max(2, teacher.shape[0]):
             raise ValueError(
-                f"student {list(student.shape)} and teacher {list(teacher.shape)} logits do not fit together"
+                f"student {list(student.shape)} and teacher {list(teacher.shape)} logits do not match: shapes must be "
+                "[S, N, P] and [T, N, P] with S ≥ 2 and T ≤ S"
             )
         with without_autocast(student):
             targets = self.teacher_probabilities(teacher, teacher_temperature)

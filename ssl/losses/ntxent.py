@@ -10,7 +10,7 @@ class NTXentLoss(nn.Module):
     """For every ordered pair of views (i, j) of an image: −log exp(s_ij/τ) / Σ_{k≠i} exp(s_ik/τ), averaged.
 
     s is the cosine similarity and k runs over all V·N embeddings but i itself. With two views this is SimCLR's eq. 1;
-    with more, every other view of the image takes its turn as the positive (and the remaining ones stay in the sum).
+    with more, each other view of the image is the positive in turn (and the others stay in the denominator).
 
     Raises ValueError for a temperature that is not positive or fewer than two views.
     """

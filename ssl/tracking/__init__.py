@@ -1,4 +1,4 @@
-"""What a run leaves behind and shows while it runs: JSON lines, the terminal, Weights & Biases, the environment."""
+"""Records and progress of a run: JSON lines, the terminal, Weights & Biases, the environment."""
 
 from .console import TrainingDisplay
 from .environment import environment

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a live panel in a terminal, plain lines anywhere else."""
+"""Progress of a run: a live panel in a terminal, plain lines elsewhere."""
 
 import atexit
 import math
@@ -16,10 +16,10 @@ from .throughput import TimeLeft
 
 
 class TrainingDisplay:
-    """Shows the steps of a run as they are logged; a context manager that always gives the cursor back.
+    """Shows logged steps of a run; a context manager that always restores the cursor.
 
     In a terminal: a bar with loss curve, learning rate, speed, time of a step, share of it spent waiting for data, memory,
-    time left and the last evaluation, with messages and everything else that is printed scrolling by above it. Elsewhere (a
+    time left and the last evaluation, with messages and other output scrolling above it. Elsewhere (a
     file, a pipe, a notebook, TERM=dumb): one line at the first update, at every `log_every`-th step and at the last step.
 
     Steps are the global steps of the data rule, counted from 0; shown is the number of steps done.
@@ -54,7 +54,7 @@ class TrainingDisplay:
     def __enter__(self) -> "TrainingDisplay":
         if self._live:
             self._live.start(refresh=True)
-            atexit.register(self.close)  # a program that dies before the end of the block still gets its cursor back
+            atexit.register(self.close)  # restore the cursor even if the program ends inside the block
         return self
 
     def __exit__(
@@ -63,7 +63,7 @@ class TrainingDisplay:
         self.close()
 
     def close(self) -> None:
-        """Leave the last state of the panel in place and hand the terminal back."""
+        """Print the final state of the panel and restore the terminal."""
         if self._live:
             self._panel.finish()
             self._live.stop()
@@ -72,8 +72,8 @@ class TrainingDisplay:
     def update(self, step: int, metrics: Mapping[str, float], timings: Mapping[str, float] | None = None) -> None:
         """Show global step `step`.
 
-        Known in `metrics`: `loss`, `learning_rate`; the panel lists any other below. Known in `timings`:
-        `images_per_second`, `step_seconds`, `data_wait` (a share, 0 to 1), `memory_gib`. What is missing is not shown.
+        Standard `metrics`: `loss`, `learning_rate`; the panel lists any others below. Standard `timings`:
+        `images_per_second`, `step_seconds`, `data_wait` (a share, 0 to 1), `memory_gib`. Missing values are not shown.
         """
         if not self.enabled:
             return
@@ -101,7 +101,7 @@ class TrainingDisplay:
         self.message(f"step {step + 1}/{self._total}  evaluation  {text}")
 
     def message(self, text: str) -> None:
-        """Tell of an event: a checkpoint written, a run resumed."""
+        """Print an event, such as a checkpoint written or a run resumed."""
         if not self.enabled:
             return
         if self._live:

@@ -1,4 +1,4 @@
-"""The machine and the software a run had, for its `environment.json`."""
+"""The machine and software of a run, for its `environment.json`."""
 
 import os
 import platform
@@ -13,9 +13,9 @@ PACKAGES = ("torch", "torchvision", "numpy", "numba", "timm", "kornia", "lightly
 
 
 def environment() -> dict[str, Any]:
-    """Versions, processor, memory, GPUs and git commit, ready for JSON; None for what cannot be found out.
+    """Versions, processor, memory, GPUs and git commit, ready for JSON; None for anything unknown.
 
-    Imports none of the packages it names; GPUs are listed when torch is already imported. Names no host, user or path.
+    Imports none of the listed packages; GPUs are listed only if torch is already imported. Contains no host, user or path.
     """
     return {
         "wildfern": _version("wildfern"),
@@ -70,7 +70,7 @@ def _gpus() -> list[dict[str, Any]] | None:
 
 
 def _git_state(root: Path) -> dict[str, Any] | None:
-    """Commit of the checkout whose top folder is `root`; None for an installed copy, inside whatever checkout."""
+    """Commit of the checkout whose top folder is `root`; None for an installed copy, even inside another checkout."""
     top = _git(root, "rev-parse", "--show-toplevel")
     commit = _git(root, "rev-parse", "HEAD")
     if not top or not commit or Path(top).resolve() != root:

@@ -1,11 +1,11 @@
-"""Numbers as the terminal shows them."""
+"""Formatting of numbers for the terminal."""
 
 import math
 from collections.abc import Mapping
 
 
 def status_parts(metrics: Mapping[str, float], timings: Mapping[str, float]) -> dict[str, str]:
-    """The figures that every line shows, as text, by name; what is missing is left out."""
+    """The standard values of a progress line, as text, by name; missing ones are left out."""
     parts = {}
     if "loss" in metrics:
         parts["loss"] = f"loss {number(metrics['loss'])}"
@@ -23,7 +23,7 @@ def status_parts(metrics: Mapping[str, float], timings: Mapping[str, float]) -> 
 
 
 def number(value: float) -> str:
-    """`value` to four places; very large and very small ones by exponent."""
+    """`value` with four decimals; very large and very small values in exponent notation."""
     if isinstance(value, int) or not math.isfinite(value):
         return str(value)
     return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.2e}"

@@ -1,4 +1,4 @@
-"""Append-only files of one JSON object a line that a resumed run continues byte for byte."""
+"""Append-only JSON Lines files that a resumed run continues byte for byte."""
 
 import json
 import math
@@ -14,10 +14,10 @@ NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
 class JsonLines:
-    """A file that grows by one JSON object a line.
+    """An append-only file with one JSON object per line.
 
     `step` comes first and the other keys follow in alphabetical order; floats are written by `repr` (the shortest text
-    that reads back to the same double), NaN and the infinities as the strings "nan", "inf" and "-inf", for JSON has no
+    that reads back to the same double), NaN and the infinities as the strings "nan", "inf" and "-inf", because JSON has no
     numbers for them. Every line reaches the operating system at once and the disk at `sync()`.
     """
 
@@ -28,10 +28,10 @@ class JsonLines:
 
     @classmethod
     def resume(cls, path: str | os.PathLike[str], before_step: int) -> "JsonLines":
-        """Open `path` to go on at `before_step`, without any line of that step or a later one.
+        """Open `path` to continue at `before_step`; lines of that step or later are removed.
 
-        A last line that was cut off in mid-write is dropped too; lines that name no step stay. The file is replaced in
-        one move, so a crash in here loses nothing. ValueError when a line before the last is not a JSON object.
+        An incomplete last line is dropped too; lines without a step stay. The file is replaced atomically, so a crash
+        here loses nothing. Raises ValueError when a line before the last is not a JSON object.
         """
         path = Path(path)
         if path.exists():
@@ -41,15 +41,15 @@ class JsonLines:
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one line. Values are numbers (or arrays and tensors holding one), strings, booleans or None.
 
-        OSError, naming the file, when the disk does not take all of it; the file then ends with the line before.
+        Raises OSError, naming the file, when the line cannot be written completely; the file then ends with the previous line.
         """
         line = _encode(record)
         before, written = os.fstat(self._file.fileno()).st_size, 0
         try:
-            while written < len(line):  # the system may take a part of it, and say why at the next attempt
+            while written < len(line):  # a write may be partial; the next attempt raises the reason
                 written += self._file.write(line[written:])
         except OSError as error:
-            with suppress(OSError):  # else reading drops the torn line
+            with suppress(OSError):  # otherwise reading drops the incomplete line
                 self._file.truncate(before)
             raise OSError(error.errno, error.strerror, str(self.path)) from error
 
@@ -72,7 +72,7 @@ class JsonLines:
 
 
 def read_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Every whole line of a file that `JsonLines` wrote, with NaN and the infinities as floats again."""
+    """Every complete line of a file that `JsonLines` wrote, with NaN and the infinities as floats again."""
     return [
         {
             key: NOT_FINITE.get(value, value) if isinstance(value, str) else value
@@ -100,7 +100,7 @@ def _scalar(key: str, value: Any) -> str | int | float | bool | None:
 
 
 def _whole_lines(path: Path) -> Iterator[tuple[bytes, int | None]]:
-    """Each line (newline included) and its step; a last line that breaks off is left out."""
+    """Each line (newline included) and its step; an incomplete last line is left out."""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
@@ -110,7 +110,7 @@ def _whole_lines(path: Path) -> Iterator[tuple[bytes, int | None]]:
             except ValueError as error:
                 if not line.endswith(b"\n"):
                     return
-                raise ValueError(f"{path}, line {number} is not a JSON object ({error}); mend or delete it") from error
+                raise ValueError(f"{path}, line {number} is not a JSON object ({error}); fix or delete it") from error
             yield line if line.endswith(b"\n") else line + b"\n", record.get("step")
 
 
@@ -121,7 +121,7 @@ def _replace(path: Path, lines: Iterable[bytes]) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
-    if os.name == "posix":  # the new directory entry too must outlive a power cut
+    if os.name == "posix":  # the new directory entry must survive a power failure too
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)

@@ -7,7 +7,7 @@ BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 class LossCurve:
-    """Means over equal stretches of a run, however long, in bounded memory; what is not finite is left out."""
+    """Means over equal intervals of a run of any length, in bounded memory; non-finite values are left out."""
 
     def __init__(self, stretches: int = 128) -> None:
         self._limit = stretches

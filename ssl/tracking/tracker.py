@@ -1,4 +1,4 @@
-"""One call a step for everything a run records: metrics, timings, terminal, wandb."""
+"""One call per step for all records of a run: metrics, timings, terminal, wandb."""
 
 import os
 import time
@@ -16,7 +16,7 @@ from .wandb_run import WandbRun
 
 
 class Tracker:
-    """Writes `metrics.jsonl` (what the recipe determines) and `timings.jsonl` (what the machine does), and shows both.
+    """Writes `metrics.jsonl` (determined by the recipe) and `timings.jsonl` (determined by the machine), and shows both.
 
     A record's `step` is the global step s that consumed indices [s·B, (s+1)·B), from 0, so a checkpoint taken after s
     belongs to `start_step` s+1: lines of that step and later ones are dropped on opening and written again, the same
@@ -24,7 +24,7 @@ class Tracker:
 
     With `images_per_step` (the global batch) the tracker adds `images_per_second` and `step_seconds` since the last logged
     step to the timings, without the time spent inside `untimed()`. `enabled=False` (all ranks but one): no files, no display.
-    `since` is when all this was asked for, on `clock`.
+    `since` is the time on `clock` at which the command started.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Tracker:
     def due(self, step: int) -> bool:
         """Whether `step` is one to log: the first of the run, each `log_every`-th, the last.
 
-        Depends on the step alone, never on where the run was resumed. Ask before moving metrics off the device.
+        Depends only on the step, not on where the run was resumed. Ask before moving metrics off the device.
         """
         return step == 0 or (step + 1) % self._log_every == 0 or step == self._total - 1
 
@@ -89,36 +89,36 @@ class Tracker:
         self._display.evaluation(step, scores)
 
     def first_step(self, step: int) -> None:
-        """Record how long it took until the first step of this process, global step `step`, was done: `startup_seconds`."""
-        if self.enabled:  # not for wandb, which gets this step's numbers later
+        """Record the time to the end of the first step of this process, global step `step`, as `startup_seconds`."""
+        if self.enabled:  # not to wandb, which gets the values of this step later
             seconds = self._clock() - self._since
             self._files[1].write({"step": step, "startup_seconds": seconds})
             self.message(f"first step after {seconds:.1f} s")
 
     def checkpoint(self, step: int, seconds: float) -> None:
-        """Record for how long training stood still to save what global step `step` left: `checkpoint_seconds`."""
+        """Record how long training paused for the checkpoint after global step `step`, as `checkpoint_seconds`."""
         if not self.enabled:
             return
         self._write(step, {}, {"checkpoint_seconds": seconds})
         self.message(f"checkpoint after step {step + 1}: training waited {seconds:.2f} s")
 
     def checkpoint_written(self, step: int, seconds: float) -> None:
-        """Record how long that checkpoint then took to the disk, beside the training: `checkpoint_write_seconds`."""
-        if self.enabled:  # not for wandb, which takes nothing of a step that is past
+        """Record how long that checkpoint took to write during training, as `checkpoint_write_seconds`."""
+        if self.enabled:  # not to wandb, which ignores past steps
             self._files[1].write({"step": step, "checkpoint_write_seconds": seconds})
 
     def message(self, text: str) -> None:
-        """Tell whoever is watching; recorded nowhere."""
+        """Show a message; it is not recorded."""
         self._display.message(text)
 
     @contextmanager
     def untimed(self) -> Iterator[None]:
-        """Time spent in here does not count against images per second."""
+        """Exclude the time of a block from images per second."""
         with self._throughput.untimed():
             yield
 
     def sync(self) -> None:
-        """Return once all records are on the disk: a checkpoint must not outrun the records of its steps."""
+        """Return once all records are on disk: a checkpoint must not be newer than the records of its steps."""
         for file in self._files:
             file.sync()
 

@@ -1,4 +1,4 @@
-"""A run on Weights & Biases that never asks, never blocks training for good and can be resumed."""
+"""A resumable Weights & Biases run that never prompts and never stops training."""
 
 import netrc
 import os
@@ -10,16 +10,16 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 ID_FILE = "wandb_id"
-INIT_TIMEOUT = 30  # seconds before a server that does not answer is given up; wandb's own default is 90
+INIT_TIMEOUT = 30  # seconds to wait for the server; wandb's default is 90
 
 
 class WandbRun:
-    """Logs to wandb when `mode` asks for it; with "off" or `enabled=False` wandb is not even imported.
+    """Logs to wandb; with `mode` "off" or `enabled=False` wandb is not imported.
 
-    All files lie in `run_dir`, and the run's id in `run_dir/wandb_id`, so that a resumed run goes on under the same id
-    (`run_id` overrides it). "online" without credentials is a ValueError at once, for wandb would wait at a prompt; a
-    server that cannot be reached is announced and the run goes on offline. Trouble later on is announced once and ends
-    the logging, not the training. One process of a run logs: pass `enabled=rank == 0`.
+    All files are in `run_dir`, and the run's id in `run_dir/wandb_id`, so that a resumed run continues under the same id
+    (`run_id` overrides it). "online" without credentials raises ValueError at once, because wandb would wait at a prompt.
+    If the server cannot be reached, a message says so and the run continues offline. A later failure is reported once and ends
+    the logging, not the training. Only one process of a run logs: pass `enabled=rank == 0`.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class WandbRun:
             except wandb.Error as error:
                 self.mode = "offline"
                 self._announce(f"wandb cannot be reached, logging offline instead ({str(error).splitlines()[0]})")
-                wandb.teardown()  # without it the service still holds the id: "run ID is in use"
+                wandb.teardown()  # otherwise the service keeps the id: "run ID is in use"
         return wandb.init(mode="offline", settings=settings, **arguments)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -69,9 +69,9 @@ class WandbRun:
             return
         try:
             self._run.log(dict(values), step=step)
-        except Exception as error:  # whatever goes wrong in there, the training is worth more
+        except Exception as error:  # no failure of wandb may stop training
             self._run = None
-            self._announce(f"wandb failed at step {step} and is off from here ({type(error).__name__}: {error})")
+            self._announce(f"wandb failed at step {step}; logging to it ends here ({type(error).__name__}: {error})")
 
     def finish(self, exit_code: int = 0) -> None:
         """End the run; any code but 0 marks it as failed. A second call does nothing."""
@@ -97,7 +97,7 @@ def _stable_id(run_dir: Path, run_id: str | None) -> str:
 def _require_credentials(server: str) -> None:
     if any(os.environ.get(name) for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")):
         return
-    hosts = {urlsplit(server).netloc, "api.wandb.ai"}  # the second: under its old name, newer versions find it too
+    hosts = {urlsplit(server).netloc, "api.wandb.ai"}  # the second is the old name, which newer versions accept too
     try:
         known = netrc.netrc(os.environ.get("NETRC")).hosts
     except (OSError, netrc.NetrcParseError):
@@ -111,7 +111,7 @@ def _require_credentials(server: str) -> None:
 
 @contextmanager
 def _quiet_surroundings(run_dir: Path) -> Iterator[None]:
-    """While wandb starts: logs go to the run folder and no error reports to its makers, unless the user says so."""
+    """While wandb starts: write its logs to the run folder and send no error reports, unless the user enables them."""
     wanted = {"WANDB_CACHE_DIR": str(run_dir / "wandb" / "cache"), "WANDB_ERROR_REPORTING": "false"}
     added = {name: value for name, value in wanted.items() if name not in os.environ}
     os.environ.update(added)

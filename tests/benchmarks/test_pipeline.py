@@ -1,4 +1,4 @@
-"""What `wildfern bench pipeline` makes of the rates it measured, by hand."""
+"""Figures of `wildfern bench pipeline` from given rates, computed by hand."""
 
 from types import SimpleNamespace
 
@@ -9,7 +9,7 @@ from wildfern.benchmarks import pipeline
 from wildfern.benchmarks.pipeline import CEILING, LIGHTLY, MODEL, SIDE, VIEWS, WHOLE, Parts
 
 
-def test_figures_are_those_of_the_rates(monkeypatch):
+def test_figures_follow_from_the_rates(monkeypatch):
     parts = Parts(
         recipe="some",
         backbone="resnet18",
@@ -27,7 +27,7 @@ def test_figures_are_those_of_the_rates(monkeypatch):
     monkeypatch.setattr(pipeline, "step_flops", lambda parts: 4 * 10**9)
     rates = {MODEL: 320.0, VIEWS: 3200.0, WHOLE: 256.0, LIGHTLY: 128.0, CEILING: 64.0, f"{MODEL}, compiled": 480.0}
     rows = [{"case": "some", "what": what, "rate": rate, "ratio": None} for what, rate in rates.items()]
-    found = pipeline._told(parts, rates, rows, 0.25)
+    found = pipeline._report(parts, rates, rows, 0.25)
     ceiling = 64.0 / 32 * 2 * SIDE["cpu"] ** 3  # two products a second
     assert found.figures == pytest.approx(
         {
@@ -41,21 +41,18 @@ def test_figures_are_those_of_the_rates(monkeypatch):
         }
     )
     assert [row["what"] for row in found.rows] == [what for what in rates if what != CEILING]
-    assert "25.0% of it waiting for data" in found.words
-    assert "2.00 × lightly's loop" in found.words
+    assert "25.0% of the time waiting for data" in found.words
+    assert "2.00 × as fast as lightly's loop" in found.words
 
 
-def test_the_share_of_waiting_is_counted_over_the_whole_way():
+def test_data_wait_is_measured_over_the_whole_pipeline():
     class Late:
         wait_seconds = 1e6
 
         def __next__(self):
             return None
 
-    parts = SimpleNamespace(
-        views=lambda batch: [torch.zeros(2, 1, 3, 4, 4)], config=SimpleNamespace(channels_last=True)
-    )
-    whole = pipeline.WholeWay(parts, lambda views: None, Late())
+    whole = pipeline.WholeWay(SimpleNamespace(batch=lambda micro_batch: micro_batch), lambda batch: None, Late())
     whole()
     assert whole.waited == 1e6
     assert 0 < whole.took < 1e6

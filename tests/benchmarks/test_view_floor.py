@@ -1,4 +1,4 @@
-"""The least costs of views, against counts by hand."""
+"""Lower bounds on the cost of views, against counts by hand."""
 
 import dataclasses
 
@@ -40,7 +40,7 @@ def test_each_operation_of_the_chain_counts_as_often_as_it_happens():
         assert cost.operations - least.operations == pytest.approx(100**2 * operations)
 
 
-def test_the_least_time_is_that_of_the_bytes_and_that_of_the_operations():
+def test_the_lower_bound_adds_the_time_of_bytes_and_of_operations():
     costs = [Cost(1e6, 3e6, 8e6), Cost(3e6, 5e6, 16e6)]
     assert mean_cost(costs) == Cost(2e6, 4e6, 12e6)
     assert Speeds(bytes=1e9, operations=2e9).seconds(costs[0]) == pytest.approx(0.004 + 0.004)

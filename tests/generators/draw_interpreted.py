@@ -1,4 +1,4 @@
-"""Draws batches by the GPU renderer's kernels in Triton's interpreter, on this processor: cases from stdin, arrays to a file.
+"""Renders batches with the GPU kernels in Triton's interpreter, on the CPU: cases from stdin, arrays to a file.
 
 It is a program of its own because the interpreter must be chosen before triton is first imported. For this processor to stand
 in for a GPU, only the search for one is replaced.
@@ -23,7 +23,7 @@ launch = renderer.Renderer._launch
 def main() -> None:
     arrays = {}
     for name, case in json.load(sys.stdin).items():
-        shown = []  # objects of which enough was seen, before each attempt to show more
+        shown = []  # objects with enough visible before each further attempt
 
         def watch(self, kernel, grid, warps, *arguments, _shown=shown, **constants):
             launch(self, kernel, grid, warps, *arguments, **constants)

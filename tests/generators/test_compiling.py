@@ -1,4 +1,4 @@
-"""Kernels: compiled once per machine, by one process at a time, with a word about it."""
+"""Kernels: compiled once per machine, by one process at a time, with a progress message."""
 
 import os
 import pickle
@@ -54,28 +54,28 @@ def start(tmp_path):
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
-    """A folder with a whole cache, which every test leaves behind as whole, and what starts a process there."""
+    """A folder with a complete cache, which every test restores, and the function that starts a process there."""
     folder = tmp_path_factory.mktemp("compiled")
     start = starter(folder)
     start().communicate()
     return folder, start
 
 
-def test_the_first_process_compiles_and_says_so_and_the_next_one_does_neither(start):
+def test_the_first_process_compiles_with_a_message_and_the_next_one_does_not(start):
     out, words = start().communicate()
     assert out == "49.0\n"
-    assert words.startswith("wildfern: compiling squares for this machine (kept for later runs) … ")
+    assert words.startswith("wildfern: compiling squares for this machine (cached for later runs) … ")
     assert start().communicate() == ("49.0\n", "")
 
 
 def test_processes_that_start_at_once_compile_once(start):
     processes = [start() for _ in range(4)]
-    told = [process.communicate() for process in processes]
-    assert [out for out, _ in told] == ["49.0\n"] * 4
-    assert sum("compiling" in words for _, words in told) == 1
+    outputs = [process.communicate() for process in processes]
+    assert [out for out, _ in outputs] == ["49.0\n"] * 4
+    assert sum("compiling" in words for _, words in outputs) == 1
 
 
-def test_a_change_of_a_file_beside_it_compiles_anew(start, tmp_path):
+def test_a_change_of_a_neighboring_file_recompiles(start, tmp_path):
     start().communicate()
     (tmp_path / "beside.py").write_text("constant = 1")
     assert "compiling squares" in start().communicate()[1]
@@ -86,7 +86,7 @@ def test_a_change_of_a_file_beside_it_compiles_anew(start, tmp_path):
 
 @pytest.mark.parametrize("damage", [b"", b"\x80\x04nonsense", b"\x80\x04\x8c\x08wildfern\x8c\x04Gone\x93."])
 @pytest.mark.parametrize("ending", ["nbi", "nbc"])
-def test_a_cache_that_cannot_be_read_is_written_anew(compiled, ending, damage):
+def test_an_unreadable_cache_is_recompiled(compiled, ending, damage):
     folder, start = compiled
     (file,) = (folder / "cache").rglob(f"*.{ending}")
     version = pickle.dumps(numba.__version__) if ending == "nbi" else b""
@@ -97,15 +97,15 @@ def test_a_cache_that_cannot_be_read_is_written_anew(compiled, ending, damage):
     assert start().communicate() == ("49.0\n", "")
 
 
-def test_where_nothing_can_be_kept_it_compiles_and_says_that_too():
-    """A function without a file, as one in a folder that nobody may write to, has no place in numba's cache."""
+def test_without_a_writable_cache_it_compiles_and_says_so():
+    """A function without a file, like one in a read-only folder, has no place in numba's cache."""
     command = [sys.executable, "-c", MODULE + "\nprint(square(7.0))"]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     assert run.stdout == "49.0\n"
-    assert "no folder to keep the result in" in run.stderr
+    assert "not cached: no writable cache folder" in run.stderr
 
 
-def test_the_interpreter_runs_on_while_a_kernel_does():
+def test_kernels_release_the_gil():
     stream = make_stream("ifs", size=64, points=20_000)
     stream.batch([0])
     drawing = threading.Thread(target=stream.batch, args=(np.arange(2000),))

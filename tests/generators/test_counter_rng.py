@@ -70,5 +70,5 @@ def test_keys_tell_words_and_numbers_apart():
 
 def test_integers_cover_their_range_evenly():
     drawn = rng.integers(np.arange(1000, dtype=np.uint64), 60, 6)
-    # 60000 throws: a face comes up 10000 times, standard deviation 91.
+    # 60000 draws of 6 values: each is expected 10000 times, standard deviation 91.
     assert np.abs(np.bincount(drawn.ravel(), minlength=6) - 10_000).max() < 5 * 91

@@ -1,4 +1,4 @@
-"""Our own elementary functions against the mathematical library's."""
+"""Elementary functions against the math library."""
 
 import math
 

@@ -41,7 +41,7 @@ def test_clip_and_fade():
     np.testing.assert_allclose([fade(x) for x in t], 3 * t**2 - 2 * t**3, atol=1e-6)
 
 
-def test_hashes_of_a_lattice_are_even_and_independent_of_their_neighbors():
+def test_lattice_hashes_are_uniform_and_uncorrelated_between_neighbors():
     bits = np.array([[hash32(np.int32(i), np.int32(j), np.uint32(7)) for i in range(-40, 40)] for j in range(-40, 40)])
     assert np.unique(bits).size == bits.size
     for shift in range(32):

@@ -1,4 +1,4 @@
-"""What holds for every family: a sample is a function of its index, no image is blank, and bad arguments are named."""
+"""Tests of every generator: a sample is a function of its index, no image is blank, and errors name the bad argument."""
 
 import hashlib
 import inspect
@@ -13,7 +13,7 @@ import pytest
 
 from wildfern.generators import STREAMS, make_stream
 
-#: Arguments that make a family quick.
+#: Arguments that make a generator fast.
 QUICK = {
     "ifs": {"points": 1000, "classes": 100},
     "ifs_multi": {"points": 1000, "classes": 100},
@@ -21,8 +21,8 @@ QUICK = {
     "fractaldb": {"points": 1500, "classes": 4},
     "one_fractal": {"points": 1500, "classes": 20},
 }
-NAMES_IN_DIGEST = {"paired_images": "partners"}  # its name when the digests were taken
-each_family = pytest.mark.parametrize("name", STREAMS)
+NAMES_IN_DIGEST = {"paired_images": "partners"}  # the field's name when the digests were taken
+each_generator = pytest.mark.parametrize("name", STREAMS)
 
 
 def quick(name, **arguments):
@@ -30,12 +30,12 @@ def quick(name, **arguments):
 
 
 def digest(batch):
-    """Of all arrays of a batch, little-endian and in order."""
-    told = hashlib.blake2b(digest_size=16)
+    """Digest of all arrays of a batch, little-endian and in order."""
+    hashed = hashlib.blake2b(digest_size=16)
     for field, array in batch.arrays().items():
-        told.update(f"{NAMES_IN_DIGEST.get(field, field)} {array.dtype} {array.shape}".encode())
-        told.update(np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<")).tobytes())
-    return told.hexdigest()
+        hashed.update(f"{NAMES_IN_DIGEST.get(field, field)} {array.dtype} {array.shape}".encode())
+        hashed.update(np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<")).tobytes())
+    return hashed.hexdigest()
 
 
 def assert_equal(batch, other, rows=slice(None)):
@@ -43,7 +43,7 @@ def assert_equal(batch, other, rows=slice(None)):
         np.testing.assert_array_equal(array, expected[rows], err_msg=field)
 
 
-@each_family
+@each_generator
 def test_a_sample_depends_on_its_index_only(name):
     stream, indices = quick(name), [3, 7, 9, 10**15, 2**63 - 1, -4]
     whole = stream.batch(np.array(indices))
@@ -62,7 +62,7 @@ def test_a_sample_depends_on_its_index_only(name):
     assert not (other_seed.images == whole.images[:2]).all((1, 2, 3)).any()
 
 
-@each_family
+@each_generator
 @pytest.mark.parametrize("size", [8, 33, 90])
 def test_threads_and_copies_change_nothing(name, size):
     indices = np.arange(100, 123)
@@ -72,8 +72,8 @@ def test_threads_and_copies_change_nothing(name, size):
     assert_equal(pickle.loads(pickle.dumps(several)).batch(indices), one)
 
 
-@each_family
-def test_calls_from_many_threads_at_once_change_nothing(name):
+@each_generator
+def test_concurrent_calls_change_nothing(name):
     from concurrent.futures import ThreadPoolExecutor
 
     stream, expected = quick(name, threads=2), quick(name).batch(np.arange(32))
@@ -82,7 +82,7 @@ def test_calls_from_many_threads_at_once_change_nothing(name):
             assert_equal(batch, expected, slice(4 * part, 4 * part + 4))
 
 
-# No mathematical library, no reordering, no fused operations: these hold on every machine, and change only by intent.
+# Kernels use no math library, no reordering and no fused operations, so these digests hold on every machine.
 FROZEN = {
     "ifs": "91c8dd651ba08d9740fc5a4f046a366c",
     "ifs_multi": "0b56cf6dfddb4e3e26764ac0975e1402",
@@ -97,7 +97,7 @@ FROZEN = {
 }
 
 
-@each_family
+@each_generator
 def test_bytes_are_frozen(name):
     assert digest(quick(name).batch(np.arange(8))) == FROZEN[name]
 
@@ -112,14 +112,14 @@ for name in sys.argv[1:]:
 """
 
 
-def drawn_elsewhere(environment, names=tuple(STREAMS)):
+def rendered_elsewhere(environment, names=tuple(STREAMS)):
     command = [sys.executable, "-c", PROGRAM.format(file=__file__), *names]
     run = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=True)
     return dict(line.split() for line in run.stdout.splitlines())
 
 
-def test_another_process_draws_the_same():
-    assert drawn_elsewhere({}) == FROZEN
+def test_another_process_renders_the_same():
+    assert rendered_elsewhere({}) == FROZEN
 
 
 # One family for each kind of arithmetic, since compiling is what takes the time: an iterated map, which fused operations
@@ -129,16 +129,16 @@ PLAIN = ("fractaldb", "contours", "lsystem", "dead_leaves", "spectrum")
 
 
 @pytest.mark.slow
-def test_a_processor_without_vector_extensions_draws_the_same(tmp_path):
-    """Compiled for the plainest processor of this kind, without fused multiply-add, the frozen bytes come out too."""
+def test_a_cpu_without_vector_extensions_renders_the_same(tmp_path):
+    """Kernels compiled for a generic CPU of this architecture, without fused multiply-add, give the frozen bytes."""
     plain = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": str(tmp_path)}
-    assert drawn_elsewhere(plain, PLAIN) == {name: FROZEN[name] for name in PLAIN}
+    assert rendered_elsewhere(plain, PLAIN) == {name: FROZEN[name] for name in PLAIN}
 
 
-@each_family
+@each_generator
 @pytest.mark.parametrize("size", [8, 32, 224])
 def test_no_image_is_blank(name, size):
-    """More than one color in every image, its paired image too, over seeds and indices far apart."""
+    """Every image and every paired image has more than one color, over distant seeds and indices."""
     for seed in range(4):
         stream = quick(name, size=size, seed=seed)
         batch = stream.batch(np.arange(32 if size > 100 else 150) + seed * 10**12)
@@ -148,7 +148,7 @@ def test_no_image_is_blank(name, size):
                 assert (flat != flat[:, :1]).any((1, 2)).all()
 
 
-@each_family
+@each_generator
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -159,25 +159,29 @@ def test_no_image_is_blank(name, size):
         ({"siez": 32}, "the stream '{name}' has no argument 'siez': did you mean 'size'"),
     ],
 )
-def test_impossible_arguments_are_named(name, arguments, message):
+def test_bad_arguments_are_named_in_the_error(name, arguments, message):
     with pytest.raises(ValueError, match=message.format(name=name)):
         make_stream(name, **arguments)
 
 
-@each_family
-def test_indices_that_are_none_are_named(name):
-    with pytest.raises(ValueError, match=r"indices must be a row of integers, not float64 of shape \[2\]"):
+@each_generator
+def test_bad_indices_are_named_in_the_error(name):
+    with pytest.raises(
+        ValueError, match=r"indices must be a one-dimensional array of integers, not float64 of shape \[2\]"
+    ):
         quick(name).batch([0.5, 1.0])
-    with pytest.raises(ValueError, match=r"indices must be a row of integers, not int64 of shape \[1, 2\]"):
+    with pytest.raises(
+        ValueError, match=r"indices must be a one-dimensional array of integers, not int64 of shape \[1, 2\]"
+    ):
         quick(name).batch([[1, 2]])
 
 
-def test_unknown_streams_are_named():
+def test_unknown_streams_are_named_in_the_error():
     with pytest.raises(ValueError, match="stream='isf' is not known: did you mean 'ifs'"):
         make_stream("isf")
 
 
-@each_family
+@each_generator
 def test_signatures_are_plain_keywords(name):
     for parameter in inspect.signature(STREAMS[name]).parameters.values():
         assert parameter.kind is inspect.Parameter.KEYWORD_ONLY
@@ -188,14 +192,14 @@ def test_signatures_are_plain_keywords(name):
     assert STREAMS[name].name == name
 
 
-def test_all_families_are_listed():
-    """Whatever is a stream and has a name can be asked for by it."""
+def test_all_generators_are_listed():
+    """Every subclass of Stream with a name is in STREAMS."""
     from wildfern.generators import Stream
 
-    def families(parent):
+    def subclasses(parent):
         for child in parent.__subclasses__():
-            yield from families(child)
+            yield from subclasses(child)
             if child.__module__.startswith("wildfern.generators") and "name" in vars(child):
                 yield child
 
-    assert set(families(Stream)) == set(STREAMS.values())
+    assert set(subclasses(Stream)) == set(STREAMS.values())

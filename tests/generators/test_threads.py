@@ -1,4 +1,4 @@
-"""Threads share parts of a task: each part once, the caller among them, errors passed on, copies and forks served anew."""
+"""The thread pool: each part runs once, the caller works too, errors propagate, copies and forked processes get new threads."""
 
 import multiprocessing
 import pickle
@@ -17,7 +17,7 @@ def test_each_part_is_done_once(count, parts):
     assert sorted(done) == list(range(parts))
 
 
-def test_several_work_at_once_and_the_caller_is_one_of_them():
+def test_parts_run_in_parallel_and_the_caller_works_too():
     meeting, seen = threading.Barrier(3, timeout=20), set()
 
     def meet(part):
@@ -30,7 +30,7 @@ def test_several_work_at_once_and_the_caller_is_one_of_them():
 
 
 @pytest.mark.parametrize("bad", range(6))
-def test_an_error_is_passed_on_and_ends_the_rest(bad):
+def test_an_error_propagates_and_stops_the_others(bad):
     threads, done = Threads(2, "test"), []
 
     def work(part):
@@ -45,7 +45,7 @@ def test_an_error_is_passed_on_and_ends_the_rest(bad):
     assert sorted(done[-4:]) == [0, 1, 2, 3]
 
 
-def test_a_call_within_a_call_and_a_copy_work():
+def test_nested_calls_and_copies_work():
     threads, done = Threads(2, "test"), []
     threads.share(4, lambda part: threads.share(2, lambda inner: done.append((part, inner))))
     assert sorted(done) == [(part, inner) for part in range(4) for inner in range(2)]
@@ -59,7 +59,7 @@ def _share_in_child(threads, connection):
     connection.send(sorted(done))
 
 
-def test_a_forked_process_has_threads_of_its_own():
+def test_a_forked_process_starts_its_own_threads():
     threads = Threads(2, "test")
     threads.share(4, lambda part: None)
     here, there = multiprocessing.Pipe()

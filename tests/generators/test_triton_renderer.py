@@ -1,4 +1,4 @@
-"""The GPU renderer draws what the processor draws: its kernels in Triton's interpreter, their machine code, and on a GPU itself.
+"""The GPU renderer against the CPU: kernels in Triton's interpreter, their machine code, and, where there is one, on a GPU.
 
 Everywhere the images must be equal, not nearly so. Both sides get the same numbers from the same draws and do the same
 additions, multiplications and divisions, each rounded as IEEE 754 has it; the compile tests see to it that none is fused.
@@ -42,7 +42,7 @@ CASES = {
     "a full row and one more": case("ifs", [6], size=9, points=65),
     "threads": case("ifs", [3, 8, 5], threads=2, **TINY),
     "part by part": case("ifs", [3, 8, 5], memory=1, **TINY),
-    # These systems show too little in one, two, three and all attempts to show more.
+    # These systems show too little in one, two, three and all attempts.
     "sparse": case("ifs", [0, 522845, 722100, 1168], size=16, points=130, classes=10**9, maps=(2, 2)),
     "patch": case("ifs", [2, 3], size=20, points=300, render="patch", maps=(2, 8)),
     "binary": case("ifs", [2, 3], render="binary", maps=(5, 8), **TINY),
@@ -64,7 +64,7 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def interpreted(tmp_path_factory):
-    """Arrays drawn for all cases, by "case/field"; one process draws them, for it takes seconds to start."""
+    """Arrays of all cases, by "case/field"; rendered by one process, because it takes seconds to start."""
     path = tmp_path_factory.mktemp("interpreted") / "batches.npz"
     program = Path(__file__).with_name("draw_interpreted.py")
     run = subprocess.run(
@@ -75,7 +75,7 @@ def interpreted(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_kernels_draw_what_the_processor_draws(interpreted, name):
+def test_the_kernels_render_what_the_cpu_renders(interpreted, name):
     case = CASES[name]
     expected = make_stream(case["stream"], **case["arguments"]).batch(np.array(case["indices"])).arrays()
     assert {key.split("/")[1] for key in interpreted if key.startswith(f"{name}/")} == {*expected, "shown"}
@@ -85,16 +85,16 @@ def test_the_kernels_draw_what_the_processor_draws(interpreted, name):
         np.testing.assert_array_equal(drawn, array, err_msg=field)
 
 
-def test_images_that_show_too_little_are_shown_anew(interpreted):
-    """How many of the four sparse systems were judged to show enough, before each of the six attempts."""
+def test_images_with_too_little_visible_are_rendered_again(interpreted):
+    """The number of the four sparse systems accepted before each of the six attempts."""
     assert interpreted["sparse/shown"].tolist() == [0, 1, 2, 3, 3, 3]
 
 
 class H100:
-    """As much of a driver as compiling asks for."""
+    """The part of a driver that compilation needs."""
 
     def get_current_device(self):
-        return 1000  # so that nothing compiled here is taken for a GPU of this machine
+        return 1000  # so that nothing compiled here enters the cache of a GPU of this machine
 
     def get_current_stream(self, device):
         return 0
@@ -105,7 +105,7 @@ class H100:
 
 @pytest.fixture
 def machine_code(monkeypatch):
-    """Draws batches with "launches" that compile for an H100, without one, and that do nothing else; fills a list of them."""
+    """Replaces launches by compilation for an H100, without needing one, and collects the results in a list."""
     made = []
 
     def compile_only(self, kernel, grid, warps, *arguments, **constants):
@@ -144,19 +144,19 @@ def test_every_launch_compiles_for_an_h100_and_fuses_nothing(machine_code, name,
         ("gpu", 0, "device must be 'cpu', 'cuda' or 'cuda:N', not 'gpu'"),
         ("cuda:", 0, "device must be 'cpu', 'cuda' or 'cuda:N', not 'cuda:'"),
         (None, 0, "device must be 'cpu', 'cuda' or 'cuda:N', not None"),
-        ("cuda", 0, r"device='cuda' wants a GPU that torch can use, and it finds none"),
-        ("cuda:2", 2, r"device='cuda:2' is not there: this machine has 2 GPU\(s\), counted from cuda:0"),
+        ("cuda", 0, r"device='cuda' needs a GPU, and torch finds none"),
+        ("cuda:2", 2, r"device='cuda:2' does not exist: this machine has 2 GPU\(s\), numbered from cuda:0"),
     ],
 )
 @pytest.mark.parametrize("name", ["ifs", "ifs_multi", "ifs_pair"])
-def test_devices_that_are_not_there_are_named(monkeypatch, name, device, gpus, message):
+def test_missing_devices_are_named_in_the_error(monkeypatch, name, device, gpus, message):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     with pytest.raises(ValueError, match=message):
         make_stream(name, device=device)
 
 
-def test_the_current_gpu_is_the_one_of_the_thread(monkeypatch):
+def test_the_current_gpu_is_that_of_the_thread(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
@@ -164,7 +164,7 @@ def test_the_current_gpu_is_the_one_of_the_thread(monkeypatch):
     assert gpu.find_gpu("cuda:1") == torch.device("cuda", 1)
 
 
-def test_copies_of_a_stream_look_for_their_gpu_themselves(monkeypatch, machine_code):
+def test_copies_of_a_stream_find_their_own_gpu(monkeypatch, machine_code):
     stream = make_stream("ifs_pair", device="cuda", **TINY)
     stream.batch([0])
     state = pickle.dumps(stream)
@@ -175,7 +175,7 @@ def test_copies_of_a_stream_look_for_their_gpu_themselves(monkeypatch, machine_c
     assert copy.batch([0]).images.device.type == "meta"
 
 
-def test_a_stream_keeps_the_gpu_that_was_the_current_one_where_it_was_made(monkeypatch, machine_code):
+def test_a_stream_keeps_the_gpu_that_was_current_when_it_was_made(monkeypatch, machine_code):
     current = threading.local()  # as CUDA has it: threads start with the first GPU
     monkeypatch.setattr(gpu, "find_gpu", lambda device: torch.device(getattr(current, "device", "meta")))
     current.device = "cpu"
@@ -199,7 +199,7 @@ FULL = [
 
 @on_a_gpu
 @pytest.mark.parametrize(("name", "arguments"), FULL)
-def test_a_gpu_draws_what_the_processor_draws(name, arguments):
+def test_a_gpu_renders_what_the_cpu_renders(name, arguments):
     indices = np.array([*range(60), 522845, 722100, 1168, -1])
     drawn, expected = (make_stream(name, device=device, **arguments).batch(indices) for device in ("cuda", "cpu"))
     for field, array in expected.arrays().items():

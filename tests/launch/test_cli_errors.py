@@ -41,7 +41,7 @@ def test_what_only_this_machine_knows_comes_together(wildfern):
         (["pretrain", "quickstart", "data.source=folder:empty"], ["no images under", "notes.txt"]),
         (["pretrain", "quickstart", "data.source=digit"], ["digits"]),
         (["pretrain", "quickstart", "evaluation.on=[digit]"], ["digits"]),
-        (["pretrain", "quickstart", "method.name=dino", "views.count=3"], ["two views"]),
+        (["pretrain", "quickstart", "method.name=dino", "views.count=3"], ["2 views"]),
         (["pretrain", "quickstart", "evaluation.on=[ifs]"], ["endless"]),
         (["pretrain", "quickstart", "evaluation.protocols=[]", "evaluation.few_shot=[]"], ["protocols"]),
         (["render", "ifs", "size=[1"], ["YAML"]),

@@ -75,9 +75,9 @@ def test_load_backbone_gives_trained_and_initial_weights(run):
         wildfern.load_backbone(run.parent)
 
 
-def test_evaluation_holds_the_run_against_the_untrained_network_and_adds_up(run):
+def test_evaluation_compares_with_the_untrained_network_and_adds_up(run):
     first = evaluate(run, on=["digits"], protocols=["knn"])
-    assert [row["backbone"] for row in first.rows] == ["untrained", "pretrained"]
+    assert [row["backbone"] for row in first.main_rows()] == ["untrained", "pretrained"]
     evaluate(run, on=["digits"], protocols=["linear"])
     written = json.loads((run / "evaluation.json").read_text())
     assert {row["protocol"] for row in written["rows"]} == {"knn", "linear"}
@@ -89,7 +89,8 @@ def test_rows_of_another_backbone_are_not_kept(run, tmp_path):
     (folder.path / "evaluation.json").unlink(missing_ok=True)
 
     def written(*protocols: str, accuracy: float = 0.5) -> dict:
-        rows = [{"dataset": "digits", "protocol": p, "backbone": "pretrained", "accuracy": accuracy} for p in protocols]
+        row = {"dataset": "digits", "backbone": "pretrained", "metric": "accuracy", "value": accuracy}
+        rows = [{**row, "protocol": p, "metric": m} for p in protocols for m in ("accuracy", "balanced_accuracy")]
         words = {p: f"{p} in words" for p in protocols}
         evaluation = {"baseline": "untrained", "protocols": words, "rows": rows}
         folder.write_json("evaluation.json", merged(folder, evaluation))
@@ -98,22 +99,27 @@ def test_rows_of_another_backbone_are_not_kept(run, tmp_path):
     first = written("knn")
     assert first["backbone_sha256"] == hashlib.sha256((folder.path / "backbone.safetensors").read_bytes()).hexdigest()
     again = written("linear", "knn", accuracy=0.75)
-    assert [(row["protocol"], row["accuracy"]) for row in again["rows"]] == [("linear", 0.75), ("knn", 0.75)]
+    assert [(row["protocol"], row["value"]) for row in again["rows"]] == [("linear", 0.75)] * 2 + [("knn", 0.75)] * 2
     both = written("finetune")
-    assert [row["protocol"] for row in both["rows"]] == ["linear", "knn", "finetune"]
+    assert list(dict.fromkeys(row["protocol"] for row in both["rows"])) == ["linear", "knn", "finetune"]
 
     folder.write_backbone({name: value + 1 for name, value in folder.backbone().network.state_dict().items()})
     later = written("linear")
-    assert [row["protocol"] for row in later["rows"]] == ["linear"]
+    assert {row["protocol"] for row in later["rows"]} == {"linear"}
     assert set(later["protocols"]) == {"linear"}
     assert later["backbone_sha256"] != first["backbone_sha256"]
 
-    del later["backbone_sha256"]  # of a version that did not write it
-    folder.write_json("evaluation.json", later)
-    assert [row["protocol"] for row in written("knn")["rows"]] == ["knn"]
+    without = {key: value for key, value in later.items() if key != "backbone_sha256"}  # as an earlier version wrote it
+    folder.write_json("evaluation.json", without)
+    assert {row["protocol"] for row in written("knn")["rows"]} == {"knn"}
+
+    old = {"dataset": "digits", "protocol": "linear", "backbone": "pretrained", "accuracy": 0.25, "std": None}
+    folder.write_json("evaluation.json", {**later, "rows": [old]})
+    rows = {row["protocol"]: row for row in written("knn")["rows"]}
+    assert (rows["linear"]["metric"], rows["linear"]["value"]) == ("accuracy", 0.25)
 
 
-def test_a_training_that_goes_on_during_the_evaluation_does_not_lend_its_hash(run, tmp_path):
+def test_the_hash_is_that_of_the_weights_before_the_evaluation(run, tmp_path):
     folder = RunFolder(shutil.copytree(run, tmp_path / "run"))
     before = folder.backbone_sha256()
 

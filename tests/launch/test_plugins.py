@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from wildfern.generators import ImageBatch
 from wildfern.registry import register
 from wildfern.ssl.augmentation import simclr
 from wildfern.ssl.data import Images, Source
+from wildfern.ssl.evaluation import Evaluator
 from wildfern.ssl.methods import SimCLR
 from wildfern.ssl.training import EngineParts, Schedule
 from wildfern.ssl.training.engines import torch_engine
@@ -86,7 +88,7 @@ def engine(parts: EngineParts, *, loud: bool = False):
 
 
 @register("evaluator", "mine")
-class Evaluator:
+class Mine(Evaluator):
     needs = "features"
 
     def __init__(self, *, k: int = 3) -> None:
@@ -117,6 +119,14 @@ def _only_built_in_components_before_and_after():
     forget_plugins()
     yield
     forget_plugins()
+
+
+def deepspeed_launcher():
+    """The module beside this one that starts the deepspeed launcher."""
+    spec = importlib.util.spec_from_file_location("deepspeed_launcher", Path(__file__).with_name("test_deepspeed.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture
@@ -153,7 +163,7 @@ def test_components_of_plugins_are_in_the_schema_in_hints_and_in_known_lists(fil
     message = str(caught.value)
     assert "unknown source 'stripe'; did you mean stripes?" in message
     assert "method.heet: unknown key; did you mean method.heat?" in message
-    assert "unknown protocol 'mina'; did you mean mine? (known: finetune, " in message
+    assert "unknown protocol 'mina'; did you mean mine? (known: few_shot, finetune, " in message
     assert "knn, linear, mine" in message
 
 
@@ -265,14 +275,43 @@ def test_every_command_takes_plugins(file, tmp_path, wildfern):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="deepspeed is for Linux")
 def test_a_plugin_trains_on_two_processes(file, tmp_path):
-    spec = importlib.util.spec_from_file_location("deepspeed_launcher", Path(__file__).with_name("test_deepspeed.py"))
-    launcher = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(launcher)
-    code, output = launcher.launch(
+    code, output = deepspeed_launcher().launch(
         2, tmp_path / "run", *ALL, "engine.zero_stage=0", "--plugin", str(file), cwd=tmp_path
     )
     assert code == 0, output
     assert [row["step"] for row in read_records(tmp_path / "run" / "metrics.jsonl")] == [0, 1]
+
+
+SETUP = """
+from setuptools import setup
+entry_points = {{}}
+for kind, name in {names!r}.items():
+    group = "wildfern.views" if kind == "views" else f"wildfern.{{kind}}s"
+    entry_points[group] = [f"{{name}} = fern_extras:{{kind}}"]
+setup(name="fern-extras", version="1.2", py_modules=["fern_extras"], entry_points=entry_points)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="deepspeed is for Linux")
+def test_a_package_with_entry_points_trains_on_two_processes(tmp_path, monkeypatch):
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "setup.py").write_text(SETUP.format(names=NAMES))
+    text = re.sub(r"^@register.*\n", "", EVERY_KIND, flags=re.MULTILINE)  # entry points alone register here
+    for kind in NAMES:
+        component = re.search(rf'^@register\("{kind}".*\n(?:class|def) (\w+)', EVERY_KIND, re.MULTILINE)[1]
+        text += f"\n{kind} = {component}"
+    (source / "fern_extras.py").write_text(text)
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*pip, "--target", str(tmp_path / "site"), str(source)], check=True, timeout=300)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    code, output = deepspeed_launcher().launch(2, tmp_path / "run", *ALL, "engine.zero_stage=0", cwd=tmp_path)
+    assert code == 0, output
+    assert [row["step"] for row in read_records(tmp_path / "run" / "metrics.jsonl")] == [0, 1]
+    rows = json.loads((tmp_path / "run" / "environment.json").read_text())["plugins"]
+    assert {(row["kind"], row["name"]) for row in rows} == set(NAMES.items())
+    assert {(row["origin"], row["version"]) for row in rows} == {("fern-extras", "1.2")}
 
 
 def test_a_component_that_nobody_recorded_is_missed_in_words(tmp_path):

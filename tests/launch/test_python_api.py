@@ -34,7 +34,7 @@ def test_a_folder_mixed_with_fractals(photographs, tmp_path):
     assert [r["step"] for r in read_records(run / "metrics.jsonl")] == list(range(8))
     skipped = {r["file"].split("/")[-1]: r["reason"] for r in map(json.loads, (run / "skipped.jsonl").open())}
     assert "empty.jpg" in skipped
-    rows = evaluate(run, on=[f"folder:{photographs}"], protocols=["knn"]).rows
+    rows = evaluate(run, on=[f"folder:{photographs}"], protocols=["knn"]).main_rows()
     assert [r["backbone"] for r in rows] == ["untrained", "pretrained"]
 
 
@@ -88,7 +88,7 @@ def test_wandb_offline_writes_beside_the_rest(tmp_path):
 
 
 def test_evaluate_needs_a_run_and_a_data_set(tmp_path):
-    with pytest.raises(RunError, match="no run folder"):
+    with pytest.raises(RunError, match="not a run folder"):
         evaluate(tmp_path, on=["digits"])
     with pytest.raises(RunError, match="nothing to evaluate on"):
         evaluate(tmp_path)

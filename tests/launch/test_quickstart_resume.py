@@ -24,4 +24,4 @@ def test_the_quickstart_goes_on_where_it_was(tmp_path):
 def test_its_help_tells_of_resume_and_of_the_exit_codes():
     shown = CliRunner().invoke(app, ["quickstart", "--help"]).output
     assert "--resume" in shown
-    assert "75 another process is gone" in " ".join(shown.split())
+    assert "75 another process was lost" in " ".join(shown.split())

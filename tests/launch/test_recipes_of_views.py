@@ -21,9 +21,9 @@ def test_all_that_is_wrong_with_simclrs_views_comes_together():
         "views.contrast=-1": "greater than or equal to 0",
         "views.hue=0.6": "less than or equal to 0.5",
         "views.size=3": "greater than or equal to 4",
-        "views.count=0": "greater than or equal to 2",
-        "views.crop_scale=[0.5,0.2]": "the lower of its two bounds, got [0.5, 0.2]",
-        "views.crop_ratio=[2,1]": "the lower of its two bounds",
+        "views.count=0": "greater than or equal to 1",
+        "views.crop_scale=[0.5,0.2]": "must be [low, high], got [0.5, 0.2]",
+        "views.crop_ratio=[2,1]": "must be [low, high], got [2.0, 1.0]",
         "views.blur_sigma=[0.0,1.0]": "greater than 0",
         "training.steps=0": "greater than 0",
     }

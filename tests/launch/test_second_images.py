@@ -23,7 +23,7 @@ from wildfern.ssl.augmentation import pixmix
 from wildfern.ssl.augmentation.local_intensity_order import LocalIntensityOrder
 from wildfern.ssl.augmentation.pixmix import draw_pixmix
 from wildfern.ssl.data import open_source
-from wildfern.ssl.evaluation.features import resize_center_crop
+from wildfern.ssl.evaluation.preprocessing import resize_center_crop
 from wildfern.ssl.training import BatchReader
 
 ORDERS = ["views.local_intensity_order=true", "model.arguments.in_chans=4"]
@@ -218,7 +218,7 @@ def test_plain_images_are_evaluated_as_the_backbone_was_trained(tmp_path, monkey
         return backbone
 
     monkeypatch.setattr(RunFolder, "backbone", watched)
-    rows = evaluate(run, on=["digits"], protocols=["knn"]).rows
+    rows = evaluate(run, on=["digits"], protocols=["knn"]).main_rows()
     assert [row["backbone"] for row in rows] == ["untrained", "pretrained"]
     plain = resize_center_crop(open_source("digits").read(np.arange(2)).pixels, 32)
     torch.testing.assert_close(fed[0], LocalIntensityOrder(standardize=True)(plain))

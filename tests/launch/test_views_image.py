@@ -47,7 +47,7 @@ def test_what_cannot_be_drawn_is_refused(tmp_path, indices):
 
 
 def test_other_folders_and_files_are_refused(tmp_path):
-    with pytest.raises(RunError, match="no run folder"):
+    with pytest.raises(RunError, match="not a run folder"):
         redraw_views(str(tmp_path), [], "0", tmp_path / "views.png")
     with pytest.raises(RunError, match=r"\.png"):
         redraw_views("quickstart", TINY, "0", tmp_path / "views.gif")

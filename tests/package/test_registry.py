@@ -28,6 +28,7 @@ BUILT_IN = {
     "optimizer": {"adamw", "sgd", "lars", "lamb"},
     "schedule": {"cosine", "constant", "milestones"},
     "engine": {"torch", "deepspeed"},
+    "evaluator": {"linear", "knn", "finetune", "few_shot", "retrieval"},
 }
 
 OPTIMIZER = """

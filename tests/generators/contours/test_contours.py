@@ -1,4 +1,4 @@
-"""Contours: strokes, fills, noise and parameters against plain loops, whole images, masks and what tells classes apart."""
+"""Contours: strokes, fills, noise and parameters against plain loops, whole images, masks and differences between classes."""
 
 import math
 
@@ -72,7 +72,7 @@ def test_strokes_match_the_plain_loop(size):
         )
 
 
-def test_a_stroke_is_as_wide_as_it_should_be_in_every_direction():
+def test_stroke_width_is_the_same_in_every_direction():
     """Length times width of long segments is what they cover in sum, up to their ends."""
     for size in (200, 1500):
         half, length = raster.half_width(size), 0.6 * size
@@ -259,7 +259,7 @@ def test_images_and_masks_match_the_plain_loop(kind):
 
 
 @pytest.mark.parametrize("kind", ["radial", "atom"])
-def test_masks_hold_one_another_and_what_is_seen(kind):
+def test_masks_are_nested_and_contain_the_visible_lines(kind):
     arguments = {"size": 48, "kind": kind, "lines": (1, 20), "perlin": (4.0, 24.0)}
     batches = [ContoursStream(**arguments, mask=mask).batch(np.arange(200)) for mask in raster.MASKS]
     lines, ring, filled = (batch.masks for batch in batches)
@@ -282,7 +282,7 @@ def test_no_image_is_empty(kind, lines):
 
 
 def test_an_instance_looks_like_its_class():
-    """The area of an atom tells its class, wherever it lies; labels are index % classes."""
+    """The area of an atom identifies its class, wherever it lies; labels are index % classes."""
     stream = ContoursStream(size=64, kind="atom", classes=20, lines=(1, 30), mask="filled")
     batch = stream.batch(np.arange(200))
     assert batch.labels.tolist() == [index % 20 for index in range(200)]
@@ -291,7 +291,7 @@ def test_an_instance_looks_like_its_class():
     assert (areas.std(0) > 0).all()
 
 
-def test_arguments_do_what_they_say():
+def test_arguments_have_their_effects():
     def lit(**arguments):
         return ContoursStream(size=64, **arguments).batch(np.arange(100)).masks.mean()
 
@@ -310,7 +310,7 @@ def test_arguments_do_what_they_say():
 
 @pytest.mark.parametrize("size", [700, 2048])
 def test_large_images_have_the_same_shapes(size):
-    """Sizes follow the image's: an image averaged over its pixels shows what a smaller one shows."""
+    """Lengths scale with the image: an image averaged over its pixels matches a smaller one."""
     small = ContoursStream(size=64, mask="filled", kind="atom").batch([0, 1]).masks.mean((1, 2))
     large = ContoursStream(size=size, mask="filled", kind="atom").batch([0, 1]).masks.mean((1, 2))
     np.testing.assert_allclose(large, small, atol=0.05)
@@ -329,6 +329,6 @@ def test_large_images_have_the_same_shapes(size):
         ({"threads": 0}, "threads must lie between 1"),
     ],
 )
-def test_impossible_arguments_are_named(arguments, message):
+def test_bad_arguments_are_named_in_the_error(arguments, message):
     with pytest.raises(ValueError, match=message):
         ContoursStream(**arguments)

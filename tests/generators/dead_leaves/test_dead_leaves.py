@@ -22,7 +22,7 @@ def law_of(low, high, exponent):
 
 
 def plain_image(stream, index):
-    """The sample point by point: 16 points a pixel, each of the first leaf that holds it, all in float64."""
+    """The sample point by point: 16 points a pixel, each assigned to the first leaf that contains it, all in float64."""
     size, shape = stream.size, SHAPES.index(stream.shapes)
     low = max(stream.radius[0], 0.5 / size)
     high = max(stream.radius[1], low)
@@ -140,7 +140,7 @@ def test_neighbors_share_a_leaf_as_often_as_the_model_says(lag):
         assert abs(border.mean() - expected) < 0.03
 
 
-def test_arguments_do_what_they_say():
+def test_arguments_have_their_effects():
     def edges(**arguments):
         images = DeadLeavesStream(size=64, antialias=False, **arguments).batch(np.arange(20)).images
         return (images[:, 1:] != images[:, :-1]).any(-1).mean()
@@ -177,7 +177,7 @@ def test_no_image_is_a_single_leaf(radius, size):
         assert np.ptp(image) >= 16
 
 
-def test_the_last_leaf_fills_what_is_open():
+def test_the_last_leaf_fills_all_open_points():
     images = np.empty((1, 32, 32, 3), np.uint8)
 
     def render(most_leaves):
@@ -205,7 +205,7 @@ def test_the_last_leaf_fills_what_is_open():
         ({"size": 4}, "size must lie between 8 and 2048, not 4"),
     ],
 )
-def test_impossible_arguments_are_named(arguments, message):
+def test_bad_arguments_are_named_in_the_error(arguments, message):
     with pytest.raises(ValueError, match=message):
         DeadLeavesStream(**arguments)
 

@@ -1,4 +1,4 @@
-"""The chaos game against reference attractors, and against one chain stepped by hand."""
+"""The chaos game against reference attractors, and against a single chain computed step by step."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The fractal stream: never empty, its switches do what they say, and bad arguments are named."""
+"""The fractal stream: no empty images, effects of its options, and errors that name bad arguments."""
 
 import hashlib
 
@@ -33,7 +33,7 @@ def test_bytes_are_frozen(arguments, expected):
 
 @pytest.mark.parametrize("render", ["graded", "binary", "patch"])
 def test_no_image_is_empty(render):
-    """On black, something is lit in every image, for many seeds, indices and placements."""
+    """Every image on black has lit pixels, for many seeds, indices and placements."""
     for seed in range(20):
         stream = make_stream("ifs", size=32, points=1000, seed=seed, render=render, background=False, classes=150)
         images = stream.batch(np.arange(150) + seed * 10**12).images
@@ -50,8 +50,8 @@ def test_a_binary_image_with_every_pixel_lit_is_graded():
     assert all(np.unique(image).tolist() == [0, 255] for image in images[~full])
 
 
-def test_points_far_out_do_not_shrink_the_rest_to_a_speck():
-    """Attractors with rare outer points: without a closer look, a few in ten thousand light one or two pixels."""
+def test_rare_outer_points_do_not_shrink_the_attractor_to_a_few_pixels():
+    """Attractors with rare outer points: without the zoom, a few in ten thousand light only one or two pixels."""
     stream = make_stream("ifs", size=32, points=1000, background=False, blur=False, classes=20_000)
     lit = (stream.batch(np.arange(20_000)).images.max(-1) > 0).sum((1, 2))
     assert lit.min() >= 32 * 32 // 64
@@ -72,7 +72,7 @@ def test_images_vary_within_a_class_and_between_classes():
     assert overlap(masks[:-1], masks[1:]) > within + 0.05
 
 
-def test_switches_do_what_they_say():
+def test_options_have_their_effects():
     batch = {
         name: make_stream("ifs", **SMALL, **{name: False}).batch(np.arange(30)).images
         for name in ("color", "background", "placement", "blur")
@@ -106,6 +106,6 @@ def test_switches_do_what_they_say():
         ({"color": "yes"}, "color must be true or false, not 'yes'"),
     ],
 )
-def test_impossible_arguments_are_named(arguments, message):
+def test_bad_arguments_are_named_in_the_error(arguments, message):
     with pytest.raises(ValueError, match=message):
         make_stream("ifs", **arguments)

@@ -1,4 +1,4 @@
-"""Scenes and pairs: what is in them, where it lies, and what the labels say."""
+"""Scenes and pairs: content, placement and labels."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def test_numbers_and_sides_of_fractals():
     assert (many.images.max(-1) > 0).mean() > 3 * lit.mean()
 
 
-def test_squares_lie_on_the_canvas_or_show_a_part_of_themselves():
+def test_squares_lie_on_the_canvas_or_are_cropped_by_it():
     placement = np.empty(6)
     for index, place in enumerate(integers(np.uint64(key("places")), 2000, 2**32)):
         left, top, visible, _ = draw_object_placement(np.uint64(place), 0.1, 1.5, 40, placement)
@@ -57,7 +57,7 @@ def test_squares_lie_on_the_canvas_or_show_a_part_of_themselves():
         assert index or (np.abs(placement[4:]) == 1).all()
 
 
-def test_pasting_leaves_what_is_not_lit():
+def test_pasting_keeps_unlit_pixels():
     generator = np.random.default_rng(0)
     entries = generator.integers(250, 262, (5, 5)).astype(np.uint16)
     palette, canvas = generator.integers(0, 256, (3, 256)).astype(np.uint8), np.full((9, 27), 7, np.uint8)
@@ -70,7 +70,7 @@ def test_pasting_leaves_what_is_not_lit():
     np.testing.assert_array_equal(canvas.reshape(9, 9, 3), expected)
 
 
-def test_the_images_of_a_pair_show_one_fractal_in_two_ways():
+def test_the_images_of_a_pair_are_two_renderings_of_one_fractal():
     plain = {"sides": (1.0, 1.0), "jitter": "none", "color": False, "render": "binary"}
     pairs = make_stream("ifs_pair", **SMALL | {"points": 8000}, **BLACK, **plain, classes=60).batch(np.arange(60))
     assert pairs.labels.tolist() == list(range(60))
@@ -117,6 +117,6 @@ def test_pairs_of_sets_hold_the_same_classes_and_pairs_continue_over_instances()
         ({"jitter": "svdd"}, "jitter='svdd' is not known: did you mean 'svd'"),
     ],
 )
-def test_impossible_arguments_are_named(name, arguments, message):
+def test_bad_arguments_are_named_in_the_error(name, arguments, message):
     with pytest.raises(ValueError, match=message):
         make_stream(name, **arguments)

@@ -20,7 +20,7 @@ def plain_filling_rate(system):
 
 @pytest.mark.parametrize("rate", [0.1, 0.2])
 def test_classes_reach_their_filling_rate(rate):
-    """Measured with other points: a few percent of noise, but far more where the outermost points are rare."""
+    """Measured with other points: a few percent of noise, but much more where the outermost points are rare."""
     stream = make_stream("fractaldb", filling_rate=rate, maps=(2, 7))
     systems, counts = stream.systems(np.arange(40))
     rates = np.array([plain_filling_rate(s[:n]) for s, n in zip(systems, counts, strict=True)])
@@ -154,6 +154,6 @@ def test_weights_as_jitter_keep_contraction():
         ("one_fractal", {"perturbation": "adition"}, "perturbation='adition' is not known: did you mean 'additive'"),
     ],
 )
-def test_impossible_arguments_are_named(name, arguments, message):
+def test_bad_arguments_are_named_in_the_error(name, arguments, message):
     with pytest.raises(ValueError, match=message):
         make_stream(name, **arguments)

@@ -33,7 +33,7 @@ def rewritten(tree, axiom, rule_set, first, second, iterations):
 
 
 @pytest.mark.parametrize(("axiom", "rule_set", "iterations"), itertools.product((0, 1), (0, 1), (0, 1, 2, 3)))
-def test_the_stack_writes_what_rewriting_writes(axiom, rule_set, iterations):
+def test_the_stack_matches_string_rewriting(axiom, rule_set, iterations):
     seen = set()
     for seed in range(20):
         arguments = key("tree", seed), axiom, rule_set, 0.5, 0.8, iterations
@@ -59,7 +59,7 @@ def test_rules_are_chosen_as_often_as_their_weights_say():
 @pytest.mark.parametrize("iterations", [0, 1, 2, 3, 4])
 @pytest.mark.parametrize("axioms", [{0}, {0, 1}])
 @pytest.mark.parametrize("rules", [{0}, {1}, {0, 1, 2}, {3, 2}])
-def test_growth_is_bounded_by_the_greediest_rule(iterations, axioms, rules):
+def test_growth_is_bounded_by_the_longest_rule(iterations, axioms, rules):
     axiom = AXIOMS[max(axioms)]
     greediest = max((RULES[i] for i in rules), key=lambda rule: rule.count("F"))
     for _ in range(iterations):

@@ -58,7 +58,7 @@ def test_masks_and_widths_are_those_of_the_segments(size, arguments):
         np.testing.assert_allclose(batch.widths[index], widths, rtol=1e-6)
 
 
-def test_of_untapered_branches_a_pixel_has_the_width_of_one():
+def test_pixel_widths_of_untapered_branches_are_branch_widths():
     stream = LSystemStream(size=64, taper=False, width=(0.02, 0.1))
     widths = stream.batch(np.arange(20)).widths
     for index in range(20):
@@ -84,7 +84,7 @@ def test_centerlines_lie_in_the_masks_along_the_segments(size, preset):
         assert 0 < line.sum() <= 1.3 * seen + 2 * len(stream.segments(index))
 
 
-def test_a_lonely_centerline_is_as_long_as_its_branch():
+def test_a_single_centerline_is_as_long_as_its_branch():
     """Three straight branches that only meet at their ends."""
     arguments = STRAIGHT | {"rule_weights": (1, 0, 0), "iterations": (1, 1), "turn": (60, 60), "bracketed": 0.0}
     stream = LSystemStream(size=256, start_angle=(0, 0), start_x=(0.3, 0.3), start_y=(0.5, 0.5), **arguments)
@@ -96,7 +96,7 @@ def test_a_lonely_centerline_is_as_long_as_its_branch():
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_image_is_its_background_away_from_the_branches(preset):
+def test_away_from_branches_an_image_is_its_background(preset):
     """With every pixel of the mask, and its neighbors at most, changed."""
     batch = LSystemStream(size=64, preset=preset, contrast=(1, 1), softness=0.0, **BARE).batch(np.arange(40))
     far, inside = away_from(batch.masks), batch.masks.astype(bool)
@@ -156,7 +156,7 @@ def test_random_colors_are_never_those_of_the_background():
     assert np.mean(far) > 0.99  # at edges two colors can mix to the background's
 
 
-def test_noise_blur_and_softness_change_what_they_say():
+def test_effects_of_noise_blur_and_softness():
     same = {"size": 64, "contrast": (1, 1), "variation": 0.0}
     bare = LSystemStream(**same, softness=0.0, **BARE).batch(np.arange(30))
     noisy = LSystemStream(**same, softness=0.0, **BARE | {"noise": 5.0}).batch(np.arange(30))
@@ -275,7 +275,7 @@ def test_widths_and_lengths_scale_with_the_image():
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_half_of_the_branches_or_plenty_of_them_are_seen(preset):
+def test_enough_of_the_branches_is_visible(preset):
     for size in (32, 100):
         stream = LSystemStream(size=size, preset=preset, seed=2)
         for index in range(60):
@@ -285,7 +285,7 @@ def test_half_of_the_branches_or_plenty_of_them_are_seen(preset):
             assert seen >= 0.98 * min(total / 2, 1.5 * size)
 
 
-def test_trees_that_will_not_stay_in_the_image_are_moved_to_its_middle():
+def test_trees_outside_the_image_are_centered():
     away = STRAIGHT | {"start_x": (0, 0), "start_angle": (180, 180), "turn": (0, 0), "rule_weights": (1, 0, 0)}
     for length, fills in ((0.05, False), (1.0, True)):
         stream = LSystemStream(
@@ -299,7 +299,7 @@ def test_trees_that_will_not_stay_in_the_image_are_moved_to_its_middle():
             assert stream.batch([index]).masks.sum() > 8
 
 
-def test_a_crowded_image_ends_when_half_of_it_is_covered():
+def test_drawing_stops_when_half_of_the_image_is_covered():
     for size in (8, 33):
         stream = LSystemStream(size=size, trees=(30, 30), width=(0.1, 0.1), **BARE)
         masks = stream.batch(np.arange(50)).masks
@@ -362,12 +362,12 @@ def test_no_image_is_empty_or_of_one_color(size):
         ),
     ],
 )
-def test_impossible_arguments_are_named(arguments, message):
+def test_bad_arguments_are_named_in_the_error(arguments, message):
     with pytest.raises(ValueError, match=message):
         LSystemStream(**arguments)
 
 
-def test_what_cannot_be_drawn_does_not_count_as_growth():
+def test_unreachable_rules_do_not_count_toward_the_bound():
     """Without the rule of eleven branches and the axiom of three, five iterations fit; with them, four do not."""
     lean = {"rule_weights": (1, 0, 0), "second_set": 0.0, "bracketed": 0.0, "trees": (1, 1), "pieces": 1}
     segments = LSystemStream(size=32, iterations=(5, 5), length=(0.02, 0.02), **lean).segments(0)
@@ -376,6 +376,6 @@ def test_what_cannot_be_drawn_does_not_count_as_growth():
         LSystemStream(iterations=(5, 5), **lean | {"rule_weights": (1, 1, 0)})
 
 
-def test_segments_want_one_index():
+def test_segments_takes_one_index():
     with pytest.raises(ValueError, match=r"index must be a whole number, not 1.5"):
         LSystemStream(size=8).segments(1.5)

@@ -66,7 +66,7 @@ def plain_turtle(text, hand, bend, form, tree):
         (BEND, (1.5, True, True, 3, 20.0)),
     ],
 )
-def test_the_turtle_goes_where_a_plain_one_goes(hand, bend, form):
+def test_the_turtle_matches_a_plain_python_turtle(hand, bend, form):
     for tree in range(5):
         np.testing.assert_allclose(
             walked(TEXT, hand, bend, form, tree), plain_turtle(TEXT, hand, bend, form, tree), atol=1e-9
@@ -96,7 +96,7 @@ def test_the_pen_is_never_thinner_than_the_thinnest():
     assert (np.diff(widths) <= 0).all()
 
 
-def test_smooth_branches_have_no_kinks_and_bend_by_what_is_asked():
+def test_smooth_branches_have_no_kinks_and_bend_as_requested():
     text, form = "F" + "+F" * 31, (1.5, True, True, 10, 0.0)
     segments = walked(text, bend=(20.0, 30.0), form=form, turn=(0.0, 0.0))[10:]
     headings = np.degrees(np.unwrap(np.arctan2(-(segments[:, 3] - segments[:, 1]), segments[:, 2] - segments[:, 0])))

@@ -102,7 +102,7 @@ def test_images_keep_the_slope(exponent, color):
         assert slope(axis, 1, 24) == pytest.approx(exponent, abs=0.15)
 
 
-def test_each_image_has_exponents_of_its_own():
+def test_each_image_has_its_own_exponents():
     stream = SpectrumStream(size=64, exponent=(0.5, 3.0), color=False)
     exponents = fold(fold(fold(np.array([key("spectrum", 0)], np.uint64), 1), np.arange(150)), 0)
     drawn = 0.5 + 2.5 * uniform(exponents, 2)
@@ -114,7 +114,7 @@ def test_each_image_has_exponents_of_its_own():
     assert abs(np.corrcoef(drawn[:, 0], down)[0, 1]) < 0.3
 
 
-def test_color_axes_are_orthogonal_near_gray_and_keep_clear_of_the_ends():
+def test_color_axes_are_orthogonal_near_gray_and_within_range():
     mean, axes = np.empty(3), np.empty((3, 3))
     brightness = []
     for color_key in range(500):
@@ -170,6 +170,6 @@ def test_there_are_no_labels():
         ({"color": "red"}, "color must be true or false, not 'red'"),
     ],
 )
-def test_impossible_arguments_are_named(arguments, message):
+def test_bad_arguments_are_named_in_the_error(arguments, message):
     with pytest.raises(ValueError, match=message):
         SpectrumStream(**arguments)

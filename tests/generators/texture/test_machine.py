@@ -112,7 +112,7 @@ def test_parameters_lie_in_their_ranges(programs):
     assert seen == {instruction.name for instruction in INSTRUCTIONS}
 
 
-def test_what_tiles_hold_is_found_in_tiles_only(programs):
+def test_tile_only_instructions_occur_only_in_tiles(programs):
     for program in programs:
         open_bends = []
         for name in program.names():
@@ -171,7 +171,7 @@ def test_the_machine_composes_functions():
     np.testing.assert_array_equal(planes.reshape(2, -1), np.stack([rings, stripes]))
 
 
-def test_tones_are_those_of_the_innermost_tile():
+def test_tones_belong_to_the_innermost_tile():
     codes = np.array(
         [op.TILE, op.TURN, op.SCATTER, op.TONE, op.LEAVE, op.TONE, op.DARKER, op.LEAVE, op.LEAVE], np.int32
     )
@@ -237,7 +237,7 @@ def test_views_turn_zoom_shift_and_flip():
 
 @pytest.mark.parametrize("grid", [8, 13, 64])
 def test_the_plain_program_shows_something_in_every_view(grid):
-    """What a class or an instance that shows nothing falls back on."""
+    """The fallback of a class or an instance without a visible pattern."""
     program = Program(3, attempt=CLASS_ATTEMPTS)
     assert program.layers == 1
     assert program.style[SECOND] == NO_SECOND

@@ -1,4 +1,4 @@
-"""From planes of values to images: levels, palettes, relief, the mean of samples, and the judgment of images."""
+"""From planes of values to images: levels, palettes, relief, the mean of samples, and the rejection of flat or noisy images."""
 
 import numpy as np
 import pytest
@@ -153,7 +153,7 @@ def test_relief_lights_the_slopes_toward_the_light():
 
 
 def reference(gray, spread, most, correlation):
-    """The judgment in numpy."""
+    """The same test in numpy."""
     g = gray.astype(float)
     fullest = np.bincount(gray.ravel() // 16).max() / gray.size
     if g.std() < spread or fullest > most:
@@ -163,7 +163,7 @@ def reference(gray, spread, most, correlation):
 
 
 @pytest.mark.parametrize("size", [8, 31])
-def test_images_are_judged_by_spread_and_neighbors(size):
+def test_images_are_rejected_by_spread_and_neighbor_correlation(size):
     rng = np.random.default_rng(size)
     x = np.linspace(0, 1, size)
     smooth = 128 + 100 * np.sin(5 * x)[:, None] * np.cos(4 * x)

@@ -1,4 +1,4 @@
-"""The stream of textures: never flat, never noise, classes that look like themselves, arguments, programs as text."""
+"""The stream of textures: no flat or noisy images, similarity within classes, arguments, programs as text."""
 
 import itertools
 import pickle
@@ -132,7 +132,7 @@ def test_programs_belong_to_classes():
         stream.program(50)
 
 
-def test_what_is_remembered_of_classes_changes_nothing():
+def test_cached_classes_change_nothing():
     """Streams that saw all classes before, none, or remember none give the same bytes."""
     seen, fresh = TextureStream(size=16, classes=200), TextureStream(size=16, classes=200)
     seen.batch(np.arange(200))
@@ -145,7 +145,7 @@ def test_what_is_remembered_of_classes_changes_nothing():
     np.testing.assert_array_equal(forgetful.batch(indices).images, expected)
 
 
-def test_classes_without_end():
+def test_there_is_no_limit_to_class_numbers():
     stream = TextureStream(size=16, classes=2**62)
     indices = np.array([0, 2**61, 2**62 - 1, 2**62 + 5, -1])
     batch = stream.batch(indices)
@@ -168,6 +168,6 @@ def test_classes_without_end():
         ({"color": 2}, "color must be true or false, not 2"),
     ],
 )
-def test_impossible_arguments_are_named(arguments, message):
+def test_bad_arguments_are_named_in_the_error(arguments, message):
     with pytest.raises(ValueError, match=message):
         TextureStream(**arguments)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from lightly.utils.debug import std_of_l2_normalized
 
-from wildfern.ssl.evaluation import alignment, feature_std, rank_me, uniformity
+from wildfern.ssl.evaluation import alignment, diagnostics, feature_std, rank_me, uniformity
 
 
 def rows(n, dim, rank=None, seed=0):
@@ -52,3 +52,19 @@ def test_alignment_and_uniformity_match_the_loops(n, dim):
     assert alignment(z, other, power=1).item() == pytest.approx(sum(distances) / n)
     pairs = [(-2.0 * (z[i] - z[j]).square().sum()).exp() for i in range(n) for j in range(i)]
     torch.testing.assert_close(uniformity(z), torch.stack(pairs).mean().log())
+
+
+def test_diagnostics_are_those_of_the_first_rows_without_gradient():
+    z = rows(700, 16).float().requires_grad_()
+    found = diagnostics(z)
+    assert list(found) == ["rank_me", "feature_std"]
+    assert not any(value.requires_grad for value in found.values())
+    torch.testing.assert_close(found["rank_me"], rank_me(z[:512]).detach())
+    torch.testing.assert_close(found["feature_std"], feature_std(z[:512]).detach())
+    assert diagnostics(z.detach().bfloat16())["rank_me"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (3,), (2, 3, 4)])
+def test_diagnostics_need_two_rows(shape):
+    with pytest.raises(ValueError, match="at least two images"):
+        diagnostics(torch.ones(shape))

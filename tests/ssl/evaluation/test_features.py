@@ -5,7 +5,7 @@ from torch import nn
 
 from wildfern.ssl.data import square
 from wildfern.ssl.evaluation import Features, extract_features
-from wildfern.ssl.evaluation.features import resize_center_crop
+from wildfern.ssl.evaluation.preprocessing import resize_center_crop
 
 
 class Means(nn.Module):

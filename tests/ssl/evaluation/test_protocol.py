@@ -8,7 +8,22 @@ from rich.console import Console
 from torch import nn
 
 from wildfern.ssl.data import Images
-from wildfern.ssl.evaluation import Evaluation, evaluate_backbones, extract_features, knn, linear_probe
+from wildfern.ssl.evaluation import (
+    KNN,
+    EvaluationResult,
+    Evaluator,
+    FewShot,
+    Finetune,
+    LinearProbe,
+    Preprocessing,
+    Score,
+    TransformedBackbone,
+    evaluate_backbones,
+    extract_features,
+    knn,
+    linear_probe,
+)
+from wildfern.ssl.evaluation.preprocessing import resize_center_crop, resize_center_crop_masks
 
 
 class Stripes:
@@ -26,12 +41,14 @@ class Stripes:
         self.pixels[self.labels == 1, :, ::2] += 50
         self.labels[::7] = -1
         self.pixels = self.pixels.astype(np.uint8)
+        self.reads, self.masks = 0, None
 
     def read(self, items):
+        self.reads += 1
         pixels = self.pixels[items]
         if self.ragged:
             pixels = [image[: 12 - i % 2] for i, image in zip(items, pixels, strict=True)]
-        return Images(pixels, self.labels[items])
+        return Images(pixels, self.labels[items], masks=None if self.masks is None else self.masks[items])
 
 
 @pytest.fixture
@@ -56,13 +73,15 @@ def printed(evaluation):
     return console.file.getvalue()
 
 
-def test_rows_hold_what_the_protocols_give_and_the_baseline_comes_first(backbones):
+BOTH = {"linear": LinearProbe(), "knn": KNN()}
+
+
+def test_rows_hold_what_the_functions_give_and_the_baseline_comes_first(backbones):
     train, test = Stripes(140, 0), Stripes(70, 1)
-    evaluation = evaluate_backbones(backbones, train, test, dataset="stripes", few_shot=(2,), seeds=2)
-    assert [(row["protocol"], row["backbone"]) for row in evaluation.rows] == [
-        (protocol, name)
-        for protocol in ("linear", "knn", "linear, 2 a class", "knn, 2 a class")
-        for name in ("untrained", "pretrained")
+    evaluators = {**BOTH, "few": FewShot(shots=2, seeds=2)}
+    result = evaluate_backbones(backbones, train, test, dataset="stripes", evaluators=evaluators)
+    assert [(row["protocol"], row["backbone"]) for row in result.main_rows()] == [
+        (protocol, name) for protocol in evaluators for name in ("untrained", "pretrained")
     ]
     for name, backbone in backbones.items():
         features = [
@@ -70,51 +89,201 @@ def test_rows_hold_what_the_protocols_give_and_the_baseline_comes_first(backbone
             for source in (train, test)
         ]
         for protocol, by_hand in (("linear", linear_probe), ("knn", knn)):
-            row = next(row for row in evaluation.rows if row["backbone"] == name and row["protocol"] == protocol)
-            assert row["accuracy"] == by_hand(*features).accuracy
-            assert row["std"] is None
-    shots = [row for row in evaluation.rows if "a class" in row["protocol"]]
-    assert all(row["std"] >= 0 for row in shots)
+            row = next(row for row in result.rows if row["backbone"] == name and row["protocol"] == protocol)
+            assert (row["metric"], row["value"]) == ("accuracy", by_hand(*features).accuracy)
+            assert row["low"] <= row["value"] <= row["high"]
+            assert row["n"] == len(features[1])
 
 
-def test_json_survives_and_differences_are_in_points(backbones):
-    evaluation = evaluate_backbones(backbones, Stripes(140, 0), Stripes(70, 1), dataset="stripes", protocols=("knn",))
-    stored = json.loads(json.dumps(evaluation.as_json(), allow_nan=False))
-    assert set(stored["rows"][0]) == {"dataset", "backbone", "protocol", "accuracy", "std", "detail", "difference"}
-    untrained, pretrained = stored["rows"]
+def test_images_are_read_once_for_all_backbones_and_protocols(backbones):
+    train, test = Stripes(140, 0), Stripes(70, 1)
+    evaluators = {**BOTH, "finetune": Finetune(epochs=1)}
+    evaluate_backbones(backbones, train, test, dataset="stripes", evaluators=evaluators)
+    assert (train.reads, test.reads) == (1, 1)
+
+
+def test_json_is_read_back_and_differences_are_in_points(backbones):
+    result = evaluate_backbones(
+        backbones, Stripes(140, 0), Stripes(70, 1), dataset="stripes", evaluators={"knn": KNN()}
+    )
+    stored = json.loads(json.dumps(result.as_json(), allow_nan=False))
+    assert set(stored["rows"][0]) == {
+        "dataset", "protocol", "backbone", "metric", "value", "low", "high", "n", "share", "detail", "difference",
+    }  # fmt: skip
+    untrained, pretrained = (row for row in stored["rows"] if row["metric"] == "accuracy")
     assert untrained["difference"] is None
-    assert pretrained["difference"] == pytest.approx(100 * (pretrained["accuracy"] - untrained["accuracy"]))
+    assert pretrained["difference"] == pytest.approx(100 * (pretrained["value"] - untrained["value"]))
     assert stored["baseline"] == "untrained"
     assert "cosine" in stored["protocols"]["knn"]
+    assert EvaluationResult.from_json(stored) == result
 
 
-def test_the_table_names_protocols_in_words(backbones):
-    text = printed(evaluate_backbones(backbones, Stripes(140, 0), Stripes(70, 1), dataset="stripes"))
-    for words in (
-        "L2-regularized logistic regression",
-        "20% of train held out",
-        "k=20",
-        "train as bank",
-        "baseline",
-        "stripes",
-    ):
+def test_rows_of_before_are_read():
+    row = {"dataset": "digits", "protocol": "knn, 5 a class", "detail": "draws"}
+    rows = [
+        {**row, "backbone": "untrained", "accuracy": 0.5, "std": None, "difference": None},
+        {**row, "backbone": "pretrained", "accuracy": 0.75, "std": 0.125, "difference": 25.0},
+    ]
+    result = EvaluationResult.from_json({"baseline": "untrained", "protocols": {}, "rows": rows})
+    assert result.rows[0] == {
+        **row, "backbone": "untrained", "metric": "accuracy", "value": 0.5, "low": None, "high": None, "n": None, "share": True
+    }  # fmt: skip
+    assert (result.rows[1]["low"], result.rows[1]["high"]) == (0.625, 0.875)
+    assert result.difference(result.rows[1]) == 25
+    assert "62.5 to 87.5" in printed(result)
+
+
+def test_the_table_has_a_line_for_each_protocol_and_says_what_it_is(backbones):
+    result = evaluate_backbones(backbones, Stripes(140, 0), Stripes(70, 1), dataset="stripes", evaluators=BOTH)
+    text = printed(result)
+    for words in ("L2-regularized logistic regression", "20% of train held out", "k=20", "train as bank", "stripes"):
         assert words in text
+    lines = [line for line in text.splitlines() if "accuracy" in line and "%" in line and "│" in line]
+    assert len(lines) == 2
+    for line, protocol in zip(lines, BOTH, strict=True):
+        untrained, pretrained = (row for row in result.main_rows() if row["protocol"] == protocol)
+        for words in (
+            protocol,
+            f"{100 * pretrained['value']:.1f} %",
+            f"{100 * pretrained['low']:.1f} to {100 * pretrained['high']:.1f}",
+            f"{100 * untrained['value']:.1f} %",
+            f"{100 * (pretrained['value'] - untrained['value']):+.1f}",
+        ):
+            assert words in line
 
 
 def test_finetuning_ragged_images_and_several_data_sets_add_up(backbones):
     train, test = Stripes(40, 0, ragged=True), Stripes(20, 1, ragged=True)
-    first = evaluate_backbones(
-        backbones, train, test, dataset="one", size=10, protocols=("finetune",), finetune_epochs=1
-    )
-    second = evaluate_backbones(backbones, train, test, dataset="two", size=10, protocols=("knn",))
+    settings = Preprocessing(size=10)
+
+    def on(dataset, **evaluators):
+        return evaluate_backbones(
+            backbones, train, test, dataset=dataset, evaluators=evaluators, preprocessing=settings
+        )
+
+    first, second = on("one", finetune=Finetune(epochs=1)), on("two", knn=KNN())
     both = first + second
-    assert [row["dataset"] for row in both.rows] == ["one", "one", "two", "two"]
+    assert [row["dataset"] for row in both.main_rows()] == ["one", "one", "two", "two"]
     assert set(both.protocols) == {"finetune", "knn"}
-    other = evaluate_backbones(backbones, train, test, dataset="two", size=10, protocols=("knn",), k=3)
     with pytest.raises(ValueError, match="do not add up"):
-        both + other
+        both + on("two", knn=KNN(k=3))
     with pytest.raises(ValueError, match="do not add up"):
-        both + Evaluation((), {}, baseline="random")
+        both + EvaluationResult((), {}, baseline="random")
+
+
+class Mapped(nn.Module):
+    """A backbone with maps and tokens whose batch norm would show training mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)
+
+    def forward(self, images):
+        return self.maps(images)[-1].mean((2, 3))
+
+    def maps(self, images):
+        map = self.norm(self.first(images))
+        return [map, nn.functional.avg_pool2d(map, 2)]
+
+    def tokens(self, images):
+        return self.maps(images)[1].flatten(2).transpose(1, 2)
+
+
+class Collected(Evaluator):
+    """Keeps what it is given."""
+
+    def __init__(self, needs, labels=True):
+        self.needs, self.needs_labels, self.seen = needs, labels, {}
+
+    def __call__(self, train, test):
+        head = nn.Linear(1, 1)
+        for chunk in train:
+            assert chunk.y.requires_grad is False
+            head(torch.ones(1, 1)).sum().backward()  # gradients of the evaluator's own are on
+        self.seen = {"train": [list(train), list(train)], "test": list(test.read())}
+        self.class_names = train.class_names
+        return [Score("images", float(sum(len(chunk.y) for chunk in self.seen["test"])), None, None, 1, share=False)]
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+def test_maps_and_tokens_are_streamed_as_often_as_train_is_iterated(ragged):
+    torch.manual_seed(0)
+    backbones = {"untrained": Mapped()}
+    train, test = Stripes(100, 0, ragged), Stripes(41, 1, ragged)
+    evaluators = {"maps": Collected("maps"), "tokens": Collected("tokens")}
+    result = evaluate_backbones(
+        backbones, train, test, dataset="s", evaluators=evaluators, preprocessing=Preprocessing(8)
+    )
+    labeled = test.labels >= 0
+    pixels = test.read(np.flatnonzero(labeled)).pixels
+    images = (resize_center_crop(pixels, 8) - torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)) / torch.tensor(
+        [0.229, 0.224, 0.225]
+    ).view(1, 3, 1, 1)
+    backbones["untrained"].eval()
+    with torch.no_grad():
+        expected = backbones["untrained"].maps(images)
+    maps = evaluators["maps"].seen["test"]
+    assert len(maps) > 1
+    for level, whole in enumerate(expected):
+        torch.testing.assert_close(torch.cat([chunk.x[level] for chunk in maps]), whole)
+    tokens = torch.cat([chunk.x for chunk in evaluators["tokens"].seen["test"]])
+    torch.testing.assert_close(tokens, expected[1].flatten(2).transpose(1, 2))
+    assert torch.cat([chunk.y for chunk in maps]).tolist() == test.labels[labeled].tolist()
+    one, two = evaluators["maps"].seen["train"]
+    assert torch.equal(torch.cat([c.x[0] for c in one]), torch.cat([c.x[0] for c in two]))
+    assert evaluators["maps"].class_names == ("rows", "columns")
+    assert [row["value"] for row in result.rows] == [labeled.sum()] * 2
+
+
+def test_masks_go_with_their_images_and_unlabeled_images_are_kept_on_demand():
+    train, test = Stripes(20, 0), Stripes(20, 1)
+    masks = np.random.default_rng(0).integers(0, 3, (20, 12, 12)).astype(np.uint8)
+    train.masks = test.masks = masks
+    evaluator = Collected("maps", labels=False)
+    evaluate_backbones(
+        {"untrained": Mapped()}, train, test, dataset="s", evaluators={"maps": evaluator},
+        preprocessing=Preprocessing(12),
+    )  # fmt: skip
+    found = evaluator.seen["test"]
+    assert torch.cat([chunk.y for chunk in found]).tolist() == test.labels.tolist()
+    assert torch.equal(torch.cat([chunk.masks for chunk in found]), torch.from_numpy(masks))
+
+
+def test_masks_are_cropped_as_images_are():
+    mask = np.zeros((12, 20), np.uint8)
+    mask[:, 4:10] = 200  # the left half of the center crop
+    image = np.repeat(mask[:, :, None], 3, 2)
+    [small] = resize_center_crop_masks([mask], 6)
+    assert set(small.unique().tolist()) == {0, 200}
+    expected = (resize_center_crop(image[None], 6)[0, 0] * 255).round()
+    away = [1, 4, 5]  # from the edges of what is marked, which are smoothed in the image
+    assert torch.equal(small.float()[:, away], expected[:, away])
+
+
+def test_a_backbone_without_maps_is_refused(backbones):
+    evaluators = {"maps": Collected("maps")}
+    for wrapped in (backbones, {n: TransformedBackbone(nn.Identity(), b) for n, b in backbones.items()}):
+        with pytest.raises(ValueError, match=r"Sequential has no method maps\(images\)"):
+            evaluate_backbones(wrapped, Stripes(20, 0), Stripes(20, 1), dataset="s", evaluators=evaluators)
+
+
+def test_a_transformed_backbone_transforms_first():
+    torch.manual_seed(0)
+    inner, images = Mapped().eval(), torch.rand(2, 3, 8, 8)
+    outer = TransformedBackbone(nn.Hardtanh(0, 0.5), inner)
+    clipped = images.clamp(max=0.5)
+    assert torch.equal(outer(images), inner(clipped))
+    assert torch.equal(outer.maps(images)[1], inner.maps(clipped)[1])
+    assert torch.equal(outer.tokens(images), inner.tokens(clipped))
+
+
+def test_an_evaluator_must_return_scores(backbones):
+    class Empty(Evaluator):
+        def __call__(self, train, test):
+            return []
+
+    with pytest.raises(TypeError, match="the evaluator of empty must return at least one Score"):
+        evaluate_backbones(backbones, Stripes(20, 0), Stripes(20, 1), dataset="s", evaluators={"empty": Empty()})
 
 
 @pytest.mark.parametrize(
@@ -131,14 +300,12 @@ def test_sources_that_cannot_be_probed_say_why(backbones, change, words):
     for name, value in change.items():
         setattr(train, name, value)
     with pytest.raises(ValueError, match=words):
-        evaluate_backbones(backbones, train, test, dataset="stripes")
+        evaluate_backbones(backbones, train, test, dataset="stripes", evaluators=BOTH)
 
 
-def test_a_baseline_and_known_protocols_are_needed(backbones):
+def test_a_baseline_and_a_protocol_are_needed(backbones):
     sources = Stripes(40, 0), Stripes(20, 1)
     with pytest.raises(ValueError, match="no backbone named 'untrained'"):
-        evaluate_backbones({"pretrained": backbones["pretrained"]}, *sources, dataset="stripes")
-    with pytest.raises(ValueError, match="'lineal'; there are linear, knn, finetune"):
-        evaluate_backbones(backbones, *sources, dataset="stripes", protocols=("lineal",))
+        evaluate_backbones({"pretrained": backbones["pretrained"]}, *sources, dataset="stripes", evaluators=BOTH)
     with pytest.raises(ValueError, match="nothing to evaluate"):
-        evaluate_backbones(backbones, *sources, dataset="stripes", protocols=())
+        evaluate_backbones(backbones, *sources, dataset="stripes", evaluators={})

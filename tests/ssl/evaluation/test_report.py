@@ -19,23 +19,14 @@ def run(tmp_path):
         metrics = [
             {"step": s, "loss": 5 / s, "learning_rate": 1e-3, "rank_me": 10.0 + s, "note": "text"} for s in steps
         ]
+        row = {"dataset": "digits", "protocol": "knn", "n": 360, "share": True, "detail": ""}
+        untrained, pretrained = {**row, "backbone": "untrained"}, {**row, "backbone": "pretrained", "detail": "a<b"}
+        bounds = {"low": accuracy - 0.011, "high": accuracy + 0.021}
         rows = [
-            {
-                "dataset": "digits",
-                "backbone": "untrained",
-                "protocol": "knn",
-                "accuracy": 0.25,
-                "std": None,
-                "detail": "",
-            },
-            {
-                "dataset": "digits",
-                "backbone": "pretrained",
-                "protocol": "knn",
-                "accuracy": accuracy,
-                "std": 0.011,
-                "detail": "a<b",
-            },
+            {**untrained, "metric": "accuracy", "value": 0.25, "low": 0.2, "high": 0.3},
+            {**untrained, "metric": "balanced_accuracy", "value": 0.26, "low": None, "high": None},
+            {**pretrained, "metric": "accuracy", "value": accuracy, **bounds},
+            {**pretrained, "metric": "balanced_accuracy", "value": accuracy + 0.03, "low": None, "high": None},
         ]
         written = {
             "recipe.yaml": "method:\n  name: simclr\nmodel:\n  backbone: resnet18\ndata:\n  source: <ifs>\n",
@@ -91,14 +82,18 @@ def test_one_run_shows_everything_and_loads_nothing(run, tmp_path):
     for words in (
         "simclr · resnet18 · <ifs>",
         "At a glance",
-        "Accuracy on test",
+        "Scores on test",
         "Training",
         "Speed",
         "What the model saw",
     ):
         assert words in text
     for words in (
-        "50.0 ± 1.1",
+        "50.0 %",
+        "48.9 to 52.1",
+        "balanced accuracy",
+        "53.0 %",
+        "+27.0",
         "+25.0",
         "baseline",
         "cosine, k=20",
@@ -113,6 +108,41 @@ def test_one_run_shows_everything_and_loads_nothing(run, tmp_path):
     assert "prefers-color-scheme: dark" in page
     assert "Missing" not in text
     assert page.count("<svg") == 5  # loss, learning rate, rank_me, images/s, data wait
+
+
+def test_bars_and_intervals_are_drawn_at_their_places(run, tmp_path):
+    page = write_report([run()], tmp_path / "report.html").read_text()
+    assert '<i style="width: 50.0%;' in page
+    assert '<b style="left: 48.9%; width: 3.2%">' in page
+    assert 'title="360 test images; a&lt;b"' in page
+
+
+def test_rows_of_before_are_shown(run, tmp_path):
+    folder = run()
+    row = {"dataset": "digits", "protocol": "knn", "detail": ""}
+    rows = [
+        {**row, "backbone": "untrained", "accuracy": 0.25, "std": None},
+        {**row, "backbone": "pretrained", "accuracy": 0.5, "std": 0.011},
+    ]
+    (folder / "evaluation.json").write_text(json.dumps({"baseline": "untrained", "protocols": {}, "rows": rows}))
+    text = "".join(Outline(write_report([folder], tmp_path / "report.html").read_text()).text)
+    for words in ("50.0 %", "48.9 to 51.1", "+25.0"):
+        assert words in text
+
+
+def test_a_score_that_is_no_share_has_no_bar_and_no_percent(run, tmp_path):
+    folder = run()
+    row = {"dataset": "depth", "protocol": "dense", "metric": "error_m", "n": 5, "share": False, "detail": ""}
+    rows = [
+        {**row, "backbone": "untrained", "value": 3.5, "low": 3.25, "high": 4.0},
+        {**row, "backbone": "pretrained", "value": 2.25, "low": 2.0, "high": 2.5},
+    ]
+    (folder / "evaluation.json").write_text(json.dumps({"baseline": "untrained", "protocols": {}, "rows": rows}))
+    page = write_report([folder], tmp_path / "report.html").read_text()
+    text = "".join(Outline(page).text)
+    for words in ("error m", "2.25", "2 to 2.5", "-1.25"):
+        assert words in text
+    assert '<i style="width' not in page
 
 
 def test_runs_are_compared_each_against_its_own_baseline(run, tmp_path):

@@ -102,7 +102,7 @@ def test_arithmetic_is_float32_under_autocast(loss):
     torch.testing.assert_close(value.double(), exact, rtol=1e-5, atol=1e-5)
 
 
-def test_impossible_settings_are_refused():
+def test_bad_settings_are_refused():
     with pytest.raises(ValueError, match="temperature"):
         NTXentLoss(0.0)
     with pytest.raises(ValueError, match="tau_pos"):

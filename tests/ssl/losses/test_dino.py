@@ -37,6 +37,6 @@ def test_no_gradient_reaches_the_teacher():
     assert student.grad.abs().sum() > 0
 
 
-def test_misfitting_views_are_refused():
-    with pytest.raises(ValueError, match="do not fit"):
+def test_mismatched_shapes_are_refused():
+    with pytest.raises(ValueError, match="do not match"):
         DINOLoss(4)(logits(2, 3, 4), logits(2, 5, 4), 0.04)

@@ -32,7 +32,7 @@ def terminal(width, encoding="utf-8"):
     return raw, console
 
 
-def test_a_plain_line_says_everything_in_a_fixed_order():
+def test_a_plain_line_has_all_values_in_a_fixed_order():
     clock = Clock()
     screen, display = plain(400, clock=clock)
     with display:
@@ -59,7 +59,7 @@ def test_a_resumed_run_shows_its_own_first_step():
     assert [line.split()[1] for line in screen.getvalue().splitlines()] == ["14/25", "20/25", "25/25"]
 
 
-def test_messages_and_evaluations_stand_as_written():
+def test_messages_and_evaluations_are_printed_verbatim():
     screen, display = plain(100)
     with display:
         display.message("checkpoint written: [bold]checkpoints/50[/bold]")
@@ -114,7 +114,7 @@ def test_a_narrower_terminal_is_wiped_by_as_many_rows_as_the_old_panel_now_takes
     assert drawing.count(b"\x1b[1A") == rows_at_40 - 1
 
 
-def test_the_cursor_comes_back_after_an_interrupt():
+def test_the_cursor_is_restored_after_an_interrupt():
     raw, console = terminal(80)
 
     def interrupted():
@@ -130,7 +130,7 @@ def test_the_cursor_comes_back_after_an_interrupt():
 
 
 @pytest.mark.parametrize("arguments", [{"start_step": 11}, {"start_step": -1}, {"log_every": 0}])
-def test_impossible_arguments_are_refused(arguments):
+def test_bad_arguments_are_refused(arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):
         TrainingDisplay(10, **arguments)
 

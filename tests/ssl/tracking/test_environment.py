@@ -20,7 +20,7 @@ def git(folder, *arguments):
     return done.stdout.strip()
 
 
-def test_says_what_ran_where_and_survives_json():
+def test_records_software_and_machine_as_json():
     found = environment()
     assert json.loads(json.dumps(found)) == found
     assert found["python"] == platform.python_version()
@@ -37,7 +37,7 @@ def test_names_no_host_user_or_path():
         assert len(name) < 4 or name not in text
 
 
-def test_imports_nothing_heavy():
+def test_imports_no_heavy_packages():
     code = (
         "import sys; from wildfern.ssl.tracking import environment; found = environment();"
         "assert found['gpus'] is None and found['packages']['numpy'];"
@@ -63,6 +63,6 @@ def test_commit_of_its_own_checkout_only(tmp_path):
     assert _git_state(tmp_path.resolve()) == {"commit": commit, "modified": True}
 
 
-def test_no_git_is_no_failure(tmp_path, monkeypatch):
+def test_missing_git_is_not_an_error(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert environment()["git"] is None

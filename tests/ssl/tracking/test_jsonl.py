@@ -31,7 +31,7 @@ def test_a_resumed_file_has_the_bytes_of_an_uninterrupted_one(tmp_path, resume_a
 
 
 @pytest.mark.parametrize("cut", [1, 2, 20])
-def test_a_torn_last_line_is_dropped_and_written_anew(tmp_path, cut):
+def test_an_incomplete_last_line_is_dropped_and_rewritten(tmp_path, cut):
     path = tmp_path / "metrics.jsonl"
     write(path, range(4))
     whole = path.read_bytes()
@@ -64,7 +64,7 @@ def test_lines_without_a_step_stay(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["{broken\n", "[1, 2]\n", "\n"])
-def test_damage_before_the_last_line_is_named_and_the_file_left_alone(tmp_path, damage):
+def test_damage_before_the_last_line_is_reported_and_the_file_unchanged(tmp_path, damage):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 0}\n' + damage + '{"step": 1}\n')
     before = path.read_bytes()
@@ -73,7 +73,7 @@ def test_damage_before_the_last_line_is_named_and_the_file_left_alone(tmp_path, 
     assert path.read_bytes() == before
 
 
-def test_every_line_is_there_before_the_file_is_closed(tmp_path):
+def test_every_line_is_written_before_the_file_is_closed(tmp_path):
     lines = JsonLines(tmp_path / "metrics.jsonl")
     lines.write({"step": 0})
     assert lines.path.read_text() == '{"step": 0}\n'
@@ -107,14 +107,14 @@ def test_numbers_survive_the_round_trip(tmp_path):
 
 
 @pytest.mark.parametrize("value", [[1, 2], {"a": 1}, torch.zeros(3)])
-def test_what_is_not_one_number_is_refused_by_name(tmp_path, value):
+def test_values_that_are_not_scalars_are_refused_by_name(tmp_path, value):
     with JsonLines(tmp_path / "a") as lines, pytest.raises(TypeError, match="'bad' must be a single number"):
         lines.write({"step": 0, "bad": value})
     assert lines.path.read_bytes() == b""
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the device that is always full is Linux's")
-def test_a_full_disk_is_told_with_the_name_of_the_file():
+def test_a_full_disk_is_reported_with_the_name_of_the_file():
     lines = JsonLines("/dev/full")
     with pytest.raises(OSError, match=r"No space left on device: '/dev/full'"):
         lines.write({"step": 0})
@@ -127,7 +127,7 @@ def test_a_line_that_does_not_fit_is_taken_back(taken, tmp_path, monkeypatch):
     before, lines = path.read_bytes(), JsonLines(path)
 
     class Full:
-        """Takes so many bytes, then no more, as a disk does."""
+        """Accepts that many bytes, then no more, like a full disk."""
 
         def __init__(self, file):
             self.file, self.left = file, taken

@@ -30,10 +30,10 @@ def test_long_runs_keep_their_shape_in_bounded_memory(count):
     assert len(made._means) <= 8
 
 
-def test_what_is_not_finite_is_left_out():
+def test_non_finite_losses_are_left_out():
     assert curve([2.0, math.nan, math.inf, 1.0]).sparkline(9) == "█▁"
 
 
 @pytest.mark.parametrize("losses", [[], [1.0]])
-def test_nothing_to_draw(losses):
+def test_empty_curve_without_enough_losses(losses):
     assert curve(losses).sparkline(10) == ""

@@ -24,7 +24,7 @@ def test_images_over_the_time_since_the_last_update():
     assert speeds == [256.0, 1024.0, 16.0]
 
 
-def test_time_spent_aside_does_not_count():
+def test_untimed_work_does_not_count():
     clock = Clock()
     throughput = Throughput(clock)
     clock.now += 1.0
@@ -39,11 +39,11 @@ def test_time_spent_aside_does_not_count():
     assert throughput.update(100) == 50.0
 
 
-def test_no_time_at_all_has_no_speed():
+def test_zero_elapsed_time_gives_nan():
     assert math.isnan(Throughput(Clock()).update(10))
 
 
-def test_time_left_follows_the_pace_and_forgets_the_warm_up():
+def test_time_left_follows_the_current_speed_without_the_warm_up():
     clock = Clock()
     left = TimeLeft(total_steps=100, start_step=40, clock=clock)
     clock.now += 30.0  # compilation and the first step
@@ -55,7 +55,7 @@ def test_time_left_follows_the_pace_and_forgets_the_warm_up():
     assert left.elapsed == 70.0
 
 
-def test_time_left_looks_back_over_recent_steps_only():
+def test_time_left_uses_recent_steps_only():
     clock = Clock()
     left = TimeLeft(total_steps=1000, start_step=0, clock=clock, looks=3)
     for done in range(1, 11):

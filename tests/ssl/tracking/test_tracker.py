@@ -32,7 +32,7 @@ def tracker(run_dir, total_steps, start_step=0, log_every=1, **arguments):
 
 
 def train(run_dir, start_step, stop_step, total_steps=10, log_every=3):
-    """A loop as the training room writes it: log, evaluate, sync, checkpoint."""
+    """A loop like that of training: log, evaluate, sync, checkpoint."""
     with tracker(run_dir, total_steps, start_step, log_every) as made:
         for step in range(start_step, stop_step):
             if made.due(step):
@@ -72,9 +72,9 @@ def test_images_per_second_count_the_steps_since_the_last_logged_one(tmp_path):
         with made.untimed():
             clock.now += 50.0
         made.log(19, {"loss": 1.0})
-        made.log(19, {"probe_accuracy": 0.5})  # the same step once more is no new image
+        made.log(19, {"probe_accuracy": 0.5})  # logging the same step again adds no images
         clock.now += 4.0
-        made.log(24, {"loss": 1.0}, {"images_per_second": 7.0})  # the caller knows better
+        made.log(24, {"loss": 1.0}, {"images_per_second": 7.0})  # the caller's value takes precedence
     timings = read_records(tmp_path / "timings.jsonl")
     assert [(line["step"], line["images_per_second"]) for line in timings] == [(14, 32.0), (19, 160.0), (24, 7.0)]
 
@@ -87,7 +87,7 @@ def test_the_time_of_a_step_follows_from_the_speed(tmp_path):
     assert read_records(tmp_path / "timings.jsonl")[0]["step_seconds"] == 2.0
 
 
-def test_the_time_to_the_first_step_is_told_and_is_no_metric(tmp_path):
+def test_the_time_to_the_first_step_is_a_timing_and_not_a_metric(tmp_path):
     clock, screen = Clock(), io.StringIO()
     clock.now = 100.0
     with Tracker(tmp_path, 9, 4, clock=clock, since=93.0, console=Console(file=screen)) as made:
@@ -99,7 +99,7 @@ def test_the_time_to_the_first_step_is_told_and_is_no_metric(tmp_path):
     assert read_records(tmp_path / "metrics.jsonl") == [{"step": 4, "loss": 1.0}]
 
 
-def test_other_ranks_leave_nothing(tmp_path):
+def test_other_ranks_write_nothing(tmp_path):
     screen = io.StringIO()
     wandb = WandbRecord()
     with Tracker(tmp_path / "run", 5, enabled=False, wandb=wandb, console=Console(file=screen)) as made:
@@ -113,7 +113,7 @@ def test_other_ranks_leave_nothing(tmp_path):
     assert (wandb.logged, wandb.exit_codes) == ([], [])
 
 
-def test_a_failed_run_says_so_to_wandb(tmp_path):
+def test_a_failed_run_is_marked_failed_in_wandb(tmp_path):
     wandb = WandbRecord()
     with pytest.raises(RuntimeError), tracker(tmp_path, 5, wandb=wandb):
         raise RuntimeError

@@ -20,7 +20,7 @@ def bare_user(tmp_path, monkeypatch):
 
 
 class FakeWandb:
-    """As much of wandb as a run needs, with a server that is not there."""
+    """The part of wandb that a run needs, with an unreachable server."""
 
     class Error(Exception):
         pass
@@ -56,7 +56,7 @@ def start(run_dir, mode="online", **arguments):
 
 
 @pytest.mark.parametrize("arguments", ["'off'", "'online', enabled=False"])
-def test_off_and_other_ranks_never_import_wandb_nor_write(tmp_path, arguments):
+def test_off_and_other_ranks_neither_import_wandb_nor_write(tmp_path, arguments):
     code = (
         "import sys; from wildfern.ssl.tracking import WandbRun;"
         f"run = WandbRun(project='p', run_name='n', run_dir={str(tmp_path)!r}, config={{}}, mode={arguments});"
@@ -67,7 +67,7 @@ def test_off_and_other_ranks_never_import_wandb_nor_write(tmp_path, arguments):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_offline_for_real_and_again_under_the_same_id(tmp_path, bare_user):
+def test_offline_with_the_real_wandb_and_resumed_under_the_same_id(tmp_path, bare_user):
     run_dir = tmp_path / "run"
     first = start(run_dir, "offline")
     first.log(0, {"loss": 0.4375})
@@ -81,7 +81,7 @@ def test_offline_for_real_and_again_under_the_same_id(tmp_path, bare_user):
     assert list(bare_user.iterdir()) == []
 
 
-def test_online_without_credentials_is_an_error_not_a_question(tmp_path, bare_user):
+def test_online_without_credentials_is_an_error_not_a_prompt(tmp_path, bare_user):
     with pytest.raises(ValueError, match=r"WANDB_API_KEY.*tracking\.wandb=offline"):
         start(tmp_path / "run")
 
@@ -116,7 +116,7 @@ def test_an_unreachable_server_is_announced_and_the_run_goes_on_offline(tmp_path
     assert fake.logged == [(3, {"loss": 1.0})]
 
 
-def test_trouble_later_on_ends_the_logging_and_not_the_training(tmp_path, bare_user, monkeypatch):
+def test_a_later_failure_ends_logging_and_not_training(tmp_path, bare_user, monkeypatch):
     fake = FakeWandb(reachable=True)
     monkeypatch.setitem(sys.modules, "wandb", fake)
     said = []
@@ -124,7 +124,7 @@ def test_trouble_later_on_ends_the_logging_and_not_the_training(tmp_path, bare_u
     for step in (12, 13, 14):
         run.log(step, {"loss": 1.0})
     assert [step for step, _ in fake.logged] == [12]
-    assert said == ["wandb failed at step 13 and is off from here (RuntimeError: service died)"]
+    assert said == ["wandb failed at step 13; logging to it ends here (RuntimeError: service died)"]
 
 
 def test_an_unknown_mode_is_refused(tmp_path):

@@ -1,0 +1,227 @@
+"""What to evaluate on, and how: names and arguments are checked together, before anything is computed."""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import to_jsonable_python
+
+from wildfern.recipes.components import argument_names, argument_values, arguments_model, differing
+from wildfern.recipes.errors import COMMAND_LINE, Problem, RecipeErrors, nearest
+from wildfern.recipes.wording import complaints
+from wildfern.recipes.yaml_text import read_yaml
+from wildfern.registry import EVALUATORS, GENERATORS, LOCATION, ComponentError
+from wildfern.ssl.data import DataError, source_signature
+from wildfern.ssl.evaluation import Evaluator
+
+SOURCE_RESERVED = frozenset({*LOCATION, "split", "source", "weight"})
+
+
+class ProtocolEntry(Protocol):
+    """A protocol as a recipe holds it."""
+
+    name: str
+    arguments: Mapping[str, Any]
+
+
+class DatasetEntry(Protocol):
+    """A data set as a recipe holds it."""
+
+    source: str
+    arguments: Mapping[str, Any]
+
+
+ProtocolLike = str | Mapping[str, Any] | ProtocolEntry
+DatasetLike = str | Mapping[str, Any] | DatasetEntry
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set to evaluate on: the arguments are those of its source, `label` names it in results."""
+
+    source: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+    label: str = ""
+
+
+def check_request(
+    on: Iterable[DatasetLike], protocols: Iterable[ProtocolLike], few_shot: Iterable[int] = (), seeds: int = 3
+) -> tuple[list[Dataset], dict[str, Evaluator]]:
+    """The data sets, and the evaluators by the name of their protocol; the same one twice counts once.
+
+    A name alone stands for its defaults; each of `few_shot` adds a linear probe and kNN on so many labels of each class,
+    drawn `seeds` times. Raises RecipeErrors with everything that is wrong.
+    """
+    request = _Request()
+    datasets = [request.dataset(entry, f"on.{number}") for number, entry in enumerate(on)]
+    evaluators = request.evaluators(protocols, few_shot, seeds)
+    if request.problems:
+        raise RecipeErrors(request.problems)
+    return list({dataset.label: dataset for dataset in datasets if dataset}.values()), evaluators
+
+
+def check_protocols(
+    protocols: Iterable[ProtocolLike], few_shot: Iterable[int] = (), seeds: int = 3
+) -> dict[str, Evaluator]:
+    """The evaluators alone, as `check_request` gives them."""
+    return check_request((), protocols, few_shot, seeds)[1]
+
+
+def check_dataset(entry: DatasetLike) -> Dataset:
+    """One data set alone, as `check_request` gives it."""
+    return check_request((entry,), ())[0][0]
+
+
+def parse_datasets(texts: Sequence[str]) -> list[DatasetLike]:
+    """Values of `--on`: `digits`, `parquet:X image_column=img` or `{source: parquet:X, image_column: img}`."""
+    return [_parsed(text, "source", "--on") for text in texts]
+
+
+def parse_protocols(texts: Sequence[str]) -> list[ProtocolLike]:
+    """Values of `--protocol`: `linear,knn`, `knn k=5` or `{name: knn, k: 5}`."""
+    parsed: list[ProtocolLike] = []
+    for text in texts:
+        mapping = text.lstrip().startswith("{") or "=" in text
+        words = [text] if mapping else [word for word in text.split(",") if word.strip()]
+        parsed += [_parsed(word, "name", "--protocol") for word in words]
+    return parsed
+
+
+def _parsed(text: str, choice: str, option: str) -> str | dict[str, Any]:
+    """A name, `name key=value …`, or a YAML mapping. A name may hold blanks: a path does. Raises RecipeErrors."""
+    text = text.strip()
+    if text.startswith("{"):
+        value, problems = read_yaml(text, COMMAND_LINE, option)
+        if problems:
+            raise RecipeErrors(problems)
+        return value
+    name, *words = re.split(r"\s+(?=[A-Za-z_]\w*=)", text)
+    values: dict[str, Any] = {choice: name}
+    for word in words:
+        key, _, written = word.partition("=")
+        values[key], problems = read_yaml(written, COMMAND_LINE, f"{option} {key}")
+        if problems:
+            raise RecipeErrors(problems)
+    return values if words else name
+
+
+class _Request:
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+
+    def complain(self, key: str, message: str, suggestion: str | None = None, known: Iterable[str] = ()) -> None:
+        self.problems.append(Problem("evaluate", key, message, suggestion, tuple(known)))
+
+    def dataset(self, entry: DatasetLike, key: str) -> Dataset | None:
+        source, given = self._split(entry, "source", key)
+        if source is None:
+            return None
+        if source.partition(":")[0] in GENERATORS:
+            self.complain(key, f"{source} is endless and cannot be evaluated on; name a data set with labels")
+            return None
+        try:
+            component = source_signature(source)
+        except DataError as error:
+            self.complain(key, str(error))
+            return None
+        scheme, _, place = source.partition(":")
+        if scheme in ("folder", "parquet") and place and not Path(place).expanduser().exists():
+            self.complain(key, f"there is no {place} (from the working folder)")
+        arguments = self._arguments(component, SOURCE_RESERVED, given, key)
+        if arguments is None:
+            return None
+        values = argument_values(arguments)
+        return Dataset(
+            source, {name: values[name] for name in values if name in given}, _label(source, differing(arguments))
+        )
+
+    def evaluators(
+        self, protocols: Iterable[ProtocolLike], few_shot: Iterable[int], seeds: int
+    ) -> dict[str, Evaluator]:
+        entries: list[tuple[str, ProtocolLike]] = [(f"protocols.{i}", entry) for i, entry in enumerate(protocols)]
+        for number, shots in enumerate(few_shot):
+            for classifier in ("linear", "knn"):
+                added = {"name": "few_shot", "classifier": classifier, "shots": shots, "seeds": seeds}
+                entries.append((f"few_shot.{number}", added))
+        found: dict[str, Evaluator] = {}
+        for key, entry in entries:
+            named = self._evaluator(entry, key)
+            if named is not None:
+                found.setdefault(*named)
+        return found
+
+    def _evaluator(self, entry: ProtocolLike, key: str) -> tuple[str, Evaluator] | None:
+        name, given = self._split(entry, "name", key)
+        if name is None:
+            return None
+        if name not in EVALUATORS:
+            self.complain(key, f"unknown protocol {name!r}", nearest(name, EVALUATORS), sorted(EVALUATORS))
+            return None
+        try:
+            component = EVALUATORS[name]
+        except ComponentError as error:
+            self.complain(key, str(error))
+            return None
+        arguments = self._arguments(component, frozenset({"name"}), given, key)
+        if arguments is None:
+            return None
+        values = argument_values(arguments)
+        try:
+            evaluator = component(**values)
+        except ValueError as error:
+            self.complain(key, str(error))
+            return None
+        if not isinstance(evaluator, Evaluator):
+            self.complain(key, f"{name} is not a subclass of wildfern.ssl.evaluation.Evaluator")
+            return None
+        named = {argument: values[argument] for argument in evaluator.named}
+        return _label(name, named | differing(arguments)), evaluator
+
+    def _split(self, entry: Any, choice: str, key: str) -> tuple[str | None, dict[str, Any]]:
+        """The name (or source) of an entry, and its arguments."""
+        if isinstance(entry, str):
+            return entry, {}
+        if isinstance(entry, Mapping):
+            name, given = entry.get(choice), {str(k): v for k, v in entry.items() if k != choice}
+        else:
+            name, given = getattr(entry, choice, None), dict(getattr(entry, "arguments", {}))
+        if not isinstance(name, str):
+            self.complain(key, f"must be a name or a mapping such as {{{choice}: …}}, got {entry!r}")
+            return None, {}
+        return name, given
+
+    def _arguments(
+        self, component: Callable[..., Any], reserved: frozenset[str], given: dict[str, Any], key: str
+    ) -> BaseModel | None:
+        """A component's checked arguments, defaults included; None after a complaint."""
+        try:
+            model = arguments_model(component, reserved)
+        except ComponentError as error:
+            self.complain(key, str(error))
+            return None
+        value = to_jsonable_python(given)
+        try:
+            return model.model_validate_json(json.dumps(value))
+        except ValidationError as error:
+            names = argument_names(model)
+            for complaint in complaints(error.errors(include_url=False), value):
+                where = ".".join((key, *map(str, complaint.path)))
+                if complaint.kind == "extra_forbidden":
+                    near = nearest(str(complaint.path[-1]), names)
+                    self.complain(where, "unknown argument", near, () if near else names)
+                else:
+                    self.complain(where, complaint.message, complaint.suggestion)
+            return None
+
+
+def _label(name: str, arguments: Mapping[str, Any]) -> str:
+    """`knn (k=5)`."""
+
+    def text(value: Any) -> str:
+        return value if isinstance(value, str) else json.dumps(to_jsonable_python(value), ensure_ascii=False)
+
+    return f"{name} ({', '.join(f'{key}={text(value)}' for key, value in arguments.items())})" if arguments else name

@@ -1,0 +1,133 @@
+"""The interface of an evaluator: train and test of one data set in, named scores with intervals out.
+
+An evaluator is one file: a subclass of `Evaluator` whose keyword-only, typed constructor arguments are its recipe keys,
+registered by `@register("evaluator", NAME)`.
+"""
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from wildfern.ssl.evaluation.preprocessing import Preprocessing
+
+Needs = Literal["features", "tokens", "maps", "images"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number of an evaluation; `low` and `high` bound it where that is known, and `detail` says what the bounds are.
+
+    `n` is the number of test images that were counted. A `share` is in [0, 1] and is shown in percent.
+    """
+
+    metric: str
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+    detail: str = ""
+    share: bool = True
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features `x` float32[N, D] and labels `y` int64[N] (-1: unknown), on one device."""
+
+    x: Tensor
+    y: Tensor
+    class_names: tuple[str, ...] | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.x.ndim != 2 or self.y.shape != self.x.shape[:1]:
+            raise ValueError(f"features are x[N, D] and y[N], got {tuple(self.x.shape)} and {tuple(self.y.shape)}")
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __getitem__(self, index: Tensor) -> "Features":
+        return Features(self.x[index], self.y[index], self.class_names)
+
+    @staticmethod
+    def concatenated(parts: "list[Features]") -> "Features":
+        x, y = torch.cat([part.x for part in parts]), torch.cat([part.y for part in parts])
+        return Features(x, y, parts[0].class_names)
+
+
+@dataclass(frozen=True)
+class LabeledImages:
+    """All images of a split, uint8[N, S, S, 3] as the backbone gets them before normalization, and labels int64[N]."""
+
+    pixels: NDArray[np.uint8]
+    y: NDArray[np.int64]
+    backbone: nn.Module
+    preprocessing: Preprocessing
+    class_names: tuple[str, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """n images of a stream: `x` is list[float32[n, C, H, W]] (maps) or `Tokens`; labels int64[n], -1 unknown.
+
+    `masks` uint8[n, S, S] are cropped and resized as their images were; None where the source has none.
+    """
+
+    x: Any
+    y: Tensor
+    masks: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class ChunkStream:
+    """Tokens or maps of a split, computed again in each iteration: they may be too large to keep."""
+
+    open: Callable[[], Iterator[Chunk]]
+    class_names: tuple[str, ...] | None = None
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return self.open()
+
+
+class HeldOut(Generic[T]):
+    """The test split. It can be read once, after everything is chosen on train; a second read raises RuntimeError."""
+
+    def __init__(self, data: T) -> None:
+        self._data: T | None = data
+        self.class_names: tuple[str, ...] | None = getattr(data, "class_names", None)
+
+    def read(self) -> T:
+        """The data. Of a `ChunkStream`, an iterator that ends after one pass."""
+        if self._data is None:
+            raise RuntimeError("the test split was read before: choose everything on train, then read test once")
+        data, self._data = self._data, None
+        return iter(data) if isinstance(data, ChunkStream) else data  # type: ignore[return-value]
+
+
+class Evaluator(ABC):
+    """Judges a frozen backbone by what its features (or tokens, maps, images) say about labeled images.
+
+    `needs` decides what `train` and `test` are: "features" → `Features`; "tokens" and "maps" → `ChunkStream`;
+    "images" → `LabeledImages`; `test` is a `HeldOut` of the same. `needs_labels` False: images without a label (-1) are kept.
+    """
+
+    needs: ClassVar[Needs] = "features"
+    needs_labels: ClassVar[bool] = True
+    named: ClassVar[tuple[str, ...]] = ()  # arguments that are part of the protocol's name even at their defaults
+
+    @abstractmethod
+    def __call__(self, train: Any, test: HeldOut[Any]) -> list[Score]:
+        """The scores, the main one first."""
+
+    def describe(self) -> str:
+        """What this evaluator does, in one sentence for tables and reports: by default the docstring's first line."""
+        return (inspect.getdoc(self) or type(self).__name__).splitlines()[0].rstrip(".")

@@ -1,0 +1,82 @@
+"""How images come to a backbone: resized, cropped at the center, normalized."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+# The statistics of ImageNet-1k, the default of timm and torchvision.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+Pixels = NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Size of the square crop (None: images keep theirs), normalization, and where and how precisely the backbone runs."""
+
+    size: int | None = None
+    device: torch.device | str | None = None
+    mean: Sequence[float] = IMAGENET_MEAN
+    std: Sequence[float] = IMAGENET_STD
+    precision: Precision = "fp32"
+
+
+def resize_center_crop(pixels: Pixels, size: int | None, device: torch.device | str = "cpu") -> Tensor:
+    """Images uint8[N, H, W, 3], or a list of uint8[Hi, Wi, 3], as float32[N, 3, size, size] in [0, 1] on `device`.
+
+    The shorter side is resized to `size` (bilinear, anti-aliased), then the center is cropped. Images of one shape
+    are copied as bytes and resized on the device; images of several shapes are cropped and resized one by one on the CPU.
+    `size=None` leaves images of one shape as they are.
+    """
+    if not isinstance(pixels, np.ndarray):
+        shapes = {image.shape for image in pixels}
+        if len(shapes) == 1:
+            pixels = np.stack(pixels)
+        elif size is None:
+            raise ValueError(f"images of {len(shapes)} different shapes need a size to be brought to")
+        else:
+            from wildfern.ssl.data import square
+
+            pixels = np.stack([square(image, size) for image in pixels])
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
+        raise ValueError(f"images are uint8[N, H, W, 3], got {pixels.dtype}{list(pixels.shape)}")
+    images = torch.from_numpy(np.ascontiguousarray(pixels)).to(device, non_blocking=True)
+    images = images.permute(0, 3, 1, 2).float().div_(255)
+    if size is None or images.shape[2] == images.shape[3] == size:
+        return images
+    shape, top, left = _placed(*images.shape[2:], size)
+    images = F.interpolate(images, shape, mode="bilinear", align_corners=False, antialias=True)
+    return images[:, :, top : top + size, left : left + size]
+
+
+def resize_center_crop_masks(masks: Pixels, size: int | None, device: torch.device | str = "cpu") -> Tensor:
+    """Masks uint8[N, H, W], or a list of uint8[Hi, Wi], as uint8[N, size, size]: the crop of their images, nearest pixel."""
+    done = []
+    for mask in masks:
+        one = torch.from_numpy(np.ascontiguousarray(mask))[None, None]
+        if size is not None and one.shape[2:] != (size, size):
+            shape, top, left = _placed(*one.shape[2:], size)
+            one = F.interpolate(one, shape, mode="nearest-exact")[:, :, top : top + size, left : left + size]
+        done.append(one[0, 0])
+    return torch.stack(done).to(device)
+
+
+def _placed(height: int, width: int, size: int) -> tuple[tuple[int, int], int, int]:
+    """Shape after resizing the shorter side to `size`, and the top left corner of the center crop in it."""
+    scale = size / min(height, width)
+    shape = (max(size, round(height * scale)), max(size, round(width * scale)))
+    return shape, (shape[0] - size) // 2, (shape[1] - size) // 2
+
+
+def normalized(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """float[N, 3, H, W] less `mean`, divided by `std`, channel by channel."""
+    mean, std = (images.new_tensor(values).view(1, 3, 1, 1) for values in (mean, std))
+    return (images - mean) / std

@@ -1,0 +1,93 @@
+"""Retrieval: rank a gallery by cosine similarity to a test image, and count how early its own class comes."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wildfern.registry import register
+from wildfern.ssl.evaluation.evaluator import Evaluator, Features, HeldOut, Score
+from wildfern.ssl.evaluation.metrics import Z, proportion
+
+
+@dataclass(frozen=True)
+class Retrieved:
+    """For each query that has an image of its class in the gallery: average precision, and the rank of the first such image.
+
+    `precision` float64[M], `first` int64[M] (1: the nearest image); `queries` int64[M] are the places of these queries.
+    """
+
+    precision: Tensor
+    first: Tensor
+    queries: Tensor
+
+
+def retrieve(gallery: Features, queries: Features, *, leave_one_out: bool = False, chunk: int = 256) -> Retrieved:
+    """Rank the whole gallery for each query by cosine similarity; among equals the earlier image of the gallery comes first.
+
+    Average precision is the mean of precision@r over the ranks r of the query's class (Manning et al., 2008, section 8.4).
+    `leave_one_out`: gallery and queries are the same images, and none retrieves itself. Queries whose class is not in the
+    gallery are left out.
+    """
+    keys = F.normalize(gallery.x.float(), dim=1)
+    rows = F.normalize(queries.x.float(), dim=1)
+    count = len(gallery) - leave_one_out
+    ranks = torch.arange(1, count + 1, device=keys.device, dtype=torch.float64)
+    precision, first, places = [], [], []
+    for start in range(0, len(rows), chunk):
+        similarity = rows[start : start + chunk] @ keys.T
+        if leave_one_out:
+            own = torch.arange(start, start + len(similarity), device=keys.device)
+            similarity[torch.arange(len(similarity), device=keys.device), own] = -math.inf  # last, and cut off
+        order = similarity.sort(dim=1, descending=True, stable=True).indices[:, :count]
+        right = gallery.y[order] == queries.y[start : start + chunk, None]
+        kept = right.any(1)
+        right = right[kept]
+        found = right.cumsum(1)
+        precision.append((found * right / ranks).sum(1) / found[:, -1])
+        first.append(right.long().argmax(1) + 1)
+        places.append(kept.nonzero()[:, 0] + start)
+    return Retrieved(torch.cat(precision), torch.cat(first), torch.cat(places))
+
+
+@register("evaluator", "retrieval")
+class Retrieval(Evaluator):
+    """Image retrieval by cosine similarity: mean average precision, and recall@k for each k.
+
+    recall@k is the share of queries with an image of their own class among the k nearest. gallery "train": test images query
+    the train images; "test": each test image queries the other test images, and train is not used.
+    """
+
+    def __init__(self, *, k: tuple[int, ...] = (1, 5, 10), gallery: Literal["train", "test"] = "train") -> None:
+        if any(one < 1 for one in k):
+            raise ValueError(f"k holds ranks of at least 1, got {list(k)}")
+        self.k, self.gallery = k, gallery
+
+    def __call__(self, train: Features, test: HeldOut[Features]) -> list[Score]:
+        held = test.read()
+        alone = self.gallery == "test"
+        found = retrieve(held if alone else train, held, leave_one_out=alone)
+        n = len(found.queries)
+        if n == 0:
+            raise ValueError("no test image has an image of its class to retrieve")
+        left_out = len(held) - n
+        detail = f"gallery of {len(held) - 1 if alone else len(train)} images"
+        if left_out:
+            detail += f"; {left_out} test image{'s' * (left_out > 1)} without any of its class in the gallery left out"
+        mean = found.precision.mean().item()
+        low = high = None
+        if n > 1:
+            reach = Z * found.precision.std().item() / math.sqrt(n)
+            low, high = max(0.0, mean - reach), min(1.0, mean + reach)
+        how = f"{detail}; 95 % interval of the mean over {n} test images (normal approximation)"
+        scores = [Score("mean_average_precision", mean, low, high, n, how)]
+        return scores + [
+            proportion(f"recall@{k}", int((found.first <= k).sum()), n, detail) for k in sorted(set(self.k))
+        ]
+
+    def describe(self) -> str:
+        where = "the train images" if self.gallery == "train" else "the other test images"
+        return f"each test image ranks {where} by cosine similarity of their features; images of its class are relevant"
