@@ -79,7 +79,7 @@ def assemble(recipe: Recipe, folder: RunFolder, context: DistributedContext) -> 
         folder.path / "checkpoints",
         recipe.training.keep_checkpoints,
         recipe.training.keep_every,
-        lead=context.is_main,
+        is_main=context.is_main,
         any_rank=engine.any,
         all_ranks=engine.barrier,
     )

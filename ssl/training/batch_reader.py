@@ -1,4 +1,4 @@
-"""From a step's number to its batch: read and prepared by loader threads, completed on the device."""
+"""The batch of each step: loader threads read and prepare it, the training thread completes it on the device."""
 
 from dataclasses import dataclass, replace
 
@@ -56,7 +56,7 @@ class BatchReader:
     def __call__(self, k: int) -> MicroBatch:
         step, part = divmod(k, self.accumulation)
         images = self.mixture.read(self.indices(step, part))
-        if not self.mixture.fixed_size:  # otherwise where an image is cropped would depend on the others in the batch
+        if not self.mixture.fixed_size:  # otherwise the crop of an image would depend on the other images of the batch
             images = images.as_lists()
         _check_labels(images.labels, self.mixture)
         prepared = self.views.prepare(
@@ -71,7 +71,7 @@ class BatchReader:
         return MicroBatch(step, part, replace(prepared, labels=images.labels, source=images.source))
 
     def batch(self, micro_batch: MicroBatch) -> Batch:
-        """The views on the device, with labels, masks and everything else that a method may use."""
+        """The batch on the device, with labels, masks and the other inputs of a method."""
         prepared, device = micro_batch.prepared, self.views.mean.device
 
         def on_device(array: NDArray[np.generic]) -> Tensor:
@@ -89,11 +89,11 @@ class BatchReader:
         )
 
     def positions(self, part: int) -> NDArray[np.int64]:
-        """The places of the images of this rank's micro-batch `part` in the global batch: int64[n]."""
+        """Positions in the global batch of the images of this rank's micro-batch `part`: int64[n]."""
         return (part * self.world_size + self.rank) * self.size + np.arange(self.size)
 
     def indices(self, step: int, part: int) -> NDArray[np.int64]:
-        """The images of this rank's micro-batch `part` of a step, as `Mixture.read` takes them: int64[n]."""
+        """Indices, for `Mixture.read`, of the images of this rank's micro-batch `part` of a step: int64[n]."""
         return step * self.batch_size + self.positions(part)
 
 
@@ -105,6 +105,6 @@ def _check_labels(labels: NDArray[np.integer] | None, mixture: Mixture) -> None:
 
 
 def in_layout(views: list[Tensor], channels_last: bool) -> list[Tensor]:
-    """Each group of views with channels last or first in memory; shapes stay, and nothing is copied that lies so already."""
+    """Each group of views with channels last or first in memory; shapes are unchanged, and copies are made only if needed."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return [g.flatten(0, 1).contiguous(memory_format=layout).unflatten(0, g.shape[:2]) for g in views]

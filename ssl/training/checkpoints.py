@@ -23,7 +23,7 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class Written:
-    """A checkpoint that is on the disk: its step, and the seconds that writing it took in the background."""
+    """A checkpoint on the disk: its step, and the seconds that writing it took in the background."""
 
     step: int
     seconds: float
@@ -33,11 +33,11 @@ class CheckpointStore:
     """The folder `checkpoints/` of a run: `step_00001000/` holds the state of training after 1 000 steps.
 
     The newest `keep` checkpoints are kept, and permanently those of steps that `keep_every` divides. Every rank makes a store
-    for the same folder; `lead` is True on the rank that reads and writes there, `any_rank` returns whether a flag is set on any
-    rank, and `all_ranks` is a barrier without timeout, since the leading rank may be writing.
+    for the same folder; `is_main` is True on the main rank, which reads and writes there, `any_rank` returns whether a flag is
+    set on any rank, and `all_ranks` is a barrier without timeout, since the main rank may be writing.
 
     Training waits only while its state is copied. Writing the copy, checksums, fsync, renaming and deleting run on a thread of
-    the leading rank, which uses neither weights nor the process group.
+    the main rank, which uses neither weights nor the process group.
     """
 
     def __init__(
@@ -46,12 +46,12 @@ class CheckpointStore:
         keep: int,
         keep_every: int | None = None,
         *,
-        lead: bool = True,
+        is_main: bool = True,
         any_rank: Callable[[bool], bool] = lambda flag: flag,
         all_ranks: Callable[[], None] = lambda: None,
     ) -> None:
         self.folder, self.keep, self.keep_every = folder, keep, keep_every
-        self.lead, self.any_rank, self.all_ranks = lead, any_rank, all_ranks
+        self.is_main, self.any_rank, self.all_ranks = is_main, any_rank, all_ranks
         self._writing: threading.Thread | None = None
         self._step, self._seconds = 0, 0.0
         self._error: Exception | None = None
@@ -60,19 +60,19 @@ class CheckpointStore:
         """Steps of the checkpoints in the folder, complete or damaged, oldest first."""
         try:
             names = os.listdir(self.folder)
-        except FileNotFoundError:  # the first checkpoint makes the folder
+        except FileNotFoundError:  # the first checkpoint creates the folder
             return []
         found = [name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX)]
         return sorted(int(name) for name in found if name.isdigit())
 
     def path(self, step: int) -> Path:
-        """Where the checkpoint after `step` steps is."""
+        """Path of the checkpoint after `step` steps."""
         return self.folder / f"{PREFIX}{step:08d}"
 
     def newest(self) -> tuple[int | None, list[str]]:
         """Step of the newest undamaged checkpoint (None without any checkpoint), and a message for each damaged newer one.
 
-        Damaged ones are renamed to `damaged_…`. Call it on the leading rank only. Raises CheckpointError, without changing
+        Damaged ones are renamed to `damaged_…`. Call it on the main rank only. Raises CheckpointError, without changing
         anything, when all checkpoints are damaged or when they cannot be read.
         """
         try:
@@ -97,8 +97,8 @@ class CheckpointStore:
         if faults:
             listed = "; ".join(f"{self.path(step).name}: {fault}" for step, fault in faults.items())
             raise CheckpointError(
-                f"every checkpoint in {self.folder} is damaged ({listed}). Restore one from a backup, or start again in another "
-                "run folder"
+                f"every checkpoint in {self.folder} is damaged ({listed}). Restore one from a backup, or start a new run in "
+                "another folder"
             )
         return None, {}
 
@@ -109,15 +109,15 @@ class CheckpointStore:
     def write(self, step: int, copy: Callable[[], Save], metadata: dict[str, object]) -> Written | None:
         """Start a checkpoint: `copy()` copies the state, on every rank, and returns a function that writes it into a folder.
 
-        That function runs later, on the leading rank only. Waits for the checkpoint before, as `wait` does, and returns the same.
+        That function runs later, on the main rank only. Waits for the previous checkpoint and returns what `wait` returns.
         """
-        before = self.wait()
+        previous = self.wait()
         save = copy()
-        if self.lead:
+        if self.is_main:
             self._step = step
             self._writing = threading.Thread(target=self._publish, args=(step, save, metadata), name="checkpoint")
             self._writing.start()
-        return before
+        return previous
 
     @property
     def failed(self) -> bool:
@@ -125,25 +125,25 @@ class CheckpointStore:
         return self._error is not None
 
     def wait(self) -> Written | None:
-        """Return once the checkpoint that is being written is on the disk; None if none was. Call it on every rank.
+        """Wait until the checkpoint that is being written is on the disk; returns None if there was none. Call it on every rank.
 
-        Raises CheckpointError on every rank when it could not be written; earlier checkpoints are complete then.
+        Raises CheckpointError on every rank if it could not be written; earlier checkpoints are still complete.
         """
         thread, self._writing = self._writing, None
         if thread is not None:
             thread.join()
-        self.all_ranks()  # without it `any_rank` may time out while the leading rank writes
+        self.all_ranks()  # without it `any_rank` may time out while the main rank writes
         if self.any_rank(self.failed):
             if self._error is None or isinstance(self._error, OSError | SafetensorError):
-                raise CheckpointError(self._told()) from self._error
-            raise self._error  # not a fault of the disk
+                raise CheckpointError(self._message()) from self._error
+            raise self._error  # not a disk error
         return None if thread is None else Written(self._step, self._seconds)
 
     def __enter__(self) -> "CheckpointStore":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Let the thread finish, also after an exception."""
+        """Wait for the thread, also after an exception."""
         if self._writing is not None:
             self._writing.join()
 
@@ -164,12 +164,12 @@ class CheckpointStore:
                 if self.keep_every is None or old % self.keep_every:
                     self._remove(self.path(old))
             self._seconds = time.perf_counter() - began
-        except Exception as error:  # raised by `wait`, on the thread that trains
+        except Exception as error:  # raised by `wait`, in the training thread
             shutil.rmtree(unfinished, ignore_errors=True)
             self._error = error
 
     def _remove(self, checkpoint: Path) -> None:
-        """Rename, then delete, so that nothing half deleted looks like a checkpoint."""
+        """Rename, then delete, so that a partly deleted folder is never taken for a checkpoint."""
         doomed = self.folder / f"{UNFINISHED}{checkpoint.name}"
         os.replace(checkpoint, doomed)
         shutil.rmtree(doomed)
@@ -179,9 +179,9 @@ class CheckpointStore:
         names = (f"{DAMAGED}{path.name}" + (f"-{n}" if n else "") for n in range(len(os.listdir(self.folder)) + 1))
         aside = next(self.folder / name for name in names if not (self.folder / name).exists())
         os.replace(path, aside)
-        return f"{path} is damaged: {fault}; it is now {aside.name}, and the checkpoint before it is used"
+        return f"{path} is damaged: {fault}; it was renamed to {aside.name}, and the checkpoint before it is used"
 
-    def _told(self) -> str:
+    def _message(self) -> str:
         if self._error is None:
             return "rank 0 could not write a checkpoint; its message says why"
         if isinstance(self._error, OSError):
@@ -191,5 +191,5 @@ class CheckpointStore:
         whole = self.steps()
         if self._step in whole:
             return f"the checkpoint after step {self._step} is complete, but older ones could not be deleted ({why})"
-        rest = f"the one after step {whole[-1]} is complete" if whole else "there is none before it"
-        return f"the checkpoint after step {self._step} could not be written ({why}); {rest}. Fix that, then --resume"
+        rest = f"the one after step {whole[-1]} is complete" if whole else "there is no earlier one"
+        return f"the checkpoint after step {self._step} could not be written ({why}); {rest}. Fix this, then --resume"

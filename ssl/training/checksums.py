@@ -31,9 +31,9 @@ def write_manifest(folder: Path, metadata: dict[str, object]) -> None:
 
 
 def check(folder: Path) -> dict[str, object]:
-    """The metadata of a folder whose files are as they were written; raises CorruptCheckpoint otherwise.
+    """Verify a checkpoint folder and return its metadata; raises CorruptCheckpoint if a file differs from what was written.
 
-    An OSError while reading (a disk error, no permission) is not caught: it says nothing about what was written.
+    An OSError while reading (a disk error, no permission) is not caught: it does not mean that the checkpoint is damaged.
     """
     metadata = manifest(folder)
     for name, written in metadata.pop("files").items():
@@ -44,15 +44,15 @@ def check(folder: Path) -> dict[str, object]:
         if size != written["bytes"]:
             raise CorruptCheckpoint(f"{name} has {size} bytes, not the {written['bytes']} that were written")
         if _sha256(path) != written["sha256"]:
-            raise CorruptCheckpoint(f"the bytes of {name} are not those that were written (SHA-256 differs)")
+            raise CorruptCheckpoint(f"the content of {name} differs from what was written (SHA-256)")
     return metadata
 
 
 def to_disk(path: Path) -> None:
-    """fsync a file, or a folder where the system can."""
+    """fsync a file, or a folder if the system supports it."""
     if os.name == "nt" and path.is_dir():
         return
-    # Windows syncs only through a handle that may write.
+    # Windows syncs only through a writable handle.
     handle = os.open(path, os.O_RDWR | os.O_BINARY if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -61,7 +61,7 @@ def to_disk(path: Path) -> None:
 
 
 def _size(path: Path) -> int | None:
-    """Bytes of a file; None where there is none."""
+    """Size of a file in bytes; None if there is none."""
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -79,7 +79,7 @@ def manifest(folder: Path) -> dict[str, object]:
         files = content["files"]
         complete = all({"bytes", "sha256"} <= file.keys() for file in files.values())
     except (ValueError, LookupError, TypeError, AttributeError):
-        raise CorruptCheckpoint(f"{MANIFEST} is garbled, or has no checksums") from None
+        raise CorruptCheckpoint(f"{MANIFEST} is not valid, or has no checksums") from None
     if own != _own(content) or not complete:
         raise CorruptCheckpoint(f"{MANIFEST} was changed after it was written")
     return content

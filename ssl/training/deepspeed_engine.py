@@ -26,7 +26,7 @@ from wildfern.ssl.training.zero_shards import ZeroLayout
 
 
 def start_processes(device_type: str, timeout_minutes: float) -> tuple[int, int, int]:
-    """Join the process group that a launcher described in the environment, or be one of one: (rank, local rank, world size)."""
+    """Join the process group of the launcher's variables, or a group of one; returns (rank, local rank, world size)."""
     if "RANK" not in os.environ:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -38,7 +38,7 @@ def start_processes(device_type: str, timeout_minutes: float) -> tuple[int, int,
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     import deepspeed
 
-    if device_type != "cuda":  # an operation for inference that DeepSpeed would otherwise compile with g++ here
+    if device_type != "cuda":  # otherwise DeepSpeed would compile an inference op with g++
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     backend = "nccl" if device_type == "cuda" else "gloo"
     try:
@@ -47,19 +47,19 @@ def start_processes(device_type: str, timeout_minutes: float) -> tuple[int, int,
     except RuntimeError as error:
         place = {name: os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")}
         raise ValueError(
-            f"rank {place['RANK']} on host {socket.gethostname()} did not meet all {place['WORLD_SIZE']} processes at "
+            f"rank {place['RANK']} on host {socket.gethostname()} could not connect to all {place['WORLD_SIZE']} processes at "
             f"{place['MASTER_ADDR']} port {place['MASTER_PORT']} within {timeout_minutes:g} minutes: start the command on "
-            "every host, with the address and a free port of the first; where hosts have several networks name the one between "
-            f"them in GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME ({str(error).splitlines()[0]})"
+            "every host, with the address and a free port of the first host; if hosts have several networks, set "
+            f"GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME to the one between them ({str(error).splitlines()[0]})"
         ) from error
     return int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"]), int(os.environ["WORLD_SIZE"])
 
 
 class DeepSpeedEngine:
-    """The same numbers as `TorchEngine`, on as many processes as there are.
+    """Trains to the same numbers as `TorchEngine`, on any number of processes.
 
     Weights and gradient reduction stay in float32; `precision="bf16"` autocasts the forward pass. Batch normalization runs
-    over all ranks. Teachers stand outside DeepSpeed, whole, on every rank.
+    over all ranks. Teachers are not sharded: every rank holds them whole, outside DeepSpeed.
     """
 
     def __init__(
@@ -82,8 +82,8 @@ class DeepSpeedEngine:
 
         if zero_stage > 0 and is_layer_wise(optimizer_name):
             raise ValueError(
-                f"{optimizer_name} needs each layer's own norms, but ZeRO stage {zero_stage} hands optimizers pieces of "
-                "flattened parameters: set engine.zero_stage=0"
+                f"{optimizer_name} computes norms per layer, but ZeRO stage {zero_stage} flattens and splits the layers: "
+                "set engine.zero_stage=0"
             )
         self.method, self.device, self.zero_stage = method, device, zero_stage
         self.skip_nonfinite, self.probe = skip_nonfinite, probe
@@ -101,7 +101,7 @@ class DeepSpeedEngine:
             "zero_force_ds_cpu_optimizer": False,
             "steps_per_print": 2**62,
         }
-        if precision == "bf16":  # no modules listed: gradients are reduced in float32
+        if precision == "bf16":  # without a list of modules, so that gradients are reduced in float32
             settings["torch_autocast"] = {"enabled": True, "dtype": "bfloat16", "lower_precision_safe_modules": []}
         optimizer = make_optimizer(optimizer_groups(method.parameter_groups(), weight_decay))
         if zero_stage == 3 and (counted := counted_keys(optimizer)):
@@ -123,7 +123,7 @@ class DeepSpeedEngine:
         return Output(*self.engine())
 
     def _forward_tensors(self) -> tuple[Tensor, Metrics, Tensor | None]:
-        """The method's forward pass as DeepSpeed's hooks need it: they look for tensors in tuples and dictionaries only."""
+        """The method's forward pass, returning a tuple: DeepSpeed's hooks find tensors only in tuples and dictionaries."""
         batch, self.batch = self.batch, None
         output = self._forward(batch)
         return output.loss, output.metrics, output.features
@@ -131,12 +131,12 @@ class DeepSpeedEngine:
     def backward(self, loss: Tensor) -> None:
         self.engine.backward(loss)
         if not self.engine.is_gradient_accumulation_boundary():
-            self.engine.step()  # DeepSpeed counts micro-batches here; weights move at the boundary only
+            self.engine.step()  # also called per micro-batch, for DeepSpeed's count; weights change only after the last
 
     def step(self, learning_rate: float, weight_decay: float) -> Tensor:
         norm = self._whole_gradient_norm() if self.zero_stage == 0 else None
         if self.skip_nonfinite and norm is not None and not norm.isfinite():
-            self.engine.zero_grad()  # from stage 1 on DeepSpeed does as much by itself
+            self.engine.zero_grad()  # from stage 1 on DeepSpeed does this itself
             self.engine.micro_steps += 1
             return norm
         set_hyperparameters(self.optimizer, learning_rate, weight_decay)
@@ -144,7 +144,7 @@ class DeepSpeedEngine:
         return torch.as_tensor(self.engine.get_global_grad_norm() if norm is None else norm)
 
     def _whole_gradient_norm(self) -> Tensor:
-        """DeepSpeed leaves it out at stage 0 in float32; gradients are whole and averaged on every rank by now."""
+        """Clip here, since DeepSpeed does not at stage 0 in float32; gradients are already averaged over ranks."""
         return torch.nn.utils.get_total_norm([p.grad for p in self.method.parameters() if p.grad is not None])
 
     def gather(self, parameters: Iterable[nn.Parameter]) -> AbstractContextManager:

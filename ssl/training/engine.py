@@ -26,8 +26,8 @@ class Engine(Protocol):
     device: torch.device
     rank: int
     world_size: int
-    metadata: dict[str, object]  # saved with a checkpoint, which any engine can read
-    probe: OnlineProbe | None  # trained beside the method, outside the engine; snapshots contain it
+    metadata: dict[str, object]  # saved with each checkpoint; any engine can read it
+    probe: OnlineProbe | None  # trained with the method, outside the engine; part of snapshots
     gather: Gather  # makes sharded parameters whole inside a `with` block
 
     def __call__(self, batch: Batch) -> Output:
@@ -43,12 +43,12 @@ class Engine(Protocol):
         """
 
     def snapshot(self) -> dict[str, Tensor]:
-        """Weights, optimizer, teachers and probe, whole, on the first rank's CPU (empty elsewhere); called on every rank."""
+        """Full weights, optimizer state, teachers and probe, on rank 0's CPU (empty on other ranks); called on every rank."""
 
     def load(self, folder: Path) -> None:
-        """Read a snapshot that `whole_state.write` wrote, of any engine on any number of ranks; called on every rank.
+        """Load a snapshot that `whole_state.write` wrote, from any engine and world size; called on every rank.
 
-        Raises ValueError when it does not fit.
+        Raises ValueError if it does not fit this method and optimizer.
         """
 
     def mean(self, scalars: Metrics) -> dict[str, float]:
@@ -99,7 +99,7 @@ class TorchEngine:
 
     def step(self, learning_rate: float, weight_decay: float) -> Tensor:
         for parameter in self.parameters:
-            if parameter.grad is None:  # not reached by the loss: a gradient of zero, as DeepSpeed has it
+            if parameter.grad is None:  # not reached by the loss: zero gradient, as with DeepSpeed
                 parameter.grad = torch.zeros_like(parameter)
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters])
         if self.skip_nonfinite and not norm.isfinite():

@@ -1,4 +1,4 @@
-"""Engines by name: how a recipe's section `engine` becomes an `Engine`, given what the rest of the recipe says."""
+"""Engines by name, built from a recipe's section `engine` and the parts that the rest of the recipe defines."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -14,7 +14,7 @@ from wildfern.ssl.training.online_probe import OnlineProbe
 
 @dataclass(frozen=True)
 class EngineParts:
-    """What every engine is given, whatever the recipe's section `engine` says; `micro_batch_size` is images of one rank."""
+    """The arguments that every engine gets, besides those of the section `engine`; `micro_batch_size` is per rank."""
 
     method: Method
     make_optimizer: MakeOptimizer
@@ -54,7 +54,7 @@ def deepspeed_engine(
 ) -> Engine:
     """Any number of processes, started by the `deepspeed` launcher, torchrun or srun.
 
-    `timeout_minutes`, of a collective, is read where the processes are joined, before there is an engine.
+    `timeout_minutes`, of a collective, is read when the process group is created, before the engine.
     """
     from wildfern.ssl.training.deepspeed_engine import DeepSpeedEngine
 

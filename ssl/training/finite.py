@@ -1,4 +1,4 @@
-"""Watch for losses and gradients that are NaN or infinite: say where and with which images, and end training in time."""
+"""Detect losses and gradients that are NaN or infinite, record rank and images, and stop training before anything is saved."""
 
 import socket
 from collections.abc import Callable, Sequence
@@ -13,15 +13,15 @@ Row = dict[str, object]
 
 
 class NotFinite(FloatingPointError):
-    """The loss or the gradient became NaN or infinite more often than was allowed."""
+    """The loss or the gradient was NaN or infinite in more steps in a row than allowed."""
 
 
 class FiniteWatch:
-    """Notes each step's losses and gradient norm, where they are, and looks at them when asked.
+    """Collects losses and gradient norms on the device and checks them on request.
 
     `allowed`: steps in a row that may be skipped (see `Engine.step`); with 0, numbers may stay on the device until a step that
-    is logged, evaluated or saved. `indices(step, part)` are the images of a part of a step on this process; `record` gets one
-    row for each process and part concerned, on the first process. `skipped`: steps in a row that were skipped already.
+    is logged, evaluated or saved. `indices(step, part)` are the images of a micro-batch on this rank; rank 0 passes one row per
+    rank and micro-batch concerned to `record`. `skipped`: steps in a row that were already skipped.
     """
 
     def __init__(
@@ -38,16 +38,16 @@ class FiniteWatch:
         self._first, self.skipped = 0, skipped
 
     def note(self, step: int, losses: Sequence[Tensor], gradient_norm: Tensor) -> None:
-        """Note consecutive steps, on every process."""
+        """Collect consecutive steps, on every rank."""
         if not self._losses:
             self._first = step
         self._losses.append(torch.stack([loss.float() for loss in losses]))
         self._norms.append(gradient_norm)
 
     def check(self) -> bool:
-        """Whether all that was noted since the last check is finite; called on every process after the same step.
+        """Whether everything since the last check is finite; called on every rank after the same step.
 
-        Raises NotFinite on all of them where it is not and nothing (more) is allowed.
+        Raises NotFinite on every rank if it is not and no more steps may be skipped.
         """
         losses, norms = torch.stack(self._losses).cpu(), torch.stack([norm.float().cpu() for norm in self._norms])
         first, self._losses, self._norms = self._first, [], []
@@ -62,13 +62,13 @@ class FiniteWatch:
         rows = self._from_all_processes(rows)
         step = min(row["step"] for row in rows)
         rows = [row for row in rows if row["step"] == step]
-        # Where some losses are not finite, the gradient is not for their sake; else all parts may be the reason.
+        # If some losses are not finite, only their micro-batches are reported; else any micro-batch may be the cause.
         rows = [row for row in rows if isinstance(row["loss"], str)] or rows
         if self.engine.rank == 0:
             self.record(rows)
         self.skipped += 1
         if self.skipped > self.allowed:
-            raise NotFinite(_told(rows, self.allowed))
+            raise NotFinite(_message(rows, self.allowed))
         return False
 
     def _row(self, step: int, part: int, loss: float, gradient_norm: float) -> Row:
@@ -90,24 +90,24 @@ class FiniteWatch:
         return [row for rows in found for row in rows]
 
 
-def _told(rows: list[Row], allowed: int) -> str:
+def _message(rows: list[Row], allowed: int) -> str:
     worst = rows[0]
     name = "loss" if isinstance(worst["loss"], str) else "gradient_norm"
     where = ", ".join(sorted({f"rank {row['rank']} on {row['host']}" for row in rows}))
     many = f", after {allowed} skipped steps in a row" if allowed else ""
     return (
-        f"{name} is {worst[name]} at step {worst['step']} of {where}{many}: nothing of this step was saved, the last checkpoint "
-        "is whole, and the indices of the images are in nonfinite.jsonl; try a lower learning rate, "
+        f"{name} is {worst[name]} at step {worst['step']} of {where}{many}: this step was not saved, the last checkpoint is "
+        "complete, and the indices of the images are in nonfinite.jsonl; try a lower learning rate, "
         "training.gradient_clip, or training.precision=fp32"
     )
 
 
 def snapshot_buffers(modules: Sequence[nn.Module]) -> list[tuple[Tensor, Tensor]]:
-    """The buffers of some modules (batch statistics, a center), each with a copy of what is in it."""
+    """The buffers of some modules (batch statistics, a center), each with a copy of its value."""
     return [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
 
 
 def restore_buffers(kept: Sequence[tuple[Tensor, Tensor]]) -> None:
-    """Undo what happened to the buffers since `snapshot_buffers`."""
+    """Restore the values that `snapshot_buffers` copied."""
     for buffer, before in kept:
         buffer.copy_(before)

@@ -1,4 +1,4 @@
-"""What one step of a method takes (memory, arithmetic, traffic), found by a dry run: real shapes and operations, no numbers."""
+"""Memory, FLOPs and communication of one step, by a dry run with real shapes and operations but no values."""
 
 import warnings
 import weakref
@@ -24,15 +24,15 @@ from wildfern.ssl.training.parameter_groups import parameter_groups
 class Footprint:
     """One micro-batch of one rank. Sizes are bytes; `flops` counts a multiplication and an addition as two."""
 
-    parameters: int  # how many numbers are trained
+    parameters: int  # number of trained parameters
     weights: int  # parameters and buffers
     teachers: int
     gradients: int
     optimizer: int  # state of the optimizer after a step
-    views: int  # as the networks take them
-    saved: int  # alive between the forward and the backward pass, beside the above
-    peak: int  # the most that is alive at any time beside weights, teachers, optimizer and views; gradients included
-    peak_without_gradients: int  # the same where every gradient is handed on as soon as it is there (ZeRO 2 and 3)
+    views: int  # as the networks get them
+    saved: int  # activations kept for the backward pass
+    peak: int  # maximum of activations and gradients, without the above
+    peak_without_gradients: int  # the same if each gradient is freed as soon as it is computed (ZeRO 2, 3)
     flops: int  # forward and backward pass, teachers included
     sent: int  # by one rank for embeddings, centers and batch statistics, both passes
 
@@ -49,15 +49,15 @@ def step_footprint(
     world_size: int = 1,
     step: int = 0,
 ) -> Footprint:
-    """A dry run of one micro-batch of `images` on one of `world_size` ranks; `method` was made on torch's meta device.
+    """A dry run of one micro-batch of `images` on one of `world_size` ranks; `method` is on torch's meta device.
 
-    `view_shape` is [(number of views, size in pixels)] as `Views.shape` says. Allocates next to nothing and computes no
-    values, so that a method that looks at values (`.item()`, a branch on a tensor) raises RuntimeError. Operations are those of
-    the CPU; workspaces inside of kernels are not seen, nor is what an allocator rounds up. The method is used up.
+    `view_shape` is [(number of views, size in pixels)], see `Views.shape`. Allocates almost nothing and computes no values:
+    a method that reads values (`.item()`, a branch on a tensor) raises RuntimeError. Operations are those of the CPU; workspaces
+    of kernels and rounding by allocators are not counted. The method cannot be used afterwards.
     """
     optimizer_bytes = optimizer_state(method, make_optimizer)
     with FakeTensorMode(), _ranks(world_size), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # collectives by their older names: the training itself says so
+        warnings.simplefilter("ignore", FutureWarning)  # older names of collectives
         _without_values(method)
         teachers = list(method.teachers().values())
         for module in teachers:
@@ -115,9 +115,9 @@ def dry_batch(method: Method, views: list[Tensor], step: int) -> Batch:
 
 
 def optimizer_state(method: nn.Module, make_optimizer: MakeOptimizer) -> int:
-    """Bytes of the optimizer's state: one real step on parameters of side 1 tells what it keeps for each of the real ones.
+    """Bytes of the optimizer's state, extrapolated from a real step on parameters of size 1.
 
-    Tensors of the state that have their parameter's shape grow with it; the others (a count of steps) stay as they are.
+    State tensors of their parameter's shape scale with it; others (a step count) do not.
     """
     real = {name: p for name, p in method.named_parameters() if p.requires_grad}
     tiny = {name: nn.Parameter(torch.ones([1] * p.ndim)) for name, p in real.items()}
@@ -135,7 +135,7 @@ def optimizer_state(method: nn.Module, make_optimizer: MakeOptimizer) -> int:
 
 
 class _LiveBytes(TorchDispatchMode):
-    """Bytes of all tensors made inside the block that are alive, now and at most; and what collectives send."""
+    """Counts the bytes of live tensors that were created inside the block (current and peak), and those that collectives send."""
 
     def __init__(self, world_size: int) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ class _LiveBytes(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         if func.namespace == "c10d":
             self.sent += _sent(func.__name__, args, self.world_size)
-        # Where two paths meet, autograd adds one gradient onto the other in place, but not while a mode like this looks on.
+        # Autograd adds gradients of two paths in place, but not while a dispatch mode such as this is active.
         replaces = self.backward and func is torch.ops.aten.add.Tensor and isinstance(args[1], Tensor)
         for value in tree_leaves(result):
             if isinstance(value, Tensor):
@@ -155,7 +155,7 @@ class _LiveBytes(TorchDispatchMode):
         return result
 
     def gradient(self, parameter: nn.Parameter) -> None:
-        """From here on this parameter's gradient is there."""
+        """Called when this parameter's gradient has been computed."""
         self.gradients += bytes_of([parameter.grad])
 
     def _add(self, storage: torch.UntypedStorage, replaces: bool) -> None:
@@ -182,19 +182,19 @@ def _sent(name: str, args: tuple, world_size: int) -> float:
         return (world_size - 1) * bytes_of(tree_leaves(args[1]))
     if name.startswith("_reduce_scatter_base_"):  # (output, input, …)
         return others * bytes_of([args[1]])
-    raise RuntimeError(f"the dry run does not know what the collective {name} sends")
+    raise RuntimeError(f"the dry run cannot estimate the traffic of the collective {name}")
 
 
 @contextmanager
 def _ranks(world_size: int) -> Iterator[None]:
-    """A process group whose other ranks only seem to be there, so that gathered tensors have their real shapes."""
+    """A process group whose other ranks are simulated, so that gathered tensors have their real shapes."""
     if world_size == 1:
         yield
         return
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
     if torch.distributed.is_initialized():
-        raise RuntimeError("a dry run of several ranks needs a process that has joined no other processes")
+        raise RuntimeError("a dry run of several ranks needs a process without a process group")
     torch.distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=world_size)
     try:
         yield
@@ -203,8 +203,8 @@ def _ranks(world_size: int) -> Iterator[None]:
 
 
 def _without_values(module: nn.Module) -> None:
-    """Put tensors that seem to lie on the CPU, inside FakeTensorMode, in place of the module's tensors on the meta device."""
-    made: dict[int, Tensor] = {}  # what two modules share stays shared
+    """Replace the module's tensors on the meta device by fake CPU tensors (FakeTensorMode)."""
+    made: dict[int, Tensor] = {}  # tensors that modules share stay shared
     for part in module.modules():
         for name, p in part._parameters.items():
             if p is not None and p.is_meta:
@@ -216,5 +216,5 @@ def _without_values(module: nn.Module) -> None:
 
 
 def bytes_of(tensors: Iterable[Tensor]) -> int:
-    """What the numbers of some tensors take."""
+    """Size of some tensors in bytes."""
     return sum(t.numel() * t.element_size() for t in tensors)

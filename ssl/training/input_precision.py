@@ -14,7 +14,7 @@ from wildfern.ssl.training.engine import Precision
 
 
 def input_dtype(method: Method, precision: Precision, views: Views) -> torch.dtype:
-    """The type of the views: bfloat16 if the method only feeds them to its backbone and no bit of training in bf16 changes."""
+    """dtype of the views: bfloat16 if the method only feeds them to its backbone and bf16 training stays bit-identical."""
     if precision != "bf16" or method.needs.float32_views:
         return torch.float32
     sizes = [size for _, size in views.shape]
@@ -22,9 +22,9 @@ def input_dtype(method: Method, precision: Precision, views: Views) -> torch.dty
 
 
 def rounds_its_input(backbone: nn.Module, sizes: list[int], channels: int = 3) -> bool:
-    """Whether, under autocast to bfloat16, noise in float32 and the same rounded give the same bits, for views of these sizes.
+    """Whether, under autocast, float32 noise and the same noise in bfloat16 give identical outputs, for views of these sizes.
 
-    All layers' results are compared, for a pooled end hides much. The backbone is left as it was, and so is torch's generator.
+    Compares the outputs of all layers, since pooling could hide differences. The backbone and torch's generator are not changed.
     """
     first = next(backbone.parameters())
     generator = torch.Generator().manual_seed(0)
@@ -41,11 +41,11 @@ def rounds_its_input(backbone: nn.Module, sizes: list[int], channels: int = 3) -
 
 @torch.no_grad()
 def _results(backbone: nn.Module, images: Tensor) -> list[Tensor]:
-    """What each layer that hands on a tensor makes of it, and the backbone at the end, under autocast."""
+    """Outputs of all layers that return a tensor, and of the backbone, under autocast."""
     results: list[Tensor] = []
 
     def note(module: nn.Module, inputs: tuple, result: object) -> None:
-        if isinstance(result, Tensor) and not isinstance(module, nn.Identity):  # that hands on the images themselves
+        if isinstance(result, Tensor) and not isinstance(module, nn.Identity):  # which returns the images themselves
             results.append(result.clone())  # a later layer may work in place
 
     hooks = [module.register_forward_hook(note) for module in backbone.modules()]

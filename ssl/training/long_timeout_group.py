@@ -1,6 +1,6 @@
-"""A process group whose collectives outlast downloads, scans and evaluations.
+"""A process group with a timeout long enough for downloads, scans and evaluations.
 
-Its timeout detects no lost rank; the heartbeat of the launcher does.
+The launcher's heartbeat, not this timeout, detects a lost rank.
 """
 
 from datetime import timedelta
@@ -14,9 +14,9 @@ _group: ProcessGroup | None = None
 
 
 def make_long_timeout_group(join_timeout: timedelta) -> ProcessGroup:
-    """A gloo group of all ranks; called on every rank, once after each start of the default group.
+    """A gloo group of all ranks; called on every rank, once after each initialization of the default group.
 
-    Raises RuntimeError if a rank does not join within `join_timeout`: there is no heartbeat yet.
+    Raises RuntimeError if a rank does not join within `join_timeout`, since the heartbeat is not running yet.
     """
     global _group
     _group = new_group(backend="gloo", timeout=join_timeout)
@@ -25,7 +25,7 @@ def make_long_timeout_group(join_timeout: timedelta) -> ProcessGroup:
 
 
 def long_timeout_group() -> ProcessGroup:
-    """The last group of `make_long_timeout_group`."""
+    """The group that `make_long_timeout_group` made last."""
     if _group is None:
         raise RuntimeError("make_long_timeout_group was not called in this process")
     return _group

@@ -41,7 +41,7 @@ class LoopConfig:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one optimizer step leaves for the log: loss and metrics of each micro-batch, in order."""
+    """Results of one optimizer step for the log: loss and metrics of each micro-batch, in order."""
 
     parts: list[dict[str, Tensor]]
     gradient_norm: Tensor
@@ -70,9 +70,9 @@ def train(
     """Train from `start_step` to the end, or until a stop is requested; returns the number of steps done.
 
     `skipped_in_a_row` comes from the checkpoint that training resumes from. `evaluate` returns scores to log every
-    `config.evaluate_every` steps. `on_checkpoint` runs on every rank after a checkpoint. `on_nonfinite` gets what is known of
-    losses or gradients that are NaN or infinite. More than `config.skip_nonfinite` such steps in a row raise NotFinite and leave
-    the checkpoints as they are; with 0, this happens at the next step that is logged, evaluated or saved.
+    `config.evaluate_every` steps. `on_checkpoint` runs on every rank after a checkpoint. `on_nonfinite` gets a row for
+    each micro-batch whose loss or gradient is NaN or infinite. More than `config.skip_nonfinite` such steps in a row raise
+    NotFinite before the next checkpoint; with 0, at the next step that is logged, evaluated or saved.
     """
     done = start_step
     watch = FiniteWatch(engine, config.skip_nonfinite, reader.indices, on_nonfinite, skipped_in_a_row)
@@ -92,7 +92,7 @@ def train(
 
             consulting = consultation.due()
             if consulting and engine.any(checkpoints.failed):
-                checkpoints.wait()  # raises, instead of training on until the next checkpoint fails too
+                checkpoints.wait()  # raises now, rather than at the next checkpoint
             stopping = consulting and engine.any(stop.signal_number is not None)
             saving = stopping or save.due(done, consulting)
             evaluating = evaluate is not None and config.evaluate_every and done % config.evaluate_every == 0
@@ -127,7 +127,7 @@ def train_step(
     method, probe, skip_nonfinite = engine.method, engine.probe, config.skip_nonfinite > 0
     torch.manual_seed(
         key("model", config.seed, step, engine.rank)
-    )  # for dropout and stochastic depth: addressed like all else
+    )  # for dropout and stochastic depth: a function of seed, step and rank
     before = snapshot_buffers([method, *method.teachers().values()]) if skip_nonfinite else []
     parts, waited = [], 0.0
     for _ in range(config.accumulation):
@@ -135,7 +135,7 @@ def train_step(
         waited += loader.wait_seconds
         method.needs.check_batch(batch)
         output = engine(batch)
-        # A loss that is not finite is propagated into the gradient, so that the step is skipped; a finite one is times 1.
+        # Propagates a non-finite loss into the gradient, so that the step is skipped; a finite loss is multiplied by 1.
         engine.backward(
             output.loss * (output.loss.detach() - output.loss.detach() + 1) if skip_nonfinite else output.loss
         )
@@ -191,7 +191,7 @@ class _Saver:
         self.last = time.monotonic()
 
     def due(self, done: int, consulting: bool) -> bool:
-        """Whether a checkpoint is due after `done` steps: by their number, or (on steps when ranks consult) by the clock."""
+        """Whether a checkpoint is due after `done` steps: by their number, or by the clock (on steps when ranks synchronize)."""
         if done == self.config.total_steps or done % self.config.checkpoint_every == 0:
             return True
         minutes = self.config.checkpoint_minutes
@@ -208,7 +208,7 @@ class _Saver:
         self.last = time.monotonic()
 
     def report(self, written: Written | None) -> None:
-        """Log a checkpoint that has reached the disk."""
+        """Log a checkpoint that has been written."""
         if written is not None:
             self.tracker.checkpoint_written(written.step - 1, written.seconds)
 
@@ -218,7 +218,7 @@ class _Saver:
 
 
 def peak_memory(device: torch.device) -> dict[str, float]:
-    """Peak memory in GiB: of the GPU if there is one, else of this process."""
+    """Peak memory in GiB, of the GPU if there is one, else of this process."""
     if device.type == "cuda":
         return {"memory_gib": torch.cuda.max_memory_allocated(device) / 2**30}
     try:

@@ -1,4 +1,4 @@
-"""The memory that steps of a method take for real: what a dry run (`footprint`) is held against."""
+"""Measured peak memory of training steps, to validate the dry run of `footprint`."""
 
 import torch
 from torch import Tensor
@@ -17,10 +17,10 @@ def measured_peak(
     view_dtype: torch.dtype = torch.float32,
     steps: int = 2,
 ) -> int:
-    """Bytes alive at most while `engine` makes micro-batches of noise into steps, weights and all included.
+    """Peak bytes, weights included, while `engine` trains on micro-batches of noise.
 
-    On a GPU what torch's allocator handed out (`max_memory_allocated`); on a CPU the sum of the allocations and releases that
-    torch's profiler saw, above what was there before. The first step, which makes the optimizer's state, is not counted.
+    On a GPU torch's `max_memory_allocated`; on a CPU the sum of allocations and releases that torch's profiler records, above
+    the memory used before. The first step, which creates the optimizer's state, is not counted.
     """
     device = engine.device
     networks = (engine.method, *engine.method.teachers().values())

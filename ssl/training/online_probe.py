@@ -6,11 +6,11 @@ from torch.nn import functional as F
 
 
 class OnlineProbe(nn.Module):
-    """Multinomial logistic regression on the backbone's features, standardized image by image, stepped with Adam.
+    """Multinomial logistic regression on the backbone's features, standardized per image, trained with Adam.
 
-    For each part of a step call `observe`, at its end `step`; both on every rank. The gradient is the mean over all labeled
-    images of the step on all ranks, so W ranks learn as one. Weights start at zero and nothing is drawn: the backbone's
-    training is the same, to the bit, with a probe and without. The state holds all of it, a mean under way included.
+    Call `observe` for each micro-batch and `step` once per step; both on every rank. The gradient is the mean over all labeled
+    images of the step on all ranks, so that W ranks train as one. Weights start at zero and no random numbers are drawn: the
+    backbone is bit-identical with and without a probe. The state includes partial sums.
     """
 
     def __init__(self, features: int, classes: int, learning_rate: float, device: torch.device) -> None:
@@ -25,8 +25,8 @@ class OnlineProbe(nn.Module):
         for name in ("weight", "first_moment", "second_moment"):  # the last column is the bias
             self.register_buffer(name, zeros(classes, features + 1))
         self.register_buffer("steps", zeros(1))
-        self.register_buffer("right", zeros(2))  # right answers, answers, since `take_accuracy`
-        self._sums = zeros(classes * (features + 1) + 2)  # gradient, right answers, answers
+        self.register_buffer("right", zeros(2))  # correct predictions and all predictions since `take_accuracy`
+        self._sums = zeros(classes * (features + 1) + 2)  # gradient, correct predictions, predictions
 
     @torch.no_grad()
     def observe(self, features: Tensor | None, labels: Tensor | None) -> None:
@@ -37,7 +37,7 @@ class OnlineProbe(nn.Module):
         """
         if features is None:
             raise ValueError(
-                "this method sets no Output.features: return them (see `encode`), or disable the online probe"
+                "this method sets no features: call `self.encode` and return them in Output, or disable the online probe"
             )
         if labels is None or labels.ndim != 1:
             raise ValueError("the online probe needs exactly one label for each image, which this source does not have")
@@ -53,7 +53,7 @@ class OnlineProbe(nn.Module):
 
     @torch.no_grad()
     def step(self) -> None:
-        """Learn from what was observed since the last step (Kingma & Ba, 2015, algorithm 1), on every rank alike."""
+        """Adam step on the observations since the last step (Kingma & Ba, 2015, algorithm 1), the same on every rank."""
         sums, self._sums = self._sums, torch.zeros_like(self._sums)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(sums)
@@ -67,11 +67,11 @@ class OnlineProbe(nn.Module):
         self.weight -= self.learning_rate * mean / (scale + 1e-8)
 
     def forget(self) -> None:
-        """Drop what was observed since the last step, for a step that the method skips too."""
+        """Discard the observations since the last step, when the method skips the step."""
         self._sums.zero_()
 
     def take_accuracy(self) -> dict[str, float]:
-        """`probe_accuracy`, the share of right answers since it was last asked for; empty when no image had a label."""
+        """`probe_accuracy` since the last call, as a share; empty if no image had a label."""
         right, answers = self.right.tolist()
         self.right.zero_()
         return {"probe_accuracy": right / answers} if answers else {}

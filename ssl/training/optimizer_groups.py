@@ -1,4 +1,4 @@
-"""Numbers that an optimizer keeps in its parameter groups, such as timm's Lamb its count of steps, in a training state."""
+"""Save and restore numbers that an optimizer keeps in its parameter groups, such as the step count of timm's Lamb."""
 
 import copy
 from collections import defaultdict
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-# Written by the schedule in each step, or a choice of the machine that trains.
+# Set by the schedule in each step, or chosen for the device.
 NOT_STATE = frozenset({"params", "lr", "weight_decay", "foreach", "fused", "capturable", "differentiable"})
 PYTHON = {bool: torch.bool, int: torch.int64, float: torch.float64}
 
@@ -44,7 +44,7 @@ def set_group_numbers(optimizer: torch.optim.Optimizer, numbers: dict[str, Tenso
 
 
 def counted_keys(optimizer: torch.optim.Optimizer) -> set[str]:
-    """Keys of the parameter groups that a step changes, found by a step of a copy on parameters of one number."""
+    """Keys of the parameter groups that a step changes, found by a step of a copy on parameters of one element."""
     memo: dict[int, object] = {id(optimizer.state): defaultdict(dict)}
     for p in _parameters(optimizer):
         memo[id(p)] = nn.Parameter(torch.ones([1] * p.ndim, dtype=p.dtype, device=p.device))

@@ -67,8 +67,8 @@ def lamb(
 ) -> torch.optim.Optimizer:
     """LAMB (You et al., 2020, algorithm 2) from timm. Layer-wise: not for ZeRO stages above 0.
 
-    The groups without weight decay are not scaled layer by layer, as in the authors' implementation; the others are, also when
-    the schedule sets their weight decay to 0. Clipping the gradient is the engine's task.
+    As in the authors' implementation, groups without weight decay are not scaled layer by layer; the others are, even if
+    the schedule sets their weight decay to 0. The engine clips the gradient.
     """
     groups = [{**group, "always_adapt": group["decays"]} for group in groups]
     return Lamb(groups, lr=learning_rate, betas=betas, max_grad_norm=None)

@@ -1,4 +1,4 @@
-"""The groups that an optimizer gets: a method's own, each cut into parameters with and without weight decay."""
+"""The optimizer's parameter groups: a method's groups, each split into parameters with and without weight decay."""
 
 from collections.abc import Iterable, Sequence
 
@@ -11,8 +11,8 @@ from wildfern.ssl.training.optimizers import Groups
 def optimizer_groups(groups: Sequence[ParameterGroup], weight_decay: float) -> Groups:
     """Matrices and kernels with weight decay; vectors and scalars (biases, normalization) without.
 
-    Frozen parameters and empty groups are left out. LARS and LAMB take the groups without decay also without layer-wise
-    scaling, as SimCLR does. Raises ValueError if a parameter is in two groups.
+    Frozen parameters and empty groups are left out. LARS and LAMB do not scale groups without decay layer by layer either,
+    as in SimCLR. Raises ValueError if a parameter is in two groups.
     """
     found: Groups = []
     for group in groups:
@@ -28,7 +28,7 @@ def optimizer_groups(groups: Sequence[ParameterGroup], weight_decay: float) -> G
 
 
 def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], weight_decay: float) -> Groups:
-    """The groups of a network that has no method around it."""
+    """The groups of a single network, without a method."""
     return optimizer_groups([ParameterGroup(list(named))], weight_decay)
 
 

@@ -1,8 +1,8 @@
-"""Where bfloat16 pays, and a guard against one kind of convolution whose bfloat16 gradient is wrong on CPUs.
+"""Whether bfloat16 is fast on a device, and a check for convolutions whose bfloat16 gradient is wrong on CPUs.
 
-The weight gradient of a strided bfloat16 3 × 3 convolution over a single pixel comes out as if part of it were never written:
-often right, else up to 1e36 or NaN (seen with torch 2.15 on an AVX-512 processor; cause not traced). Residual
-networks meet it when images are so small that a feature map has shrunk to one pixel before the last stride.
+The weight gradient of a strided bfloat16 3 × 3 convolution over a single pixel looks partly uninitialized: often right, else up
+to 1e36 or NaN (seen with torch 2.15 on an AVX-512 processor; cause unknown). It occurs in residual networks if images are
+so small that a feature map has shrunk to one pixel before the last stride.
 """
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 def computes_in_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 numbers itself. Others do it by detours, on CPUs many times slower than float32."""
+    """Whether the device has bfloat16 arithmetic. Others emulate it, on CPUs many times slower than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":

@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGUSR1 ask training to stop after the step at hand, with a checkpoint; a second one ends at once."""
+"""SIGINT, SIGTERM and SIGUSR1 stop training after the current step, with a checkpoint; a second one exits at once."""
 
 import os
 import signal
@@ -9,16 +9,16 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
-ECHO_SECONDS = 2.0  # launchers and schedulers pass on what the processes have got already: no second request
+ECHO_SECONDS = 2.0  # launchers and schedulers forward signals that the processes already got
 
-# SIGUSR1 is how batch systems warn before the time is up; Windows has none.
+# Batch systems send SIGUSR1 before the time limit; Windows has none.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 
 def end_at_once(number: int) -> None:
-    """Leave without another word from Python: the main thread may be inside an operation that does not return."""
+    """Exit without Python's cleanup: the main thread may be blocked."""
     name = signal.Signals(number).name
-    print(f"ended at once by a second signal ({name}): the last whole checkpoint stays", file=sys.stderr, flush=True)
+    print(f"stopped at once by a second signal ({name}); the last checkpoint is complete", file=sys.stderr, flush=True)
     os._exit(128 + number)
 
 
@@ -26,14 +26,14 @@ class StopRequest:
     """A context in which SIGINT, SIGTERM and SIGUSR1 set `signal_number` instead of ending the process.
 
     Another SIGINT raises KeyboardInterrupt. A SIGTERM or SIGUSR1 that comes more than `ECHO_SECONDS` after the first signal
-    calls `end` from a thread of its own, so that a main thread that waits for another process cannot hold it up.
+    calls `end` from a separate thread, so that it also works while the main thread waits for another process.
     """
 
     def __init__(self, end: Callable[[int], None] = end_at_once, clock: Callable[[], float] = time.monotonic) -> None:
         self.signal_number: int | None = None
         self._end, self._clock = end, clock
         self._since = 0.0
-        self._handled = self._arrived = 0  # SIGINTs, counted in the main thread and in the listening one
+        self._handled = self._arrived = 0  # SIGINTs, counted in the main and in the listening thread
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "StopRequest":
@@ -58,11 +58,11 @@ class StopRequest:
             self._arrivals.close()
 
     def agreed(self, any: Callable[[bool], bool]) -> int | None:
-        """The signal that stopped training, whichever process got it; called by all, as `any` is. None where none came."""
+        """The signal that stopped training, on whichever rank it arrived; None without one. Called on every rank."""
         return next((number for number in SIGNALS if any(self.signal_number == number)), None)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        """What Python calls in the main thread, as soon as that one is in Python again."""
+        """Python's signal handler: runs in the main thread once it returns to Python."""
         if number == signal.SIGINT:
             self._handled += 1
             after_another = self.signal_number not in (None, signal.SIGINT) and self._later()
@@ -71,11 +71,11 @@ class StopRequest:
         self._note(number)
 
     def _listen(self) -> None:
-        """Each byte is the number of a signal, written by the interpreter's own handler the moment it came."""
+        """Each byte is the number of a signal, written by the interpreter's C handler when it arrives."""
         while arrived := self._arrivals.recv(1):
             number = arrived[0]
             if number == signal.SIGINT:
-                self._arrived += 1  # several that come while the main thread is away reach `_handle` as one
+                self._arrived += 1  # `_handle` runs once for several that arrive while the main thread is blocked
             elif number in SIGNALS and self.signal_number is not None and self._later():
                 self._end(number)
             if number in SIGNALS:
@@ -90,11 +90,11 @@ class StopRequest:
 
 
 class Consultation:
-    """The steps after which all processes ask each other what only all can answer: stop? save for the minutes?
+    """The steps after which ranks synchronize the decisions to stop and to save by the clock.
 
-    `due()` is called after every step by all of them and says the same to all. A question costs a little communication, so
-    it comes every `most`-th step where steps are quick, but after each where so many would take longer than `seconds`: a
-    stop waits for about twice that or for one step, whichever is longer. `any` says whether a flag is set on any process.
+    `due()` is called on every rank after every step and returns the same on all. Synchronizing costs a little communication:
+    it happens every `most` steps, or after every step if `most` steps take longer than `seconds`. A stop thus waits for about
+    twice `seconds` or one step, whichever is longer. `any` returns whether a flag is set on any rank.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Consultation:
         self._asked = clock()
 
     def due(self) -> bool:
-        """Whether this step is one to ask after."""
+        """Whether to synchronize after this step."""
         self._left -= 1
         if self._left:
             return False

@@ -1,8 +1,8 @@
-"""The state of training as whole tensors by name, in one file that every engine reads, on any number of ranks.
+"""The full state of training by name, in one file that every engine reads, on any number of ranks.
 
-`training.safetensors` holds `method/NAME` (weights and buffers), `optimizer/NAME/KEY` (what the optimizer keeps for the weight
-NAME), `optimizer_groups/INDEX/KEY` (numbers of its parameter groups), `teacher/TEACHER/NAME` and, where there is one,
-`probe/NAME`. The format cannot hold code: reading runs none.
+`training.safetensors` holds `method/NAME` (weights and buffers), `optimizer/NAME/KEY` (optimizer state of the weight NAME),
+`optimizer_groups/INDEX/KEY` (numbers of its parameter groups), `teacher/TEACHER/NAME` and, with an online probe,
+`probe/NAME`. The format cannot contain code.
 """
 
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ from wildfern.ssl.training.optimizer_groups import counted_keys, group_numbers, 
 
 FILE = "training.safetensors"
 GROUPS = "optimizer_groups/"
-STEP = "step"  # the key of an optimizer's state that is one number and not of the weight's shape
+STEP = "step"  # the one key of an optimizer's state that is a scalar, not of the weight's shape
 
 
 @dataclass(frozen=True)
@@ -51,42 +51,42 @@ class Shard:
 class StateLayout(Protocol):
     """How an engine distributes weights and the optimizer's state over ranks."""
 
-    optimizer: torch.optim.Optimizer  # the one that steps the shards
+    optimizer: torch.optim.Optimizer  # the optimizer that steps the shards
     shards: list[Shard]
-    lead: bool  # whether this rank collects and writes the state
+    is_main: bool  # whether this rank collects and writes the state
     gather: Gather  # weights whole inside the `with` block
 
-    def add_to_lead(self, flat: Tensor) -> None:
-        """Sum every rank's contiguous tensor into the leading rank's, byte by byte; a byte may be nonzero on one rank only."""
+    def add_to_main(self, flat: Tensor) -> None:
+        """Sum every rank's contiguous tensor into the main rank's, byte by byte; a byte may be nonzero on one rank only."""
 
     def writing(self, parameters: Iterable[nn.Parameter]) -> AbstractContextManager:
-        """Weights whole inside the `with` block; what all ranks write into them there is kept."""
+        """Weights whole inside the `with` block; values that all ranks write into them there are kept."""
 
     def written(self) -> None:
         """Called after all weights were written: update the engine's copies of them."""
 
 
 def replicated_shards(method: Method) -> list[Shard]:
-    """One shard for each trained weight, for engines that keep them whole."""
+    """One shard for each trained weight, for engines that do not shard."""
     named = [(name, p) for name, p in method.named_parameters() if p.requires_grad]
     return [Shard(p, [name], [Fragment(name, 0, p.numel(), 0)]) for name, p in named]
 
 
 def collect(method: Method, layout: StateLayout, probe: nn.Module | None = None) -> dict[str, Tensor]:
-    """The whole state of training, on the CPU of the leading rank; empty elsewhere. Called on every rank."""
+    """The full state of training, on the CPU of the main rank; empty on other ranks. Called on every rank."""
     found: dict[str, Tensor] = {}
     for name, parameter in method.named_parameters():
         with layout.gather([parameter]):
-            if layout.lead:
+            if layout.is_main:
                 found[f"method/{name}"] = _on_host(parameter)
     shapes = {name: _shape(p) for name, p in method.named_parameters()}
     for shard in layout.shards:
         for key, value in sorted(layout.optimizer.state.get(shard.tensor, {}).items()):
             for name in shard.names:
                 whole = _joined(shard, name, key, value, shapes[name], layout)
-                if layout.lead and whole is not None:
+                if layout.is_main and whole is not None:
                     found[f"optimizer/{name}/{key}"] = whole
-    if not layout.lead:
+    if not layout.is_main:
         return {}
     found |= {f"{GROUPS}{name}": value for name, value in group_numbers(layout.optimizer).items()}
     found |= {f"method/{name}": _on_host(value) for name, value in _buffers(method).items()}
@@ -98,16 +98,16 @@ def collect(method: Method, layout: StateLayout, probe: nn.Module | None = None)
 
 
 def write(state: dict[str, Tensor], folder: Path) -> None:
-    """Write `training.safetensors` into an existing folder, readable for all who may read the folder."""
+    """Write `training.safetensors` into an existing folder, with the folder's read permissions."""
     save_file(state, folder / FILE)
-    (folder / FILE).chmod(folder.stat().st_mode & 0o666)  # safetensors makes it readable for its owner only
+    (folder / FILE).chmod(folder.stat().st_mode & 0o666)  # safetensors makes files readable for their owner only
 
 
 def restore(folder: Path, method: Method, layout: StateLayout, probe: nn.Module | None = None) -> None:
-    """Load what `write` wrote into the method, the optimizer, the teachers and the probe; called on every rank.
+    """Load a file of `write` into the method, the optimizer, the teachers and the probe; called on every rank.
 
-    A probe that is not in the file keeps its initial state. Raises ValueError when the file is missing, damaged or of another
-    network or optimizer; parts may have been loaded by then.
+    A probe that is not in the file keeps its initial state. Raises ValueError if the file is missing, damaged or of another
+    network or optimizer; parts may already have been loaded.
     """
     try:
         with safe_open(folder / FILE, framework="pt") as file:
@@ -127,10 +127,10 @@ class StateMismatch(ValueError):
 
 
 def current_names(names: Iterable[str], method: Method) -> dict[str, str]:
-    """Name of today -> name in the file, for all `names` of a file.
+    """Current name -> name in the file, for all `names` of a file.
 
-    In files of earlier versions a backbone's weights stood directly under it: `method/backbone.conv1.weight` is
-    `method/backbone.network.conv1.weight` today, and likewise for the optimizer and teachers.
+    Files of earlier versions have `method/backbone.conv1.weight` for today's `method/backbone.network.conv1.weight`, and
+    likewise for the optimizer and teachers.
     """
     found = {name: name for name in names}
     trees = [("method/", method, ("method/", "optimizer/"))]
@@ -149,7 +149,7 @@ def current_names(names: Iterable[str], method: Method) -> dict[str, str]:
 
 
 class _Reading:
-    """An open file: tensors by today's names, with checks of their shapes."""
+    """An open file: tensors by their current names, with checks of their shapes."""
 
     def __init__(self, file: object, method: Method) -> None:
         self._file = file
@@ -202,8 +202,8 @@ def _restore(file: _Reading, method: Method, layout: StateLayout, probe: nn.Modu
 def _restore_groups(file: _Reading, layout: StateLayout) -> None:
     """The numbers of the optimizer's parameter groups.
 
-    Files of earlier versions have none. They are read for an optimizer that changes none of them in a step, and for LAMB,
-    whose count of steps stood with each weight.
+    Files of earlier versions have none. They can be read if the optimizer changes no such number in a step, and for LAMB,
+    whose step count they have with each weight.
     """
     optimizer = layout.optimizer
     if numbers := file.group_numbers():
@@ -224,7 +224,7 @@ def _restore_groups(file: _Reading, layout: StateLayout) -> None:
 
 
 def _joined(shard: Shard, name: str, key: str, value: object, shape: torch.Size, layout: StateLayout) -> Tensor | None:
-    """The whole tensor that the optimizer keeps for a weight under `key`, on the leading rank; None for what is no tensor."""
+    """The optimizer's full state tensor `key` of a weight, on the main rank; None if it is not a tensor."""
     if not isinstance(value, Tensor):
         return None
     if key == STEP:
@@ -233,21 +233,21 @@ def _joined(shard: Shard, name: str, key: str, value: object, shape: torch.Size,
     for piece in shard.fragments:
         if piece.name == name:
             flat[piece.start : piece.start + piece.count] = value.flatten()[piece.offset : piece.offset + piece.count]
-    layout.add_to_lead(flat)
+    layout.add_to_main(flat)
     return _on_host(flat.view(shape))
 
 
 def _shared_out(file: _Reading, shard: Shard, shapes: dict[str, torch.Size], optimizer: torch.optim.Optimizer) -> dict:
-    """The optimizer's state for this rank's shard, laid out in memory as the shard is."""
+    """The optimizer's state for this rank's shard, in the shard's memory layout."""
     keys = file.keys_of(shard.names[0])
     if other := [name for name in shard.names if file.keys_of(name) != keys]:
-        raise StateMismatch(f"the optimizer's state of {shard.names[0]} and of {other[0]} has different keys")
+        raise StateMismatch(f"the optimizer's state of {shard.names[0]} and of {other[0]} have different keys")
     state = {}
     for key in sorted(keys):
         if key == STEP:
             counts = [file.tensor(f"optimizer/{name}/{key}", torch.Size()) for name in shard.names]
             if any(count != counts[0] for count in counts):
-                raise StateMismatch("the optimizer has not made the same number of steps for all weights")
+                raise StateMismatch("the optimizer's step counts of the weights differ")
             on_device = any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
             state[key] = counts[0].to(shard.tensor.device) if on_device else counts[0].clone()
             continue
@@ -260,13 +260,13 @@ def _shared_out(file: _Reading, shard: Shard, shapes: dict[str, torch.Size], opt
 
 
 def _buffers(method: Method) -> dict[str, Tensor]:
-    """Everything in the method's state that is not a parameter: batch statistics, a center."""
+    """The state that is not a parameter: batch statistics, a center."""
     weights = {name for name, _ in method.named_parameters(remove_duplicate=False)}
     return {name: value for name, value in method.state_dict().items() if name not in weights}
 
 
 def _shape(parameter: nn.Parameter) -> torch.Size:
-    """The shape of the whole weight, also where ZeRO 3 has replaced it by an empty one."""
+    """The full shape of a weight, also if ZeRO 3 has replaced it by an empty tensor."""
     return getattr(parameter, "ds_shape", parameter.shape)
 
 
@@ -278,12 +278,12 @@ def _on_host(value: Tensor) -> Tensor:
 class ReplicatedLayout:
     """Nothing is sharded: one process, or ZeRO stage 0."""
 
-    def __init__(self, method: Method, optimizer: torch.optim.Optimizer, gather: Gather, lead: bool = True) -> None:
-        self.optimizer, self.gather, self.writing, self.lead = optimizer, gather, gather, lead
+    def __init__(self, method: Method, optimizer: torch.optim.Optimizer, gather: Gather, is_main: bool = True) -> None:
+        self.optimizer, self.gather, self.writing, self.is_main = optimizer, gather, gather, is_main
         self.shards = replicated_shards(method)
 
-    def add_to_lead(self, flat: Tensor) -> None:
-        """All ranks hold the same."""
+    def add_to_main(self, flat: Tensor) -> None:
+        """Does nothing: all ranks hold the same."""
 
     def written(self) -> None:
-        """There are no copies."""
+        """Does nothing: there are no copies."""

@@ -1,4 +1,4 @@
-"""Which rank holds which part of which weight under ZeRO, to read and write whole weights."""
+"""The partition of weights and optimizer state over ranks under ZeRO, to read and write full tensors."""
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
@@ -15,13 +15,13 @@ class ZeroLayout:
     """ZeRO stages 1 to 3 of DeepSpeed without offloading; `zero` is DeepSpeed's wrapper of the optimizer.
 
     Stages 1 and 2 concatenate the flattened weights of a group and split the result into one part for each rank, of which
-    the optimizer steps a copy in float32. Stage 3 splits each weight into equal parts, the last ones padded.
+    the optimizer updates a float32 copy. Stage 3 splits each weight into equal parts, the last ones padded.
     """
 
     def __init__(self, method: Method, zero: object, stage: int, gather: Gather) -> None:
         self._zero, self._stage = zero, stage
         self.rank = torch.distributed.get_rank()
-        self.lead, self.gather, self.optimizer = self.rank == 0, gather, zero.optimizer
+        self.is_main, self.gather, self.optimizer = self.rank == 0, gather, zero.optimizer
         names = {id(p): name for name, p in method.named_parameters()}
         self.shards = self._of_stage_3(names) if stage == 3 else self._of_stages_1_and_2(names)
 
@@ -47,16 +47,16 @@ class ZeroLayout:
             shards.append(Shard(flat, [names[id(p)] for p in weights], fragments))
         return shards
 
-    def add_to_lead(self, flat: Tensor) -> None:
-        """Sum on rank 0, of bytes, so that -0.0 stays -0.0."""
+    def add_to_main(self, flat: Tensor) -> None:
+        """Sum bytes on rank 0, so that -0.0 stays -0.0."""
         torch.distributed.reduce(flat.view(torch.uint8), dst=0)
 
     def writing(self, parameters: Iterable[nn.Parameter]) -> AbstractContextManager:
-        """At stage 3 the values of rank 0 are split again and sent to all ranks."""
+        """At stage 3 the values of rank 0 are partitioned and sent to all ranks."""
         import deepspeed
 
         return deepspeed.zero.GatheredParameters(list(parameters), modifier_rank=0, enabled=self._stage == 3)
 
     def written(self) -> None:
-        """Refresh the copies that the optimizer steps."""
+        """Refresh the optimizer's copies."""
         self._zero.refresh_fp32_params()

@@ -119,7 +119,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(run, whole, ca
     newest.write_bytes(content)
     resumed(run)
     shown = capsys.readouterr().out
-    assert f"step_{STEPS:08d} is damaged: the bytes of training.safetensors are not those that were written" in shown
+    assert f"step_{STEPS:08d} is damaged: the content of training.safetensors differs from what was written" in shown
     assert f"resumed from step {STEPS - 5}" in shown
     same_bytes(run, whole)
     capsys.readouterr()
@@ -160,7 +160,7 @@ def test_training_does_not_go_on_for_long_after_a_checkpoint_failed(tmp_path, mo
 
     monkeypatch.setattr(whole_state, "write", full)
     changes = [*CHANGES, "training.steps=100000", "training.checkpoint_every=200"]
-    with pytest.raises(RunError, match=r"after step 200 .*training.safetensors: No space left .*none before it"):
+    with pytest.raises(RunError, match=r"after step 200 .*training.safetensors: No space left .*no earlier one"):
         pretrain("quickstart", changes, run=tmp_path / "run")
     assert 200 <= len(read_records(tmp_path / "run" / "metrics.jsonl")) < 400
 

@@ -41,22 +41,22 @@ def cluster():
 
     def build(world_size, silence=SILENCE, missing=()):
         verdicts = Verdicts()
-        lead = Heartbeat(0, world_size, silence, end=verdicts.of(0))
-        made.append(lead)
-        ranks = {0: lead}
+        main = Heartbeat(0, world_size, silence, end=verdicts.of(0))
+        made.append(main)
+        ranks = {0: main}
         for rank in set(range(1, world_size)) - set(missing):
             ranks[rank] = Heartbeat(
                 rank,
                 world_size,
                 silence,
-                address=("127.0.0.1", lead.port),
-                token=lead.token,
+                address=("127.0.0.1", main.port),
+                token=main.token,
                 main_host="first",
                 end=verdicts.of(rank),
             )
             made.append(ranks[rank])
         deadline = time.monotonic() + 5
-        while any(lead._peers[rank].connection is None for rank in set(ranks) - {0}):
+        while any(main._peers[rank].connection is None for rank in set(ranks) - {0}):
             assert time.monotonic() < deadline
             time.sleep(0.01)
         return ranks, verdicts
@@ -66,10 +66,10 @@ def cluster():
         heartbeat.leave()
 
 
-def by_hand(lead, rank, host="far"):
+def by_hand(main, rank, host="far"):
     """A connection as `rank` that sends no beats."""
-    connection = socket.create_connection(("127.0.0.1", lead.port))
-    connection.sendall(json.dumps({"token": lead.token, "rank": rank, "host": host}).encode() + b"\n")
+    connection = socket.create_connection(("127.0.0.1", main.port))
+    connection.sendall(json.dumps({"token": main.token, "rank": rank, "host": host}).encode() + b"\n")
     return connection
 
 

@@ -83,6 +83,6 @@ def test_processes_that_never_come_are_missed_in_words(tmp_path):
     started.processes[1].kill()
     assert started.wait() == 2, started.output()
     told = started.output()
-    assert f"rank 0 on host {HOST} did not meet all 2 processes at 127.0.0.1 port " in told
+    assert f"rank 0 on host {HOST} could not connect to all 2 processes at 127.0.0.1 port " in told
     assert "within 0.05 minutes: start the command on every host" in told
     assert "Traceback" not in told

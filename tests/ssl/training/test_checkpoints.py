@@ -87,17 +87,17 @@ def test_nobody_asks_for_failures_before_all_have_waited_for_the_writer(tmp_path
         order.append("asked")
         return flag
 
-    lead, other = (
-        CheckpointStore(tmp_path, keep=2, lead=lead, any_rank=failed, all_ranks=lambda: order.append("all here"))
-        for lead in (True, False)
+    main, other = (
+        CheckpointStore(tmp_path, keep=2, is_main=is_main, any_rank=failed, all_ranks=lambda: order.append("barrier"))
+        for is_main in (True, False)
     )
-    lead.write(1, lambda: slow, {})
-    lead.wait()
-    assert order == ["all here", "asked", "written", "all here", "asked"]
+    main.write(1, lambda: slow, {})
+    main.wait()
+    assert order == ["barrier", "asked", "written", "barrier", "asked"]
     order.clear()
     other.write(1, lambda: slow, {})
     other.wait()
-    assert order == ["all here", "asked"] * 2  # as often as the lead
+    assert order == ["barrier", "asked"] * 2  # as often as on the main rank
 
 
 def test_a_failed_write_is_told_by_the_next_and_the_earlier_ones_are_whole(tmp_path):
@@ -127,11 +127,11 @@ def test_a_mistake_of_the_program_stays_a_mistake_of_the_program(tmp_path):
 
 
 def test_every_rank_learns_that_the_first_could_not_write(tmp_path):
-    other = CheckpointStore(tmp_path, keep=2, lead=False, any_rank=lambda flag: True)
+    other = CheckpointStore(tmp_path, keep=2, is_main=False, any_rank=lambda flag: True)
     with pytest.raises(CheckpointError, match="rank 0 could not write"):
         other.wait()
     copied = []
-    other = CheckpointStore(tmp_path, keep=2, lead=False)
+    other = CheckpointStore(tmp_path, keep=2, is_main=False)
     other.write(5, lambda: copied.append("collectively"), {})
     assert other.wait() is None
     assert copied == ["collectively"]
@@ -178,12 +178,12 @@ DAMAGES = {
     "one bit": (lambda c: flip(c / "part" / "more"), "the bytes of part/more"),
     "no file": (lambda c: (c / "state").unlink(), "state is missing"),
     "no list": (lambda c: (c / "checkpoint.json").unlink(), "checkpoint.json is missing"),
-    "empty list": (lambda c: (c / "checkpoint.json").write_text(""), "checkpoint.json is garbled"),
-    "half a list": (lambda c: os.truncate(c / "checkpoint.json", 90), "checkpoint.json is garbled"),
-    "other JSON": (lambda c: (c / "checkpoint.json").write_text("[1]"), "checkpoint.json is garbled"),
-    "not text": (lambda c: (c / "checkpoint.json").write_bytes(b"\xff\xfe{"), "checkpoint.json is garbled"),
+    "empty list": (lambda c: (c / "checkpoint.json").write_text(""), "checkpoint.json is not valid"),
+    "half a list": (lambda c: os.truncate(c / "checkpoint.json", 90), "checkpoint.json is not valid"),
+    "other JSON": (lambda c: (c / "checkpoint.json").write_text("[1]"), "checkpoint.json is not valid"),
+    "not text": (lambda c: (c / "checkpoint.json").write_bytes(b"\xff\xfe{"), "checkpoint.json is not valid"),
     "no sums": (lambda c: (c / "checkpoint.json").write_text('{"step": 15}'), "has no checksums"),
-    "odd sums": (lambda c: rewritten(c / "checkpoint.json", lambda j: j.update(files=[1])), "garbled"),
+    "odd sums": (lambda c: rewritten(c / "checkpoint.json", lambda j: j.update(files=[1])), "is not valid"),
     "another fact": (lambda c: rewritten(c / "checkpoint.json", lambda j: j.update(batch_size=8)), "was changed"),
     "another step": (lambda c: (shutil.rmtree(c), shutil.copytree(c.with_name("step_00000010"), c)), "of another step"),
 }

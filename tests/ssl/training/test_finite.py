@@ -149,8 +149,8 @@ def test_the_process_whose_loss_it_is_is_named_by_all_with_its_images(tmp_path):
         process.start()
     for process in processes:
         process.join(120)
-    lead, other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
-    assert lead["error"] == other["error"]
-    assert "loss is nan at step 3 of rank 1 on " in lead["error"]
-    assert [(row["rank"], row["indices"]) for row in lead["rows"]] == [(1, [1030, 1031])]
+    main, other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    assert main["error"] == other["error"]
+    assert "loss is nan at step 3 of rank 1 on " in main["error"]
+    assert [(row["rank"], row["indices"]) for row in main["rows"]] == [(1, [1030, 1031])]
     assert other["rows"] == []  # the first process writes

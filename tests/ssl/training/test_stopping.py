@@ -128,7 +128,7 @@ def test_a_second_signal_ends_at_once_even_while_the_main_thread_waits_for_anoth
         """
     )
     assert code == 128 + signal.SIGTERM, told
-    assert told.strip() == "ended at once by a second signal (SIGTERM): the last whole checkpoint stays"
+    assert told.strip() == "stopped at once by a second signal (SIGTERM); the last checkpoint is complete"
 
 
 @posix
