@@ -35,7 +35,8 @@ class Benchmark:
             if last not in (None, row["case"]):
                 table.add_section()
             ratio = "1" if row["ratio"] is None else f"{row['ratio']:.3g} ×"
-            table.add_row(row["case"] if row["case"] != last else "", row["what"], f"{row['rate']:,.0f}", ratio)
+            rate = f"{row['rate']:,.0f}" if row["rate"] >= 10 else f"{row['rate']:.2g}"
+            table.add_row(row["case"] if row["case"] != last else "", row["what"], rate, ratio)
             last = row["case"]
         return table
 

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from wildfern.generators.counter_rng import key
 from wildfern.ssl.augmentation import simclr
 from wildfern.ssl.data import Mixture, open_source
-from wildfern.ssl.methods import SimCLR
-from wildfern.ssl.models import build_backbone
+from wildfern.ssl.methods import Batch, SimCLR
+from wildfern.ssl.models import Backbone
 from wildfern.ssl.tracking import environment
-from wildfern.ssl.training.optimizers import parameter_groups
+from wildfern.ssl.training.parameter_groups import parameter_groups
 
 STEPS, BATCH, SIZE = 4, 64, 48  # batch, views and network of the bundled recipe `quickstart`
 NETWORK = {"layers": [1, 1, 1, 1], "channels": [32, 64, 128, 256], "zero_init_last": False}
@@ -60,7 +60,7 @@ def run(threads: int, precision: str, layout: str, optimizer: str, learning_rate
     """The first steps with this number of threads of torch; deterministic otherwise."""
     torch.set_num_threads(threads)
     torch.manual_seed(key("threads"))
-    method = SimCLR(build_backbone("resnet18", **NETWORK), STEPS, temperature=0.1, projection_hidden=512)
+    method = SimCLR(Backbone("resnet18", **NETWORK), STEPS, temperature=0.1, projection_hidden=512)
     dtype = torch.float64 if precision == "fp64" else torch.float32
     method.to(dtype=dtype, memory_format=LAYOUTS[layout]).train()
     update = OPTIMIZERS[optimizer](parameter_groups(method.named_parameters(), 1e-4), lr=learning_rate)
@@ -70,12 +70,12 @@ def run(threads: int, precision: str, layout: str, optimizer: str, learning_rate
         if trace.normalized is None:
             trace.normalized = result.detach().double()
 
-    method.backbone.bn1.register_forward_hook(note)
+    method.backbone.network.bn1.register_forward_hook(note)
     for step, views in enumerate(view_batches()):
         trace.views.append(views)
         views = views.to(dtype).flatten(0, 1).contiguous(memory_format=LAYOUTS[layout]).unflatten(0, (2, -1))
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            loss, _ = method([views], step)
+            loss = method(Batch.from_views([views], step=step)).loss
         loss.backward()
         trace.losses.append(loss.item())
         if step == 0:

@@ -3,7 +3,7 @@
 import difflib
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 
 def nearest(name: str, valid: Sequence[str]) -> str:
@@ -47,7 +47,7 @@ def checked_span(name: str, value: Sequence, lowest: float, highest: float, whol
     """Return `value` as (minimum, maximum) if it is such a pair within the bounds, else raise ValueError; `whole`: integers."""
     if not isinstance(value, tuple | list) or len(value) != 2:
         raise ValueError(f"{name} must be a pair, least and most, such as ({lowest}, {highest}), not {value!r}")
-    checked = checked_integer if whole else checked_number
+    checked: Callable[..., float] = checked_integer if whole else checked_number
     least = checked(f"the least of {name}", value[0], lowest, highest)
     most = checked(f"the most of {name}", value[1], lowest, highest)
     if least > most:

@@ -72,6 +72,7 @@ def assemble(recipe: Recipe, folder: RunFolder, context: DistributedContext) -> 
     probe = build_probe(recipe, mixture, method, context.device)
     engine = build_engine(recipe, method, probe, reader.size, context.device)
     numbers = (source.num_items for source in mixture.sources)
+    engine.metadata["weights_sha256"] = method.backbone.weights_sha256  # of the weights that training started from
     engine.metadata["items"] = [None if number is None else int(number) for number in numbers]
     schedule = SCHEDULES[recipe.schedule.name](recipe.training.steps, **recipe.schedule.arguments)
     checkpoints = CheckpointStore(

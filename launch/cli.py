@@ -289,7 +289,7 @@ def export(
     from wildfern.launch.exporting import export_backbone
 
     run_plugins(plugin)
-    console.print(export_backbone(run, format, out), highlight=False, markup=False)
+    console.print(export_backbone(run, format, out), highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()

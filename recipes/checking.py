@@ -121,7 +121,8 @@ class _Checking:
         if not isinstance(value, dict | list) or not value:
             self.complain(place, f"must be a source or a list of sources, got {shown(value)}")
             return []
-        return [self._component("data", entry, path) for path, entry in data_entries(value, place)]
+        entries: list[Any] = [self._component("data", entry, path) for path, entry in data_entries(value, place)]
+        return entries
 
     def _evaluation(self, value: Any, path: Path) -> Evaluation | None:
         if not isinstance(value, dict):
@@ -155,7 +156,7 @@ class _Checking:
             value = {key: DEFAULT_CHOICE[section], **value}
         own = {name: value[name] for name in value if name in own_keys(section)}
         given = {name: value[name] for name in value if name not in own}
-        model = {"data": DataEntry, "on": EvaluationEntry}.get(section, Component)
+        model: Any = {"data": DataEntry, "on": EvaluationEntry}.get(section, Component)
         entry = self._validate(model, own, path, self._names(section), self.layers.last_writer(path))
         choice = value.get(key)
         if not isinstance(choice, str):
@@ -262,10 +263,10 @@ class _Checking:
             yield from (f"{section}.{name}" for name in model.model_fields)
         for (section, path), choice in self.layers.choices():
             try:
-                model = self.components.arguments(section, choice)
+                arguments = self.components.arguments(section, choice)
             except ComponentError:
                 continue
-            yield from (dotted((*path, name)) for name in (argument_names(model) if model else ()))
+            yield from (dotted((*path, name)) for name in (argument_names(arguments) if arguments else ()))
 
     def _names(self, section: str) -> list[str]:
         known = section in (*COMPONENT_SECTIONS, *EVALUATION_LISTS)

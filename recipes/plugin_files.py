@@ -43,9 +43,7 @@ class PluginFiles:
             if key.strip().partition(".")[0] != "plugins" or not equals:
                 others.append(override)
             elif key.strip() != "plugins":
-                self.problems.append(
-                    Problem(COMMAND_LINE, key.strip(), "write the whole list: plugins=[my_file.py]")
-                )
+                self.problems.append(Problem(COMMAND_LINE, key.strip(), "write the whole list: plugins=[my_file.py]"))
             else:
                 value, unreadable = read_yaml(text, COMMAND_LINE, "plugins")
                 self.problems += unreadable

@@ -67,9 +67,7 @@ class Model(Section):
     """The backbone to pretrain."""
 
     backbone: str = Field(min_length=1, description="A timm name, torchvision/NAME, or small_alexnet.")
-    weights: str | None = Field(
-        None, description="Initial weights: a file, a run folder or a timm tag; null: random."
-    )
+    weights: str | None = Field(None, description="Initial weights: a file, a run folder or a timm tag; null: random.")
     stem: Annotated[Literal["standard", "cifar"], BeforeValidator(_current_name)] = Field(
         "standard", description="cifar: 3×3 convolution without pooling, for images of about 32 px."
     )
@@ -92,7 +90,9 @@ class Training(Section):
         description="Steps in a row that may be skipped for a NaN or infinite loss or gradient before training stops.",
     )
     checkpoint_every: PositiveInt = Field(1000, description="Steps between checkpoints.")
-    checkpoint_minutes: PositiveFloat | None = Field(None, description="Minutes between additional checkpoints; null: none.")
+    checkpoint_minutes: PositiveFloat | None = Field(
+        None, description="Minutes between additional checkpoints; null: none."
+    )
     keep_checkpoints: PositiveInt = Field(2, description="Number of newest checkpoints to keep.")
     keep_every: PositiveInt | None = Field(
         None, description="Keep every checkpoint whose step is a multiple of this; a multiple of checkpoint_every."
@@ -180,7 +180,7 @@ class Recipe(Seed):
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as in a recipe file."""
-        plain = {}
+        plain: dict[str, Any] = {}
         for section in type(self).model_fields:
             value = getattr(self, section)
             plain[section] = [_plain(entry) for entry in value] if section == "data" else _plain(value)

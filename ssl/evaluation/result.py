@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 Row = dict[str, Any]
@@ -72,9 +73,18 @@ class EvaluationResult:
         words.append(
             "intervals: 95 %, over few-label draws ± one standard deviation; other metrics: evaluation.json, report.html"
         )
-        table = Table(title="Scores on test", caption="\n".join(words), caption_justify="left", title_justify="left")
-        for heading in ("dataset", "protocol", *(("backbone",) if several else ()), "metric"):
-            table.add_column(heading)
+        table = Table(
+            title="Scores on test",
+            caption="\n".join(words),
+            caption_justify="left",
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            collapse_padding=True,
+            pad_edge=False,
+        )
+        for heading in ("dataset", "protocol", *(("backbone",) if several else ())):
+            table.add_column(heading, overflow="fold", min_width=8)
+        table.add_column("metric", overflow="fold")
         headings = (evaluated[0]["backbone"] if evaluated and not several else "value", "interval", self.baseline)
         for heading in (*headings, "difference"):
             table.add_column(heading, justify="right", no_wrap=True)

@@ -1,6 +1,6 @@
 """DINO (Caron et al., 2021): a student predicts, from any crop, what a slowly moving teacher says of the whole image."""
 
-from typing import Annotated
+from typing import Annotated, cast
 
 import torch
 from pydantic import Field
@@ -76,4 +76,4 @@ class DINO(Method):
         return Output(loss, metrics, features)
 
     def eval_backbone(self) -> Backbone:
-        return self.teacher.module[0]
+        return cast(Backbone, self.teacher.module.get_submodule("0"))

@@ -26,6 +26,8 @@ class MAE(Method):
 
     needs = Needs(views=(1, None), float32_views=True)
 
+    position: Tensor
+
     def __init__(
         self,
         backbone: Backbone,
@@ -63,6 +65,7 @@ class MAE(Method):
             raise ValueError("MAE takes views of one size: set views.local_count to 0, or views.name to simclr")
         views, n = batch.views[0], len(batch)
         images = views.flatten(0, 1)
+        assert self.backbone.patch_size is not None  # checked when this was made
         patches = patchify(images, self.backbone.patch_size)
         count = patches.shape[1]
         if count != len(self.position):

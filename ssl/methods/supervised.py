@@ -34,6 +34,7 @@ class Supervised(Method):
     def forward(self, batch: Batch) -> Output:
         logits, features = self.encode(self.classifier, batch.views)
         logits, labels = full_precision(logits), batch.labels
+        assert labels is not None  # as `needs` says
         if labels.ndim == 2:
             if labels.shape[1] != self.classes:
                 raise ValueError(f"method.classes is {self.classes}, but the data has {labels.shape[1]} classes")

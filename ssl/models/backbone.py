@@ -49,12 +49,13 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         self.name, self.in_chans = name, in_chans
-        self.network = build_network(name, stem, in_chans, **arguments)
+        self.network: Any = build_network(name, stem, in_chans, **arguments)
         config = getattr(self.network, "pretrained_cfg", None) or {}
         height, width = _image_size(self.network, config, stem, arguments)
         self.size = height
         self.width = measure_width(self.network, (in_chans, height, width), name)
-        self.mean, self.std = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+        self.mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
+        self.std: tuple[float, ...] = IMAGENET_DEFAULT_STD
         self.interpolation: str = config.get("interpolation") or "bilinear"
         self.weights_sha256: str | None = None
         if weights is not None:

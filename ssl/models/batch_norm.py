@@ -1,5 +1,7 @@
 """Batch normalization over the global batch: torch's fused SyncBatchNorm on GPUs, our own where torch has none (the CPU)."""
 
+from typing import Any
+
 import torch
 from timm.layers import BatchNormAct2d
 from timm.layers.norm_act import SyncBatchNormAct
@@ -13,6 +15,17 @@ class _GlobalBatchNorm:
 
     The mean first, then the mean squared deviation from it: summed over ranks, this is as exact as on one process.
     """
+
+    # Those of torch's batch normalization, which the classes below have as their other parent.
+    training: bool
+    affine: bool
+    eps: float
+    momentum: float | None
+    weight: Any
+    bias: Any
+    running_mean: Any
+    running_var: Any
+    num_batches_tracked: Any
 
     def _normalize(self, x: Tensor) -> Tensor:
         if not self.training:

@@ -12,6 +12,9 @@ class EmbeddingQueue(nn.Module):
     everywhere, checkpoints hold it once, and W ranks train like one.
     """
 
+    embeddings: Tensor
+    next: Tensor
+
     def __init__(self, length: int, dim: int) -> None:
         super().__init__()
         self.register_buffer("embeddings", F.normalize(torch.randn(length, dim), dim=1))

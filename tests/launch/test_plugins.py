@@ -189,7 +189,7 @@ def test_what_is_wrong_with_a_plugin_comes_with_all_other_errors(tmp_path):
     assert len(lines) == 5
     assert any("mine.yaml: plugins: " in line and "bad.py: OSError: no disk (line 2)" in line for line in lines)
     assert any("none.py: cannot be read" in line for line in lines)
-    assert any("command line: plugins.0: plugins are given whole" in line for line in lines)
+    assert any("command line: plugins.0: write the whole list" in line for line in lines)
     assert any("command line: plugins: must be a list of Python files, got 3" in line for line in lines)
     assert any("views.siz: unknown key" in line for line in lines)
 

@@ -152,8 +152,8 @@ def test_extra_checks_speak_with_the_rest_and_know_the_file(complaints):
 def test_the_name_of_an_unknown_recipe_is_explained(folder, components, monkeypatch):
     monkeypatch.setattr("wildfern.recipes.loading._bundled", lambda: {"fern": folder / "minimal.yaml"})
     for name, complaint in [
-        ("ferm", "ferm: no bundled recipe is called 'ferm'; did you mean fern? (known: fern)"),
-        ("minimal", "minimal: no bundled recipe is called 'minimal'; did you mean minimal.yaml? (known: fern)"),
+        ("ferm", "ferm: there is no bundled recipe 'ferm'; did you mean fern? (known: fern)"),
+        ("minimal", "minimal: there is no bundled recipe 'minimal'; did you mean minimal.yaml? (known: fern)"),
         ("minimale.yaml", "minimale.yaml: no such file; did you mean minimal.yaml?"),
         ("./nowhere/it.yaml", "./nowhere/it.yaml: no such file"),
         ("./", "./: is a folder, not a recipe"),

@@ -107,7 +107,7 @@ def test_a_bundled_recipe_is_extended_by_its_name(folder, load, monkeypatch, com
 def test_extending_in_a_circle_or_nothing_is_an_error(folder, complaints):
     (folder / "other.yaml").write_text("{extends: ./my.yaml, seed: -1}")
     assert complaints(text="extends: other.yaml") == [
-        "other.yaml: extends: comes back to where it started: my.yaml → other.yaml → ./my.yaml",
+        "other.yaml: extends: files extend each other in a circle: my.yaml → other.yaml → ./my.yaml",
         "other.yaml: seed: must be greater than or equal to 0, got -1",
     ]
     assert complaints(text="extends: minimall.yaml") == [

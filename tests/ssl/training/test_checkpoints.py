@@ -175,7 +175,7 @@ def rewritten(path, change):
 DAMAGES = {
     "truncated": (lambda c: os.truncate(c / "state", 100), "state has 100 bytes, not the 2048"),
     "longer": (lambda c: (c / "state").write_bytes(STATE + b"x"), "state has 2049 bytes"),
-    "one bit": (lambda c: flip(c / "part" / "more"), "the bytes of part/more"),
+    "one bit": (lambda c: flip(c / "part" / "more"), "the content of part/more differs"),
     "no file": (lambda c: (c / "state").unlink(), "state is missing"),
     "no list": (lambda c: (c / "checkpoint.json").unlink(), "checkpoint.json is missing"),
     "empty list": (lambda c: (c / "checkpoint.json").write_text(""), "checkpoint.json is not valid"),

@@ -55,7 +55,7 @@ def test_what_is_forgotten_was_never_seen():
 @pytest.mark.parametrize(
     ("features", "labels", "what"),
     [
-        (None, [0, 1], "no Output.features"),
+        (None, [0, 1], "no features"),
         (torch.randn(2, 5), None, "one label"),
         (torch.randn(2, 5), [0, 3], "label 3"),
     ],
