@@ -58,7 +58,7 @@ def read_run(folder: Path | str) -> RunRecord:
     if not folder.is_dir():
         raise ValueError(f"{folder}: there is no such folder")
     if not any((folder / name).is_file() for name in ("recipe.yaml", "metrics.jsonl")):
-        raise ValueError(f"{folder} is no run folder: it has neither recipe.yaml nor metrics.jsonl")
+        raise ValueError(f"{folder} is not a run folder: it has neither recipe.yaml nor metrics.jsonl")
     remarks = [f"no {name} ({what})" for name, what in PARTS.items() if not (folder / name).is_file()]
 
     def text(name: str) -> str:

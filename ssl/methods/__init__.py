@@ -1,4 +1,4 @@
-"""Methods: heads, teachers and loss behind one interface, `forward(batch) -> Output`. One file and one import for each."""
+"""Methods: heads, teachers and loss behind one interface, `forward(batch) -> Output`. One file and one import per method."""
 
 from wildfern.registry import METHODS
 from wildfern.ssl.methods.base import Method, Needs, ParameterGroup

@@ -1,4 +1,4 @@
-"""The interface of a method: heads, teachers and loss around a backbone. `forward(batch) -> Output` is all that it must have."""
+"""The interface of a method: heads, teachers and loss around a backbone. Only `forward(batch) -> Output` is required."""
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -21,14 +21,14 @@ Count = Annotated[int, Field(ge=1)]
 
 @dataclass(frozen=True)
 class Needs:
-    """What a method needs of its batches; the recipe is checked against it before training starts.
+    """Requirements of a method on its batches; recipes are checked against them before training starts.
 
-    views: how many views of an image at least and at most (None: any number), over all groups.
-    full_size_views: how many views the first group must have (None: any number).
+    views: minimum and maximum number of views per image (None: no maximum), over all groups.
+    full_size_views: number of views in the first group (None: any number).
     labels: "classes" for int64[n], "multi_hot" for uint8[n, K], "any" for either, None if labels are not used.
-    masks: whether `Batch.masks` must be there.
+    masks: whether `Batch.masks` is required.
     float32_views: True if the loss reads the views themselves, so that they must not be rounded to bfloat16. A method that
-        only feeds views to its backbone says False.
+        only feeds views to its backbone sets False.
     """
 
     views: tuple[int, int | None] = (2, None)
@@ -64,9 +64,9 @@ class Needs:
 
 @dataclass
 class ParameterGroup:
-    """Parameters that are optimized alike: factors of the recipe's learning rate and weight decay, options of the optimizer.
+    """Parameters with common factors of the recipe's learning rate and weight decay, and options of the optimizer.
 
-    Biases and normalization are spared from weight decay in every group. `name` is for messages and logs.
+    Weight decay is not applied to biases and normalization in any group. `name` is for messages and logs.
     """
 
     parameters: list[tuple[str, nn.Parameter]]
@@ -77,11 +77,11 @@ class ParameterGroup:
 
 
 class Method(nn.Module):
-    """A training objective. Everything registered as a sub-module is optimized; teachers are not registered.
+    """A training objective. All sub-modules are optimized; teachers are not sub-modules.
 
     Constructors take the backbone and `total_steps` by position, and their recipe keys as typed keyword-only arguments.
-    Everything random comes from `Batch.uniform`. Queues and centers are buffers, updated with the global batch (see
-    `wildfern.ssl.methods.gather`), so that they are the same on every rank and are saved once.
+    Draw random numbers with `Batch.uniform`. Queues and centers are buffers, updated with the global batch (see
+    `wildfern.ssl.methods.gather`), so that they are equal on all ranks and saved once.
     """
 
     needs: Needs = Needs()
@@ -92,23 +92,24 @@ class Method(nn.Module):
         self._teachers: dict[str, tuple[MomentumTeacher, tuple[str, ...], Callable[[int], float]]] = {}
 
     def forward(self, batch: Batch) -> Output:
-        """The loss of this rank's part of the global batch, with metrics and features."""
+        """Loss, metrics and features of this rank's part of the global batch."""
         raise NotImplementedError(f"{type(self).__name__}.forward() must return an Output")
 
     def encode(self, head: nn.Module, views: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Backbone once for each resolution, head once over all views.
+        """Run the backbone once per resolution and the head once on all views.
 
-        Returns embeddings float[V, n, D], V over all groups in order, and the first view's detached features float[n, F].
+        Returns embeddings float[V, n, D], with the views of all groups in order, and the first view's detached features
+        float[n, F].
         """
         n = views[0].shape[1]
         head_inputs = torch.cat([self.backbone(group.flatten(0, 1)) for group in views])
         return head(head_inputs).unflatten(0, (-1, n)), head_inputs[:n].detach()
 
     def add_teacher(self, name: str, student: Iterable[str], momentum: Callable[[int], float]) -> MomentumTeacher:
-        """A momentum teacher: a copy of the sub-modules named in `student`, applied one after the other.
+        """Add a momentum teacher: a copy of the sub-modules named in `student`, applied in sequence.
 
-        It moves by `momentum(step)` after every step. Checkpoints hold it; engines do not shard or optimize it. Dropout and
-        stochastic depth are off in it, batch normalization uses batch statistics.
+        It is updated with `momentum(step)` after every step, saved in checkpoints, and neither sharded nor optimized by engines.
+        Its dropout and stochastic depth are off; its batch normalization uses batch statistics.
         """
         names = tuple(student)
         teacher = MomentumTeacher(self._chain(names))
@@ -116,24 +117,24 @@ class Method(nn.Module):
         return teacher
 
     def teachers(self) -> dict[str, nn.Module]:
-        """The teachers' networks by name: outside the optimizer, but part of a checkpoint."""
+        """The teachers' networks by name; not optimized, but saved in checkpoints."""
         return {name: teacher.module for name, (teacher, *_) in self._teachers.items()}
 
     def after_step(self, step: int, gather: Callable[[Iterable[nn.Parameter]], AbstractContextManager] = whole) -> None:
-        """Called after the optimizer's step number `step`: moves the teachers. `gather` makes sharded parameters whole."""
+        """Called after the optimizer's step number `step`: updates the teachers. `gather` makes sharded parameters whole."""
         for teacher, names, momentum in self._teachers.values():
             teacher.update(self._chain(names), momentum(step), gather)
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """Groups for the optimizer, for instance with another learning rate for a predictor or a discriminator."""
+        """Groups for the optimizer; override it for example for another learning rate of a predictor."""
         return [ParameterGroup([(name, p) for name, p in self.named_parameters() if p.requires_grad])]
 
     def networks_to_compile(self) -> list[nn.Module]:
-        """What `training.compile` compiles: the backbone and the teachers."""
+        """The networks that `training.compile` compiles: the backbone and the teachers."""
         return [self.backbone, *self.teachers().values()]
 
     def eval_backbone(self) -> Backbone:
-        """The backbone that is evaluated and exported (a teacher's, where the paper evaluates the teacher)."""
+        """The backbone to evaluate and export (the teacher's if the paper evaluates the teacher)."""
         return self.backbone
 
     def _chain(self, names: Iterable[str]) -> nn.Sequential:
@@ -142,5 +143,5 @@ class Method(nn.Module):
 
 @torch.no_grad()
 def embedding_std(z: Tensor) -> Tensor:
-    """Standard deviation of unit embeddings float[V, N, D] times √D: 1 if spread evenly over the sphere, 0 on collapse."""
+    """Standard deviation of unit embeddings float[V, N, D] times √D: 1 if uniform on the sphere, 0 on collapse."""
     return z.detach().float()[0].std(dim=0).mean() * z.shape[-1] ** 0.5

@@ -1,4 +1,4 @@
-"""What a method gets and what it returns: `Batch` and `Output`."""
+"""`Batch` and `Output`: the input and the result of a method."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,16 +17,16 @@ _STEPS_24_BITS = 2**24  # float32 holds every multiple of 2**-24 in [0, 1), so t
 
 @dataclass
 class Batch:
-    """n images of this rank: their views, and everything about them that a method may use.
+    """n images of this rank: views, and everything else that a method may use.
 
     views: float[V, n, C, S, S] for each group of views of one size.
     masks: uint8[V, n, S, S] for each group, cropped and flipped with their views; None where no source has masks.
     geometry: float32[V, n, 5] for each group: left, top, right and bottom of the crop as shares of the source image, and
         whether it was flipped (0 or 1).
     labels: int64[n], -1 for unlabeled images; or uint8[n, K], one column for each class; None where no source has labels.
-    source: int64[n], which entry of `data` each image came from.
-    seed, step: of the run, and the number of the step.
-    positions: int64[n] on the CPU, the places of the images in the global batch.
+    source: int64[n], the number of each image's entry of `data`.
+    seed, step: the seed of the run and the number of the step.
+    positions: int64[n] on the CPU, the positions of the images in the global batch.
     """
 
     views: list[Tensor]
@@ -48,8 +48,8 @@ class Batch:
     def uniform(self, name: str, *shape: int) -> Tensor:
         """float32[n, *shape] in [0, 1), on the device of the views.
 
-        A pure function of (seed, step, position, name): an image gets the same numbers on one rank and on many, and in a
-        resumed run. Use a name of your own for each purpose.
+        A pure function of (seed, step, position, name), so independent of the number of ranks and of resuming. Use a different
+        name for each purpose.
         """
         image_keys = fold(fold(np.array([key("batch", name, self.seed)], np.uint64), self.step), self.positions.numpy())
         numbers = np.floor(uniform(image_keys, prod(shape)) * _STEPS_24_BITS) / _STEPS_24_BITS
@@ -69,7 +69,7 @@ class Batch:
         step: int = 0,
         positions: Tensor | None = None,
     ) -> Self:
-        """A batch made by hand, for a training loop of your own: what is left out is a whole global batch of whole images."""
+        """A batch for a custom training loop; by default it is a whole global batch of uncropped images."""
         device, n = views[0].device, views[0].shape[1]
         whole = torch.tensor([0.0, 0.0, 1.0, 1.0, 0.0], device=device)
         return cls(
@@ -86,11 +86,11 @@ class Batch:
 
 @dataclass
 class Output:
-    """What `Method.forward` returns.
+    """The result of `Method.forward`.
 
     loss: scalar; its mean over ranks is the loss of the global batch, and so is its gradient.
     metrics: detached scalars to log; their means over ranks are logged.
-    features: float[n, F], detached: one row for each image, for the online probe and the diagnostics; None if there are none.
+    features: float[n, F], detached: one row per image, for the online probe and the diagnostics; None if there are none.
     """
 
     loss: Tensor

@@ -1,4 +1,4 @@
-"""CACR (Zheng et al.): attract the far positives, repel the near negatives."""
+"""CACR (Zheng et al.): attracts distant positives and repels close negatives."""
 
 from typing import Annotated, Literal
 
@@ -20,7 +20,7 @@ from wildfern.ssl.models.teacher import cosine_momentum
 
 @register("method", "cacr")
 class CACR(Method):
-    """The pairwise form: K + 1 views of each image, all of them queries, positives and negatives of each other."""
+    """CACR without a momentum encoder: K + 1 views per image, each a query, a positive and a negative."""
 
     needs = Needs(views=(2, None), float32_views=False)
 
@@ -58,10 +58,10 @@ class CACR(Method):
 
 @register("method", "cacr_momentum")
 class MomentumCACR(Method):
-    """The ImageNet form on MoCo v3's networks: the first two views are keys too, every other view is a query for them.
+    """CACR with MoCo v3's networks, for ImageNet: all views are queries, the first two are also keys.
 
-    A query never meets the key of the same view. With two views and `cost="rbf"` this is MoCo v3; local crops
-    (`views: multicrop`) or `cost="euclidean"` make the difference.
+    A query is not compared with the key of the same view. With two views and `cost="rbf"` this equals MoCo v3, but not with
+    local crops (`views: multicrop`) or `cost="euclidean"`.
     """
 
     needs = Needs(views=(2, None), full_size_views=2, float32_views=False)

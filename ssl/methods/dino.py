@@ -1,4 +1,4 @@
-"""DINO (Caron et al., 2021): a student predicts, from any crop, what a slowly moving teacher says of the whole image."""
+"""DINO (Caron et al., 2021): from any crop, a student predicts a momentum teacher's output for the global crops."""
 
 from typing import Annotated, cast
 
@@ -20,9 +20,9 @@ from wildfern.ssl.models.teacher import cosine_momentum
 class DINO(Method):
     """Two global views go to teacher and student, local views to the student alone (algorithm 1).
 
-    The teacher's temperature rises linearly over the share `teacher_temperature_warmup` of the run; the last layer stands
-    still for the share `freeze_last_layer` of it; the teacher's momentum follows a cosine to 1.
-    Evaluation takes the teacher's backbone.
+    The teacher's temperature rises linearly over the share `teacher_temperature_warmup` of the run; the last layer is
+    frozen for the share `freeze_last_layer`; the teacher's momentum rises to 1 by a cosine schedule. The teacher's backbone is
+    evaluated.
     """
 
     needs = Needs(views=(2, None), full_size_views=2, float32_views=False)

@@ -1,4 +1,4 @@
-"""Embeddings of the whole global batch on every rank, with gradients that come home."""
+"""Differentiable all-gather of the embeddings of the global batch."""
 
 import torch
 from torch import Tensor
@@ -15,8 +15,8 @@ def world_size() -> int:
 def all_gather_embeddings(views: Tensor) -> Tensor:
     """float[V, n, D] of this rank -> float[V, W·n, D] of all ranks, in global order.
 
-    The backward pass sums what every rank's loss says about this rank's rows; with gradients then averaged over ranks, as all
-    engines do, a loss computed on the gathered batch has exactly the gradient of one process.
+    The backward pass sums the gradients of all ranks for this rank's rows. Engines then average gradients over ranks, so that a
+    loss on the gathered batch has exactly the gradient of a single process.
     """
     if world_size() == 1:
         return views

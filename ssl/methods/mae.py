@@ -1,4 +1,4 @@
-"""MAE (He et al., 2022): hide most patches of an image, encode the rest, and reconstruct the pixels of the hidden ones."""
+"""MAE (He et al., 2022): encodes a small part of an image's patches and reconstructs the pixels of the hidden ones."""
 
 from typing import Annotated
 
@@ -19,9 +19,9 @@ from wildfern.ssl.models.backbone import Backbone
 class MAE(Method):
     """A vision transformer encodes the visible patches; a small transformer predicts the hidden ones (section 3).
 
-    The mean squared error over hidden patches, each normalized by its own mean and variance (`normalize_pixels`). Which patches
-    are hidden is addressed by image and step, so that ranks and resumed runs hide the same. One view or more, all of one size;
-    mild crops and no color jitter work best (section 4.1). Fine-tune the result, or probe it with tokens averaged.
+    Loss: mean squared error over hidden patches, each normalized by its own mean and variance (`normalize_pixels`). Hidden
+    patches are a function of image and step, independent of ranks and resuming. One or more views of one size; mild crops
+    without color jitter work best (section 4.1). Fine-tune the backbone, or probe its averaged tokens.
     """
 
     needs = Needs(views=(1, None), float32_views=True)
@@ -65,7 +65,7 @@ class MAE(Method):
             raise ValueError("MAE takes views of one size: set views.local_count to 0, or views.name to simclr")
         views, n = batch.views[0], len(batch)
         images = views.flatten(0, 1)
-        assert self.backbone.patch_size is not None  # checked when this was made
+        assert self.backbone.patch_size is not None  # checked by the constructor
         patches = patchify(images, self.backbone.patch_size)
         count = patches.shape[1]
         if count != len(self.position):
@@ -93,7 +93,7 @@ class MAE(Method):
 
 
 def patchify(images: Tensor, patch: int) -> Tensor:
-    """float[N, C, S, S] -> float[N, T, patch·patch·C]: the pixels of each patch, rows of patches one after the other."""
+    """float[N, C, S, S] -> float[N, T, patch·patch·C]: the pixels of each patch, row by row."""
     n, channels, height, width = images.shape
     grid = images.reshape(n, channels, height // patch, patch, width // patch, patch)
     return grid.permute(0, 2, 4, 3, 5, 1).reshape(n, -1, patch * patch * channels)

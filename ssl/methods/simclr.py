@@ -1,4 +1,4 @@
-"""SimCLR (Chen et al., 2020): agree on two views of an image, disagree with all other images."""
+"""SimCLR (Chen et al., 2020): contrastive learning of views of the same image against all other images of the batch."""
 
 from lightly.models.modules.heads import SimCLRProjectionHead
 from torch.nn import functional as F

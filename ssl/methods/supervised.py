@@ -1,7 +1,7 @@
-"""Supervised pretraining on the labels that rendered images come with.
+"""Supervised pretraining on the labels of rendered images.
 
-Classification of the fractal class (Kataoka et al., 2020, FractalDB), and multi-instance prediction: which fractals of the
-code book are in an image of several (Anderson & Farrell, 2022, section 3.4).
+Classification of the fractal class (FractalDB, Kataoka et al., 2020), and multi-instance prediction: which fractals of the
+code book an image contains (Anderson & Farrell, 2022, section 3.4).
 """
 
 import torch
@@ -17,11 +17,11 @@ from wildfern.ssl.models.backbone import Backbone
 
 @register("method", "supervised")
 class Supervised(Method):
-    """A linear layer on the backbone predicts the labels of every view; `classes` is that of the data source.
+    """A linear layer on the backbone predicts the labels of every view; `classes` must equal that of the data source.
 
-    One label for each image: cross entropy. Multi-hot labels (`data.source: ifs_multi`): binary cross entropy, in which the
-    positives of an image together weigh as much as all classes. Unlabeled images (-1) add nothing; each step's loss is the mean
-    over the images of its batch.
+    One label per image: cross entropy. Multi-hot labels (`data.source: ifs_multi`): binary cross entropy, in which the
+    positives of an image together have weight K, the number of classes. Unlabeled images (-1) have loss 0; the loss is the mean
+    over all images of the batch.
     """
 
     needs = Needs(views=(1, None), labels="any", float32_views=False)
@@ -34,7 +34,7 @@ class Supervised(Method):
     def forward(self, batch: Batch) -> Output:
         logits, features = self.encode(self.classifier, batch.views)
         logits, labels = full_precision(logits), batch.labels
-        assert labels is not None  # as `needs` says
+        assert labels is not None  # required by `needs`
         if labels.ndim == 2:
             if labels.shape[1] != self.classes:
                 raise ValueError(f"method.classes is {self.classes}, but the data has {labels.shape[1]} classes")
@@ -51,7 +51,7 @@ class Supervised(Method):
 def multi_instance_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Binary cross entropy of logits float[V, n, K] with labels uint8[n, K], averaged over everything.
 
-    A positive of an image with P positives weighs K / P (Anderson & Farrell, 2022).
+    Each positive of an image with P positives has weight K / P (Anderson & Farrell, 2022).
     """
     target = labels.to(logits.dtype)
     positive_weight = target.shape[1] / target.sum(dim=1, keepdim=True).clamp_min(1)

@@ -17,7 +17,7 @@ from wildfern.ssl.models.width import measure_width
 
 
 class Tokens(NamedTuple):
-    """What a backbone returns for the patches of N images, and its class, register and distillation tokens."""
+    """Patch tokens of N images, and their class, register and distillation tokens."""
 
     patches: Tensor  # float[N, T, D], row by row
     prefix: Tensor  # float[N, P, D], P = 0 for most networks
@@ -32,8 +32,8 @@ class Backbone(nn.Module):
     default, or one of its tags such as `a1_in1k`.
 
     `network` is the wrapped module: `network.state_dict()` has the names that timm gives the weights. `mean`, `std`, `size`
-    (pixels) and `interpolation` say how its images are prepared; mean and standard deviation are ImageNet's, as in
-    wildfern's views, unless the weights were trained otherwise. `weights_sha256` identifies the loaded weights.
+    (pixels) and `interpolation` describe its input images; mean and standard deviation are ImageNet's, as in wildfern's views,
+    unless the weights were trained with others. `weights_sha256` identifies the loaded weights.
 
     Raises ValueError for an unknown name, with the nearest ones, for arguments or a stem that do not fit the network, for a
     network that does not return one vector for each image, and for weights that cannot be found, read or used.
@@ -110,23 +110,25 @@ class Backbone(nn.Module):
         return None if self._patches is None else self._patches[1]
 
     def _as_forward(self, function: Callable[[Tensor], Any], x: Tensor) -> Any:
-        """`function(x)` as the network's forward pass, so that its hooks run: ZeRO 3 fetches the network's own weights there."""
+        """Run `function(x)` as the network's forward pass, so that its hooks run (ZeRO 3 gathers weights in them)."""
         self.network.forward = function
         try:
             return self.network(x)
         finally:
-            del self.network.forward  # the class's own again
+            del self.network.forward  # restores the class's method
 
     def _features(self, x: Tensor) -> Tensor:
         if not hasattr(self.network, "forward_features"):
             raise ValueError(f"{self.name} has no tokens: choose a timm model")
         features = self._as_forward(self.network.forward_features, x)
         if not isinstance(features, Tensor) or features.ndim not in (3, 4):
-            raise ValueError(f"{self.name} has no tokens: its features before pooling are no single [N, T, D] or map")
+            raise ValueError(
+                f"{self.name} has no tokens: its features before pooling are not one tensor [N, T, D] or one map"
+            )
         return features
 
     def _num_prefix_tokens(self, tokens: int, rows: int, columns: int) -> int:
-        """How many of a network's tokens for an image of rows × columns pixels come before those of patches."""
+        """Number of prefix tokens, before the patch tokens, for an image of rows × columns pixels."""
         if declared := getattr(self.network, "num_prefix_tokens", 0):
             return declared
         stages = getattr(self.network, "feature_info", None)
@@ -135,7 +137,7 @@ class Backbone(nn.Module):
             return 0
         surplus = tokens - math.ceil(rows / reduction) * math.ceil(columns / reduction)
         if tokens <= 2 and surplus < 0:
-            raise ValueError(f"{self.name} has no tokens of patches: it returns its class token alone")
+            raise ValueError(f"{self.name} has no tokens of patches: it returns only its class token")
         return surplus if surplus in (1, 2) else 0  # class and distillation token, which VOLO does not declare
 
     def _kept_tokens(self, x: Tensor, keep: Tensor) -> Tokens:

@@ -1,4 +1,4 @@
-"""Batch normalization over the global batch: torch's fused SyncBatchNorm on GPUs, our own where torch has none (the CPU)."""
+"""Batch normalization over the global batch: torch's fused SyncBatchNorm on GPUs, an own implementation on CPUs."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from wildfern.ssl.models.collectives import all_reduce
 class _GlobalBatchNorm:
     """Statistics of all ranks' batches together; each rank must hold the same number of images.
 
-    The mean first, then the mean squared deviation from it: summed over ranks, this is as exact as on one process.
+    First the mean over ranks, then the mean squared deviation from it: numerically as exact as on one process.
     """
 
     # Those of torch's batch normalization, which the classes below have as their other parent.
@@ -72,9 +72,9 @@ class GlobalBatchNormAct2d(_GlobalBatchNorm, BatchNormAct2d):
 
 
 class FusedBatchNorm(nn.SyncBatchNorm):
-    """torch's SyncBatchNorm in the place of a batch normalization that exists; compiled networks call it as it is."""
+    """torch's SyncBatchNorm in place of an existing batch normalization; compiled networks call it without tracing."""
 
-    process_group = None  # all ranks; set by SyncBatchNorm's constructor, which a change of class does not run
+    process_group = None  # all ranks; changing `__class__` does not run SyncBatchNorm's constructor
 
     @torch.compiler.disable
     def forward(self, x: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ class FusedBatchNorm(nn.SyncBatchNorm):
 
 
 class FusedBatchNormAct2d(SyncBatchNormAct):
-    """timm's form of torch's SyncBatchNorm, with dropout and activation, in the place of a `BatchNormAct2d`."""
+    """timm's variant of torch's SyncBatchNorm, with dropout and activation, in place of a `BatchNormAct2d`."""
 
     process_group = None
 
@@ -100,10 +100,10 @@ ON_CPU = {
 
 
 def synchronize_batch_norm(model: nn.Module, device_type: str | None = None) -> None:
-    """Turn every batch normalization inside `model`, in place, into one over all ranks; names of weights stay.
+    """Convert every batch normalization inside `model`, in place, to one over all ranks; names of weights do not change.
 
-    `device_type` is where the model runs; None: where its parameters are. On `cuda` the kernels are torch's, elsewhere ours.
-    Raises ValueError for a kind of batch normalization that has no such form, rather than leave it local.
+    `device_type` is that of the model, by default that of its parameters. On `cuda` torch's kernels are used.
+    Raises ValueError for a batch normalization that cannot be converted, rather than leave it local.
     """
     if device_type is None:
         device_type = next((p.device.type for p in model.parameters()), "cpu")

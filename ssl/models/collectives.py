@@ -37,7 +37,7 @@ def all_reduce(x: Tensor) -> Tensor:
 
 @torch.compiler.disable
 def all_gather(x: Tensor) -> Tensor:
-    """float[n, ...] of each rank -> float[W, n, ...] on all ranks; its gradient is the sum over ranks of its part's."""
+    """float[n, ...] of each rank -> float[W, n, ...] on all ranks; its gradient is summed over ranks."""
     return _AllGather.apply(x.contiguous())
 
 

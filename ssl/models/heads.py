@@ -9,7 +9,7 @@ from torch.nn import functional as F
 class NormalizedLinear(nn.Module):
     """A bias-free linear layer whose rows have unit length (DINO's weight-normalized last layer with fixed gain).
 
-    While `frozen`, the weight's gradient is zero rather than missing, which engines treat differently.
+    While `frozen`, the weight's gradient is zero rather than None, which engines would treat differently.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:

@@ -27,7 +27,7 @@ def build_network(name: str, stem: Stem = "standard", in_chans: int = 3, **argum
         raise ValueError(f"{name} takes 3 channels, in_chans is {in_chans}: choose a timm model")
     if name == "small_alexnet":
         if stem != "standard":
-            raise ValueError("small_alexnet is made for small images already: leave stem at 'standard'")
+            raise ValueError("small_alexnet is already a network for small images: leave stem at 'standard'")
         return _made(SmallAlexNet, name, arguments)
     if not is_timm:
         network = _made(_torchvision, name.removeprefix(TORCHVISION), arguments)
@@ -40,7 +40,7 @@ def build_network(name: str, stem: Stem = "standard", in_chans: int = 3, **argum
 
 
 def unknown_network(name: str) -> str | None:
-    """None for a name that `build_network` knows, else what is wrong with it and which names are near."""
+    """None for a name that `build_network` knows, else an error message with similar names."""
     if name == "small_alexnet" or timm.is_model(name) or name in _torchvision_names(name):
         return None
     return f"unknown backbone {name!r}; {nearest_backbones(name)}"
@@ -71,7 +71,7 @@ def _made(make: Any, name: str, arguments: dict[str, Any]) -> nn.Module:
 
 
 def _torchvision_names(name: str) -> list[str]:
-    """torchvision's classification models, where `name` asks for one of them."""
+    """The names of torchvision's classification models if `name` begins with `torchvision/`, else none."""
     if not name.startswith(TORCHVISION):
         return []
     from torchvision import models
@@ -87,11 +87,11 @@ def _torchvision(name: str, **arguments: Any) -> nn.Module:
 
 
 def torchvision_recipe(name: str, arguments: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """How to build torchvision's model `name` without classifier: arguments of `get_model`, and the classifier to replace.
+    """Arguments of `get_model` for torchvision's model `name`, and the path of the classifier to replace.
 
     The classifier is the model's last linear or convolution layer.
     """
-    if name in ("googlenet", "inception_v3"):  # further classifiers inside, for training with labels
+    if name in ("googlenet", "inception_v3"):  # auxiliary classifiers
         arguments = {"aux_logits": False, "init_weights": True, **arguments}
     with torch.device("meta"):
         modules = _with_classifier(name, arguments).named_modules()

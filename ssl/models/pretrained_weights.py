@@ -27,9 +27,9 @@ Triple = tuple[float, ...]
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """What was loaded: SHA-256 of the file (of the tensors, where they were downloaded), and (mean, std) of its images.
+    """Loaded weights: SHA-256 of the file (of the tensors, if downloaded), and (mean, std) of their images.
 
-    `normalization` is None where the weights come from wildfern, which normalizes as ImageNet.
+    `normalization` is None for weights of wildfern, which uses that of ImageNet.
     """
 
     sha256: str
@@ -39,15 +39,15 @@ class LoadedWeights:
 def load_weights(
     network: nn.Module, name: str, weights: str, in_chans: int, arguments: dict[str, Any]
 ) -> LoadedWeights:
-    """Load `weights` into `network`, the model `name` built with `arguments`; see `Backbone` for what it may be.
+    """Load `weights` (see `Backbone`) into `network`, the model `name` built with `arguments`.
 
-    A warning lists weights of the file that the network does not have, its classifier excepted. Raises ValueError when the
-    weights cannot be found or read, and when one of the network's is missing or of another shape.
+    A warning lists weights of the file that the network does not have, except a classifier's. Raises ValueError if the
+    weights cannot be found or read, and if one of the network's is missing or of another shape.
     """
     path = Path(weights).expanduser()
     if path.is_dir():
         if not (path / RUN_WEIGHTS).is_file():
-            raise ValueError(f"weights: {path} is a folder without {RUN_WEIGHTS}, so it is no run folder")
+            raise ValueError(f"weights: {path} is a folder without {RUN_WEIGHTS}, so it is not a run folder")
         path = path / RUN_WEIGHTS
     if not path.is_file():
         if path.suffix in SUFFIXES or len(path.parts) > 1:
@@ -60,9 +60,9 @@ def load_weights(
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors, .pth or .pt file by name, out of a `state_dict` entry where there is one.
+    """The tensors of a .safetensors, .pth or .pt file by name, from its `state_dict` entry if there is one.
 
-    Nothing in the file is executed. Raises ValueError for a file of another kind, a damaged one, and one without tensors.
+    Runs no code of the file. Raises ValueError for a file of another type, a damaged one, and one without tensors.
     """
     if path.suffix not in SUFFIXES:
         raise ValueError(f"weights: {path} is not one of {', '.join(SUFFIXES)}")
@@ -70,7 +70,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         state: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except UnpicklingError as error:
         raise ValueError(
-            f"weights: {path} holds Python objects or is damaged; save the tensors alone: torch.save(model.state_dict(), …)"
+            f"weights: {path} contains Python objects or is damaged; save only the tensors: torch.save(model.state_dict(), …)"
         ) from error
     except (OSError, SafetensorError, RuntimeError, EOFError, KeyError) as error:
         raise ValueError(f"weights: {path} is damaged: {str(error).splitlines()[0]}") from error
@@ -79,7 +79,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, Mapping) else {}
     if not tensors:
         raise ValueError(
-            f"weights: {path} holds no tensors by name, neither directly nor under {', '.join(CONTAINERS)}"
+            f"weights: {path} contains no named tensors, neither directly nor under {', '.join(CONTAINERS)}"
         )
     return tensors
 
@@ -113,9 +113,9 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], name: str, where
 
 
 def _prefix(wanted: set[str], state: Mapping[str, Tensor], where: str) -> str:
-    """What stands before the network's names in a file: the prefix under which most of them are found.
+    """The prefix of the network's names in a file: that under which most of them are found.
 
-    Raises ValueError when two prefixes hold the whole network (a student and a teacher).
+    Raises ValueError if the whole network is there under two prefixes (a student and a teacher).
     """
     probe = min(wanted, default="")
     candidates = {key.removesuffix(probe) for key in state if key.endswith(probe)}
@@ -123,7 +123,7 @@ def _prefix(wanted: set[str], state: Mapping[str, Tensor], where: str) -> str:
     complete = sorted(prefix for prefix in candidates if all(prefix + key in state for key in wanted))
     if len(complete) > 1:
         names = " and ".join(repr(prefix) for prefix in complete)
-        raise ValueError(f"weights: {where} holds this network more than once, under {names}: save one of them alone")
+        raise ValueError(f"weights: {where} contains this network more than once, under {names}: save only one of them")
     return max(sorted(candidates), key=lambda prefix: sum(prefix + key in state for key in wanted), default="")
 
 
@@ -145,7 +145,7 @@ def _download(network: nn.Module, name: str, tag: str, in_chans: int, arguments:
     full = name if tag == DEFAULT_TAG else f"{model}.{tag}"
     try:
         source = timm.create_model(full, pretrained=True, num_classes=0, in_chans=in_chans, **arguments)
-    except Exception as error:  # whatever the hub's client, requests or the reader of the file raises
+    except Exception as error:  # of the hub's client, requests or the file reader
         raise ValueError(_not_fetched(full, error)) from error
     load_state(network, source.state_dict(), name, f"timm's weights {full}")
     return LoadedWeights(_sha256(network), _normalization(source))
@@ -180,7 +180,7 @@ def _normalization(network: nn.Module) -> tuple[Triple, Triple] | None:
 
 
 def _classifiers(network: nn.Module) -> tuple[str, ...]:
-    """How names of a classifier begin, which a backbone does not have."""
+    """Prefixes of the classifier's weights, which a backbone does not have."""
     config = getattr(network, "pretrained_cfg", None) or {}
     named = config.get("classifier") or ("fc", "classifier", "head", "heads")
     return tuple(f"{name}." for name in ([named] if isinstance(named, str) else named))
@@ -196,5 +196,5 @@ def _sha256(network: nn.Module) -> str:
 
 
 def _listed(names: list[str]) -> str:
-    """The first three names, and how many there are."""
+    """The first three names, and the number of names."""
     return ", ".join(names[:3]) + (f" … ({len(names)})" if len(names) > 3 else "")

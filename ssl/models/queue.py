@@ -8,8 +8,8 @@ from torch.nn import functional as F
 class EmbeddingQueue(nn.Module):
     """The last `length` embeddings, with unit rows; random directions until it has been filled. Calling it returns them.
 
-    Push the same embeddings on every rank (those of the global batch, see `all_gather_embeddings`): then the queue is the same
-    everywhere, checkpoints hold it once, and W ranks train like one.
+    Push the same embeddings on every rank (those of the global batch, see `all_gather_embeddings`), so that the queue is equal
+    on all ranks and checkpoints contain it once.
     """
 
     embeddings: Tensor
@@ -21,12 +21,12 @@ class EmbeddingQueue(nn.Module):
         self.register_buffer("next", torch.zeros((), dtype=torch.int64))
 
     def forward(self) -> Tensor:
-        """A copy float[length, D], so that a loss may use it although the queue moves on before the backward pass."""
+        """A copy float[length, D], so that the queue may change before the backward pass."""
         return self.embeddings.clone()
 
     @torch.no_grad()
     def push(self, embeddings: Tensor) -> None:
-        """Replace the oldest entries by embeddings float[N, D]; of more than `length`, the last ones stay."""
+        """Replace the oldest entries by embeddings float[N, D]; of more than `length`, only the last are kept."""
         length = len(self.embeddings)
         new = embeddings.detach()[-length:].to(self.embeddings.dtype)
         places = (self.next + torch.arange(len(new), device=new.device)) % length

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 class SmallAlexNet(nn.Module):
     """Five convolutions and two hidden layers with batch normalization (Wang & Isola, 2020; Zheng et al., CACR).
 
-    float[N, 3, S, S] -> float[N, 4096], S = `image_size` (32 for CIFAR, 64 for STL-10); the projection to the sphere is the
-    method's head.
+    float[N, 3, S, S] -> float[N, 4096], S = `image_size` (32 for CIFAR, 64 for STL-10); the method's head projects
+    to the sphere.
     """
 
     def __init__(self, *, image_size: int = 32) -> None:

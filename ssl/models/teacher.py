@@ -20,16 +20,15 @@ def whole(parameters: Iterable[nn.Parameter]) -> AbstractContextManager:
 class MomentumTeacher:
     """θ_teacher ← m θ_teacher + (1 − m) θ_student after each step, in float32, on every rank.
 
-    No `nn.Module`: engines must neither shard, synchronize nor optimize it. Batch normalization is in training mode, so its
-    statistics are those of the teacher's own batches; stochastic depth, dropout and the dropping of patches are off. It never
-    carries a gradient.
+    Not an `nn.Module`, so that engines neither shard, synchronize nor optimize it. Batch normalization is in training mode, with
+    the statistics of the teacher's batches; stochastic depth, dropout and patch dropout are off. It has no gradients.
     """
 
     def __init__(self, student: nn.Module) -> None:
         self.module = copy.deepcopy(student).requires_grad_(False).eval()
         for module in self.module.modules():
             if isinstance(module, _BatchNorm):
-                module.training = True  # not .train(): timm's layers hold a dropout inside
+                module.training = True  # not .train(): timm's layers contain dropout
 
     @torch.no_grad()
     def __call__(self, *inputs: Tensor) -> Tensor:
@@ -37,7 +36,7 @@ class MomentumTeacher:
 
     @torch.no_grad()
     def update(self, student: nn.Module, momentum: float, gather: Gather = whole) -> None:
-        """Move towards `student`, whose parameters `gather` makes whole first under sharded engines."""
+        """Move towards `student`; `gather` makes its parameters whole under sharded engines."""
         theirs = list(student.parameters())
         with gather(theirs):
             torch._foreach_lerp_(list(self.module.parameters()), [p.detach() for p in theirs], 1 - momentum)

@@ -1,4 +1,4 @@
-"""What a network returns for an image, measured without computing it."""
+"""The number of features of a network, from a forward pass without values."""
 
 import copy
 
@@ -9,13 +9,13 @@ from torch import Tensor, nn
 def measure_width(network: nn.Module, image: tuple[int, int, int], name: str) -> int:
     """D of a network that maps float[N, C, H, W] to float[N, D]; `image` is (C, H, W).
 
-    A copy on torch's meta device runs the forward pass, so that neither memory nor random numbers are used. A network that
-    cannot run there (it reads values) runs on one image of zeros in eval mode. The network itself is not changed.
-    Raises ValueError, naming the network, for one that returns anything else or does not take such images.
+    Runs a copy on torch's meta device, without memory or random numbers. A network that cannot run there (because it reads
+    values) runs on one image of zeros in eval mode. The network itself is not changed.
+    Raises ValueError, naming the network, if it returns anything else or does not take such images.
     """
     try:
         result = _run(meta_copy(network), image, "meta")
-    except Exception as on_meta:  # whatever an operation without a meta kernel raises
+    except Exception as on_meta:  # of an operation without a meta kernel
         device = next((p.device for p in network.parameters()), torch.device("cpu"))
         if device.type == "meta":
             raise ValueError(f"{name} cannot run on {image} images: {_first_line(on_meta)}") from on_meta

@@ -190,7 +190,7 @@ def test_tokens_of_a_network_of_maps_are_its_last_map_row_by_row(name):
         ("resnet10t", {}, True, "resnet10t cannot process part"),
         ("torchvision/resnet18", {}, False, "has no tokens"),
         ("vit_tiny_patch16_224", {**VIT, "patch_drop_rate": 0.5}, True, "patch_drop_rate"),
-        ("pit_ti_224", {}, False, "its class token alone"),
+        ("pit_ti_224", {}, False, "only its class token"),
     ],
 )
 def test_networks_without_such_tokens_are_refused(name, options, keep, words):

@@ -111,7 +111,7 @@ def test_files_that_cannot_be_read_are_refused_and_run_nothing(tmp_path):
         "list.pt": "no tensors",
         "none.pt": "there is no file",
         "no/folder": "there is no file",
-        ".": "no run folder",
+        ".": "not a run folder",
     }.items():
         with pytest.raises(ValueError, match=words):
             loaded(tmp_path / name)
