@@ -118,7 +118,7 @@ def packaging() -> dict:
     return given
 
 
-def test_the_folder_ssl_is_no_package_and_holds_only_packages():
+def test_the_folder_ssl_is_not_a_package_and_contains_only_packages():
     assert not (ROOT / "ssl" / "__init__.py").exists()
     assert [path.name for path in (ROOT / "ssl").iterdir() if path.is_file()] == []
 
@@ -165,7 +165,7 @@ def test_nothing_is_imported_by_its_folder_name():
     assert wrong == []
 
 
-def test_the_light_packages_stay_light():
+def test_light_packages_import_only_light_dependencies():
     wrong = []
     for path, where, name in imported("package", "generators", "recipes"):
         folder = max((folder for folder in THIRD_PARTIES if path.is_relative_to(ROOT / folder)), key=len)
@@ -174,7 +174,7 @@ def test_the_light_packages_stay_light():
     assert wrong == []
 
 
-def test_drawing_on_the_processor_needs_neither_torch_nor_triton(packaging):
+def test_rendering_on_the_cpu_needs_neither_torch_nor_triton(packaging):
     """Where they are missing, streams draw, and device="cuda" says what it lacks."""
     program = (
         "import sys; sys.modules['torch'] = sys.modules['triton'] = None\n"
@@ -221,7 +221,7 @@ def unsafe_loads(tree: ast.AST, package: str) -> Iterator[tuple[int, str]]:
             yield call.lineno, f"{name}: use yaml.safe_load"
 
 
-def test_nothing_that_is_loaded_can_run_code():
+def test_no_file_is_loaded_in_a_way_that_can_run_code():
     wrong = [
         f"{name_of(path)}:{line}: {reason}"
         for path in python_files(*CODE)
@@ -241,7 +241,7 @@ def test_nothing_that_is_loaded_can_run_code():
         ("yaml.safe_load(text)", []),
     ],
 )
-def test_the_guard_sees_unsafe_loads(code, reasons):
+def test_unsafe_loads_are_detected(code, reasons):
     assert [reason for _, reason in unsafe_loads(ast.parse(code), "wildfern.ssl")] == reasons
 
 
@@ -263,7 +263,7 @@ def hidden_draws(tree: ast.AST) -> Iterator[tuple[int, str]]:
             yield node.lineno, dotted(node.func)
 
 
-def test_no_kernel_lets_the_compiler_fuse_or_reorder():
+def test_no_kernel_allows_fused_or_reordered_arithmetic():
     """Then a kernel's bytes are the same on every processor; `test_streams` draws with one that has no vector extensions."""
     wrong = [
         f"{name_of(path)}:{call.lineno}: {word.arg}"
@@ -298,11 +298,11 @@ def test_no_hidden_randomness():
         ("from .random import mix", []),
     ],
 )
-def test_the_guard_sees_hidden_randomness(code, found):
+def test_hidden_randomness_is_detected(code, found):
     assert [name for _, name in hidden_draws(ast.parse(code))] == found
 
 
-def test_the_guard_resolves_relative_imports():
+def test_relative_imports_are_resolved():
     code = (
         "from . import a\nfrom .b import c\nfrom ..data.base import Source\nimport torch.nn\ndef f():\n    from wandb import x\n"
         "if TYPE_CHECKING:\n    from wildfern.launch import pretrain\n"

@@ -99,7 +99,7 @@ def test_commands_run(command, workplace, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_site_builds_and_is_read_without_a_network(tmp_path, monkeypatch):
+def test_the_site_builds_and_needs_no_network(tmp_path, monkeypatch):
     """Strictly: a link, an anchor or a name of the reference that leads nowhere is an error."""
     pytest.importorskip("mkdocs", reason="needs the extra `docs`")
     monkeypatch.setenv("WILDFERN_LINKS", str(tmp_path / "packages"))

@@ -6,7 +6,7 @@ from wildfern.launch.cli import parsed
 from wildfern.launch.errors import RunError
 
 
-def test_values_mean_what_they_mean_in_recipes():
+def test_values_are_read_as_in_recipes():
     words = ["sigma=1e-1", "size=010", "mode=on", "time=12:30", "list=[1, 2]", "flag=true", "text='8'"]
     expected = {"sigma": 0.1, "size": 10, "mode": "on", "time": "12:30", "list": [1, 2], "flag": True, "text": "8"}
     assert parsed(words) == expected
@@ -20,6 +20,6 @@ def test_values_mean_what_they_mean_in_recipes():
         ("x=!!python/name:os.system", "tag .* is not allowed"),
     ],
 )
-def test_what_is_no_value_is_refused_in_words(word, message):
+def test_invalid_values_are_refused(word, message):
     with pytest.raises(RunError, match=message):
         parsed([word])

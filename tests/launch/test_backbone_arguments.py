@@ -12,7 +12,7 @@ OTHERS = ["vit_tiny_patch16_224", "vgg11", "mobilenetv3_small_100", "convnext_at
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_the_quickstart_takes_another_backbone(name):
+def test_the_quickstart_accepts_another_backbone(name):
     said = []
     recipe = read_recipe("quickstart", [f"model.backbone={name}"], announce=said.append)
     dropped = "model.arguments.layers, model.arguments.channels, model.arguments.zero_init_last"

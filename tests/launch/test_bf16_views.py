@@ -25,7 +25,7 @@ def types(monkeypatch):
     return seen
 
 
-def test_runs_are_the_same_to_the_byte(types, tmp_path, monkeypatch):
+def test_runs_are_byte_identical(types, tmp_path, monkeypatch):
     rounded = pretrain("quickstart", BF16, run=tmp_path / "rounded")
     assert types == [torch.float32] + [torch.bfloat16] * 3  # views.png first
     monkeypatch.setattr("wildfern.launch.assembly.input_dtype", lambda *_: torch.float32)
@@ -36,6 +36,6 @@ def test_runs_are_the_same_to_the_byte(types, tmp_path, monkeypatch):
         assert (rounded / file).read_bytes() == (whole / file).read_bytes(), file
 
 
-def test_a_training_in_float32_is_given_float32(types, tmp_path):
+def test_training_in_float32_gets_views_in_float32(types, tmp_path):
     pretrain("quickstart", [*TINY, "training.precision=fp32", "training.steps=1"], run=tmp_path / "run")
     assert types == [torch.float32] * 2

@@ -49,7 +49,7 @@ def images(tmp_path):
     return folder
 
 
-def test_all_are_known_here():
+def test_every_recipe_has_a_small_run():
     assert set(list_recipes()) == set(CHANGES)
 
 
@@ -72,5 +72,5 @@ def test_runs_a_few_steps(name, images, tmp_path):
     assert read_recipe(run / "recipe.yaml").training.steps == 3
 
 
-def test_the_first_line_of_each_says_what_it_is():
+def test_the_first_line_of_each_is_a_description():
     assert [name for name in CHANGES if not re.match(r"# \w.{30}", recipe_text(name))] == []

@@ -16,7 +16,7 @@ def said(process: subprocess.CompletedProcess) -> str:
     return process.stderr
 
 
-def test_misspelt_keys_and_impossible_values_come_together(wildfern):
+def test_misspelled_keys_and_invalid_values_are_reported_together(wildfern):
     changes = ["training.stepz=3", "method.temperature=-1", "model.backbone=resnet19"]
     text = said(wildfern("pretrain", "quickstart", *changes, process=True))
     assert "training.stepz" in text
@@ -25,7 +25,7 @@ def test_misspelt_keys_and_impossible_values_come_together(wildfern):
     assert "greater than 0" in text
 
 
-def test_what_only_this_machine_knows_comes_together(wildfern):
+def test_errors_of_data_and_machine_are_reported_together(wildfern):
     text = said(wildfern("pretrain", "quickstart", "model.backbone=resnet19", "data.source=folder:nowhere"))
     assert "resnet18" in text
     assert "nowhere" in text

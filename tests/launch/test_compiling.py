@@ -49,7 +49,7 @@ def same_training(run, plain):
 
 
 @pytest.mark.slow
-def test_compiled_training_is_the_same_and_may_be_switched_when_resumed(tmp_path):
+def test_compiled_training_is_equal_and_can_be_switched_on_resume(tmp_path):
     changes = [*TEACHER, "training.steps=4"]
     plain, compiled = pretrain("quickstart", changes, run=tmp_path / "plain"), tmp_path / "compiled"
     trained(compiled, [*changes, "training.compile=true"])
@@ -73,7 +73,7 @@ def test_compiled_training_is_the_same_under_deepspeed(stage, processes, tmp_pat
     same_training(tmp_path / "compiled", plain)
 
 
-def test_without_a_compiler_one_message_at_the_start(tmp_path):
+def test_without_a_compiler_there_is_one_error_at_the_start(tmp_path):
     command = [sys.executable, "-m", "wildfern.launch.cli", "pretrain", "quickstart", *SMALL, "training.compile=true"]
     environment = {**os.environ, "CXX": str(tmp_path / "nowhere"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)

@@ -92,7 +92,7 @@ def test_two_processes_train_like_one(case, tmp_path):
     assert (facts["world_size"], facts["zero_stage"]) == (2, stage)
 
 
-def test_a_run_goes_on_with_other_processes_stages_and_engines(tmp_path):
+def test_a_run_resumes_with_other_processes_stages_and_engines(tmp_path):
     changes = [*VIT, "training.checkpoint_every=2", "training.keep_checkpoints=3", "data.classes=4"]
     changes += ["evaluation.online_probe={learning_rate: 0.01}"]
     whole = pretrain("quickstart", changes, run=tmp_path / "whole")
@@ -125,7 +125,7 @@ def test_the_launcher_needs_no_engine_in_the_recipe_and_resumes_exactly(tmp_path
     assert (run / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
 
 
-def test_errors_of_the_user_end_all_processes_with_code_2(tmp_path):
+def test_user_errors_end_all_processes_with_code_2(tmp_path):
     code, output = launch(2, tmp_path / "run", *ARGUMENTS, "training.batch_size=7", cwd=tmp_path)
     assert code == 2, output
     assert "does not divide" in output

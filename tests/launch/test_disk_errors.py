@@ -43,7 +43,7 @@ def told(process, *words):
 
 
 @pytest.mark.slow
-def test_a_checkpoint_that_does_not_fit_leaves_the_earlier_ones_whole(own_mounts, tmp_path):
+def test_a_checkpoint_that_does_not_fit_leaves_earlier_ones_complete(own_mounts, tmp_path):
     process = own_mounts("""
         mkdir small copy
         mount -t tmpfs -o size=1500k none small
@@ -65,7 +65,7 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_earlier_ones_whole(own_mounts
 
 
 @pytest.mark.slow
-def test_metrics_that_do_not_fit_end_training_with_their_last_whole_line(own_mounts, tmp_path):
+def test_metrics_that_do_not_fit_end_with_a_complete_line(own_mounts, tmp_path):
     process = own_mounts("""
         mkdir small copy
         mount -t tmpfs -o size=1500k none small
@@ -97,7 +97,7 @@ def test_a_read_only_folder_is_named(own_mounts, tmp_path):
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EFBIG])
-def test_faults_of_the_disk_become_words(number, tmp_path):
+def test_disk_errors_become_messages(number, tmp_path):
     inside, elsewhere = str(tmp_path / "run" / "views.png"), str(tmp_path / "images" / "1.png")
     for name in (inside, None):
         with (
@@ -109,7 +109,7 @@ def test_faults_of_the_disk_become_words(number, tmp_path):
         raise OSError(number, "no", elsewhere)
 
 
-def test_a_backbone_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+def test_a_backbone_that_cannot_be_written_leaves_the_previous_one(tmp_path, monkeypatch):
     import torch
     from safetensors import SafetensorError
 
@@ -129,7 +129,7 @@ def test_a_backbone_that_cannot_be_written_leaves_the_one_before(tmp_path, monke
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("backbone.safetensors", before)]
 
 
-def test_skipped_files_of_before_a_resume_stay_noted(tmp_path):
+def test_skipped_files_recorded_before_a_resume_are_kept(tmp_path):
     folder = RunFolder(tmp_path)
     folder.note_skipped({})
     assert not list(tmp_path.iterdir())

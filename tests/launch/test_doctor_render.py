@@ -29,7 +29,7 @@ def test_doctor_says_how_to_get_an_extra(monkeypatch):
     assert "pip install 'wildfern[onnx]'" in told.getvalue()
 
 
-def test_render_draws_a_labelled_gallery(wildfern, tmp_path):
+def test_render_draws_a_labeled_gallery(wildfern, tmp_path):
     process = wildfern("render", "ifs", "size=64", "points=2000", "--grid", "3x2", "--out", "g.png")
     assert process.returncode == 0, process.stderr
     with Image.open(tmp_path / "g.png") as image:

@@ -171,7 +171,7 @@ def test_invalid_arguments(run, arguments, words):
         assert word in complaint
 
 
-def test_figures_of_a_gpu_depend_on_the_precision_and_yield_to_given_ones():
+def test_gpu_figures_depend_on_the_precision_and_can_be_overridden():
     assert hardware("fp32", "H100", None, None, 25.0) == Hardware(79.6, 67.0, 25.0)
     with pytest.raises(RunError, match="above 0"):
         hardware("bf16", None, 0.0, None, None)

@@ -27,7 +27,7 @@ def run(tmp_path_factory):
     return pretrain("quickstart", [*TINY, "training.steps=2"], run=tmp_path_factory.mktemp("export") / "run")
 
 
-def test_timm_takes_the_export_strictly(run):
+def test_timm_loads_the_export_strictly(run):
     said = export_backbone(run, "timm")
     state = torch.load(run / "backbone_timm.pth", weights_only=True)
     model = timm.create_model("resnet18", num_classes=0, **MODEL)
@@ -51,7 +51,7 @@ def test_the_code_that_export_prints_loads_the_weights(extra, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
-def test_torchvision_models_are_loaded_by_torchvision_alone(name, tmp_path):
+def test_torchvision_models_are_loaded_with_torchvision_only(name, tmp_path):
     backbone = Backbone(f"torchvision/{name}").eval()
     save_file(backbone.network.state_dict(), tmp_path / "weights.safetensors")
     model = SimpleNamespace(backbone=backbone.name, arguments={}, stem="standard")
@@ -131,7 +131,7 @@ def test_the_hash_is_that_of_the_weights_before_the_evaluation(run, tmp_path):
     assert json.loads((folder.path / "evaluation.json").read_text())["backbone_sha256"] == before
 
 
-def test_a_run_can_be_evaluated_where_its_training_images_are_not(run, monkeypatch, tmp_path):
+def test_a_run_can_be_evaluated_without_its_training_images(run, monkeypatch, tmp_path):
     recipe = run / "recipe.yaml"
     text = recipe.read_text()
     monkeypatch.chdir(tmp_path)
@@ -154,7 +154,7 @@ def test_onnx_gives_the_same_features_for_any_number_of_images(run):
         torch.testing.assert_close(torch.from_numpy(found), RunFolder(run).backbone()(x), rtol=1e-3, atol=1e-4)
 
 
-def test_whoever_may_read_the_folder_may_read_the_backbone(tmp_path):
+def test_the_backbone_has_the_read_permissions_of_the_folder(tmp_path):
     tmp_path.chmod(0o755)
     RunFolder(tmp_path).write_backbone({"weight": torch.ones(1)})
     assert (tmp_path / "backbone.safetensors").stat().st_mode & 0o777 == 0o644

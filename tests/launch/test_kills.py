@@ -65,7 +65,7 @@ def same_bytes(run, whole):
 
 
 @pytest.mark.slow
-def test_ten_kills_and_any_number_of_loader_threads_leave_the_same_bytes(tmp_path):
+def test_ten_kills_and_any_number_of_loader_threads_give_identical_bytes(tmp_path):
     changes = [*CHANGES, "training.steps=200"]
     whole, run, half_saved = whole_run(tmp_path / "whole", changes), tmp_path / "run", 0
     plan = kills(seed=1, outside=5, inside=IN_SAVING)
@@ -86,7 +86,7 @@ def test_ten_kills_and_any_number_of_loader_threads_leave_the_same_bytes(tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="deepspeed is for Linux")
-def test_two_deepspeed_processes_that_are_killed_leave_the_same_bytes(tmp_path):
+def test_two_killed_deepspeed_processes_give_identical_bytes(tmp_path):
     changes = [*CHANGES, "training.steps=60"]
     whole, run = whole_run(tmp_path / "whole", changes, processes=2), tmp_path / "run"
     for number, kill in enumerate(kills(seed=2, outside=1, inside=["not yet under its name"])):

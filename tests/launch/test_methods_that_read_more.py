@@ -39,7 +39,7 @@ def train(case, run, steps, resume=False):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_resumed_run_is_that_of_an_uninterrupted_one(case, tmp_path):
+def test_a_resumed_run_equals_an_uninterrupted_one(case, tmp_path):
     whole = train(case, tmp_path / "whole", 6)
     losses = [row["loss"] for row in read_records(whole / "metrics.jsonl")]
     assert len(set(losses)) == 6
@@ -60,7 +60,7 @@ def test_the_backbone_of_a_plugins_run_is_evaluated_without_running_the_plugin(t
     assert {row["protocol"] for row in evaluate(run, on=["digits"], protocols=["knn"]).rows} == {"knn"}
 
 
-def test_masks_are_asked_of_sources_that_have_none(tmp_path):
+def test_a_source_without_masks_is_refused(tmp_path):
     changes = [*COMMON, *IFS, RESNET, "method={name: toy_segmentation, channels: 8}", "training.steps=2"]
     with pytest.raises(RunError, match=r"needs masks, but no source of `data` has any"):
         pretrain("quickstart", changes, run=tmp_path / "run", plugins=[str(PLUGINS / "toy_segmentation.py")])

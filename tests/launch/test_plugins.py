@@ -180,7 +180,7 @@ def test_the_recipe_key_is_relative_to_the_file_that_names_it_and_adds_up(file, 
     assert recipe.method.arguments == {"heat": 0.3}
 
 
-def test_what_is_wrong_with_a_plugin_comes_with_all_other_errors(tmp_path):
+def test_errors_of_a_plugin_are_reported_with_all_others(tmp_path):
     (tmp_path / "bad.py").write_text("x = 1\nraise OSError('no disk')\n")
     (tmp_path / "mine.yaml").write_text("extends: quickstart\nplugins: [bad.py, none.py]\nviews: {siz: 3}\n")
     with pytest.raises(RecipeErrors) as caught:
@@ -216,7 +216,7 @@ folder.backbone()
     assert not marker.exists()
 
 
-def test_where_only_the_method_is_of_a_plugin_the_backbone_is_read_without_it(file, tmp_path):
+def test_the_backbone_is_loaded_without_the_plugin_of_the_method(file, tmp_path):
     changes = [*TINY, "training.steps=1", "training.checkpoint_every=1", "method.name=mine"]
     changes = [change for change in changes if "projection" not in change]
     run = pretrain("quickstart", changes, run=tmp_path / "run", plugins=[file])
@@ -224,7 +224,7 @@ def test_where_only_the_method_is_of_a_plugin_the_backbone_is_read_without_it(fi
     assert subprocess.run([sys.executable, "-c", program, str(run)], timeout=300).returncode == 0
 
 
-def test_a_resumed_run_says_that_its_plugin_has_changed(file, tmp_path, capsys):
+def test_a_resumed_run_reports_a_changed_plugin(file, tmp_path, capsys):
     run = pretrain("quickstart", ALL, run=tmp_path / "run", plugins=[file])
     file.write_text(EVERY_KIND + "\n# another line\n")
     pretrain("quickstart", ALL, run=run, resume=True, plugins=[file])
@@ -314,7 +314,7 @@ def test_a_package_with_entry_points_trains_on_two_processes(tmp_path, monkeypat
     assert {(row["origin"], row["version"]) for row in rows} == {("fern-extras", "1.2")}
 
 
-def test_a_component_that_nobody_recorded_is_missed_in_words(tmp_path):
+def test_an_unrecorded_missing_component_is_reported(tmp_path):
     folder = RunFolder(tmp_path)
     (tmp_path / "recipe.yaml").write_text(
         read_recipe("quickstart").as_yaml().replace("name: simclr\n  size", "name: x\n  size")

@@ -15,7 +15,7 @@ BF16, FP32 = (lambda device: True), (lambda device: False)
 
 
 @pytest.mark.parametrize(("there", "precision"), [(BF16, "bf16"), (FP32, "fp32")])
-def test_auto_is_what_the_device_computes_in(there, precision, monkeypatch):
+def test_auto_is_bf16_if_the_device_has_it(there, precision, monkeypatch):
     monkeypatch.setattr(builders, "computes_in_bf16", there)
     recipe = read_recipe("quickstart")
     assert recipe.training.precision == "auto"
@@ -25,7 +25,7 @@ def test_auto_is_what_the_device_computes_in(there, precision, monkeypatch):
     assert with_precision(asked, None) == asked
 
 
-def test_a_run_goes_on_in_the_precision_that_it_was_begun_in(tmp_path, monkeypatch):
+def test_a_run_resumes_in_its_initial_precision(tmp_path, monkeypatch):
     monkeypatch.setattr(builders, "computes_in_bf16", FP32)
     run = pretrain("quickstart", CHANGES, run=tmp_path / "run")
     assert RunFolder(run).recipe().training.precision == "fp32"

@@ -54,7 +54,7 @@ def test_entries_of_recipes_are_taken():
     assert list(evaluators) == ["retrieval (k=[1, 3], gallery=test)", "knn"]
 
 
-def test_the_command_lines_forms():
+def test_forms_on_the_command_line():
     assert parse_protocols(["linear, knn", "{name: knn, k: 5}", "retrieval k=[1,3] gallery=test"]) == [
         "linear",
         "knn",
@@ -79,7 +79,7 @@ def test_the_command_lines_forms():
         parse_datasets(["{source: [digits}"])
 
 
-def test_all_errors_come_together_with_the_nearest_name():
+def test_errors_are_reported_together_with_the_nearest_name():
     on = ["digit", "ifs", {"source": "folder:.", "test_fractoin": 0.1}, {"sauce": "digits"}, "parquet:nowhere"]
     protocols = ["linaer", {"name": "knn", "k": "5", "temprature": 1}, {"name": "knn", "k": 0}, 3]
     with pytest.raises(RecipeErrors) as caught:
@@ -101,7 +101,7 @@ def test_all_errors_come_together_with_the_nearest_name():
         assert any(all(word in line for word in words) for line in lines), (words, lines)
 
 
-def test_wrong_names_are_told_before_anything_is_read(run, monkeypatch):
+def test_wrong_names_are_reported_before_anything_is_read(run, monkeypatch):
     monkeypatch.setattr(RunFolder, "backbone", lambda *arguments, **options: pytest.fail("the backbone was built"))
     with pytest.raises(RecipeErrors, match="linear"):
         evaluate(run, on=["digits"], protocols=["linaer"])
@@ -202,7 +202,7 @@ def test_evaluators_from_outside_run(run, registered):
         evaluate(run, on=["digits"], protocols=[{"name": "mean_map", "levle": 0}])
 
 
-def test_what_is_no_evaluator_is_refused(registered):
+def test_an_invalid_evaluator_is_refused(registered):
     registered("wrong", lambda *, k=3: k)
     registered("shapeless", type("Shapeless", (), {"__init__": lambda self: None}))
     with pytest.raises(RecipeErrors) as caught:

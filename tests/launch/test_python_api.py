@@ -60,7 +60,7 @@ def test_the_uncurated_folder_mixed_with_fractals(shared, tmp_path):
     assert {"bomb.png", "empty.jpg", "text.jpg"} <= skipped
 
 
-def test_two_runs_of_one_recipe_write_the_same_bytes(tmp_path):
+def test_two_runs_of_one_recipe_write_identical_bytes(tmp_path):
     runs = [pretrain("quickstart", [*TINY, "training.steps=4"], run=tmp_path / name) for name in "ab"]
     assert (runs[0] / "metrics.jsonl").read_bytes() == (runs[1] / "metrics.jsonl").read_bytes()
     other = pretrain("quickstart", [*TINY, "training.steps=4", "seed=1"], run=tmp_path / "c")
@@ -81,7 +81,7 @@ def test_evaluation_in_the_middle_of_training_is_logged(tmp_path):
     assert (run / "evaluation.json").is_file()
 
 
-def test_wandb_offline_writes_beside_the_rest(tmp_path):
+def test_wandb_offline_also_writes_its_files(tmp_path):
     run = pretrain("quickstart", [*TINY, "training.steps=2", "tracking.wandb=offline"], run=tmp_path / "run")
     assert (run / "wandb_id").is_file()
     assert list((run / "wandb").glob("offline-run-*"))

@@ -13,7 +13,7 @@ def quickstart(*words: str) -> str:
     return done.output
 
 
-def test_the_quickstart_goes_on_where_it_was(tmp_path):
+def test_the_quickstart_resumes(tmp_path):
     run = str(tmp_path / "run")
     quickstart("training.steps=2", "--run", run)
     shown = quickstart("training.steps=3", "--run", run, "--resume")
@@ -21,7 +21,7 @@ def test_the_quickstart_goes_on_where_it_was(tmp_path):
     assert [row["step"] for row in read_records(tmp_path / "run" / "metrics.jsonl")] == [0, 1, 2]
 
 
-def test_its_help_tells_of_resume_and_of_the_exit_codes():
+def test_its_help_describes_resume_and_the_exit_codes():
     shown = CliRunner().invoke(app, ["quickstart", "--help"]).output
     assert "--resume" in shown
     assert "75 another process was lost" in " ".join(shown.split())

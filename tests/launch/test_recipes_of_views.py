@@ -12,7 +12,7 @@ def complaints_of(*overrides: str) -> dict[str, str]:
     return {problem.key: problem.message for problem in found.value.problems}
 
 
-def test_all_that_is_wrong_with_simclrs_views_comes_together():
+def test_errors_of_simclr_views_are_reported_together():
     wrong = {
         "views.flip=1.5": "less than or equal to 1",
         "views.gray=-0.5": "greater than or equal to 0",
@@ -34,7 +34,7 @@ def test_all_that_is_wrong_with_simclrs_views_comes_together():
         assert words in found.get(key, found.get(f"{key}.0", "")), key
 
 
-def test_all_that_is_wrong_with_crops_of_different_sizes_comes_together():
+def test_errors_of_multicrop_views_are_reported_together():
     found = complaints_of(
         *("method.name=dino", "views.name=dino", "views.local_count=-1", "views.local_size=2"),
         *("views.local_scale=[0.4,0.05]", "views.crop_scale=[0.5,1.2]", "views.blur=[0.1,1.1]", "views.solarize=[0.1]"),
@@ -62,7 +62,7 @@ def test_a_recipe_written_for_simclrs_views_may_take_others(preset):
     assert (views.name, views.arguments["blur"]) == (preset, 0.0)  # the recipe's one number stands for both large views
 
 
-def test_impossible_operations_are_blamed_on_extra():
+def test_invalid_operations_are_reported_under_extra():
     for operation in ("{operation: ColorJitter, brightness: -1}", "{operation: RandomErasing, p: .nan}"):
         (key,) = complaints_of(f"views.extra=[{operation}]")
         assert key == "views.extra"

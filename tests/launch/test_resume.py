@@ -49,7 +49,7 @@ def same_bytes(run, whole):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_run_that_was_stopped_ends_with_the_same_bytes(number, whole, tmp_path):
+def test_a_stopped_and_resumed_run_has_identical_bytes(number, whole, tmp_path):
     run = tmp_path / "run"
     started = ForkedRun(run, [*CHANGES, f"training.steps={STEPS}"])
     for _ in range(60_000):
@@ -65,7 +65,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_bytes(number, whole, tmp_path
     same_bytes(run, whole)
 
 
-def test_what_saving_took_is_in_the_timings_and_shown(tmp_path, capsys):
+def test_checkpoint_seconds_are_logged_and_shown(tmp_path, capsys):
     pretrain("quickstart", [*CHANGES, "training.steps=10"], run=tmp_path / "run")
     records = read_records(tmp_path / "run" / "timings.jsonl")
     for name in ("checkpoint_seconds", "checkpoint_write_seconds"):
@@ -77,20 +77,20 @@ def test_what_saving_took_is_in_the_timings_and_shown(tmp_path, capsys):
     assert "checkpoint after step 10: training waited 0." in shown
 
 
-def test_every_kth_checkpoint_stays(tmp_path):
+def test_every_kth_checkpoint_is_kept(tmp_path):
     pretrain("quickstart", [*CHANGES, "training.steps=35", "training.keep_every=10"], run=tmp_path / "run")
     kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert kept == [f"step_{step:08d}" for step in (10, 20, 25, 30, 35)]
 
 
-def test_checkpoints_by_the_minute(tmp_path):
+def test_checkpoints_by_the_clock(tmp_path):
     by_minutes = ["training.steps=3", "training.checkpoint_every=1000", "training.checkpoint_minutes=1.0e-9"]
     pretrain("quickstart", [*CHANGES, *by_minutes], run=tmp_path / "run")
     kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert kept == [f"step_{step:08d}" for step in (1, 2, 3)]
 
 
-def test_minutes_that_have_passed_on_another_process_alone_save_too(tmp_path, monkeypatch):
+def test_a_checkpoint_is_due_if_it_is_on_any_rank(tmp_path, monkeypatch):
     """Clocks differ: all processes save when one of them is late, or some would wait for the others in vain."""
 
     def any_of_two(self, flag):
@@ -103,7 +103,7 @@ def test_minutes_that_have_passed_on_another_process_alone_save_too(tmp_path, mo
     assert kept == [f"step_{step:08d}" for step in (1, 2, 3)]
 
 
-def test_resume_without_a_checkpoint_starts_anew_and_says_so(whole, tmp_path, capsys):
+def test_resume_without_a_checkpoint_starts_at_step_0_with_a_message(whole, tmp_path, capsys):
     run = resumed(tmp_path / "run", 4)
     assert "no checkpoint yet: starting at step 0" in capsys.readouterr().out
     shutil.rmtree(run / "checkpoints")
@@ -112,7 +112,7 @@ def test_resume_without_a_checkpoint_starts_anew_and_says_so(whole, tmp_path, ca
     assert [record["step"] for record in read_records(run / "metrics.jsonl")] == [0, 1, 2, 3]
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(run, whole, capsys):
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_used(run, whole, capsys):
     newest = run / "checkpoints" / f"step_{STEPS:08d}" / "training.safetensors"
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
@@ -127,7 +127,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(run, whole, ca
     assert f"resumed from step {STEPS}" in capsys.readouterr().out
 
 
-def test_where_every_checkpoint_is_damaged_nothing_starts_anew(run):
+def test_if_every_checkpoint_is_damaged_an_error_is_raised(run):
     for file in (run / "checkpoints").glob("*/training.safetensors"):
         os.truncate(file, 100)
     before = (run / "metrics.jsonl").read_bytes()
@@ -148,13 +148,13 @@ def test_a_checkpoint_that_would_run_code_is_refused(run, tmp_path):
     assert marker.exists()
 
 
-def test_a_backbone_that_is_damaged_is_named(run):
+def test_a_damaged_backbone_is_reported(run):
     (run / "backbone.safetensors").write_bytes(b"half")
     with pytest.raises(RunError, match=r"backbone.safetensors is damaged"):
         RunFolder(run).backbone()
 
 
-def test_training_does_not_go_on_for_long_after_a_checkpoint_failed(tmp_path, monkeypatch):
+def test_training_stops_soon_after_a_failed_checkpoint(tmp_path, monkeypatch):
     def full(state, folder):
         raise OSError(28, "No space left on device", str(folder / "training.safetensors"))
 
@@ -165,7 +165,7 @@ def test_training_does_not_go_on_for_long_after_a_checkpoint_failed(tmp_path, mo
     assert 200 <= len(read_records(tmp_path / "run" / "metrics.jsonl")) < 400
 
 
-def test_a_image_of_the_views_is_whole_or_not_there(tmp_path):
+def test_views_png_is_complete_or_absent(tmp_path):
     folder = RunFolder(tmp_path)
 
     def draw_half():
@@ -181,7 +181,7 @@ def test_a_image_of_the_views_is_whole_or_not_there(tmp_path):
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("views.png", "whole")]
 
 
-def test_what_is_kept_for_good_must_be_saved_at_all():
+def test_keep_every_must_be_a_multiple_of_checkpoint_every():
     with pytest.raises(RecipeErrors, match=r"keep_every: must be a multiple of training.checkpoint_every = 10, got 15"):
         read_recipe("quickstart", ["training.checkpoint_every=10", "training.keep_every=15"])
 
@@ -193,6 +193,6 @@ def test_another_batch_size_is_refused(run):
     assert {path: path.read_bytes() for path in run.rglob("*.js*")} == before
 
 
-def test_fewer_steps_than_are_done_are_refused(run):
+def test_fewer_steps_than_done_are_refused(run):
     with pytest.raises(RunError, match=rf"is at step {STEPS}, past training.steps"):
         resumed(run, STEPS - 1)

@@ -17,7 +17,7 @@ def image(path, number):
     Image.fromarray(np.random.default_rng(number).integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(path)
 
 
-def test_one_image_more_is_refused_with_both_numbers(tmp_path):
+def test_an_additional_image_is_refused_with_both_counts(tmp_path):
     images, run = tmp_path / "images", tmp_path / "run"
     images.mkdir()
     for number in range(9):

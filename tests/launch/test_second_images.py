@@ -74,7 +74,7 @@ def test_every_preset_takes_them(name):
     assert [len(chain) for chain in views.extra] == [2] * len(views.shape)
 
 
-def test_all_mistakes_come_together():
+def test_all_errors_are_reported_together():
     with pytest.raises(RecipeErrors) as caught:
         read_recipe(
             "quickstart",
@@ -126,7 +126,7 @@ def test_one_clear_message(changes, words):
     assert words in str(problem)
 
 
-def test_two_ranks_read_what_one_reads():
+def test_two_ranks_read_the_batch_of_one():
     recipe = read_recipe("quickstart", [*TINY, *MIXED, "views.extra=[{operation: RandomErasing, p: 0.5}]"])
     mixture, config = open_mixture(recipe), loop_config(recipe)
 
@@ -163,7 +163,7 @@ def test_the_mixing_set_is_the_stream_that_the_recipe_names():
     torch.testing.assert_close(after, pixmix(before, mixing, table), rtol=0, atol=1e-4)
 
 
-def test_a_run_resumes_exactly_and_tells_of_broken_second_images(tmp_path):
+def test_a_run_resumes_exactly_and_lists_broken_second_images(tmp_path):
     changes = [*TINY, *MIXED, *ORDERS, "training.steps=4", "training.checkpoint_every=2", "training.keep_checkpoints=9"]
     whole = pretrain("quickstart", changes, run=tmp_path / "whole")
     skipped = [json.loads(line)["file"] for line in (whole / "skipped.jsonl").open()]

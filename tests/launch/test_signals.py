@@ -49,7 +49,7 @@ def same_bytes(run, whole):
         assert (run / name).read_bytes() == (whole / name).read_bytes(), name
 
 
-def test_any_process_that_is_warned_stops_all_and_nothing_is_lost(whole, tmp_path):
+def test_a_signal_to_any_process_stops_all_with_a_checkpoint(whole, tmp_path):
     run, resume = tmp_path / "run", False
     for rank, number in ((1, signal.SIGUSR1), (0, signal.SIGTERM)):
         started = ForkedRun(run, CHANGES, resume, processes=2)
@@ -89,7 +89,7 @@ exit "$highest"
 """
 
 
-def test_a_slurm_job_queues_itself_again_and_the_next_one_ends_it(whole, tmp_path):
+def test_a_slurm_job_requeues_itself_until_the_run_is_done(whole, tmp_path):
     """The batch script as it is shipped, with stand-ins for Slurm's commands."""
     commands, run = tmp_path / "bin", tmp_path / "run"
     commands.mkdir()
@@ -134,7 +134,7 @@ def test_a_slurm_job_queues_itself_again_and_the_next_one_ends_it(whole, tmp_pat
 
 
 @pytest.mark.parametrize(("code", "expected"), [(0, 0), (2, 2), (75, 75)])
-def test_a_slurm_job_that_ends_by_itself_is_not_queued_again(code, expected, tmp_path):
+def test_a_finished_slurm_job_is_not_requeued(code, expected, tmp_path):
     for name, text in (
         ("srun", f"#!/bin/bash\nexit {code}\n"),
         ("scontrol", f"#!/bin/bash\ntouch {tmp_path}/queued\n"),

@@ -14,14 +14,14 @@ from wildfern.ssl.tracking import read_records
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no clock tells when a process began")
-def test_the_start_of_a_process_is_when_it_was_started():
+def test_start_time_of_a_process():
     program = "import time; time.sleep(0.5); from wildfern.launch.startup import process_start; print(process_start())"
     before = time.perf_counter()  # one clock for all processes of a Linux machine
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert before - 0.05 <= float(run.stdout) <= time.perf_counter() - 0.5
 
 
-def test_a_run_begins_with_the_time_that_it_took_to_begin(wildfern, tmp_path):
+def test_startup_seconds_are_logged_first(wildfern, tmp_path):
     before = time.perf_counter()
     run = wildfern("pretrain", "quickstart", *TINY, "training.steps=2", "--run", "run", process=True)
     took = time.perf_counter() - before
@@ -38,7 +38,7 @@ def test_a_run_begins_with_the_time_that_it_took_to_begin(wildfern, tmp_path):
 
 
 @pytest.mark.parametrize(("slowed", "waits"), [("data", True), ("model", False)])
-def test_the_share_of_a_step_that_waits_for_data_is_told(slowed, waits, tmp_path, monkeypatch):
+def test_data_wait_is_logged(slowed, waits, tmp_path, monkeypatch):
     """Images that come late are waited for; where the model is late, they are ready."""
     read, forward = Mixture.read, SimCLR.forward
 

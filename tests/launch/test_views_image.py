@@ -19,7 +19,7 @@ def cell(path, column, row):
     return np.asarray(Image.open(path).crop((left, top, left + CELL, top + CELL)))
 
 
-def test_the_views_of_a_step_stand_beside_their_images(tmp_path):
+def test_views_are_shown_next_to_their_images(tmp_path):
     out = tmp_path / "views.png"
     run = CliRunner().invoke(app, ["views", "quickstart", *TINY, "--indices", "41-42, 3", "--out", str(out)])
     assert run.exit_code == 0, run.output
@@ -34,14 +34,14 @@ def test_the_views_of_a_step_stand_beside_their_images(tmp_path):
             assert np.array_equal(cell(out, 1 + view, row), np.asarray(expected))
 
 
-def test_the_images_of_a_run_are_those_in_its_folder(tmp_path):
+def test_images_of_a_run_come_from_its_recipe(tmp_path):
     run = pretrain("quickstart", [*TINY, "training.steps=1", "seed=3"], run=tmp_path / "run")
     redraw_views(str(run), [], "0-7", tmp_path / "again.png")
     assert Image.open(tmp_path / "again.png").tobytes() == Image.open(run / "views.png").tobytes()
 
 
 @pytest.mark.parametrize("indices", ["", "a", "-1", "5-3", "0-7;9", "0-64", "1,,2"])
-def test_what_cannot_be_drawn_is_refused(tmp_path, indices):
+def test_invalid_indices_are_refused(tmp_path, indices):
     with pytest.raises(RunError, match="--indices"):
         redraw_views("quickstart", TINY, indices, tmp_path / "views.png")
 

@@ -78,7 +78,7 @@ def test_a_generator_is_a_source_and_shares_its_names():
         register("source", "ifs")(object)
 
 
-def test_names_that_are_taken_unknown_or_unspellable_are_refused():
+def test_taken_unknown_and_invalid_names_are_refused():
     with pytest.raises(
         ComponentError, match=r"registered as method 'simclr': one from wildfern, one from .*test_registry"
     ):
@@ -110,7 +110,7 @@ def test_a_changed_plugin_file_replaces_what_it_registered(tmp_path):
     assert OPTIMIZERS["mine"].__kwdefaults__["factor"] == 3.0
 
 
-def test_two_files_with_one_name_are_both_named_and_nothing_of_the_second_stays(tmp_path):
+def test_a_name_conflict_names_both_files_and_unregisters_the_second(tmp_path):
     load_plugin(plugin(tmp_path, "one.py"))
     second = plugin(tmp_path, "two.py", factor=2.0)
     second.write_text(OPTIMIZER.format(name="other", layer_wise=False, factor=1.0) + second.read_text())
@@ -129,25 +129,25 @@ def test_two_files_with_one_name_are_both_named_and_nothing_of_the_second_stays(
         ("import sys\nsys.exit(3)", r"SystemExit: 3 \(line 2\)"),
     ],
 )
-def test_what_is_wrong_with_a_plugin_is_said_with_its_line(tmp_path, content, message):
+def test_errors_in_a_plugin_have_its_line(tmp_path, content, message):
     (tmp_path / "bad.py").write_text(content)
     with pytest.raises(PluginError, match=r"bad\.py: " + message):
         load_plugin(tmp_path / "bad.py")
 
 
-def test_what_is_no_python_file_is_refused(tmp_path):
+def test_a_file_that_is_not_python_is_refused(tmp_path):
     with pytest.raises(PluginError, match="cannot be read: No such file"):
         load_plugin(tmp_path / "none.py")
     with pytest.raises(PluginError, match=r"its name ends in \.py"):
         load_plugin(tmp_path / "mine.txt")
 
 
-def test_running_a_plugin_leaves_no_byte_code_beside_it(tmp_path):
+def test_running_a_plugin_writes_no_byte_code(tmp_path):
     load_plugin(plugin(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["mine.py"]
 
 
-def test_a_layer_wise_optimizer_says_so_itself(tmp_path):
+def test_a_layer_wise_optimizer_is_declared_by_its_attribute(tmp_path):
     from wildfern.ssl.training import is_layer_wise
 
     load_plugin(plugin(tmp_path, layer_wise=True))

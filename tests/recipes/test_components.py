@@ -20,7 +20,7 @@ def test_only_keyword_only_parameters_are_keys():
     assert argument_names(arguments_model(method, frozenset({"name"}))) == ["width"]
 
 
-def test_postponed_annotations_are_resolved_where_they_were_written():
+def test_postponed_annotations_are_resolved_in_their_module():
     module = types.ModuleType("elsewhere")
     source = """
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Derived(Method): ...
         model.model_validate_json('{"schema": 0}')
 
 
-def test_a_default_of_none_admits_null_whatever_the_annotation():
+def test_a_default_of_none_admits_null():
     def component(*, limit: Annotated[float, Field(gt=0)] = None, seed: int = None): ...  # noqa: RUF013
 
     model = arguments_model(component, NOTHING)
@@ -60,7 +60,7 @@ def test_a_partial_keeps_its_signature():
     assert argument_values(model.model_validate_json('{"download": true}')) == {"download": True}
 
 
-def test_a_key_without_annotation_is_the_mistake_of_the_component():
+def test_a_key_without_annotation_is_an_error_of_the_component():
     with pytest.raises(ComponentError, match="the recipe key width needs a type annotation"):
         arguments_model(lambda *, width=3: None, NOTHING)
 

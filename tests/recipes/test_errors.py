@@ -94,7 +94,7 @@ def test_wrong_overrides_together_are_explained(complaints, overrides, complaint
     assert line.startswith(complaint)
 
 
-def test_all_problems_come_together(complaints):
+def test_all_errors_are_reported_together(complaints):
     text = """
         extends: minimal.yaml
         mothod: {name: simclr}
@@ -131,7 +131,7 @@ def test_missing_sections_are_named_with_what_they_could_be(complaints):
     ]
 
 
-def test_extra_checks_speak_with_the_rest_and_know_the_file(complaints):
+def test_errors_of_extra_checks_are_reported_with_the_others_and_name_the_file(complaints):
     def small_images(recipe):
         return [("data.0.size", f"{recipe.data[0].arguments['size']} is odd"), ("seed", "is dull"), ("views", "is odd")]
 

@@ -29,7 +29,7 @@ def test_a_single_entry_needs_no_list_and_defaults_are_left_out(load, value):
     assert lists(recipe)[1] == [("knn", {})]
 
 
-def test_they_are_written_as_names_where_names_say_all(load, folder, components):
+def test_entries_without_arguments_are_written_as_names(load, folder, components):
     recipe = load(
         "evaluation.on=[digits, {source: digits, size: 16}]", "evaluation.protocols=[linear, {name: knn, k: 3}]"
     )
@@ -52,7 +52,7 @@ def test_one_entry_is_changed_by_its_number_and_keeps_no_argument_of_another_com
     ]
 
 
-def test_all_that_is_wrong_in_them_comes_together_with_the_nearest_names(complaints):
+def test_errors_are_reported_together_with_the_nearest_names(complaints):
     lines = complaints(
         "evaluation.on=[digit, folder, {source: digits, weight: 2, sise: 3}, 3]",
         "evaluation.protocols=[knm, {name: knn, k: 0, metrik: l2}, {k: 3}]",
@@ -81,13 +81,13 @@ def test_all_that_is_wrong_in_them_comes_together_with_the_nearest_names(complai
         ("{protocols: [{name: knn, k: 0}]}", False),
     ],
 )
-def test_the_schema_for_editors_knows_their_forms(components, evaluation, right):
+def test_the_editor_schema_has_all_forms(components, evaluation, right):
     tree, _ = read_yaml(f"plugins: [a.py]\nevaluation: {evaluation}", "x.yaml")
     validator = jsonschema.Draft202012Validator(json_schema(components))
     assert validator.is_valid(tree) is right
 
 
-def test_arguments_of_a_former_backbone_are_dropped_and_this_is_said(load):
+def test_arguments_of_a_former_backbone_are_dropped_with_a_message(load):
     said = []
     text = "extends: minimal.yaml\nmodel: {stem: cifar, weights: x.pt, arguments: {layers: [1, 1], in_chans: 4}}\n"
     recipe = load("model.backbone=vgg11", "model.arguments.width=3", text=text, announce=said.append)
@@ -98,7 +98,7 @@ def test_arguments_of_a_former_backbone_are_dropped_and_this_is_said(load):
     ]
 
 
-def test_what_the_new_backbone_takes_stays_and_nothing_is_said(load):
+def test_arguments_that_the_new_backbone_takes_are_kept_without_a_message(load):
     said = []
     text = "extends: minimal.yaml\nmodel: {stem: small, arguments: {layers: [1, 1]}}\n"
     recipe = load("model.backbone=resnet50", text=text, announce=said.append)

@@ -31,7 +31,7 @@ def test_an_unreadable_file_is_one_problem(complaints, text, complaint):
     assert line.startswith(complaint)
 
 
-def test_keys_written_twice_are_named_with_their_lines_beside_everything_else(complaints):
+def test_duplicate_keys_are_reported_with_their_lines(complaints):
     text = "extends: minimal.yaml\ntraining:\n  steps: 1\n  stepz: 2\n  steps: 3\nseed: 1\nseed: x\n"
     assert complaints(text=text) == [
         "my.yaml: training.steps: written twice, on lines 3 and 5",
@@ -41,7 +41,7 @@ def test_keys_written_twice_are_named_with_their_lines_beside_everything_else(co
     ]
 
 
-def test_the_rest_is_checked_where_a_file_of_the_chain_cannot_be_read(folder, complaints):
+def test_the_other_files_are_checked_if_one_cannot_be_read(folder, complaints):
     (folder / "minimal.yaml").write_bytes(b"seed: 1\nmodel: \xff\n")
     assert complaints("training.stepz=1", text="{extends: minimal.yaml, seed: -1}") == [
         "minimal.yaml: line 2: not UTF-8 text",

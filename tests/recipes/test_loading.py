@@ -118,7 +118,7 @@ def test_extending_in_a_circle_or_nothing_is_an_error(folder, complaints):
     ]
 
 
-def test_another_component_sheds_the_arguments_of_the_former_one(load, complaints):
+def test_another_component_drops_the_arguments_of_the_former_one(load, complaints):
     text = "{extends: minimal.yaml, method: {temperature: 0.3, dims: [4, 2]}, data: {points: 99, size: 16, weight: 2}}"
     recipe = load("method.momentum=0.9", "method.name=dino", "data.source=digits", text=text)
     assert recipe.method.arguments == {"temperature": 0.3, "momentum": 0.9, "center": None, "copy": False}
@@ -132,7 +132,7 @@ def test_another_component_sheds_the_arguments_of_the_former_one(load, complaint
     assert line.startswith("my.yaml: method.dims: unknown key")
 
 
-def test_a_mistake_in_the_former_component_stays_a_mistake(complaints):
+def test_an_error_in_the_former_component_is_still_reported(complaints):
     text = "{extends: minimal.yaml, method: {temprature: 0.3}}"
     (line,) = complaints("method.name=dino", "method.momentum=1", text=text)
     assert line == "my.yaml: method.temprature: unknown key; did you mean method.temperature?"
@@ -171,7 +171,7 @@ def test_a_recipe_does_not_change_after_loading(load):
         load().training.steps = 3
 
 
-def test_importing_recipes_brings_no_torch():
+def test_importing_recipes_does_not_import_torch():
     heavy = (
         "import sys, wildfern.recipes; print({'torch', 'numpy', 'wildfern.ssl', 'wildfern.launch'} & set(sys.modules))"
     )

@@ -31,7 +31,7 @@ MIXED = "{extends: minimal.yaml, views: {name: mixed_crops, mixing: {data: ifs}}
 FRACTALS = {"source": "ifs", "weight": 1.0, "size": 64, "points": 1000, "seed": 0}
 
 
-def test_sources_are_taken_as_the_data_section_takes_them(load):
+def test_sources_have_the_form_of_the_data_section(load):
     one = load(text=MIXED)
     entry = one.views.arguments["mixing"].data[0]
     assert (entry.source, entry.weight, entry.arguments["points"]) == ("ifs", 1.0, 1000)
@@ -44,7 +44,7 @@ def test_sources_are_taken_as_the_data_section_takes_them(load):
     assert load(text="extends: minimal.yaml").as_dict()["views"].get("mixing") is None
 
 
-def test_what_is_written_loads_as_it_was(load, folder, components):
+def test_a_written_recipe_loads_equal(load, folder, components):
     recipe = load("views.mixing.data=[ifs, {source: 'folder:/a', size: 9}]", "views.mixing.share=0.5", text=MIXED)
     (folder / "again.yaml").write_text(recipe.as_yaml())
     again = load_recipe(folder / "again.yaml", [], components)
@@ -68,7 +68,7 @@ def test_single_keys_can_be_changed_and_another_source_drops_the_former_ones(loa
     assert load("views.mixing.data=digits", text=nothing).views.arguments["mixing"].data[0].source == "digits"
 
 
-def test_everything_wrong_comes_at_once(complaints):
+def test_all_errors_are_reported_together(complaints):
     lines = complaints(
         "views.mixing.data=[{source: ifss}, {source: ifs, pionts: 3}, {source: folder}, {source: ifs, points: 1}]",
         "views.mixing.share=1.5",
@@ -100,12 +100,12 @@ def test_everything_wrong_comes_at_once(complaints):
         ("{data: [ifs, {source: ifs, weight: 0}]}", "views.mixing.data.1.weight: must be greater than 0, got 0"),
     ],
 )
-def test_each_mistake_is_put_where_it_is(complaints, mixing, message):
+def test_each_error_has_its_own_key(complaints, mixing, message):
     (line,) = complaints(text=f"{{extends: minimal.yaml, views: {{name: mixed_crops, mixing: {mixing}}}}}")
     assert message in line
 
 
-def test_the_component_speaks_of_the_argument_and_further_checks_of_single_entries(complaints, load):
+def test_errors_of_the_component_and_of_extra_checks_have_their_keys(complaints, load):
     (line,) = complaints("views.size=4", text=MIXED)
     assert "views.mixing: mixing: that share is too much for small views" in line
 
@@ -120,7 +120,7 @@ def test_the_component_speaks_of_the_argument_and_further_checks_of_single_entri
     assert (problem.key, problem.file) == ("views.mixing.data.source", "my.yaml")
 
 
-def test_the_editor_schema_knows_sources_there_too(components):
+def test_the_editor_schema_has_sources_in_settings(components):
     schema = json_schema(components)
     form = next(form for form in schema["properties"]["views"]["anyOf"] if form["title"] == "mixed_crops")
     assert {"$ref": "#/$defs/Mixing"} in form["properties"]["mixing"]["anyOf"]

@@ -21,5 +21,5 @@ def test_a_share_of_the_cores_within_what_is_allowed(cores, allowed, local, thre
     assert fair_threads(local, {"OMP_NUM_THREADS": ""}) == threads
 
 
-def test_what_the_user_told_openmp_stays():
+def test_omp_num_threads_of_the_user_is_kept():
     assert fair_threads(2, {"OMP_NUM_THREADS": "3"}) is None

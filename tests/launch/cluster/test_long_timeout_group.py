@@ -10,7 +10,7 @@ from forked_runs import FORKS, SURROUNDINGS
 from patient_ranks import meet_or_die, wait_for_the_lead
 
 
-def test_the_others_wait_for_the_first_process_as_long_as_it_takes(tmp_path):
+def test_other_ranks_wait_for_rank_0_without_timeout(tmp_path):
     with patch.dict(os.environ, SURROUNDINGS):
         processes = [FORKS.Process(target=wait_for_the_lead, args=(rank, tmp_path), daemon=True) for rank in (0, 1)]
         for process in processes:
@@ -22,7 +22,7 @@ def test_the_others_wait_for_the_first_process_as_long_as_it_takes(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="deepspeed is for Linux")
-def test_a_process_that_dies_while_they_meet_is_not_waited_for(tmp_path):
+def test_a_rank_that_dies_before_the_group_is_made_is_an_error(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

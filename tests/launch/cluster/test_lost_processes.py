@@ -45,7 +45,7 @@ def seconds_until_it_ends(process):
     return time.monotonic() - began
 
 
-def test_who_is_killed_or_stopped_is_named_and_nothing_is_lost(tmp_path):
+def test_a_killed_or_stopped_rank_is_named_and_the_run_resumes(tmp_path):
     whole, run = tmp_path / "whole", tmp_path / "run"
     left_alone = ForkedRun(whole, CHANGES, processes=2)
 
@@ -78,7 +78,7 @@ def test_who_is_killed_or_stopped_is_named_and_nothing_is_lost(tmp_path):
         assert (run / name).read_bytes() == (whole / name).read_bytes(), name
 
 
-def test_processes_that_never_come_are_missed_in_words(tmp_path):
+def test_missing_processes_are_reported(tmp_path):
     started = ForkedRun(tmp_path / "run", [*CHANGES, "engine.timeout_minutes=0.05"], processes=2)
     started.processes[1].kill()
     assert started.wait() == 2, started.output()

@@ -138,7 +138,7 @@ def wait_for_checkpoints(run, processes, logs):
     raise AssertionError([log.read_text() for log in logs])
 
 
-def test_a_cable_that_is_cut_ends_both_sides_by_name_and_the_run_goes_on_afterwards(cable, whole, tmp_path):
+def test_a_cut_link_ends_both_hosts_with_a_message_and_the_run_resumes(cable, whole, tmp_path):
     run = tmp_path / "run"
     processes, logs = launch(cable, run)
     try:

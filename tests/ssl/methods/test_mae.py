@@ -32,7 +32,7 @@ def test_patches_are_the_pixels_row_by_row():
 
 
 @pytest.mark.parametrize("normalize", [True, False])
-def test_the_loss_is_the_plain_loop_over_images(normalize):
+def test_the_loss_equals_a_plain_loop_over_images(normalize):
     method, given = mae(normalize_pixels=normalize, mask_ratio=0.6), batch()
     loss = method(given).loss
     vit, errors = method.backbone.network, []
@@ -58,7 +58,7 @@ def test_the_loss_is_the_plain_loop_over_images(normalize):
     torch.testing.assert_close(loss.double(), torch.stack(errors).mean(), rtol=1e-5, atol=0)
 
 
-def test_an_image_hides_the_same_patches_wherever_it_stands():
+def test_hidden_patches_do_not_depend_on_the_rank():
     method, whole = mae(), batch(n=4)
     halves = [
         Batch.from_views([whole.views[0][:, part]], seed=7, step=4, positions=torch.arange(4)[part])
@@ -69,7 +69,7 @@ def test_an_image_hides_the_same_patches_wherever_it_stands():
     assert not torch.equal(whole.uniform("mae mask", 2, 16), later.uniform("mae mask", 2, 16))
 
 
-def test_hidden_pixels_reach_the_loss_only_as_targets():
+def test_hidden_pixels_are_used_only_as_targets():
     method, given = mae(normalize_pixels=False), batch(views=1)
     given.views[0].requires_grad_(True)
     features = method.backbone.tokens(
@@ -83,7 +83,7 @@ def test_hidden_pixels_reach_the_loss_only_as_targets():
     assert not output.features.requires_grad
 
 
-def test_what_it_cannot_take_is_said():
+def test_invalid_arguments_and_views_are_refused():
     with pytest.raises(ValueError, match=r"needs a vision transformer.*resnet10t"):
         MAE(Backbone("resnet10t"), 10)
     with pytest.raises(ValueError, match="one size"):

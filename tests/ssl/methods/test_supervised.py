@@ -9,7 +9,7 @@ from wildfern.ssl.methods import Batch, Supervised
 from wildfern.ssl.methods.supervised import multi_instance_loss
 
 
-def test_the_multi_instance_loss_is_the_double_loop():
+def test_the_multi_instance_loss_equals_the_double_loop():
     torch.manual_seed(0)
     logits, labels = (
         torch.randn(2, 3, 5, dtype=torch.float64),
@@ -30,7 +30,7 @@ def method(classes):
     return Supervised(SmallNet(), 10, classes=classes)
 
 
-def test_unlabeled_images_add_nothing():
+def test_unlabeled_images_have_no_loss():
     views, labels = [torch.randn(2, 4, 3, 8, 8)], torch.tensor([2, -1, 0, 1])
     supervised = method(3).eval()
     output = supervised(Batch.from_views(views, labels=labels))
@@ -42,7 +42,7 @@ def test_unlabeled_images_add_nothing():
     torch.testing.assert_close(output.features, supervised.backbone(views[0][0]))
 
 
-def test_accuracy_of_several_labels_asks_for_all_of_them():
+def test_multi_hot_accuracy_requires_all_labels():
     supervised = method(4)
     supervised.encode = lambda head, views: (torch.tensor([[[3.0, 1, 2, 0], [0, 5, 1, 2]]]), torch.zeros(2, 6))
     labels = torch.tensor([[1, 0, 1, 0], [1, 1, 0, 0]], dtype=torch.uint8)

@@ -49,13 +49,13 @@ def test_loss_and_gradients_equal_the_plain_formula_in_one_process(name, kind, t
 
 
 @pytest.mark.parametrize(("error", "name"), [(error, name) for error, (names, _) in ERRORS.items() for name in names])
-def test_silent_errors_would_be_seen(error, name, two_processes):
+def test_typical_errors_would_be_detected(error, name, two_processes):
     plain = plain_step(name, torch.float64)
     assert any(different(found[f"{error}: {name}"], plain, 1e-2) for found in two_processes)
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)
-def test_every_part_that_is_optimized_gets_a_gradient(name):
+def test_every_optimized_parameter_gets_a_gradient(name):
     gradients = step(name, torch.float64, 0, 1)
     method, _, _ = build(name, torch.float64)
     assert {f"gradient of {n}" for n, p in method.named_parameters() if p.requires_grad} <= gradients.keys()

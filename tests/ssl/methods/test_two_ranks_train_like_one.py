@@ -21,7 +21,7 @@ def two_ranks(tmp_path_factory):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_losses_weights_and_buffers_are_those_of_one_rank(case, two_ranks):
+def test_losses_weights_and_buffers_equal_those_of_one_rank(case, two_ranks):
     losses, state = train(case)
     assert len(set(losses.tolist())) == len(losses)
     for rank in two_ranks:
@@ -29,12 +29,12 @@ def test_losses_weights_and_buffers_are_those_of_one_rank(case, two_ranks):
         torch.testing.assert_close(rank[case][1], state, rtol=1e-6, atol=1e-9)
 
 
-def test_masks_that_are_not_addressed_by_position_would_be_noticed(two_ranks):
+def test_masks_with_wrong_positions_would_be_detected(two_ranks):
     losses, _ = train("mae")
     assert not torch.allclose(two_ranks[0]["mae, wrong positions"][0], losses, rtol=1e-4)
 
 
-def test_a_method_that_needs_masks_says_so():
+def test_missing_masks_are_reported():
     load("toy_segmentation")
     with pytest.raises(ValueError, match="needs masks, but no source"):
         METHODS["toy_segmentation"].needs.check_batch(Batch.from_views([torch.zeros(1, 2, 3, 8, 8)]))

@@ -27,7 +27,7 @@ SLOW = [
 
 
 @pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
-def test_the_width_is_that_of_the_output(name):
+def test_the_width_equals_that_of_the_output(name):
     with torch.device("meta"):
         backbone = Backbone(name).eval()
         result = backbone(torch.zeros(3, 3, backbone.size, backbone.size))
@@ -35,7 +35,7 @@ def test_the_width_is_that_of_the_output(name):
 
 
 @pytest.mark.parametrize("name", ["vgg11", "mobilenetv3_small_050"])
-def test_timms_own_number_of_features_would_be_wrong(name):
+def test_timms_num_features_would_be_wrong(name):
     with torch.device("meta"):
         backbone = Backbone(name)
     assert backbone.width != backbone.network.num_features
@@ -53,7 +53,7 @@ class ReadsValues(nn.Module):
         return x if x.sum().item() > 1e9 else torch.cat([x, x], dim=1)
 
 
-def test_a_network_that_reads_values_is_measured_on_the_cpu_and_left_as_it_was():
+def test_a_network_that_reads_values_is_measured_on_the_cpu_and_not_changed():
     network, random = ReadsValues(), torch.get_rng_state()
     assert measure_width(network, (3, 8, 8), "this") == 6
     assert all(module.training for module in network.modules())
@@ -122,7 +122,7 @@ def vit(request):
     return Backbone("vit_tiny_patch16_224", **VIT, **options[request.param]).eval()
 
 
-def test_keeping_all_patches_in_order_is_the_whole(vit):
+def test_keeping_all_patches_equals_the_plain_forward_pass(vit):
     images = torch.randn(3, 3, 32, 32)
     whole = vit.tokens(images)
     kept = vit.tokens(images, torch.arange(16).expand(3, -1))
@@ -131,7 +131,7 @@ def test_keeping_all_patches_in_order_is_the_whole(vit):
     assert torch.equal(torch.cat([whole.prefix, whole.patches], dim=1), vit.network.forward_features(images))
 
 
-def test_kept_patches_are_those_of_a_plain_loop(vit):
+def test_kept_patches_equal_a_plain_loop(vit):
     images, net = torch.randn(3, 3, 32, 32), vit.network
     keep = torch.stack([torch.randperm(16)[:5] for _ in range(3)])
     tokens = vit.tokens(images, keep)
@@ -145,7 +145,7 @@ def test_kept_patches_are_those_of_a_plain_loop(vit):
         torch.testing.assert_close(torch.cat([others, patches]), net.norm(x)[0])
 
 
-def test_patches_are_kept_at_another_size_too():
+def test_patches_are_kept_at_another_size():
     torch.manual_seed(0)
     backbone = Backbone("vit_tiny_patch16_224", dynamic_img_size=True, **VIT).eval()
     images = torch.randn(2, 3, 48, 40)
@@ -213,14 +213,14 @@ def test_networks_without_such_tokens_are_refused(name, options, keep, words):
         ("gmlp_ti16_224", 196, 0),
     ],
 )
-def test_class_and_distillation_tokens_are_told_from_patches(name, patches, prefix):
+def test_class_and_distillation_tokens_are_separated_from_patches(name, patches, prefix):
     with torch.device("meta"):
         backbone = Backbone(name).eval()
         tokens = backbone.tokens(torch.zeros(2, 3, backbone.size, backbone.size))
     assert (tokens.patches.shape[1], tokens.prefix.shape[1]) == (patches, prefix)
 
 
-def test_maps_are_timms_and_are_refused_where_there_are_none():
+def test_maps_equal_those_of_timm_and_are_refused_if_there_are_none():
     backbone = Backbone("resnet10t").eval()
     images = torch.randn(1, 3, 64, 64)
     assert [m.shape[-1] for m in backbone.maps(images)] == [32, 16, 8, 4, 2]

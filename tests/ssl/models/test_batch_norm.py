@@ -21,7 +21,7 @@ def network():
 
 
 @pytest.mark.parametrize("device_type", ["cuda", "cpu", "mps", None])
-def test_names_weights_and_modes_stay(device_type):
+def test_names_weights_and_modes_do_not_change(device_type):
     model = network()
     model[1].eval()
     expected, parameters = copy.deepcopy(model.state_dict()), list(model.parameters())
@@ -35,7 +35,7 @@ def test_names_weights_and_modes_stay(device_type):
     assert [type(module) for module in model] == once
 
 
-def test_gpus_get_torchs_kernels_and_other_devices_ours():
+def test_gpus_get_torchs_kernels_other_devices_the_own_ones():
     model = network()
     synchronize_batch_norm(model, "cuda")
     assert all(isinstance(model[i], nn.SyncBatchNorm) for i in (1, 2, 4))
@@ -70,7 +70,7 @@ def test_one_process_computes_the_same_before_and_after():
     assert torch.equal(model.eval()(images), plain.eval()(images))
 
 
-def test_a_kind_without_such_a_form_is_refused():
+def test_an_unsupported_batch_normalization_is_refused():
     for device_type in ("cuda", "cpu"):
         with pytest.raises(ValueError, match="0 is a BatchNorm3d"):
             synchronize_batch_norm(nn.Sequential(nn.BatchNorm3d(3)), device_type)

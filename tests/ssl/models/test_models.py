@@ -44,7 +44,7 @@ DROPPING = {
 
 
 @pytest.mark.parametrize("kind", DROPPING)
-def test_two_passes_of_a_teacher_agree_and_batch_statistics_move(kind):
+def test_two_passes_of_a_teacher_are_equal_and_batch_statistics_change(kind):
     name, arguments = DROPPING[kind]
     arguments = {"drop_path_rate": 0.5, "drop_rate": 0.5, **arguments}
     if kind == "densenet":

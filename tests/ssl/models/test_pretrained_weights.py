@@ -54,7 +54,7 @@ def test_a_file_and_a_run_folder_and_their_checksum(state, tmp_path):
     assert Backbone(NAME).weights_sha256 is None
 
 
-def test_normalization_is_imagenets_unless_the_weights_bring_their_own(tmp_path):
+def test_normalization_is_imagenets_unless_the_weights_have_another(tmp_path):
     name = "vit_tiny_patch16_224"  # timm's weights of it are of images of mean 0.5
     arguments = {"img_size": 32, "depth": 1, "num_heads": 2, "embed_dim": 8}
     fresh = Backbone(name, **arguments)
@@ -97,7 +97,7 @@ class Marker:
         return (open, (str(self.path), "w"))
 
 
-def test_files_that_cannot_be_read_are_refused_and_run_nothing(tmp_path):
+def test_unreadable_files_are_refused_and_not_run(tmp_path):
     torch.save({"state_dict": Marker(tmp_path / "marker")}, tmp_path / "code.pth")
     (tmp_path / "half.safetensors").write_bytes(b"\0" * 50)
     (tmp_path / "text.pt").write_text("weights")
@@ -118,7 +118,7 @@ def test_files_that_cannot_be_read_are_refused_and_run_nothing(tmp_path):
     assert not (tmp_path / "marker").exists()
 
 
-def test_an_unknown_tag_is_answered_with_the_known_ones():
+def test_an_unknown_tag_lists_the_known_ones():
     with pytest.raises(ValueError, match=r"no pretrained tag a1_in22k; it has: timm \(the default\), c3_in1k"):
         Backbone(NAME, weights="a1_in22k")
     with pytest.raises(ValueError, match=r"it has: timm .*IMAGENET1K_V1"):

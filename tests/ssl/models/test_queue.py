@@ -5,7 +5,7 @@ import torch
 from wildfern.ssl.models.queue import EmbeddingQueue
 
 
-def test_it_keeps_the_last_embeddings_as_a_list_would():
+def test_it_equals_a_list_of_the_last_embeddings():
     torch.manual_seed(0)
     queue, plain = EmbeddingQueue(7, 3), None
     torch.testing.assert_close(queue.embeddings.norm(dim=1), torch.ones(7))
@@ -18,7 +18,7 @@ def test_it_keeps_the_last_embeddings_as_a_list_would():
         assert torch.equal(held, torch.stack(plain))
 
 
-def test_a_loss_may_use_it_before_it_moves_on():
+def test_the_queue_may_change_before_the_backward_pass():
     queue, x = EmbeddingQueue(4, 3), torch.randn(2, 3, requires_grad=True)
     loss = (x @ queue().T).square().sum()
     queue.push(x)

@@ -31,7 +31,7 @@ def write(store, *steps):
     return store.wait()
 
 
-def test_a_checkpoint_says_what_is_in_it(tmp_path):
+def test_metadata_of_a_checkpoint(tmp_path):
     store = CheckpointStore(tmp_path, keep=2)
     assert write(store, 5).step == 5
     assert check(store.path(5)) == {"step": 5, "batch_size": 4}
@@ -47,7 +47,7 @@ def test_a_checkpoint_says_what_is_in_it(tmp_path):
     ("keep", "keep_every", "left"),
     [(1, None, [50]), (2, None, [45, 50]), (2, 20, [20, 40, 45, 50]), (3, 10, [10, 20, 30, 40, 45, 50]), (99, 5, None)],
 )
-def test_the_newest_stay_and_every_kth(keep, keep_every, left, tmp_path):
+def test_the_newest_and_every_kth_are_kept(keep, keep_every, left, tmp_path):
     store, steps = CheckpointStore(tmp_path, keep, keep_every), list(range(5, 55, 5))
     write(store, *steps)
     assert store.steps() == (left or steps)
@@ -55,7 +55,7 @@ def test_the_newest_stay_and_every_kth(keep, keep_every, left, tmp_path):
     assert len(os.listdir(tmp_path)) == len(store.steps())
 
 
-def test_training_goes_on_while_a_checkpoint_is_written_and_the_next_waits_for_it(tmp_path):
+def test_writing_runs_in_the_background_and_the_next_checkpoint_waits(tmp_path):
     store, may_end, order = CheckpointStore(tmp_path, keep=2), threading.Event(), []
 
     def slow(folder):
@@ -76,7 +76,7 @@ def test_training_goes_on_while_a_checkpoint_is_written_and_the_next_waits_for_i
     assert store.wait() is None
 
 
-def test_nobody_asks_for_failures_before_all_have_waited_for_the_writer(tmp_path):
+def test_the_barrier_comes_before_the_exchange_of_failures(tmp_path):
     order = []
 
     def slow(folder):
@@ -100,7 +100,7 @@ def test_nobody_asks_for_failures_before_all_have_waited_for_the_writer(tmp_path
     assert order == ["barrier", "asked"] * 2  # as often as on the main rank
 
 
-def test_a_failed_write_is_told_by_the_next_and_the_earlier_ones_are_whole(tmp_path):
+def test_a_failed_write_is_raised_by_the_next_and_earlier_ones_are_complete(tmp_path):
     def full(folder):
         (folder / "state").write_bytes(STATE[:100])
         raise OSError(28, "No space left on device")
@@ -116,7 +116,7 @@ def test_a_failed_write_is_told_by_the_next_and_the_earlier_ones_are_whole(tmp_p
     assert sorted(os.listdir(tmp_path)) == ["step_00000005", "step_00000010"]
 
 
-def test_a_mistake_of_the_program_stays_a_mistake_of_the_program(tmp_path):
+def test_an_error_that_is_not_of_the_disk_is_raised_unchanged(tmp_path):
     def wrong(folder):
         raise TypeError("no tensor")
 
@@ -126,7 +126,7 @@ def test_a_mistake_of_the_program_stays_a_mistake_of_the_program(tmp_path):
         store.wait()
 
 
-def test_every_rank_learns_that_the_first_could_not_write(tmp_path):
+def test_a_failed_write_is_raised_on_every_rank(tmp_path):
     other = CheckpointStore(tmp_path, keep=2, is_main=False, any_rank=lambda flag: True)
     with pytest.raises(CheckpointError, match="rank 0 could not write"):
         other.wait()
@@ -138,7 +138,7 @@ def test_every_rank_learns_that_the_first_could_not_write(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_what_a_dead_process_left_is_no_checkpoint_and_goes_with_the_next(tmp_path):
+def test_unfinished_folders_are_ignored_and_removed_by_the_next_write(tmp_path):
     left = tmp_path / ".unfinished_00000015"
     left.mkdir()
     write_manifest(left, {"step": 15})
@@ -148,7 +148,7 @@ def test_what_a_dead_process_left_is_no_checkpoint_and_goes_with_the_next(tmp_pa
     assert os.listdir(tmp_path) == ["step_00000005"]
 
 
-def test_what_is_half_deleted_is_no_checkpoint(tmp_path, monkeypatch):
+def test_a_partly_deleted_checkpoint_is_ignored(tmp_path, monkeypatch):
     def half(folder):
         (folder / "state").unlink()
         raise OSError(5, "Input/output error")
@@ -190,7 +190,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_is_named_set_aside_and_the_one_before_it_taken(damage, tmp_path):
+def test_a_damaged_checkpoint_is_reported_renamed_and_the_one_before_it_used(damage, tmp_path):
     spoil, words = DAMAGES[damage]
     store = CheckpointStore(tmp_path, keep=3)
     write(store, 5, 10, 15)
@@ -216,7 +216,7 @@ def test_damaged_twice(tmp_path):
     assert len([name for name in os.listdir(tmp_path) if name.startswith("damaged_")]) == 4
 
 
-def test_where_all_are_damaged_nothing_is_moved_and_nothing_begins_anew(tmp_path):
+def test_if_all_are_damaged_an_error_is_raised_and_nothing_is_renamed(tmp_path):
     store = CheckpointStore(tmp_path, keep=2)
     write(store, 5, 10)
     for step in (5, 10):
@@ -229,7 +229,7 @@ def test_where_all_are_damaged_nothing_is_moved_and_nothing_begins_anew(tmp_path
     assert store.steps() == [5, 10]
 
 
-def test_a_folder_in_a_file_s_place_is_damage_too(tmp_path):
+def test_a_folder_in_place_of_a_file_is_damage(tmp_path):
     for name in ("state", "checkpoint.json"):
         (tmp_path / "state").write_bytes(STATE)
         write_manifest(tmp_path, {})
@@ -242,7 +242,7 @@ def test_a_folder_in_a_file_s_place_is_damage_too(tmp_path):
 
 @pytest.mark.parametrize("name", ["state", "checkpoint.json"])
 @pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ESTALE])
-def test_a_file_that_cannot_be_read_is_no_damage_and_nothing_is_renamed(name, number, tmp_path, monkeypatch):
+def test_an_unreadable_file_is_not_damage_and_nothing_is_renamed(name, number, tmp_path, monkeypatch):
     store = CheckpointStore(tmp_path, keep=2)
     write(store, 5, 10)
     sick, opened = store.path(10) / name, io.open
@@ -260,7 +260,7 @@ def test_a_file_that_cannot_be_read_is_no_damage_and_nothing_is_renamed(name, nu
     assert store.newest() == (10, [])
 
 
-def test_a_folder_that_cannot_be_listed_is_not_an_empty_one(tmp_path, monkeypatch):
+def test_an_unreadable_folder_is_not_taken_for_an_empty_one(tmp_path, monkeypatch):
     store = CheckpointStore(tmp_path, keep=2)
     write(store, 5)
 
@@ -273,7 +273,7 @@ def test_a_folder_that_cannot_be_listed_is_not_an_empty_one(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize(("system", "flags"), [("nt", 2 | 0x8000), ("posix", 0)])
-def test_windows_wants_a_handle_that_may_write_to_bring_a_file_to_the_disk(system, flags, tmp_path, monkeypatch):
+def test_fsync_uses_a_writable_handle_on_windows(system, flags, tmp_path, monkeypatch):
     calls = []
 
     def record(path, how):

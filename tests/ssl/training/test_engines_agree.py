@@ -66,14 +66,14 @@ def test_same_curves_as_the_torch_engine(case, world_size, found, torch_curves):
 @pytest.mark.parametrize("stage", range(4))
 @pytest.mark.parametrize("world_size", [1, 2])
 @pytest.mark.parametrize("case", RESUMED)
-def test_resuming_the_same_way_is_exact_to_the_bit(case, world_size, stage, found):
+def test_resuming_with_the_same_engine_is_bit_exact(case, world_size, stage, found):
     for rank in range(world_size):
         resumed = found[world_size, rank]["resumed"]
         assert bool(resumed[f"{case}-zero{stage} snapshots"])
         assert torch.equal(resumed[f"{case}-zero{stage} resumed"], resumed[f"{case}-zero{stage} whole"])
 
 
-def test_a_run_handed_from_engine_to_engine_keeps_its_curve(found, torch_curves):
+def test_a_run_resumed_by_other_engines_keeps_its_curve(found, torch_curves):
     parts = [found[w, 0]["handed_over"][str(start)] for w, _, start in HANDOVERS[:-1]]
     curve, expected = torch.cat(parts), torch_curves["dino-adamw"]
     torch.testing.assert_close(curve[:, 0], expected[:, 0], rtol=1e-5, atol=0)
@@ -82,7 +82,7 @@ def test_a_run_handed_from_engine_to_engine_keeps_its_curve(found, torch_curves)
 
 @pytest.mark.parametrize("stage", range(4))
 @pytest.mark.parametrize("world_size", [1, 2])
-def test_a_gradient_that_is_no_number_changes_nothing(world_size, stage, found):
+def test_a_step_with_a_nan_gradient_changes_nothing(world_size, stage, found):
     for rank in range(world_size):
         same, reported, goes_on = found[world_size, rank]["skipped"][f"zero{stage}"]
         assert same

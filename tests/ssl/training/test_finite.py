@@ -28,7 +28,7 @@ def watch(allowed, rows):
     return FiniteWatch(OneProcess(), allowed, lambda step, part: 100 * step + 10 * part + np.arange(3), rows.extend)
 
 
-def test_the_first_bad_step_and_part_are_named_though_later_ones_are_bad_too():
+def test_the_first_nonfinite_step_and_micro_batch_are_named():
     rows = []
     w = watch(0, rows)
     for step, losses in ((4, [1.0, 2.0]), (5, [1.0, math.nan]), (6, [math.nan, math.nan])):
@@ -38,7 +38,7 @@ def test_the_first_bad_step_and_part_are_named_though_later_ones_are_bad_too():
     assert [(r["step"], r["part"], r["loss"], r["indices"]) for r in rows] == [(5, 1, "nan", [510, 511, 512])]
 
 
-def test_a_bad_gradient_names_all_parts():
+def test_a_nonfinite_gradient_names_all_micro_batches():
     rows = []
     w = watch(0, rows)
     w.note(7, [torch.tensor(1.0), torch.tensor(2.0)], torch.tensor(math.inf))
@@ -47,7 +47,7 @@ def test_a_bad_gradient_names_all_parts():
     assert [(r["part"], r["loss"]) for r in rows] == [(0, 1.0), (1, 2.0)]
 
 
-def test_as_many_in_a_row_as_allowed():
+def test_number_of_skipped_steps_in_a_row():
     rows, verdicts = [], []
     w = watch(2, rows)
     for step, loss in enumerate([math.nan, math.nan, 1.0, math.nan, math.inf]):
@@ -60,7 +60,7 @@ def test_as_many_in_a_row_as_allowed():
     assert [row["step"] for row in rows] == [0, 1, 3, 4, 5]
 
 
-def test_buffers_are_put_back():
+def test_buffers_are_restored():
     norm = torch.nn.BatchNorm1d(3)
     before = {name: value.clone() for name, value in norm.state_dict().items()}
     kept = snapshot_buffers([norm])
@@ -92,7 +92,7 @@ def records(path):
     return [json.loads(line) for line in path.open()]
 
 
-def test_a_run_stops_with_its_last_checkpoint_whole_and_goes_on_from_there(tmp_path, poisoned):
+def test_a_stopped_run_resumes_from_its_last_checkpoint(tmp_path, poisoned):
     poisoned.add(5)
     changes = [*TINY, "training.steps=8", "training.checkpoint_every=3", "training.accumulation=2"]
     with pytest.raises(NotFinite, match="loss is nan at step 5 of rank 0"):
@@ -106,7 +106,7 @@ def test_a_run_stops_with_its_last_checkpoint_whole_and_goes_on_from_there(tmp_p
     assert (tmp_path / "run/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
 
 
-def test_a_skipped_step_moves_no_weight_though_its_gradient_is_in_order(tmp_path, poisoned):
+def test_a_step_with_an_infinite_loss_and_a_finite_gradient_is_skipped(tmp_path, poisoned):
     changes = [*TINY, "training.skip_nonfinite=1", "schedule.name=constant", "training.checkpoint_every=1"]
     poisoned.add(-2)
     run = pretrain("quickstart", [*changes, "training.steps=3", "training.keep_checkpoints=2"], run=tmp_path / "run")
@@ -116,14 +116,14 @@ def test_a_skipped_step_moves_no_weight_though_its_gradient_is_in_order(tmp_path
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_bad_weights_are_not_evaluated(tmp_path, poisoned):
+def test_nonfinite_weights_are_not_evaluated(tmp_path, poisoned):
     poisoned.add(2)
     changes = [*TINY, "training.steps=8", "training.log_every=8", "evaluation.on=[digits]", "evaluation.every=4"]
     with pytest.raises(NotFinite, match="loss is nan at step 2"):
         pretrain("quickstart", changes, run=tmp_path / "run")
 
 
-def test_skipped_steps_change_nothing_and_training_goes_on(tmp_path, poisoned):
+def test_skipped_steps_change_nothing_and_training_continues(tmp_path, poisoned):
     poisoned.update({2, 3})
     changes = [*TINY, "training.steps=6", "training.skip_nonfinite=2", "optimizer.name=sgd"]
     run = pretrain("quickstart", changes, run=tmp_path / "run")
@@ -134,7 +134,7 @@ def test_skipped_steps_change_nothing_and_training_goes_on(tmp_path, poisoned):
     assert [row["step"] for row in records(run / "nonfinite.jsonl")] == [2, 3]
 
 
-def test_a_resumed_run_counts_on(tmp_path, poisoned):
+def test_a_resumed_run_continues_the_count_of_skipped_steps(tmp_path, poisoned):
     poisoned.update({2, 3, 4})
     changes = [*TINY, "training.skip_nonfinite=2", "schedule.name=constant"]
     run = pretrain("quickstart", [*changes, "training.steps=4"], run=tmp_path / "run")
@@ -142,7 +142,7 @@ def test_a_resumed_run_counts_on(tmp_path, poisoned):
         pretrain("quickstart", [*changes, "training.steps=6"], run=run, resume=True)
 
 
-def test_the_process_whose_loss_it_is_is_named_by_all_with_its_images(tmp_path):
+def test_every_rank_names_the_rank_with_the_nonfinite_loss(tmp_path):
     context = torch.multiprocessing.get_context("spawn")
     processes = [context.Process(target=watch_two, args=(rank, tmp_path), daemon=True) for rank in range(2)]
     for process in processes:

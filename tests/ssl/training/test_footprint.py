@@ -100,7 +100,7 @@ def perceptron(world_size):
     return step_footprint(method, ADAMW, [(2, 8)], 5, precision="fp32", world_size=world_size)
 
 
-def test_arithmetic_and_sizes_of_a_perceptron_by_hand():
+def test_flops_and_sizes_of_a_perceptron_by_hand():
     foot = perceptron(1)
     rows = 2 * 5
     # Forward, gradients of both weights, and of the hidden layer alone: images want none.
@@ -137,7 +137,7 @@ def test_optimizer_state_is_that_of_a_real_step(name):
     assert optimizer_state(net, make) == sum(v.numel() * v.element_size() for v in state) > 0
 
 
-def test_a_method_that_looks_at_values_is_refused():
+def test_a_method_that_reads_values_is_refused():
     class Looks(Perceptron):
         def forward(self, batch):
             loss = super().forward(batch).loss

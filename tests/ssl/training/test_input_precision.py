@@ -55,7 +55,7 @@ def test_the_first_layer_rounds_its_input_under_autocast(named):
     assert all(torch.equal(value, state[name]) for name, value in backbone.state_dict().items())
 
 
-def test_a_backbone_that_computes_with_its_input_first_is_found_and_given_float32():
+def test_a_backbone_that_computes_with_its_input_first_gets_float32():
     assert not rounds_its_input(CentersFirst(), [16])
     views = simclr(size=16)
     assert input_dtype(method_on(CentersFirst()), "bf16", views) == torch.float32
@@ -72,7 +72,7 @@ def test_a_method_whose_loss_reads_the_views_gets_them_in_float32():
 
 
 @pytest.mark.parametrize(("named", "make"), [(RESNET, SimCLR), (VIT, DINO)], ids=["simclr", "dino"])
-def test_steps_of_training_are_the_same_to_the_bit(named, make):
+def test_training_steps_are_bit_identical(named, make):
     views = multicrop(size=32, local_size=16, local_count=0 if make is SimCLR else 2)
     pixels = np.random.default_rng(0).integers(0, 256, (8, 40, 48, 3), np.uint8)
     torch.manual_seed(0)

@@ -74,7 +74,7 @@ def test_layers_are_scaled_without_weight_decay_too():
             torch.testing.assert_close((new - old).norm(), ETA * old.norm())
 
 
-def test_a_weight_of_zeros_moves_all_the_same():
+def test_a_weight_of_zeros_is_updated():
     net = network()
     torch.nn.init.zeros_(net[0].weight)
     trained(net, ours(net), steps=1)
@@ -83,12 +83,12 @@ def test_a_weight_of_zeros_moves_all_the_same():
 
 @pytest.mark.parametrize("name", [name for name in OPTIMIZERS if is_layer_wise(name)])
 @pytest.mark.parametrize("stage", [1, 2, 3])
-def test_layer_wise_optimizers_are_refused_where_layers_come_in_pieces(name, stage):
+def test_layer_wise_optimizers_are_refused_if_layers_are_split(name, stage):
     changes = [f"optimizer={{name: {name}, learning_rate: 0.1}}", f"engine={{name: deepspeed, zero_stage: {stage}}}"]
     with pytest.raises(RecipeErrors, match=f"must be 0 for {name}"):
         read_recipe("quickstart", changes)
 
 
-def test_lars_without_weight_decay_would_not_be_layer_wise_and_is_refused():
+def test_lars_without_weight_decay_is_refused():
     with pytest.raises(RecipeErrors, match="weight_decay"):
         read_recipe("quickstart", ["optimizer={name: lars, learning_rate: 0.1, weight_decay: 0.0}"])

@@ -8,7 +8,7 @@ from wildfern.ssl.training.batch_reader import in_layout
 
 @pytest.mark.parametrize("lies_so", [torch.channels_last, torch.contiguous_format])
 @pytest.mark.parametrize("channels_last", [True, False])
-def test_views_lie_as_the_recipe_says_however_they_come(lies_so, channels_last):
+def test_views_get_the_memory_format_of_the_recipe(lies_so, channels_last):
     views = torch.rand(6, 3, 8, 8).contiguous(memory_format=lies_so).unflatten(0, (2, 3))
     (laid,) = in_layout([views], channels_last)
     assert torch.equal(laid, views)

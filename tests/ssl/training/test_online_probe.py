@@ -18,7 +18,7 @@ from wildfern.ssl.training import OnlineProbe
 CPU = torch.device("cpu")
 
 
-def test_learns_as_cross_entropy_and_adam_do():
+def test_it_equals_cross_entropy_with_adam():
     torch.manual_seed(0)
     probe, layer = OnlineProbe(5, 3, 0.02, CPU), torch.nn.Linear(5, 3)
     torch.nn.init.zeros_(layer.weight)
@@ -40,7 +40,7 @@ def test_learns_as_cross_entropy_and_adam_do():
     assert probe.take_accuracy() == {}
 
 
-def test_what_is_forgotten_was_never_seen():
+def test_discarded_observations_have_no_effect():
     probe, other = OnlineProbe(5, 3, 0.02, CPU), OnlineProbe(5, 3, 0.02, CPU)
     features, labels = torch.randn(2, 4, 5), torch.tensor([0, 1, 2, 1])
     probe.observe(features[0] * torch.nan, labels)
@@ -85,7 +85,7 @@ def with_probe(tmp_path_factory):
     return pretrain("quickstart", WITH, run=tmp_path_factory.mktemp("probe") / "run")
 
 
-def test_the_backbone_is_the_same_to_the_bit_with_and_without(with_probe, tmp_path):
+def test_the_backbone_is_bit_identical_with_and_without(with_probe, tmp_path):
     without = pretrain("quickstart", WITHOUT, run=tmp_path / "run")
     assert (without / "backbone.safetensors").read_bytes() == (with_probe / "backbone.safetensors").read_bytes()
     ours, theirs = (read_records(run / "metrics.jsonl") for run in (with_probe, without))
@@ -97,14 +97,14 @@ def test_the_backbone_is_the_same_to_the_bit_with_and_without(with_probe, tmp_pa
     assert state["probe/weight"].any()
 
 
-def test_a_resumed_probe_goes_on_exactly(with_probe, tmp_path):
+def test_a_probe_resumes_exactly(with_probe, tmp_path):
     run = shutil.copytree(with_probe, tmp_path / "run")
     shutil.rmtree(run / "checkpoints/step_00000012")  # step 8 is in the middle of the mean that is logged next
     pretrain("quickstart", WITH, run=run, resume=True)
     assert (run / "metrics.jsonl").read_bytes() == (with_probe / "metrics.jsonl").read_bytes()
 
 
-def test_a_probe_may_join_a_run_later(tmp_path, capsys):
+def test_a_probe_can_be_added_to_a_resumed_run(tmp_path, capsys):
     run = pretrain("quickstart", [*WITHOUT, "training.checkpoint_every=8"], run=tmp_path / "run")
     shutil.rmtree(run / "checkpoints/step_00000012")
     capsys.readouterr()
@@ -121,7 +121,7 @@ def test_a_probe_may_join_a_run_later(tmp_path, capsys):
         ("data={source: ifs, size: 32, classes: 1000000}", "up to 100000 classes"),
     ],
 )
-def test_sources_that_it_cannot_learn_from_are_refused(data, what, tmp_path):
+def test_unsuitable_sources_are_refused(data, what, tmp_path):
     arguments = [data, *(a for a in TINY if not a.startswith("data")), "evaluation.online_probe={}"]
     with pytest.raises(RunError, match=what):
         pretrain("quickstart", arguments, run=tmp_path / "run")

@@ -73,7 +73,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(name, tmp_path):
     assert torch.equal(advance(other, range(3, 6)), expected)
 
 
-def test_types_come_back_as_they_were():
+def test_types_are_restored():
     first, second = build("numbers of all kinds").optimizer, build("numbers of all kinds").optimizer
     first.param_groups[0] |= {"k": 7, "late": True, "seen": torch.tensor(1.5), "d": 0.25}
     set_group_numbers(second, group_numbers(first))
@@ -84,12 +84,12 @@ def test_types_come_back_as_they_were():
         set_group_numbers(second, {"9/k": torch.tensor([1])})
 
 
-def test_options_of_the_recipe_and_the_machine_are_not_state():
+def test_options_of_recipe_and_device_are_not_state():
     optimizer = build("adamw").optimizer
     assert {name.partition("/")[2] for name in group_numbers(optimizer)} == {"decays"}
 
 
-def test_what_an_optimizer_counts_is_found_without_a_step_of_its_own():
+def test_counted_keys_are_found_without_a_step_of_the_optimizer():
     for name, expected in {
         "timm's Lamb": {"step"},
         "lamb": {"step"},
@@ -114,7 +114,7 @@ def as_before(folder, count=None):
 
 
 @pytest.mark.parametrize(("name", "count"), [("adamw", None), ("sgd", None), ("lars", None), ("lamb", 3.0)])
-def test_files_from_before_are_read(name, count, tmp_path):
+def test_files_of_earlier_versions_are_read(name, count, tmp_path):
     engine = build(name)
     advance(engine, range(3))
     write(engine.snapshot(), tmp_path)
@@ -125,7 +125,7 @@ def test_files_from_before_are_read(name, count, tmp_path):
     assert torch.equal(advance(other, range(3, 6)), expected)
 
 
-def test_files_from_before_are_refused_where_the_optimizer_counted(tmp_path):
+def test_files_of_earlier_versions_are_refused_if_the_optimizer_counted(tmp_path):
     engine = build("numbers of all kinds")
     advance(engine, range(3))
     write({**engine.snapshot(), "optimizer/other/key": torch.zeros(1)}, tmp_path)

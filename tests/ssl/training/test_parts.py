@@ -32,7 +32,7 @@ def test_milestones_are_shares_of_the_run():
     assert [schedule.learning_rate(s) for s in (154, 155, 170, 185)] == pytest.approx([1, 0.1, 0.01, 0.001])
 
 
-def test_biases_and_norms_are_spared_from_weight_decay():
+def test_weight_decay_is_not_applied_to_biases_and_normalization():
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2))
     net[2].weight.requires_grad_(False)
     groups = parameter_groups(net.named_parameters(), 0.3)
@@ -60,7 +60,7 @@ def reader(rank=0, world_size=1, accumulation=1):
 
 
 @pytest.mark.parametrize(("accumulation", "world_size"), [(1, 1), (1, 3), (2, 1), (2, 3)])
-def test_ranks_and_parts_together_read_the_batch_of_one_process(accumulation, world_size):
+def test_ranks_and_micro_batches_together_read_the_batch_of_one_process(accumulation, world_size):
     whole = reader()(3).prepared
     readers = [reader(rank, world_size, accumulation) for rank in range(world_size)]
     micro = [each(3 * accumulation + part) for part in range(accumulation) for each in readers]
@@ -80,7 +80,7 @@ def test_a_batch_that_does_not_divide_is_refused():
         reader(world_size=5)
 
 
-def test_addressed_numbers_differ_by_name_step_and_position():
+def test_uniform_numbers_differ_by_name_step_and_position():
     batch = Batch.from_views([torch.zeros(2, 500, 3, 4, 4)])
     numbers = batch.uniform("mask", 40)
     assert numbers.shape == (500, 40)
@@ -139,7 +139,7 @@ def test_gradient_norm_and_clipping():
     assert norms[0] > 1e-3
 
 
-def test_accumulated_parts_give_the_mean_gradient():
+def test_accumulated_micro_batches_give_the_mean_gradient():
     parts = [Batch.from_views([torch.randn(2, 6, 3, 8, 8)]) for _ in range(3)]
     e = engine(accumulation=3)
     for part in parts:

@@ -38,13 +38,13 @@ class Steps:
                 self.asked.append(self.done)
 
 
-def test_quick_steps_are_asked_after_every_eighth():
+def test_fast_steps_synchronize_every_eighth_step():
     steps = Steps()
     steps.run(0.01, 40)
     assert steps.asked == [1, 3, 7, 15, 23, 31, 39]
 
 
-def test_slow_steps_are_asked_after_each():
+def test_slow_steps_synchronize_every_step():
     steps = Steps()
     steps.run(30.0, 5)
     assert steps.asked == [1, 2, 3, 4, 5]
@@ -58,7 +58,7 @@ def test_a_stop_waits_for_two_seconds_or_one_step(seconds):
     assert max(gaps) * seconds <= max(2.0, seconds)
 
 
-def test_steps_that_become_slow_are_asked_after_each_from_the_next_question_on():
+def test_steps_that_become_slow_synchronize_every_step():
     steps = Steps()
     steps.run(0.01, 15)
     steps.run(10.0, 12)
@@ -82,7 +82,7 @@ def in_a_process(body):
 
 @posix
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
-def test_the_first_signal_is_noted_and_afterwards_all_is_as_before(name):
+def test_the_first_signal_is_recorded_and_handlers_are_restored(name):
     number = getattr(signal, name)
     before = signal.getsignal(number)
     with StopRequest(end=lambda number: pytest.fail("ended")) as stop:
@@ -97,7 +97,7 @@ def test_the_first_signal_is_noted_and_afterwards_all_is_as_before(name):
 @pytest.mark.parametrize(
     "numbers", [(None, signal.SIGTERM), (signal.SIGUSR1, None), (None, None, signal.SIGINT), (None,)]
 )
-def test_all_processes_name_the_same_signal(numbers):
+def test_all_ranks_report_the_same_signal(numbers):
     """Each asks the same questions in the same order, and hears of any answer."""
     requests = [StopRequest() for _ in numbers]
     for request, number in zip(requests, numbers, strict=True):
@@ -115,7 +115,7 @@ def test_all_processes_name_the_same_signal(numbers):
 
 
 @posix
-def test_a_second_signal_ends_at_once_even_while_the_main_thread_waits_for_another_process():
+def test_a_second_signal_exits_at_once_while_the_main_thread_is_blocked():
     """A main thread inside an operation that no signal interrupts: Python would call a handler only after it."""
     code, told = in_a_process(
         """
@@ -132,7 +132,7 @@ def test_a_second_signal_ends_at_once_even_while_the_main_thread_waits_for_anoth
 
 
 @posix
-def test_what_a_launcher_passes_on_is_no_second_signal():
+def test_a_signal_forwarded_by_a_launcher_is_not_a_second_one():
     code, told = in_a_process(
         """
         send(signal.SIGINT)
@@ -162,7 +162,7 @@ def test_another_ctrl_c_interrupts(first):
 
 
 @posix
-def test_a_main_thread_that_was_away_does_not_take_one_ctrl_c_for_two():
+def test_one_ctrl_c_is_not_counted_twice_after_the_main_thread_was_blocked():
     """SIGINT and a launcher's SIGTERM both wait for it: Python calls the handlers of both afterwards, in any order."""
     code, told = in_a_process(
         """

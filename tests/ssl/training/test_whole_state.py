@@ -17,7 +17,7 @@ CASES = ["simclr-sgd", "dino-adamw", "cacr_momentum-lars", "simclr-lamb", "simcl
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_an_engine_goes_on_to_the_bit(case, tmp_path):
+def test_an_engine_resumes_bit_exactly(case, tmp_path):
     engine = build(case, None)
     advance(engine, case, 0, 3)
     snapshot = engine.snapshot()
@@ -48,13 +48,13 @@ def test_a_snapshot_is_a_copy_and_complete(tmp_path):
     assert "probe/weight" in snapshot
 
 
-def test_whoever_may_read_the_folder_may_read_the_file(tmp_path):
+def test_the_file_has_the_read_permissions_of_the_folder(tmp_path):
     tmp_path.chmod(0o750)
     write({"method/weight": torch.zeros(2)}, tmp_path)
     assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o640
 
 
-def test_layout_in_memory_is_the_weights_own(tmp_path):
+def test_optimizer_state_has_the_memory_layout_of_its_weight(tmp_path):
     case = "dino-adamw"
     engine = build(case, None)
     advance(engine, case, 0, 2)
@@ -89,7 +89,7 @@ def test_what_does_not_fit_is_named(change, what, tmp_path):
         build("dino-adamw", None).load(tmp_path)
 
 
-def test_files_with_the_names_of_before_are_read(tmp_path):
+def test_files_with_earlier_names_are_read(tmp_path):
     """Backbones stood in methods and teachers without the level `network`."""
     engine, other = (method_on_a_backbone() for _ in range(2))
     views = torch.randn(2, 4, 3, 16, 16)
@@ -123,7 +123,7 @@ class Marker:
         return (open, (str(self.path), "w"))
 
 
-def test_files_with_code_in_them_are_refused_and_run_nothing(tmp_path):
+def test_files_with_code_are_refused_and_not_run(tmp_path):
     engine, marker = build("simclr-sgd", None), tmp_path / "marker"
     for content in (pickle.dumps(Marker(marker)), b"\0" * 100, b""):
         (tmp_path / FILE).write_bytes(content)
