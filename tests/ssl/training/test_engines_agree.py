@@ -63,9 +63,8 @@ def test_same_curves_as_the_torch_engine(case, world_size, found, torch_curves):
                 )
 
 
-@pytest.mark.parametrize("stage", range(4))
 @pytest.mark.parametrize("world_size", [1, 2])
-@pytest.mark.parametrize("case", RESUMED)
+@pytest.mark.parametrize(("case", "stage"), RESUMED)
 def test_resuming_the_same_way_is_exact_to_the_bit(case, world_size, stage, found):
     for rank in range(world_size):
         resumed = found[world_size, rank]["resumed"]
@@ -88,3 +87,7 @@ def test_a_gradient_that_is_no_number_changes_nothing(world_size, stage, found):
         assert same
         assert reported
         assert goes_on
+
+
+def test_an_optimizer_that_counts_in_its_groups_is_refused_at_stage_3(found):
+    assert all("set engine.zero_stage to 2 or less" in ranks["refused"] for ranks in found.values())
