@@ -63,9 +63,8 @@ def test_same_curves_as_the_torch_engine(case, world_size, found, torch_curves):
                 )
 
 
-@pytest.mark.parametrize("stage", range(4))
 @pytest.mark.parametrize("world_size", [1, 2])
-@pytest.mark.parametrize("case", RESUMED)
+@pytest.mark.parametrize(("case", "stage"), RESUMED)
 def test_resuming_with_the_same_engine_is_bit_exact(case, world_size, stage, found):
     for rank in range(world_size):
         resumed = found[world_size, rank]["resumed"]
@@ -88,3 +87,7 @@ def test_a_step_with_a_nan_gradient_changes_nothing(world_size, stage, found):
         assert same
         assert reported
         assert goes_on
+
+
+def test_an_optimizer_that_counts_in_its_groups_is_refused_at_stage_3(found):
+    assert all("set engine.zero_stage to 2 or less" in ranks["refused"] for ranks in found.values())
