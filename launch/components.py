@@ -58,7 +58,7 @@ def read_recipe(
     """The recipe, checked in itself and against what is on this machine. Raises RecipeErrors with everything wrong.
 
     Runs the recipe's plugins and `plugins`. `data_here=False`: the images will not be read, they may be on another machine.
-    `announce` is told what was changed without an error.
+    `announce` gets a message for each automatic change.
     """
     checks = CHECKS if data_here else [check for check in CHECKS if check is not _places_exist]
     recipe = load_recipe(name_or_path, overrides, components(), extra_checks=checks, plugins=plugins, announce=announce)

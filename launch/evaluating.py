@@ -1,4 +1,4 @@
-"""Evaluate a run's backbone, always beside the same network untrained."""
+"""Evaluate a run's backbone, always together with the same network untrained."""
 
 import inspect
 import json
@@ -46,7 +46,7 @@ def evaluate(
     `on` holds sources ("digits") or mappings ({"source": "parquet:X", "image_column": "img"}), `protocols` evaluators ("linear")
     or mappings ({"name": "knn", "k": 5}); a recipe's own entries work too. `few_shot` adds a linear probe and kNN on so many
     labels of each class, drawn `seeds` times. Raises RecipeErrors with all wrong names and arguments before anything is read,
-    RunError for a folder that is no run, and DataError for a data set that cannot be opened.
+    RunError for a folder that is not a run, and DataError for a data set that cannot be opened.
     """
     if not on:
         raise RunError("nothing to evaluate on: name a data set, for example --on digits")

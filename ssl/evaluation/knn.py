@@ -16,7 +16,7 @@ Weighting = Literal["exponential", "uniform"]
 
 @dataclass(frozen=True)
 class KNNResult:
-    """`accuracy` on test, the `protocol` in words, and the `detail` of this data set; `ranked` as `knn_rank` gives it."""
+    """`accuracy` on test, a description of the `protocol`, and the `detail` of this data set; `ranked` as `knn_rank` gives it."""
 
     accuracy: float
     protocol: str
@@ -52,7 +52,7 @@ def knn_rank(
 ) -> Tensor:
     """The (at most) five classes with the most votes, int64[M, min(5, C)], first the one with the most.
 
-    -1 stands for a class without any vote: it is no guess. Otherwise as `knn_predict`.
+    -1 stands for a class without any vote: it is not a prediction. Otherwise as `knn_predict`.
     """
     _check(k, temperature)
     if not len(bank):

@@ -204,7 +204,7 @@ def _probe(
 def _choose_and_fit(
     train: Features, strengths: list[float], parts: int, seed: int
 ) -> tuple[LinearClassifier, float, float | None, str]:
-    """Classifier, strength, its hold-out accuracy, and in words how it was chosen."""
+    """Classifier, strength, its hold-out accuracy, and a description of how it was chosen."""
     part = class_ranks(train.y, key("linear probe", seed)) % parts
     _, index, counts = torch.unique(train.y, return_inverse=True, return_counts=True)
     part[counts[index] == 1] = parts  # the only image of its class: always fitted

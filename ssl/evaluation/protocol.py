@@ -35,7 +35,7 @@ def evaluate_backbones(
 
     The images are read once for all backbones; features are extracted once and kept in memory for all evaluators. Tokens
     and maps are computed again whenever an evaluator iterates over them. Each evaluator gets test as a `HeldOut`.
-    `announce` is told what is being done. Raises ValueError when `backbones` has no `baseline`, when nothing is to be
+    `announce` gets progress messages. Raises ValueError when `backbones` has no `baseline`, when nothing is to be
     evaluated, and for sources that are endless, without labels or of fewer than two classes.
     """
     if baseline not in backbones:
@@ -62,7 +62,7 @@ def evaluate_backbones(
                 raise ValueError(f"{dataset} ({split}): not one image has a label")
             kept[split, needs_labels] = found
         if needs_labels and needs and (train := kept.get(("train", True))) and len(np.unique(train.labels)) < 2:
-            raise ValueError(f"{dataset} (train): all labeled images are of one class; there is nothing to tell apart")
+            raise ValueError(f"{dataset} (train): all labeled images are of one class; at least two are needed")
 
     def data(evaluator: Evaluator, name: str, split: str) -> Any:
         source, unlabeled = sources[split], not evaluator.needs_labels
@@ -126,6 +126,6 @@ def _checked(scores: list[Score], protocol: str) -> list[Score]:
     metrics = [score.metric for score in scores]
     if not metrics or len(set(metrics)) < len(metrics):
         raise TypeError(
-            f"the evaluator of {protocol} must return at least one Score, each of a metric of its own; got {metrics}"
+            f"the evaluator of {protocol} must return at least one Score, each of a different metric; got {metrics}"
         )
     return scores

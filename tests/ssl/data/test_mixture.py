@@ -12,7 +12,7 @@ from wildfern.ssl.data.mixture import BLOCK, block_counts
 
 
 class Numbers(Source):
-    """Images whose first pixel tells (source, item)."""
+    """Images whose first pixel encodes (source, item)."""
 
     def __init__(self, tag: int, num_items: int | None, side: int = 2, class_names: list[str] | None = None) -> None:
         super().__init__()
