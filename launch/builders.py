@@ -85,6 +85,7 @@ def loop_config(recipe: Recipe) -> LoopConfig:
         checkpoint_minutes=training.checkpoint_minutes,
         evaluate_every=recipe.evaluation.every,
         skip_nonfinite=training.skip_nonfinite,
+        diagnostics=recipe.evaluation.diagnostics,
     )
 
 

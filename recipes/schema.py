@@ -125,7 +125,7 @@ class Training(Section):
         return accumulation
 
 
-class OnlineProbe(Section):
+class ProbeSettings(Section):
     """A linear classifier trained on detached features and the labels of the training images."""
 
     learning_rate: PositiveFloat = Field(1e-3, description="Learning rate of the probe's Adam optimizer.")
@@ -142,8 +142,11 @@ class Evaluation(Section):
     every: PositiveInt | None = Field(None, description="Steps between evaluations; null: only at the end.")
     few_shot: list[PositiveInt] = Field([], description="Labels per class of additional linear probes and kNN.")
     seeds: PositiveInt = Field(3, description="Random draws of few-shot labels.")
-    online_probe: OnlineProbe | None = Field(
+    online_probe: ProbeSettings | None = Field(
         None, description="Log probe_accuracy of an online linear probe; {}: default settings."
+    )
+    diagnostics: bool = Field(
+        False, description="Log rank_me and feature_std, collapse diagnostics of the features of each logged step."
     )
 
 

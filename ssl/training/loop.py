@@ -11,6 +11,8 @@ from torch import Tensor
 
 from wildfern.generators.counter_rng import key
 from wildfern.ssl.data import Loader
+from wildfern.ssl.evaluation.diagnostics import diagnostics
+from wildfern.ssl.methods.gather import all_gather_embeddings
 from wildfern.ssl.tracking import Tracker
 from wildfern.ssl.training import whole_state
 from wildfern.ssl.training.batch_reader import BatchReader, MicroBatch
@@ -37,6 +39,7 @@ class LoopConfig:
     checkpoint_minutes: float | None
     evaluate_every: int | None
     skip_nonfinite: int
+    diagnostics: bool = False  # log RankMe and the standard deviation of `Output.features`
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class StepResult:
     gradient_norm: Tensor
     learning_rate: float
     wait_seconds: float  # for data
+    features: list[Tensor]  # of each micro-batch, this rank's rows; empty unless the loop logs diagnostics
 
     def means(self) -> dict[str, Tensor]:
         """Each scalar's mean over the micro-batches."""
@@ -129,7 +133,7 @@ def train_step(
         key("model", config.seed, step, engine.rank)
     )  # for dropout and stochastic depth: a function of seed, step and rank
     before = snapshot_buffers([method, *method.teachers().values()]) if skip_nonfinite else []
-    parts, waited = [], 0.0
+    parts, waited, features = [], 0.0, []
     for _ in range(config.accumulation):
         batch = reader.batch(next(loader))
         waited += loader.wait_seconds
@@ -141,6 +145,8 @@ def train_step(
         )
         if probe is not None:
             probe.observe(output.features, batch.labels)
+        if config.diagnostics and output.features is not None:
+            features.append(output.features)
         parts.append({"loss": output.loss.detach(), **output.metrics})
     learning_rate = config.learning_rate * schedule.learning_rate(step)
     gradient_norm = engine.step(learning_rate, config.weight_decay * schedule.weight_decay(step))
@@ -153,7 +159,7 @@ def train_step(
         method.after_step(step, engine.gather)
         if probe is not None:
             probe.step()
-    return StepResult(parts, gradient_norm, learning_rate, waited)
+    return StepResult(parts, gradient_norm, learning_rate, waited, features)
 
 
 class _Interval:
@@ -171,6 +177,9 @@ def _log(step: int, result: StepResult, engine: Engine, tracker: Tracker, interv
     metrics = {"loss": numbers.pop("loss"), "learning_rate": result.learning_rate, **numbers}
     if engine.probe is not None:
         metrics |= engine.probe.take_accuracy()
+    if result.features:
+        features = torch.cat([all_gather_embeddings(part[None])[0] for part in result.features])
+        metrics |= {name: float(value) for name, value in diagnostics(features).items()}
     tracker.log(step, metrics, {"data_wait": interval.data_wait(), **peak_memory(engine.device)})
 
 

@@ -88,7 +88,7 @@ def engine(parts: EngineParts, *, loud: bool = False):
 
 
 @register("evaluator", "mine")
-class Mine(Evaluator):
+class MyEvaluator(Evaluator):
     needs = "features"
 
     def __init__(self, *, k: int = 3) -> None:
