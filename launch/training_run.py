@@ -162,7 +162,7 @@ def open_tracker(
 def announce(
     recipe: Recipe, folder: RunFolder, context: DistributedContext, messages: Sequence[str], tracker: Tracker
 ) -> None:
-    """Print where the run is and what a person should know of its recipe and its checkpoints."""
+    """Print the path of the run and messages about its recipe and checkpoints."""
     tracker.message(f"run folder {folder.path}")
     if recipe.training.precision == "bf16" and not computes_in_bf16(context.device):
         tracker.message(SLOW_BF16)

@@ -1,10 +1,10 @@
-"""Measures of a collapsing representation that need no labels: pure functions of one batch of embeddings."""
+"""Measures of representation collapse that need no labels: pure functions of one batch of embeddings."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Rows that `diagnostics` looks at: the singular values of 512 × 2048 take 0.1 s on one CPU core.
+# Rows that `diagnostics` uses: the singular values of 512 × 2048 take 0.1 s on one CPU core.
 ROWS = 512
 
 

@@ -59,7 +59,7 @@ def evaluate_backbones(
                 preprocessing,
             )
             if not len(found.labels):
-                raise ValueError(f"{dataset} ({split}): not one image has a label")
+                raise ValueError(f"{dataset} ({split}): no image has a label")
             kept[split, needs_labels] = found
         if needs_labels and needs and (train := kept.get(("train", True))) and len(np.unique(train.labels)) < 2:
             raise ValueError(f"{dataset} (train): all labeled images are of one class; at least two are needed")
@@ -92,7 +92,7 @@ def evaluate_backbones(
 
 @dataclass(frozen=True)
 class _Split:
-    """What is kept of one split: labels int64[N], features by backbone, images where an evaluator needs them."""
+    """The data of one split: labels int64[N], features by backbone, and images if an evaluator needs them."""
 
     labels: NDArray[np.int64]
     features: dict[str, Features]
@@ -107,7 +107,7 @@ def _read(
     batch_size: int,
     preprocessing: Preprocessing,
 ) -> _Split:
-    """Features of every backbone over chunks read once; with `keep` also the images as the backbone gets them, as bytes."""
+    """Features of every backbone, reading the chunks once; with `keep` also the preprocessed images, as bytes."""
     parts: dict[str, list[Features]] = {name: [] for name in backbones}
     labels, images = [np.empty(0, np.int64)], []
     for chunk in chunks:

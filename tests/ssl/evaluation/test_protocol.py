@@ -291,7 +291,7 @@ def test_an_evaluator_must_return_scores(backbones):
     [
         ({"num_classes": None}, r"stripes \(train\): these images have no labels"),
         ({"num_items": None}, "endless"),
-        ({"labels": np.full(40, -1)}, "not one image has a label"),
+        ({"labels": np.full(40, -1)}, "no image has a label"),
         ({"labels": np.full(40, 1)}, "of one class"),
     ],
 )

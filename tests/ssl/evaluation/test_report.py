@@ -81,11 +81,11 @@ def test_one_run_shows_everything_and_loads_nothing(run, tmp_path):
     text = "".join(outline.text)
     for words in (
         "simclr · resnet18 · <ifs>",
-        "At a glance",
+        "Overview",
         "Scores on test",
         "Training",
         "Speed",
-        "What the model saw",
+        "Views",
     ):
         assert words in text
     for words in (
