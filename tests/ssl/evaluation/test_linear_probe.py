@@ -107,7 +107,7 @@ def test_classes_with_one_image_are_always_fitted(blobs):
     result = linear_probe(single, blobs(40, seed=3, noise=0.01))
     assert result.holdout_accuracy is None
     assert result.accuracy == 1.0
-    assert "leaves none to hold out" in result.detail
+    assert "none to hold out" in result.detail
 
 
 def test_impossible_requests_are_refused(blobs):
