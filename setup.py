@@ -8,18 +8,18 @@ from pathlib import Path
 
 from setuptools import setup
 
-FAMILIES = ["contours", "dead_leaves", "fractals", "lsystem", "spectrum", "texture", "triton_renderer"]
-ROOMS = ["augmentation", "data", "evaluation", "losses", "methods", "models", "tracking", "training"]
+GENERATORS = ["contours", "dead_leaves", "fractals", "lsystem", "spectrum", "texture", "triton_renderer"]
+SSL_PACKAGES = ["augmentation", "data", "evaluation", "losses", "methods", "models", "tracking", "training"]
 PACKAGE_DIR = {
     "wildfern": "package",
     "wildfern.ssl": "package/ssl",
     "wildfern.generators": "generators",
-    **{f"wildfern.generators.{family}": f"generators/{family}" for family in FAMILIES},
+    **{f"wildfern.generators.{generator}": f"generators/{generator}" for generator in GENERATORS},
     "wildfern.recipes": "recipes",
     "wildfern.launch": "launch",
     "wildfern.launch.cluster": "launch/cluster",
     "wildfern.benchmarks": "benchmarks",
-    **{f"wildfern.ssl.{room}": f"ssl/{room}" for room in ROOMS},
+    **{f"wildfern.ssl.{name}": f"ssl/{name}" for name in SSL_PACKAGES},
 }
 
 setup(

@@ -12,7 +12,7 @@ import torch
 from wildfern.benchmarks.result import ROUNDS, compare
 from wildfern.generators import Stream, make_stream
 
-FAMILIES = ("ifs", "ifs_multi", "ifs_pair")
+GENERATORS = ("ifs", "ifs_multi", "ifs_pair")
 BATCHES = (512, 64)
 ON_PROCESSOR = 64
 
@@ -22,7 +22,7 @@ def gpu_rows(seconds: float) -> list[dict]:
     if not torch.cuda.is_available():
         return []
     rows = []
-    for name in FAMILIES:
+    for name in GENERATORS:
         case = f"{name}, 224 px, 100,000 points, {torch.cuda.get_device_name()}"
         draw = partial(make_stream(name).batch, np.arange(ON_PROCESSOR))
         rows += compare(case, ON_PROCESSOR, {"CPU, one thread": draw}, seconds)

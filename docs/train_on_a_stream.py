@@ -1,4 +1,4 @@
-"""Train any PyTorch model on a stream: here a timm network learns to name fractals it never sees twice."""
+"""Train any PyTorch model on a stream: here a timm network classifies fractals; no image repeats."""
 
 import sys
 

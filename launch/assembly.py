@@ -1,4 +1,4 @@
-"""Assemble all that trains from a recipe: data, views, method, engine, schedule, checkpoints."""
+"""Assemble the parts of a training run from a recipe: data, views, method, engine, schedule, checkpoints."""
 
 from dataclasses import dataclass
 
@@ -99,7 +99,7 @@ def open_data(recipe: Recipe, context: DistributedContext) -> tuple[Mixture, Vie
     context.raise_on_all(error)
     if not context.is_main:
         mixture, views = open_mixture(recipe), build_views(recipe)
-    context.barrier()  # from here on the collective timeout holds
+    context.barrier()  # from here on the collective timeout applies
     return mixture, views, evaluated
 
 

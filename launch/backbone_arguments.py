@@ -1,4 +1,4 @@
-"""What a recipe's backbone takes, asked of timm's own signatures, and the image size of vision transformers."""
+"""The arguments that a recipe's backbone takes, from timm's signatures, and the image size of vision transformers."""
 
 import inspect
 from collections.abc import Callable
@@ -20,10 +20,10 @@ def backbone_takes(name: str, key: str) -> bool:
 
 
 def with_image_size(recipe: Recipe, announce: Callable[[str], None]) -> Recipe:
-    """The recipe with `img_size` for a backbone that takes it and is made for another size than the views have.
+    """The recipe with `img_size` for a backbone that takes it and is made for another size than that of the views.
 
-    So a vision transformer trains on views of any size. Views of several sizes get `dynamic_img_size` too. What the recipe says
-    of either stays as it is.
+    So a vision transformer trains on views of any size. For views of several sizes `dynamic_img_size` is set too. Values in the
+    recipe are not changed.
     """
     import timm
 
@@ -63,7 +63,7 @@ def _network(name: str) -> type | None:
         return None
     built = inspect.signature(timm.model_entrypoint(name)).return_annotation
     if not inspect.isclass(built) or built is inspect.Signature.empty:
-        with torch.device("meta"):  # 76 of timm's 1,300 entry points do not say what they return
+        with torch.device("meta"):  # 76 of timm's 1,300 entry points have no return annotation
             built = type(timm.create_model(name, pretrained=False, num_classes=0))
     return built if issubclass(built, torch.nn.Module) else None
 

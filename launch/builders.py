@@ -96,11 +96,11 @@ def with_precision(recipe: Recipe, device: torch.device | None) -> Recipe:
     return _in_precision(recipe, "bf16" if device is None or computes_in_bf16(device) else "fp32")
 
 
-def agreed_precision(recipe: Recipe, context: DistributedContext, begun: Recipe | None) -> Recipe:
-    """As `with_precision`, equal on every rank: that of the run being resumed (`begun`), else the best one for rank 0."""
+def agreed_precision(recipe: Recipe, context: DistributedContext, resumed: Recipe | None) -> Recipe:
+    """As `with_precision`, equal on every rank: that of the run being resumed (`resumed`), else the best one for rank 0."""
     if recipe.training.precision != "auto":
         return recipe
-    best = with_precision(recipe if begun is None else begun, context.device).training.precision
+    best = with_precision(recipe if resumed is None else resumed, context.device).training.precision
     return _in_precision(recipe, context.broadcast_from_main(lambda: best))
 
 

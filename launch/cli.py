@@ -211,7 +211,7 @@ def views(
     out: Annotated[Path, typer.Option(help="Image file to write")] = Path("views.png"),
     plugin: PluginOption = None,
 ) -> None:
-    """Draw training images beside their views."""
+    """Render training images and their views."""
     from wildfern.launch.views_image import redraw_views
 
     console.print(redraw_views(recipe, overrides or [], indices, out, plugin or []), highlight=False, markup=False)

@@ -1,4 +1,4 @@
-"""The registries that recipes name from, and what can only be said of a recipe as a whole."""
+"""The registries of recipes, and checks of a recipe as a whole."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -21,14 +21,14 @@ from wildfern.ssl.training import is_layer_wise
 
 
 class _CheapToBuild:
-    """Generators and views: building one is the check of its arguments."""
+    """Generators and views: their arguments are checked by building one."""
 
     def __contains__(self, name: object) -> bool:
         return name in GENERATORS or name in VIEWS
 
 
 def components() -> Components:
-    """All that a recipe may name."""
+    """All components of recipes."""
     return Components(
         sources=SOURCES,
         views=VIEWS,
@@ -43,7 +43,7 @@ def components() -> Components:
 
 
 def say(message: str) -> None:
-    """Print a message on standard error, where no command's output goes."""
+    """Print a message on standard error, apart from the output of commands."""
     print(message, file=sys.stderr)
 
 
@@ -55,10 +55,10 @@ def read_recipe(
     data_here: bool = True,
     announce: Callable[[str], None] = say,
 ) -> Recipe:
-    """The recipe, checked in itself and against what is on this machine. Raises RecipeErrors with everything wrong.
+    """The recipe, checked on its own and against the files on this machine. Raises RecipeErrors with all errors.
 
     Runs the recipe's plugins and `plugins`. `data_here=False`: the images will not be read, they may be on another machine.
-    `announce` is told what was changed without an error.
+    `announce` gets a message for each automatic change.
     """
     checks = CHECKS if data_here else [check for check in CHECKS if check is not _places_exist]
     recipe = load_recipe(name_or_path, overrides, components(), extra_checks=checks, plugins=plugins, announce=announce)
@@ -126,7 +126,7 @@ def _optimizer_fits_the_engine(recipe: Recipe) -> Problems:
     if is_layer_wise(recipe.optimizer.name) and stage > 0:
         yield (
             "engine.zero_stage",
-            f"must be 0 for {recipe.optimizer.name}: it needs each layer's own norms, and ZeRO stage {stage} "
+            f"must be 0 for {recipe.optimizer.name}: it computes norms per layer, and ZeRO stage {stage} "
             "flattens the layers",
         )
 

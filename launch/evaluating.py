@@ -1,4 +1,4 @@
-"""Evaluate a run's backbone, always beside the same network untrained."""
+"""Evaluate a run's backbone, always together with the same network untrained."""
 
 import inspect
 import json
@@ -41,12 +41,12 @@ def evaluate(
     announce: Callable[[str], None] = lambda text: None,
     download: bool = False,
 ) -> EvaluationResult:
-    """Compare the run's backbone with its untrained copy on data sets with labels, and write `evaluation.json`.
+    """Compare the run's backbone with its untrained copy on labeled data sets, and write `evaluation.json`.
 
-    `on` holds sources ("digits") or mappings ({"source": "parquet:X", "image_column": "img"}), `protocols` evaluators ("linear")
-    or mappings ({"name": "knn", "k": 5}); a recipe's own entries work too. `few_shot` adds a linear probe and kNN on so many
-    labels of each class, drawn `seeds` times. Raises RecipeErrors with all wrong names and arguments before anything is read,
-    RunError for a folder that is no run, and DataError for a data set that cannot be opened.
+    `on` lists sources ("digits") or mappings ({"source": "parquet:X", "image_column": "img"}), `protocols` evaluators ("linear")
+    or mappings ({"name": "knn", "k": 5}); a recipe's own entries work too. `few_shot` adds a linear probe and kNN on N labels per
+    class, with `seeds` draws. Raises RecipeErrors with all wrong names and arguments before anything is read,
+    RunError for a folder that is not a run, and DataError for a data set that cannot be opened.
     """
     if not on:
         raise RunError("nothing to evaluate on: name a data set, for example --on digits")
@@ -55,7 +55,7 @@ def evaluate(
     recipe = folder.recipe()
     with user_errors():
         sources = evaluation_sources(datasets, download)  # all are opened before the first one is evaluated
-        # Hashed before the weights are read: a training that replaces them in between does not lend its hash to these rows.
+        # Hashed before the weights are read, so that a training that replaces them in between cannot mislabel these rows.
         sha256 = folder.backbone_sha256()
         backbones = {"untrained": folder.backbone(trained=False), "pretrained": folder.backbone()}
         evaluation = _evaluate_on(sources, backbones, recipe, evaluators, announce)
@@ -65,10 +65,10 @@ def evaluate(
 
 
 def merged(folder: RunFolder, evaluation: dict, backbone_sha256: str | None = None) -> dict:
-    """The evaluation, with the rows of the folder's `evaluation.json` that it does not measure again.
+    """The evaluation, with the other rows of the folder's `evaluation.json`.
 
-    Only rows of the same backbone are kept: `backbone_sha256` is that of the file that was evaluated (of
-    `backbone.safetensors` as it is now, if None), and is stored with the evaluation. The rows of a file without a hash are
+    Only rows of the same backbone are kept: `backbone_sha256` is that of the file that was evaluated (default: of
+    the current `backbone.safetensors`), and is stored with the evaluation. The rows of a file without a hash are
     dropped: they may be of another backbone.
     """
 
@@ -98,10 +98,10 @@ def evaluation_sources(on: Iterable[DatasetLike | Dataset], download: bool = Fal
 
 
 def labeled(dataset: DatasetLike | Dataset, download: bool = False) -> tuple[Source, Source]:
-    """The train and test parts of a data set; `download` fetches it where its source can.
+    """The train and test parts of a data set; `download` downloads it if its source can.
 
     Classes of a folder are its sub-folders, and one file in five is test unless it has folders `train` and `test`; arguments of
-    the data set overrule this.
+    the data set override this.
     """
     if not isinstance(dataset, Dataset):
         dataset = check_dataset(dataset)
@@ -163,7 +163,7 @@ def _evaluate_on(
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of `training.device`; `auto` is the GPU where there is one. Raises RunError for one that is not there."""
+    """The device of `training.device`; `auto` is the GPU if there is one. Raises RunError for a missing device."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}

@@ -22,14 +22,14 @@ SOURCE_RESERVED = frozenset({*LOCATION, "split", "source", "weight"})
 
 
 class ProtocolEntry(Protocol):
-    """A protocol as a recipe holds it."""
+    """A protocol in a recipe."""
 
     name: str
     arguments: Mapping[str, Any]
 
 
 class DatasetEntry(Protocol):
-    """A data set as a recipe holds it."""
+    """A data set in a recipe."""
 
     source: str
     arguments: Mapping[str, Any]
@@ -51,10 +51,10 @@ class Dataset:
 def check_request(
     on: Iterable[DatasetLike], protocols: Iterable[ProtocolLike], few_shot: Iterable[int] = (), seeds: int = 3
 ) -> tuple[list[Dataset], dict[str, Evaluator]]:
-    """The data sets, and the evaluators by the name of their protocol; the same one twice counts once.
+    """The data sets, and the evaluators by the name of their protocol; duplicates are dropped.
 
-    A name alone stands for its defaults; each of `few_shot` adds a linear probe and kNN on so many labels of each class,
-    drawn `seeds` times. Raises RecipeErrors with everything that is wrong.
+    A single name stands for its defaults; each of `few_shot` adds a linear probe and kNN on N labels per class, with `seeds`
+    draws. Raises RecipeErrors with all errors.
     """
     request = _Request()
     datasets = [request.dataset(entry, f"on.{number}") for number, entry in enumerate(on)]
@@ -67,12 +67,12 @@ def check_request(
 def check_protocols(
     protocols: Iterable[ProtocolLike], few_shot: Iterable[int] = (), seeds: int = 3
 ) -> dict[str, Evaluator]:
-    """The evaluators alone, as `check_request` gives them."""
+    """Only the evaluators of `check_request`."""
     return check_request((), protocols, few_shot, seeds)[1]
 
 
 def check_dataset(entry: DatasetLike) -> Dataset:
-    """One data set alone, as `check_request` gives it."""
+    """One data set, checked as by `check_request`."""
     return check_request((entry,), ())[0][0]
 
 
@@ -92,7 +92,7 @@ def parse_protocols(texts: Sequence[str]) -> list[ProtocolLike]:
 
 
 def _parsed(text: str, choice: str, option: str) -> str | dict[str, Any]:
-    """A name, `name key=value …`, or a YAML mapping. A name may hold blanks: a path does. Raises RecipeErrors."""
+    """A name, `name key=value …`, or a YAML mapping. A name may contain blanks, as in a path. Raises RecipeErrors."""
     text = text.strip()
     if text.startswith("{"):
         value, problems = read_yaml(text, COMMAND_LINE, option)

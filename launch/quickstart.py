@@ -1,4 +1,4 @@
-"""`wildfern quickstart`: the whole way in a few minutes on a laptop, without network."""
+"""`wildfern quickstart`: pretraining and evaluation in a few minutes on a laptop, without a network."""
 
 import time
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from wildfern.launch.summary import show_run
 from wildfern.launch.training_run import pretrain
 
 WHAT = """[bold]wildfern quickstart[/]
-1. render fractals while training; no image is collected, labeled, licensed or stored
+1. render fractals during training, without a dataset
 2. train a small network to match two views of each image (SimCLR)
 3. evaluate its frozen features, and those of the untrained network, on 1,797 handwritten digits
 """

@@ -9,11 +9,11 @@ from wildfern.launch.errors import RunError
 from wildfern.recipes import Recipe
 from wildfern.registry import REGISTRIES, Plugin, loaded_plugin
 
-KINDS = {"data": "source"}  # of a recipe section, where the two are called differently
+KINDS = {"data": "source"}  # the kind of a recipe section, if its name differs
 
 
 def plugins_of(recipe: Recipe) -> list[Plugin]:
-    """The plugin files of the recipe, as they were when they were run."""
+    """The plugin files of the recipe, with the content that was run."""
     return [plugin for path in recipe.plugins if (plugin := loaded_plugin(path)) is not None]
 
 
@@ -34,7 +34,7 @@ def copy_plugins(recipe: Recipe, run: Path) -> dict[str, str]:
 
 
 def describe_plugins(copies: Mapping[str, str]) -> list[dict[str, str]]:
-    """Kind, name and origin of each component that wildfern does not bring: of installed packages, and of the copied files."""
+    """Kind, name and origin of each component from outside wildfern: from installed packages and the copied files."""
     rows = []
     for kind, registry in REGISTRIES.items():
         for name, origin in registry.foreign().items():
@@ -63,16 +63,16 @@ def changed_plugins(recipe: Recipe, run: Path) -> list[str]:
 
 
 def check_registered(recipe: Recipe, sections: Sequence[str], run: Path) -> None:
-    """Raise RunError if one of these sections names a component that is not registered, saying what would bring it."""
+    """Raise RunError for a component of these sections that is not registered, naming its plugin or package."""
     for section in sections:
         kind = KINDS.get(section, section)
         names = [entry.scheme for entry in recipe.data] if section == "data" else [getattr(recipe, section).name]
         for name in names:
             if name not in REGISTRIES[kind]:
-                raise RunError(f"{run}: {kind} {name!r} is not registered. {_what_brings(kind, name, run)}")
+                raise RunError(f"{run}: {kind} {name!r} is not registered. {_how_to_register(kind, name, run)}")
 
 
-def _what_brings(kind: str, name: str, run: Path) -> str:
+def _how_to_register(kind: str, name: str, run: Path) -> str:
     kinds = ("source", "generator") if kind == "source" else (kind,)  # a generator is a source, too
     rows = (row for row in _rows(run) if row.get("kind") in kinds and row.get("name") == name)
     row: dict[str, Any] = next(rows, {})
@@ -85,7 +85,7 @@ def _what_brings(kind: str, name: str, run: Path) -> str:
 
 
 def _rows(run: Path) -> Iterator[dict[str, Any]]:
-    """The recorded plugins; empty where `environment.json` is missing or does not say."""
+    """The recorded plugins; empty if `environment.json` is missing or has none."""
     try:
         rows = json.loads((run / "environment.json").read_text(encoding="utf-8")).get("plugins", [])
     except (OSError, ValueError, AttributeError):

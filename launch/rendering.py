@@ -19,7 +19,7 @@ def write_gallery(
 ) -> str:
     """Draw samples `start`, `start + 1`, … of a generator into one image file; return a line that describes it.
 
-    Each sample shows index and label below, its paired image beside it if it has one, and with `parts` masks, width maps and
+    Each sample shows index and label below, its paired image next to it if it has one, and with `parts` masks, width maps and
     center lines. Raises RunError for an invalid name, argument, grid or file.
     """
     found = re.fullmatch(r"(\d+)\s*[x×]\s*(\d+)", grid)

@@ -102,5 +102,5 @@ def load_newest_checkpoint(
         )
     assembly.engine.load(checkpoint)
     if assembly.engine.probe is not None and not assembly.engine.probe.steps:
-        messages = [*messages, f"the checkpoint has no online probe: it starts to learn after step {newest}"]
+        messages = [*messages, f"the checkpoint has no online probe: it starts untrained at step {newest}"]
     return ResumePoint(newest, skipped, messages)

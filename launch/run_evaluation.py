@@ -1,4 +1,4 @@
-"""Evaluate the backbone of a run beside the untrained one: during training, and once at its end."""
+"""Evaluate the backbone of a run and the untrained one: during training, and once at its end."""
 
 from collections.abc import Callable, Sequence
 
@@ -54,7 +54,7 @@ def evaluate_weights(
     few_shot: Sequence[int],
     announce: Callable[[str], None] = lambda text: None,
 ) -> EvaluationResult:
-    """The recipe's backbone with these weights, beside the untrained one, on each dataset."""
+    """The scores of the recipe's backbone with these weights, and of the untrained one, on each dataset."""
     pretrained = recipe_backbone(recipe)
     pretrained.network.load_state_dict(state)
     backbones = {"untrained": initial_backbone(recipe), "pretrained": pretrained}

@@ -83,8 +83,8 @@ class RunFolder:
         check_registered(recipe, needs, self.path)
         return recipe
 
-    def recipe_if_begun(self) -> Recipe | None:
-        """The recipe of the run, or None before it was begun."""
+    def recipe_if_started(self) -> Recipe | None:
+        """The recipe of the run; None before its start."""
         return self.recipe() if (self.path / "recipe.yaml").is_file() else None
 
     def begin(self, recipe: Recipe) -> None:
@@ -96,7 +96,7 @@ class RunFolder:
         _replace(self.path / "environment.json", json.dumps(described, indent=2) + "\n")
 
     def changed_plugins(self, recipe: Recipe) -> list[str]:
-        """A message for each plugin file of the recipe that is not what it was when the run was begun."""
+        """A message for each plugin file of the recipe that has changed since the run was started."""
         return changed_plugins(recipe, self.path)
 
     def write_json(self, name: str, value: object) -> None:

@@ -46,9 +46,9 @@ def pretrain(
     """Train a recipe and return the run folder.
 
     `recipe` is a bundled name, a path or a `Recipe`; `overrides` are `key.sub=value`. `resume` continues from the newest
-    checkpoint in `run` (repeat the recipe and overrides), or starts at step 0 where there is none, and says so. The time
+    checkpoint in `run` (repeat the recipe and overrides), or starts at step 0 if there is none, with a message. The time
     to the first step counts from `since` on `time.perf_counter` (now, if None). `plugins` are Python files that register
-    components, beside those that the recipe names; both are run.
+    components, in addition to those that the recipe names; both are run.
     Raises RecipeErrors, RunError or DataError for an invalid command, recipe or data, Stopped after SIGINT, SIGTERM or
     SIGUSR1, NotFinite when the loss diverges, ProcessLost when another rank is gone.
     """
@@ -61,7 +61,7 @@ def pretrain(
         recipe = read_recipe(recipe, overrides, plugins=plugins, announce=messages.append)
     with user_errors(), started(recipe) as context:
         folder = chosen_folder(run, name, resume, context)
-        recipe = agreed_precision(recipe, context, folder.recipe_if_begun() if resume else None)
+        recipe = agreed_precision(recipe, context, folder.recipe_if_started() if resume else None)
         if resume:
             check_same_run(recipe, folder)
         assembly = assemble(recipe, folder, context)
@@ -162,7 +162,7 @@ def open_tracker(
 def announce(
     recipe: Recipe, folder: RunFolder, context: DistributedContext, messages: Sequence[str], tracker: Tracker
 ) -> None:
-    """Print where the run is and what a person should know of its recipe and its checkpoints."""
+    """Print the path of the run and messages about its recipe and checkpoints."""
     tracker.message(f"run folder {folder.path}")
     if recipe.training.precision == "bf16" and not computes_in_bf16(context.device):
         tracker.message(SLOW_BF16)

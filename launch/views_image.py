@@ -1,4 +1,4 @@
-"""`views.png`: training images beside their views."""
+"""`views.png`: training images and their views."""
 
 import re
 from collections.abc import Sequence

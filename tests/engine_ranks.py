@@ -1,4 +1,4 @@
-"""What the processes of `test_engines_agree` run: the same small training under every engine, stage and number of processes."""
+"""Run by `test_engines_agree`: the same small training under every engine, stage and number of processes."""
 
 import os
 import time
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 class CountingSGD(torch.optim.SGD):
-    """SGD whose rate falls with a count of steps in its parameter groups, which is there from the first step on."""
+    """SGD whose learning rate decreases with a step count in its parameter groups, which the first step creates."""
 
     def step(self, closure=None):
         rates = [group["lr"] for group in self.param_groups]
@@ -44,7 +44,7 @@ CASES = {
     "simclr-counting": ("simclr", "counting", "fp32", (0, 1, 2)),
 }
 RESUMED = [(case, stage) for case in ("dino-adamw", "simclr-counting") for stage in CASES[case][-1]]
-# Who trains from which step on, when a run is handed over: (processes, stage; None is the torch engine).
+# A run that several engines continue: (processes, stage (None: the torch engine), first step).
 HANDOVERS = [(2, 1, 0), (1, 2, 6), (2, 3, 12), (2, 0, 18), (1, None, 22), (2, 2, 26), (0, None, STEPS)]
 
 
@@ -70,14 +70,14 @@ def build(case, stage, rank=0, world_size=1, probe=True):
 
 
 def batch(step, rank, world_size):
-    """This rank's part of the global batch, one of three: views that are alike, labels that can be seen in them."""
+    """This rank's part of the global batch, one of three: similar views, with labels that can be learned from them."""
     generator = torch.Generator().manual_seed(step % 3)
     labels = torch.randint(0, CLASSES, (BATCH,), generator=generator)
     image = torch.randn(BATCH, 3, generator=generator) + 0.5 * torch.nn.functional.one_hot(labels, 3)
     groups = [0.5 * torch.randn(2, BATCH, 3, size, size, generator=generator) for size in (8, 4)]
     groups = [group + image[None, :, :, None, None] for group in groups]
     mine = slice(rank * BATCH // world_size, (rank + 1) * BATCH // world_size)
-    return [g[:, mine] for g in groups], torch.where(labels == 2, -1, labels)[mine]  # one class goes unlabeled
+    return [g[:, mine] for g in groups], torch.where(labels == 2, -1, labels)[mine]  # one class is unlabeled
 
 
 def advance(engine, case, start, stop):
@@ -99,7 +99,7 @@ def advance(engine, case, start, stop):
 
 
 def publish(engine, folder):
-    """Write a snapshot, under a name that is there only when all of it is."""
+    """Write a snapshot and rename it when it is complete."""
     snapshot = engine.snapshot()
     if engine.rank == 0:
         unfinished = folder.with_suffix(".unfinished")
@@ -110,7 +110,7 @@ def publish(engine, folder):
 
 
 def wait_for(folder):
-    """Until somebody has published it."""
+    """Wait until another process has published it."""
     for _ in range(3000):
         if folder.is_dir():
             return
@@ -119,7 +119,7 @@ def wait_for(folder):
 
 
 def discard(engine):
-    """Take DeepSpeed's hooks away without leaving the process group."""
+    """Remove DeepSpeed's hooks without leaving the process group."""
     if hasattr(engine, "engine"):
         engine.engine.destroy()
 
@@ -162,7 +162,7 @@ def _bits(x):
 
 
 def skipped(rank, world_size):
-    """For each stage: all tensors of a run in which one rank's views were not numbers for a step, before it and after it."""
+    """For each stage: all tensors before and after a step in which one rank's views are NaN."""
     found = {}
     for stage in range(4):
         engine = build("dino-adamw", stage, rank, world_size)
@@ -182,7 +182,7 @@ def skipped(rank, world_size):
 
 
 def handed_over(rank, world_size, folder):
-    """The parts of one run that this many processes train, each from where others left it."""
+    """The parts of one run that this number of processes trains, each resumed from the part before."""
     found = {}
     for (processes, stage, start), (*_, stop) in pairwise(HANDOVERS):
         if processes != world_size:
@@ -198,7 +198,7 @@ def handed_over(rank, world_size, folder):
 
 
 def worker(rank, world_size, port, folder):
-    """All of it, with results in `folder/WORLD_SIZE-RANK.pt`."""
+    """All of the above, with results in `folder/WORLD_SIZE-RANK.pt`."""
     from wildfern.ssl.training.deepspeed_engine import start_processes
 
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "MASTER_PORT": port}

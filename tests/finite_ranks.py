@@ -1,4 +1,4 @@
-"""Two processes, on the second of which a loss is no number: what `test_finite` runs."""
+"""Run by `test_finite`: two processes, the second of which has a NaN loss."""
 
 import json
 import os
@@ -17,9 +17,9 @@ class TwoProcesses:
         self.rank = rank
 
     def any(self, flag):
-        told = torch.tensor([float(flag)])
-        torch.distributed.all_reduce(told)
-        return bool(told)
+        printed = torch.tensor([float(flag)])
+        torch.distributed.all_reduce(printed)
+        return bool(printed)
 
 
 def watch_two(rank, folder):

@@ -1,4 +1,4 @@
-"""Training in processes of their own, forked from one that has imported everything: real processes, started in a moment."""
+"""Training in separate processes, forked from one that has imported everything, so that they start quickly."""
 
 import multiprocessing
 import os
@@ -80,7 +80,7 @@ def hold_lock(run: Path, ready: Event) -> None:
 
 
 class RunsCode:
-    """Unpickling it makes a file."""
+    """Unpickling it creates a file."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -90,7 +90,7 @@ class RunsCode:
 
 
 def hostile_pickle(run: Path, marker: Path) -> None:
-    """Put a pickle that would make `marker` in place of every file of the run's newest checkpoint, under right checksums."""
+    """Replace every file of the run's newest checkpoint by a pickle that would create `marker`, with valid checksums."""
     newest = max((run / "checkpoints").glob("step_*"))
     facts = check(newest)
     names = ["torch_engine.pt", "teachers.pt", *(path.name for path in newest.glob("training.*"))]

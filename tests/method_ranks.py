@@ -1,4 +1,4 @@
-"""Three steps of methods that use labels, masks, a queue or addressed random numbers, on a share of the global batch."""
+"""Three steps of methods that use labels, masks, a queue or random numbers, on one rank's part of the global batch."""
 
 import importlib.util
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Two processes, one of them slow, whose default group has little patience: what `test_long_timeout_group` runs."""
+"""Run by `test_long_timeout_group`: two processes, one of them slow, with a short timeout of the default group."""
 
 import os
 import signal
@@ -13,12 +13,12 @@ from wildfern.launch.cluster.distributed import DistributedContext
 SHORT, LONG = 2.0, 4.0  # seconds
 
 
-def wait_for_the_lead(rank, folder):
+def wait_for_rank_0(rank, folder):
     from wildfern.ssl.training.long_timeout_group import make_long_timeout_group
 
     store = torch.distributed.FileStore(str(folder / "store"), 2)
     store.set(f"here {rank}", "")
-    store.wait([f"here {1 - rank}"], timedelta(seconds=60))  # so that a moment is enough to meet
+    store.wait([f"here {1 - rank}"], timedelta(seconds=60))  # so that a short timeout suffices to connect
     torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=SHORT))
     make_long_timeout_group(timedelta(seconds=SHORT))
     processes = DistributedContext(rank, 2, torch.device("cpu"))
@@ -31,7 +31,7 @@ def wait_for_the_lead(rank, folder):
     if rank == 1:
         time.sleep(LONG)
     processes.barrier()
-    if rank == 1:  # the default group would not wait so long
+    if rank == 1:  # longer than the timeout of the default group
         with pytest.raises(RuntimeError, match=r"(?i)timed out"):
             torch.distributed.barrier()
     else:
@@ -40,8 +40,8 @@ def wait_for_the_lead(rank, folder):
     os._exit(0)
 
 
-def meet_or_die(rank, port, folder):
-    """Rank 1 is killed after it has met rank 0, and before it makes a group with it."""
+def connect_and_die(rank, port, folder):
+    """Rank 1 is killed after it has connected to rank 0, before it creates the group."""
     from wildfern.ssl.training import deepspeed_engine
 
     here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}

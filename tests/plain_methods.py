@@ -1,11 +1,11 @@
-"""Every method's loss once more, on all images in one process, written down from its formula and with torch alone."""
+"""Every method's loss from its formula, with plain torch, on all images in one process."""
 
 import torch
 from torch.nn import functional as F
 
 
 def embeddings(backbone, head, groups):
-    """float[V, N, D], unit rows: each resolution through the backbone by itself, all views through the head together."""
+    """float[V, N, D], unit rows: the backbone runs once per resolution, the head once on all views."""
     images = groups[0].shape[1]
     return F.normalize(raw(backbone, head, groups), dim=-1).view(-1, images, raw_size(head))
 
@@ -19,7 +19,7 @@ def raw_size(head):
 
 
 def simclr(method, teachers, groups):
-    """Chen et al., 2020, equation 1: each of 2 N embeddings tells its paired image among the 2 N - 1 others."""
+    """Chen et al., 2020, equation 1: each of 2 N embeddings is classified against the 2 N - 1 others."""
     z = embeddings(method.backbone, method.projection, groups).flatten(0, 1)
     logits = (z @ z.T / 0.1).masked_fill(torch.eye(len(z), dtype=torch.bool), -torch.inf)
     return F.cross_entropy(logits, torch.arange(len(z)).roll(len(z) // 2))
@@ -41,7 +41,7 @@ def cacr(method, teachers, groups):
 
 
 def momentum(method, teachers, groups, cost):
-    """Both global views are keys in turn; every other view asks for the key of its image."""
+    """Both global views are keys in turn; every other view is a query."""
     student = torch.nn.Sequential(method.projector, method.predictor)
     q, temperature = embeddings(method.backbone, student, groups), 0.5
     teacher = teachers["teacher"]
@@ -65,7 +65,7 @@ def momentum(method, teachers, groups, cost):
 
 
 def dino(method, teachers, groups):
-    """Algorithm 1, with a center that is still 0; it moves a tenth of the way to the mean of the teacher's logits."""
+    """Algorithm 1, with an initial center of 0, which moves by a tenth towards the mean of the teacher's logits."""
     images, teacher = groups[0].shape[1], teachers["teacher"]
     with torch.no_grad():
         t = raw(teacher[0], teacher[1], groups[:1]).view(2, images, -1)

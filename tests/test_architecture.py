@@ -1,4 +1,4 @@
-"""The structure holds: imports point one way, nothing shadows the standard library, nothing draws or loads in secret.
+"""Structure of the code: direction of imports, no shadowed standard library, no hidden random state, no unsafe loading.
 
 Each rule is one test over all files. It lists every place that breaks the rule.
 """
@@ -175,7 +175,7 @@ def test_light_packages_import_only_light_dependencies():
 
 
 def test_rendering_on_the_cpu_needs_neither_torch_nor_triton(packaging):
-    """Where they are missing, streams draw, and device="cuda" says what it lacks."""
+    """Without them streams render, and device="cuda" is an error that names what is missing."""
     program = (
         "import sys; sys.modules['torch'] = sys.modules['triton'] = None\n"
         "from wildfern.generators import STREAMS, make_stream\n"
@@ -208,7 +208,7 @@ def test_importing_all_packages_does_not_load_deepspeed(packaging):
 
 
 def unsafe_loads(tree: ast.AST, package: str) -> Iterator[tuple[int, str]]:
-    """Line and reason of what reads a file in a way that can run code."""
+    """Line and reason of every call that reads a file in a way that can run code."""
     for line, name in imports(tree, package):
         if name in ("torch.load", "yaml.load"):
             yield line, f"call {name} by its full name, so that this test sees it"
@@ -246,7 +246,7 @@ def test_unsafe_loads_are_detected(code, reasons):
 
 
 def hidden_draws(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Line and name of whatever draws from, or seeds, a state that the numbers of a sample do not determine."""
+    """Line and name of every call that uses or seeds a random state that seed and index do not determine."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import) and any(alias.name == "random" for alias in node.names):
             yield node.lineno, "import random"
@@ -264,7 +264,7 @@ def hidden_draws(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def test_no_kernel_allows_fused_or_reordered_arithmetic():
-    """Then a kernel's bytes are the same on every processor; `test_streams` draws with one that has no vector extensions."""
+    """So that kernels give identical bytes on all processors; `test_streams` also renders without vector extensions."""
     wrong = [
         f"{name_of(path)}:{call.lineno}: {word.arg}"
         for path in python_files("generators")

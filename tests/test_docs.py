@@ -1,4 +1,4 @@
-"""README and docs are true: Python blocks run, `wildfern` commands run (made small), links lead somewhere, the site builds."""
+"""README and docs: Python blocks and `wildfern` commands run (made small), links exist, the site builds."""
 
 import re
 import shlex
@@ -55,7 +55,7 @@ def commands() -> list[str]:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
-    """A folder with what the commands lean on: images, shards by name, and a finished run."""
+    """A folder with what the commands need: images and a finished run."""
     from wildfern.launch import pretrain
 
     folder = tmp_path_factory.mktemp("workplace")
@@ -71,7 +71,7 @@ def small(words: list[str]) -> list[str]:
     if words[0] == "quickstart":
         return [*words, *TINY, "training.steps=2"]
     if words[0] == "pretrain":
-        if "--resume" in words:  # goes on with the run of the fixture, which is another recipe's
+        if "--resume" in words:  # resumes the run of the fixture, which has another recipe
             return ["pretrain", "runs/mine/recipe.yaml", "training.steps=3", "--run", "runs/mine", "--resume"]
         changes = ["training.steps=2", "training.batch_size=8", "views.size=32", "evaluation.on=[]"]
         if "dino" in words[1]:
@@ -79,7 +79,7 @@ def small(words: list[str]) -> list[str]:
         if "--run" in words:
             words[words.index("--run") + 1] = f"runs/{time.monotonic_ns()}"
         return [*words, *changes]
-    if words[0] == "evaluate":  # the run that is here, on data that need no network
+    if words[0] == "evaluate":  # the run of the fixture, on data that needs no network
         changed = {"runs/quickstart": "runs/mine", "parquet:cifar10": "digits"}
         return [changed.get(word, word) for word in words]
     if words[0] == "bench":
@@ -100,14 +100,14 @@ def test_commands_run(command, workplace, monkeypatch):
 
 @pytest.mark.slow
 def test_the_site_builds_and_needs_no_network(tmp_path, monkeypatch):
-    """Strictly: a link, an anchor or a name of the reference that leads nowhere is an error."""
+    """Strict: a broken link, anchor or reference is an error."""
     pytest.importorskip("mkdocs", reason="needs the extra `docs`")
     monkeypatch.setenv("WILDFERN_LINKS", str(tmp_path / "packages"))
     command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path / "site")]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stdout + run.stderr
     pages = list((tmp_path / "site").rglob("*.html"))
-    assert len(pages) > len(list((ROOT / "docs").rglob("*.md")))  # and one that searches
+    assert len(pages) > len(list((ROOT / "docs").rglob("*.md")))  # and a search page
     text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
     text += "\n".join(style.read_text(encoding="utf-8") for style in (tmp_path / "site").rglob("*.css"))
     loaded = r"""(?:<(?:script|img|iframe)[^>]*\ssrc=|<link[^>]*\shref=|url\(|@import )["']?(?:https?:)?//[^"')\s]*"""

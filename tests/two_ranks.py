@@ -1,4 +1,4 @@
-"""One step of every method on a share of the images: what the processes of `test_two_processes` run."""
+"""Run by `test_two_processes`: one step of every method on each rank's part of the images."""
 
 from contextlib import ExitStack
 from unittest import mock
@@ -23,7 +23,7 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 class SmallNet(nn.Module):
-    """A convolution, batch normalization, pooling: all that the methods ask of a backbone."""
+    """A convolution, batch normalization and pooling: a minimal backbone."""
 
     width = 6
 
@@ -36,7 +36,7 @@ class SmallNet(nn.Module):
 
 
 def build(name, dtype):
-    """The method, its teachers, and views of all images; local crops too where the method tells views apart."""
+    """The method, its teachers, and views of all images; with local crops if the method distinguishes views."""
     torch.manual_seed(0)
     method = METHODS[name.split()[0]](SmallNet(), 10, **ARGUMENTS[name]).to(dtype)
     teachers = {key: teacher.to(dtype) for key, teacher in method.teachers().items()}
@@ -47,7 +47,7 @@ def build(name, dtype):
 
 
 def outcome(method, loss):
-    """Loss, gradients, batch statistics and center after `loss.backward()`, averaged over ranks where each has its own."""
+    """Loss, gradients, batch statistics and center after `loss.backward()`, averaged over ranks if they differ."""
     loss.backward()
     found = {"loss": mean_over_ranks(loss.detach())}
     found |= {f"gradient of {n}": mean_over_ranks(p.grad) for n, p in method.named_parameters() if p.grad is not None}
@@ -61,7 +61,7 @@ def plain_step(name, dtype):
 
 
 def step(name, dtype, rank, world_size, synchronize=synchronize_batch_norm):
-    """The step on this rank's images, as training does it."""
+    """The step on this rank's images, as in training."""
     method, teachers, groups = build(name, dtype)
     if world_size > 1:
         for module in (method, *teachers.values()):
@@ -87,7 +87,7 @@ def gradient_summed(views):
     return gathered
 
 
-# Errors that no process would notice by itself: (methods they concern, how to make them).
+# Errors that no single process would detect: (methods concerned, how to produce them).
 GATHERING = ["simclr", "cacr", "cacr_momentum"]
 GATHERERS = (simclr, cacr)
 ERRORS = {
@@ -113,7 +113,7 @@ def wrong_step(error, name, rank, world_size):
 
 def worker(rank, world_size, folder):
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world_size)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world_size)
     found = {f"{name} {kind}": step(name, DTYPES[kind], rank, world_size) for name in ARGUMENTS for kind in DTYPES}
     found |= {
         f"{error}: {name}": wrong_step(error, name, rank, world_size)

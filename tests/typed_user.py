@@ -1,4 +1,4 @@
-"""A user's program for mypy to read: what the public functions take and return. It is never run."""
+"""A user's program for mypy, to check the types of public functions. It is not run."""
 
 from pathlib import Path
 from typing import assert_type

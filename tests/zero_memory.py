@@ -1,4 +1,4 @@
-"""Two processes whose memory is watched while they step under a ZeRO stage: what `test_planning` runs."""
+"""Run by `test_estimate`: measures the memory of two processes that train under a ZeRO stage."""
 
 import json
 import os
@@ -17,7 +17,7 @@ STEPS = 3
 
 
 class Wide(Method):
-    """Layers of 1024: 25 million weights, and activations that are nothing beside them."""
+    """Layers of 1024: 25 million weights, and negligible activations."""
 
     def __init__(self):
         super().__init__()
@@ -29,7 +29,7 @@ class Wide(Method):
 
 
 def step_under(stage, rank, port, folder):
-    """Write the most bytes that were alive during the steps after the first, weights and all included, to `folder`."""
+    """Write the peak bytes of the steps after the first, weights included, to `folder`."""
     here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in here.items()})
     from wildfern.ssl.training.deepspeed_engine import DeepSpeedEngine, start_processes

@@ -11,7 +11,7 @@ def judge(gray, counts, spread, most, correlation):
     """GOOD, FLAT or NOISE for an image uint8[S, S]; counts: int64[16] workspace.
 
     FLAT: the standard deviation is below `spread`, or more than the share `most` of the pixels lie in one of the 16
-    ranges of 16 levels. NOISE: pixels beside each other, or below each other, correlate less than `correlation`.
+    ranges of 16 levels. NOISE: horizontally or vertically adjacent pixels correlate less than `correlation`.
     """
     size = gray.shape[0]
     for k in range(16):

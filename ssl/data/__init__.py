@@ -1,6 +1,6 @@
-"""Where images come from: named sets, folders, shards and generator streams behind one interface, and how they are mixed.
+"""Data sources behind one interface: named sets, folders, shards and generator streams; and mixtures of them.
 
-`open_source(name, split, **arguments)` opens any of them; a new kind is one file with `@register("source", …)` on its class.
+`open_source(name, split, **arguments)` opens any of them; a new source is one file with `@register("source", …)` on its class.
 """
 
 import inspect

@@ -30,7 +30,7 @@ class UnreadableImage(DataError):
 
 @dataclass(frozen=True)
 class Images:
-    """A batch of images with what their source knows of them; what it does not know is None.
+    """A batch of images with their annotations; None for annotations that the source does not have.
 
     - pixels: uint8[N, H, W, 3], or a list of uint8[Hi, Wi, 3] when sizes differ. Images drawn by a GPU are a torch.uint8 tensor
       [N, H, W, 3] there, complete for what follows on the current stream of the thread that read them.

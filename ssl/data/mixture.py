@@ -1,4 +1,4 @@
-"""What training reads: a global index -> an image, from one source or from several by weight. There is no sampler state."""
+"""Maps global indices to images of one source, or of several by weight. There is no sampler state."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -70,7 +70,7 @@ class Mixture:
         GPU, and what only some sources have is completed, the same for every batch:
 
         - labels: int64[N] with the numbers of each image's own source, -1 for sources without labels. Classes of different
-          sources are not related, whatever their numbers: use `source` to tell them apart. If every labeled source is multi-hot
+          sources are not related, whatever their numbers: use `source` to distinguish them. If every labeled source is multi-hot
           with the same K: uint8[N, K], all 0 for sources without labels. If int and multi-hot labels, or different K, are mixed:
           None, as no one array can hold them.
         - masks: all 0 for images of sources without masks.

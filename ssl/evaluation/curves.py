@@ -1,4 +1,4 @@
-"""Line charts as inline SVG that takes its colors from the page, so that it suits a light and a dark one."""
+"""Line charts as inline SVG with the colors of the page, light or dark."""
 
 import io
 import re
@@ -11,7 +11,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
 from wildfern.ssl.evaluation.run_record import Series
 
-# Stand-ins that matplotlib can draw with, and the page's own colors that take their places.
+# Placeholder colors for matplotlib, and the page's colors that replace them.
 INK, GRID = "#010203", "#040506"
 RUNS = tuple(f"#0708{number:02x}" for number in range(1, 9))
 PAGE_COLORS = {INK: "currentColor", GRID: "var(--line)"} | {
@@ -87,7 +87,7 @@ def _averaged(series: Series, points: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _running_mean(values: np.ndarray, reach: int) -> np.ndarray:
-    """Mean over the entries up to `reach` away, as many on one side as on the other, so that the ends do not bend."""
+    """Mean over the entries up to `reach` away, symmetrically, so that the ends are not biased."""
     total = np.r_[0.0, np.cumsum(values)]
     place = np.arange(len(values))
     reaches = np.minimum(reach, np.minimum(place, len(values) - 1 - place))

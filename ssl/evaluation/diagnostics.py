@@ -1,10 +1,10 @@
-"""Measures of a collapsing representation that need no labels: pure functions of one batch of embeddings."""
+"""Measures of representation collapse that need no labels: pure functions of one batch of embeddings."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Rows that `diagnostics` looks at: the singular values of 512 × 2048 take 0.1 s on one CPU core.
+# Rows that `diagnostics` uses: the singular values of 512 × 2048 take 0.1 s on one CPU core.
 ROWS = 512
 
 
@@ -31,7 +31,7 @@ def rank_me(features: Tensor, epsilon: float = 1e-7) -> Tensor:
 
 
 def feature_std(features: Tensor) -> Tensor:
-    """Mean standard deviation of the entries of l2-normalized rows float[N, D], times √D: 0 collapsed, 1 spread evenly.
+    """Mean standard deviation of the entries of l2-normalized rows float[N, D], times √D: 0 collapsed, 1 uniform.
 
     The check of SimSiam (Chen & He, 2021, section 4.1), lightly's `std_of_l2_normalized` without its dependence on D.
     """

@@ -1,4 +1,4 @@
-"""The interface of an evaluator: train and test of one data set in, named scores with intervals out.
+"""The interface of an evaluator: from the train and test split of a dataset to named scores with intervals.
 
 An evaluator is one file: a subclass of `Evaluator` whose keyword-only, typed constructor arguments are its recipe keys,
 registered by `@register("evaluator", NAME)`.
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Score:
-    """One number of an evaluation; `low` and `high` bound it where that is known, and `detail` says what the bounds are.
+    """One number of an evaluation; `low` and `high` are its interval, if known, and `detail` describes the interval.
 
     `n` is the number of test images that were counted. A `share` is in [0, 1] and is shown in percent.
     """
@@ -63,7 +63,7 @@ class Features:
 
 @dataclass(frozen=True)
 class LabeledImages:
-    """All images of a split, uint8[N, S, S, 3] as the backbone gets them before normalization, and labels int64[N]."""
+    """All images of a split, uint8[N, S, S, 3], preprocessed but not normalized, and labels int64[N]."""
 
     pixels: NDArray[np.uint8]
     y: NDArray[np.int64]
@@ -79,7 +79,7 @@ class LabeledImages:
 class Chunk:
     """n images of a stream: `x` is list[float32[n, C, H, W]] (maps) or `Tokens`; labels int64[n], -1 unknown.
 
-    `masks` uint8[n, S, S] are cropped and resized as their images were; None where the source has none.
+    `masks` uint8[n, S, S] are cropped and resized like their images; None if the source has none.
     """
 
     x: Any
@@ -99,7 +99,7 @@ class ChunkStream:
 
 
 class HeldOut(Generic[T]):
-    """The test split. It can be read once, after everything is chosen on train; a second read raises RuntimeError."""
+    """The test split. It can be read once, after all choices were made on train; a second read raises RuntimeError."""
 
     def __init__(self, data: T) -> None:
         self._data: T | None = data
@@ -114,7 +114,7 @@ class HeldOut(Generic[T]):
 
 
 class Evaluator(ABC):
-    """Judges a frozen backbone by what its features (or tokens, maps, images) say about labeled images.
+    """Evaluates a frozen backbone on labeled images, by its features, tokens, maps or by the images themselves.
 
     `needs` decides what `train` and `test` are: "features" → `Features`; "tokens" and "maps" → `ChunkStream`;
     "images" → `LabeledImages`; `test` is a `HeldOut` of the same. `needs_labels` False: images without a label (-1) are kept.
@@ -129,5 +129,5 @@ class Evaluator(ABC):
         """The scores, the main one first."""
 
     def describe(self) -> str:
-        """What this evaluator does, in one sentence for tables and reports: by default the docstring's first line."""
+        """A sentence about this evaluator for tables and reports; by default the docstring's first line."""
         return (inspect.getdoc(self) or type(self).__name__).splitlines()[0].rstrip(".")

@@ -1,4 +1,4 @@
-"""Features, tokens and maps of a frozen backbone: images in, float32 tensors out."""
+"""Extract features, tokens and maps of a frozen backbone as float32 tensors."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -40,7 +40,7 @@ def frozen(backbone: nn.Module) -> Iterator[nn.Module]:
 
 
 def device_of(backbone: nn.Module) -> torch.device:
-    """Where the backbone's parameters are (the CPU for one without any)."""
+    """The device of the backbone's parameters (the CPU if it has none)."""
     return next((parameter.device for parameter in backbone.parameters()), torch.device("cpu"))
 
 
@@ -57,9 +57,9 @@ def extract_features(
 ) -> Features:
     """Run the frozen backbone over chunks of (images, labels); a chunk without labels gives labels -1.
 
-    Images are uint8[N, H, W, 3] or a list of uint8[Hi, Wi, 3], brought to `size` by `resize_center_crop`. The backbone returns
-    one row for each image (timm: `num_classes=0`); it is moved to `device`, by default where it is.
-    Raises ValueError for a backbone that returns anything else, and when there is no image at all.
+    Images are uint8[N, H, W, 3] or a list of uint8[Hi, Wi, 3], preprocessed to `size` by `resize_center_crop`. The backbone
+    returns one row per image (timm: `num_classes=0`); it is moved to `device`, by default its own.
+    Raises ValueError for a backbone that returns anything else, and if there are no images.
     """
     device = torch.device(device) if device is not None else device_of(backbone)
     backbone.to(device)
@@ -84,7 +84,7 @@ def extract_features(
 
 
 def method_of(backbone: nn.Module, what: Literal["tokens", "maps"]) -> Callable[[Tensor], Any]:
-    """The backbone's method. Raises ValueError where it has none."""
+    """The backbone's method. Raises ValueError if it has none."""
     method = getattr(backbone, what, None)
     if method is None:
         raise ValueError(f"{type(backbone).__name__} has no method {what}(images): wrap the network in a Backbone")
@@ -113,7 +113,7 @@ def stream(
             images = normalized(
                 resize_center_crop(chunk.pixels[part], size, device), preprocessing.mean, preprocessing.std
             )
-            # Entered for each batch: the caller may train a head between two of them.
+            # Entered for each batch, since the caller may train a head in between.
             with frozen(backbone), torch.autocast(device.type, torch.bfloat16, enabled=autocast):
                 x = compute(images)
             labels = torch.as_tensor(chunk.labels[part], dtype=torch.int64, device=device)

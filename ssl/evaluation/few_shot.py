@@ -1,4 +1,4 @@
-"""Few labels: linear probe and kNN on a handful of images of each class, drawn several times."""
+"""Few-shot evaluation: linear probe and kNN on a few images of each class, over several draws."""
 
 import statistics
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ STRENGTHS = (10.0, 1.0, 1e-1, 1e-2, 1e-3)
 class FewShotResult:
     """Accuracy on all of test: mean and sample standard deviation over draws (None for one), and that of each draw.
 
-    `ranked` holds, for each draw, the likeliest labels of the test images, int64[N, min(5, C)], best first.
+    `ranked` contains, for each draw, the most likely labels of the test images, int64[N, min(5, C)], best first.
     """
 
     mean: float
@@ -37,7 +37,7 @@ class FewShotResult:
 
 
 def draw_shots(train: Features, shots: int, seed: int) -> Features:
-    """`shots` images of each class (all it has, where it has fewer): a pure function of labels, shots and seed."""
+    """`shots` images of each class (all, if it has fewer): a pure function of labels, shots and seed."""
     _check(shots, 1)
     return train[class_ranks(train.y, key("few shot", shots, seed)) < shots]
 
@@ -54,8 +54,8 @@ def few_shot(
 ) -> dict[str, FewShotResult]:
     """Each protocol on `seeds` draws (seeds 0, 1, …) of `shots` images of each class.
 
-    The linear probe chooses its strength by cross-validation within the draw. kNN looks at min(k, shots) neighbors: no
-    class has more to offer. Raises ValueError for fewer than one seed or shot, or an unknown protocol.
+    The linear probe chooses its strength by cross-validation within the draw. kNN uses min(k, shots) neighbors,
+    the most of one class. Raises ValueError for fewer than one seed or shot, or an unknown protocol.
     """
     _check(shots, seeds)
     if unknown := sorted(set(protocols) - {"linear", "knn"}):
@@ -142,7 +142,7 @@ def _check(shots: int, seeds: int) -> None:
 def _words(protocol: str, shots: int, seeds: int, k: int, temperature: float) -> str:
     how = {
         "linear": "L2-regularized logistic regression, strength "
-        + ("set beforehand" if shots == 1 else "chosen by cross-validation within the draw"),
+        + ("fixed" if shots == 1 else "chosen by cross-validation within the draw"),
         "knn": f"cosine nearest neighbors, k={min(k, shots)}, votes exp(similarity / {temperature:g})",
     }[protocol]
     return f"{shots} labeled images of each class, mean ± standard deviation of {seeds} draws: {how}"

@@ -28,9 +28,9 @@ from wildfern.ssl.evaluation.preprocessing import (
 
 @dataclass(frozen=True)
 class FinetuneResult:
-    """`accuracy` on test after the last epoch (no epoch is picked), and the mean train loss of each epoch.
+    """`accuracy` on test after the last epoch (no epoch is selected), and the mean train loss of each epoch.
 
-    `ranked` int64[N, min(5, C)] holds the likeliest labels of the test images, best first.
+    `ranked` int64[N, min(5, C)] contains the most likely labels of the test images, best first.
     """
 
     accuracy: float
@@ -77,11 +77,11 @@ def finetune(
     std: Sequence[float] = IMAGENET_STD,
     precision: Precision = "fp32",
 ) -> FinetuneResult:
-    """Train a copy of the backbone and a linear head on all of train, then score test once; `backbone` stays as it is.
+    """Train a copy of the backbone and a linear head on all of train, then score test once; `backbone` is not changed.
 
-    Images as in `extract_features`; all of them are held as bytes at `size`. The learning rate rises over the share
-    `warmup` of the steps and falls to 0 by a cosine; `padding` is the largest shift of a crop in pixels, size // 8 when
-    left out. Order, flips and crops are pure functions of (seed, epoch, image); dropout inside the backbone draws from
+    Images as in `extract_features`; all are kept in memory as bytes at `size`. The learning rate rises over the share
+    `warmup` of the steps and falls to 0 by a cosine; `padding` is the largest shift of a crop in pixels (default: size // 8).
+    Order, flips and crops are pure functions of (seed, epoch, image); dropout inside the backbone draws from
     torch's generator, seeded here and restored. Raises ValueError for impossible settings or fewer than two classes.
     """
     return _finetune(
@@ -196,7 +196,7 @@ def _finetune(
         optimizer = torch.optim.AdamW(_decay_groups(network, weight_decay), lr=learning_rate)
         batches = max(
             1, len(targets) // batch_size
-        )  # a last, partial batch is left out; other epochs draw another order
+        )  # the last, partial batch is dropped; the order differs between epochs
         losses = []
         for epoch in range(epochs):
             order = uniform(fold(np.uint64(key("finetune order", seed, epoch)), np.arange(len(targets))), 1)[
@@ -271,7 +271,7 @@ def _decay_groups(network: nn.Module, weight_decay: float) -> list[dict]:
 
 
 def _warm_cosine(step: int, steps: int, warmup: float) -> float:
-    """Factor on the learning rate: a line up to 1 over the share `warmup` of the steps, then a cosine to 0."""
+    """Factor of the learning rate: linear to 1 over the share `warmup` of the steps, then a cosine to 0."""
     rising = warmup * steps
     if step < rising:
         return (step + 1) / (rising + 1)

@@ -1,4 +1,4 @@
-"""Weighted k nearest neighbors by cosine similarity (Wu et al., 2018, section 3.4): no training, no choice made on test."""
+"""Weighted k nearest neighbors by cosine similarity (Wu et al., 2018, section 3.4)."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -16,7 +16,7 @@ Weighting = Literal["exponential", "uniform"]
 
 @dataclass(frozen=True)
 class KNNResult:
-    """`accuracy` on test, the `protocol` in words, and the `detail` of this data set; `ranked` as `knn_rank` gives it."""
+    """`accuracy` on test, a description of the `protocol`, and the `detail` of this data set; `ranked` as `knn_rank` gives it."""
 
     accuracy: float
     protocol: str
@@ -50,13 +50,13 @@ def knn_rank(
     weighting: Weighting = "exponential",
     chunk: int = 512,
 ) -> Tensor:
-    """The (at most) five classes with the most votes, int64[M, min(5, C)], first the one with the most.
+    """The (at most) five classes with the most votes, int64[M, min(5, C)], best first.
 
-    -1 stands for a class without any vote: it is no guess. Otherwise as `knn_predict`.
+    -1 stands for a class without any vote: it is not a prediction. Otherwise as `knn_predict`.
     """
     _check(k, temperature)
     if not len(bank):
-        raise ValueError("the bank holds no images")
+        raise ValueError("the bank has no images")
     classes, targets = torch.unique(bank.y, return_inverse=True)
     keys = F.normalize(bank.x.float(), dim=1).T
     ranked = []
@@ -80,7 +80,7 @@ def knn(
     temperature: float = 0.07,
     weighting: Weighting = "exponential",
 ) -> KNNResult:
-    """Share of test images that the bank of train images labels right; see `knn_predict`."""
+    """Accuracy on test with train as the bank; see `knn_predict`."""
     ranked = knn_rank(train, test.x, k=k, temperature=temperature, weighting=weighting)
     return KNNResult(
         accuracy=int((ranked[:, 0] == test.y).sum()) / len(test),

@@ -25,14 +25,14 @@ def labeled_chunks(
 ) -> Iterator[LabeledChunk]:
     """The labeled images of a source, `chunk` items at a time; items with label -1 are left out unless `unlabeled`.
 
-    Raises ValueError, with `name` in it, for an endless source, for one without labels, and for several labels per image.
+    Raises ValueError, naming `name`, for an endless source, for one without labels, and for several labels per image.
     """
     if source.num_items is None:
         raise ValueError(f"{name}: an endless stream cannot be evaluated on; name a data set with labels")
     if source.num_classes is None and not unlabeled:
         raise ValueError(
             f"{name}: these images have no labels, and this evaluation needs them; "
-            "for a folder, put the images of each class into a sub-folder of its own"
+            "for a folder, put the images of each class into a separate sub-folder"
         )
     for start in range(0, source.num_items, chunk):
         images = source.read(np.arange(start, min(start + chunk, source.num_items), dtype=np.int64))

@@ -21,11 +21,11 @@ from wildfern.ssl.evaluation.metrics import classification_scores, ranked_classe
 from wildfern.ssl.evaluation.stratified import class_ranks
 
 STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
-# Below so many held-out images one split is a poor judge, and every part of train is held out in turn.
+# With fewer held-out images one split is too noisy: every part of train is held out in turn.
 CROSS_VALIDATE_BELOW = 200
-# The largest problem (numbers in the feature matrix) that is solved in float64.
+# The largest problem (elements of the feature matrix) that is solved in float64.
 FLOAT64_UP_TO = 2**22
-# The largest one that a single thread solves faster than several, which would spend their time waiting for each other.
+# The largest problem that one thread solves faster than several, which would mostly wait for each other.
 ONE_THREAD_UP_TO = 2**20
 MAX_ITERATIONS = 500
 
@@ -68,11 +68,11 @@ class LinearClassifier:
     classes: Tensor
 
     def accuracy(self, features: Features) -> float:
-        """Share of images given their own label; a label never trained on counts as wrong."""
+        """Accuracy; a label without train images counts as wrong."""
         return int((self.classes[self.scores(features).argmax(1)] == features.y).sum()) / len(features)
 
     def rank(self, features: Features) -> Tensor:
-        """The (at most) five likeliest labels of each image, int64[N, min(5, C)], best first."""
+        """The (at most) five most likely labels of each image, int64[N, min(5, C)], best first."""
         return ranked_classes(self.scores(features), self.classes)
 
     def scores(self, features: Features) -> Tensor:
@@ -82,7 +82,7 @@ class LinearClassifier:
 
 
 class RegularizationPath:
-    """The minima for one training set along falling strengths, each started from the one before.
+    """The minima for one training set at decreasing strengths, each initialized with the one before.
 
     Features are rotated onto their principal axes, which changes no minimum (λ‖W‖² is invariant) but makes the curvature
     nearly diagonal: about w s² + λ along an axis of variance s², with w the mean of p(1 - p). LBFGS runs on weights
@@ -111,9 +111,9 @@ class RegularizationPath:
         self.bias = rows.new_zeros(len(self.classes))
 
     def solve(self, strength: float) -> LinearClassifier:
-        """The minimum at `strength`, started from the last solution.
+        """The minimum at `strength`, initialized with the last solution.
 
-        Ends when no entry of the scaled gradient exceeds 1e-6 (float64) or 1e-5 (float32), at the latest after 500
+        Stops when no entry of the scaled gradient exceeds 1e-6 (float64) or 1e-5 (float32), or after 500
         iterations.
         """
         with torch.no_grad():
@@ -134,7 +134,7 @@ class RegularizationPath:
         def objective() -> Tensor:
             solver.zero_grad()
             scores = torch.addmm(bias * bias_scale, self.rows, weight * scale)
-            # Summed in float64: the line search stalls early on the rounding of a float32 sum.
+            # Summed in float64: with float32 sums rounding stops the line search early.
             loss = F.cross_entropy(scores.to(self.loss_dtype), self.target)
             loss = loss + strength / 2 * (weight * scale).to(self.loss_dtype).square().sum()
             loss.backward()
@@ -156,8 +156,8 @@ def linear_probe(
     """Choose λ on a held-out, stratified part of train, fit all of train with it, and score test once.
 
     `holdout` is the share held out: one part in round(1 / holdout). When that part has fewer than 200 images, each
-    part is held out in turn and the accuracies are pooled. Among equals the stronger λ wins. A class with one image
-    is never held out; when no class has two, the middle strength is taken unseen. Labels are any integers >= 0.
+    part is held out in turn and the accuracies are pooled. Of equal accuracies the larger λ is chosen. A class with one image
+    is never held out; if no class has two, the middle strength is used. Labels are any integers >= 0.
     Raises ValueError when train has fewer than two classes or an image without a label.
     """
     return _probe(train, lambda: test, strengths, holdout, seed)[0]
@@ -185,7 +185,7 @@ class LinearProbe(Evaluator):
 def _probe(
     train: Features, read_test: Callable[[], Features], strengths: Sequence[float], holdout: float, seed: int
 ) -> tuple[LinearResult, Features]:
-    """The result and the test features, which are read when everything is chosen."""
+    """The result and the test features, which are read after all choices."""
     strengths = _checked(train, strengths, holdout)
     with _one_thread(train.x.numel() <= ONE_THREAD_UP_TO):
         classifier, strength, holdout_accuracy, how = _choose_and_fit(train, strengths, _parts(holdout), seed)
@@ -204,14 +204,14 @@ def _probe(
 def _choose_and_fit(
     train: Features, strengths: list[float], parts: int, seed: int
 ) -> tuple[LinearClassifier, float, float | None, str]:
-    """Classifier, strength, its hold-out accuracy, and in words how it was chosen."""
+    """Classifier, strength, its hold-out accuracy, and a description of how it was chosen."""
     part = class_ranks(train.y, key("linear probe", seed)) % parts
     _, index, counts = torch.unique(train.y, return_inverse=True, return_counts=True)
     part[counts[index] == 1] = parts  # the only image of its class: always fitted
     held_out = int((part == 0).sum())
     if held_out == 0:
         strength, holdout_accuracy = strengths[len(strengths) // 2], None
-        how = "set beforehand: one image a class leaves none to hold out"
+        how = "fixed: one image per class, none to hold out"
     else:
         in_turn = range(parts if held_out < CROSS_VALIDATE_BELOW else 1)
         right = torch.zeros(len(strengths), dtype=torch.float64)
@@ -257,7 +257,7 @@ def _checked(train: Features, strengths: Sequence[float], holdout: float) -> lis
     if (train.y < 0).any():
         raise ValueError(f"{int((train.y < 0).sum())} of {len(train)} train images have no label (-1)")
     if not torch.isfinite(train.x).all():
-        raise ValueError("the train features hold NaN or infinity: the backbone has diverged")
+        raise ValueError("the train features contain NaN or infinity: the backbone has diverged")
     if len(torch.unique(train.y)) < 2:
         raise ValueError("a linear probe needs train images of at least two classes")
     return sorted(set(strengths), reverse=True)

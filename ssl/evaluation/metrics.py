@@ -18,7 +18,7 @@ def wilson_interval(right: int, n: int) -> tuple[float, float]:
     share = right / n
     center = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
     reach = Z / (1 + Z**2 / n) * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
-    # At 0 and n the bounds are 0 and 1 exactly; rounding must not put them past the share itself.
+    # At 0 and n the bounds are exactly 0 and 1; rounding must not move them beyond the share.
     return max(0.0, min(center - reach, share)), min(1.0, max(center + reach, share))
 
 
@@ -29,7 +29,7 @@ def proportion(metric: str, right: int, n: int, detail: str = "") -> Score:
 
 
 def ranked_classes(scores: Tensor, classes: Tensor) -> Tensor:
-    """The `RANKED` likeliest classes int64[N, min(5, C)] by scores[N, C], best first; among equals the first class wins."""
+    """The `RANKED` most likely classes int64[N, min(5, C)] by scores[N, C], best first; ties by class number."""
     return classes[scores.sort(dim=1, descending=True, stable=True).indices[:, :RANKED]]
 
 

@@ -1,4 +1,4 @@
-"""How images come to a backbone: resized, cropped at the center, normalized."""
+"""Preprocessing of evaluation images: resize, center crop, normalize."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ Precision = Literal["fp32", "bf16"]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Size of the square crop (None: images keep theirs), normalization, and where and how precisely the backbone runs."""
+    """Size of the square crop (None: unchanged), normalization, and device and precision of the backbone."""
 
     size: int | None = None
     device: torch.device | str | None = None
@@ -34,14 +34,14 @@ def resize_center_crop(pixels: Pixels, size: int | None, device: torch.device | 
 
     The shorter side is resized to `size` (bilinear, anti-aliased), then the center is cropped. Images of one shape
     are copied as bytes and resized on the device; images of several shapes are cropped and resized one by one on the CPU.
-    `size=None` leaves images of one shape as they are.
+    `size=None` does not resize images of one shape.
     """
     if not isinstance(pixels, np.ndarray):
         shapes = {image.shape for image in pixels}
         if len(shapes) == 1:
             pixels = np.stack(pixels)
         elif size is None:
-            raise ValueError(f"images of {len(shapes)} different shapes need a size to be brought to")
+            raise ValueError(f"images of {len(shapes)} different shapes need a size to be resized to")
         else:
             from wildfern.ssl.data import square
 

@@ -35,7 +35,7 @@ def evaluate_backbones(
 
     The images are read once for all backbones; features are extracted once and kept in memory for all evaluators. Tokens
     and maps are computed again whenever an evaluator iterates over them. Each evaluator gets test as a `HeldOut`.
-    `announce` is told what is being done. Raises ValueError when `backbones` has no `baseline`, when nothing is to be
+    `announce` gets progress messages. Raises ValueError when `backbones` has no `baseline`, when nothing is to be
     evaluated, and for sources that are endless, without labels or of fewer than two classes.
     """
     if baseline not in backbones:
@@ -59,10 +59,10 @@ def evaluate_backbones(
                 preprocessing,
             )
             if not len(found.labels):
-                raise ValueError(f"{dataset} ({split}): not one image has a label")
+                raise ValueError(f"{dataset} ({split}): no image has a label")
             kept[split, needs_labels] = found
         if needs_labels and needs and (train := kept.get(("train", True))) and len(np.unique(train.labels)) < 2:
-            raise ValueError(f"{dataset} (train): all labeled images are of one class; there is nothing to tell apart")
+            raise ValueError(f"{dataset} (train): all labeled images are of one class; at least two are needed")
 
     def data(evaluator: Evaluator, name: str, split: str) -> Any:
         source, unlabeled = sources[split], not evaluator.needs_labels
@@ -92,7 +92,7 @@ def evaluate_backbones(
 
 @dataclass(frozen=True)
 class _Split:
-    """What is kept of one split: labels int64[N], features by backbone, images where an evaluator needs them."""
+    """The data of one split: labels int64[N], features by backbone, and images if an evaluator needs them."""
 
     labels: NDArray[np.int64]
     features: dict[str, Features]
@@ -107,7 +107,7 @@ def _read(
     batch_size: int,
     preprocessing: Preprocessing,
 ) -> _Split:
-    """Features of every backbone over chunks read once; with `keep` also the images as the backbone gets them, as bytes."""
+    """Features of every backbone, reading the chunks once; with `keep` also the preprocessed images, as bytes."""
     parts: dict[str, list[Features]] = {name: [] for name in backbones}
     labels, images = [np.empty(0, np.int64)], []
     for chunk in chunks:
@@ -126,6 +126,6 @@ def _checked(scores: list[Score], protocol: str) -> list[Score]:
     metrics = [score.metric for score in scores]
     if not metrics or len(set(metrics)) < len(metrics):
         raise TypeError(
-            f"the evaluator of {protocol} must return at least one Score, each of a metric of its own; got {metrics}"
+            f"the evaluator of {protocol} must return at least one Score, each of a different metric; got {metrics}"
         )
     return scores

@@ -11,15 +11,15 @@ from wildfern.ssl.evaluation.report_style import STYLE
 from wildfern.ssl.evaluation.result import EvaluationResult, Row, interval_words, metric_words, value_words
 from wildfern.ssl.evaluation.run_record import RunRecord, Series, read_run
 
-# Keys that have a section of their own; all others become small plots.
+# Keys with their own section; all others become small plots.
 MAIN = ("loss", "learning_rate")
 
 
 def write_report(runs: Sequence[RunRecord | Path | str], out: Path | str) -> Path:
     """Write the page for one or more run folders to `out`, and return its path.
 
-    Nothing is loaded from elsewhere: images, charts and style are in the file. What a folder lacks is named on the page.
-    Raises ValueError for a folder that holds no run, and when there are no runs.
+    The file is self-contained: images, charts and style are in it. The page names what a folder lacks.
+    Raises ValueError for a folder without a run, and if there are no runs.
     """
     records = [run if isinstance(run, RunRecord) else read_run(run) for run in runs]
     if not records:
@@ -50,7 +50,7 @@ def write_report(runs: Sequence[RunRecord | Path | str], out: Path | str) -> Pat
 
 
 def _names(records: Sequence[RunRecord]) -> list[str]:
-    """Folder names, with the parent's where two are alike."""
+    """Folder names, with the parent's name if two are equal."""
     plain = [record.name for record in records]
     return [
         f"{record.folder.resolve().parent.name}/{name}" if plain.count(name) > 1 else name
@@ -59,7 +59,7 @@ def _names(records: Sequence[RunRecord]) -> list[str]:
 
 
 def _run(names: Sequence[str], index: int) -> str:
-    """A run's name behind the colored dot that marks it in the charts."""
+    """A run's name, after a dot in its color in the charts."""
     return f'<span class=dot style="background: var(--run-{index % 8 + 1})"></span>{escape(names[index])}'
 
 
@@ -101,7 +101,7 @@ def _overview(records: Sequence[RunRecord], names: Sequence[str]) -> str:
         if record.remarks
     )
     missing = f"<div class=note><p>Missing or left out:</p><ul>{remarks}</ul></div>" if remarks else ""
-    return _section("At a glance", _table(head, rows, numbers=4) + missing)
+    return _section("Overview", _table(head, rows, numbers=4) + missing)
 
 
 def _scores(records: Sequence[RunRecord], names: Sequence[str]) -> str:
@@ -116,7 +116,7 @@ def _scores(records: Sequence[RunRecord], names: Sequence[str]) -> str:
             groups.setdefault(group, []).append((index, row, result.difference(row)))
     if not groups:
         return ""
-    # A metric that only a later run has still follows those of its protocol.
+    # A metric that only a later run has also follows those of its protocol.
     protocols = list(dict.fromkeys(group[:2] for group in groups))
     lines = []
     for dataset, protocol in protocols:
@@ -143,7 +143,7 @@ def _scores(records: Sequence[RunRecord], names: Sequence[str]) -> str:
 def _score(
     index: int, row: Row, difference: float | None, names: Sequence[str], cells: str, first: bool, secondary: bool
 ) -> str:
-    """One row of the table of scores, behind the `cells` that it shares with others."""
+    """One row of the table of scores, after the `cells` that it shares with others."""
     kinds = "first " * first + "baseline " * (difference is None) + "secondary" * secondary
     color = f"var(--run-{index % 8 + 1})"
     bar = ""
@@ -216,7 +216,7 @@ def _views(records: Sequence[RunRecord], names: Sequence[str]) -> str:
         for index, record in enumerate(records)
         if record.views_png
     )
-    return _section("What the model saw", f"<div class=views>{figures}</div>" if figures else "")
+    return _section("Views", f"<div class=views>{figures}</div>" if figures else "")
 
 
 def _flat(tree: dict, prefix: str = "") -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The style sheet of the report: one column, tabular figures, light or dark as the system prefers."""
+"""The style sheet of the report: one column, tabular figures, light or dark."""
 
 STYLE = """
 :root {

@@ -65,7 +65,7 @@ class EvaluationResult:
         return {"baseline": self.baseline, "protocols": self.protocols, "rows": rows}
 
     def table(self) -> Table:
-        """One line for the main metric of each data set, protocol and backbone, beside the baseline's value."""
+        """One line for the main metric of each data set, protocol and backbone, with the baseline's value."""
         main = self.main_rows()
         evaluated = [row for row in main if row["backbone"] != self.baseline] or main
         several = len({row["backbone"] for row in evaluated}) > 1

@@ -12,7 +12,7 @@ PARTS = {
     "environment.json": "machine and versions",
     "metrics.jsonl": "loss, learning rate and diagnostics",
     "timings.jsonl": "images/s and data wait",
-    "views.png": "what the model saw",
+    "views.png": "views of training images",
     "evaluation.json": "scores on test",
 }
 

@@ -8,7 +8,7 @@ from wildfern.generators.counter_rng import fold, uniform
 
 
 def class_ranks(labels: Tensor, key: int) -> Tensor:
-    """The place int64[N] of each image in the random order of its own class: 0 is the first one drawn.
+    """Rank int64[N] of each image in the random order of its class: 0 is drawn first.
 
     The ranks below n select n images of each class that has at least n. The rank is a function of the key, the image's
     position and the labels alone.

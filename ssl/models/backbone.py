@@ -77,7 +77,7 @@ class Backbone(nn.Module):
 
         Feature maps are flattened row by row. With `keep`, int64[N, K] numbers of patches, only these patches go through the
         transformer's blocks, after position embeddings were added (MAE, He et al., 2022, section 3.1); T is then K.
-        Raises ValueError for a network without such features, and with `keep` for one that is no plain vision transformer.
+        Raises ValueError for a network without such features, and with `keep` for one that is not a plain vision transformer.
         """
         if keep is not None:
             return self._kept_tokens(x, keep)

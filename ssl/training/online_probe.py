@@ -1,4 +1,4 @@
-"""A linear classifier trained beside a method on its detached features, to follow their quality during training."""
+"""A linear classifier trained during pretraining on the method's detached features, to monitor their quality."""
 
 import torch
 from torch import Tensor, nn

@@ -122,7 +122,7 @@ def test_another_process_renders_the_same():
     assert rendered_elsewhere({}) == FROZEN
 
 
-# One family for each kind of arithmetic, since compiling is what takes the time: an iterated map, which fused operations
+# One generator for each kind of arithmetic, since compiling is what takes the time: an iterated map, which fused operations
 # change most; distance fields; straight and bent strokes; shapes with gradients; transforms. `test_architecture` sees to it
 # that no kernel allows the compiler to fuse or reorder.
 PLAIN = ("fractaldb", "contours", "lsystem", "dead_leaves", "spectrum")

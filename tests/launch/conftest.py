@@ -1,4 +1,4 @@
-"""The command line as a person starts it."""
+"""Runs the command line."""
 
 import os
 import subprocess

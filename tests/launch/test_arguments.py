@@ -1,4 +1,4 @@
-"""`key=value` words of the command line are read as recipes are: YAML 1.2, plain values only."""
+"""`key=value` arguments of the command line are read like recipes: YAML 1.2, plain values only."""
 
 import pytest
 

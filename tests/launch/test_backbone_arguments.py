@@ -1,4 +1,4 @@
-"""Another backbone on the command line: what it does not take is dropped, and vision transformers get the views' size."""
+"""Another backbone on the command line: arguments it does not take are dropped; vision transformers get the size of views."""
 
 import pytest
 from small_runs import TINY

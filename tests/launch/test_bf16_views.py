@@ -1,4 +1,4 @@
-"""A training in bf16 is given its views in bfloat16, and writes what it would with views in float32."""
+"""Training in bf16 gets its views in bfloat16 and writes the same files as with views in float32."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ BF16 = [*TINY, "model.stem=small", "training.precision=bf16", "training.steps=3"
 
 @pytest.fixture
 def types(monkeypatch):
-    """The types of views that a training makes."""
+    """Collects the dtypes of views."""
     seen = []
     forward = Views.forward
 

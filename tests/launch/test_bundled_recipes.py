@@ -1,4 +1,4 @@
-"""Every bundled recipe is read by the real loader, and runs a few steps when made small."""
+"""Every bundled recipe loads, and trains for a few steps when made small."""
 
 import re
 

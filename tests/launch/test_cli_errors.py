@@ -1,4 +1,4 @@
-"""What a person can get wrong: one clear message, exit code 2, no traceback."""
+"""User errors: one clear message, exit code 2, no traceback."""
 
 import subprocess
 import sys

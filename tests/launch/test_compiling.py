@@ -1,4 +1,4 @@
-"""`training.compile`: the same training, the same names, another engine or none; and a word where nothing compiles."""
+"""`training.compile`: equal training and names of weights, under both engines, and the error without a compiler."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ from wildfern.ssl.tracking import read_records
 
 SMALL = [*TINY, "model.arguments={layers: [1, 1, 0, 0]}", "training.precision=fp32", "training.checkpoint_every=2"]
 SMALL += ["optimizer={name: sgd, learning_rate: 2.0e-3, weight_decay: 1.0e-4}", "method.temperature=0.5"]
-# A momentum method: its teacher is compiled too, and is what a checkpoint must find again.
+# A momentum method: its teacher is compiled too, and saved in checkpoints.
 TEACHER = [argument for argument in SMALL if not argument.startswith("method.")]
 TEACHER += ["method={name: cacr_momentum, projection_hidden: 16, projection_size: 8}"]
 
@@ -31,13 +31,13 @@ def weights(backbone):
 
 
 def trained(run, changes, resume=False, processes=1):
-    """In processes of its own, which know nothing of what other tests imported, patched or compiled."""
+    """In separate processes, independent of what other tests imported, patched or compiled."""
     started = ForkedRun(run, changes, resume, processes)
     assert started.wait(600) == 0, started.output()
 
 
 def same_training(run, plain):
-    """Losses and weights agree but for rounding (which a network this small multiplies), and names entirely."""
+    """Losses and weights are equal up to rounding (which so small a network amplifies), and names exactly."""
     assert losses(run) == pytest.approx(losses(plain), rel=3e-3)
     start, end, expected = (
         weights(net)

@@ -22,13 +22,13 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="deepspeed is for Linux"),
 ]
 ARGUMENTS = [*TINY, "training.steps=6", "training.precision=fp32", "training.checkpoint_every=3"]
-# Small steps, so that rounding stays rounding: a network this small multiplies it by ten with every large one.
+# Small steps, since so small a network multiplies rounding errors by ten with every large step.
 ARGUMENTS += ["training.batch_size=16", "optimizer={name: sgd, learning_rate: 2.0e-3, weight_decay: 1.0e-4}"]
 ARGUMENTS += ["method.temperature=0.5"]
 
 
 def launch(processes, run, *extra, cwd):
-    """Start the launcher in a session of its own: killing the launcher alone would leave its workers behind."""
+    """Start the launcher in a new session, since killing only the launcher would leave its workers running."""
     launcher = Path(sys.executable).with_name("deepspeed")
     command = [str(launcher) if launcher.exists() else shutil.which("deepspeed")]
     with socket.socket() as free:
@@ -58,13 +58,13 @@ def launch(processes, run, *extra, cwd):
 DINO = [argument for argument in ARGUMENTS if not argument.startswith(("method.", "views."))]
 DINO += ["method={name: dino, prototypes: 16, head_hidden: 16, head_bottleneck: 8, freeze_last_layer: 0.4}"]
 DINO += ["views={name: multicrop, size: 32, local_size: 32, local_count: 2, blur: [0.5, 0.1]}"]
-# Without batch normalization over a handful of images, which multiplies rounding too.
+# Without batch normalization over a few images, which also amplifies rounding.
 VIT = [argument for argument in ARGUMENTS if not argument.startswith("model.")]
 VIT += [
     "model.arguments={}",
     "model={backbone: vit_tiny_patch16_224, arguments: {img_size: 32, patch_size: 8, depth: 1, embed_dim: 48}}",
 ]
-# DINO's teacher divides what is off by rounding by 0.04, and its loss is small once the center has moved.
+# DINO's teacher divides rounding errors by its temperature 0.04, and its loss is small once the center has moved.
 CASES = {
     "zero1-accumulation": (1, [*VIT, "training.accumulation=2"], 1e-4),
     "zero2-dino": (2, DINO, 1e-3),
@@ -103,7 +103,7 @@ def test_a_run_resumes_with_other_processes_stages_and_engines(tmp_path):
     assert code == 0, output
     assert "resumed from step 2" in output
     shutil.rmtree(run / "checkpoints" / "step_00000006")
-    pretrain("quickstart", changes, run=run, resume=True)  # from what two processes at stage 3 wrote
+    pretrain("quickstart", changes, run=run, resume=True)  # from the checkpoint of two processes at stage 3
     ours, theirs = (read_records(folder / "metrics.jsonl") for folder in (run, whole))
     assert [r["step"] for r in ours] == list(range(6))
     for one, other in zip(ours, theirs, strict=True):

@@ -1,4 +1,4 @@
-"""A disk that is full or read-only: one clear message, and nothing lost that was there."""
+"""A disk that is full or read-only: one clear message, and existing files stay complete."""
 
 import errno
 import shlex
@@ -20,10 +20,10 @@ CHANGES = [*TINY, "training.steps=100000", "training.precision=fp32"]
 
 @pytest.fixture
 def own_mounts(tmp_path):
-    """Runs a shell script with mounts of its own, which end with it; $TRAIN RUN CHANGES… trains."""
+    """Runs a shell script in its own mount namespace; $TRAIN RUN CHANGES… trains."""
     command = ["unshare", "--map-root-user", "--mount"]
     if not shutil.which("unshare") or subprocess.run([*command, "true"], capture_output=True).returncode:
-        pytest.skip("mounts of its own need Linux and unprivileged user namespaces, or root")
+        pytest.skip("mount namespaces need Linux and unprivileged user namespaces, or root")
     train = shlex.join([sys.executable, "-m", "wildfern.launch.cli", "pretrain", "quickstart", *CHANGES, "--run"])
 
     def run(script):
@@ -34,7 +34,7 @@ def own_mounts(tmp_path):
     return run
 
 
-def told(process, *words):
+def printed(process, *words):
     assert process.returncode == 2, process.stdout + process.stderr
     assert "Traceback" not in process.stderr
     for word in words:
@@ -52,8 +52,8 @@ def test_a_checkpoint_that_does_not_fit_leaves_earlier_ones_complete(own_mounts,
         cp -r small/run copy/run
         exit $code
     """)
-    # The checkpoint, which is written meanwhile, or the backbone beside it: whichever comes to the end of the disk first.
-    text = told(process, "No space left on device", "--resume")
+    # Either the checkpoint, written in the background, or the backbone fails first.
+    text = printed(process, "No space left on device", "--resume")
     assert "could not be written" in text or "cannot write small/run/backbone.safetensors" in text
     run = tmp_path / "copy" / "run"
     newest, faults = CheckpointStore(run / "checkpoints", keep=2).newest()
@@ -77,7 +77,7 @@ def test_metrics_that_do_not_fit_end_with_a_complete_line(own_mounts, tmp_path):
         cp -r small/run copy/run
         exit $code
     """)
-    told(process, "cannot write", ".jsonl", "No space left on device", "--resume")
+    printed(process, "cannot write", ".jsonl", "No space left on device", "--resume")
     run = tmp_path / "copy" / "run"
     assert (run / "metrics.jsonl").read_bytes().endswith(b"}\n")
     assert (run / "timings.jsonl").read_bytes().endswith(b"}\n")
@@ -92,7 +92,7 @@ def test_a_read_only_folder_is_named(own_mounts, tmp_path):
         mount -o remount,bind,ro run
         train run --resume
     """)
-    told(process, "cannot write the run folder run", "read-only")
+    printed(process, "cannot write the run folder run", "read-only")
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
 
 

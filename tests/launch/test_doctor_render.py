@@ -1,4 +1,4 @@
-"""Small commands, as a person runs them."""
+"""The commands doctor, render, recipes, version and help."""
 
 import importlib.metadata
 import io
@@ -24,9 +24,9 @@ def test_doctor_says_how_to_get_an_extra(monkeypatch):
 
     monkeypatch.setattr(importlib.metadata, "version", missing)
     monkeypatch.setattr(doctor, "CHECKS", {"onnx": doctor.CHECKS["onnx"]})
-    told = io.StringIO()
-    assert doctor.examine(Console(file=told, width=200)) == 0
-    assert "pip install 'wildfern[onnx]'" in told.getvalue()
+    printed = io.StringIO()
+    assert doctor.examine(Console(file=printed, width=200)) == 0
+    assert "pip install 'wildfern[onnx]'" in printed.getvalue()
 
 
 def test_render_draws_a_labeled_gallery(wildfern, tmp_path):

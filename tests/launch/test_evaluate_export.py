@@ -1,4 +1,4 @@
-"""From a finished run to accuracies and to other people's programs."""
+"""Evaluation and export of a finished run."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Killed at any moment, also in the middle of saving, again and again: a run ends as if nothing had happened."""
+"""A run that is killed repeatedly, also while saving, ends with the same files as an uninterrupted one."""
 
 import sys
 import time
@@ -12,7 +12,7 @@ from wildfern.ssl.tracking import read_records
 
 CHANGES = [*TINY, "training.checkpoint_every=4", "training.precision=fp32"]
 LOADER_THREADS = (0, 1, 3)
-IN_SAVING = {  # the audit event that comes next, a pattern in the path it is about, and its how-manieth time
+IN_SAVING = {  # the audit event, a pattern in its path, and the number of its occurrence
     "weights without a checksum": ("open", r"/\.unfinished_\d+/training\.safetensors", 1),
     "checksums not yet written": ("open", r"/\.unfinished_\d+/checkpoint\.json", 1),
     "not yet under its name": ("os.rename", r"/\.unfinished_\d", 1),
@@ -22,7 +22,7 @@ IN_SAVING = {  # the audit event that comes next, a pattern in the path it is ab
 
 
 def kills(seed, outside, inside):
-    """So many new lines of metrics after which to kill from outside, or a moment at which to die inside; in a random order."""
+    """In random order: numbers of new metrics lines after which to kill the run, or events at which it kills itself."""
     draws = np.random.default_rng(seed)
     chosen = [int(lines) for lines in draws.integers(1, 10, outside)]
     chosen += [IN_SAVING[moment] for moment in inside]
@@ -35,7 +35,7 @@ def steps_logged(run):
 
 
 def killed(run, changes, resume, processes, kill):
-    """Start or go on, and be killed."""
+    """Start or resume, and be killed."""
     saved = [int(path.name.removeprefix("step_")) for path in (run / "checkpoints").glob("step_*")]
     begin = max(saved, default=0)
     started = ForkedRun(run, changes, resume, processes, die_at=None if isinstance(kill, int) else kill)

@@ -149,7 +149,7 @@ def test_one_file_adds_every_kind_and_a_run_uses_and_records_them(file, tmp_path
     }
     text = (run / "recipe.yaml").read_text()
     assert "plugins: [plugins/every_kind.py]" in text
-    again = read_recipe(run / "recipe.yaml")  # a recipe that is given by hand runs its plugins
+    again = read_recipe(run / "recipe.yaml")  # a recipe given explicitly runs its plugins
     assert (again.method.name, again.method.arguments) == ("mine", {"heat": 0.2})
     assert [(p.name, p.arguments) for p in again.evaluation.protocols] == [("mine", {"k": 5}), ("linear", {})]
 

@@ -1,4 +1,4 @@
-"""`training.precision` auto: bf16 where the device computes in it, settled when a run begins and kept when it goes on."""
+"""`training.precision` auto: bf16 if the device has bf16 arithmetic, decided at the start of a run and kept on resume."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def test_auto_is_bf16_if_the_device_has_it(there, precision, monkeypatch):
     recipe = read_recipe("quickstart")
     assert recipe.training.precision == "auto"
     assert with_precision(recipe, torch.device("cpu")).training.precision == precision
-    assert with_precision(recipe, None).training.precision == "bf16"  # a GPU that is only planned with
+    assert with_precision(recipe, None).training.precision == "bf16"  # an estimate for a GPU
     asked = read_recipe("quickstart", ["training.precision=fp32"])
     assert with_precision(asked, None) == asked
 

@@ -1,4 +1,4 @@
-"""What is evaluated and how: names, arguments, labels and the errors in them."""
+"""Datasets and protocols of an evaluation: names, arguments, labels and errors."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""`pretrain()` and `evaluate()` on the kinds of data people have."""
+"""`pretrain()` and `evaluate()` on typical data."""
 
 import json
 
@@ -14,7 +14,7 @@ from wildfern.ssl.tracking import read_records
 
 @pytest.fixture
 def photographs(tmp_path):
-    """An image folder as it really looks: two classes, faults among them."""
+    """A realistic image folder: two classes, with some broken files."""
     for name, hue in (("cats", 40), ("dogs", 200)):
         (tmp_path / "images" / name).mkdir(parents=True)
         for i in range(10):

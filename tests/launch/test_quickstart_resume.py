@@ -1,4 +1,4 @@
-"""`wildfern quickstart --resume`: what its messages tell people to type."""
+"""`wildfern quickstart --resume`, as its messages suggest."""
 
 from small_runs import TINY
 from typer.testing import CliRunner

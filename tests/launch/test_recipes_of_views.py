@@ -1,4 +1,4 @@
-"""Impossible views in a recipe: every one is named by its own key, all together with what else is wrong."""
+"""Invalid views in a recipe: each error names its key, and all are reported together."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A run goes on from what is in its folder, as if nothing had happened; what was damaged there is named, and never run."""
+"""A run resumes exactly from its folder; damaged files are reported, and no code in them is run."""
 
 import inspect
 import os
@@ -25,7 +25,7 @@ CHANGES = [*TINY, "training.precision=fp32", "training.checkpoint_every=5", "tra
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A run that nobody disturbed."""
+    """An uninterrupted run."""
     run = tmp_path_factory.mktemp("whole") / "run"
     started = ForkedRun(run, [*CHANGES, f"training.steps={STEPS}"])
     assert started.wait() == 0, started.output()
@@ -60,7 +60,7 @@ def test_a_stopped_and_resumed_run_has_identical_bytes(number, whole, tmp_path):
     assert started.wait() == 128 + number, started.output()
     steps = len(read_records(run / "metrics.jsonl"))
     assert 5 <= steps < STEPS
-    assert (run / "checkpoints" / f"step_{steps:08d}").is_dir()  # on the disk before the process ended
+    assert (run / "checkpoints" / f"step_{steps:08d}").is_dir()  # written before the process ended
     resumed(run)
     same_bytes(run, whole)
 
@@ -91,7 +91,7 @@ def test_checkpoints_by_the_clock(tmp_path):
 
 
 def test_a_checkpoint_is_due_if_it_is_on_any_rank(tmp_path, monkeypatch):
-    """Clocks differ: all processes save when one of them is late, or some would wait for the others in vain."""
+    """Clocks differ: all ranks must save when it is due on one, or some would wait for the others forever."""
 
     def any_of_two(self, flag):
         return flag or inspect.currentframe().f_back.f_code.co_name == "due"
@@ -144,7 +144,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(run, tmp_path):
         resumed(run)
     assert not marker.exists()
     (file,) = (run / "checkpoints").glob(f"step_{STEPS:08d}/training.safetensors")
-    pickle.loads(file.read_bytes())  # it would have
+    pickle.loads(file.read_bytes())  # it would have run
     assert marker.exists()
 
 

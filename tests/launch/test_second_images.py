@@ -1,4 +1,4 @@
-"""Fourier domain adaptation, PixMix and intensity orders from a recipe to what the model sees."""
+"""Fourier domain adaptation, PixMix and intensity orders, from the recipe to the views."""
 
 import json
 import re

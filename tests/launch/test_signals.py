@@ -1,4 +1,4 @@
-"""Schedulers' warnings to several processes: whoever gets one, all stop with a checkpoint, and go on as if nothing had been."""
+"""Signals of schedulers to several processes: all ranks stop with a checkpoint, and the run resumes exactly."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ def lines_of(run):
 
 
 def wait_for_lines(run, count, started):
-    """Until so many steps are logged by a run that goes on: a ForkedRun or a process."""
+    """Wait until a running ForkedRun or process has logged this number of steps."""
     for _ in range(12_000):
         if lines_of(run) >= count:
             return
@@ -60,7 +60,7 @@ def test_a_signal_to_any_process_stops_all_with_a_checkpoint(whole, tmp_path):
 
 
 SRUN = """#!/bin/bash
-# Two tasks on one node, with the environment that srun gives them; signals are passed on; exits with the highest code.
+# Two tasks on one node, with the environment of srun; forwards signals; exits with the highest code.
 echo "$@" >>"$0.calls"
 while [[ $1 == --* ]]; do shift; done
 export SLURM_STEP_NUM_TASKS=2 SLURM_STEP_TASKS_PER_NODE=2 SLURM_STEP_NODELIST=localhost SLURM_NODEID=0
@@ -82,7 +82,7 @@ exit "$highest"
 
 
 def test_a_slurm_job_requeues_itself_until_the_run_is_done(whole, tmp_path):
-    """The batch script as it is shipped, with stand-ins for Slurm's commands."""
+    """The included batch script, with substitutes for Slurm's commands."""
     commands, run = tmp_path / "bin", tmp_path / "run"
     commands.mkdir()
     for name, text in (("srun", SRUN), ("scontrol", '#!/bin/bash\necho "$@" >>"$0.calls"\n')):
@@ -108,20 +108,20 @@ def test_a_slurm_job_requeues_itself_until_the_run_is_done(whole, tmp_path):
     job = submit()
     try:
         wait_for_lines(run, 5, job)
-        job.send_signal(signal.SIGUSR1)  # as --signal=B:USR1@120 does: to the batch script alone
-        told, _ = job.communicate(timeout=120)
-        assert job.returncode == 0, told
-        assert "stopped by SIGUSR1 after step " in told
+        job.send_signal(signal.SIGUSR1)  # as --signal=B:USR1@120: only to the batch script
+        printed, _ = job.communicate(timeout=120)
+        assert job.returncode == 0, printed
+        assert "stopped by SIGUSR1 after step " in printed
         assert queued.read_text() == f"requeue {environment['SLURM_JOB_ID']}\n"
         assert 5 <= lines_of(run) < 60
         job = submit()
-        told, _ = job.communicate(timeout=300)
+        printed, _ = job.communicate(timeout=300)
     finally:
         if job.poll() is None:
             os.killpg(job.pid, signal.SIGKILL)
-    assert job.returncode == 0, told
-    assert "resumed from step " in told
-    assert len(queued.read_text().splitlines()) == 1  # a run that is over is not queued again
+    assert job.returncode == 0, printed
+    assert "resumed from step " in printed
+    assert len(queued.read_text().splitlines()) == 1  # a finished run is not requeued
     same_bytes(run, whole)
 
 

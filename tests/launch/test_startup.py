@@ -13,7 +13,7 @@ from wildfern.ssl.methods import SimCLR
 from wildfern.ssl.tracking import read_records
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no clock tells when a process began")
+@pytest.mark.skipif(sys.platform != "linux", reason="the start time of a process is known on Linux only")
 def test_start_time_of_a_process():
     program = "import time; time.sleep(0.5); from wildfern.launch.startup import process_start; print(process_start())"
     before = time.perf_counter()  # one clock for all processes of a Linux machine
@@ -39,7 +39,7 @@ def test_startup_seconds_are_logged_first(wildfern, tmp_path):
 
 @pytest.mark.parametrize(("slowed", "waits"), [("data", True), ("model", False)])
 def test_data_wait_is_logged(slowed, waits, tmp_path, monkeypatch):
-    """Images that come late are waited for; where the model is late, they are ready."""
+    """With a slow source training waits for data, with a slow model it does not."""
     read, forward = Mixture.read, SimCLR.forward
 
     def late(work):

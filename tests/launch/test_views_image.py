@@ -1,4 +1,4 @@
-"""Any image that training saw can be drawn again, with its views, from its number."""
+"""Any training image can be rendered again, with its views, from its index."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""A method with a global queue, as somebody outside the project would write it: MoCo's loss (He et al., 2020) in one file."""
+"""A method with a global queue, as a plugin of another project: MoCo's loss (He et al., 2020) in one file."""
 
 from torch import Tensor, cat, nn
 from torch.nn import functional as F

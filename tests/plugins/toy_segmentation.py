@@ -1,4 +1,4 @@
-"""A dense task that reads masks, as somebody outside the project would write it: one linear layer on the last feature map."""
+"""A dense task that reads masks, as a plugin of another project: one linear layer on the last feature map."""
 
 from torch import nn
 from torch.nn import functional as F

@@ -1,4 +1,4 @@
-"""A small set of components, as plain as the real ones, and ways to write and load recipes made of them."""
+"""A small set of components, and fixtures that write and load recipes of them."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a person reads when a recipe is wrong."""
+"""Error messages of invalid recipes."""
 
 import pickle
 

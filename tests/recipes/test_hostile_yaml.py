@@ -1,4 +1,4 @@
-"""Files that are broken, or meant to break something."""
+"""Damaged and malicious YAML files."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Layers: extends, files, the command line; who wrote what; and the way back to YAML."""
+"""Loading and merging of recipes (extends, file, command line), and writing them as YAML."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""An argument with keys of its own, and sources of images among them."""
+"""Arguments that are mappings with keys of their own, including sources of images."""
 
 import dataclasses
 from typing import Any

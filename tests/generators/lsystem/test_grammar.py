@@ -18,7 +18,7 @@ def sentence(tree, axiom, rule_set, first, second, iterations):
 
 
 def rewritten(tree, axiom, rule_set, first, second, iterations):
-    """Generation by generation, every F by a draw of its own."""
+    """Generation by generation, every F by an independent draw."""
     text = AXIOMS[axiom]
     for generation in range(iterations):
         draws = iter(uniform(fold(tree, 200 + generation), text.count("F"))[0])

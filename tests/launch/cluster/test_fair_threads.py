@@ -1,4 +1,4 @@
-"""Processes of one host share its cores."""
+"""Processes on one host share its cores."""
 
 import os
 

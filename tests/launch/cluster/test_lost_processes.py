@@ -1,4 +1,4 @@
-"""A process that is killed or stopped ends the whole run within a bound, by name, and `--resume` makes good for it."""
+"""A killed or stopped process ends the run within a time limit, is named, and the run resumes exactly."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux", reason="deepspeed is for Linux"),
 ]
-SILENCE = 12.0  # half of what a collective may take
+SILENCE = 12.0  # half of the timeout of collectives
 CHANGES = [*TINY, "training.steps=150", "training.precision=fp32", "training.checkpoint_every=5"]
 CHANGES += [f"engine={{name: deepspeed, timeout_minutes: {SILENCE / 30}}}"]
 HOST = socket.gethostname()
@@ -28,7 +28,7 @@ def lines_of(run):
 
 
 def in_the_middle(run, resume):
-    """Two processes that train and have saved something new."""
+    """Two processes that train and have written a new checkpoint."""
     saved = set((run / "checkpoints").glob("step_*"))
     started = ForkedRun(run, CHANGES, resume, processes=2)
     for _ in range(12_000):
@@ -49,7 +49,7 @@ def test_a_killed_or_stopped_rank_is_named_and_the_run_resumes(tmp_path):
     whole, run = tmp_path / "whole", tmp_path / "run"
     left_alone = ForkedRun(whole, CHANGES, processes=2)
 
-    for resume, (victim, witness) in enumerate([(1, 0), (0, 1)]):  # rank 0 holds the connections itself
+    for resume, (victim, witness) in enumerate([(1, 0), (0, 1)]):  # rank 0 is the server of the heartbeat
         started = in_the_middle(run, bool(resume))
         os.kill(started.processes[victim].pid, signal.SIGKILL)
         assert seconds_until_it_ends(started.processes[witness]) < SILENCE
@@ -65,7 +65,7 @@ def test_a_killed_or_stopped_rank_is_named_and_the_run_resumes(tmp_path):
     assert other.exitcode == LOST, started.output()
     assert f"rank 1 on host {HOST}: no heartbeat for 12 s (stopped, or cut off from the network)" in started.output()
     assert stopped.is_alive()
-    os.kill(stopped.pid, signal.SIGCONT)  # one that comes back hears that the others have left without it
+    os.kill(stopped.pid, signal.SIGCONT)  # when continued, it learns that the others have exited
     assert seconds_until_it_ends(stopped) < SILENCE
     assert stopped.exitcode == LOST
 
@@ -82,7 +82,7 @@ def test_missing_processes_are_reported(tmp_path):
     started = ForkedRun(tmp_path / "run", [*CHANGES, "engine.timeout_minutes=0.05"], processes=2)
     started.processes[1].kill()
     assert started.wait() == 2, started.output()
-    told = started.output()
-    assert f"rank 0 on host {HOST} could not connect to all 2 processes at 127.0.0.1 port " in told
-    assert "within 0.05 minutes: start the command on every host" in told
-    assert "Traceback" not in told
+    printed = started.output()
+    assert f"rank 0 on host {HOST} could not connect to all 2 processes at 127.0.0.1 port " in printed
+    assert "within 0.05 minutes: start the command on every host" in printed
+    assert "Traceback" not in printed

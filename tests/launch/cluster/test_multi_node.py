@@ -1,4 +1,4 @@
-"""Two hosts for real: network namespaces joined by a cable that is cut in the middle of training. And torchrun, on one."""
+"""Two hosts, simulated by network namespaces whose link is cut during training; and torchrun on one host."""
 
 import os
 import re
@@ -38,7 +38,7 @@ def environment():
 
 
 def begin(command, log, cwd):
-    """In a session of its own: to end a launcher alone would leave its workers behind."""
+    """Start in a new session, since killing only the launcher would leave its workers running."""
     with log.open("w") as file:
         return subprocess.Popen(
             command, cwd=cwd, env=environment(), stdout=file, stderr=subprocess.STDOUT, start_new_session=True
@@ -57,7 +57,7 @@ def ip(*words):
 
 
 class Cable:
-    """Two network namespaces, `hosts`, joined by a virtual cable; each runs under a host name of its own."""
+    """Two network namespaces, `hosts`, joined by a virtual link, with different host names."""
 
     def __init__(self):
         self.hosts = [f"wildfern{os.getpid()}{side}" for side in "ab"]
@@ -81,14 +81,14 @@ class Cable:
         ip("-n", self.hosts[1], "link", "set", self.ends[1], state)
 
     def remove(self):
-        for host in self.hosts:  # the cable goes with them
+        for host in self.hosts:  # the link is removed with them
             subprocess.run(["ip", "netns", "delete", host], capture_output=True, timeout=30)
 
 
 @pytest.fixture
 def cable():
     if shutil.which("ip") is None or shutil.which("unshare") is None or os.geteuid() != 0:
-        pytest.skip("network namespaces want root, the commands ip (iproute2) and unshare")
+        pytest.skip("network namespaces need root and the commands ip (iproute2) and unshare")
     made = Cable.__new__(Cable)
     try:
         try:
@@ -101,7 +101,7 @@ def cable():
 
 
 def launch(cable, run, *extra):
-    """The documented command on both hosts; their processes and what they print."""
+    """Run the documented command on both hosts; returns their processes and output."""
     hostfile = run.with_name("hosts")
     hostfile.write_text("".join(f"{address} slots=1\n" for address in ADDRESSES))
     logs = [run.with_name(f"{run.name}-{number}.log") for number in range(2)]
@@ -139,10 +139,10 @@ def test_a_cut_link_ends_both_hosts_with_a_message_and_the_run_resumes(cable, wh
         cut = time.monotonic()
         codes = [process.wait(120) for process in processes]
         took = time.monotonic() - cut
-        told = [log.read_text() for log in logs]
-        assert took < 2 * SILENCE + 15, told  # the launcher looks after its processes once a second
-        assert codes == [LOST, LOST], told
-        for number, text in enumerate(told):
+        printed = [log.read_text() for log in logs]
+        assert took < 2 * SILENCE + 15, printed  # the launcher polls its processes once a second
+        assert codes == [LOST, LOST], printed
+        for number, text in enumerate(printed):
             other = 1 - number
             who = rf"rank {other} on host {cable.hosts[other]}(: no heartbeat for 12 s| is gone: its connection broke)"
             assert re.search(who, text), text
@@ -153,9 +153,9 @@ def test_a_cut_link_ends_both_hosts_with_a_message_and_the_run_resumes(cable, wh
         codes = [process.wait(300) for process in processes]
     finally:
         end_all(processes)
-    told = [log.read_text() for log in logs]
-    assert codes == [0, 0], told
-    assert "resumed from step " in told[0]
+    printed = [log.read_text() for log in logs]
+    assert codes == [0, 0], printed
+    assert "resumed from step " in printed[0]
     same_bytes(run, whole)
 
 
@@ -165,7 +165,7 @@ def test_torchrun_starts_the_same_training(whole, tmp_path):
         port = str(free.getsockname()[1])
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port]
     command += ["-m", "wildfern.launch.pretrain", "--recipe", "quickstart", *CHANGES]
-    command += ["--run-folder", str(tmp_path / "run")]  # torchrun takes --run for an option of its own
+    command += ["--run-folder", str(tmp_path / "run")]  # torchrun parses --run itself
     process = begin(command, tmp_path / "log", tmp_path)
     try:
         code = process.wait(300)

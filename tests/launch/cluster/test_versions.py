@@ -12,7 +12,7 @@ from wildfern.launch.errors import RunError
 
 
 def on_other_hosts(*changes):
-    """An all_gather in which each other rank is on a host of its own, whose versions differ by `changes`."""
+    """An all_gather in which every other rank is on another host, whose versions differ by `changes`."""
     return lambda own: [("a", own[1]), *((host, own[1] | change) for host, change in zip("bcd", changes, strict=False))]
 
 

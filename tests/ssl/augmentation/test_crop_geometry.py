@@ -19,7 +19,7 @@ def two_groups(**settings) -> Views:
 
 
 def images_and_masks(ragged: bool, seed=0):
-    """Noise, so that a pixel taken from a wrong place shows."""
+    """Noise, so that a pixel from a wrong place is detected."""
     rng = np.random.default_rng(seed)
     shapes = RAGGED if ragged else [(37, 50)] * N
     images = [rng.integers(0, 256, (*shape, 3), np.uint8) for shape in shapes]

@@ -1,4 +1,4 @@
-"""Work on the device: two copies per batch, nothing that blocks, the same operations for any batch size.
+"""Work on the device: two copies per batch, no blocking calls, the same operations for any batch size.
 
 Tensors of torch's `meta` device have no values, so whatever would wait for some (`item`, boolean indexing, `nonzero`) raises.
 """

@@ -33,7 +33,7 @@ KINDS = {  # each kind of view once: simclr's, then those of byol and mocov3, di
 
 @functools.cache
 def drawn(settings, seed=5):
-    """What is drawn in training: for the 64 places of a batch, view after view, step after step."""
+    """The parameters drawn in training, for the 64 positions of a batch, over views and steps."""
     tables = [draw_table([settings] * 2, seed, step, np.arange(64), 2) for step in range(-(-N // 128))]
     names = [field.name for field in dataclasses.fields(tables[0])]
     whole = {
@@ -67,7 +67,7 @@ def their_jitter(settings):
 
 
 def looks_of(boxes, height, width):
-    """A crop in the terms in which it is drawn; places as the share of the room that there is for them."""
+    """A crop in the terms in which it is drawn; positions as shares of their range."""
     top, left, crop_height, crop_width = boxes.T
     return {
         "area": crop_height * crop_width,

@@ -23,7 +23,7 @@ on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds
 
 
 class Crop(GeometricOperation):
-    """A crop that hands kornia's arguments on."""
+    """A crop that passes on kornia's arguments."""
 
     named: ClassVar = {"crop_scale": "scale"}
 
@@ -166,7 +166,7 @@ def test_blur_matrices_are_in_single_precision_under_autocast():
 
 
 class HostTensor:
-    """Says how it was copied."""
+    """Records how it was copied."""
 
     def __init__(self, pinned=False):
         self.device, self.pinned = torch.device("cpu"), pinned

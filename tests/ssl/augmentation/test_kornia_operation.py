@@ -15,7 +15,7 @@ from wildfern.ssl.augmentation.kornia_operation import (
 
 SIZE, BATCH = 48, 12
 
-# Arguments that kornia wants, and some that make images of a batch differ more than its defaults do.
+# Arguments that kornia requires, and some that make images of a batch differ more than its defaults.
 ARGUMENTS = {
     "CenterCrop": {"size": SIZE},
     "Denormalize": {"mean": 0.5, "std": 0.5},

@@ -32,7 +32,7 @@ def photographs(n=6, height=24, width=24, seed=0):
 
 
 class ImageArrays(Source):
-    """Images that are there, and which of them were read."""
+    """Images, and a record of those that were read."""
 
     def __init__(self, images):
         super().__init__()

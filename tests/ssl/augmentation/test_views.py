@@ -324,7 +324,7 @@ def test_impossible_settings_are_refused(arguments, message):
 
 
 class Inverted(torch.nn.Module):
-    """A view operation of one's own: inverts the views of a share of the images, drawn from counter keys."""
+    """A custom view operation: inverts the views of a share of the images, drawn from counter keys."""
 
     def draw(self, seed, step, positions, view, batch):
         keys = image_keys("inverted", seed, step, view, positions)

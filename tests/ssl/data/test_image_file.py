@@ -96,7 +96,7 @@ def test_an_animation_gives_its_first_frame():
 @pytest.mark.parametrize(("width", "height"), [(375, 500), (501, 333), (397, 405)])
 @pytest.mark.parametrize("max_side", [240, 120, 61])
 def test_a_jpeg_shrunk_while_it_is_decoded_is_not_shifted(width, height, max_side, orientation):
-    """JPEG's own scales round sizes up, by up to half a pixel of the result: what is decoded so must be cut where it ends."""
+    """JPEG's own scales round sizes up, by up to half a pixel of the result; the surplus must be cropped."""
     coarse = Image.fromarray(np.random.default_rng(width).integers(0, 256, (12, 9, 3), np.uint8))
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation

@@ -47,10 +47,10 @@ def test_an_exception_is_raised_at_its_own_step(threads):
 
 
 def test_prefetching_is_bounded():
-    begun, gate = [], threading.Event()
+    started, gate = [], threading.Event()
 
     def read(step: int) -> int:
-        begun.append(step)
+        started.append(step)
         if step > 0:
             gate.wait(10)
         return step
@@ -60,7 +60,7 @@ def test_prefetching_is_bounded():
         assert len(loader._queue) == 5
         gate.set()
         assert next(loader) == 1
-    assert max(begun) <= 1 + 2 + 3
+    assert max(started) <= 1 + 2 + 3
 
 
 def test_closing_drops_pending_steps():

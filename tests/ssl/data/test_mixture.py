@@ -1,4 +1,4 @@
-"""The mixture against a plain loop with a counter per component, which the closed form does without."""
+"""The mixture's closed form against a plain loop with a counter per component."""
 
 from types import SimpleNamespace
 
@@ -12,7 +12,7 @@ from wildfern.ssl.data.mixture import BLOCK, block_counts
 
 
 class Numbers(Source):
-    """Images whose first pixel tells (source, item)."""
+    """Images whose first pixel encodes (source, item)."""
 
     def __init__(self, tag: int, num_items: int | None, side: int = 2, class_names: list[str] | None = None) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ def test_a_single_source_keeps_its_labels_and_masks_and_gets_its_number():
     assert (images.source.tolist(), images.source.dtype) == ([0, 0], np.int64)
 
 
-def test_labels_of_several_sources_are_their_own_and_source_tells_them_apart():
+def test_labels_of_several_sources_are_their_own_and_source_distinguishes_them():
     sources = [Annotated(0), Annotated(1, labels=False), Annotated(2, 3)]
     images = Mixture([(source, 1.0) for source in sources], 0).read(np.arange(60))
     for image, label, source in zip(images.pixels, images.labels, images.source, strict=True):

@@ -181,7 +181,7 @@ def test_a_generator_opens_by_its_name(request):
         open_source("plain", siz=3)
 
 
-def test_importing_the_room_is_light():
+def test_importing_the_package_is_light():
     heavy = ["torch", "torchvision", "sklearn", "pyarrow", "datasets"]
     program = f"import sys, wildfern.ssl.data; print([name for name in {heavy} if name in sys.modules])"
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

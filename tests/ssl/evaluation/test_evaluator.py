@@ -1,4 +1,4 @@
-"""The built-in evaluators give the very numbers of the functions, and read test once."""
+"""The built-in evaluators return the numbers of the functions, and read test once."""
 
 import inspect
 import statistics
@@ -50,7 +50,7 @@ def test_accuracy_is_that_of_the_function(blobs, evaluator, function, classes):
     assert evaluator.describe() == result.protocol
 
 
-def test_few_shot_gives_mean_and_spread_over_the_draws(blobs):
+def test_few_shot_gives_mean_and_deviation_over_the_draws(blobs):
     train, test = blobs(140, classes=7), blobs(70, classes=7, seed=3)
     results = few_shot(train, test, shots=3, seeds=4)
     for classifier, result in results.items():
@@ -91,7 +91,7 @@ def test_finetune_is_that_of_the_function():
     assert scores["balanced_accuracy"].value == pytest.approx(balanced)
 
 
-def test_a_class_without_votes_is_no_guess_of_knn(blobs):
+def test_a_class_without_votes_is_not_a_prediction_of_knn(blobs):
     train, test = blobs(70, classes=7), blobs(7, classes=7, seed=5)
     ranked = knn_rank(train, test.x, k=2)
     assert ranked.shape == (7, 5)

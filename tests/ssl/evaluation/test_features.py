@@ -59,7 +59,7 @@ def test_bf16_still_gives_float32_features():
     assert not torch.equal(rounded, exact)
 
 
-def test_ragged_images_are_squared_one_by_one():
+def test_images_of_different_sizes_are_cropped_one_by_one():
     ragged = [images(1, 20, 30)[0], images(1, 17, 12, seed=1)[0]]
     together = resize_center_crop(ragged, 10)
     for image, cropped in zip(ragged, together, strict=True):

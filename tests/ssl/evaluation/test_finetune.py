@@ -30,7 +30,7 @@ def stripes(n, seed=0):
     return pixels.astype(np.uint8), labels
 
 
-def test_it_learns_is_repeatable_and_leaves_backbone_and_generator_alone(backbone):
+def test_it_learns_is_repeatable_and_does_not_change_backbone_and_generator(backbone):
     backbone.requires_grad_(False)[3].eval()
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
     modes = [module.training for module in backbone.modules()]
@@ -50,7 +50,7 @@ def test_it_learns_is_repeatable_and_leaves_backbone_and_generator_alone(backbon
         assert torch.equal(value, before[name])
 
 
-def test_test_labels_do_not_touch_training(backbone):
+def test_test_labels_do_not_influence_training(backbone):
     train, (pixels, labels) = stripes(30), stripes(30, seed=1)
     one = finetune(backbone, *train, pixels, labels, epochs=1)
     other = finetune(backbone, *train, pixels, np.full(30, 7), epochs=1)

@@ -18,7 +18,7 @@ def sklearn_weights(features, strength):
 
 
 def centered(weight):
-    """The softmax is blind to a shift of all classes."""
+    """The softmax does not change with a shift of all classes."""
     return weight - weight.mean(-1, keepdims=True)
 
 
@@ -110,7 +110,7 @@ def test_classes_with_one_image_are_always_fitted(blobs):
     assert "leaves none to hold out" in result.detail
 
 
-def test_impossible_requests_are_refused_in_words(blobs):
+def test_impossible_requests_are_refused(blobs):
     train, test = blobs(20), blobs(8, seed=3)
     with pytest.raises(ValueError, match="at least two classes"):
         linear_probe(Features(train.x, torch.zeros_like(train.y)), test)

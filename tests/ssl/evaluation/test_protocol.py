@@ -118,7 +118,7 @@ def test_json_is_read_back_and_differences_are_in_points(backbones):
     assert EvaluationResult.from_json(stored) == result
 
 
-def test_rows_of_before_are_read():
+def test_rows_of_earlier_versions_are_read():
     row = {"dataset": "digits", "protocol": "knn, 5 a class", "detail": "draws"}
     rows = [
         {**row, "backbone": "untrained", "accuracy": 0.5, "std": None, "difference": None},
@@ -190,7 +190,7 @@ class Mapped(nn.Module):
 
 
 class Collected(Evaluator):
-    """Keeps what it is given."""
+    """Stores its arguments."""
 
     def __init__(self, needs, labels=True):
         self.needs, self.needs_labels, self.seen = needs, labels, {}
@@ -291,11 +291,11 @@ def test_an_evaluator_must_return_scores(backbones):
     [
         ({"num_classes": None}, r"stripes \(train\): these images have no labels"),
         ({"num_items": None}, "endless"),
-        ({"labels": np.full(40, -1)}, "not one image has a label"),
+        ({"labels": np.full(40, -1)}, "no image has a label"),
         ({"labels": np.full(40, 1)}, "of one class"),
     ],
 )
-def test_sources_that_cannot_be_probed_say_why(backbones, change, words):
+def test_unsuitable_sources_are_refused(backbones, change, words):
     train, test = Stripes(40, 0), Stripes(20, 1)
     for name, value in change.items():
         setattr(train, name, value)

@@ -81,11 +81,11 @@ def test_one_run_shows_everything_and_loads_nothing(run, tmp_path):
     text = "".join(outline.text)
     for words in (
         "simclr · resnet18 · <ifs>",
-        "At a glance",
+        "Overview",
         "Scores on test",
         "Training",
         "Speed",
-        "What the model saw",
+        "Views",
     ):
         assert words in text
     for words in (
@@ -117,7 +117,7 @@ def test_bars_and_intervals_are_drawn_at_their_places(run, tmp_path):
     assert 'title="360 test images; a&lt;b"' in page
 
 
-def test_rows_of_before_are_shown(run, tmp_path):
+def test_rows_of_earlier_versions_are_shown(run, tmp_path):
     folder = run()
     row = {"dataset": "digits", "protocol": "knn", "detail": ""}
     rows = [
@@ -130,7 +130,7 @@ def test_rows_of_before_are_shown(run, tmp_path):
         assert words in text
 
 
-def test_a_score_that_is_no_share_has_no_bar_and_no_percent(run, tmp_path):
+def test_a_score_that_is_not_a_share_has_no_bar_and_no_percent(run, tmp_path):
     folder = run()
     row = {"dataset": "depth", "protocol": "dense", "metric": "error_m", "n": 5, "share": False, "detail": ""}
     rows = [
@@ -181,7 +181,7 @@ def test_a_resumed_step_replaces_what_was_written_before(run):
     assert read_run(folder).metrics["loss"] == Series([1.0, 2.0], [3.0, 2.0])
 
 
-def test_what_is_no_run_is_refused(tmp_path):
+def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"neither recipe\.yaml nor metrics\.jsonl"):
         write_report([tmp_path], tmp_path / "report.html")
     with pytest.raises(ValueError, match="no such folder"):

@@ -1,4 +1,4 @@
-"""MAE against a plain loop over images and patches, and its addressed masks."""
+"""MAE against a plain loop over images and patches, and its random masks."""
 
 import pytest
 import torch

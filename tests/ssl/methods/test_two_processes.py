@@ -13,12 +13,12 @@ def two_processes(tmp_path_factory):
 
 # Batch normalization of eight small images amplifies rounding: the two orders of summation differ by up to 63 units of
 # least precision in float64 (1.4e-14) and by 92 in float32 (1.1e-5), in the gradient of the convolution under
-# cacr_momentum. A fault is as large in float64, where only 1.1e-13 is allowed.
+# cacr_momentum. A bug would be equally large in float64, where only 1.1e-13 is allowed.
 UNITS = 512
 
 
 def different(found, expected, relative):
-    """Names of what differs by more than `relative` of its length."""
+    """Names of tensors that differ by more than `relative` of their norm."""
     assert found.keys() == expected.keys()
     whole = torch.stack([v.norm() for k, v in expected.items() if k.startswith("gradient")]).norm()
     wrong = []
@@ -52,6 +52,6 @@ def test_every_optimized_parameter_gets_a_gradient(name):
     gradients = step(name, torch.float64, 0, 1)
     method, _, _ = build(name, torch.float64)
     assert {f"gradient of {n}" for n, p in method.named_parameters() if p.requires_grad} <= gradients.keys()
-    # biases before batch normalization have none, everything else must be moved by the loss
+    # biases before batch normalization have none, all other parameters must have one
     still = {k for k, v in gradients.items() if k.startswith("gradient") and v.abs().max() < 1e-12}
     assert not {k for k in still if "weight" in k}

@@ -1,4 +1,4 @@
-"""Methods that read more than views: two ranks with half of each batch train like one with all of it."""
+"""Methods that read more than views: two ranks with half of each batch train like one rank with the whole batch."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Backbones: width is measured, tokens and maps agree with the network's own modules, weights come from files."""
+"""Backbones: measured width, and tokens and maps against the network's own modules."""
 
 import pytest
 import torch
@@ -155,7 +155,7 @@ def test_patches_are_kept_at_another_size():
 
 
 def test_hooks_of_the_network_run_for_tokens_and_maps(vit):
-    """ZeRO 3 fetches weights in them; the class and position tokens are the network's own."""
+    """ZeRO 3 gathers weights in them, also those of the network itself, such as class and position tokens."""
     calls = []
     vit.network.register_forward_pre_hook(lambda module, inputs: calls.append(module))
     images = torch.randn(1, 3, 32, 32)

@@ -1,6 +1,6 @@
-"""Which form of batch normalization over ranks a model gets, and that nothing else about it changes.
+"""Conversion to batch normalization over ranks changes nothing else about a model.
 
-That the form for the CPU computes what one process computes is tested with two processes, in methods/test_two_processes.py.
+methods/test_two_processes.py compares the implementation for CPUs with one process.
 """
 
 import copy
@@ -62,7 +62,7 @@ def test_the_forward_pass_on_gpus_is_torchs_followed_by_timms_activation(monkeyp
 
 
 def test_one_process_computes_the_same_before_and_after():
-    """torch's form is plain batch normalization without a process group."""
+    """torch's SyncBatchNorm is plain batch normalization without a process group."""
     model, plain, images = network(), network(), torch.randn(6, 3, 3, 3)
     synchronize_batch_norm(model, "cuda")
     assert torch.equal(model(images), plain(images))

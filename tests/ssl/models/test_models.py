@@ -32,7 +32,7 @@ def test_teacher_is_the_exponential_moving_average_written_as_a_loop():
         assert not ours.requires_grad
 
 
-# Each with every kind of dropping that the model takes.
+# Each with every type of dropout that the model takes.
 DROPPING = {
     "vit": ("vit_tiny_patch16_224", {"img_size": 32, "patch_size": 8, "depth": 2, "patch_drop_rate": 0.5}),
     "swin": ("swin_tiny_patch4_window7_224", {"img_size": 64, "window_size": 4, "depths": (1, 1), "num_heads": (2, 2)}),

@@ -1,4 +1,4 @@
-"""Weights from files of other programs, run folders and tags: found, renamed, checked, refused."""
+"""Weights from files of other programs, run folders and tags."""
 
 import hashlib
 
@@ -55,7 +55,7 @@ def test_a_file_and_a_run_folder_and_their_checksum(state, tmp_path):
 
 
 def test_normalization_is_imagenets_unless_the_weights_have_another(tmp_path):
-    name = "vit_tiny_patch16_224"  # timm's weights of it are of images of mean 0.5
+    name = "vit_tiny_patch16_224"  # timm's weights expect images of mean 0.5
     arguments = {"img_size": 32, "depth": 1, "num_heads": 2, "embed_dim": 8}
     fresh = Backbone(name, **arguments)
     assert fresh.mean == (0.485, 0.456, 0.406)
@@ -142,7 +142,7 @@ MADE = timm.create_model
 
 
 def test_a_tag_loads_what_timm_loads(monkeypatch, state):
-    """Everything but the download itself, which timm does."""
+    """Everything except timm's download."""
 
     def pretrained(name, pretrained=False, **options):
         model = MADE(name.partition(".")[0], **options)

@@ -1,4 +1,4 @@
-"""Checkpoints are whole or not there, kept as asked, and checked before anything is read from them."""
+"""Checkpoints are complete or absent, kept as configured, and verified before they are read."""
 
 import errno
 import hashlib
@@ -68,7 +68,7 @@ def test_writing_runs_in_the_background_and_the_next_checkpoint_waits(tmp_path):
         return save
 
     assert store.write(1, lambda: slow, {}) is None
-    assert store.steps() == []  # `write` is back, and nothing half written is among the finished
+    assert store.steps() == []  # `write` has returned, and unfinished checkpoints are not listed
     threading.Timer(0.2, may_end.set).start()
     assert store.write(2, copy, {}).step == 1
     assert store.wait().step == 2
@@ -195,10 +195,10 @@ def test_a_damaged_checkpoint_is_reported_renamed_and_the_one_before_it_used(dam
     store = CheckpointStore(tmp_path, keep=3)
     write(store, 5, 10, 15)
     spoil(store.path(15))
-    step, (told,) = CheckpointStore(tmp_path, keep=3).newest()
+    step, (printed,) = CheckpointStore(tmp_path, keep=3).newest()
     assert step == 10
-    assert words in told
-    assert "step_00000015" in told
+    assert words in printed
+    assert "step_00000015" in printed
     assert store.steps() == [5, 10]
     assert (tmp_path / "damaged_step_00000015").is_dir()
     write(store, 15)
@@ -211,8 +211,8 @@ def test_damaged_twice(tmp_path):
         write(store, 5, 10, 15)
         for step in (10, 15):
             flip(store.path(step) / "state")
-        step, told = store.newest()
-        assert (step, len(told)) == (5, 2)
+        step, printed = store.newest()
+        assert (step, len(printed)) == (5, 2)
     assert len([name for name in os.listdir(tmp_path) if name.startswith("damaged_")]) == 4
 
 

@@ -21,7 +21,7 @@ def free_port():
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """{(world size, rank): what that process found}; a pair and a single process run beside each other."""
+    """{(world size, rank): results of that process}; a pair and a single process run in parallel."""
     folder = tmp_path_factory.mktemp("engines")
     context = torch.multiprocessing.get_context("spawn")
     ports = {1: free_port(), 2: free_port()}
@@ -40,8 +40,8 @@ def torch_curves():
     return {case: advance(build(case, None), case, 0, STEPS) for case in CASES}
 
 
-# bfloat16 keeps 8 bits: each activation is off by up to 2⁻⁹ of itself, and by something else when a batch is split, since
-# sums are then rounded elsewhere. A temperature of 0.1 makes ten times that of it in the logits: 0.02.
+# bfloat16 has 8 significant bits: activations have a relative error of up to 2⁻⁹, which differs if a batch is split. A
+# temperature of 0.1 multiplies it by ten in the logits: 0.02.
 RELATIVE = {"fp32": 1e-5, "bf16": 2e-2}
 
 
@@ -50,7 +50,7 @@ RELATIVE = {"fp32": 1e-5, "bf16": 2e-2}
 def test_same_curves_as_the_torch_engine(case, world_size, found, torch_curves):
     *_, precision, stages = CASES[case]
     expected = torch_curves[case]
-    assert expected[-3:, 0].mean() < expected[:3, 0].mean()  # the three batches there are
+    assert expected[-3:, 0].mean() < expected[:3, 0].mean()  # of the three batches
     for stage in stages:
         for rank in range(world_size):
             curve = found[world_size, rank]["curves"][f"{case} zero{stage}"]

@@ -1,4 +1,4 @@
-"""Losses and gradients that are NaN or infinite: found, named, written down with their images, and skipped if allowed."""
+"""Losses and gradients that are NaN or infinite: detected, reported, recorded with their images, and skipped if allowed."""
 
 import json
 import math
@@ -72,7 +72,7 @@ def test_buffers_are_restored():
 
 @pytest.fixture
 def poisoned(monkeypatch):
-    """SimCLR whose loss is not a number at the steps that a test puts into this set."""
+    """SimCLR with a NaN loss at the steps in this set."""
     steps = set()
     forward = METHODS["simclr"].forward
 
@@ -153,4 +153,4 @@ def test_every_rank_names_the_rank_with_the_nonfinite_loss(tmp_path):
     assert main["error"] == other["error"]
     assert "loss is nan at step 3 of rank 1 on " in main["error"]
     assert [(row["rank"], row["indices"]) for row in main["rows"]] == [(1, [1030, 1031])]
-    assert other["rows"] == []  # the first process writes
+    assert other["rows"] == []  # only rank 0 records

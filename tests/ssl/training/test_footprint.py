@@ -1,4 +1,4 @@
-"""The dry run against real steps: allocations seen by torch's profiler, tensors saved for backward, formulas."""
+"""The dry run against real steps: allocations in torch's profiler, tensors saved for backward, formulas."""
 
 import warnings
 from functools import partial
@@ -36,7 +36,7 @@ CASES = {
 each_case = pytest.mark.parametrize("case", CASES)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 each_precision = pytest.mark.parametrize("precision", ["fp32", "bf16"])
-NO_BF16 = "this processor does not compute in bfloat16: torch takes detours through larger buffers"
+NO_BF16 = "this processor has no bfloat16 arithmetic: torch emulates it with larger buffers"
 
 
 def footprint(case, precision, **options):
@@ -70,7 +70,7 @@ def test_saved_bytes_are_those_that_autograd_saves(case, precision):
     def pack(tensor):
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in known:
-            saved[storage.data_ptr()] = (storage.nbytes(), tensor)  # kept, or its address may come again
+            saved[storage.data_ptr()] = (storage.nbytes(), tensor)  # kept alive, so that its address is not reused
         return tensor
 
     with (
@@ -103,7 +103,7 @@ def perceptron(world_size):
 def test_flops_and_sizes_of_a_perceptron_by_hand():
     foot = perceptron(1)
     rows = 2 * 5
-    # Forward, gradients of both weights, and of the hidden layer alone: images want none.
+    # Forward pass, gradients of both weights and of the hidden layer; none of the images.
     assert foot.flops == 2 * rows * (2 * (192 * 16 + 16 * 4) + 16 * 4)
     assert foot.parameters == 192 * 16 + 16 + 16 * 4 + 4
     assert foot.weights == foot.gradients == 4 * foot.parameters
@@ -114,7 +114,7 @@ def test_flops_and_sizes_of_a_perceptron_by_hand():
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_traffic_of_gathered_embeddings_by_hand(world_size):
     mine = 4 * (2 * 5 * 4)
-    # Forward: each rank passes W - 1 parts on. Backward: everything goes to whom it belongs, but for one's own part.
+    # Forward: each rank forwards W - 1 parts. Backward: each rank sends all parts but its own.
     assert perceptron(world_size).sent == 2 * (world_size - 1) * mine
     assert not torch.distributed.is_initialized()
 

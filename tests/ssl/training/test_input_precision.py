@@ -1,4 +1,4 @@
-"""Views in bfloat16 change no bit of a step under autocast, where the backbone begins with a convolution."""
+"""Views in bfloat16 leave a step under autocast bit-identical if the backbone's first layer is a convolution."""
 
 import copy
 
@@ -23,7 +23,7 @@ ALEXNET = ("small_alexnet", "standard", {})
 
 
 class CentersFirst(nn.Module):
-    """Takes the mean off its images before its convolution: rounded images are other images to it."""
+    """Subtracts the mean of its images before its convolution, so that rounded images change the result."""
 
     def __init__(self):
         super().__init__()
@@ -66,7 +66,7 @@ def test_a_backbone_that_computes_with_its_input_first_gets_float32():
 
 
 def test_a_method_whose_loss_reads_the_views_gets_them_in_float32():
-    assert Method.needs.float32_views  # unless a method says that it does not
+    assert Method.needs.float32_views  # the default
     assert input_dtype(method_on(backbone_of(*RESNET), Needs()), "bf16", simclr(size=16)) == torch.float32
     assert not any(method.needs.float32_views for method in (SimCLR, DINO))
 

@@ -1,4 +1,4 @@
-"""LAMB against algorithm 2 of its paper, weight by weight, and against timm's; where layer-wise optimizers are refused."""
+"""LAMB against algorithm 2 of its paper, weight by weight, and against timm's; layer-wise optimizers under ZeRO."""
 
 import pytest
 import torch

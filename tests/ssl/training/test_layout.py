@@ -1,4 +1,4 @@
-"""How views lie in memory when the network gets them."""
+"""The memory format of views."""
 
 import pytest
 import torch
@@ -14,4 +14,4 @@ def test_views_get_the_memory_format_of_the_recipe(lies_so, channels_last):
     assert torch.equal(laid, views)
     wanted = torch.channels_last if channels_last else torch.contiguous_format
     assert laid.flatten(0, 1).is_contiguous(memory_format=wanted)
-    assert (laid.data_ptr() == views.data_ptr()) == (lies_so == wanted)  # nothing is copied in vain
+    assert (laid.data_ptr() == views.data_ptr()) == (lies_so == wanted)  # copied only if needed

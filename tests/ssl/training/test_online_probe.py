@@ -1,4 +1,4 @@
-"""The online probe against torch's own cross entropy and Adam, and beside a method that must not notice."""
+"""The online probe against torch's cross entropy and Adam; it does not influence the backbone."""
 
 import shutil
 
@@ -109,7 +109,7 @@ def test_a_probe_can_be_added_to_a_resumed_run(tmp_path, capsys):
     shutil.rmtree(run / "checkpoints/step_00000012")
     capsys.readouterr()
     pretrain("quickstart", [*WITH, "training.checkpoint_every=8"], run=run, resume=True)
-    assert "starts to learn after step 8" in capsys.readouterr().out
+    assert "starts untrained at step 8" in capsys.readouterr().out
     assert ["probe_accuracy" in row for row in read_records(run / "metrics.jsonl")] == [False] * 3 + [True] * 2
 
 

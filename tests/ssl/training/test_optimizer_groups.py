@@ -1,4 +1,4 @@
-"""Optimizers that count in their parameter groups go on, after a resume, as if nothing had happened."""
+"""Optimizers with numbers in their parameter groups resume exactly."""
 
 import re
 
@@ -15,7 +15,7 @@ from wildfern.ssl.training.whole_state import FILE, write
 
 
 class Prodigious(torch.optim.SGD):
-    """SGD whose rate depends on numbers of all kinds in the groups, some of them among the defaults."""
+    """SGD whose learning rate depends on numbers of all types in the groups, some of them with defaults."""
 
     def __init__(self, groups):
         super().__init__(groups, lr=0.1)
@@ -52,7 +52,7 @@ def gradients(step, parameters):
 
 
 def advance(engine, steps):
-    """Steps of the engine on given gradients; all weights after each."""
+    """Steps of the engine on given gradients; returns all weights after each."""
     found = []
     for step in steps:
         for p, g in zip(engine.parameters, gradients(step, engine.parameters), strict=True):

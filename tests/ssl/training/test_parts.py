@@ -1,4 +1,4 @@
-"""Schedules, parameter groups, engines and checkpoints, each alone."""
+"""Schedules, parameter groups, the batch reader and the torch engine."""
 
 import math
 from itertools import pairwise

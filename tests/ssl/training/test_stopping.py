@@ -1,4 +1,4 @@
-"""What signals do to training, and how soon all processes hear of it."""
+"""Stopping by signals, and how soon all ranks stop."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ posix = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="signals of PO
 
 
 class Steps:
-    """Processes in step with one another, on a clock that the test moves; `asked` notes the steps after which they ask."""
+    """Synchronous ranks on a simulated clock; `asked` records the steps after which they synchronize."""
 
     def __init__(self, processes=2):
         self.now, self.asked, self.done = 0.0, [], 0
@@ -27,7 +27,7 @@ class Steps:
         return self.slow
 
     def run(self, seconds, count):
-        """`count` steps of so many seconds; the second process is the one that finds them slow or not."""
+        """`count` steps of `seconds` each; only the second rank measures them."""
         for _ in range(count):
             self.now += seconds
             self.done += 1
@@ -66,9 +66,9 @@ def test_steps_that_become_slow_synchronize_every_step():
 
 
 def in_a_process(body):
-    """Exit code and output of a script in which `stop` is entered and `send(signal)` sends one to itself.
+    """Exit code and output of a script inside `stop`, in which `send(signal)` sends a signal to itself.
 
-    The file is loaded by itself: it needs nothing else, and starts in a moment so.
+    It loads only the file stopping.py, so that it starts quickly.
     """
     script = "import ctypes, importlib.util, os, signal, sys, threading, time\n"
     script += f"spec = importlib.util.spec_from_file_location('stopping', {stopping.__file__!r})\n"
@@ -98,7 +98,7 @@ def test_the_first_signal_is_recorded_and_handlers_are_restored(name):
     "numbers", [(None, signal.SIGTERM), (signal.SIGUSR1, None), (None, None, signal.SIGINT), (None,)]
 )
 def test_all_ranks_report_the_same_signal(numbers):
-    """Each asks the same questions in the same order, and hears of any answer."""
+    """Each rank makes the same calls in the same order, and gets the disjunction of all flags."""
     requests = [StopRequest() for _ in numbers]
     for request, number in zip(requests, numbers, strict=True):
         request.signal_number = number
@@ -116,8 +116,8 @@ def test_all_ranks_report_the_same_signal(numbers):
 
 @posix
 def test_a_second_signal_exits_at_once_while_the_main_thread_is_blocked():
-    """A main thread inside an operation that no signal interrupts: Python would call a handler only after it."""
-    code, told = in_a_process(
+    """The main thread is in a call that no signal interrupts: Python would run a handler only after it."""
+    code, printed = in_a_process(
         """
         send(signal.SIGUSR1)
         time.sleep(0.3)
@@ -127,28 +127,28 @@ def test_a_second_signal_exits_at_once_while_the_main_thread_is_blocked():
         print("waited to the end")
         """
     )
-    assert code == 128 + signal.SIGTERM, told
-    assert told.strip() == "stopped at once by a second signal (SIGTERM); the last checkpoint is complete"
+    assert code == 128 + signal.SIGTERM, printed
+    assert printed.strip() == "stopped at once by a second signal (SIGTERM); the last checkpoint is complete"
 
 
 @posix
 def test_a_signal_forwarded_by_a_launcher_is_not_a_second_one():
-    code, told = in_a_process(
+    code, printed = in_a_process(
         """
         send(signal.SIGINT)
         send(signal.SIGTERM)
         send(signal.SIGTERM)
         assert stop.signal_number == signal.SIGINT
-        print("went on")
+        print("continued")
         """
     )
-    assert (code, told.strip()) == (0, "went on")
+    assert (code, printed.strip()) == (0, "continued")
 
 
 @posix
 @pytest.mark.parametrize("first", ["SIGINT", "SIGTERM"])
 def test_another_ctrl_c_interrupts(first):
-    code, told = in_a_process(
+    code, printed = in_a_process(
         f"""
         send(signal.{first})
         time.sleep(0.3)
@@ -158,13 +158,13 @@ def test_another_ctrl_c_interrupts(first):
             print("interrupted")
         """
     )
-    assert (code, told.strip()) == (0, "interrupted")
+    assert (code, printed.strip()) == (0, "interrupted")
 
 
 @posix
 def test_one_ctrl_c_is_not_counted_twice_after_the_main_thread_was_blocked():
-    """SIGINT and a launcher's SIGTERM both wait for it: Python calls the handlers of both afterwards, in any order."""
-    code, told = in_a_process(
+    """SIGINT and a launcher's SIGTERM arrive meanwhile: Python calls the handlers of both afterwards, in any order."""
+    code, printed = in_a_process(
         """
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
         for after, number in ((0.1, signal.SIGINT), (0.2, signal.SIGTERM)):
@@ -172,7 +172,7 @@ def test_one_ctrl_c_is_not_counted_twice_after_the_main_thread_was_blocked():
         ctypes.CDLL(None).sleep(1)
         time.sleep(0.05)
         assert stop.signal_number == signal.SIGINT
-        print("went on")
+        print("continued")
         """
     )
-    assert (code, told.strip()) == (0, "went on")
+    assert (code, printed.strip()) == (0, "continued")

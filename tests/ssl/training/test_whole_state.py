@@ -1,4 +1,4 @@
-"""Training states: what goes in comes out, and what does not fit is named."""
+"""Training states: writing and loading, and errors for files that do not fit."""
 
 import pickle
 import re
@@ -90,7 +90,7 @@ def test_what_does_not_fit_is_named(change, what, tmp_path):
 
 
 def test_files_with_earlier_names_are_read(tmp_path):
-    """Backbones stood in methods and teachers without the level `network`."""
+    """Earlier names of backbone weights lacked the level `network`."""
     engine, other = (method_on_a_backbone() for _ in range(2))
     views = torch.randn(2, 4, 3, 16, 16)
     for step in range(2):
@@ -114,7 +114,7 @@ def method_on_a_backbone():
 
 
 class Marker:
-    """Unpickling it leaves a file behind."""
+    """Unpickling it creates a file."""
 
     def __init__(self, path):
         self.path = path
