@@ -158,3 +158,16 @@ def _die_at(event: str, path: str, number: int) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(hook)
+
+
+def uninterrupted_run(run: Path, changes: list[str], processes: int = 2) -> Path:
+    """The folder of a run that nothing disturbs, to compare others with."""
+    started = ForkedRun(run, changes, processes=processes)
+    assert started.wait() == 0, started.output()
+    return run
+
+
+def same_bytes(run: Path, whole: Path) -> None:
+    """Assert that two runs have the same metrics and the same backbone, to the byte."""
+    for name in ("metrics.jsonl", "backbone.safetensors"):
+        assert (run / name).read_bytes() == (whole / name).read_bytes(), name

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from forked_runs import ForkedRun
+from forked_runs import ForkedRun, same_bytes, uninterrupted_run
 from small_runs import TINY
 
 import wildfern.launch.cluster
@@ -38,15 +38,7 @@ def wait_for_lines(run, count, started):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    run = tmp_path_factory.mktemp("whole") / "run"
-    started = ForkedRun(run, CHANGES, processes=2)
-    assert started.wait() == 0, started.output()
-    return run
-
-
-def same_bytes(run, whole):
-    for name in ("metrics.jsonl", "backbone.safetensors"):
-        assert (run / name).read_bytes() == (whole / name).read_bytes(), name
+    return uninterrupted_run(tmp_path_factory.mktemp("whole") / "run", CHANGES)
 
 
 def test_a_signal_to_any_process_stops_all_with_a_checkpoint(whole, tmp_path):

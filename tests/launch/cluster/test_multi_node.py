@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from forked_runs import ForkedRun
+from forked_runs import same_bytes, uninterrupted_run
 from small_runs import TINY
 
 from wildfern.launch.cluster.heartbeat import LOST
@@ -28,15 +28,7 @@ ADDRESSES = ("10.213.71.1", "10.213.71.2")
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    run = tmp_path_factory.mktemp("whole") / "run"
-    started = ForkedRun(run, CHANGES, processes=2)
-    assert started.wait() == 0, started.output()
-    return run
-
-
-def same_bytes(run, whole):
-    for name in ("metrics.jsonl", "backbone.safetensors"):
-        assert (run / name).read_bytes() == (whole / name).read_bytes(), name
+    return uninterrupted_run(tmp_path_factory.mktemp("whole") / "run", CHANGES)
 
 
 def environment():

@@ -2,20 +2,13 @@
 
 import pytest
 import torch
+from spawned_ranks import two_ranks_of
 from two_ranks import ARGUMENTS, DTYPES, ERRORS, build, plain_step, step, worker
 
 
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ranks")
-    context = torch.multiprocessing.get_context("spawn")
-    processes = [context.Process(target=worker, args=(rank, 2, folder), daemon=True) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-        assert process.exitcode == 0
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+    return two_ranks_of(worker, tmp_path_factory.mktemp("ranks"))
 
 
 # Batch normalization of eight small images amplifies rounding: the two orders of summation differ by up to 63 units of
