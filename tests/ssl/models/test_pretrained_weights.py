@@ -108,7 +108,7 @@ def test_unreadable_files_are_refused_and_not_run(tmp_path):
         "half.safetensors": "damaged",
         "text.pt": "damaged",
         "weights.bin": "is not one of",
-        "list.pt": "no tensors",
+        "list.pt": "no named tensors",
         "none.pt": "there is no file",
         "no/folder": "there is no file",
         ".": "not a run folder",
