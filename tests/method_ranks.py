@@ -1,10 +1,10 @@
 """Three steps of methods that use labels, masks, a queue or random numbers, on one rank's part of the global batch."""
 
-import importlib.util
 from pathlib import Path
 
 import torch
 
+from wildfern.registry import load_plugin
 from wildfern.ssl.methods import METHODS, Batch
 from wildfern.ssl.methods.gather import mean_over_ranks
 from wildfern.ssl.models import Backbone, synchronize_batch_norm
@@ -24,10 +24,9 @@ CASES = {
 
 
 def load(name):
-    """Import a file of `tests/plugins`, which registers its method."""
+    """Load the plugin of `tests/plugins` that registers this method, unless it is registered."""
     if name not in METHODS:
-        spec = importlib.util.spec_from_file_location(name, PLUGINS / f"{name}.py")
-        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+        load_plugin(PLUGINS / f"{name}.py")
 
 
 def global_batch(case, step):
