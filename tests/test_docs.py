@@ -12,6 +12,7 @@ from PIL import Image
 from small_runs import TINY
 
 from wildfern.launch.cli import app
+from wildfern.registry import REGISTRIES
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -28,7 +29,12 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
     if not source:
         pytest.skip("no Python on this page")
     source = source.replace('["training.steps=200"]', repr([*TINY, "training.steps=2"]))
-    exec(compile(source, str(page), "exec"), {})
+    try:
+        exec(compile(source, str(page), "exec"), {})
+    finally:
+        for registry in REGISTRIES.values():  # what the page registered is not for other tests
+            for origin in set(registry.foreign().values()):
+                registry.forget(origin)
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """The scores of several backbones: rows for `evaluation.json`, and a table that compares them with the baseline."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -69,7 +70,7 @@ class EvaluationResult:
         main = self.main_rows()
         evaluated = [row for row in main if row["backbone"] != self.baseline] or main
         several = len({row["backbone"] for row in evaluated}) > 1
-        words = [f"{name}: {text}" for name, text in self.protocols.items()]
+        words = [f"{short_name(name)}: {text}" for name, text in self.protocols.items()]
         words.append(
             "intervals: 95 %, over few-label draws ± one standard deviation; other metrics: evaluation.json, report.html"
         )
@@ -95,7 +96,7 @@ class EvaluationResult:
             other, difference = self.baseline_row(row), self.difference(row)
             table.add_row(
                 row["dataset"] if row["dataset"] != last else "",
-                row["protocol"],
+                short_name(row["protocol"]),
                 *((row["backbone"],) if several else ()),
                 metric_words(row["metric"]),
                 value_words(row),
@@ -105,6 +106,12 @@ class EvaluationResult:
             )
             last = row["dataset"]
         return table
+
+
+def short_name(protocol: str) -> str:
+    """The name of a protocol in the table, where columns are narrow: `few_shot (classifier=knn, shots=5)` is `knn, 5-shot`."""
+    few = re.fullmatch(r"few_shot \(classifier=(\w+), shots=(\d+)(?:, seeds=\d+)?\)", protocol)
+    return f"{few[1]}, {few[2]}-shot" if few else protocol
 
 
 def upgraded_rows(rows: Iterable[Row]) -> list[Row]:
