@@ -16,7 +16,9 @@ def backbone_takes(name: str, key: str) -> bool:
         return True
     if key == "stem":
         return network.__name__ == "ResNet"
-    return key in inspect.signature(network).parameters
+    parameter = inspect.signature(network).parameters.get(key)
+    # torchvision's builders pass what has no default themselves, for example the layers of a ResNet.
+    return parameter is not None and not (name.startswith("torchvision/") and parameter.default is parameter.empty)
 
 
 def with_image_size(recipe: Recipe, announce: Callable[[str], None]) -> Recipe:

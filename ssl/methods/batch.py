@@ -96,3 +96,28 @@ class Output:
     loss: Tensor
     metrics: Metrics = field(default_factory=dict)
     features: Tensor | None = None
+
+
+def checked_output(output: object, method: str, batch: Batch) -> Output:
+    """The output of the method of this name, with metrics as detached tensors and features detached.
+
+    Raises ValueError for anything but an `Output` with a scalar loss, scalar metrics and one row of features per image.
+    """
+    if not isinstance(output, Output):
+        raise ValueError(f"{method}.forward() must return an Output, got {type(output).__name__}")
+    if not isinstance(output.loss, Tensor) or output.loss.ndim:
+        shape = list(output.loss.shape) if isinstance(output.loss, Tensor) else type(output.loss).__name__
+        raise ValueError(f"{method}.forward() must return a scalar tensor as its loss, got {shape}")
+    metrics = {}
+    for name, value in output.metrics.items():
+        metrics[name] = torch.as_tensor(value, device=output.loss.device).detach()
+        if metrics[name].ndim:
+            raise ValueError(f"{method}.forward(): the metric {name} must be a scalar, got {list(metrics[name].shape)}")
+    features = output.features
+    if features is not None:
+        if features.ndim != 2 or len(features) != len(batch):
+            raise ValueError(
+                f"{method}.forward(): features must be [{len(batch)}, F], one row per image, got {list(features.shape)}"
+            )
+        features = features.detach()
+    return Output(output.loss, metrics, features)

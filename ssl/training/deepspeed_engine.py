@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from wildfern.ssl.methods.base import Method
-from wildfern.ssl.methods.batch import Batch, Metrics, Output
+from wildfern.ssl.methods.batch import Batch, Metrics, Output, checked_output
 from wildfern.ssl.models import synchronize_batch_norm
 from wildfern.ssl.training.engine import MakeOptimizer, Precision
 from wildfern.ssl.training.long_timeout_group import long_timeout_group, make_long_timeout_group
 from wildfern.ssl.training.online_probe import OnlineProbe
 from wildfern.ssl.training.optimizer_groups import counted_keys
 from wildfern.ssl.training.optimizers import is_layer_wise, set_hyperparameters
-from wildfern.ssl.training.parameter_groups import optimizer_groups
+from wildfern.ssl.training.parameter_groups import method_optimizer
 from wildfern.ssl.training.whole_state import ReplicatedLayout, collect, restore
 from wildfern.ssl.training.zero_shards import ZeroLayout
 
@@ -103,7 +103,7 @@ class DeepSpeedEngine:
         }
         if precision == "bf16":  # without a list of modules, so that gradients are reduced in float32
             settings["torch_autocast"] = {"enabled": True, "dtype": "bfloat16", "lower_precision_safe_modules": []}
-        optimizer = make_optimizer(optimizer_groups(method.parameter_groups(), weight_decay))
+        optimizer = method_optimizer(method, make_optimizer, weight_decay)
         if zero_stage == 3 and (counted := counted_keys(optimizer)):
             raise ValueError(
                 f"{optimizer_name} counts steps in its parameter groups ({', '.join(counted)}), which ZeRO stage 3 "
@@ -125,7 +125,7 @@ class DeepSpeedEngine:
     def _forward_tensors(self) -> tuple[Tensor, Metrics, Tensor | None]:
         """The method's forward pass, returning a tuple: DeepSpeed's hooks find tensors only in tuples and dictionaries."""
         batch, self.batch = self.batch, None
-        output = self._forward(batch)
+        output = checked_output(self._forward(batch), type(self.method).__name__, batch)
         return output.loss, output.metrics, output.features
 
     def backward(self, loss: Tensor) -> None:

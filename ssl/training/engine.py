@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from wildfern.ssl.methods.base import Method
-from wildfern.ssl.methods.batch import Batch, Metrics, Output
+from wildfern.ssl.methods.batch import Batch, Metrics, Output, checked_output
 from wildfern.ssl.models.teacher import Gather, whole
 from wildfern.ssl.training.online_probe import OnlineProbe
 from wildfern.ssl.training.optimizers import Groups, set_hyperparameters
-from wildfern.ssl.training.parameter_groups import optimizer_groups
+from wildfern.ssl.training.parameter_groups import method_optimizer
 from wildfern.ssl.training.whole_state import ReplicatedLayout, collect, restore
 
 Precision = Literal["fp32", "bf16"]
@@ -87,12 +87,12 @@ class TorchEngine:
         self.metadata = {"engine": "torch", "world_size": 1}
         self.precision, self.accumulation, self.gradient_clip = precision, accumulation, gradient_clip
         self.parameters = [p for p in method.parameters() if p.requires_grad]
-        self.optimizer = make_optimizer(optimizer_groups(method.parameter_groups(), weight_decay))
+        self.optimizer = method_optimizer(method, make_optimizer, weight_decay)
         self.layout = ReplicatedLayout(method, self.optimizer, whole)
 
     def __call__(self, batch: Batch) -> Output:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            return self.method(batch)
+            return checked_output(self.method(batch), type(self.method).__name__, batch)
 
     def backward(self, loss: Tensor) -> None:
         (loss / self.accumulation).backward()

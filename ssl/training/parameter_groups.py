@@ -1,11 +1,36 @@
 """The optimizer's parameter groups: a method's groups, each split into parameters with and without weight decay."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+import torch
 from torch import nn
 
-from wildfern.ssl.methods.base import ParameterGroup
+from wildfern.ssl.methods.base import Method, ParameterGroup
 from wildfern.ssl.training.optimizers import Groups
+
+
+def method_optimizer(
+    method: Method, make_optimizer: Callable[[Groups], torch.optim.Optimizer], weight_decay: float
+) -> torch.optim.Optimizer:
+    """The optimizer of a method's parameter groups.
+
+    Raises ValueError if a trainable parameter is in no group or in two, and for options that the optimizer does not have.
+    """
+    groups = method.parameter_groups()
+    grouped = {id(p) for group in groups for _, p in group.parameters}
+    if missing := [name for name, p in method.named_parameters() if p.requires_grad and id(p) not in grouped]:
+        raise ValueError(
+            f"{type(method).__name__}.parameter_groups() leaves out {missing[0]} ({len(missing)} in total): add it to a group, "
+            "or set its requires_grad to False"
+        )
+    optimizer = make_optimizer(optimizer_groups(groups, weight_decay))
+    for name in (name for group in groups for name in group.options):
+        if name not in optimizer.defaults:
+            raise ValueError(
+                f"{type(method).__name__}.parameter_groups() sets {name}, which {type(optimizer).__name__} does not have; it has "
+                f"{', '.join(sorted(optimizer.defaults))}"
+            )
+    return optimizer
 
 
 def optimizer_groups(groups: Sequence[ParameterGroup], weight_decay: float) -> Groups:

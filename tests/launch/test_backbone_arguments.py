@@ -26,6 +26,8 @@ def test_a_resnet_keeps_what_it_takes():
     assert (recipe.model.stem, recipe.model.arguments) == ("cifar", {"zero_init_last": False})
     assert read_recipe("simclr_cifar10", ["model.backbone=vgg11"], announce=list).model.stem == "standard"
     assert backbone_takes("torchvision/resnet50", "stem")
+    assert backbone_takes("torchvision/resnet50", "zero_init_residual")
+    assert not backbone_takes("torchvision/resnet50", "layers")  # its builder passes them
     assert backbone_takes("torchvision/vgg11", "dropout")
     assert not backbone_takes("torchvision/vgg11", "stem")
     assert not backbone_takes("torchvision/no_such_network", "stem")

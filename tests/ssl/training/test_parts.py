@@ -1,6 +1,7 @@
 """Schedules, parameter groups, the batch reader and the torch engine."""
 
 import math
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import nn
 
 from wildfern.ssl.augmentation import simclr
 from wildfern.ssl.data import Mixture, SyntheticSource
-from wildfern.ssl.methods import Batch, ParameterGroup, SimCLR
+from wildfern.ssl.methods import Batch, Output, ParameterGroup, SimCLR
 from wildfern.ssl.training import OPTIMIZERS, SCHEDULES, BatchReader, TorchEngine
 from wildfern.ssl.training.optimizers import set_hyperparameters
 from wildfern.ssl.training.parameter_groups import optimizer_groups, parameter_groups
@@ -149,3 +150,51 @@ def test_accumulated_micro_batches_give_the_mean_gradient():
     torch.stack([e(part).loss for part in parts]).mean().backward()
     for ours, mean in zip(accumulated, [p.grad for p in e.parameters], strict=True):
         torch.testing.assert_close(ours, mean)
+
+
+class Free(SimCLR):
+    """SimCLR whose output and groups are what a test says."""
+
+    def __init__(self, output=None, groups=None):
+        super().__init__(Net(), 10, projection_hidden=8, projection_size=4)
+        self.output, self.groups = output, groups
+
+    def forward(self, batch):
+        return self.output(super().forward(batch)) if self.output else super().forward(batch)
+
+    def parameter_groups(self):
+        return self.groups(super().parameter_groups()[0]) if self.groups else super().parameter_groups()
+
+
+def free_engine(**arguments):
+    sgd = partial(OPTIMIZERS["sgd"], learning_rate=0.1)
+    return TorchEngine(Free(**arguments), sgd, 0.0, device=torch.device("cpu"), precision="fp32")
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        (lambda o: (o.loss, {}), "must return an Output, got tuple"),
+        (lambda o: Output(o.loss[None]), r"scalar tensor as its loss, got \[1\]"),
+        (lambda o: Output(o.loss, {"a": o.features}), r"metric a must be a scalar, got \[6, 4\]"),
+        (lambda o: Output(o.loss, {}, o.features[1:]), r"features must be \[6, F\], one row per image, got \[5, 4\]"),
+    ],
+)
+def test_outputs_that_break_the_interface_are_named(output, message):
+    with pytest.raises(ValueError, match=rf"Free\.forward\(\).*{message}"):
+        free_engine(output=output)(Batch.from_views([torch.randn(2, 6, 3, 8, 8)]))
+
+
+def test_metrics_may_be_numbers_and_are_detached():
+    output = free_engine(output=lambda o: Output(o.loss, {"a": 1.5, "b": o.loss}, o.features))(
+        Batch.from_views([torch.randn(2, 6, 3, 8, 8)])
+    )
+    assert float(output.metrics["a"]) == 1.5
+    assert not output.metrics["b"].requires_grad
+
+
+def test_groups_hold_every_trained_parameter_and_known_options():
+    with pytest.raises(ValueError, match=r"leaves out backbone\.layer\.bias \(1 in total\)"):
+        free_engine(groups=lambda g: [ParameterGroup([p for p in g.parameters if p[0] != "backbone.layer.bias"])])
+    with pytest.raises(ValueError, match="sets betas, which SGD does not have; it has dampening"):
+        free_engine(groups=lambda g: [ParameterGroup(g.parameters, options={"betas": (0.9, 0.9)})])
