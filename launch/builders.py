@@ -1,6 +1,7 @@
 """Build each part that a recipe names: data, views, method, probe, the loop's settings."""
 
 import torch
+from torch import nn
 
 from wildfern.launch.cluster.distributed import DistributedContext
 from wildfern.launch.errors import RunError
@@ -42,10 +43,23 @@ def _mixture_of(entries: list[DataEntry], seed: int) -> Mixture:
 
 
 def build_method(recipe: Recipe) -> Method:
-    """Backbone and method at initialization: a pure function of the recipe."""
-    backbone = initial_backbone(recipe)
-    with seeded(recipe.seed, "method"):
-        return METHODS[recipe.method.name](backbone, recipe.training.steps, **recipe.method.arguments)
+    """Backbone and method at initialization: a pure function of the recipe.
+
+    Raises RunError for a method that lacks a part of the interface.
+    """
+    backbone, name = initial_backbone(recipe), recipe.method.name
+    try:
+        with seeded(recipe.seed, "method"):
+            method = METHODS[name](backbone, recipe.training.steps, **recipe.method.arguments)
+    except AttributeError as error:
+        if "before Module.__init__() call" not in str(error):
+            raise
+        raise RunError(f"method {name}: __init__() must call super().__init__() before it sets sub-modules") from error
+    if type(method).forward is Method.forward:
+        raise RunError(f"method {name} has no forward(batch) that returns an Output")
+    if not isinstance(getattr(method, "backbone", None), nn.Module):
+        raise RunError(f"method {name}: __init__() must set self.backbone")
+    return method
 
 
 def build_probe(recipe: Recipe, mixture: Mixture, method: Method, device: torch.device) -> OnlineProbe | None:

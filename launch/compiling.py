@@ -13,7 +13,11 @@ def compile_networks(method: Method, device: torch.device) -> None:
     Names of weights stay, so checkpoints and exports are unaffected. Heads and losses (small, with collectives) and the
     all-reduces of batch normalization are not compiled. Raises RunError if torch.compile does not work here.
     """
+    from torch._dynamo import trace_rules  # takes seconds to import
+
     check_compiler(device)
+    # ZeRO stage 3 fetches weights in hooks of every module. Tracing the hooks of each would take most of the time to compile.
+    trace_rules.add("deepspeed")
     for network in method.networks_to_compile():
         network.compile(dynamic=False)  # few view sizes: one specialized kernel each
 

@@ -76,9 +76,12 @@ def _backbone_exists(recipe: Recipe) -> Problems:
 
 
 def _views_fit_the_method(recipe: Recipe) -> Problems:
-    views = VIEWS[recipe.views.name](**recipe.views.arguments)
+    needs = getattr(METHODS[recipe.method.name], "needs", None)
+    if needs is None:
+        yield "method.name", f"{recipe.method.name} is not a subclass of wildfern.ssl.methods.Method"
+        return
     try:
-        METHODS[recipe.method.name].needs.check_views(views.shape)
+        needs.check_views(VIEWS[recipe.views.name](**recipe.views.arguments).shape)
     except ValueError as error:
         yield "views.name", str(error)
 

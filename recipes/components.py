@@ -3,12 +3,13 @@
 import dataclasses
 import functools
 import inspect
+import json
 import sys
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from wildfern.registry import LOCATION, ComponentError
 
@@ -78,6 +79,17 @@ class Components:
         if model is None:
             return None
         return key in own_keys(section) or key in argument_names(model)
+
+    def accepts_value(self, section: str, choice: Any, key: str, value: Any) -> bool:
+        """Whether `value` is valid for the argument `key` of the chosen component, for which `accepts` returned True."""
+        model = self.arguments(section, choice)
+        if model is None or key in own_keys(section):
+            return True
+        try:
+            model.model_validate_json(json.dumps({key: value}))
+        except ValidationError as error:  # other arguments are missing here
+            return all(problem["loc"][0] != key for problem in error.errors())
+        return True
 
 
 def own_keys(section: str) -> set[str]:

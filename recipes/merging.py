@@ -16,7 +16,7 @@ _LIST_KEYS = [(key,) for key in EVALUATION_LISTS]
 class Layers:
     """The merged tree of a recipe. Mappings merge key by key; anything else, and an empty mapping, replaces.
 
-    If a layer names another component, inherited keys of the former one are dropped.
+    If a layer names another component, inherited keys of the former one are dropped, and values that only it accepts.
     """
 
     def __init__(self, components: Components, main: str):
@@ -126,12 +126,28 @@ class Layers:
             former = before.get((section, path), choice)
             if former == choice:
                 continue
-            for key in list(self.value(path)):
-                inherited = self.last_writer((*path, key)) != writer
-                belonged = self._components.accepts(section, former, key) is not False
-                if inherited and belonged and self._components.accepts(section, choice, key) is False:
-                    self._forget((*path, key))
-                    del self.value(path)[key]
+            invalid = []
+            for key, value in list(self.value(path).items()):
+                belonged = self._components.accepts(section, former, key)
+                if belonged is False or self.last_writer((*path, key)) == writer:
+                    continue
+                accepted = self._components.accepts(section, choice, key)
+                if accepted and belonged and self._only_former_accepts(section, former, choice, key, value):
+                    invalid.append(dotted((*path, key)))
+                elif accepted is not False:
+                    continue
+                self._forget((*path, key))
+                del self.value(path)[key]
+            if invalid:
+                chosen = dotted((*path, CHOICE.get(section, "name")))
+                keys = ", ".join(invalid)
+                self.messages.append(
+                    f"{chosen} is now {choice}: dropped {keys} of {former}, which {choice} does not accept"
+                )
+
+    def _only_former_accepts(self, section: str, former: Any, choice: Any, key: str, value: Any) -> bool:
+        accepts_value = self._components.accepts_value
+        return accepts_value(section, former, key, value) and not accepts_value(section, choice, key, value)
 
     def _drop_arguments_of_backbone(self, former: Any, writer: str) -> None:
         """If this layer names another backbone, drop inherited keys that the new one does not take, with a message."""

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # two processes in parallel, with one thread of torch each
+if "PYTEST_XDIST_WORKER" in os.environ:  # several processes in parallel, with one thread of torch each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.pop("COLUMNS", None)  # of the terminal; tests that care about it set their own
 
-SHARED = Path(os.environ.get("WILDFERN_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+TESTS = Path(__file__).resolve().parent
+SHARED = Path(os.environ.get("WILDFERN_SHARED", TESTS.parents[1] / "shared"))
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +23,13 @@ def shared() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with many slow tests first, so that two processes end at about the same time."""
+    """Generators first: each file compiles kernels that all others then find in the cache. Next files with many slow tests, so
+    that the processes end at about the same time.
+    """
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -slow[item.path])  # stable
+
+    def place(item: pytest.Item) -> tuple[int, int]:
+        folders = item.path.relative_to(TESTS).parts[:-1]
+        return (0, -len(folders)) if folders[:1] == ("generators",) else (1, -slow[item.path])
+
+    items.sort(key=place)  # stable

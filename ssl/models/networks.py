@@ -65,7 +65,7 @@ def cifar_stem(resnet: nn.Module) -> None:
 def _made(make: Any, name: str, arguments: dict[str, Any]) -> nn.Module:
     try:
         return make(**arguments) if make is SmallAlexNet else make(name, **arguments)
-    except (TypeError, KeyError, AssertionError) as error:
+    except Exception as error:  # timm and torchvision raise any error for arguments that they cannot use
         given = {key: value for key, value in arguments.items() if key != "num_classes"}
         raise ValueError(f"cannot build {name!r} with {given}: {error}") from error
 

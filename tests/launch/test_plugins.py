@@ -194,6 +194,36 @@ def test_errors_of_a_plugin_are_reported_with_all_others(tmp_path):
     assert any("views.siz: unknown key" in line for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        (
+            "    def __init__(self, backbone, steps):\n        self.backbone = backbone\n",
+            "must call super().__init__() before",
+        ),
+        (
+            "    def __init__(self, backbone, steps):\n        super().__init__()\n    forward = None\n",
+            "set self.backbone",
+        ),
+        ("    def __init__(self, backbone, steps):\n        super().__init__()\n", "has no forward(batch)"),
+    ],
+)
+def test_a_method_without_a_part_of_the_interface_is_named(body, error, tmp_path):
+    plugin = tmp_path / "odd.py"
+    head = "from wildfern.registry import register\nfrom wildfern.ssl.methods import Method\n"
+    plugin.write_text(f"{head}@register('method', 'odd')\nclass Odd(Method):\n{body}")
+    changes = [change for change in TINY if not change.startswith("method.")]
+    with pytest.raises(RunError, match="method odd.*" + re.escape(error)):
+        pretrain("quickstart", [*changes, "method.name=odd"], plugins=[plugin], run=tmp_path / "run")
+
+
+def test_a_method_that_is_not_a_method_is_an_error_of_the_recipe(tmp_path):
+    plugin = tmp_path / "odd.py"
+    plugin.write_text("from wildfern.registry import register\n@register('method', 'odd')\ndef odd(*arguments): ...\n")
+    with pytest.raises(RecipeErrors, match="method.name: odd is not a subclass of wildfern.ssl.methods.Method"):
+        read_recipe("quickstart", ["method.name=odd"], plugins=[plugin])
+
+
 def test_a_run_folder_is_data_its_plugins_are_not_run(file, tmp_path):
     run = pretrain("quickstart", ALL, run=tmp_path / "run", plugins=[file])
     marker = tmp_path / "was_run"

@@ -132,6 +132,19 @@ def test_another_component_drops_the_arguments_of_the_former_one(load, complaint
     assert line.startswith("my.yaml: method.dims: unknown key")
 
 
+def test_a_value_that_only_the_former_component_accepts_is_dropped_with_a_message(load, complaints):
+    said = []
+    text = "{extends: minimal.yaml, data: {source: digits, size: 4}}"
+    recipe = load("data.source=ifs", text=text, announce=said.append)
+    assert recipe.data[0].arguments == {"size": 64, "points": 1000, "seed": 0}
+    assert said == ["data.source is now ifs: dropped data.size of digits, which ifs does not accept"]
+
+    (line,) = complaints("data.source=ifs", "data.size=4", text=text)
+    assert line == "command line: data.size: must be greater than or equal to 8, got 4"
+    (line,) = complaints("data.source=ifs", text="{extends: minimal.yaml, data: {source: digits, size: small}}")
+    assert line.startswith("my.yaml: data.size: must be an integer")
+
+
 def test_an_error_in_the_former_component_is_still_reported(complaints):
     text = "{extends: minimal.yaml, method: {temprature: 0.3}}"
     (line,) = complaints("method.name=dino", "method.momentum=1", text=text)

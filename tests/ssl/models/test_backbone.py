@@ -91,6 +91,7 @@ def test_measuring_draws_no_random_numbers():
         ("small_alexnet", {"stem": "cifar"}, "already"),
         ("resnet18", {"stem": "small"}, "standard or cifar"),
         ("resnet18", {"colour": 1}, "colour"),
+        ("resnet18", {"layers": [1, 0, 0, 0]}, "cannot build .resnet18. with .*layers"),
         ("small_alexnet", {"in_chans": 4}, "3 channels"),
         ("resnet18", {"global_pool": ""}, r"resnet18 returns \[N, 512, 7, 7\].*global_pool"),
         ("vit_tiny_patch16_224", {"global_pool": "", **VIT}, r"returns \[N, 17, 24\]"),
