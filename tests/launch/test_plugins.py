@@ -220,7 +220,7 @@ def test_a_method_without_a_part_of_the_interface_is_named(body, error, tmp_path
 def test_a_method_that_is_not_a_method_is_an_error_of_the_recipe(tmp_path):
     plugin = tmp_path / "odd.py"
     plugin.write_text("from wildfern.registry import register\n@register('method', 'odd')\ndef odd(*arguments): ...\n")
-    with pytest.raises(RecipeErrors, match="method.name: odd is not a subclass of wildfern.ssl.methods.Method"):
+    with pytest.raises(RecipeErrors, match=r"method\.name: odd is not a subclass of wildfern\.ssl\.methods\.Method"):
         read_recipe("quickstart", ["method.name=odd"], plugins=[plugin])
 
 

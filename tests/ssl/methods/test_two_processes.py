@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from spawned_ranks import two_ranks_of
+from forked_ranks import two_ranks_of
 from two_ranks import ARGUMENTS, DTYPES, ERRORS, build, plain_step, step, worker
 
 

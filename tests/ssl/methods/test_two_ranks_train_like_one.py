@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from forked_ranks import two_ranks_of
 from method_ranks import CASES, load, train, worker
-from spawned_ranks import two_ranks_of
 
 from wildfern.ssl.methods import METHODS, Batch
 

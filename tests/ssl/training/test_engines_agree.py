@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 from engine_ranks import CASES, HANDOVERS, RESUMED, STEPS, advance, build, worker
+from forked_runs import FORKS
 
 pytestmark = [
     pytest.mark.slow,
@@ -23,10 +24,9 @@ def free_port():
 def found(tmp_path_factory):
     """{(world size, rank): results of that process}; a pair and a single process run in parallel."""
     folder = tmp_path_factory.mktemp("engines")
-    context = torch.multiprocessing.get_context("spawn")
     ports = {1: free_port(), 2: free_port()}
     places = [(0, 1), (0, 2), (1, 2)]
-    processes = [context.Process(target=worker, args=(r, w, ports[w], folder), daemon=True) for r, w in places]
+    processes = [FORKS.Process(target=worker, args=(r, w, ports[w], folder), daemon=True) for r, w in places]
     for process in processes:
         process.start()
     for process in processes:

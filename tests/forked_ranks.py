@@ -1,16 +1,16 @@
-"""Two ranks as spawned processes, for workers that leave their results in `rankN.pt`."""
+"""Two ranks as processes, for workers that leave their results in `rankN.pt`."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from forked_runs import FORKS
 
 
 def two_ranks_of(worker: Callable[[int, int, Path], None], folder: Path) -> list[dict[str, Any]]:
     """Run `worker(rank, world_size, folder)` on both ranks, and load what each of them saved."""
-    context = torch.multiprocessing.get_context("spawn")
-    processes = [context.Process(target=worker, args=(rank, 2, folder), daemon=True) for rank in range(2)]
+    processes = [FORKS.Process(target=worker, args=(rank, 2, folder), daemon=True) for rank in range(2)]
     for process in processes:
         process.start()
     for process in processes:
