@@ -31,7 +31,7 @@ THIRD_PARTIES = {
     "package": {"wildfern.plugins"},
     "generators": {"numpy", "numba"},
     "generators/triton_renderer": {"numpy", "torch", "triton"},
-    "recipes": {"pydantic", "pydantic_core", "yaml", "ruamel"},
+    "recipes": {"pydantic", "pydantic_core", "yaml"},
 }
 
 # What may be used of numpy.random: generators that are made from a key or a seed, never numpy's global state.
