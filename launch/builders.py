@@ -1,7 +1,6 @@
 """Build each part that a recipe names: data, views, method, probe, the loop's settings."""
 
 import torch
-from torch import nn
 
 from wildfern.launch.cluster.distributed import DistributedContext
 from wildfern.launch.errors import RunError
@@ -11,6 +10,7 @@ from wildfern.recipes.schema import DataEntry
 from wildfern.ssl.augmentation import VIEWS, Views
 from wildfern.ssl.data import Mixture, open_source
 from wildfern.ssl.methods import METHODS, Method
+from wildfern.ssl.models import Backbone
 from wildfern.ssl.training import LoopConfig, OnlineProbe
 from wildfern.ssl.training.precision import computes_in_bf16, strided_over_one_pixel
 
@@ -57,8 +57,10 @@ def build_method(recipe: Recipe) -> Method:
         raise RunError(f"method {name}: __init__() must call super().__init__() before it sets sub-modules") from error
     if type(method).forward is Method.forward:
         raise RunError(f"method {name} has no forward(batch) that returns an Output")
-    if not isinstance(getattr(method, "backbone", None), nn.Module):
-        raise RunError(f"method {name}: __init__() must set self.backbone")
+    if not isinstance(getattr(method, "backbone", None), Backbone):
+        raise RunError(f"method {name}: __init__() must set self.backbone to the backbone that it gets")
+    if not isinstance(method.eval_backbone(), Backbone):
+        raise RunError(f"method {name}: eval_backbone() must return a backbone, such as self.backbone")
     return method
 
 

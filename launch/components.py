@@ -99,6 +99,14 @@ def _backbone_takes_the_channels(recipe: Recipe) -> Problems:
         yield "model.arguments.in_chans", f"must be {made}, {why}; got {taken}"
 
 
+def _protocols_can_be_built(recipe: Recipe) -> Problems:
+    for number, protocol in enumerate(recipe.evaluation.protocols):
+        try:
+            EVALUATORS[protocol.name](**protocol.arguments)
+        except ValueError as error:
+            yield f"evaluation.protocols.{number}", str(error)
+
+
 def _something_to_evaluate(recipe: Recipe) -> Problems:
     evaluation = recipe.evaluation
     if evaluation.on and not evaluation.protocols and not evaluation.few_shot:
@@ -152,6 +160,7 @@ CHECKS: list[Callable[[Recipe], Problems]] = [
     _views_fit_the_method,
     _backbone_takes_the_channels,
     _something_to_evaluate,
+    _protocols_can_be_built,
     _optimizer_takes_the_schedule,
     _optimizer_fits_the_engine,
     _places_exist,

@@ -34,8 +34,8 @@ from wildfern.ssl.evaluation.result import upgraded_rows
 
 def evaluate(
     run: str | Path,
-    on: Sequence[DatasetLike] = (),
-    protocols: Sequence[ProtocolLike] = ("linear", "knn"),
+    on: DatasetLike | Sequence[DatasetLike] = (),
+    protocols: ProtocolLike | Sequence[ProtocolLike] = ("linear", "knn"),
     few_shot: Sequence[int] = (),
     seeds: int = 3,
     announce: Callable[[str], None] = lambda text: None,
@@ -49,7 +49,9 @@ def evaluate(
     RunError for a folder that is not a run, and DataError for a data set that cannot be opened.
     """
     if not on:
-        raise RunError("nothing to evaluate on: name a data set, for example --on digits")
+        raise RunError("nothing to evaluate on: name a data set, for example digits")
+    on = [on] if isinstance(on, str | Mapping) else on
+    protocols = [protocols] if isinstance(protocols, str | Mapping) else protocols
     folder = RunFolder.for_reading(Path(run))
     datasets, evaluators = check_request(on, protocols, few_shot, seeds)
     recipe = folder.recipe()

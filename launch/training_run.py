@@ -37,11 +37,11 @@ class Stopped(Exception):
 
 def pretrain(
     recipe: str | Path | Recipe,
-    overrides: Sequence[str] = (),
+    overrides: str | Sequence[str] = (),
     run: str | Path | None = None,
     resume: bool = False,
     since: float | None = None,
-    plugins: Sequence[str | Path] = (),
+    plugins: str | Path | Sequence[str | Path] = (),
 ) -> Path:
     """Train a recipe and return the run folder.
 
@@ -53,6 +53,8 @@ def pretrain(
     SIGUSR1, NotFinite when the loss diverges, ProcessLost when another rank is gone.
     """
     since = time.perf_counter() if since is None else since
+    overrides = [overrides] if isinstance(overrides, str) else overrides
+    plugins = [plugins] if isinstance(plugins, str | Path) else plugins
     name = "run" if isinstance(recipe, Recipe) else str(recipe)
     messages: list[str] = []
     if isinstance(recipe, Recipe):

@@ -92,6 +92,8 @@ class Registry(Mapping[str, Any]):
         """Add a component. Raises ComponentError for a name that is taken or invalid."""
         if not re.fullmatch(r"[\w-]+", name):
             raise ComponentError(f"{self.kind} {name!r}: names may contain letters, digits, _ and -")
+        if not callable(component):
+            raise ComponentError(f"{self.kind} {name!r} must be a class or a function, got {type(component).__name__}")
         if origin != BUILT_IN:
             self._load()  # built-in components first, so that they keep their names
         taken = self._components.get(name)
@@ -170,7 +172,7 @@ class Registry(Mapping[str, Any]):
         package = _package(point)
         try:
             component = point.load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ComponentError(
                 f"{self.kind} {point.name!r} of the package {package} cannot be imported: {type(error).__name__}: {error}"
             ) from error

@@ -219,6 +219,11 @@ def _finetune(
                 optimizer.step()
                 total += loss.detach()
             losses.append(total.item() / batches)
+            if not math.isfinite(losses[-1]):
+                raise ValueError(
+                    f"fine-tuning diverged: the train loss is {losses[-1]} in epoch {epoch + 1} of {epochs}; lower learning_rate"
+                    ", or check that the backbone's weights are finite"
+                )
 
     test_pixels, test_labels = read_test()
     test_bytes = _as_bytes(test_pixels, size, device)

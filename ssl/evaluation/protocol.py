@@ -36,7 +36,7 @@ def evaluate_backbones(
     The images are read once for all backbones; features are extracted once and kept in memory for all evaluators. Tokens
     and maps are computed again whenever an evaluator iterates over them. Each evaluator gets test as a `HeldOut`.
     `announce` gets progress messages. Raises ValueError when `backbones` has no `baseline`, when nothing is to be
-    evaluated, and for sources that are endless, without labels or of fewer than two classes.
+    evaluated, for features that are not finite, and for sources that are endless, without labels or of fewer than two classes.
     """
     if baseline not in backbones:
         raise ValueError(f"no backbone named {baseline!r} to compare the others with, only {', '.join(backbones)}")
@@ -60,6 +60,11 @@ def evaluate_backbones(
             )
             if not len(found.labels):
                 raise ValueError(f"{dataset} ({split}): no image has a label")
+            for name, features in found.features.items():
+                if not torch.isfinite(features.x).all():
+                    raise ValueError(
+                        f"{dataset} ({split}): the features of the {name} backbone contain NaN or infinity: it has diverged"
+                    )
             kept[split, needs_labels] = found
         if needs_labels and needs and (train := kept.get(("train", True))) and len(np.unique(train.labels)) < 2:
             raise ValueError(f"{dataset} (train): all labeled images are of one class; at least two are needed")

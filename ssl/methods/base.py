@@ -109,8 +109,13 @@ class Method(nn.Module):
         """Add a momentum teacher: a copy of the sub-modules named in `student`, applied in sequence.
 
         It is updated with `momentum(step)` after every step, saved in checkpoints, and neither sharded nor optimized by engines.
-        Its dropout and stochastic depth are off; its batch normalization uses batch statistics.
+        Its dropout and stochastic depth are off; its batch normalization uses batch statistics. Raises ValueError for a name
+        that another teacher has.
         """
+        if isinstance(student, str):
+            raise ValueError(f"add_teacher({name!r}, …): student must be a list of names, for example [{student!r}]")
+        if name in self._teachers:
+            raise ValueError(f"two teachers are named {name!r}")
         names = tuple(student)
         teacher = MomentumTeacher(self._chain(names))
         self._teachers[name] = (teacher, names, momentum)

@@ -12,6 +12,12 @@ from torch import Tensor
 from wildfern.generators.counter_rng import fold, key, uniform
 
 Metrics = dict[str, Tensor]
+LOGGED = (
+    "step",
+    "loss",
+    "learning_rate",
+    "gradient_norm",
+)  # names in `metrics.jsonl` that metrics of a method cannot have
 _STEPS_24_BITS = 2**24  # float32 holds every multiple of 2**-24 in [0, 1), so that no draw is rounded up to 1
 
 
@@ -108,9 +114,19 @@ def checked_output(output: object, method: str, batch: Batch) -> Output:
     if not isinstance(output.loss, Tensor) or output.loss.ndim:
         shape = list(output.loss.shape) if isinstance(output.loss, Tensor) else type(output.loss).__name__
         raise ValueError(f"{method}.forward() must return a scalar tensor as its loss, got {shape}")
+    if torch.is_grad_enabled() and not output.loss.requires_grad:
+        raise ValueError(
+            f"{method}.forward(): the loss has no gradient; it must depend on trainable parameters, not detached"
+        )
     metrics = {}
     for name, value in output.metrics.items():
+        if not isinstance(name, str) or name in LOGGED:
+            raise ValueError(
+                f"{method}.forward(): metrics have texts as names, but not {', '.join(LOGGED)}; got {name!r}"
+            )
         metrics[name] = torch.as_tensor(value, device=output.loss.device).detach()
+        if not metrics[name].is_floating_point():
+            metrics[name] = metrics[name].float()
         if metrics[name].ndim:
             raise ValueError(f"{method}.forward(): the metric {name} must be a scalar, got {list(metrics[name].shape)}")
     features = output.features

@@ -8,6 +8,11 @@ from torch import nn
 from wildfern.ssl.methods.base import Method, ParameterGroup
 from wildfern.ssl.training.optimizers import Groups
 
+FACTORS = {
+    "lr": "learning_rate",
+    "weight_decay": "weight_decay",
+}  # optimizer's option: the field of ParameterGroup for it
+
 
 def method_optimizer(
     method: Method, make_optimizer: Callable[[Groups], torch.optim.Optimizer], weight_decay: float
@@ -25,6 +30,11 @@ def method_optimizer(
         )
     optimizer = make_optimizer(optimizer_groups(groups, weight_decay))
     for name in (name for group in groups for name in group.options):
+        if name in FACTORS:
+            raise ValueError(
+                f"{type(method).__name__}.parameter_groups() sets the option {name}, which the schedule changes: use the group's "
+                f"factor {FACTORS[name]} instead"
+            )
         if name not in optimizer.defaults:
             raise ValueError(
                 f"{type(method).__name__}.parameter_groups() sets {name}, which {type(optimizer).__name__} does not have; it has "

@@ -10,6 +10,7 @@ from small_runs import TINY
 
 from wildfern.launch import evaluate, pretrain
 from wildfern.launch.cli import main
+from wildfern.launch.components import read_recipe
 from wildfern.launch.evaluating import evaluation_sources, scores
 from wildfern.launch.protocols import check_request, parse_datasets, parse_protocols
 from wildfern.launch.run_folder import RunFolder
@@ -44,6 +45,15 @@ def test_protocols_are_named_by_what_differs_from_their_defaults():
     few = evaluators["few_shot (classifier=knn, shots=2, seeds=4)"]
     assert isinstance(few, FewShot)
     assert (few.classifier, few.shots, few.seeds) == ("knn", 2, 4)
+
+
+def test_invalid_arguments_of_protocols_are_errors_of_the_recipe():
+    with pytest.raises(RecipeErrors, match=r"evaluation\.protocols\.1: k and temperature are positive"):
+        read_recipe("quickstart", ["evaluation.protocols=[linear, {name: knn, k: 0}]"])
+
+
+def test_a_single_name_or_mapping_is_taken_from_python(run):
+    assert {row["protocol"] for row in evaluate(run, "digits", {"name": "knn", "k": 3}).main_rows()} == {"knn (k=3)"}
 
 
 def test_entries_of_recipes_are_taken():

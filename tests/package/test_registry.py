@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 
 import pytest
 
@@ -15,6 +16,7 @@ from wildfern.registry import (
     SOURCES,
     ComponentError,
     PluginError,
+    Registry,
     load_plugin,
     loaded_plugin,
     register,
@@ -154,6 +156,20 @@ def test_a_layer_wise_optimizer_is_declared_by_its_attribute(tmp_path):
     assert [name for name in OPTIMIZERS if is_layer_wise(name)] == ["lars", "lamb", "mine"]
 
 
+def test_a_component_must_be_a_class_or_a_function():
+    with pytest.raises(ComponentError, match="optimizer 'three' must be a class or a function, got int"):
+        register("optimizer", "three")(3)
+
+
+def test_a_package_that_exits_at_import_does_not_end_the_program(tmp_path, monkeypatch):
+    (tmp_path / "leaves.py").write_text("raise SystemExit(0)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    registry = Registry("method", "none", "wildfern.ssl.methods")
+    registry._entry_points = {"leaves": [EntryPoint("leaves", "leaves:it", "none")]}
+    with pytest.raises(ComponentError, match="cannot be imported: SystemExit"):
+        registry["leaves"]
+
+
 SETUP = """
 from setuptools import setup
 setup(name="fern-extras", version="1.2", py_modules=["fern_extras"], entry_points={{
@@ -176,6 +192,7 @@ def installed(folder, taken):
 PROGRAM = """
 from wildfern.registry import METHODS, OPTIMIZERS, ComponentError
 import sys
+from importlib.metadata import EntryPoint
 assert "fern_extras" not in sys.modules and "packaged" in OPTIMIZERS and "fern_extras" not in sys.modules
 print(OPTIMIZERS.origin("packaged"), "|", OPTIMIZERS["packaged"].layer_wise, "|", OPTIMIZERS.origin("packaged"))
 for registry, name in ((METHODS, "broken"), (OPTIMIZERS, "sgd")):

@@ -76,6 +76,13 @@ def printed(evaluation):
 BOTH = {"linear": LinearProbe(), "knn": KNN()}
 
 
+@pytest.mark.parametrize("evaluator", [LinearProbe(), KNN(), FewShot(shots=2, seeds=2), Finetune(epochs=1)])
+def test_a_diverged_backbone_gets_no_score(backbones, evaluator):
+    backbones["pretrained"][0].weight.data[0, 0, 0, 0] = float("nan")
+    with pytest.raises(ValueError, match="diverged"):
+        evaluate_backbones(backbones, Stripes(140, 0), Stripes(70, 1), dataset="stripes", evaluators={"it": evaluator})
+
+
 def test_rows_hold_what_the_functions_give_and_the_baseline_comes_first(backbones):
     train, test = Stripes(140, 0), Stripes(70, 1)
     evaluators = {**BOTH, "few": FewShot(shots=2, seeds=2)}

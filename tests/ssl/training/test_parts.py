@@ -176,6 +176,12 @@ def free_engine(**arguments):
     [
         (lambda o: (o.loss, {}), "must return an Output, got tuple"),
         (lambda o: Output(o.loss[None]), r"scalar tensor as its loss, got \[1\]"),
+        (lambda o: Output(o.loss.detach()), "the loss has no gradient"),
+        (
+            lambda o: Output(o.loss, {"learning_rate": o.loss}),
+            "not step, loss, .*; got 'learning_rate'",
+        ),
+        (lambda o: Output(o.loss, {1: o.loss}), "metrics have texts as names.*got 1"),
         (lambda o: Output(o.loss, {"a": o.features}), r"metric a must be a scalar, got \[6, 4\]"),
         (lambda o: Output(o.loss, {}, o.features[1:]), r"features must be \[6, F\], one row per image, got \[5, 4\]"),
     ],
@@ -186,15 +192,27 @@ def test_outputs_that_break_the_interface_are_named(output, message):
 
 
 def test_metrics_may_be_numbers_and_are_detached():
-    output = free_engine(output=lambda o: Output(o.loss, {"a": 1.5, "b": o.loss}, o.features))(
+    output = free_engine(output=lambda o: Output(o.loss, {"a": 1.5, "b": o.loss, "c": 3}, o.features))(
         Batch.from_views([torch.randn(2, 6, 3, 8, 8)])
     )
     assert float(output.metrics["a"]) == 1.5
+    assert output.metrics["c"].dtype == torch.float32  # can be averaged
     assert not output.metrics["b"].requires_grad
 
 
 def test_groups_hold_every_trained_parameter_and_known_options():
     with pytest.raises(ValueError, match=r"leaves out backbone\.layer\.bias \(1 in total\)"):
         free_engine(groups=lambda g: [ParameterGroup([p for p in g.parameters if p[0] != "backbone.layer.bias"])])
+    with pytest.raises(ValueError, match=r"sets the option lr, .* factor learning_rate instead"):
+        free_engine(groups=lambda g: [ParameterGroup(g.parameters, options={"lr": 1.0})])
     with pytest.raises(ValueError, match="sets betas, which SGD does not have; it has dampening"):
         free_engine(groups=lambda g: [ParameterGroup(g.parameters, options={"betas": (0.9, 0.9)})])
+
+
+def test_teachers_have_different_names_and_lists_of_students():
+    method = Free()
+    method.add_teacher("slow", ("backbone",), lambda step: 0.9)
+    with pytest.raises(ValueError, match="two teachers are named 'slow'"):
+        method.add_teacher("slow", ("projection",), lambda step: 0.9)
+    with pytest.raises(ValueError, match=r"must be a list of names, for example \['backbone'\]"):
+        method.add_teacher("other", "backbone", lambda step: 0.9)
