@@ -4,7 +4,15 @@ from dataclasses import dataclass
 
 import torch
 
-from wildfern.launch.builders import build_method, build_probe, build_views, check_backbone, loop_config, open_mixture
+from wildfern.launch.builders import (
+    build_method,
+    build_probe,
+    build_views,
+    check_backbone,
+    check_classes,
+    loop_config,
+    open_mixture,
+)
 from wildfern.launch.cluster.distributed import DistributedContext
 from wildfern.launch.compiling import compile_networks
 from wildfern.launch.evaluating import evaluation_sources
@@ -49,6 +57,7 @@ def assemble(recipe: Recipe, folder: RunFolder, context: DistributedContext) -> 
     views.to(context.device)
     config = loop_config(recipe)
     method = build_method(recipe)
+    check_classes(recipe, mixture, method)
     reader = BatchReader(
         mixture,
         views,

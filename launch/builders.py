@@ -64,6 +64,16 @@ def build_method(recipe: Recipe) -> Method:
     return method
 
 
+def check_classes(recipe: Recipe, mixture: Mixture, method: Method) -> None:
+    """Raise RunError if a method with labels has an argument `classes` that is less than a source has."""
+    classes = recipe.method.arguments.get("classes")
+    if method.needs.labels is None or not isinstance(classes, int):
+        return
+    for entry, source in zip(recipe.data, mixture.sources, strict=True):
+        if source.num_classes is not None and source.num_classes > classes:
+            raise RunError(f"method.classes is {classes}, but {entry.source} has {source.num_classes} classes")
+
+
 def build_probe(recipe: Recipe, mixture: Mixture, method: Method, device: torch.device) -> OnlineProbe | None:
     """The online classifier of the training labels, if the recipe asks for one."""
     settings = recipe.evaluation.online_probe

@@ -75,6 +75,14 @@ def _backbone_exists(recipe: Recipe) -> Problems:
         yield "model.backbone", problem
 
 
+def _arguments_are_of_the_network(recipe: Recipe) -> Problems:
+    given = recipe.model.arguments
+    for key in sorted(given.keys() & {"self", "name", "weights", "stem", "num_classes"}):
+        instead = {"name": "model.backbone", "weights": "model.weights", "stem": "model.stem"}.get(key)
+        reason = f"set {instead} instead" if instead else "is not an argument of a backbone, which has no classifier"
+        yield f"model.arguments.{key}", reason
+
+
 def _views_fit_the_method(recipe: Recipe) -> Problems:
     needs = getattr(METHODS[recipe.method.name], "needs", None)
     if needs is None:
@@ -157,6 +165,7 @@ def _places_exist(recipe: Recipe) -> Problems:
 
 CHECKS: list[Callable[[Recipe], Problems]] = [
     _backbone_exists,
+    _arguments_are_of_the_network,
     _views_fit_the_method,
     _backbone_takes_the_channels,
     _something_to_evaluate,

@@ -3,6 +3,7 @@
 import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -60,10 +61,14 @@ def evaluate(
         # Hashed before the weights are read, so that a training that replaces them in between cannot mislabel these rows.
         sha256 = folder.backbone_sha256()
         backbones = {"untrained": folder.backbone(trained=False), "pretrained": folder.backbone()}
-        evaluation = _evaluate_on(sources, backbones, recipe, evaluators, announce)
-    folder.write_json("evaluation.json", merged(folder, evaluation.as_json(), sha256))
+        save = partial(_save, folder, sha256)
+        evaluation = _evaluate_on(sources, backbones, recipe, evaluators, announce, save)
     write_report([folder.path], folder.path / "report.html")
     return evaluation
+
+
+def _save(folder: RunFolder, sha256: str | None, evaluation: EvaluationResult) -> None:
+    folder.write_json("evaluation.json", merged(folder, evaluation.as_json(), sha256))
 
 
 def merged(folder: RunFolder, evaluation: dict, backbone_sha256: str | None = None) -> dict:
@@ -128,9 +133,13 @@ def evaluate_on(
     few_shot: Sequence[int],
     seeds: int,
     announce: Callable[[str], None],
+    save: Callable[[EvaluationResult], None] = lambda evaluation: None,
 ) -> EvaluationResult:
-    """Evaluate on every data set in turn, with images at the size of the recipe's largest views and preprocessed like these."""
-    return _evaluate_on(sources, backbones, recipe, check_protocols(protocols, few_shot, seeds), announce)
+    """Evaluate on every data set in turn, with images at the size of the recipe's largest views and preprocessed like these.
+
+    `save` gets the scores of each data set once they are known, so that an error on a later one does not lose them.
+    """
+    return _evaluate_on(sources, backbones, recipe, check_protocols(protocols, few_shot, seeds), announce, save)
 
 
 def _evaluate_on(
@@ -139,6 +148,7 @@ def _evaluate_on(
     recipe: Recipe,
     evaluators: Mapping[str, Evaluator],
     announce: Callable[[str], None],
+    save: Callable[[EvaluationResult], None],
 ) -> EvaluationResult:
     if not sources or not evaluators:
         raise RunError(
@@ -155,12 +165,13 @@ def _evaluate_on(
         backbones = {name: TransformedBackbone(views.intensity_order, backbone) for name, backbone in backbones.items()}
     preprocessing = Preprocessing(max(size for _, size in views.shape), device, mean, std)
     backbones = {name: backbone.to(device) for name, backbone in backbones.items()}
-    results = [
-        evaluate_backbones(
+    results = []
+    for name, (train, test) in sources.items():
+        result = evaluate_backbones(
             backbones, train, test, dataset=name, evaluators=evaluators, preprocessing=preprocessing, announce=announce
         )
-        for name, (train, test) in sources.items()
-    ]
+        save(result)
+        results.append(result)
     return sum(results[1:], start=results[0])
 
 

@@ -1,5 +1,6 @@
 """Plugins in a run folder: copied, described in `environment.json`, compared on resume, and never run from there."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,10 @@ def plugins_of(recipe: Recipe) -> list[Plugin]:
 
 
 def copy_plugins(recipe: Recipe, run: Path) -> dict[str, str]:
-    """Copy the recipe's plugin files to `plugins/` in the run folder: SHA-256 of each → its path from that folder."""
+    """Copy the recipe's plugin files to `plugins/` in the run folder: SHA-256 of each → its path from that folder.
+
+    A copy of other content, which earlier steps were trained with, is kept as `NAME-SHA256.py`.
+    """
     copies: dict[str, str] = {}
     for plugin in plugins_of(recipe):
         name = f"plugins/{plugin.path.name}"
@@ -28,7 +32,9 @@ def copy_plugins(recipe: Recipe, run: Path) -> dict[str, str]:
     for plugin in plugins_of(recipe):
         copy = run / copies[plugin.sha256]
         copy.parent.mkdir(exist_ok=True)
-        if not copy.is_file() or copy.read_bytes() != plugin.content:
+        if copy.is_file() and (earlier := copy.read_bytes()) != plugin.content:
+            copy.replace(copy.with_name(f"{copy.stem}-{hashlib.sha256(earlier).hexdigest()[:8]}.py"))
+        if not copy.is_file():
             copy.write_bytes(plugin.content)
     return copies
 

@@ -40,8 +40,11 @@ def evaluate_at_end(
     wanted = recipe.evaluation
     if wanted.on:
         state = load_file(folder.path / "backbone.safetensors")
-        evaluation = evaluate_weights(state, recipe, sources, wanted.protocols, wanted.few_shot, tracker.message)
-        folder.write_json("evaluation.json", merged(folder, evaluation.as_json()))
+
+        def save(evaluation: EvaluationResult) -> None:
+            folder.write_json("evaluation.json", merged(folder, evaluation.as_json()))
+
+        evaluate_weights(state, recipe, sources, wanted.protocols, wanted.few_shot, tracker.message, save)
     tracker.sync()
     write_report([folder.path], folder.path / "report.html")
 
@@ -53,9 +56,10 @@ def evaluate_weights(
     protocols: Sequence[Component],
     few_shot: Sequence[int],
     announce: Callable[[str], None] = lambda text: None,
+    save: Callable[[EvaluationResult], None] = lambda evaluation: None,
 ) -> EvaluationResult:
     """The scores of the recipe's backbone with these weights, and of the untrained one, on each dataset."""
     pretrained = recipe_backbone(recipe)
     pretrained.network.load_state_dict(state)
     backbones = {"untrained": initial_backbone(recipe), "pretrained": pretrained}
-    return evaluate_on(sources, backbones, recipe, protocols, few_shot, recipe.evaluation.seeds, announce)
+    return evaluate_on(sources, backbones, recipe, protocols, few_shot, recipe.evaluation.seeds, announce, save)

@@ -60,7 +60,9 @@ class RunFolder:
     def check_new(self) -> None:
         """Raise RunError if the folder holds a run."""
         if (self.path / "recipe.yaml").exists():
-            raise RunError(f"{self.path} already holds a run: add --resume, or choose another --run")
+            saved = any((self.path / "checkpoints").glob("step_*"))
+            start = "" if saved else " (it has no checkpoint, so it starts at step 0)"
+            raise RunError(f"{self.path} already holds a run: add --resume{start}, or choose another --run")
         if any(self.path.glob("checkpoints/step_*")):
             raise RunError(
                 f"{self.path} holds checkpoints of a run, but no recipe.yaml: add --resume and repeat the recipe they were "

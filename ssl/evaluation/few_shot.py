@@ -11,7 +11,7 @@ from torch import Tensor
 from wildfern.generators.counter_rng import key
 from wildfern.registry import register
 from wildfern.ssl.evaluation.evaluator import Evaluator, Features, HeldOut, Score
-from wildfern.ssl.evaluation.knn import knn
+from wildfern.ssl.evaluation.knn import KNN, knn
 from wildfern.ssl.evaluation.linear_probe import linear_probe
 from wildfern.ssl.evaluation.metrics import classification_scores
 from wildfern.ssl.evaluation.stratified import class_ranks
@@ -106,6 +106,7 @@ class FewShot(Evaluator):
         temperature: float = 0.07,
     ) -> None:
         _check(shots, seeds)
+        KNN(k=k, temperature=temperature)  # refuses impossible ones
         self.classifier, self.shots, self.seeds = classifier, shots, seeds
         self.k, self.temperature = k, temperature
 

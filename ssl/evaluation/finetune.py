@@ -126,7 +126,7 @@ class Finetune(Evaluator):
         padding: int | None = None,
         seed: int = 0,
     ) -> None:
-        _check(epochs, batch_size, learning_rate, warmup)
+        _check(epochs, batch_size, learning_rate, weight_decay, warmup, padding)
         self.options = {
             "epochs": epochs,
             "batch_size": batch_size,
@@ -175,7 +175,7 @@ def _finetune(
     precision: Precision,
 ) -> FinetuneResult:
     """`finetune`, with test read after the last epoch."""
-    _check(epochs, batch_size, learning_rate, warmup)
+    _check(epochs, batch_size, learning_rate, weight_decay, warmup, padding)
     device = torch.device(device) if device is not None else device_of(backbone)
     classes, targets = torch.unique(torch.as_tensor(train_labels, dtype=torch.int64), return_inverse=True)
     if len(classes) < 2 or classes[0] < 0:
@@ -242,6 +242,7 @@ def _finetune(
     )
 
 
+MOST_PADDING = 128
 WORDED = ("epochs", "learning_rate", "weight_decay", "flip", "padding")
 
 
@@ -253,9 +254,15 @@ def _words(epochs: int, learning_rate: float, weight_decay: float, flip: bool, p
     )
 
 
-def _check(epochs: int, batch_size: int, learning_rate: float, warmup: float) -> None:
-    if epochs < 1 or batch_size < 1 or not learning_rate > 0 or not 0 <= warmup < 1:
-        raise ValueError("fine-tuning needs epochs >= 1, batch_size >= 1, learning_rate > 0 and a warmup in [0, 1)")
+def _check(
+    epochs: int, batch_size: int, learning_rate: float, weight_decay: float, warmup: float, padding: int | None
+) -> None:
+    if epochs < 1 or batch_size < 1 or not learning_rate > 0 or not weight_decay >= 0 or not 0 <= warmup < 1:
+        raise ValueError(
+            "fine-tuning needs epochs >= 1, batch_size >= 1, learning_rate > 0, weight_decay >= 0 and a warmup in [0, 1)"
+        )
+    if padding is not None and not 0 <= padding <= MOST_PADDING:
+        raise ValueError(f"padding is the largest shift of a crop, 0 to {MOST_PADDING} pixels, got {padding}")
 
 
 def _as_bytes(pixels: Pixels, size: int | None, device: torch.device, chunk: int = 1024) -> Tensor:

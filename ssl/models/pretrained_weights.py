@@ -73,10 +73,17 @@ def read_state(path: Path) -> dict[str, Tensor]:
             f"weights: {path} contains Python objects or is damaged; save only the tensors: torch.save(model.state_dict(), …)"
         ) from error
     except (OSError, SafetensorError, RuntimeError, EOFError, KeyError) as error:
-        raise ValueError(f"weights: {path} is damaged: {str(error).splitlines()[0]}") from error
-    while isinstance(state, Mapping) and (inner := next((key for key in CONTAINERS if key in state), None)):
-        state = state[inner]
-    tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, Mapping) else {}
+        raise ValueError(
+            f"weights: {path} is damaged: {(str(error).splitlines() or [type(error).__name__])[0]}"
+        ) from error
+    for _ in CONTAINERS:  # nested at most this deep; a hostile file may contain itself
+        inner = next((key for key in CONTAINERS if key in state), None) if isinstance(state, Mapping) else None
+        state = state if inner is None else state[inner]
+    tensors = (
+        {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
+        if isinstance(state, Mapping)
+        else {}
+    )
     if not tensors:
         raise ValueError(
             f"weights: {path} contains no named tensors, neither directly nor under {', '.join(CONTAINERS)}"

@@ -123,9 +123,9 @@ def test_another_process_renders_the_same():
 
 
 # One generator for each kind of arithmetic, since compiling is what takes the time: an iterated map, which fused operations
-# change most; distance fields; straight and bent strokes; shapes with gradients; transforms. `test_architecture` sees to it
+# change most; distance fields; shapes with gradients; transforms. `test_architecture` sees to it
 # that no kernel allows the compiler to fuse or reorder.
-PLAIN = ("ifs", "contours", "lsystem", "dead_leaves", "spectrum")
+PLAIN = ("ifs", "contours", "dead_leaves", "spectrum")
 
 
 @pytest.mark.slow

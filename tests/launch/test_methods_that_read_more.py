@@ -69,5 +69,8 @@ def test_a_source_without_masks_is_refused(tmp_path):
 
 def test_the_wrong_number_of_classes_is_an_error_of_the_recipe_not_of_torch(tmp_path):
     changes = [*COMMON, *LABELS, "data.classes=21", "data.background=false", "training.steps=2"]
-    with pytest.raises(RunError, match=r"method\.classes is 20, but the data has 21 classes"):
+    with pytest.raises(RunError, match=r"method\.classes is 20, but ifs_multi has 21 classes"):
         pretrain("quickstart", changes, run=Path(tmp_path / "run"))
+    few = [*COMMON, "data=digits", "method={name: supervised, classes: 3}", "training.steps=2"]
+    with pytest.raises(RunError, match=r"method\.classes is 3, but digits has 10 classes"):
+        pretrain("quickstart", few, run=Path(tmp_path / "few"))

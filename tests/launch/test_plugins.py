@@ -1,5 +1,6 @@
 """One file adds every kind of component, by the recipe key, --plugin and Python, and a run folder records it as data."""
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -259,6 +260,9 @@ def test_a_resumed_run_reports_a_changed_plugin(file, tmp_path, capsys):
     file.write_text(EVERY_KIND + "\n# another line\n")
     pretrain("quickstart", ALL, run=run, resume=True, plugins=[file])
     assert "every_kind.py has changed since this run was started" in "".join(capsys.readouterr())
+    copies = sorted((path.name, path.read_text()) for path in (run / "plugins").iterdir())
+    former = f"every_kind-{hashlib.sha256(EVERY_KIND.encode()).hexdigest()[:8]}.py"
+    assert copies == [(former, EVERY_KIND), ("every_kind.py", file.read_text())]
     pretrain("quickstart", ALL, run=run, resume=True, plugins=[run / "plugins" / "every_kind.py"])
     assert "has changed" not in "".join(capsys.readouterr())
 

@@ -6,11 +6,13 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from small_runs import TINY
 
 from wildfern.launch import evaluate, pretrain
 from wildfern.launch.cli import main
 from wildfern.launch.components import read_recipe
+from wildfern.launch.errors import RunError
 from wildfern.launch.evaluating import evaluation_sources, scores
 from wildfern.launch.protocols import check_request, parse_datasets, parse_protocols
 from wildfern.launch.run_folder import RunFolder
@@ -50,6 +52,26 @@ def test_protocols_are_named_by_what_differs_from_their_defaults():
 def test_invalid_arguments_of_protocols_are_errors_of_the_recipe():
     with pytest.raises(RecipeErrors, match=r"evaluation\.protocols\.1: k and temperature are positive"):
         read_recipe("quickstart", ["evaluation.protocols=[linear, {name: knn, k: 0}]"])
+
+
+def test_an_error_on_one_data_set_keeps_the_scores_of_those_before(run, tmp_path):
+    for number in range(6):
+        place = tmp_path / "images" / "only"
+        place.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (40 * number, 0, 0)).save(place / f"{number}.png")
+    (run / "evaluation.json").unlink(missing_ok=True)
+    with pytest.raises(RunError, match="one class"):
+        evaluate(run, ["digits", f"folder:{tmp_path / 'images'}"], ["knn"])
+    assert {row["dataset"] for row in json.loads((run / "evaluation.json").read_text())["rows"]} == {"digits"}
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [("name", "set model.backbone instead"), ("num_classes", "no classifier"), ("stem", "set model.stem")],
+)
+def test_arguments_that_are_not_of_the_network_are_named(key, words):
+    with pytest.raises(RecipeErrors, match=rf"model\.arguments\.{key}: .*{words}"):
+        read_recipe("quickstart", [f"model.arguments={{{key}: x}}"])
 
 
 def test_a_single_name_or_mapping_is_taken_from_python(run):

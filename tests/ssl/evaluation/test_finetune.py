@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from wildfern.ssl.evaluation import finetune
+from wildfern.ssl.evaluation import Finetune, finetune
 from wildfern.ssl.evaluation.finetune import flip_and_crop
 
 
@@ -87,3 +87,10 @@ def test_impossible_settings_are_refused(backbone):
         finetune(backbone, pixels, labels * 0, pixels, labels)
     with pytest.raises(ValueError, match="epochs"):
         finetune(backbone, pixels, labels, pixels, labels, epochs=0)
+    for padding in (-3, 4000):
+        with pytest.raises(ValueError, match=f"0 to 128 pixels, got {padding}"):
+            Finetune(padding=padding)
+    with pytest.raises(ValueError, match="weight_decay >= 0"):
+        Finetune(weight_decay=-3.0)
+    with pytest.raises(ValueError, match="the train loss is nan in epoch 1 of 10; lower learning_rate"):
+        finetune(backbone, *stripes(60), pixels, labels, learning_rate=float("1e30"), batch_size=16)

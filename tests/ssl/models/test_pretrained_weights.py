@@ -89,6 +89,14 @@ def test_what_does_not_fit_is_named(change, words, state, tmp_path):
         loaded(tmp_path / "weights.pt")
 
 
+def test_a_file_that_contains_itself_ends_with_an_error(tmp_path):
+    state = {}
+    state["model"] = state
+    torch.save(state, tmp_path / "weights.pt")
+    with pytest.raises(ValueError, match="contains no named tensors"):
+        loaded(tmp_path / "weights.pt")
+
+
 class Marker:
     def __init__(self, path):
         self.path = path
