@@ -23,13 +23,16 @@ def shared() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Generators first: each file compiles kernels that all others then find in the cache. Next files with many slow tests, so
-    that the processes end at about the same time.
+    """Generators first, one file of each folder after the other: they compile different kernels, which all other tests then find
+    in the cache. Next files with many slow tests, so that the processes end at about the same time.
     """
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    turn: dict[Path, int] = {}
+    for path in dict.fromkeys(item.path for item in items):
+        turn[path] = sum(other.parent == path.parent for other in turn)
 
-    def place(item: pytest.Item) -> tuple[int, int]:
+    def place(item: pytest.Item) -> tuple[int, ...]:
         folders = item.path.relative_to(TESTS).parts[:-1]
-        return (0, -len(folders)) if folders[:1] == ("generators",) else (1, -slow[item.path])
+        return (0, -len(folders), turn[item.path]) if folders[:1] == ("generators",) else (1, -slow[item.path])
 
     items.sort(key=place)  # stable

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from forked_runs import ForkedRun
 from small_runs import TINY
 
 from wildfern import registry as registry_module
@@ -309,10 +310,8 @@ def test_every_command_takes_plugins(file, tmp_path, wildfern):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="deepspeed is for Linux")
 def test_a_plugin_trains_on_two_processes(file, tmp_path):
-    code, output = deepspeed_launcher().launch(
-        2, tmp_path / "run", *ALL, "engine.zero_stage=0", "--plugin", str(file), cwd=tmp_path
-    )
-    assert code == 0, output
+    started = ForkedRun(tmp_path / "run", [*ALL, f"plugins=[{file}]", "engine.zero_stage=0"], processes=2)
+    assert started.wait() == 0, started.output()
     assert [row["step"] for row in read_records(tmp_path / "run" / "metrics.jsonl")] == [0, 1]
 
 
