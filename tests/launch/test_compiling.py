@@ -64,9 +64,9 @@ def test_compiled_training_is_equal_and_can_be_switched_on_resume(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="deepspeed is for Linux")
-@pytest.mark.parametrize(("stage", "processes"), [(1, 2), (3, 1)])
-def test_compiled_training_is_the_same_under_deepspeed(stage, processes, tmp_path):
-    changes = [*TEACHER, "training.steps=3"]
+@pytest.mark.parametrize(("stage", "processes", "changes"), [(1, 2, SMALL), (3, 1, TEACHER)], ids=["1-2", "3-1"])
+def test_compiled_training_is_the_same_under_deepspeed(stage, processes, changes, tmp_path):
+    changes = [*changes, "training.steps=3"]
     plain = pretrain("quickstart", changes, run=tmp_path / "plain")
     changes += ["training.compile=true", f"engine={{name: deepspeed, zero_stage: {stage}}}"]
     trained(tmp_path / "compiled", changes, processes=processes)
