@@ -115,12 +115,15 @@ def test_a_run_resumes_with_other_processes_stages_and_engines(tmp_path):
 
 def test_the_launcher_needs_no_engine_in_the_recipe_and_resumes_exactly(tmp_path):
     whole, run = tmp_path / "whole", tmp_path / "run"
-    code, output = launch(2, whole, *ARGUMENTS, cwd=tmp_path)
+    plugin = tmp_path / "extra.py"
+    plugin.write_text("from wildfern.registry import register\n@register('schedule', 'extra')\ndef extra(steps): ...\n")
+    code, output = launch(2, whole, *ARGUMENTS, "--plugin", str(plugin), cwd=tmp_path)
     assert code == 0, output
+    assert (whole / "plugins" / "extra.py").read_bytes() == plugin.read_bytes()
     assert "deepspeed" in (whole / "recipe.yaml").read_text()
     shutil.copytree(whole, run)
     shutil.rmtree(run / "checkpoints" / "step_00000006")
-    resumed = ForkedRun(run, ARGUMENTS, resume=True, processes=2)
+    resumed = ForkedRun(run, [*ARGUMENTS, f"plugins=[{plugin}]"], resume=True, processes=2)
     assert resumed.wait() == 0, resumed.output()
     assert "resumed from step 3" in resumed.output()
     assert (run / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()

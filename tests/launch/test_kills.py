@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 from forked_runs import ForkedRun, hostile_pickle
-from small_runs import TINY
+from small_runs import SHALLOW, TINY
 
 from wildfern.ssl.tracking import read_records
 
@@ -87,7 +87,7 @@ def test_ten_kills_and_any_number_of_loader_threads_give_identical_bytes(tmp_pat
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="deepspeed is for Linux")
 def test_two_killed_deepspeed_processes_give_identical_bytes(tmp_path):
-    changes = [*CHANGES, "training.steps=40"]
+    changes = [*CHANGES, SHALLOW, "training.steps=40"]
     whole, run = whole_run(tmp_path / "whole", changes, processes=2), tmp_path / "run"
     for number, kill in enumerate(kills(seed=2, outside=1, inside=["not yet under its name"])):
         killed(run, changes, number > 0, 2, kill)

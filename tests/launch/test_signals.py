@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from forked_runs import ForkedRun, same_bytes, uninterrupted_run
-from small_runs import TINY
+from small_runs import SHALLOW, TINY
 
 import wildfern.launch.cluster
 
@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux", reason="deepspeed is for Linux"),
 ]
-CHANGES = [*TINY, "training.steps=40", "training.precision=fp32", "training.checkpoint_every=1000"]
+CHANGES = [*TINY, SHALLOW, "training.steps=40", "training.precision=fp32", "training.checkpoint_every=1000"]
 SBATCH = Path(wildfern.launch.cluster.__file__).with_name("slurm.sbatch")
 
 

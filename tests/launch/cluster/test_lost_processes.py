@@ -8,7 +8,7 @@ import time
 
 import pytest
 from forked_runs import ForkedRun
-from small_runs import TINY
+from small_runs import SHALLOW, TINY
 
 from wildfern.launch.cluster.heartbeat import LOST
 
@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="deepspeed is for Linux"),
 ]
 SILENCE = 12.0  # half of the timeout of collectives
-CHANGES = [*TINY, "training.steps=70", "training.precision=fp32", "training.checkpoint_every=5"]
+CHANGES = [*TINY, SHALLOW, "training.steps=70", "training.precision=fp32", "training.checkpoint_every=5"]
 CHANGES += [f"engine={{name: deepspeed, timeout_minutes: {SILENCE / 30}}}"]
 HOST = socket.gethostname()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from forked_runs import same_bytes, uninterrupted_run
-from small_runs import TINY
+from small_runs import SHALLOW, TINY
 
 from wildfern.launch.cluster.heartbeat import LOST
 
@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="deepspeed is for Linux"),
 ]
 SILENCE = 12.0
-CHANGES = [*TINY, "training.steps=40", "training.precision=fp32", "training.checkpoint_every=5"]
+CHANGES = [*TINY, SHALLOW, "training.steps=40", "training.precision=fp32", "training.checkpoint_every=5"]
 CHANGES += [f"engine={{name: deepspeed, timeout_minutes: {SILENCE / 30}}}"]
 ADDRESSES = ("10.213.71.1", "10.213.71.2")
 
