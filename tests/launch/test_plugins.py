@@ -1,6 +1,7 @@
 """One file adds every kind of component, by the recipe key, --plugin and Python, and a run folder records it as data."""
 
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -119,6 +120,14 @@ def _only_built_in_components_before_and_after():
     forget_plugins()
     yield
     forget_plugins()
+
+
+def deepspeed_launcher():
+    """The module beside this one that starts the deepspeed launcher."""
+    spec = importlib.util.spec_from_file_location("deepspeed_launcher", Path(__file__).with_name("test_deepspeed.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture
@@ -317,7 +326,7 @@ setup(name="fern-extras", version="1.2", py_modules=["fern_extras"], entry_point
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="deepspeed is for Linux")
-def test_a_package_with_entry_points_trains_on_two_processes(tmp_path):
+def test_a_package_with_entry_points_trains_on_two_processes(tmp_path, monkeypatch):
     source = tmp_path / "source"
     source.mkdir()
     (source / "setup.py").write_text(SETUP.format(names=NAMES))
@@ -328,9 +337,9 @@ def test_a_package_with_entry_points_trains_on_two_processes(tmp_path):
     (source / "fern_extras.py").write_text(text)
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
     subprocess.run([*pip, "--target", str(tmp_path / "site"), str(source)], check=True, timeout=300)
-    site = dict.fromkeys(range(2), tmp_path / "site")
-    started = ForkedRun(tmp_path / "run", [*ALL, "engine.zero_stage=0"], processes=2, first_on_path=site)
-    assert started.wait() == 0, started.output()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    code, output = deepspeed_launcher().launch(2, tmp_path / "run", *ALL, "engine.zero_stage=0", cwd=tmp_path)
+    assert code == 0, output
     assert [row["step"] for row in read_records(tmp_path / "run" / "metrics.jsonl")] == [0, 1]
     rows = json.loads((tmp_path / "run" / "environment.json").read_text())["plugins"]
     assert {(row["kind"], row["name"]) for row in rows} == set(NAMES.items())
