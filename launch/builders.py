@@ -11,7 +11,7 @@ from wildfern.ssl.augmentation import VIEWS, Views
 from wildfern.ssl.data import Mixture, open_source
 from wildfern.ssl.methods import METHODS, Method
 from wildfern.ssl.models import Backbone
-from wildfern.ssl.training import LoopConfig, OnlineProbe
+from wildfern.ssl.training import LoopConfig, OnlineProbe, check_state
 from wildfern.ssl.training.precision import computes_in_bf16, strided_over_one_pixel
 
 MOST_PROBED_CLASSES = 100_000
@@ -61,6 +61,7 @@ def build_method(recipe: Recipe) -> Method:
         raise RunError(f"method {name}: __init__() must set self.backbone to the backbone that it gets")
     if not isinstance(method.eval_backbone(), Backbone):
         raise RunError(f"method {name}: eval_backbone() must return a backbone, such as self.backbone")
+    check_state(method)
     return method
 
 

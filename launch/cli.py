@@ -348,9 +348,9 @@ def main() -> None:
 
 
 def explained(error: Exception) -> tuple[int | None, str]:
-    """Exit code and message for expected errors; (None, "") for bugs, which keep their traceback."""
+    """Exit code and message for expected errors and for those of plugins; (None, "") for bugs, which keep their traceback."""
     from wildfern.launch.cluster.heartbeat import ProcessLost
-    from wildfern.launch.errors import RunError
+    from wildfern.launch.errors import RunError, place_in_plugin, plugin_traceback
     from wildfern.launch.training_run import Stopped
     from wildfern.ssl.data import DataError
     from wildfern.ssl.training import NotFinite
@@ -360,9 +360,12 @@ def explained(error: Exception) -> tuple[int | None, str]:
     if isinstance(error, NotFinite):
         return 1, str(error)
     if isinstance(error, RecipeErrors | RunError | DataError | PluginError | ComponentError):
-        return 2, str(error)
+        place = place_in_plugin(error.__cause__ or error)
+        return 2, f"{error} ({place})" if place else str(error)
     if isinstance(error, OSError) and error.filename is not None:
         return 2, f"{error.filename}: {error.strerror}"
+    if (text := plugin_traceback(error)) is not None:
+        return 1, text
     return None, ""
 
 

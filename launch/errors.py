@@ -1,10 +1,13 @@
 """Errors that the user can fix, in the user's words: exit code 2 and one message, no traceback."""
 
 import errno
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 
+from wildfern.registry import Origin, origin_of_module
 from wildfern.ssl.data import DataError
 
 DISK_FAULTS = {errno.ENOSPC, errno.EROFS, errno.EFBIG} | ({errno.EDQUOT} if hasattr(errno, "EDQUOT") else set())
@@ -42,3 +45,29 @@ def cannot_write(file: str | Path, reason: object, folder: Path) -> str:
     return (
         f"cannot write {file}: {reason}. Finished checkpoints are intact: free disk space, then --run {folder} --resume"
     )
+
+
+def place_in_plugin(error: BaseException) -> str | None:
+    """File, line and function of a plugin or another package that raised this error, or called what raised it."""
+    if not (entries := list(_plugin_entries(error))):
+        return None
+    origin, entry = entries[-1]
+    return f"{origin}, line {entry.tb_lineno}, in {entry.tb_frame.f_code.co_name}"
+
+
+def plugin_traceback(error: BaseException) -> str | None:
+    """The traceback from the first line of a plugin or another package on, with its name; None if it has no part in it."""
+    if (found := next(_plugin_entries(error), None)) is None:
+        return None
+    origin, start = found
+    lines = traceback.format_exception(type(error), error, start)
+    return f"error in {origin}:\n{''.join(lines).rstrip()}"
+
+
+def _plugin_entries(error: BaseException) -> Iterator[tuple[Origin, TracebackType]]:
+    """The entries of the traceback that are in code of a plugin or another package."""
+    entry = error.__traceback__
+    while entry is not None:
+        if origin := origin_of_module(entry.tb_frame.f_globals.get("__name__", "")):
+            yield origin, entry
+        entry = entry.tb_next

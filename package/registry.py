@@ -43,6 +43,7 @@ __all__ = [
     "load_plugin",
     "loaded_plugin",
     "location_parameter",
+    "origin_of_module",
     "register",
 ]
 
@@ -170,6 +171,7 @@ class Registry(Mapping[str, Any]):
 
     def _import(self, point: EntryPoint) -> None:
         package = _package(point)
+        _packages[point.module.partition(".")[0]] = package
         try:
             component = point.load()
         except (Exception, SystemExit) as error:
@@ -197,6 +199,7 @@ REGISTRIES = {
 
 _plugins: dict[str, Plugin] = {}  # by resolved path
 _modules: dict[str, Origin] = {}  # of plugins, by the name of their module
+_packages: dict[str, Origin] = {}  # with entry points that were imported, by the name of the top-level package
 
 
 def register(kind: str, name: str, **declared: object) -> Callable[[C], C]:
@@ -245,6 +248,14 @@ def load_plugin(path: str | PathLike[str]) -> Plugin:
 def loaded_plugin(path: str | PathLike[str]) -> Plugin | None:
     """The plugin that was loaded from this path, with its content at that time; None if there is none."""
     return next((plugin for plugin in _plugins.values() if plugin.is_at(path)), None)
+
+
+def origin_of_module(module: str) -> Origin | None:
+    """The plugin file or package that a module belongs to; None if it is not one with components that were loaded."""
+    if module in _modules:
+        return _modules[module]
+    package = module.partition(".")[0]
+    return None if package == "wildfern" else _packages.get(package)
 
 
 def location_parameter(component: Callable[..., Any]) -> inspect.Parameter | None:

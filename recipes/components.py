@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic.errors import PydanticUserError
 
+from wildfern.recipes.wording import complaints
 from wildfern.registry import LOCATION, ComponentError
 
 # Strict and read as JSON (see checking.py): "12" is not an integer, true is not a number, but a list may fill a tuple.
@@ -80,16 +82,25 @@ class Components:
             return None
         return key in own_keys(section) or key in argument_names(model)
 
-    def accepts_value(self, section: str, choice: Any, key: str, value: Any) -> bool:
-        """Whether `value` is valid for the argument `key` of the chosen component, for which `accepts` returned True."""
+    def invalid_parts(self, section: str, choice: Any, key: str, value: Any) -> set[tuple[str | int, ...]]:
+        """Paths in `value`, () for the whole, that are invalid for the argument `key` of the chosen component.
+
+        `accepts` must have returned True for the key. Keys that are missing are not counted.
+        """
         model = self.arguments(section, choice)
         if model is None or key in own_keys(section):
-            return True
+            return set()
+        given = {key: value}
         try:
-            model.model_validate_json(json.dumps({key: value}))
+            model.model_validate_json(json.dumps(given))
         except ValidationError as error:  # other arguments are missing here
-            return all(problem["loc"][0] != key for problem in error.errors())
-        return True
+            found = complaints(error.errors(include_url=False), given)
+            return {
+                complaint.path[1:]
+                for complaint in found
+                if complaint.path[:1] == (key,) and complaint.kind != "missing"
+            }
+        return set()
 
 
 def own_keys(section: str) -> set[str]:
@@ -108,7 +119,7 @@ def choice_name(section: str, choice: Any) -> str | None:
 def arguments_model(component: Callable[..., Any], reserved: frozenset[str]) -> type[BaseModel]:
     """A strict pydantic model of the keyword-only parameters of `component`, without the `reserved` ones.
 
-    Raises ComponentError for a keyword-only parameter without annotation.
+    Raises ComponentError for a keyword-only parameter without annotation, or with one of a type that recipes do not have.
     """
     fields: dict[str, Any] = {}
     for parameter in inspect.signature(component).parameters.values():
@@ -120,7 +131,13 @@ def arguments_model(component: Callable[..., Any], reserved: frozenset[str]) -> 
             annotation = annotation | None
         # Numbered fields with an alias: a parameter may be called `copy` or `schema`, which pydantic models use.
         fields[f"argument_{len(fields)}"] = (annotation, Field(default, alias=parameter.name))
-    return create_model(getattr(component, "__name__", "component"), __config__=STRICT, **fields)
+    try:
+        return create_model(getattr(component, "__name__", "component"), __config__=STRICT, **fields)
+    except (PydanticUserError, NameError) as error:
+        reason = str(error).splitlines()[0]
+        raise ComponentError(
+            f"{_named(component)}: its keyword-only parameters are recipe keys and need types of YAML values: {reason}"
+        ) from error
 
 
 def argument_names(model: type[BaseModel]) -> list[str]:
@@ -163,7 +180,7 @@ def _annotation(component: Callable[..., Any], parameter: inspect.Parameter) -> 
     """
     annotation = parameter.annotation
     if annotation is parameter.empty:
-        raise ComponentError(f"{component!r}: the recipe key {parameter.name} needs a type annotation")
+        raise ComponentError(f"{_named(component)}: the recipe key {parameter.name} needs a type annotation")
     if isinstance(annotation, str):
         function = component.__init__ if inspect.isclass(component) else component
         function = inspect.unwrap(getattr(function, "func", function))
@@ -172,6 +189,10 @@ def _annotation(component: Callable[..., Any], parameter: inspect.Parameter) -> 
             annotation = eval(annotation, dict(scope))
         except Exception as error:
             raise ComponentError(
-                f"{component!r}: the annotation of {parameter.name} cannot be read: {error}"
+                f"{_named(component)}: the annotation of {parameter.name} cannot be read: {error}"
             ) from error
     return annotation
+
+
+def _named(component: Callable[..., Any]) -> str:
+    return getattr(component, "__qualname__", None) or repr(component)

@@ -127,27 +127,37 @@ class Layers:
             if former == choice:
                 continue
             invalid = []
-            for key, value in list(self.value(path).items()):
+            for key in list(self.value(path)):
                 belonged = self._components.accepts(section, former, key)
-                if belonged is False or self.last_writer((*path, key)) == writer:
+                if belonged is False:
                     continue
                 accepted = self._components.accepts(section, choice, key)
-                if accepted and belonged and self._only_former_accepts(section, former, choice, key, value):
-                    invalid.append(dotted((*path, key)))
-                elif accepted is not False:
-                    continue
-                self._forget((*path, key))
-                del self.value(path)[key]
+                if accepted is False and self.last_writer((*path, key)) != writer:
+                    self._drop((*path, key))
+                elif accepted and belonged:
+                    invalid += self._only_former_accepts(section, (former, choice), path, key, writer)
+            for place in invalid:
+                self._drop(place)
             if invalid:
                 chosen = dotted((*path, CHOICE.get(section, "name")))
-                keys = ", ".join(invalid)
+                keys = ", ".join(dotted(place) for place in invalid)
                 self.messages.append(
                     f"{chosen} is now {choice}: dropped {keys} of {former}, which {choice} does not accept"
                 )
 
-    def _only_former_accepts(self, section: str, former: Any, choice: Any, key: str, value: Any) -> bool:
-        accepts_value = self._components.accepts_value
-        return accepts_value(section, former, key, value) and not accepts_value(section, choice, key, value)
+    def _only_former_accepts(
+        self, section: str, choices: tuple[Any, Any], component: Path, key: str, writer: str
+    ) -> list[Path]:
+        """Paths at or below `key`, not set by `writer`, whose values the former component accepts and the new one does not."""
+        path, value = (*component, key), self.value((*component, key))
+        former, choice = (self._components.invalid_parts(section, chosen, key, value) for chosen in choices)
+        places = {(*path, *_up_to_a_list(value, part)) for part in choice - former}
+        inherited = sorted(place for place in places if self.last_writer(place) != writer)
+        return [place for place in inherited if not any(place[:n] in places for n in range(len(place)))]
+
+    def _drop(self, path: Path) -> None:
+        self._forget(path)
+        del self.value(path[:-1])[path[-1]]
 
     def _drop_arguments_of_backbone(self, former: Any, writer: str) -> None:
         """If this layer names another backbone, drop inherited keys that the new one does not take, with a message."""
@@ -165,8 +175,7 @@ class Layers:
         for path, key in places:
             inherited = self.last_writer(path) != writer
             if inherited and (key == "weights" or not self._components.backbone_takes(now, key)):
-                self._forget(path)
-                del self.value(path[:-1])[key]
+                self._drop(path)
                 dropped.append(dotted(path))
         if dropped:
             self.messages.append(f"model.backbone is now {now}: dropped {', '.join(dropped)} of {former}")
@@ -214,6 +223,15 @@ def is_data_place(path: Path) -> bool:
 def data_entries(value: Any, place: Path) -> list[tuple[Path, Any]]:
     """Path and value of each entry of the `data` at `place`, a list or a single entry."""
     return [((*place, n), entry) for n, entry in enumerate(value)] if isinstance(value, list) else [(place, value)]
+
+
+def _up_to_a_list(value: Any, path: Path) -> Path:
+    """The start of a path in `value` that leads through mappings only: a list is dropped whole."""
+    for number, part in enumerate(path):
+        if not isinstance(value, dict):
+            return path[:number]
+        value = value[part]
+    return path
 
 
 def _holds(node: Any, part: str | int) -> bool:

@@ -127,10 +127,12 @@ def _read(
     return _Split(np.concatenate(labels), features, np.concatenate(images) if images else None)
 
 
-def _checked(scores: list[Score], protocol: str) -> list[Score]:
+def _checked(scores: object, protocol: str) -> list[Score]:
+    if not isinstance(scores, list) or not all(isinstance(score, Score) for score in scores):
+        raise ValueError(f"the evaluator of {protocol} must return a list of Score, got {type(scores).__name__}")
     metrics = [score.metric for score in scores]
     if not metrics or len(set(metrics)) < len(metrics):
-        raise TypeError(
+        raise ValueError(
             f"the evaluator of {protocol} must return at least one Score, each of a different metric; got {metrics}"
         )
     return scores

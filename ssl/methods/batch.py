@@ -1,6 +1,6 @@
 """`Batch` and `Output`: the input and the result of a method."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Self
@@ -118,22 +118,33 @@ def checked_output(output: object, method: str, batch: Batch) -> Output:
         raise ValueError(
             f"{method}.forward(): the loss has no gradient; it must depend on trainable parameters, not detached"
         )
+    if not output.loss.is_floating_point():
+        raise ValueError(f"{method}.forward() must return a loss of real numbers, got {output.loss.dtype}")
+    if not isinstance(output.metrics, Mapping):
+        raise ValueError(f"{method}.forward(): metrics must be a mapping, got {type(output.metrics).__name__}")
     metrics = {}
     for name, value in output.metrics.items():
         if not isinstance(name, str) or name in LOGGED:
             raise ValueError(
                 f"{method}.forward(): metrics have texts as names, but not {', '.join(LOGGED)}; got {name!r}"
             )
-        metrics[name] = torch.as_tensor(value, device=output.loss.device).detach()
+        try:
+            metrics[name] = torch.as_tensor(value, device=output.loss.device).detach()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"{method}.forward(): the metric {name} must be a scalar, got {type(value).__name__}"
+            ) from error
+        if metrics[name].is_complex():
+            raise ValueError(f"{method}.forward(): the metric {name} must be a real number, got {metrics[name].dtype}")
         if not metrics[name].is_floating_point():
             metrics[name] = metrics[name].float()
         if metrics[name].ndim:
             raise ValueError(f"{method}.forward(): the metric {name} must be a scalar, got {list(metrics[name].shape)}")
     features = output.features
     if features is not None:
-        if features.ndim != 2 or len(features) != len(batch):
-            raise ValueError(
-                f"{method}.forward(): features must be [{len(batch)}, F], one row per image, got {list(features.shape)}"
-            )
+        tensor = isinstance(features, Tensor)
+        if not tensor or features.ndim != 2 or len(features) != len(batch):
+            found = list(features.shape) if tensor else type(features).__name__
+            raise ValueError(f"{method}.forward(): features must be [{len(batch)}, F], one row per image, got {found}")
         features = features.detach()
     return Output(output.loss, metrics, features)

@@ -7,6 +7,7 @@ from wildfern.ssl.training.engine import Engine, TorchEngine
 from wildfern.ssl.training.engines import EngineParts
 from wildfern.ssl.training.finite import NotFinite
 from wildfern.ssl.training.loop import LoopConfig, train, train_step
+from wildfern.ssl.training.method_state import check_state
 from wildfern.ssl.training.online_probe import OnlineProbe
 from wildfern.ssl.training.optimizers import is_layer_wise
 from wildfern.ssl.training.schedules import Schedule
@@ -26,6 +27,7 @@ __all__ = [
     "Schedule",
     "StopRequest",
     "TorchEngine",
+    "check_state",
     "is_layer_wise",
     "train",
     "train_step",

@@ -19,6 +19,7 @@ from wildfern.ssl.training.batch_reader import BatchReader, MicroBatch
 from wildfern.ssl.training.checkpoints import CheckpointStore, Written
 from wildfern.ssl.training.engine import Engine
 from wildfern.ssl.training.finite import FiniteWatch, Row, restore_buffers, snapshot_buffers
+from wildfern.ssl.training.method_state import FixedState
 from wildfern.ssl.training.schedules import Schedule
 from wildfern.ssl.training.stopping import Consultation, StopRequest
 
@@ -80,7 +81,8 @@ def train(
     """
     done = start_step
     watch = FiniteWatch(engine, config.skip_nonfinite, reader.indices, on_nonfinite, skipped_in_a_row)
-    save = _Saver(config, engine, tracker, checkpoints, watch, on_checkpoint)
+    state = FixedState(engine.method)
+    save = _Saver(config, engine, tracker, checkpoints, watch, state, on_checkpoint)
     consultation = Consultation(engine.any, most=1 if engine.world_size == 1 else 8)
     accumulation = config.accumulation
     with Loader(reader, start_step * accumulation, config.total_steps * accumulation, config.loader_threads) as loader:
@@ -90,6 +92,7 @@ def train(
             interval.waited += result.wait_seconds
             done = step + 1
             if step == start_step:
+                state.check()
                 if engine.device.type == "cuda":
                     torch.cuda.synchronize(engine.device)
                 tracker.first_step(step)
@@ -193,10 +196,11 @@ class _Saver:
         tracker: Tracker,
         checkpoints: CheckpointStore,
         watch: FiniteWatch,
+        state: FixedState,
         on_checkpoint: Callable[[], None],
     ) -> None:
         self.config, self.engine, self.tracker = config, engine, tracker
-        self.checkpoints, self.watch, self.on_checkpoint = checkpoints, watch, on_checkpoint
+        self.checkpoints, self.watch, self.state, self.on_checkpoint = checkpoints, watch, state, on_checkpoint
         self.last = time.monotonic()
 
     def due(self, done: int, consulting: bool) -> bool:
@@ -208,6 +212,7 @@ class _Saver:
 
     def __call__(self, done: int) -> None:
         began = time.perf_counter()
+        self.state.check()
         with self.tracker.untimed():
             self.tracker.sync()
             metadata = {"batch_size": self.config.batch_size, "skipped_in_a_row": self.watch.skipped}

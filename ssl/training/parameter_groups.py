@@ -1,6 +1,7 @@
 """The optimizer's parameter groups: a method's groups, each split into parameters with and without weight decay."""
 
 from collections.abc import Callable, Iterable, Sequence
+from math import inf
 
 import torch
 from torch import nn
@@ -19,9 +20,10 @@ def method_optimizer(
 ) -> torch.optim.Optimizer:
     """The optimizer of a method's parameter groups.
 
-    Raises ValueError if a trainable parameter is in no group or in two, and for options that the optimizer does not have.
+    Raises ValueError for anything but a list of groups, if a trainable parameter is in no group or in two, for parameters of
+    other modules, and for options that the optimizer does not have.
     """
-    groups = method.parameter_groups()
+    groups = _checked_groups(method)
     grouped = {id(p) for group in groups for _, p in group.parameters}
     if missing := [name for name, p in method.named_parameters() if p.requires_grad and id(p) not in grouped]:
         raise ValueError(
@@ -65,6 +67,36 @@ def optimizer_groups(groups: Sequence[ParameterGroup], weight_decay: float) -> G
 def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], weight_decay: float) -> Groups:
     """The groups of a single network, without a method."""
     return optimizer_groups([ParameterGroup(list(named))], weight_decay)
+
+
+def _checked_groups(method: Method) -> list[ParameterGroup]:
+    """The method's groups. Raises ValueError for what is not a list of groups of this method's parameters."""
+    where = f"{type(method).__name__}.parameter_groups()"
+    groups = method.parameter_groups()
+    if not isinstance(groups, list | tuple) or not all(isinstance(group, ParameterGroup) for group in groups):
+        raise ValueError(f"{where} must return a list of ParameterGroup, got {type(groups).__name__}")
+    own = {id(parameter) for parameter in method.parameters()}
+    for group in groups:
+        group.parameters = _pairs(group.parameters, where)
+        if foreign := [name for name, parameter in group.parameters if id(parameter) not in own]:
+            raise ValueError(f"{where} names {foreign[0]}, which is not a parameter of the method")
+        for factor in FACTORS.values():
+            value = getattr(group, factor)
+            if not isinstance(value, int | float) or not 0 <= value < inf:
+                raise ValueError(f"{where}: the factor {factor} must be a number of at least 0, got {value!r}")
+    return list(groups)
+
+
+def _pairs(parameters: object, where: str) -> list[tuple[str, nn.Parameter]]:
+    """The parameters of a group as a list, which an iterator such as `named_parameters()` becomes."""
+    pairs = list(parameters) if isinstance(parameters, Iterable) else [parameters]
+    for pair in pairs:
+        if not isinstance(pair, tuple) or len(pair) != 2 or not isinstance(pair[1], nn.Parameter):
+            raise ValueError(
+                f"{where}: the parameters of a group are pairs (name, parameter), such as those of named_parameters(), got "
+                f"{type(pair).__name__}"
+            )
+    return pairs
 
 
 def _factors(group: ParameterGroup) -> dict[str, float]:

@@ -226,6 +226,48 @@ def test_a_method_that_is_not_a_method_is_an_error_of_the_recipe(tmp_path):
         read_recipe("quickstart", ["method.name=odd"], plugins=[plugin])
 
 
+FAULTY = """
+import torch
+from wildfern.registry import register
+from wildfern.ssl.methods import SimCLR
+
+@register("method", "faulty")
+class Faulty(SimCLR):
+    def __init__(self, backbone, total_steps: int, *, fault: str) -> None:
+        super().__init__(backbone, total_steps, projection_hidden=8, projection_size=4)
+        self.fault = fault
+
+    def forward(self, batch):
+        if self.fault == "late":
+            self.late = torch.nn.Linear(2, 2)
+        elif self.fault == "key":
+            {}["a"]
+        elif self.fault == "value":
+            a, b = [1]
+        return super().forward(batch)
+"""
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "start", "end"),
+    [
+        ("key", 1, "error in faulty.py:\nTraceback (most recent call last):\n  File", "line 16, in forward\n"),
+        ("value", 2, "not enough values to unpack", "(faulty.py, line 18, in forward)\n"),
+        ("late", 2, "Faulty has changed", "create all parameters and buffers in __init__(), in their final shape\n"),
+    ],
+)
+def test_an_error_inside_a_plugin_is_shown_with_its_place_there(fault, code, start, end, wildfern, tmp_path):
+    (tmp_path / "faulty.py").write_text(FAULTY)
+    changes = [change for change in TINY if not change.startswith("method.")]
+    changes += [f"method={{name: faulty, fault: {fault}}}", "evaluation.on=[]", "evaluation.online_probe=null"]
+    done = wildfern("pretrain", "quickstart", *changes, "--plugin", "faulty.py", "--run", "run")
+    assert done.returncode == code, done.stderr
+    message = done.stderr[done.stderr.index(start) :]
+    assert end in message
+    assert "cli.py" not in message
+    assert "engine.py" not in message.partition("faulty.py")[0]
+
+
 def test_a_run_folder_is_data_its_plugins_are_not_run(file, tmp_path):
     run = pretrain("quickstart", ALL, run=tmp_path / "run", plugins=[file])
     marker = tmp_path / "was_run"

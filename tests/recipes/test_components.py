@@ -65,6 +65,15 @@ def test_a_key_without_annotation_is_an_error_of_the_component():
         arguments_model(lambda *, width=3: None, NOTHING)
 
 
+def test_a_key_of_a_type_that_yaml_does_not_have_is_an_error_of_the_component():
+    class Device: ...
+
+    def component(*, device: Device): ...
+
+    with pytest.raises(ComponentError, match=r"component: .* recipe keys and need types of YAML values: .*Device"):
+        arguments_model(component, NOTHING)
+
+
 def test_the_editor_schema_knows_every_key(components):
     schema = json_schema(components)
     sections = schema["properties"]

@@ -1,12 +1,15 @@
 """Loading and merging of recipes (extends, file, command line), and writing them as YAML."""
 
+import dataclasses
 import subprocess
 import sys
+from typing import Annotated
 
 import pytest
 import yaml
+from pydantic import BaseModel, Field
 
-from wildfern.recipes import DataEntry, list_recipes, load_recipe, recipe_text
+from wildfern.recipes import DataEntry, RecipeErrors, list_recipes, load_recipe, recipe_text
 
 
 def test_the_smallest_recipe_is_complete(load):
@@ -143,6 +146,40 @@ def test_a_value_that_only_the_former_component_accepts_is_dropped_with_a_messag
     assert line == "command line: data.size: must be greater than or equal to 8, got 4"
     (line,) = complaints("data.source=ifs", text="{extends: minimal.yaml, data: {source: digits, size: small}}")
     assert line.startswith("my.yaml: data.size: must be an integer")
+
+
+def test_of_nested_settings_only_the_keys_that_the_new_component_does_not_accept_are_dropped(folder, components):
+    class Wide(BaseModel, extra="forbid"):
+        width: int = 1
+        speed: int = 1
+
+    class Narrow(BaseModel, extra="forbid"):
+        width: Annotated[int, Field(le=8)] = 1
+
+    def wide(total_steps: int, *, shape: Wide, factors: tuple[int, ...] = ()): ...
+
+    def narrow(
+        total_steps: int, *, shape: Narrow | None = None, factors: tuple[Annotated[int, Field(le=8)], ...] = ()
+    ): ...
+
+    components = dataclasses.replace(components, schedules={"cosine": wide, "narrow": narrow})
+    text = "{extends: minimal.yaml, schedule: {shape: {width: 4, speed: 2}, factors: [1, 9]}}"
+    (folder / "my.yaml").write_text(text)
+
+    def load_it(*overrides):
+        said = []
+        recipe = load_recipe("my.yaml", list(overrides), components, base_dir=folder, announce=said.append)
+        return recipe.schedule.arguments, said
+
+    arguments, said = load_it("schedule.name=narrow")
+    assert arguments == {"shape": Narrow(width=4), "factors": ()}
+    dropped = "schedule.shape.speed, schedule.factors"
+    assert said == [f"schedule.name is now narrow: dropped {dropped} of cosine, which narrow does not accept"]
+    assert load_it("schedule.name=narrow", "schedule.shape.width=5")[0]["shape"] == Narrow(width=5)
+    with pytest.raises(RecipeErrors, match=r"command line: schedule.shape.speed: unknown key"):
+        load_it("schedule.name=narrow", "schedule.shape.speed=5")
+    (folder / "my.yaml").write_text(text.replace("width: 4", "width: 9"))
+    assert load_it("schedule.name=narrow")[0]["shape"] == Narrow(width=1)
 
 
 def test_an_error_in_the_former_component_is_still_reported(complaints):

@@ -284,13 +284,17 @@ def test_a_transformed_backbone_transforms_first():
     assert torch.equal(outer.tokens(images), inner.tokens(clipped))
 
 
-def test_an_evaluator_must_return_scores(backbones):
-    class Empty(Evaluator):
+@pytest.mark.parametrize(
+    ("scores", "words"),
+    [([], "return at least one Score"), (None, "return a list of Score, got None"), ([0.5], "return a list of Score")],
+)
+def test_an_evaluator_must_return_scores(scores, words, backbones):
+    class Odd(Evaluator):
         def __call__(self, train, test):
-            return []
+            return scores
 
-    with pytest.raises(TypeError, match="the evaluator of empty must return at least one Score"):
-        evaluate_backbones(backbones, Stripes(20, 0), Stripes(20, 1), dataset="s", evaluators={"empty": Empty()})
+    with pytest.raises(ValueError, match=f"the evaluator of odd must {words}"):
+        evaluate_backbones(backbones, Stripes(20, 0), Stripes(20, 1), dataset="s", evaluators={"odd": Odd()})
 
 
 @pytest.mark.parametrize(

@@ -183,6 +183,10 @@ def free_engine(**arguments):
         ),
         (lambda o: Output(o.loss, {1: o.loss}), "metrics have texts as names.*got 1"),
         (lambda o: Output(o.loss, {"a": o.features}), r"metric a must be a scalar, got \[6, 4\]"),
+        (lambda o: Output(o.loss * 1j), "a loss of real numbers, got torch.complex64"),
+        (lambda o: Output(o.loss, [o.loss]), "metrics must be a mapping, got list"),
+        (lambda o: Output(o.loss, {"a": "high"}), "metric a must be a scalar, got str"),
+        (lambda o: Output(o.loss, {}, [o.features]), r"features must be \[6, F\], one row per image, got list"),
         (lambda o: Output(o.loss, {}, o.features[1:]), r"features must be \[6, F\], one row per image, got \[5, 4\]"),
     ],
 )
@@ -207,6 +211,32 @@ def test_groups_hold_every_trained_parameter_and_known_options():
         free_engine(groups=lambda g: [ParameterGroup(g.parameters, options={"lr": 1.0})])
     with pytest.raises(ValueError, match="sets betas, which SGD does not have; it has dampening"):
         free_engine(groups=lambda g: [ParameterGroup(g.parameters, options={"betas": (0.9, 0.9)})])
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        (lambda g: None, "must return a list of ParameterGroup, got NoneType"),
+        (lambda g: [{"params": g.parameters}], "must return a list of ParameterGroup, got list"),
+        (lambda g: [ParameterGroup([p for _, p in g.parameters])], r"are pairs \(name, parameter\).*got Parameter"),
+        (
+            lambda g: [g, ParameterGroup(list(nn.Linear(2, 2).named_parameters()))],
+            "names weight, which is not a parameter of the method",
+        ),
+        (
+            lambda g: [ParameterGroup(g.parameters, learning_rate=-1.0)],
+            r"factor learning_rate must be a number of at least 0, got -1\.0",
+        ),
+    ],
+)
+def test_groups_that_break_the_interface_are_named(groups, message):
+    with pytest.raises(ValueError, match=rf"Free\.parameter_groups\(\).*{message}"):
+        free_engine(groups=groups)
+
+
+def test_the_parameters_of_a_group_may_be_an_iterator():
+    found = free_engine(groups=lambda g: (ParameterGroup(iter(g.parameters)),)).optimizer.param_groups
+    assert sum(len(group["params"]) for group in found) == len(list(Free().parameters()))
 
 
 def test_teachers_have_different_names_and_lists_of_students():
