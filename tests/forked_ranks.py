@@ -5,14 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from forked_runs import FORKS
+from forked_runs import forked
 
 
 def two_ranks_of(worker: Callable[[int, int, Path], None], folder: Path) -> list[dict[str, Any]]:
     """Run `worker(rank, world_size, folder)` on both ranks, and load what each of them saved."""
-    processes = [FORKS.Process(target=worker, args=(rank, 2, folder), daemon=True) for rank in range(2)]
-    for process in processes:
-        process.start()
+    processes = [forked(worker, rank, 2, folder) for rank in range(2)]
     for process in processes:
         process.join(240)
         assert process.exitcode == 0

@@ -8,7 +8,9 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from multiprocessing import forkserver
+from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from unittest.mock import patch
@@ -16,7 +18,7 @@ from unittest.mock import patch
 from wildfern.ssl.training.checksums import check, write_manifest
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["wildfern.launch.training_run", "wildfern.launch.cli", "deepspeed"])
+FORKS.set_forkserver_preload(["forked_imports"])
 SURROUNDINGS = {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
 # An audit event of Python, a pattern in the path it is about, and the how-manieth of its kind.
 Moment = tuple[str, str, int]
@@ -40,15 +42,11 @@ class ForkedRun:
     ):
         self.log = run.with_name(f"{run.name}.log")
         self.log.write_text("")
-        with patch.dict(os.environ, SURROUNDINGS):
-            forkserver.ensure_running()
         self.processes = []
         for rank in range(processes):
             first = (first_on_path or {}).get(rank)
             arguments = (run, changes, resume, self.log, _ranks(rank, processes), None if rank else die_at, first)
-            self.processes.append(FORKS.Process(target=_train, args=arguments, daemon=True))
-        for process in self.processes:
-            process.start()
+            self.processes.append(forked(_train, *arguments))
 
     @property
     def alive(self) -> bool:
@@ -68,6 +66,16 @@ class ForkedRun:
 
     def output(self) -> str:
         return self.log.read_text()
+
+
+def forked(function: Callable[..., None], *arguments: object) -> BaseProcess:
+    """A started process that calls the function. It has everything imported that training needs, and sees no GPU."""
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
+    with patch.dict(os.environ, {**SURROUNDINGS, "PYTHONPATH": path}):
+        forkserver.ensure_running()  # finds forked_imports.py by PYTHONPATH
+    process = FORKS.Process(target=function, args=arguments, daemon=True)
+    process.start()
+    return process
 
 
 def hold_lock(run: Path, ready: Event) -> None:

@@ -1,14 +1,12 @@
 """`wildfern plan`: every bundled recipe, memory by ZeRO stage, the size of a checkpoint, invalid arguments."""
 
 import json
-import os
 import socket
 import sys
-from unittest.mock import patch
 
 import pytest
 import torch
-from forked_runs import FORKS, SURROUNDINGS
+from forked_runs import forked
 from small_runs import TINY
 from zero_memory import ADAMW, IMAGES, SIDE, Wide, step_under
 
@@ -85,11 +83,7 @@ def measured_under(stage, folder):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with patch.dict(os.environ, SURROUNDINGS):
-        places = [(stage, rank, port, folder) for rank in range(2)]
-        processes = [FORKS.Process(target=step_under, args=place, daemon=True) for place in places]
-        for process in processes:
-            process.start()
+    processes = [forked(step_under, stage, rank, port, folder) for rank in range(2)]
     for process in processes:
         process.join(200)
     return max(json.loads((folder / f"{stage}-{rank}.json").read_text()) for rank in range(2))

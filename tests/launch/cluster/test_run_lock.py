@@ -5,7 +5,7 @@ import socket
 import time
 
 import pytest
-from forked_runs import FORKS, ForkedRun, hold_lock
+from forked_runs import FORKS, ForkedRun, forked, hold_lock
 from small_runs import TINY
 
 from wildfern.launch import pretrain
@@ -37,8 +37,7 @@ def test_an_error_releases_the_lock(tmp_path):
 
 def test_the_lock_ends_with_a_killed_process(tmp_path):
     ready = FORKS.Event()
-    process = FORKS.Process(target=hold_lock, args=(tmp_path, ready), daemon=True)
-    process.start()
+    process = forked(hold_lock, tmp_path, ready)
     assert ready.wait(60)
     with pytest.raises(RunError, match=f"process {process.pid} on"), lock(tmp_path):
         pass

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 from engine_ranks import CASES, HANDOVERS, RESUMED, STEPS, advance, build, worker
-from forked_runs import FORKS
+from forked_runs import forked
 
 pytestmark = [
     pytest.mark.slow,
@@ -26,9 +26,7 @@ def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("engines")
     ports = {1: free_port(), 2: free_port()}
     places = [(0, 1), (0, 2), (1, 2)]
-    processes = [FORKS.Process(target=worker, args=(r, w, ports[w], folder), daemon=True) for r, w in places]
-    for process in processes:
-        process.start()
+    processes = [forked(worker, r, w, ports[w], folder) for r, w in places]
     for process in processes:
         process.join(300)
         assert process.exitcode == 0

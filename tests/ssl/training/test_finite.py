@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from finite_ranks import watch_two
-from forked_runs import FORKS
+from forked_runs import forked
 from safetensors.torch import load_file
 from small_runs import TINY
 
@@ -144,9 +144,7 @@ def test_a_resumed_run_continues_the_count_of_skipped_steps(tmp_path, poisoned):
 
 
 def test_every_rank_names_the_rank_with_the_nonfinite_loss(tmp_path):
-    processes = [FORKS.Process(target=watch_two, args=(rank, tmp_path), daemon=True) for rank in range(2)]
-    for process in processes:
-        process.start()
+    processes = [forked(watch_two, rank, tmp_path) for rank in range(2)]
     for process in processes:
         process.join(120)
     main, other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
