@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from engine_ranks import CASES, HANDOVERS, RESUMED, STEPS, advance, build, worker
+from engine_ranks import CASES, HANDOVERS, RESUMED, advance, build, steps_of, worker
 from forked_runs import forked
 
 pytestmark = [
@@ -35,7 +35,7 @@ def found(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def torch_curves():
-    return {case: advance(build(case, None), case, 0, STEPS) for case in CASES}
+    return {case: advance(build(case, None), case, 0, steps_of(case)) for case in CASES}
 
 
 # bfloat16 has 8 significant bits: activations have a relative error of up to 2⁻⁹, which differs if a batch is split. A
