@@ -77,8 +77,8 @@ class Cable:
         named = ["unshare", "--uts", "sh", "-c", f'hostname {self.hosts[number]} && exec "$@"', "sh"]
         return ["ip", "netns", "exec", self.hosts[number], *named, *command]
 
-    def set(self, state):
-        ip("-n", self.hosts[1], "link", "set", self.ends[1], state)
+    def cut(self):
+        ip("-n", self.hosts[1], "link", "set", self.ends[1], "down")
 
     def remove(self):
         for host in self.hosts:  # the link is removed with them
@@ -135,7 +135,7 @@ def test_a_cut_link_ends_both_hosts_with_a_message_and_the_run_resumes(cable, wh
     processes, logs = launch(cable, run)
     try:
         wait_for_checkpoints(run, processes, logs)
-        cable.set("down")
+        cable.cut()
         cut = time.monotonic()
         codes = [process.wait(120) for process in processes]
         took = time.monotonic() - cut
