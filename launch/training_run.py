@@ -73,7 +73,7 @@ def pretrain(
                 messages += folder.changed_plugins(recipe) if resume else []
                 folder.begin(recipe)
             with open_tracker(recipe, folder, context, start.step, since) as tracker:
-                announce(recipe, folder, context, [*messages, *start.messages], tracker)
+                announce(recipe, folder, context, [*messages, *assembly.mixture.notes, *start.messages], tracker)
                 if resume:
                     tracker.message(
                         f"resumed from step {start.step}" if start.step else "no checkpoint yet: starting at step 0"

@@ -32,8 +32,8 @@ class UnreadableImage(DataError):
 class Images:
     """A batch of images with their annotations; None for annotations that the source does not have.
 
-    - pixels: uint8[N, H, W, 3], or a list of uint8[Hi, Wi, 3] when sizes differ. Images drawn by a GPU are a torch.uint8 tensor
-      [N, H, W, 3] there, complete for what follows on the current stream of the thread that read them.
+    - pixels: uint8[N, H, W, C], or a list of uint8[Hi, Wi, C] when sizes differ. Images drawn by a GPU are a torch.uint8 tensor
+      [N, H, W, C] there, complete for what follows on the current stream of the thread that read them.
     - labels: int64[N], -1 for an unlabeled image; or multi-hot uint8[N, K], a 1 for each class of the image.
     - paired_images: the second image of each positive pair, in the form of `pixels`.
     - masks: uint8[N, H, W], or a list of uint8[Hi, Wi], one value per pixel of `pixels`.
@@ -85,12 +85,18 @@ class Images:
 
 
 class Source(ABC):
-    """A numbered set of images. `num_items` is None for an endless source, `class_names` is None for an unlabeled one."""
+    """A numbered set of images. `num_items` is None for an endless source, `class_names` is None for an unlabeled one.
+
+    `channels` is C of its images uint8[H, W, C]. `split_words` says which images these are ("folder valid").
+    """
 
     num_items: int | None = None
     class_names: list[str] | None = None
+    channels: int = 3
+    split_words: str = ""
 
     def __init__(self) -> None:
+        self._notes: dict[str, None] = {}
         self._skipped: dict[str, str] = {}
         self._skipped_lock = threading.Lock()
 
@@ -113,6 +119,17 @@ class Source(ABC):
         """Record that `name` is unusable; the first reason is kept."""
         with self._skipped_lock:
             self._skipped.setdefault(name, reason)
+
+    @property
+    def notes(self) -> list[str]:
+        """Messages for the user about how the images were found and read, in order; a copy."""
+        with self._skipped_lock:
+            return list(self._notes)
+
+    def note(self, message: str) -> None:
+        """Tell the user something about these images, for example what was passed over; repeated messages are kept once."""
+        with self._skipped_lock:
+            self._notes.setdefault(message)
 
     @abstractmethod
     def read(self, items: ArrayLike) -> Images:

@@ -52,6 +52,11 @@ class Mixture:
         """The unusable items that the sources found so far: name -> reason."""
         return {name: reason for source in self.sources for name, reason in source.skipped.items()}
 
+    @property
+    def notes(self) -> list[str]:
+        """The messages of the sources for the user."""
+        return [note for source in self.sources for note in source.notes]
+
     def locate(self, indices: ArrayLike) -> tuple[Index, Index, Index]:
         """Where each global index comes from: (component, epoch, item), int64[N] each; epoch is 0 for endless sources."""
         indices = np.asarray(indices, np.int64)
