@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from wildfern.recipes import RecipeErrors, list_recipes, read_yaml, recipe_text
+from wildfern.recipes import RecipeErrors, list_recipes, read_argument, recipe_text
 from wildfern.registry import ComponentError, PluginError, load_plugin
 
 EXIT_CODES = """Exit codes:
@@ -323,7 +323,7 @@ def parsed(arguments: list[str]) -> dict[str, object]:
         name, equals, text = word.partition("=")
         if not equals:
             raise RunError(f"arguments must be key=value; got {word!r}")
-        values[name], problems = read_yaml(text, "", name)
+        values[name], problems = read_argument(text, "", name)
         if problems:
             raise RunError("; ".join(map(str, problems)))
     return values

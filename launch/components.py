@@ -1,11 +1,13 @@
 """The registries of recipes, and checks of a recipe as a whole."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from wildfern.launch.backbone_arguments import backbone_takes, with_image_size
 from wildfern.recipes import Components, Recipe, load_recipe
+from wildfern.recipes.checking import needs
 from wildfern.registry import (
     ENGINES,
     EVALUATORS,
@@ -27,8 +29,8 @@ class _CheapToBuild:
         return name in GENERATORS or name in VIEWS
 
 
-def components() -> Components:
-    """All components of recipes."""
+def components(data_here: bool = False) -> Components:
+    """All components of recipes; `data_here` also checks that folders and files of images exist."""
     return Components(
         sources=SOURCES,
         views=VIEWS,
@@ -39,7 +41,39 @@ def components() -> Components:
         evaluators=EVALUATORS,
         constructible=_CheapToBuild(),
         backbone_takes=backbone_takes,
+        backbone_problem=unknown_backbone,
+        **({"source_problem": missing_place} if data_here else {}),
     )
+
+
+def unknown_backbone(name: str) -> str | None:
+    """Why there is no backbone of this name; None if there is."""
+    from wildfern.ssl.models.networks import unknown_network
+
+    return unknown_network(name)
+
+
+def missing_place(source: str) -> str | None:
+    """Why the path of a source such as folder:PATH does not exist; None if it does, and for sources without a path."""
+    scheme, _, place = source.partition(":")
+    parameter = location_parameter(SOURCES[scheme])
+    if parameter is None or parameter.name != "path" or not place or "://" in place:
+        return None
+    path = Path(os.path.expanduser(place))  # unlike Path.expanduser, leaves ~ where there is no home
+    if os.path.lexists(path):
+        return None if path.exists() else f"{place} is a link to a file or folder that does not exist"
+    cut = [beside.name for beside in _beside(path) if beside.name.startswith(f"{path.name} #")]
+    hint = (
+        f"; there is {cut[0]!r}: '#' after a space starts a comment in YAML, so put the source in quotes" if cut else ""
+    )
+    return f"there is no {place} (from the working folder){hint}"
+
+
+def _beside(path: Path) -> list[Path]:
+    try:
+        return sorted(path.parent.iterdir())
+    except OSError:
+        return []
 
 
 def say(message: str) -> None:
@@ -60,21 +94,15 @@ def read_recipe(
     Runs the recipe's plugins and `plugins`. `data_here=False`: the images will not be read, they may be on another machine.
     `announce` gets a message for each automatic change.
     """
-    checks = CHECKS if data_here else [check for check in CHECKS if check is not _places_exist]
-    recipe = load_recipe(name_or_path, overrides, components(), extra_checks=checks, plugins=plugins, announce=announce)
+    known = components(data_here)
+    recipe = load_recipe(name_or_path, overrides, known, extra_checks=CHECKS, plugins=plugins, announce=announce)
     return with_image_size(recipe, announce)
 
 
 Problems = Iterator[tuple[str, str]]
 
 
-def _backbone_exists(recipe: Recipe) -> Problems:
-    from wildfern.ssl.models.networks import unknown_network
-
-    if problem := unknown_network(recipe.model.backbone):
-        yield "model.backbone", problem
-
-
+@needs("model")
 def _arguments_are_of_the_network(recipe: Recipe) -> Problems:
     given = recipe.model.arguments
     for key in sorted(given.keys() & {"self", "name", "weights", "stem", "num_classes"}):
@@ -83,6 +111,7 @@ def _arguments_are_of_the_network(recipe: Recipe) -> Problems:
         yield f"model.arguments.{key}", reason
 
 
+@needs("views", "method")
 def _views_fit_the_method(recipe: Recipe) -> Problems:
     needs = getattr(METHODS[recipe.method.name], "needs", None)
     if needs is None:
@@ -94,6 +123,7 @@ def _views_fit_the_method(recipe: Recipe) -> Problems:
         yield "views.name", str(error)
 
 
+@needs("views", "model")
 def _backbone_takes_the_channels(recipe: Recipe) -> Problems:
     made = VIEWS[recipe.views.name](**recipe.views.arguments).channels
     taken = recipe.model.arguments.get("in_chans", 3)
@@ -107,6 +137,7 @@ def _backbone_takes_the_channels(recipe: Recipe) -> Problems:
         yield "model.arguments.in_chans", f"must be {made}, {why}; got {taken}"
 
 
+@needs("evaluation")
 def _protocols_can_be_built(recipe: Recipe) -> Problems:
     for number, protocol in enumerate(recipe.evaluation.protocols):
         try:
@@ -115,6 +146,7 @@ def _protocols_can_be_built(recipe: Recipe) -> Problems:
             yield f"evaluation.protocols.{number}", str(error)
 
 
+@needs("evaluation")
 def _something_to_evaluate(recipe: Recipe) -> Problems:
     evaluation = recipe.evaluation
     if evaluation.on and not evaluation.protocols and not evaluation.few_shot:
@@ -130,6 +162,7 @@ def _something_to_evaluate(recipe: Recipe) -> Problems:
             )
 
 
+@needs("optimizer")
 def _optimizer_takes_the_schedule(recipe: Recipe) -> Problems:
     missing = {"learning_rate", "weight_decay"} - set(recipe.optimizer.arguments)
     if missing:
@@ -140,6 +173,7 @@ def _optimizer_takes_the_schedule(recipe: Recipe) -> Problems:
         )
 
 
+@needs("optimizer", "engine")
 def _optimizer_fits_the_engine(recipe: Recipe) -> Problems:
     stage = recipe.engine.arguments.get("zero_stage", 0)
     if is_layer_wise(recipe.optimizer.name) and stage > 0:
@@ -150,21 +184,7 @@ def _optimizer_fits_the_engine(recipe: Recipe) -> Problems:
         )
 
 
-def _places_exist(recipe: Recipe) -> Problems:
-    named = [(f"data.{i}.source", entry.source) for i, entry in enumerate(recipe.data)]
-    named += [(f"evaluation.on.{i}.source", entry.source) for i, entry in enumerate(recipe.evaluation.on)]
-    for argument, settings in recipe.views.arguments.items():
-        entries = enumerate(getattr(settings, "data", ()))
-        named += [(f"views.{argument}.data.{i}.source", entry.source) for i, entry in entries]
-    for key, source in named:
-        scheme, _, place = source.partition(":")
-        parameter = location_parameter(SOURCES[scheme])
-        if parameter is not None and parameter.name == "path" and place and not Path(place).expanduser().exists():
-            yield key, f"there is no {place} (from the working folder)"
-
-
 CHECKS: list[Callable[[Recipe], Problems]] = [
-    _backbone_exists,
     _arguments_are_of_the_network,
     _views_fit_the_method,
     _backbone_takes_the_channels,
@@ -172,5 +192,4 @@ CHECKS: list[Callable[[Recipe], Problems]] = [
     _protocols_can_be_built,
     _optimizer_takes_the_schedule,
     _optimizer_fits_the_engine,
-    _places_exist,
 ]

@@ -4,16 +4,16 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
 
+from wildfern.launch.components import missing_place
 from wildfern.recipes.components import argument_names, argument_values, arguments_model, differing
 from wildfern.recipes.errors import COMMAND_LINE, Problem, RecipeErrors, nearest
 from wildfern.recipes.wording import complaints
-from wildfern.recipes.yaml_text import read_yaml
+from wildfern.recipes.yaml_text import read_argument
 from wildfern.registry import EVALUATORS, GENERATORS, LOCATION, ComponentError
 from wildfern.ssl.data import DataError, source_signature
 from wildfern.ssl.evaluation import Evaluator
@@ -95,7 +95,7 @@ def _parsed(text: str, choice: str, option: str) -> str | dict[str, Any]:
     """A name, `name key=value …`, or a YAML mapping. A name may contain blanks, as in a path. Raises RecipeErrors."""
     text = text.strip()
     if text.startswith("{"):
-        value, problems = read_yaml(text, COMMAND_LINE, option)
+        value, problems = read_argument(text, COMMAND_LINE, option)
         if problems:
             raise RecipeErrors(problems)
         return value
@@ -103,7 +103,7 @@ def _parsed(text: str, choice: str, option: str) -> str | dict[str, Any]:
     values: dict[str, Any] = {choice: name}
     for word in words:
         key, _, written = word.partition("=")
-        values[key], problems = read_yaml(written, COMMAND_LINE, f"{option} {key}")
+        values[key], problems = read_argument(written, COMMAND_LINE, f"{option} {key}")
         if problems:
             raise RecipeErrors(problems)
     return values if words else name
@@ -128,9 +128,8 @@ class _Request:
         except DataError as error:
             self.complain(key, str(error))
             return None
-        scheme, _, place = source.partition(":")
-        if scheme in ("folder", "parquet") and place and not Path(place).expanduser().exists():
-            self.complain(key, f"there is no {place} (from the working folder)")
+        if problem := missing_place(source):
+            self.complain(key, problem)
         arguments = self._arguments(component, SOURCE_RESERVED, given, key)
         if arguments is None:
             return None

@@ -12,7 +12,7 @@ from wildfern.recipes.editor_schema import json_schema
 from wildfern.recipes.errors import Problem, RecipeErrors, nearest
 from wildfern.recipes.loading import list_recipes, load_recipe, recipe_text
 from wildfern.recipes.schema import Component, DataEntry, Evaluation, EvaluationEntry, Model, Recipe, Tracking, Training
-from wildfern.recipes.yaml_text import read_yaml
+from wildfern.recipes.yaml_text import read_argument, read_yaml
 
 __all__ = [
     "Component",
@@ -31,6 +31,7 @@ __all__ = [
     "list_recipes",
     "load_recipe",
     "nearest",
+    "read_argument",
     "read_yaml",
     "recipe_text",
 ]

@@ -36,7 +36,19 @@ from wildfern.recipes.wording import complaints, shown
 from wildfern.registry import ComponentError, location_parameter
 
 ExtraCheck = Callable[[Recipe], Iterable[tuple[str, str]]]
+Check = TypeVar("Check", bound=ExtraCheck)
 SectionModel = TypeVar("SectionModel", bound=BaseModel)
+
+
+def needs(*sections: str) -> Callable[[Check], Check]:
+    """Mark a check as one that reads only these sections: it also runs if others have errors."""
+
+    def mark(check: Check) -> Check:
+        check.sections = sections  # type: ignore[attr-defined]
+        return check
+
+    return mark
+
 
 BUILT = ("data", "views")  # sections whose components can be built from their arguments alone
 _MISSING = "is missing"
@@ -54,16 +66,25 @@ def check_recipe(
 
     Unless the layers are `whole`, missing keys are not reported: they may be in a file that could not be read. With
     `keep_unknown`, components that are not registered keep their arguments, unchecked.
-    `extra_checks` run on a recipe without other errors.
+    `extra_checks` run on a recipe without other errors; those marked by `needs` run if their sections have none.
     """
     checking = _Checking(layers, components, keep_unknown)
     sections = checking.sections()
     unread = {problem.key for problem in earlier}
     problems = [p for p in checking.problems if p.message != _MISSING or (whole and p.key not in unread)]
     if earlier or problems:
-        raise RecipeErrors([*earlier, *problems])
-    recipe = Recipe(**sections)
-    for check in extra_checks:
+        missing_here = checking.missing_here  # these sections can still be checked
+        invalid = {
+            problem.key.partition(".")[0] for problem in (*earlier, *checking.problems) if problem not in missing_here
+        }
+        recipe = Recipe.model_construct(**{name: value for name, value in sections.items() if name not in invalid})
+        runnable = [
+            check for check in extra_checks if whole and not invalid.intersection(getattr(check, "sections", invalid))
+        ]
+    else:
+        recipe, runnable = Recipe(**sections), list(extra_checks)
+    checking.problems = [*earlier, *problems]
+    for check in runnable:
         for key, message in check(recipe):
             path = checking.path_of(key)
             checking.complain(path, message, writer=layers.last_writer(path))
@@ -76,6 +97,7 @@ class _Checking:
     def __init__(self, layers: Layers, components: Components, keep_unknown: bool):
         self.layers, self.components, self.keep_unknown = layers, components, keep_unknown
         self.problems: list[Problem] = []
+        self.missing_here: list[Problem] = []  # problems that say that something valid does not exist
 
     def sections(self) -> dict[str, Any]:
         """The valid sections by name; errors of the others are in `problems`."""
@@ -100,6 +122,9 @@ class _Checking:
                 sections[name] = self._component(name, tree.get(name, {}), (name,))
             else:
                 sections[name] = self._validate(FIXED_SECTIONS[name], tree.get(name, {}), (name,))
+        backbone = self.layers.value(("model", "backbone"))
+        if isinstance(backbone, str) and backbone and (problem := self.components.backbone_problem(backbone)):
+            self._complain_of_missing(("model", "backbone"), problem)
         return sections
 
     def complain(
@@ -108,6 +133,10 @@ class _Checking:
         """Add a problem at `path`, reported for the file that set it unless `writer` names another."""
         writer = writer or self.layers.writer(path)
         self.problems.append(Problem(writer, dotted(path), message, suggestion, tuple(known)))
+
+    def _complain_of_missing(self, path: Path, message: str) -> None:
+        self.complain(path, message)
+        self.missing_here.append(self.problems[-1])
 
     def path_of(self, key: str) -> Path:
         """The path of a dotted key in this recipe: `data.0.x` is `data.x` if data is not a list."""
@@ -202,8 +231,10 @@ class _Checking:
         parameter = location_parameter(registry[scheme])
         if parameter is None and colon:
             self.complain(path, f"{scheme} takes nothing after a colon, got {shown(source)}", scheme)
-        if parameter is not None and parameter.default is parameter.empty and not location:
+        elif parameter is not None and parameter.default is parameter.empty and not location:
             self.complain(path, f"needs a {parameter.name}: {scheme}:{parameter.name.upper()}")
+        elif problem := self.components.source_problem(source):
+            self._complain_of_missing(path, problem)
         return True
 
     def _check_together(self, section: str, choice: str, arguments: dict[str, Any], path: Path) -> None:

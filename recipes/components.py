@@ -35,6 +35,8 @@ class Components:
     A component may have a static `check(**arguments)` that raises ValueError for arguments that are invalid together.
     Sources and views in `constructible` are cheap to build and are built as a check. `backbone_takes(name, key)` returns whether
     a backbone has this argument or allows a choice of `stem`; other arguments of a former backbone are dropped.
+    `source_problem` and `backbone_problem` return what is wrong with the text of a source or the name of a backbone, apart from
+    its arguments, such as a folder that does not exist; None if nothing is.
     """
 
     sources: Registry
@@ -46,6 +48,8 @@ class Components:
     evaluators: Registry = dataclasses.field(default_factory=dict)
     constructible: Container[str] = frozenset()
     backbone_takes: Callable[[str, str], bool] = lambda name, key: False
+    source_problem: Callable[[str], str | None] = lambda source: None
+    backbone_problem: Callable[[str], str | None] = lambda name: None
 
     def of_section(self, section: str) -> Registry:
         """The registry that a recipe section (`data`, `views`, `method` …) or a list of `evaluation` chooses from."""

@@ -6,7 +6,7 @@ from typing import Any
 from wildfern.recipes.components import CHOICE, EVALUATION_LISTS, Components
 from wildfern.recipes.errors import COMMAND_LINE, Problem, dotted
 from wildfern.recipes.schema import COMPONENT_SECTIONS
-from wildfern.recipes.yaml_text import read_yaml
+from wildfern.recipes.yaml_text import read_argument
 
 Path = tuple[str | int, ...]
 
@@ -44,7 +44,7 @@ class Layers:
             if not equals or not all(key.split(".")):
                 problems.append(Problem(COMMAND_LINE, "", f"{override!r} must be written as key=value"))
                 continue
-            value, unreadable = read_yaml(text, COMMAND_LINE, key)
+            value, unreadable = read_argument(text, COMMAND_LINE, key)
             problems += unreadable or self._override(key, value)
         self._drop_former_arguments(before, COMMAND_LINE)
         self._drop_arguments_of_backbone(backbone, COMMAND_LINE)

@@ -7,7 +7,7 @@ from typing import Any
 
 from wildfern.recipes.errors import COMMAND_LINE, Problem
 from wildfern.recipes.wording import shown
-from wildfern.recipes.yaml_text import read_yaml
+from wildfern.recipes.yaml_text import read_argument
 from wildfern.registry import PluginError, load_plugin
 
 
@@ -45,7 +45,7 @@ class PluginFiles:
             elif key.strip() != "plugins":
                 self.problems.append(Problem(COMMAND_LINE, key.strip(), "write the whole list: plugins=[my_file.py]"))
             else:
-                value, unreadable = read_yaml(text, COMMAND_LINE, "plugins")
+                value, unreadable = read_argument(text, COMMAND_LINE, "plugins")
                 self.problems += unreadable
                 if not unreadable:
                     self.add(value, COMMAND_LINE, folder)

@@ -6,6 +6,7 @@ Here only true/false are booleans, every decimal notation is a number, and the r
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import yaml
@@ -86,6 +87,24 @@ def read_yaml(text: str, file: str, key: str = "") -> tuple[Any, list[Problem]]:
         return None, [Problem(file, key, f"{where}not valid YAML: {error.problem or error.context}")]
     except yaml.YAMLError as error:
         return None, [Problem(file, key, f"not valid YAML: {' '.join(str(error).split())}")]
+
+
+def read_argument(text: str, file: str, key: str) -> tuple[Any, list[Problem]]:
+    """As `read_yaml`, for a value given on the command line, where a comment is a mistake: it would cut the value short."""
+    value, problems = read_yaml(text, file, key)
+    hint = "'#' after a space starts a comment in YAML: put text that contains it in quotes that reach the program"
+    if problems and re.search(r"\s#", text):
+        return None, [replace(problem, message=f"{problem.message} ({hint})") for problem in problems]
+    if not problems and (kept := _before_comment(text)) is not None:
+        return None, [Problem(file, key, f"""{hint}, for example {key}='"{text}"'; now the value would be {kept!r}""")]
+    return value, problems
+
+
+def _before_comment(text: str) -> str | None:
+    """What a comment at the end of a YAML text of one value leaves of it; None if there is no comment."""
+    tokens = list(yaml.scan(text, Loader=yaml.SafeLoader))
+    end = max((token.end_mark.index for token in tokens if token.start_mark.index < token.end_mark.index), default=0)
+    return text[:end] if text[end:].lstrip().startswith("#") else None
 
 
 def write_yaml(value: Any) -> str:

@@ -16,19 +16,39 @@ def said(process: subprocess.CompletedProcess) -> str:
     return process.stderr
 
 
-def test_misspelled_keys_and_invalid_values_are_reported_together(wildfern):
-    changes = ["training.stepz=3", "method.temperature=-1", "model.backbone=resnet19"]
-    text = said(wildfern("pretrain", "quickstart", *changes, process=True))
-    assert "training.stepz" in text
-    assert "training.steps" in text
-    assert "method.temperature" in text
-    assert "greater than 0" in text
+def test_all_errors_of_a_recipe_are_reported_together(wildfern):
+    changes = ["training.stepz=3", "method.temperature=-1", "model.backbone=resnet19", "model.stemm=cifar"]
+    changes += ["data={source: folder:nowhere, min_sid: 3}", "evaluation.on=[folder:gone]", "optimizer.name=lars"]
+    changes += ["engine={name: deepspeed, zero_stage: 1}", "evaluation.protocols=[]", "evaluation.few_shot=[]"]
+    lines = said(wildfern("pretrain", "quickstart", *changes, process=True)).splitlines()
+    for words in (
+        "training.stepz: unknown key; did you mean training.steps?",
+        "method.temperature: must be greater than 0",
+        "model.backbone: unknown backbone 'resnet19'; did you mean resnet18",
+        "model.stemm: unknown key; did you mean model.stem?",
+        "data.min_sid: unknown key; did you mean data.min_side?",
+        "data.source: there is no nowhere",
+        "evaluation.on.0.source: there is no gone",
+        "engine.zero_stage: must be 0 for lars",
+        "evaluation.protocols: name at least one of",
+    ):
+        assert sum(words in line for line in lines) == 1, (words, lines)
+    assert len(lines) == 9
 
 
-def test_errors_of_data_and_machine_are_reported_together(wildfern):
-    text = said(wildfern("pretrain", "quickstart", "model.backbone=resnet19", "data.source=folder:nowhere"))
-    assert "resnet18" in text
-    assert "nowhere" in text
+def test_a_comment_that_cuts_a_path_short_is_named(wildfern, tmp_path):
+    (tmp_path / "pics #1").mkdir()
+    text = said(wildfern("pretrain", "quickstart", "data.source=folder:pics #1"))
+    assert "starts a comment in YAML" in text
+    assert """data.source='"folder:pics #1"'""" in text
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("extends: quickstart\ndata:\n  source: folder:pics #1\n")
+    text = said(wildfern("pretrain", "mine.yaml"))
+    assert "there is no pics (from the working folder); there is 'pics #1': '#' after a space starts a comment" in text
+    text = said(wildfern("pretrain", "quickstart", "data={source: folder:pics #1}"))
+    assert "starts a comment in YAML" in text
+    text = said(wildfern("pretrain", "quickstart", """data.source='folder:pics #1'"""))
+    assert "no images under pics #1" in text
 
 
 @pytest.mark.parametrize(
