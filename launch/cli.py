@@ -118,7 +118,9 @@ def plan(
     from wildfern.launch.errors import user_errors
     from wildfern.launch.estimate_table import estimate_json, estimate_table
     from wildfern.launch.evaluating import choose_device
+    from wildfern.launch.output_paths import output_file
 
+    json_file = json_file and output_file(json_file)
     with user_errors():
         wanted = read_recipe(recipe, overrides or [], plugins=plugin or [], data_here=False)
         wanted = with_precision(wanted, choose_device(wanted.training.device) if measure else None)
@@ -131,7 +133,7 @@ def plan(
         command = shlex.join(["wildfern", "plan", recipe, *(overrides or []), *plugins, "--measure"])
         found = estimate_json(estimate, machine, utilization, images_per_second, peak, command)
         json_file.write_text(json.dumps(found, indent=2) + "\n")
-        console.print(f"written to {json_file}", markup=False)
+        console.print(f"written to {json_file}", markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -164,8 +166,10 @@ def evaluate(
     """
     from wildfern.launch.errors import RunError
     from wildfern.launch.evaluating import evaluate
+    from wildfern.launch.output_paths import output_file
     from wildfern.launch.protocols import parse_datasets, parse_protocols
 
+    json_file = json_file and output_file(json_file)
     run_plugins(plugin)
     try:
         shots = [int(n) for n in few_shot.split(",") if n.strip()]
@@ -175,10 +179,10 @@ def evaluate(
     with console.status("evaluating") as status:
         evaluation = evaluate(run, datasets, protocols, shots, seeds, announce=status.update, download=download)
     console.print(evaluation.table())
-    console.print(f"written to {run / 'evaluation.json'} and {run / 'report.html'}", markup=False)
+    console.print(f"written to {run / 'evaluation.json'} and {run / 'report.html'}", markup=False, soft_wrap=True)
     if json_file is not None:
         json_file.write_text(json.dumps(evaluation.as_json(), indent=2) + "\n", encoding="utf-8")
-        console.print(f"written to {json_file}", markup=False)
+        console.print(f"written to {json_file}", markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -198,7 +202,7 @@ def render(
 
     run_plugins(plugin)
     words = write_gallery(generator, parsed(arguments or []), grid, out, start, parts)
-    console.print(words, highlight=False, markup=False)
+    console.print(words, highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -214,7 +218,7 @@ def views(
     """Render training images and their views."""
     from wildfern.launch.views_image import redraw_views
 
-    console.print(redraw_views(recipe, overrides or [], indices, out, plugin or []), highlight=False, markup=False)
+    console.print(redraw_views(recipe, overrides or [], indices, out, plugin or []), highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -260,7 +264,9 @@ def bench(
     from wildfern.launch.benching import bench_pipeline
     from wildfern.launch.components import read_recipe
     from wildfern.launch.errors import RunError, user_errors
+    from wildfern.launch.output_paths import output_file
 
+    json_file = json_file and output_file(json_file)
     with user_errors():
         if what == "pipeline":
             name = recipe or "quickstart"
@@ -275,7 +281,7 @@ def bench(
     console.print(result.table())
     if json_file is not None:
         json_file.write_text(json.dumps(result.as_json(), indent=2) + "\n")
-        console.print(f"written to {json_file}", markup=False)
+        console.print(f"written to {json_file}", markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -299,11 +305,13 @@ def report(
 ) -> None:
     """Compare runs in one self-contained HTML file."""
     from wildfern.launch.errors import user_errors
+    from wildfern.launch.output_paths import output_file
     from wildfern.ssl.evaluation import write_report
 
+    out = output_file(out)
     with user_errors():
         write_report(runs, out)
-    console.print(f"written to {out}", markup=False)
+    console.print(f"written to {out}", markup=False, soft_wrap=True)
 
 
 @app.command()

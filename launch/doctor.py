@@ -135,7 +135,7 @@ def _deepspeed() -> Finding:
 
 def _wandb() -> Finding:
     version = importlib.metadata.version("wandb")
-    if os.environ.get("WANDB_API_KEY") or (Path.home() / ".netrc").is_file():
+    if os.environ.get("WANDB_API_KEY") or os.path.isfile(os.path.expanduser("~/.netrc")):
         return Finding("ok", f"{version}, off by default (tracking.wandb)")
     return Finding(
         "optional", f"{version}, no API key; tracking.wandb=offline works", "set WANDB_API_KEY, or run wandb login"

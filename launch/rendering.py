@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 
 from wildfern.generators import STREAMS, ImageBatch, make_stream
 from wildfern.launch.errors import RunError
+from wildfern.launch.output_paths import output_file
 
 GAP, CAPTION = 4, 14
 MOST = 64  # along a side
@@ -33,6 +34,7 @@ def write_gallery(
         )
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise RunError(f"--out must be a .png, .jpg or .webp file, got {out}")
+    out = output_file(out)
     arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()}
     try:
         stream = make_stream(generator, **arguments)

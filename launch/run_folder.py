@@ -17,6 +17,7 @@ from torch import Tensor
 from wildfern.generators.counter_rng import key
 from wildfern.launch.components import components
 from wildfern.launch.errors import RunError, cannot_write
+from wildfern.launch.output_paths import written_path
 from wildfern.launch.recorded_plugins import changed_plugins, check_registered, copy_plugins, describe_plugins
 from wildfern.recipes import Recipe, load_recipe
 from wildfern.ssl.models import Backbone
@@ -33,7 +34,9 @@ class RunFolder:
     @classmethod
     def for_writing(cls, path: Path | None, recipe_name: str, resume: bool) -> "RunFolder":
         """The folder of a new run (default: `runs/NAME-DATE`), or of one to resume. Raises RunError."""
-        if path is None:
+        if path is not None:
+            path = written_path(path)
+        else:
             if resume:
                 raise RunError("--resume requires --run DIR")
             stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(recipe_name).stem)
@@ -53,6 +56,7 @@ class RunFolder:
     @classmethod
     def for_reading(cls, path: Path) -> "RunFolder":
         """The folder of a run that exists."""
+        path = Path(os.path.expanduser(path))
         if not (path / "recipe.yaml").is_file():
             raise RunError(f"{path} is not a run folder: it has no recipe.yaml")
         return cls(path)

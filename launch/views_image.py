@@ -1,5 +1,6 @@
 """`views.png`: training images and their views."""
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor
 from wildfern.launch.builders import build_views, open_mixture
 from wildfern.launch.components import read_recipe
 from wildfern.launch.errors import RunError, user_errors
+from wildfern.launch.output_paths import output_file
 from wildfern.launch.run_folder import RunFolder
 from wildfern.ssl.augmentation import MEAN, STD, Views
 from wildfern.ssl.data import Mixture
@@ -28,8 +30,8 @@ def redraw_views(recipe: str, overrides: Sequence[str], indices: str, out: Path,
     """
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise RunError(f"--out must be a .png, .jpg or .webp file, got {out}")
-    wanted = _numbers(indices)
-    if Path(recipe).is_dir():
+    out, wanted = output_file(out), _numbers(indices)
+    if os.path.isdir(os.path.expanduser(recipe)):
         folder = RunFolder.for_reading(Path(recipe))
         checked = folder.recipe(overrides, plugins, needs=("data", "views"))
     else:

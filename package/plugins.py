@@ -8,6 +8,7 @@ import sys
 import traceback
 from dataclasses import dataclass
 from os import PathLike, fspath
+from os.path import expanduser  # unlike Path.expanduser, leaves ~ where there is no home
 from pathlib import Path
 from types import ModuleType
 
@@ -31,13 +32,13 @@ class Plugin:
         return f"wildfern_plugin_{self.sha256[:16]}"
 
     def is_at(self, path: str | PathLike[str]) -> bool:
-        return self.path == Path(path).expanduser().resolve()
+        return self.path == Path(expanduser(path)).resolve()
 
 
 def read_plugin(path: str | PathLike[str]) -> Plugin:
     """Read the file at `path`; raises PluginError if there is none or it is not a Python file."""
     name = fspath(path)
-    given = Path(name).expanduser()
+    given = Path(expanduser(name))
     if given.suffix != ".py":
         raise PluginError(f"{name}: a plugin must be a Python file (.py)")
     try:

@@ -149,7 +149,7 @@ def _find(
     text = os.fspath(reference)
     is_path = isinstance(reference, os.PathLike) or text.endswith(SUFFIXES) or "/" in text or os.sep in text
     if is_path:
-        place = folder / Path(text).expanduser()
+        place = folder / os.path.expanduser(text)
         if place.is_file():
             return _File(os.path.join(label_folder, text), place, place.parent)
         beside = [file.name for file in place.parent.iterdir()] if place.parent.is_dir() else []

@@ -25,7 +25,7 @@ class PluginFiles:
             self.problems.append(Problem(writer, "plugins", f"must be a list of Python files, got {shown(value)}"))
             return
         for name in names:
-            path = os.path.normpath(folder / Path(name).expanduser())
+            path = os.path.normpath(folder / os.path.expanduser(name))
             if path not in self.paths:
                 self.paths.append(path)
             if not run:  # the user may name it again with --plugin

@@ -4,10 +4,10 @@
 """
 
 import inspect
+import os
 from collections.abc import Callable
 from difflib import get_close_matches
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from wildfern.generators import make_stream
@@ -59,7 +59,7 @@ def source_signature(name: str) -> Callable[..., Any]:
     """The callable behind a source's name ("digits", "folder:PATH", "ifs"); its keyword-only parameters are the recipe keys."""
     scheme, colon, location = name.partition(":")
     if scheme not in SOURCES:
-        if not colon and Path(name).expanduser().exists():
+        if not colon and os.path.exists(os.path.expanduser(name)):
             raise DataError(
                 f"unknown source {name!r}; write the kind of a path before it: folder:{name} or parquet:{name}"
             )

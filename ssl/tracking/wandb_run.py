@@ -17,7 +17,8 @@ class WandbRun:
     """Logs to wandb; with `mode` "off" or `enabled=False` wandb is not imported.
 
     All files are in `run_dir`, and the run's id in `run_dir/wandb_id`, so that a resumed run continues under the same id
-    (`run_id` overrides it). "online" without credentials raises ValueError at once, because wandb would wait at a prompt.
+    (`run_id` overrides it). "online" without credentials raises ValueError at once, because wandb would wait at a prompt; so
+    does a process without a home folder.
     If the server cannot be reached, a message says so and the run continues offline. A later failure is reported once and ends
     the logging, not the training. Only one process of a run logs: pass `enabled=rank == 0`.
     """
@@ -42,6 +43,11 @@ class WandbRun:
         self._run: Any = None
         if self.mode == "off":
             return
+        if os.path.expanduser("~") == "~":
+            raise ValueError(
+                "tracking.wandb: wandb keeps its settings in the home folder, which is not known here: set HOME to a folder "
+                "that can be written to, or tracking.wandb=off"
+            )
         run_dir = Path(run_dir)
         self.id = _stable_id(run_dir, run_id)
         with _quiet_surroundings(run_dir):

@@ -65,7 +65,7 @@ def test_a_comment_that_cuts_a_path_short_is_named(wildfern, tmp_path):
         (["pretrain", "quickstart", "evaluation.on=[ifs]"], ["endless"]),
         (["pretrain", "quickstart", "evaluation.protocols=[]", "evaluation.few_shot=[]"], ["protocols"]),
         (["render", "ifs", "size=[1"], ["YAML"]),
-        (["render", "ifs", "size=32", "--out", "nowhere/g.png"], ["nowhere/g.png"]),
+        (["render", "ifs", "size=32", "--out", "empty/notes.txt/g.png"], ["cannot write empty/notes.txt/g.png"]),
         (["pretrain", "quickstart", "training.batch_size=10", "training.accumulation=4"], ["accumulation", "10"]),
         (["pretrain", "quickstart", "optimizer.name=lars", "engine.name=deepspeed"], ["zero_stage"]),
         (["pretrain", "quickstart", "--resume"], ["--run"]),

@@ -127,6 +127,13 @@ def test_a_later_failure_ends_logging_and_not_training(tmp_path, bare_user, monk
     assert said == ["wandb failed at step 13; logging to it ends here (RuntimeError: service died)"]
 
 
+def test_a_process_without_a_home_folder_is_told_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.path.expanduser", str)
+    with pytest.raises(ValueError, match=r"the home folder, which is not known here: set HOME"):
+        WandbRun("offline", "p", "r", tmp_path, {})
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_unknown_mode_is_refused(tmp_path):
     with pytest.raises(ValueError, match="off, offline or online, not 'disabled'"):
         start(tmp_path, "disabled")
