@@ -218,7 +218,8 @@ def views(
     """Render training images and their views."""
     from wildfern.launch.views_image import redraw_views
 
-    console.print(redraw_views(recipe, overrides or [], indices, out, plugin or []), highlight=False, markup=False, soft_wrap=True)
+    words = redraw_views(recipe, overrides or [], indices, out, plugin or [])
+    console.print(words, highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
