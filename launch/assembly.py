@@ -7,6 +7,7 @@ import torch
 from wildfern.launch.builders import (
     build_method,
     build_probe,
+    build_schedule,
     build_views,
     check_backbone,
     check_classes,
@@ -24,7 +25,6 @@ from wildfern.ssl.methods import Method
 from wildfern.ssl.training import (
     ENGINES,
     OPTIMIZERS,
-    SCHEDULES,
     BatchReader,
     CheckpointStore,
     Engine,
@@ -83,7 +83,7 @@ def assemble(recipe: Recipe, folder: RunFolder, context: DistributedContext) -> 
     numbers = (source.num_items for source in mixture.sources)
     engine.metadata["weights_sha256"] = method.backbone.weights_sha256  # of the weights that training started from
     engine.metadata["items"] = [None if number is None else int(number) for number in numbers]
-    schedule = SCHEDULES[recipe.schedule.name](recipe.training.steps, **recipe.schedule.arguments)
+    schedule = build_schedule(recipe)
     checkpoints = CheckpointStore(
         folder.path / "checkpoints",
         recipe.training.keep_checkpoints,

@@ -11,8 +11,9 @@ from wildfern.ssl.augmentation import VIEWS, Views
 from wildfern.ssl.data import Mixture, open_source
 from wildfern.ssl.methods import METHODS, Method
 from wildfern.ssl.models import Backbone
-from wildfern.ssl.training import LoopConfig, OnlineProbe, check_state
+from wildfern.ssl.training import SCHEDULES, LoopConfig, OnlineProbe, check_state
 from wildfern.ssl.training.precision import computes_in_bf16, strided_over_one_pixel
+from wildfern.ssl.training.schedules import Schedule, held, in_turn
 
 MOST_PROBED_CLASSES = 100_000
 
@@ -50,7 +51,7 @@ def build_method(recipe: Recipe) -> Method:
     backbone, name = initial_backbone(recipe), recipe.method.name
     try:
         with seeded(recipe.seed, "method"):
-            method = METHODS[name](backbone, recipe.training.steps, **recipe.method.arguments)
+            method = METHODS[name](backbone, method_steps(recipe), **recipe.method.arguments)
     except AttributeError as error:
         if "before Module.__init__() call" not in str(error):
             raise
@@ -63,6 +64,24 @@ def build_method(recipe: Recipe) -> Method:
         raise RunError(f"method {name}: eval_backbone() must return a backbone, such as self.backbone")
     check_state(method)
     return method
+
+
+def method_steps(recipe: Recipe) -> int:
+    """Steps that the method's own schedules span, such as a teacher's momentum: those of a schedule that is held, else all."""
+    choice = recipe.schedule
+    return choice.length if choice.length and choice.afterwards == "hold" else recipe.training.steps
+
+
+def build_schedule(recipe: Recipe) -> Schedule:
+    """Learning rate and weight decay over the whole run."""
+    choice, total = recipe.schedule, recipe.training.steps
+    length = choice.length or total
+    first = SCHEDULES[choice.name](length, **choice.arguments)
+    if length >= total:
+        return first
+    if choice.afterwards == "hold":
+        return held(first, length)
+    return in_turn(first, length, SCHEDULES[choice.name](total - length, **choice.arguments))
 
 
 def check_classes(recipe: Recipe, mixture: Mixture, method: Method) -> None:

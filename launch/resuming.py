@@ -1,9 +1,11 @@
 """Resume a run: whether recipe and data are still the same, and from which checkpoint."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 from wildfern.launch.assembly import Assembly
+from wildfern.launch.builders import build_schedule, method_steps
 from wildfern.launch.cluster.distributed import DistributedContext
 from wildfern.launch.errors import RunError
 from wildfern.launch.run_folder import RunFolder
@@ -24,8 +26,10 @@ def check_same_run(recipe: Recipe, folder: RunFolder) -> None:
     other = [
         name
         for name in type(then).model_fields
-        if name not in MAY_CHANGE | {"data"} and getattr(then, name) != getattr(now, name)
+        if name not in MAY_CHANGE | {"data", "schedule"} and getattr(then, name) != getattr(now, name)
     ]
+    if _curve(then) != _curve(now):
+        other.append("schedule")
     if _images(then) != _images(now):
         other.append("data")
     for name in ("batch_size", "accumulation", "precision"):
@@ -36,6 +40,45 @@ def check_same_run(recipe: Recipe, folder: RunFolder) -> None:
             f"{folder.path} is a run of another recipe: {', '.join(other)} differ. Repeat the command that started it with "
             f"--resume, or use {folder.path / 'recipe.yaml'} as the recipe"
         )
+
+
+def _curve(recipe: Recipe) -> tuple[str, dict[str, Any]]:
+    """The part of `schedule` that a resumed run keeps; `length` and `afterwards` may change with training.steps."""
+    return recipe.schedule.name, recipe.schedule.arguments
+
+
+def schedule_changes(then: Recipe, now: Recipe, step: int, teacher: bool) -> list[str]:
+    """A message if other training.steps or another length of the schedule change values at `step`, where a run resumes.
+
+    `teacher`: whether the method has a momentum teacher, whose momentum follows the length too.
+    """
+    if step == 0 or (then.training.steps, then.schedule) == (now.training.steps, now.schedule):
+        return []
+    before, after = build_schedule(then), build_schedule(now)
+    trained = step >= then.training.steps  # to the end of its former schedule
+    changes = []
+    for name, old, new in (
+        ("learning rate", before.learning_rate, after.learning_rate),
+        ("weight decay", before.weight_decay, after.weight_decay),
+    ):
+        base = now.optimizer.arguments[name.replace(" ", "_")]
+        was, is_now = base * old(step - trained), base * new(step)
+        if not math.isclose(was, is_now, rel_tol=0.01):
+            times = f" ({is_now / was:.2g} ×)" if was else ""
+            where = f"after {was:.2g} at step {step - 1}" if trained else f"instead of {was:.2g}"
+            changes.append(f"the {name} is {is_now:.2g} at step {step}, {where}{times}")
+    if teacher and method_steps(then) != method_steps(now):
+        changes.append(f"the teacher's momentum rises over {method_steps(now)} steps instead of {method_steps(then)}")
+    if not changes:
+        return []
+    message = f"the schedule has changed: {'; '.join(changes)}"
+    if now.schedule.length is None and then.training.steps < now.training.steps:
+        message += (
+            f". To hold the values that it had at the end of {then.training.steps} steps, add "
+            f"schedule.length={then.training.steps}; to start it again over the remaining steps, with its warm-up, also add "
+            "schedule.afterwards=restart"
+        )
+    return [message]
 
 
 def check_same_items(recipe: Recipe, then: list[int | None] | None, now: list[int | None]) -> None:

@@ -12,7 +12,7 @@ from wildfern.launch.cluster.distributed import DistributedContext, started
 from wildfern.launch.cluster.shared_folder import chosen_folder, exclusive
 from wildfern.launch.components import read_recipe
 from wildfern.launch.errors import disk_errors, user_errors
-from wildfern.launch.resuming import ResumePoint, check_same_run, load_newest_checkpoint
+from wildfern.launch.resuming import ResumePoint, check_same_run, load_newest_checkpoint, schedule_changes
 from wildfern.launch.run_evaluation import backbone_state, evaluate_at_end, evaluate_during
 from wildfern.launch.run_folder import RunFolder
 from wildfern.launch.views_image import write_views_image
@@ -70,7 +70,10 @@ def pretrain(
         with disk_errors(folder.path), exclusive(recipe, folder, resume, context):
             start = load_newest_checkpoint(recipe, folder, context, assembly) if resume else ResumePoint()
             if context.is_main:
-                messages += folder.changed_plugins(recipe) if resume else []
+                if resume and (former := folder.recipe_if_started()) is not None:
+                    teacher = bool(assembly.engine.method.teachers())
+                    messages += folder.changed_plugins(recipe)
+                    messages += schedule_changes(former, recipe, start.step, teacher)
                 folder.begin(recipe)
             with open_tracker(recipe, folder, context, start.step, since) as tracker:
                 announce(recipe, folder, context, [*messages, *assembly.mixture.notes, *start.messages], tracker)

@@ -30,6 +30,7 @@ from wildfern.recipes.schema import (
     Evaluation,
     EvaluationEntry,
     Recipe,
+    ScheduleChoice,
     Seed,
 )
 from wildfern.recipes.wording import complaints, shown
@@ -185,7 +186,7 @@ class _Checking:
             value = {key: DEFAULT_CHOICE[section], **value}
         own = {name: value[name] for name in value if name in own_keys(section)}
         given = {name: value[name] for name in value if name not in own}
-        model: Any = {"data": DataEntry, "on": EvaluationEntry}.get(section, Component)
+        model: Any = {"data": DataEntry, "on": EvaluationEntry, "schedule": ScheduleChoice}.get(section, Component)
         entry = self._validate(model, own, path, self._names(section), self.layers.last_writer(path))
         choice = value.get(key)
         if not isinstance(choice, str):

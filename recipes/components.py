@@ -109,7 +109,8 @@ class Components:
 
 def own_keys(section: str) -> set[str]:
     """The keys of a component section that are not arguments of the component."""
-    return {"source", "weight"} if section == "data" else {CHOICE.get(section, "name")}
+    further = {"data": {"weight"}, "schedule": {"length", "afterwards"}}
+    return {CHOICE.get(section, "name")} | further.get(section, set())
 
 
 def choice_name(section: str, choice: Any) -> str | None:

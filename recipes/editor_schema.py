@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from wildfern.recipes.components import CHOICE, EVALUATION_LISTS, Components
-from wildfern.recipes.schema import COMPONENT_SECTIONS, FIXED_SECTIONS, Evaluation, Recipe
+from wildfern.recipes.schema import COMPONENT_SECTIONS, FIXED_SECTIONS, Evaluation, Recipe, ScheduleChoice
 from wildfern.registry import location_parameter
 
 EXTENDS = {"type": "string", "description": "A bundled recipe or a path relative to this file, to start from."}
@@ -81,6 +81,9 @@ def _form(components: Components, section: str, name: str, definitions: dict[str
             own["weight"] = {"type": "number", "exclusiveMinimum": 0, "default": 1}
     else:
         own = {"name": {"const": name}}
+        if section == "schedule":
+            described = ScheduleChoice.model_json_schema()["properties"]
+            own |= {key: described[key] for key in ("length", "afterwards")}
     return {"title": name, "type": "object", "properties": {**own, **arguments}, "additionalProperties": False}
 
 

@@ -34,6 +34,16 @@ class Component(Section):
     arguments: dict[str, Any] = Field({}, description="Arguments of the component.")
 
 
+class ScheduleChoice(Component):
+    """A schedule, and how many steps it spans."""
+
+    length: PositiveInt | None = Field(None, description="Steps that the schedule spans; null: training.steps.")
+    afterwards: Literal["hold", "restart"] = Field(
+        "hold",
+        description="After `length` steps: hold the last values, or start again, with the warm-up, over the remaining steps.",
+    )
+
+
 class DataEntry(Section):
     """One source of images and its share of the training data."""
 
@@ -173,7 +183,7 @@ class Recipe(Seed):
     model: Model = Field(description="The backbone to pretrain.")
     method: Component = Field(description="The pretraining method.")
     optimizer: Component = Field(description="The optimizer.")
-    schedule: Component = Field(description="Learning rate schedule.")
+    schedule: ScheduleChoice = Field(description="Learning rate schedule.")
     training: Training = Field(description="Length, batch size, precision, checkpoints and device of training.")
     engine: Component = Field(
         Component(name=DEFAULT_CHOICE["engine"]), description="Training engine: torch or deepspeed."

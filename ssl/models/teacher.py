@@ -43,5 +43,9 @@ class MomentumTeacher:
 
 
 def cosine_momentum(base: float, step: int, total_steps: int) -> float:
-    """m rises from `base` to 1 over the run: 1 − (1 − base)(cos(πs/S) + 1)/2 (BYOL, section 3.3)."""
+    """m rises from `base` to 1 over the run: 1 − (1 − base)(cos(πs/S) + 1)/2 (BYOL, section 3.3).
+
+    Steps from `total_steps` on have the value of the last step before.
+    """
+    step = min(step, total_steps - 1)
     return 1 - (1 - base) * (math.cos(math.pi * step / total_steps) + 1) / 2

@@ -21,6 +21,27 @@ class Schedule:
     weight_decay: Callable[[int], float] = lambda step: 1.0
 
 
+def held(schedule: Schedule, steps: int) -> Schedule:
+    """A schedule over `steps` steps, whose values at the last of them are held afterwards."""
+
+    def last(step: int) -> int:
+        return min(step, steps - 1)
+
+    return Schedule(lambda step: schedule.learning_rate(last(step)), lambda step: schedule.weight_decay(last(step)))
+
+
+def in_turn(first: Schedule, steps: int, second: Schedule) -> Schedule:
+    """The first schedule for `steps` steps, then the second one from its start."""
+
+    def learning_rate(step: int) -> float:
+        return first.learning_rate(step) if step < steps else second.learning_rate(step - steps)
+
+    def weight_decay(step: int) -> float:
+        return first.weight_decay(step) if step < steps else second.weight_decay(step - steps)
+
+    return Schedule(learning_rate, weight_decay)
+
+
 def warm_up(step: int, steps: float) -> float:
     """Linear from about 1/steps to 1 over the first `steps` steps (Goyal et al., 2017)."""
     return min(1.0, (step + 1) / steps) if steps else 1.0
