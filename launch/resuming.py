@@ -7,6 +7,7 @@ from typing import Any
 from wildfern.launch.assembly import Assembly
 from wildfern.launch.builders import build_schedule, method_steps
 from wildfern.launch.cluster.distributed import DistributedContext
+from wildfern.launch.data_record import check_same_files
 from wildfern.launch.errors import RunError
 from wildfern.launch.run_folder import RunFolder
 from wildfern.recipes import Recipe
@@ -130,6 +131,8 @@ def load_newest_checkpoint(
         newest, damaged = assembly.checkpoints.newest()
         metadata = {} if newest is None else assembly.checkpoints.metadata(newest)
         check_same_items(recipe, metadata.get("items"), assembly.engine.metadata["items"])
+        if newest is not None:
+            check_same_files(recipe, assembly.mixture, folder)
         return newest, metadata.get("skipped_in_a_row", 0), damaged
 
     newest, skipped, messages = context.broadcast_from_main(find)

@@ -11,6 +11,7 @@ from wildfern.launch.builders import agreed_precision
 from wildfern.launch.cluster.distributed import DistributedContext, started
 from wildfern.launch.cluster.shared_folder import chosen_folder, exclusive
 from wildfern.launch.components import read_recipe
+from wildfern.launch.data_record import record_data, recorded_data
 from wildfern.launch.errors import disk_errors, user_errors
 from wildfern.launch.resuming import ResumePoint, check_same_run, load_newest_checkpoint, schedule_changes
 from wildfern.launch.run_evaluation import backbone_state, evaluate_at_end, evaluate_during
@@ -75,6 +76,8 @@ def pretrain(
                     messages += folder.changed_plugins(recipe)
                     messages += schedule_changes(former, recipe, start.step, teacher)
                 folder.begin(recipe)
+                if start.step == 0 or not recorded_data(folder):
+                    record_data(recipe, assembly.mixture, folder)
             with open_tracker(recipe, folder, context, start.step, since) as tracker:
                 announce(recipe, folder, context, [*messages, *assembly.mixture.notes, *start.messages], tracker)
                 if resume:

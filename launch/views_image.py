@@ -12,6 +12,7 @@ from torch import Tensor
 
 from wildfern.launch.builders import build_views, open_mixture
 from wildfern.launch.components import read_recipe
+from wildfern.launch.data_record import check_same_files
 from wildfern.launch.errors import RunError, user_errors
 from wildfern.launch.output_paths import output_file
 from wildfern.launch.run_folder import RunFolder
@@ -30,7 +31,7 @@ def redraw_views(recipe: str, overrides: Sequence[str], indices: str, out: Path,
     """
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise RunError(f"--out must be a .png, .jpg or .webp file, got {out}")
-    out, wanted = output_file(out), _numbers(indices)
+    out, wanted, folder = output_file(out), _numbers(indices), None
     if os.path.isdir(os.path.expanduser(recipe)):
         folder = RunFolder.for_reading(Path(recipe))
         checked = folder.recipe(overrides, plugins, needs=("data", "views"))
@@ -38,9 +39,10 @@ def redraw_views(recipe: str, overrides: Sequence[str], indices: str, out: Path,
         checked = read_recipe(recipe, overrides, plugins=plugins)
     batch_size = checked.training.batch_size
     with user_errors():
-        write_views_image(
-            out, open_mixture(checked), build_views(checked), checked.seed, batch_size, np.array(wanted, np.int64)
-        )
+        mixture = open_mixture(checked)
+        if folder is not None:
+            check_same_files(checked, mixture, folder)
+        write_views_image(out, mixture, build_views(checked), checked.seed, batch_size, np.array(wanted, np.int64))
     steps = sorted({index // batch_size for index in wanted})
     return f"written to {out}: {len(set(wanted))} images of step {', '.join(map(str, steps))}"
 

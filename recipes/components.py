@@ -109,7 +109,7 @@ class Components:
 
 def own_keys(section: str) -> set[str]:
     """The keys of a component section that are not arguments of the component."""
-    further = {"data": {"weight"}, "schedule": {"length", "afterwards"}}
+    further = {"data": {"weight", "fingerprint"}, "schedule": {"length", "afterwards"}}
     return {CHOICE.get(section, "name")} | further.get(section, set())
 
 

@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from wildfern.recipes.components import CHOICE, EVALUATION_LISTS, Components
-from wildfern.recipes.schema import COMPONENT_SECTIONS, FIXED_SECTIONS, Evaluation, Recipe, ScheduleChoice
+from wildfern.recipes.schema import COMPONENT_SECTIONS, FIXED_SECTIONS, DataEntry, Evaluation, Recipe, ScheduleChoice
 from wildfern.registry import location_parameter
 
 EXTENDS = {"type": "string", "description": "A bundled recipe or a path relative to this file, to start from."}
@@ -79,6 +79,7 @@ def _form(components: Components, section: str, name: str, definitions: dict[str
         }
         if section == "data":
             own["weight"] = {"type": "number", "exclusiveMinimum": 0, "default": 1}
+            own["fingerprint"] = DataEntry.model_json_schema()["properties"]["fingerprint"]
     else:
         own = {"name": {"const": name}}
         if section == "schedule":

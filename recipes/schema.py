@@ -49,6 +49,10 @@ class DataEntry(Section):
 
     source: str = Field(description="Dataset, folder:PATH, parquet:PATH … or generator.")
     weight: PositiveFloat = Field(1.0, description="Sampling weight, relative to the other sources.")
+    fingerprint: Literal["names", "contents"] = Field(
+        "names",
+        description="What a resumed run compares: names and sizes of the files, or also their contents, which reads all of them.",
+    )
     arguments: dict[str, Any] = Field({}, description="Arguments of the source.")
 
     @property

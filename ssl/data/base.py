@@ -2,8 +2,9 @@
 
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -84,6 +85,14 @@ class Images:
         return cls(np.stack(images), labels, *stacked, source)
 
 
+class SourceFile(NamedTuple):
+    """A file that images are read from: its name relative to the source, its bytes, and its path."""
+
+    name: str
+    size: int
+    path: str
+
+
 class Source(ABC):
     """A numbered set of images. `num_items` is None for an endless source, `class_names` is None for an unlabeled one.
 
@@ -119,6 +128,10 @@ class Source(ABC):
         """Record that `name` is unusable; the first reason is kept."""
         with self._skipped_lock:
             self._skipped.setdefault(name, reason)
+
+    def files(self) -> Iterator[SourceFile] | None:
+        """The files of the images, in a fixed order; None for a source that is not made of files."""
+        return None
 
     @property
     def notes(self) -> list[str]:

@@ -28,7 +28,7 @@ def components(components):
 
 
 MIXED = "{extends: minimal.yaml, views: {name: mixed_crops, mixing: {data: ifs}}}"
-FRACTALS = {"source": "ifs", "weight": 1.0, "size": 64, "points": 1000, "seed": 0}
+FRACTALS = {"source": "ifs", "weight": 1.0, "fingerprint": "names", "size": 64, "points": 1000, "seed": 0}
 
 
 def test_sources_have_the_form_of_the_data_section(load):
@@ -39,7 +39,7 @@ def test_sources_have_the_form_of_the_data_section(load):
     several = load("views.mixing.data=[{source: ifs, size: 8, weight: 3}, digits]", text=MIXED)
     assert several.as_dict()["views"]["mixing"]["data"] == [
         {**FRACTALS, "weight": 3.0, "size": 8},
-        {"source": "digits", "weight": 1.0, "size": 8},
+        {"source": "digits", "weight": 1.0, "fingerprint": "names", "size": 8},
     ]
     assert load(text="extends: minimal.yaml").as_dict()["views"].get("mixing") is None
 

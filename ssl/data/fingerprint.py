@@ -1,0 +1,43 @@
+"""A fingerprint of the files of a source: it changes if a file is added, removed, renamed or gets another size."""
+
+import hashlib
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+
+from wildfern.ssl.data.base import DataError, SourceFile
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Number of files, their bytes, and SHA-256 of their names and sizes in order; of their contents too, if asked for."""
+
+    files: int
+    bytes: int
+    names: str
+    contents: str | None = None
+
+
+def fingerprint(files: Iterable[SourceFile], contents: bool = False) -> Fingerprint:
+    """The fingerprint of these files; with `contents`, every file is read. Raises DataError for one that cannot be."""
+    names, inside = hashlib.sha256(), hashlib.sha256()
+    count = total = 0
+    remaining = iter(files)
+    with ThreadPoolExecutor(8, "fingerprint") as pool:
+        while part := list(islice(remaining, 1024)):
+            for file in part:
+                names.update(f"{file.size} {file.name}\n".encode("utf-8", "surrogateescape"))
+            count, total = count + len(part), total + sum(file.size for file in part)
+            if contents:
+                for digest in pool.map(_sha256, (file.path for file in part)):
+                    inside.update(digest)
+    return Fingerprint(count, total, names.hexdigest(), inside.hexdigest() if contents else None)
+
+
+def _sha256(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read for its fingerprint: {error.strerror}") from error
