@@ -1,6 +1,7 @@
 """Build each part that a recipe names: data, views, method, probe, the loop's settings."""
 
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from wildfern.launch.cluster.distributed import DistributedContext
 from wildfern.launch.errors import RunError
@@ -55,7 +56,7 @@ def build_method(recipe: Recipe) -> Method:
         if "before Module.__init__() call" not in str(error):
             raise
         raise RunError(f"method {name}: __init__() must call super().__init__() before it sets sub-modules") from error
-    if type(method).forward is Method.forward:
+    if method.compares and (type(method).embed is Method.embed or type(method).compare is Method.compare):
         raise RunError(f"method {name} has no forward(batch) that returns an Output")
     if not isinstance(getattr(method, "backbone", None), Backbone):
         raise RunError(f"method {name}: __init__() must set self.backbone to the backbone that it gets")
@@ -63,6 +64,32 @@ def build_method(recipe: Recipe) -> Method:
         raise RunError(f"method {name}: eval_backbone() must return a backbone, such as self.backbone")
     check_state(method)
     return method
+
+
+def check_batch_norm(recipe: Recipe, method: Method) -> None:
+    """Raise RunError for batch normalization over a single image."""
+    batch_size, accumulation = recipe.training.batch_size, recipe.training.accumulation
+    if batch_size // accumulation > 1:
+        return
+    for name, module in [(n, m) for part in (method, *method.teachers().values()) for n, m in part.named_modules()]:
+        if isinstance(module, _BatchNorm) and module.training:
+            key, what = ("batch_size", "a batch") if accumulation == 1 else ("accumulation", "each part of the batch")
+            raise RunError(
+                f"training.{key} {getattr(recipe.training, key)} leaves one image in {what}, but {name} of "
+                f"{recipe.method.name} with {recipe.model.backbone} normalizes over images (it is a {type(module).__name__}): "
+                "at least two are needed"
+            )
+
+
+def separate_parts(recipe: Recipe, method: Method) -> list[str]:
+    """A message if the method compares images, but only those of the same part of the batch."""
+    training = recipe.training
+    if training.accumulation == 1 or method.compares or method.needs.images == 1:
+        return []
+    return [
+        f"training.accumulation: {recipe.method.name} compares the {training.batch_size // training.accumulation} images of each "
+        f"part, not all {training.batch_size} of a batch, because it defines forward() and not embed() and compare()"
+    ]
 
 
 def check_classes(recipe: Recipe, mixture: Mixture, method: Method) -> None:

@@ -94,6 +94,16 @@ def _views_fit_the_method(recipe: Recipe) -> Problems:
         yield "views.name", str(error)
 
 
+def _parts_fit_the_method(recipe: Recipe) -> Problems:
+    needs, training = getattr(METHODS[recipe.method.name], "needs", None), recipe.training
+    if needs is None:
+        return
+    try:
+        needs.check_images(training.batch_size, training.accumulation)
+    except ValueError as error:
+        yield "training.batch_size" if training.batch_size < needs.images else "training.accumulation", str(error)
+
+
 def _backbone_takes_the_channels(recipe: Recipe) -> Problems:
     made = VIEWS[recipe.views.name](**recipe.views.arguments).channels
     taken = recipe.model.arguments.get("in_chans", 3)
@@ -167,6 +177,7 @@ CHECKS: list[Callable[[Recipe], Problems]] = [
     _backbone_exists,
     _arguments_are_of_the_network,
     _views_fit_the_method,
+    _parts_fit_the_method,
     _backbone_takes_the_channels,
     _something_to_evaluate,
     _protocols_can_be_built,

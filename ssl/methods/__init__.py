@@ -2,7 +2,7 @@
 
 from wildfern.registry import METHODS
 from wildfern.ssl.methods.base import Method, Needs, ParameterGroup
-from wildfern.ssl.methods.batch import Batch, Output
+from wildfern.ssl.methods.batch import Batch, Embedded, Output
 from wildfern.ssl.methods.cacr import CACR, MomentumCACR
 from wildfern.ssl.methods.dino import DINO
 from wildfern.ssl.methods.mae import MAE
@@ -15,6 +15,7 @@ __all__ = [
     "MAE",
     "METHODS",
     "Batch",
+    "Embedded",
     "Method",
     "MomentumCACR",
     "Needs",
