@@ -10,7 +10,8 @@ from wildfern.recipes import Recipe
 from wildfern.recipes.schema import DataEntry
 from wildfern.ssl.augmentation import VIEWS, Views
 from wildfern.ssl.data import Mixture, open_source
-from wildfern.ssl.methods import METHODS, Method
+from wildfern.ssl.methods import METHODS, ComparingMethod, Method
+from wildfern.ssl.methods.comparing import compares_whole_batch
 from wildfern.ssl.models import Backbone
 from wildfern.ssl.training import LoopConfig, OnlineProbe, check_state
 from wildfern.ssl.training.precision import computes_in_bf16, strided_over_one_pixel
@@ -56,8 +57,13 @@ def build_method(recipe: Recipe) -> Method:
         if "before Module.__init__() call" not in str(error):
             raise
         raise RunError(f"method {name}: __init__() must call super().__init__() before it sets sub-modules") from error
-    if method.compares and (type(method).embed is Method.embed or type(method).compare is Method.compare):
+    if type(method).forward is Method.forward:
         raise RunError(f"method {name} has no forward(batch) that returns an Output")
+    if compares_whole_batch(method):
+        for function, result in (("embed(batch)", "Embedded"), ("compare(embeddings, step)", "Output")):
+            own = function.partition("(")[0]
+            if getattr(type(method), own) is getattr(ComparingMethod, own):
+                raise RunError(f"method {name} has no {function} that returns an {result}")
     if not isinstance(getattr(method, "backbone", None), Backbone):
         raise RunError(f"method {name}: __init__() must set self.backbone to the backbone that it gets")
     if not isinstance(method.eval_backbone(), Backbone):
@@ -84,11 +90,11 @@ def check_batch_norm(recipe: Recipe, method: Method) -> None:
 def separate_parts(recipe: Recipe, method: Method) -> list[str]:
     """A message if the method compares images, but only those of the same part of the batch."""
     training = recipe.training
-    if training.accumulation == 1 or method.compares or method.needs.images == 1:
+    if training.accumulation == 1 or compares_whole_batch(method) or method.needs.images == 1:
         return []
     return [
         f"training.accumulation: {recipe.method.name} compares the {training.batch_size // training.accumulation} images of each "
-        f"part, not all {training.batch_size} of a batch, because it defines forward() and not embed() and compare()"
+        f"part, not all {training.batch_size} of a batch, because it is no ComparingMethod"
     ]
 
 

@@ -7,7 +7,7 @@ import torch
 from plain_methods import PLAIN
 from torch import nn
 
-from wildfern.ssl.methods import METHODS, Batch, base, dino
+from wildfern.ssl.methods import METHODS, Batch, comparing, dino
 from wildfern.ssl.methods.gather import all_gather_embeddings, mean_over_ranks
 from wildfern.ssl.models import synchronize_batch_norm
 
@@ -101,7 +101,7 @@ ERRORS = {
 def wrong_step(error, name, rank, world_size):
     """The step with one of `ERRORS` in it."""
     replaced = ERRORS[error][1]
-    module = base if "all_gather_embeddings" in replaced else dino
+    module = comparing if "all_gather_embeddings" in replaced else dino
     patches = [mock.patch.object(module, key, value) for key, value in replaced.items()]
     synchronize = synchronize_batch_norm if patches else lambda module: None
     with ExitStack() as stack:

@@ -1,7 +1,4 @@
-"""The interface of a method: heads, teachers and loss around a backbone.
-
-Required is `forward(batch) -> Output`, or `embed` and `compare` in its place for a loss that compares images.
-"""
+"""The interface of a method: heads, teachers and loss around a backbone. Only `forward(batch) -> Output` is required."""
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -12,8 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from wildfern.ssl.methods.batch import Batch, Embedded, Output, checked_by_image, checked_embeddings, checked_output
-from wildfern.ssl.methods.gather import all_gather_embeddings
+from wildfern.ssl.methods.batch import Batch, Output
 from wildfern.ssl.models.backbone import Backbone
 from wildfern.ssl.models.teacher import MomentumTeacher, whole
 
@@ -100,9 +96,6 @@ class Method(nn.Module):
     Constructors take the backbone and `total_steps` by position, and their recipe keys as typed keyword-only arguments.
     Draw random numbers with `Batch.uniform`. Queues and centers are buffers, updated with the global batch (see
     `wildfern.ssl.methods.gather`), so that they are equal on all ranks and saved once.
-
-    A loss that compares images defines `embed` and `compare` rather than `forward`. `training.accumulation` then keeps the loss
-    of the whole batch; with `forward` each micro-batch has a loss of its own, and gradients are those of the mean.
     """
 
     needs: Needs = Needs()
@@ -113,46 +106,8 @@ class Method(nn.Module):
         self._teachers: dict[str, tuple[MomentumTeacher, tuple[str, ...], Callable[[int], float]]] = {}
 
     def forward(self, batch: Batch) -> Output:
-        """Loss, metrics and features of this rank's part of the global batch; by default those of `embed` and `compare`."""
-        embedded, targets = self.checked_embed(batch), self.checked_targets(batch)
-        whole = {name: all_gather_embeddings(x) for name, x in (embedded.embeddings | targets).items()}
-        output = self.checked_compare(whole, batch.step)
-        return Output(output.loss, output.metrics, embedded.features)
-
-    def embed(self, batch: Batch) -> Embedded:
-        """The embeddings of this rank's images, with gradient.
-
-        Must not change buffers other than batch statistics: with accumulation it runs twice for each micro-batch.
-        """
-        raise NotImplementedError(f"{type(self).__name__} must define forward(), or embed() and compare()")
-
-    def targets(self, batch: Batch) -> dict[str, Tensor]:
-        """What `compare` needs besides, without gradient, by name: keys of a teacher, labels. [V, n, ...] as in `Embedded`."""
-        return {}
-
-    def compare(self, embeddings: dict[str, Tensor], step: int) -> Output:
-        """Loss and metrics of the global batch, from its embeddings and targets by name, [V, N, ...] in global order.
-
-        Called once per step, on every rank. Uses no trained parameters; may update buffers, such as a queue.
-        """
-        raise NotImplementedError(f"{type(self).__name__}.compare() must return an Output")
-
-    @property
-    def compares(self) -> bool:
-        """Whether `forward` consists of `embed` and `compare`, so that micro-batches can share the loss of the whole batch."""
-        return type(self).forward is Method.forward
-
-    def checked_embed(self, batch: Batch) -> Embedded:
-        """`embed`; raises ValueError for a result that breaks the interface, as do the next two."""
-        return checked_embeddings(self.embed(batch), f"{type(self).__name__}.embed()", batch)
-
-    def checked_targets(self, batch: Batch) -> dict[str, Tensor]:
-        """`targets`."""
-        return checked_by_image(self.targets(batch), f"{type(self).__name__}.targets()", batch)
-
-    def checked_compare(self, embeddings: dict[str, Tensor], step: int) -> Output:
-        """`compare`."""
-        return checked_output(self.compare(embeddings, step), f"{type(self).__name__}.compare()", None)
+        """Loss, metrics and features of this rank's part of the global batch."""
+        raise NotImplementedError(f"{type(self).__name__}.forward() must return an Output")
 
     def encode(self, head: nn.Module, views: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Run the backbone once per resolution and the head once on all views.

@@ -99,7 +99,7 @@ class Batch:
 
 @dataclass
 class Embedded:
-    """The result of `Method.embed` for the n images of a batch.
+    """The result of `ComparingMethod.embed` for the n images of a batch.
 
     embeddings: float[V, n, ...] by name, with gradient; the images are in dimension 1.
     features: as in `Output`.

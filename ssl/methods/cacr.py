@@ -10,15 +10,16 @@ from torch.nn import functional as F
 from wildfern.registry import register
 from wildfern.ssl.losses import CACRLoss, MomentumCACRLoss
 from wildfern.ssl.losses.full_precision import full_precision
-from wildfern.ssl.methods.base import Count, Method, Needs, NotNegative, Positive, embedding_std
+from wildfern.ssl.methods.base import Count, Needs, NotNegative, Positive, embedding_std
 from wildfern.ssl.methods.batch import Batch, Embedded, Output
+from wildfern.ssl.methods.comparing import ComparingMethod
 from wildfern.ssl.models.backbone import Backbone
 from wildfern.ssl.models.heads import moco_v3_projector
 from wildfern.ssl.models.teacher import cosine_momentum
 
 
 @register("method", "cacr")
-class CACR(Method):
+class CACR(ComparingMethod):
     """CACR without a momentum encoder: K + 1 views per image, each a query, a positive and a negative."""
 
     needs = Needs(views=(2, None), float32_views=False, images=2)
@@ -59,7 +60,7 @@ class CACR(Method):
 
 
 @register("method", "cacr_momentum")
-class MomentumCACR(Method):
+class MomentumCACR(ComparingMethod):
     """CACR with MoCo v3's networks, for ImageNet: all views are queries, the first two are also keys.
 
     A query is not compared with the key of the same view. With two views and `cost="rbf"` this equals MoCo v3, but not with

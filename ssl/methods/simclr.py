@@ -7,13 +7,14 @@ from torch.nn import functional as F
 from wildfern.registry import register
 from wildfern.ssl.losses import NTXentLoss
 from wildfern.ssl.losses.full_precision import full_precision
-from wildfern.ssl.methods.base import Count, Method, Needs, Positive, embedding_std
+from wildfern.ssl.methods.base import Count, Needs, Positive, embedding_std
 from wildfern.ssl.methods.batch import Batch, Embedded, Output
+from wildfern.ssl.methods.comparing import ComparingMethod
 from wildfern.ssl.models.backbone import Backbone
 
 
 @register("method", "simclr")
-class SimCLR(Method):
+class SimCLR(ComparingMethod):
     """Backbone, two-layer projection (section 2), NT-Xent over the global batch. Two or more views of one size."""
 
     needs = Needs(views=(2, None), float32_views=False, images=2)

@@ -7,14 +7,15 @@ Size under Memory Limited Setup", section 3).
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from wildfern.generators.counter_rng import key
 from wildfern.ssl.data import Loader
-from wildfern.ssl.methods.base import Method
 from wildfern.ssl.methods.batch import Batch, Metrics, Output
+from wildfern.ssl.methods.comparing import ComparingMethod
 from wildfern.ssl.methods.gather import all_gather_embeddings
 from wildfern.ssl.training.batch_reader import BatchReader, MicroBatch
 from wildfern.ssl.training.engine import Engine
@@ -54,7 +55,7 @@ def shared_loss(
     networks follow from seed, step, micro-batch and rank, in both passes alike. Batch normalization has the statistics of a
     micro-batch and updates its running statistics once for each.
     """
-    method = engine.method
+    method = cast(ComparingMethod, engine.method)
     prepared = [next(loader) for _ in range(parts)]
     own: list[Embeddings] = []
     targets: list[Embeddings] = []
@@ -81,7 +82,7 @@ def shared_loss(
         yield Part(output.loss, output.metrics, features, batch.labels)
 
 
-def _without_gradient(method: Method, batch: Batch) -> tuple[Embeddings, Embeddings]:
+def _without_gradient(method: ComparingMethod, batch: Batch) -> tuple[Embeddings, Embeddings]:
     """Embeddings and targets; batch statistics are updated by the second pass only."""
     before = snapshot_buffers([method])
     embeddings = method.checked_embed(batch).embeddings
@@ -89,7 +90,7 @@ def _without_gradient(method: Method, batch: Batch) -> tuple[Embeddings, Embeddi
     return embeddings, method.checked_targets(batch)
 
 
-def _with_gradient(method: Method, batch: Batch) -> tuple[Embeddings, Tensor | None]:
+def _with_gradient(method: ComparingMethod, batch: Batch) -> tuple[Embeddings, Tensor | None]:
     embedded = method.checked_embed(batch)
     return embedded.embeddings, embedded.features
 
@@ -101,7 +102,7 @@ def _compare(
 
     Raises ValueError if the loss depends on parameters, which would get no gradient.
     """
-    method = engine.method
+    method = cast(ComparingMethod, engine.method)
     whole = {
         name: torch.cat([all_gather_embeddings(tensors[name]) for tensors in group], dim=1)
         for group in (own, targets)

@@ -12,6 +12,7 @@ from torch import Tensor
 from wildfern.generators.counter_rng import key
 from wildfern.ssl.data import Loader
 from wildfern.ssl.evaluation.diagnostics import diagnostics
+from wildfern.ssl.methods.comparing import compares_whole_batch
 from wildfern.ssl.methods.gather import all_gather_embeddings
 from wildfern.ssl.tracking import Tracker
 from wildfern.ssl.training import whole_state
@@ -138,7 +139,7 @@ def train_step(
     )  # for dropout and stochastic depth: a function of seed, step and rank
     before = snapshot_buffers([method, *method.teachers().values()]) if skip_nonfinite else []
     parts, waited, features = [], loader.total_wait_seconds, []
-    results = shared_loss if config.accumulation > 1 and method.compares else separate_losses
+    results = shared_loss if config.accumulation > 1 and compares_whole_batch(method) else separate_losses
     for part in results(engine, reader, loader, config.accumulation, skip_nonfinite):
         if probe is not None:
             probe.observe(part.features, part.labels)
