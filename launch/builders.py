@@ -94,7 +94,7 @@ def separate_parts(recipe: Recipe, method: Method) -> list[str]:
         return []
     return [
         f"training.accumulation: {recipe.method.name} compares the {training.batch_size // training.accumulation} images of each "
-        f"part, not all {training.batch_size} of a batch, because it is no ComparingMethod"
+        f"part, not all {training.batch_size} of a batch, because it defines forward() rather than embed() and compare()"
     ]
 
 
