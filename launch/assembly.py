@@ -10,6 +10,7 @@ from wildfern.launch.builders import (
     build_schedule,
     build_views,
     check_backbone,
+    check_batch_norm,
     check_classes,
     loop_config,
     open_mixture,
@@ -58,6 +59,7 @@ def assemble(recipe: Recipe, folder: RunFolder, context: DistributedContext) -> 
     config = loop_config(recipe)
     method = build_method(recipe)
     check_classes(recipe, mixture, method)
+    check_batch_norm(recipe, method)
     reader = BatchReader(
         mixture,
         views,

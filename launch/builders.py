@@ -1,6 +1,7 @@
 """Build each part that a recipe names: data, views, method, probe, the loop's settings."""
 
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from wildfern.launch.cluster.distributed import DistributedContext
 from wildfern.launch.errors import RunError
@@ -9,7 +10,8 @@ from wildfern.recipes import Recipe
 from wildfern.recipes.schema import DataEntry
 from wildfern.ssl.augmentation import VIEWS, Views
 from wildfern.ssl.data import Mixture, open_source
-from wildfern.ssl.methods import METHODS, Method
+from wildfern.ssl.methods import METHODS, ComparingMethod, Method
+from wildfern.ssl.methods.comparing import compares_whole_batch
 from wildfern.ssl.models import Backbone
 from wildfern.ssl.training import SCHEDULES, LoopConfig, OnlineProbe, check_state
 from wildfern.ssl.training.precision import computes_in_bf16, strided_over_one_pixel
@@ -58,6 +60,11 @@ def build_method(recipe: Recipe) -> Method:
         raise RunError(f"method {name}: __init__() must call super().__init__() before it sets sub-modules") from error
     if type(method).forward is Method.forward:
         raise RunError(f"method {name} has no forward(batch) that returns an Output")
+    if compares_whole_batch(method):
+        for function, result in (("embed(batch)", "Embedded"), ("compare(embeddings, step)", "Output")):
+            own = function.partition("(")[0]
+            if getattr(type(method), own) is getattr(ComparingMethod, own):
+                raise RunError(f"method {name} has no {function} that returns an {result}")
     if not isinstance(getattr(method, "backbone", None), Backbone):
         raise RunError(f"method {name}: __init__() must set self.backbone to the backbone that it gets")
     if not isinstance(method.eval_backbone(), Backbone):
@@ -82,6 +89,32 @@ def build_schedule(recipe: Recipe) -> Schedule:
     if choice.afterwards == "hold":
         return held(first, length)
     return in_turn(first, length, SCHEDULES[choice.name](total - length, **choice.arguments))
+
+
+def check_batch_norm(recipe: Recipe, method: Method) -> None:
+    """Raise RunError for batch normalization over a single image."""
+    batch_size, accumulation = recipe.training.batch_size, recipe.training.accumulation
+    if batch_size // accumulation > 1:
+        return
+    for name, module in [(n, m) for part in (method, *method.teachers().values()) for n, m in part.named_modules()]:
+        if isinstance(module, _BatchNorm) and module.training:
+            key, what = ("batch_size", "a batch") if accumulation == 1 else ("accumulation", "each part of the batch")
+            raise RunError(
+                f"training.{key} {getattr(recipe.training, key)} leaves one image in {what}, but {name} of "
+                f"{recipe.method.name} with {recipe.model.backbone} normalizes over images (it is a {type(module).__name__}): "
+                "at least two are needed"
+            )
+
+
+def separate_parts(recipe: Recipe, method: Method) -> list[str]:
+    """A message if the method compares images, but only those of the same part of the batch."""
+    training = recipe.training
+    if training.accumulation == 1 or compares_whole_batch(method) or method.needs.images == 1:
+        return []
+    return [
+        f"training.accumulation: {recipe.method.name} compares the {training.batch_size // training.accumulation} images of each "
+        f"part, not all {training.batch_size} of a batch, because it defines forward() rather than embed() and compare()"
+    ]
 
 
 def check_classes(recipe: Recipe, mixture: Mixture, method: Method) -> None:

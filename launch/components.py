@@ -123,6 +123,17 @@ def _views_fit_the_method(recipe: Recipe) -> Problems:
         yield "views.name", str(error)
 
 
+@needs("method", "training")
+def _parts_fit_the_method(recipe: Recipe) -> Problems:
+    needs, training = getattr(METHODS[recipe.method.name], "needs", None), recipe.training
+    if needs is None:
+        return
+    try:
+        needs.check_images(training.batch_size, training.accumulation)
+    except ValueError as error:
+        yield "training.batch_size" if training.batch_size < needs.images else "training.accumulation", str(error)
+
+
 @needs("views", "model")
 def _backbone_takes_the_channels(recipe: Recipe) -> Problems:
     made = VIEWS[recipe.views.name](**recipe.views.arguments).channels
@@ -187,6 +198,7 @@ def _optimizer_fits_the_engine(recipe: Recipe) -> Problems:
 CHECKS: list[Callable[[Recipe], Problems]] = [
     _arguments_are_of_the_network,
     _views_fit_the_method,
+    _parts_fit_the_method,
     _backbone_takes_the_channels,
     _something_to_evaluate,
     _protocols_can_be_built,

@@ -107,6 +107,7 @@ def estimate(recipe: Recipe, gpus: int) -> Estimate:
             channels=views.channels,
             view_dtype=VIEW_DTYPES[training.precision],
             world_size=gpus,
+            parts=training.accumulation,
             step=training.steps // 2,  # past warm-ups, which may freeze layers
         )
     except (RuntimeError, AssertionError, NotImplementedError) as error:
@@ -136,7 +137,7 @@ def rank_memory(foot: Footprint, stage: int | None, gpus: int, accumulation: int
     """Partition a footprint over ranks as `DeepSpeedEngine` does (float32 weights, gradients reduced in float32).
 
     Below stage 2 gradients are kept in full and reduced at the end of a step (stage 1: through a bucket); from stage 2 on
-    they are reduced in each micro-batch. Stage 3 gathers the weights in the forward and again in the backward pass, and keeps
+    they are reduced in each micro-batch. Stage 3 gathers the weights in each forward and again in the backward pass, and keeps
     at most stage3_max_live_parameters. Traffic is that of ring collectives.
     """
     size, trained = (stage or 0), foot.gradients
@@ -145,7 +146,12 @@ def rank_memory(foot: Footprint, stage: int | None, gpus: int, accumulation: int
     ring = (gpus - 1) * trained // gpus
     weights = trained if size < 3 else part + min(trained, KEPT_GATHERED)
     gradients = {0: trained, 1: trained + min(trained, REDUCE_BUCKET)}.get(size, part + REDUCE_BUCKET)
-    moved = {0: 2 * ring, 1: 2 * ring, 2: (accumulation + 1) * ring, 3: 3 * accumulation * ring}[size]
+    moved = {
+        0: 2 * ring,
+        1: 2 * ring,
+        2: (accumulation + 1) * ring,
+        3: (2 + foot.forward_passes) * accumulation * ring,
+    }[size]
     return RankMemory(
         weights=rest + weights,
         second_copy=part if size else 0,

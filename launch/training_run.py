@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from wildfern.launch.assembly import Assembly, assemble
-from wildfern.launch.builders import agreed_precision
+from wildfern.launch.builders import agreed_precision, separate_parts
 from wildfern.launch.cluster.distributed import DistributedContext, started
 from wildfern.launch.cluster.shared_folder import chosen_folder, exclusive
 from wildfern.launch.components import read_recipe
@@ -79,7 +79,8 @@ def pretrain(
                 if start.step == 0 or not recorded_data(folder):
                     record_data(recipe, assembly.mixture, folder)
             with open_tracker(recipe, folder, context, start.step, since) as tracker:
-                announce(recipe, folder, context, [*messages, *assembly.mixture.notes, *start.messages], tracker)
+                messages += [*assembly.mixture.notes, *separate_parts(recipe, assembly.engine.method), *start.messages]
+                announce(recipe, folder, context, messages, tracker)
                 if resume:
                     tracker.message(
                         f"resumed from step {start.step}" if start.step else "no checkpoint yet: starting at step 0"

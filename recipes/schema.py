@@ -97,7 +97,9 @@ class Training(Section):
         "auto",
         description="Precision of forward and backward pass; auto: bf16 if the device has bf16 arithmetic, else fp32.",
     )
-    accumulation: PositiveInt = Field(1, description="Micro-batches per step (gradient accumulation).")
+    accumulation: PositiveInt = Field(
+        1, description="Micro-batches per step, which saves memory; contrastive losses still compare the whole batch."
+    )
     gradient_clip: PositiveFloat | None = Field(None, description="Maximum norm of the gradient; null: no clipping.")
     skip_nonfinite: NonNegativeInt = Field(
         0,

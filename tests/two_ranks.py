@@ -7,7 +7,7 @@ import torch
 from plain_methods import PLAIN
 from torch import nn
 
-from wildfern.ssl.methods import METHODS, Batch, cacr, dino, simclr
+from wildfern.ssl.methods import METHODS, Batch, comparing, dino
 from wildfern.ssl.methods.gather import all_gather_embeddings, mean_over_ranks
 from wildfern.ssl.models import synchronize_batch_norm
 
@@ -89,7 +89,6 @@ def gradient_summed(views):
 
 # Errors that no single process would detect: (methods concerned, how to produce them).
 GATHERING = ["simclr", "cacr", "cacr_momentum"]
-GATHERERS = (simclr, cacr)
 ERRORS = {
     "only the own part is gathered": (GATHERING, {"all_gather_embeddings": lambda views: views}),
     "gathered without gradient": (GATHERING, {"all_gather_embeddings": own_gradient_only}),
@@ -102,8 +101,8 @@ ERRORS = {
 def wrong_step(error, name, rank, world_size):
     """The step with one of `ERRORS` in it."""
     replaced = ERRORS[error][1]
-    modules = GATHERERS if "all_gather_embeddings" in replaced else (dino,)
-    patches = [mock.patch.object(module, key, value) for module in modules for key, value in replaced.items()]
+    module = comparing if "all_gather_embeddings" in replaced else dino
+    patches = [mock.patch.object(module, key, value) for key, value in replaced.items()]
     synchronize = synchronize_batch_norm if patches else lambda module: None
     with ExitStack() as stack:
         for patch in patches:

@@ -26,9 +26,11 @@ class MomentumCACRLoss(nn.Module):
         self.temperature, self.cost = temperature, cost
 
     def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """queries float[Q, N, D], keys float[N, D], of any norm (they are normalized here) -> scalar."""
-        if queries.ndim != 3 or keys.ndim != 2 or queries.shape[1:] != keys.shape:
-            raise ValueError(f"expected queries [Q, N, D], keys [N, D]; got {list(queries.shape)}, {list(keys.shape)}")
+        """queries float[Q, N ≥ 2, D], keys float[N, D], of any norm (they are normalized here) -> scalar."""
+        if queries.ndim != 3 or keys.ndim != 2 or queries.shape[1:] != keys.shape or len(keys) < 2:
+            raise ValueError(
+                f"expected queries [Q, N ≥ 2, D], keys [N, D]; got {list(queries.shape)}, {list(keys.shape)}"
+            )
         with without_autocast(queries):
             q = F.normalize(full_precision(queries), dim=-1)
             k = F.normalize(full_precision(keys), dim=-1)

@@ -12,7 +12,7 @@ class NTXentLoss(nn.Module):
     s is the cosine similarity and k runs over all V·N embeddings but i itself. With two views this is SimCLR's eq. 1;
     with more, each other view of the image is the positive in turn (and the others stay in the denominator).
 
-    Raises ValueError for a temperature that is not positive or fewer than two views.
+    Raises ValueError for a temperature that is not positive, fewer than two views or a single image, which has no negatives.
     """
 
     def __init__(self, temperature: float = 0.1) -> None:
@@ -22,9 +22,9 @@ class NTXentLoss(nn.Module):
         self.temperature = temperature
 
     def forward(self, views: Tensor) -> Tensor:
-        """float[V, N, D] with unit rows -> scalar ≥ 0."""
-        if views.ndim != 3 or views.shape[0] < 2:
-            raise ValueError(f"expected views of shape [V ≥ 2, N, D], got {list(views.shape)}")
+        """float[V ≥ 2, N ≥ 2, D] with unit rows -> scalar ≥ 0."""
+        if views.ndim != 3 or views.shape[0] < 2 or views.shape[1] < 2:
+            raise ValueError(f"expected views of shape [V ≥ 2, N ≥ 2, D], got {list(views.shape)}")
         with without_autocast(views):
             number_of_views, images, _ = views.shape
             z = full_precision(views).flatten(0, 1)

@@ -2,8 +2,9 @@
 
 from wildfern.registry import METHODS
 from wildfern.ssl.methods.base import Method, Needs, ParameterGroup
-from wildfern.ssl.methods.batch import Batch, Output
+from wildfern.ssl.methods.batch import Batch, Embedded, Output
 from wildfern.ssl.methods.cacr import CACR, MomentumCACR
+from wildfern.ssl.methods.comparing import ComparingMethod
 from wildfern.ssl.methods.dino import DINO
 from wildfern.ssl.methods.mae import MAE
 from wildfern.ssl.methods.simclr import SimCLR
@@ -15,6 +16,8 @@ __all__ = [
     "MAE",
     "METHODS",
     "Batch",
+    "ComparingMethod",
+    "Embedded",
     "Method",
     "MomentumCACR",
     "Needs",

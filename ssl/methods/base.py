@@ -27,6 +27,7 @@ class Needs:
     full_size_views: number of views in the first group (None: any number).
     labels: "classes" for int64[n], "multi_hot" for uint8[n, K], "any" for either, None if labels are not used.
     masks: whether `Batch.masks` is required.
+    images: minimum number of images in a micro-batch, over all ranks: 2 or more if the loss compares images with each other.
     float32_views: True if the loss reads the views themselves, so that they must not be rounded to bfloat16. A method that
         only feeds views to its backbone sets False.
     """
@@ -36,6 +37,7 @@ class Needs:
     labels: Literal["classes", "multi_hot", "any"] | None = None
     masks: bool = False
     float32_views: bool = True
+    images: int = 1
 
     def check_views(self, shape: list[tuple[int, int]]) -> None:
         """Raise ValueError if views of this shape, (number, size) for each group, do not fit."""
@@ -47,6 +49,18 @@ class Needs:
             raise ValueError(
                 f"this method needs {self.full_size_views} views of full size (for instance views.name=multicrop), "
                 f"got {shape[0][0]}"
+            )
+
+    def check_images(self, batch_size: int, accumulation: int) -> None:
+        """Raise ValueError if the `accumulation` micro-batches of a global batch would have too few images."""
+        if batch_size < self.images:
+            raise ValueError(f"this method compares images: a batch needs at least {self.images}, got {batch_size}")
+        if batch_size // accumulation < self.images:
+            most = max(parts for parts in range(1, batch_size // self.images + 1) if batch_size % parts == 0)
+            images = batch_size // accumulation
+            raise ValueError(
+                f"this method compares images: a part of the batch needs at least {self.images}, but {accumulation} parts of "
+                f"{batch_size} images have {images} each; at most {most} parts are possible"
             )
 
     def check_batch(self, batch: Batch) -> None:

@@ -1,4 +1,4 @@
-"""`Batch` and `Output`: the input and the result of a method."""
+"""`Batch`, `Embedded` and `Output`: the input and the results of a method."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +33,7 @@ class Batch:
     source: int64[n], the number of each image's entry of `data`.
     seed, step: the seed of the run and the number of the step.
     positions: int64[n] on the CPU, the positions of the images in the global batch.
+    part, parts: the number of this part of the global batch, from 0, and how many parts are accumulated per step.
     """
 
     views: list[Tensor]
@@ -43,6 +44,8 @@ class Batch:
     seed: int
     step: int
     positions: Tensor
+    part: int = 0
+    parts: int = 1
 
     def __len__(self) -> int:
         return self.views[0].shape[1]
@@ -74,6 +77,8 @@ class Batch:
         seed: int = 0,
         step: int = 0,
         positions: Tensor | None = None,
+        part: int = 0,
+        parts: int = 1,
     ) -> Self:
         """A batch for a custom training loop; by default it is a whole global batch of uncropped images."""
         device, n = views[0].device, views[0].shape[1]
@@ -87,7 +92,21 @@ class Batch:
             seed=seed,
             step=step,
             positions=torch.arange(n) if positions is None else positions,
+            part=part,
+            parts=parts,
         )
+
+
+@dataclass
+class Embedded:
+    """The result of `ComparingMethod.embed` for the n images of a batch.
+
+    embeddings: float[V, n, ...] by name, with gradient; the images are in dimension 1.
+    features: as in `Output`.
+    """
+
+    embeddings: dict[str, Tensor]
+    features: Tensor | None = None
 
 
 @dataclass
@@ -104,47 +123,68 @@ class Output:
     features: Tensor | None = None
 
 
-def checked_output(output: object, method: str, batch: Batch) -> Output:
-    """The output of the method of this name, with metrics as detached tensors and features detached.
+def checked_output(output: object, where: str, batch: Batch | None) -> Output:
+    """The output of the function named `where`, with metrics as detached tensors and features detached.
 
     Raises ValueError for anything but an `Output` with a scalar loss, scalar metrics and one row of features per image.
     """
     if not isinstance(output, Output):
-        raise ValueError(f"{method}.forward() must return an Output, got {type(output).__name__}")
+        raise ValueError(f"{where} must return an Output, got {type(output).__name__}")
     if not isinstance(output.loss, Tensor) or output.loss.ndim:
         shape = list(output.loss.shape) if isinstance(output.loss, Tensor) else type(output.loss).__name__
-        raise ValueError(f"{method}.forward() must return a scalar tensor as its loss, got {shape}")
+        raise ValueError(f"{where} must return a scalar tensor as its loss, got {shape}")
     if torch.is_grad_enabled() and not output.loss.requires_grad:
-        raise ValueError(
-            f"{method}.forward(): the loss has no gradient; it must depend on trainable parameters, not detached"
-        )
+        raise ValueError(f"{where}: the loss has no gradient; it must depend on trainable parameters, not detached")
     if not output.loss.is_floating_point():
-        raise ValueError(f"{method}.forward() must return a loss of real numbers, got {output.loss.dtype}")
+        raise ValueError(f"{where} must return a loss of real numbers, got {output.loss.dtype}")
     if not isinstance(output.metrics, Mapping):
-        raise ValueError(f"{method}.forward(): metrics must be a mapping, got {type(output.metrics).__name__}")
+        raise ValueError(f"{where}: metrics must be a mapping, got {type(output.metrics).__name__}")
     metrics = {}
     for name, value in output.metrics.items():
         if not isinstance(name, str) or name in LOGGED:
-            raise ValueError(
-                f"{method}.forward(): metrics have texts as names, but not {', '.join(LOGGED)}; got {name!r}"
-            )
+            raise ValueError(f"{where}: metrics have texts as names, but not {', '.join(LOGGED)}; got {name!r}")
         try:
             metrics[name] = torch.as_tensor(value, device=output.loss.device).detach()
         except (TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(
-                f"{method}.forward(): the metric {name} must be a scalar, got {type(value).__name__}"
-            ) from error
+            raise ValueError(f"{where}: the metric {name} must be a scalar, got {type(value).__name__}") from error
         if metrics[name].is_complex():
-            raise ValueError(f"{method}.forward(): the metric {name} must be a real number, got {metrics[name].dtype}")
+            raise ValueError(f"{where}: the metric {name} must be a real number, got {metrics[name].dtype}")
         if not metrics[name].is_floating_point():
             metrics[name] = metrics[name].float()
         if metrics[name].ndim:
-            raise ValueError(f"{method}.forward(): the metric {name} must be a scalar, got {list(metrics[name].shape)}")
-    features = output.features
-    if features is not None:
-        tensor = isinstance(features, Tensor)
-        if not tensor or features.ndim != 2 or len(features) != len(batch):
-            found = list(features.shape) if tensor else type(features).__name__
-            raise ValueError(f"{method}.forward(): features must be [{len(batch)}, F], one row per image, got {found}")
-        features = features.detach()
+            raise ValueError(f"{where}: the metric {name} must be a scalar, got {list(metrics[name].shape)}")
+    features = None if batch is None else _checked_features(output.features, where, batch)
     return Output(output.loss, metrics, features)
+
+
+def checked_embeddings(embedded: object, where: str, batch: Batch) -> Embedded:
+    """The result of the function `where`, with features detached.
+
+    Raises ValueError for anything but an `Embedded` whose embeddings have the images in dimension 1 and a gradient.
+    """
+    if not isinstance(embedded, Embedded):
+        raise ValueError(f"{where} must return an Embedded, got {type(embedded).__name__}")
+    tensors = checked_by_image(embedded.embeddings, where, batch)
+    if torch.is_grad_enabled() and not any(value.requires_grad for value in tensors.values()):
+        raise ValueError(f"{where}: the embeddings have no gradient; they must depend on trainable parameters")
+    return Embedded(tensors, _checked_features(embedded.features, where, batch))
+
+
+def checked_by_image(tensors: object, where: str, batch: Batch) -> dict[str, Tensor]:
+    """The tensors by name that the function `where` returned. Raises ValueError unless the images are in dimension 1."""
+    if not isinstance(tensors, dict):
+        raise ValueError(f"{where} must return tensors by name in a dict, got {type(tensors).__name__}")
+    for name, value in tensors.items():
+        if not isinstance(value, Tensor) or value.ndim < 2 or value.shape[1] != len(batch):
+            found = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"{where}: {name} must be a tensor [V, {len(batch)}, ...], got {found}")
+    return tensors
+
+
+def _checked_features(features: object, where: str, batch: Batch) -> Tensor | None:
+    if features is None:
+        return None
+    if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(batch):
+        found = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise ValueError(f"{where}: features must be [{len(batch)}, F], one row per image, got {found}")
+    return features.detach()

@@ -4,25 +4,25 @@ from typing import Annotated, Literal
 
 from lightly.models.modules.heads import SimCLRProjectionHead
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wildfern.registry import register
 from wildfern.ssl.losses import CACRLoss, MomentumCACRLoss
 from wildfern.ssl.losses.full_precision import full_precision
-from wildfern.ssl.methods.base import Count, Method, Needs, NotNegative, Positive, embedding_std
-from wildfern.ssl.methods.batch import Batch, Output
-from wildfern.ssl.methods.gather import all_gather_embeddings
+from wildfern.ssl.methods.base import Count, Needs, NotNegative, Positive, embedding_std
+from wildfern.ssl.methods.batch import Batch, Embedded, Output
+from wildfern.ssl.methods.comparing import ComparingMethod
 from wildfern.ssl.models.backbone import Backbone
 from wildfern.ssl.models.heads import moco_v3_projector
 from wildfern.ssl.models.teacher import cosine_momentum
 
 
 @register("method", "cacr")
-class CACR(Method):
+class CACR(ComparingMethod):
     """CACR without a momentum encoder: K + 1 views per image, each a query, a positive and a negative."""
 
-    needs = Needs(views=(2, None), float32_views=False)
+    needs = Needs(views=(2, None), float32_views=False, images=2)
 
     def __init__(
         self,
@@ -48,23 +48,26 @@ class CACR(Method):
             self.projection = SimCLRProjectionHead(backbone.width, projection_hidden, projection_size)
         self.loss = CACRLoss(alpha, beta, tau_pos, tau_neg, weighted_positive, weighted_negative, detach_weights)
 
-    def forward(self, batch: Batch) -> Output:
+    def embed(self, batch: Batch) -> Embedded:
         embeddings, features = self.encode(self.projection, batch.views)
-        z = all_gather_embeddings(F.normalize(full_precision(embeddings), dim=-1))
+        return Embedded({"z": F.normalize(full_precision(embeddings), dim=-1)}, features)
+
+    def compare(self, embeddings: dict[str, Tensor], step: int) -> Output:
+        z = embeddings["z"]
         terms = self.loss(z)
         metrics = {"attraction": terms.attraction, "repulsion": terms.repulsion, "embedding_std": embedding_std(z)}
-        return Output(terms.total, {name: value.detach() for name, value in metrics.items()}, features)
+        return Output(terms.total, {name: value.detach() for name, value in metrics.items()})
 
 
 @register("method", "cacr_momentum")
-class MomentumCACR(Method):
+class MomentumCACR(ComparingMethod):
     """CACR with MoCo v3's networks, for ImageNet: all views are queries, the first two are also keys.
 
     A query is not compared with the key of the same view. With two views and `cost="rbf"` this equals MoCo v3, but not with
     local crops (`views: multicrop`) or `cost="euclidean"`.
     """
 
-    needs = Needs(views=(2, None), full_size_views=2, float32_views=False)
+    needs = Needs(views=(2, None), full_size_views=2, float32_views=False, images=2)
 
     def __init__(
         self,
@@ -88,11 +91,15 @@ class MomentumCACR(Method):
             "teacher", ("backbone", "projector"), lambda step: cosine_momentum(momentum, step, total_steps)
         )
 
-    def forward(self, batch: Batch) -> Output:
+    def embed(self, batch: Batch) -> Embedded:
         embeddings, features = self.encode(nn.Sequential(self.projector, self.predictor), batch.views)
-        queries = F.normalize(full_precision(embeddings), dim=-1)
-        keys = full_precision(self.teacher(batch.views[0].flatten(0, 1))).unflatten(0, (2, -1))
-        queries, keys = all_gather_embeddings(queries), all_gather_embeddings(keys)
+        return Embedded({"queries": F.normalize(full_precision(embeddings), dim=-1)}, features)
+
+    def targets(self, batch: Batch) -> dict[str, Tensor]:
+        return {"keys": full_precision(self.teacher(batch.views[0].flatten(0, 1))).unflatten(0, (2, -1))}
+
+    def compare(self, embeddings: dict[str, Tensor], step: int) -> Output:
+        queries, keys = embeddings["queries"], embeddings["keys"]
         others = [[v for v in range(len(queries)) if v != key] for key in range(2)]
         loss = sum(self.loss(queries[other], keys[key]) for key, other in enumerate(others)) / 2
-        return Output(loss, {"embedding_std": embedding_std(queries)}, features)
+        return Output(loss, {"embedding_std": embedding_std(queries)})

@@ -4,6 +4,7 @@ from typing import Annotated, cast
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from wildfern.registry import register
 from wildfern.ssl.losses import DINOLoss
@@ -24,6 +25,8 @@ class DINO(Method):
     frozen for the share `freeze_last_layer`; the teacher's momentum rises to 1 by a cosine schedule. The teacher's backbone is
     evaluated.
     """
+
+    _mean: Tensor  # of the teacher's logits in the parts so far
 
     needs = Needs(views=(2, None), full_size_views=2, float32_views=False)
 
@@ -71,9 +74,15 @@ class DINO(Method):
             entropy = -(p * p.clamp_min(1e-12).log()).sum(-1).mean()
             agreement = (student[:2].argmax(-1) == teacher.flip(0).argmax(-1)).float().mean()
             if self.training:
-                self.loss.update_center(mean_over_ranks(teacher.mean(dim=(0, 1))))
+                self._move_center(teacher.mean(dim=(0, 1)), batch)
         metrics = {"teacher_entropy": entropy, "agreement": agreement, "center_norm": self.loss.center.norm()}
         return Output(loss, metrics, features)
+
+    def _move_center(self, mean: Tensor, batch: Batch) -> None:
+        """Move the center once per step, after its last part, so that all parts of the batch have the same one."""
+        self._mean = mean if batch.part == 0 else self._mean.lerp(mean, 1 / (batch.part + 1))
+        if batch.part == batch.parts - 1:
+            self.loss.update_center(mean_over_ranks(self._mean))
 
     def eval_backbone(self) -> Backbone:
         return cast(Backbone, self.teacher.module.get_submodule("0"))

@@ -1,22 +1,23 @@
 """SimCLR (Chen et al., 2020): contrastive learning of views of the same image against all other images of the batch."""
 
 from lightly.models.modules.heads import SimCLRProjectionHead
+from torch import Tensor
 from torch.nn import functional as F
 
 from wildfern.registry import register
 from wildfern.ssl.losses import NTXentLoss
 from wildfern.ssl.losses.full_precision import full_precision
-from wildfern.ssl.methods.base import Count, Method, Needs, Positive, embedding_std
-from wildfern.ssl.methods.batch import Batch, Output
-from wildfern.ssl.methods.gather import all_gather_embeddings
+from wildfern.ssl.methods.base import Count, Needs, Positive, embedding_std
+from wildfern.ssl.methods.batch import Batch, Embedded, Output
+from wildfern.ssl.methods.comparing import ComparingMethod
 from wildfern.ssl.models.backbone import Backbone
 
 
 @register("method", "simclr")
-class SimCLR(Method):
+class SimCLR(ComparingMethod):
     """Backbone, two-layer projection (section 2), NT-Xent over the global batch. Two or more views of one size."""
 
-    needs = Needs(views=(2, None), float32_views=False)
+    needs = Needs(views=(2, None), float32_views=False, images=2)
 
     def __init__(
         self,
@@ -32,7 +33,10 @@ class SimCLR(Method):
         self.projection = SimCLRProjectionHead(backbone.width, projection_hidden, projection_size)
         self.loss = NTXentLoss(temperature)
 
-    def forward(self, batch: Batch) -> Output:
+    def embed(self, batch: Batch) -> Embedded:
         embeddings, features = self.encode(self.projection, batch.views)
-        z = all_gather_embeddings(F.normalize(full_precision(embeddings), dim=-1))
-        return Output(self.loss(z), {"embedding_std": embedding_std(z)}, features)
+        return Embedded({"z": F.normalize(full_precision(embeddings), dim=-1)}, features)
+
+    def compare(self, embeddings: dict[str, Tensor], step: int) -> Output:
+        z = embeddings["z"]
+        return Output(self.loss(z), {"embedding_std": embedding_std(z)})

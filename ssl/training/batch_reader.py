@@ -86,6 +86,8 @@ class BatchReader:
             seed=self.seed,
             step=micro_batch.step,
             positions=torch.from_numpy(self.positions(micro_batch.part)),
+            part=micro_batch.part,
+            parts=self.accumulation,
         )
 
     def positions(self, part: int) -> NDArray[np.int64]:

@@ -3,11 +3,11 @@
 import logging
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,8 @@ from wildfern.ssl.training.optimizers import is_layer_wise, set_hyperparameters
 from wildfern.ssl.training.parameter_groups import method_optimizer
 from wildfern.ssl.training.whole_state import ReplicatedLayout, collect, restore
 from wildfern.ssl.training.zero_shards import ZeroLayout
+
+T = TypeVar("T")
 
 
 def start_processes(device_type: str, timeout_minutes: float) -> tuple[int, int, int]:
@@ -86,7 +88,7 @@ class DeepSpeedEngine:
                 "set engine.zero_stage=0"
             )
         self.method, self.device, self.zero_stage = method, device, zero_stage
-        self.skip_nonfinite, self.probe = skip_nonfinite, probe
+        self.skip_nonfinite, self.probe, self.precision = skip_nonfinite, probe, precision
         self.rank, self.world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
         self.metadata = {"engine": "deepspeed", "world_size": self.world_size, "zero_stage": zero_stage}
         if self.world_size > 1:
@@ -109,8 +111,8 @@ class DeepSpeedEngine:
                 f"{optimizer_name} counts steps in its parameter groups ({', '.join(counted)}), which ZeRO stage 3 "
                 "steps once for each: set engine.zero_stage to 2 or less"
             )
-        self.batch: Batch | None = None
-        self._forward, method.forward = method.forward, self._forward_tensors
+        self._compute: Callable[[], Any] | None = None
+        self._forward, method.forward = method.forward, self._computed
         self.engine, self.optimizer, *_ = deepspeed.initialize(model=method, optimizer=optimizer, config=settings)
         self.layout = (
             ZeroLayout(method, self.optimizer, zero_stage, self.gather)
@@ -119,14 +121,20 @@ class DeepSpeedEngine:
         )
 
     def __call__(self, batch: Batch) -> Output:
-        self.batch = batch
-        return Output(*self.engine())
+        def forward() -> tuple[Tensor, Metrics, Tensor | None]:
+            output = checked_output(self._forward(batch), f"{type(self.method).__name__}.forward()", batch)
+            return output.loss, output.metrics, output.features
 
-    def _forward_tensors(self) -> tuple[Tensor, Metrics, Tensor | None]:
-        """The method's forward pass, returning a tuple: DeepSpeed's hooks find tensors only in tuples and dictionaries."""
-        batch, self.batch = self.batch, None
-        output = checked_output(self._forward(batch), type(self.method).__name__, batch)
-        return output.loss, output.metrics, output.features
+        return Output(*self.run(forward))
+
+    def run(self, compute: Callable[[], T]) -> T:
+        self._compute = compute
+        return self.engine()
+
+    def _computed(self) -> Any:
+        """What the module's forward pass is for DeepSpeed, whose hooks find tensors only in tuples and dictionaries."""
+        compute, self._compute = self._compute, None
+        return compute()
 
     def backward(self, loss: Tensor) -> None:
         self.engine.backward(loss)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from wildfern.ssl.training.parameter_groups import method_optimizer
 from wildfern.ssl.training.whole_state import ReplicatedLayout, collect, restore
 
 Precision = Literal["fp32", "bf16"]
+T = TypeVar("T")
 MakeOptimizer = Callable[[Groups], torch.optim.Optimizer]
 
 
@@ -26,12 +27,16 @@ class Engine(Protocol):
     device: torch.device
     rank: int
     world_size: int
+    precision: Precision
     metadata: dict[str, object]  # saved with each checkpoint; any engine can read it
     probe: OnlineProbe | None  # trained with the method, outside the engine; part of snapshots
     gather: Gather  # makes sharded parameters whole inside a `with` block
 
     def __call__(self, batch: Batch) -> Output:
         """Forward pass of one micro-batch of this rank."""
+
+    def run(self, compute: Callable[[], T]) -> T:
+        """`compute()`, a part of the method's forward pass that returns tensors in tuples or dictionaries."""
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate gradients of one micro-batch."""
@@ -91,8 +96,11 @@ class TorchEngine:
         self.layout = ReplicatedLayout(method, self.optimizer, whole)
 
     def __call__(self, batch: Batch) -> Output:
+        return self.run(lambda: checked_output(self.method(batch), f"{type(self.method).__name__}.forward()", batch))
+
+    def run(self, compute: Callable[[], T]) -> T:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            return checked_output(self.method(batch), type(self.method).__name__, batch)
+            return compute()
 
     def backward(self, loss: Tensor) -> None:
         (loss / self.accumulation).backward()

@@ -5,7 +5,7 @@ import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from wildfern.ssl.methods import Batch, Method
+from wildfern.ssl.methods import Batch, ComparingMethod, Method
+from wildfern.ssl.methods.comparing import compares_whole_batch
 from wildfern.ssl.models import synchronize_batch_norm
 from wildfern.ssl.training.engine import MakeOptimizer, Precision
 from wildfern.ssl.training.parameter_groups import parameter_groups
@@ -33,8 +34,9 @@ class Footprint:
     saved: int  # activations kept for the backward pass
     peak: int  # maximum of activations and gradients, without the above
     peak_without_gradients: int  # the same if each gradient is freed as soon as it is computed (ZeRO 2, 3)
-    flops: int  # forward and backward pass, teachers included
-    sent: int  # by one rank for embeddings, centers and batch statistics, both passes
+    flops: int  # forward passes and backward pass, teachers included
+    sent: int  # by one rank for embeddings, centers and batch statistics, all passes
+    forward_passes: int = 1  # of the trained networks; 2 if micro-batches share one loss
 
 
 def step_footprint(
@@ -47,9 +49,10 @@ def step_footprint(
     channels: int = 3,
     view_dtype: torch.dtype = torch.float32,
     world_size: int = 1,
+    parts: int = 1,
     step: int = 0,
 ) -> Footprint:
-    """A dry run of one micro-batch of `images` on one of `world_size` ranks; `method` is on torch's meta device.
+    """A dry run of one of `parts` micro-batches of `images` on one of `world_size` ranks; `method` is on torch's meta device.
 
     `view_shape` is [(number of views, size in pixels)], see `Views.shape`. Allocates almost nothing and computes no values:
     a method that reads values (`.item()`, a branch on a tensor) raises RuntimeError. Operations are those of the CPU; workspaces
@@ -82,6 +85,13 @@ def step_footprint(
         for hook in hooks:
             hook.remove()
         del output
+        first, shared, more_flops = _LiveBytes(world_size), _LiveBytes(world_size), FlopCounterMode(display=False)
+        two_passes = parts > 1 and compares_whole_batch(method)
+        if two_passes:
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                _shared_loss(
+                    cast(ComparingMethod, method), dry_batch(method, views, step), parts, first, shared, more_flops
+                )
         return Footprint(
             parameters=sum(p.numel() for p in trained),
             weights=bytes_of(method.parameters()) + bytes_of(method.buffers()),
@@ -90,11 +100,28 @@ def step_footprint(
             optimizer=optimizer_bytes,
             views=bytes_of(views),
             saved=saved,
-            peak=live.peak,
-            peak_without_gradients=live.peak_without_gradients,
-            flops=flops.get_total_flops(),
-            sent=round(live.sent),
+            peak=max(live.peak, shared.peak),
+            peak_without_gradients=max(live.peak_without_gradients, shared.peak),
+            flops=flops.get_total_flops() + more_flops.get_total_flops(),
+            sent=round(live.sent + first.sent),
+            forward_passes=1 + two_passes,
         )
+
+
+def _shared_loss(
+    method: ComparingMethod, batch: Batch, parts: int, first: "_LiveBytes", shared: "_LiveBytes", flops: FlopCounterMode
+) -> None:
+    """Count the additional forward pass (`first` and `flops`) and the loss of the whole batch (`shared`)."""
+    with torch.no_grad():
+        with first, flops:
+            embeddings = method.checked_embed(batch).embeddings
+        targets = method.checked_targets(batch)
+    images = len(batch) * parts * first.world_size
+    whole = {name: x.new_empty(len(x), images, *x.shape[2:]) for name, x in (embeddings | targets).items()}
+    for name in embeddings:
+        whole[name].requires_grad_()
+    with shared:
+        method.checked_compare(whole, batch.step).loss.backward()
 
 
 class _DryBatch(Batch):

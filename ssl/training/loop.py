@@ -12,9 +12,11 @@ from torch import Tensor
 from wildfern.generators.counter_rng import key
 from wildfern.ssl.data import Loader
 from wildfern.ssl.evaluation.diagnostics import diagnostics
+from wildfern.ssl.methods.comparing import compares_whole_batch
 from wildfern.ssl.methods.gather import all_gather_embeddings
 from wildfern.ssl.tracking import Tracker
 from wildfern.ssl.training import whole_state
+from wildfern.ssl.training.accumulation import separate_losses, shared_loss
 from wildfern.ssl.training.batch_reader import BatchReader, MicroBatch
 from wildfern.ssl.training.checkpoints import CheckpointStore, Written
 from wildfern.ssl.training.engine import Engine
@@ -136,21 +138,14 @@ def train_step(
         key("model", config.seed, step, engine.rank)
     )  # for dropout and stochastic depth: a function of seed, step and rank
     before = snapshot_buffers([method, *method.teachers().values()]) if skip_nonfinite else []
-    parts, waited, features = [], 0.0, []
-    for _ in range(config.accumulation):
-        batch = reader.batch(next(loader))
-        waited += loader.wait_seconds
-        method.needs.check_batch(batch)
-        output = engine(batch)
-        # Propagates a non-finite loss into the gradient, so that the step is skipped; a finite loss is multiplied by 1.
-        engine.backward(
-            output.loss * (output.loss.detach() - output.loss.detach() + 1) if skip_nonfinite else output.loss
-        )
+    parts, waited, features = [], loader.total_wait_seconds, []
+    results = shared_loss if config.accumulation > 1 and compares_whole_batch(method) else separate_losses
+    for part in results(engine, reader, loader, config.accumulation, skip_nonfinite):
         if probe is not None:
-            probe.observe(output.features, batch.labels)
-        if config.diagnostics and output.features is not None:
-            features.append(output.features)
-        parts.append({"loss": output.loss.detach(), **output.metrics})
+            probe.observe(part.features, part.labels)
+        if config.diagnostics and part.features is not None:
+            features.append(part.features)
+        parts.append({"loss": part.loss, **part.metrics})
     learning_rate = config.learning_rate * schedule.learning_rate(step)
     gradient_norm = engine.step(learning_rate, config.weight_decay * schedule.weight_decay(step))
     watch.note(step, [part["loss"] for part in parts], gradient_norm)
@@ -162,7 +157,7 @@ def train_step(
         method.after_step(step, engine.gather)
         if probe is not None:
             probe.step()
-    return StepResult(parts, gradient_norm, learning_rate, waited, features)
+    return StepResult(parts, gradient_norm, learning_rate, loader.total_wait_seconds - waited, features)
 
 
 class _Interval:

@@ -67,6 +67,22 @@ def test_a_comment_that_cuts_a_path_short_is_named(wildfern, tmp_path):
         (["render", "ifs", "size=[1"], ["YAML"]),
         (["render", "ifs", "size=32", "--out", "empty/notes.txt/g.png"], ["cannot write empty/notes.txt/g.png"]),
         (["pretrain", "quickstart", "training.batch_size=10", "training.accumulation=4"], ["accumulation", "10"]),
+        (["pretrain", "quickstart", "training.batch_size=1"], ["training.batch_size", "needs at least 2, got 1"]),
+        (
+            ["pretrain", "quickstart", "training.batch_size=12", "training.accumulation=12"],
+            ["training.accumulation", "12 parts of 12 images have 1 each", "at most 6 parts"],
+        ),
+        (["plan", "quickstart", "training.batch_size=4", "training.accumulation=4"], ["at most 2 parts"]),
+        (
+            [
+                "pretrain",
+                "quickstart",
+                "training.batch_size=1",
+                "data.classes=4",
+                "method={name: supervised, classes: 4}",
+            ],
+            ["training.batch_size 1 leaves one image in a batch", "backbone.network.bn1", "at least two are needed"],
+        ),
         (["pretrain", "quickstart", "optimizer.name=lars", "engine.name=deepspeed"], ["zero_stage"]),
         (["pretrain", "quickstart", "--resume"], ["--run"]),
         (["evaluate", "empty", "--on", "digits"], ["not a run folder"]),

@@ -219,6 +219,35 @@ def test_a_method_without_a_part_of_the_interface_is_named(body, error, tmp_path
         pretrain("quickstart", [*changes, "method.name=odd"], plugins=[plugin], run=tmp_path / "run")
 
 
+HALVES = """
+from wildfern.registry import register
+from wildfern.ssl.methods import ComparingMethod, SimCLR
+@register("method", "halves")
+class Halves(SimCLR):
+    def forward(self, batch):
+        return super().forward(batch)
+@register("method", "odd")
+class Odd(ComparingMethod):
+    def __init__(self, backbone, steps):
+        super().__init__()
+        self.backbone = backbone
+    embed = SimCLR.embed
+"""
+
+
+def test_a_method_that_compares_only_the_images_of_a_part_says_so(tmp_path, capsys):
+    (tmp_path / "halves.py").write_text(HALVES)
+    changes = [*TINY, "method.name=halves", "training.steps=1", "training.accumulation=2"]
+    pretrain("quickstart", changes, plugins=[tmp_path / "halves.py"], run=tmp_path / "run")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "training.accumulation: halves compares the 4 images of each part, not all 8 of a batch" in said
+    pretrain("quickstart", [*TINY, "training.steps=1", "training.accumulation=2"], run=tmp_path / "other")
+    assert "of each part" not in capsys.readouterr().out
+    changes = [change for change in TINY if not change.startswith("method.")]
+    with pytest.raises(RunError, match=r"method odd has no compare\(embeddings, step\) that returns an Output"):
+        pretrain("quickstart", [*changes, "method.name=odd"], plugins=[tmp_path / "halves.py"], run=tmp_path / "odd")
+
+
 def test_a_method_that_is_not_a_method_is_an_error_of_the_recipe(tmp_path):
     plugin = tmp_path / "odd.py"
     plugin.write_text("from wildfern.registry import register\n@register('method', 'odd')\ndef odd(*arguments): ...\n")

@@ -5,14 +5,13 @@ from torch.nn import functional as F
 
 from wildfern.registry import register
 from wildfern.ssl.losses.full_precision import full_precision
-from wildfern.ssl.methods import Batch, Method, Needs, Output
-from wildfern.ssl.methods.gather import all_gather_embeddings
+from wildfern.ssl.methods import Batch, ComparingMethod, Embedded, Needs, Output
 from wildfern.ssl.models import Backbone
 from wildfern.ssl.models.queue import EmbeddingQueue
 
 
 @register("method", "queue_contrast")
-class QueueContrast(Method):
+class QueueContrast(ComparingMethod):
     """The second view's key is the positive, the queue of earlier batches' keys are the negatives."""
 
     needs = Needs(views=(2, 2), float32_views=False)
@@ -26,13 +25,18 @@ class QueueContrast(Method):
         self.queue = EmbeddingQueue(length, size)
         self.teacher = self.add_teacher("teacher", ("backbone", "projection"), lambda step: 0.99)
 
-    def forward(self, batch: Batch) -> Output:
+    def embed(self, batch: Batch) -> Embedded:
         embeddings, features = self.encode(self.projection, [batch.views[0][:1]])
-        query = F.normalize(full_precision(embeddings[0]), dim=1)
-        key = F.normalize(full_precision(self.teacher(batch.views[0][1])), dim=1)
+        return Embedded({"query": F.normalize(full_precision(embeddings), dim=-1)}, features)
+
+    def targets(self, batch: Batch) -> dict[str, Tensor]:
+        return {"key": F.normalize(full_precision(self.teacher(batch.views[0][1])), dim=1)[None]}
+
+    def compare(self, embeddings: dict[str, Tensor], step: int) -> Output:
+        query, key = embeddings["query"][0], embeddings["key"][0]
         loss = queue_loss(query, key, self.queue(), self.temperature)
-        self.queue.push(all_gather_embeddings(key[None])[0])
-        return Output(loss, {}, features)
+        self.queue.push(key)
+        return Output(loss)
 
 
 def queue_loss(query: Tensor, key: Tensor, queue: Tensor, temperature: float) -> Tensor:

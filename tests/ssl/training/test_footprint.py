@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from wildfern.ssl.methods import DINO, Batch, Method, Output, SimCLR
+from wildfern.ssl.methods import DINO, Batch, ComparingMethod, Embedded, Method, Output, SimCLR
 from wildfern.ssl.methods.gather import all_gather_embeddings
 from wildfern.ssl.models import Backbone
 from wildfern.ssl.training import OPTIMIZERS, TorchEngine
@@ -153,3 +153,33 @@ def test_no_warning_reaches_the_user():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         perceptron(2)
+
+
+class Comparing(ComparingMethod):
+    """The same network, and the mean square of all products of embeddings of the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Perceptron().net
+
+    def embed(self, batch):
+        return Embedded({"z": torch.stack([self.net(view) for view in batch.views[0]])})
+
+    def compare(self, embeddings, step):
+        z = embeddings["z"].flatten(0, 1)
+        return Output((z @ z.T).square().mean())
+
+
+def test_a_shared_loss_takes_another_forward_pass_and_the_memory_of_the_whole_batch():
+    def foot(parts):
+        with torch.device("meta"):
+            method = Comparing()
+        return step_footprint(method, ADAMW, [(2, 8)], 5, precision="fp32", world_size=2, parts=parts)
+
+    one, many = foot(1), foot(64)
+    rows, together = 2 * 5, 2 * 5 * 2 * 64
+    assert many.flops - one.flops == 2 * rows * (192 * 16 + 16 * 4)
+    assert (one.forward_passes, many.forward_passes) == (1, 2)
+    assert many.sent == one.sent  # no batch statistics
+    assert 2 * 4 * together**2 <= many.peak < 6 * 4 * together**2
+    assert one.peak < 4 * together**2

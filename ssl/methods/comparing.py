@@ -1,0 +1,64 @@
+"""Methods whose loss compares the images of a batch with each other: first embeddings of each image, then one loss for all."""
+
+from torch import Tensor
+
+from wildfern.ssl.methods.base import Method
+from wildfern.ssl.methods.batch import (
+    Batch,
+    Embedded,
+    Output,
+    checked_by_image,
+    checked_embeddings,
+    checked_output,
+)
+from wildfern.ssl.methods.gather import all_gather_embeddings
+
+
+class ComparingMethod(Method):
+    """A method that defines `embed` and `compare` in place of `forward`.
+
+    `training.accumulation` then keeps the loss of the whole batch. With `forward` each micro-batch would have a loss of its own,
+    with its own images as the only negatives.
+    """
+
+    def embed(self, batch: Batch) -> Embedded:
+        """The embeddings of this rank's images, with gradient.
+
+        Runs twice for each micro-batch with accumulation, so it must not update buffers other than batch statistics.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.embed() must return an Embedded")
+
+    def targets(self, batch: Batch) -> dict[str, Tensor]:
+        """What `compare` needs besides, without gradient, [V, n, ...] by name: for instance keys of a teacher, or labels."""
+        return {}
+
+    def compare(self, embeddings: dict[str, Tensor], step: int) -> Output:
+        """Loss and metrics of the global batch, from its embeddings and targets by name, [V, N, ...] in global order.
+
+        Runs once per step, on every rank. Uses no trained parameters; may update buffers, for instance a queue.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.compare() must return an Output")
+
+    def forward(self, batch: Batch) -> Output:
+        """`embed`, `targets` and `compare`, with the embeddings of all ranks."""
+        embedded, targets = self.checked_embed(batch), self.checked_targets(batch)
+        whole = {name: all_gather_embeddings(x) for name, x in (embedded.embeddings | targets).items()}
+        output = self.checked_compare(whole, batch.step)
+        return Output(output.loss, output.metrics, embedded.features)
+
+    def checked_embed(self, batch: Batch) -> Embedded:
+        """`embed`; like the next two, raises ValueError for a result that breaks the interface."""
+        return checked_embeddings(self.embed(batch), f"{type(self).__name__}.embed()", batch)
+
+    def checked_targets(self, batch: Batch) -> dict[str, Tensor]:
+        """`targets`."""
+        return checked_by_image(self.targets(batch), f"{type(self).__name__}.targets()", batch)
+
+    def checked_compare(self, embeddings: dict[str, Tensor], step: int) -> Output:
+        """`compare`."""
+        return checked_output(self.compare(embeddings, step), f"{type(self).__name__}.compare()", None)
+
+
+def compares_whole_batch(method: Method) -> bool:
+    """Whether micro-batches of the method can share one loss: its `forward` is that of `ComparingMethod`."""
+    return isinstance(method, ComparingMethod) and type(method).forward is ComparingMethod.forward
