@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from wildfern.ssl.data import DataError, open_source
-from wildfern.ssl.data.webdataset import expand_braces
+from wildfern.ssl.data.shard_files import expand_braces
 
 
 def png(value: int) -> bytes:
