@@ -23,8 +23,8 @@ def number_labels(
     class has the same number in all. Classes are all labels that occur, numbered in ascending order, so ids 0 … K-1 keep their
     numbers; with `class_names`, ids are numbers of these. -1 and NaN mean unlabeled. Numbers mixed with names are names too.
 
-    Lists are multi-label. Lists of one length K >= 2 that hold only 0 and 1 (or bools; -1 counts as 0) are multi-hot vectors;
-    others hold ids or names. Returns (None, None) if no image has a label. Raises DataError, naming `where`, for anything else.
+    Lists are multi-label. Without `class_names`, lists of one length K >= 2 that hold only 0 and 1 (or bools; -1 counts as 0) are
+    multi-hot vectors; others hold ids or names. Returns (None, None) if no image has a label. Raises DataError, naming `where`, for anything else.
     """
     values, elsewhere = [_plain(v, where) for v in labels], [_plain(v, where) for v in others]
     if any(isinstance(v, list) for v in (*values, *elsewhere)):
@@ -88,9 +88,9 @@ def _multi_label(values: list[list], elsewhere: list[list], where: str, class_na
     everything = [row for row in (*values, *elsewhere) if row]
     if not everything:
         return None, None
-    if _are_multi_hot(everything):
+    if class_names is None and _are_multi_hot(everything):
         width = len(everything[0])
-        names = class_names if class_names is not None and len(class_names) == width else [str(k) for k in range(width)]
+        names = [str(k) for k in range(width)]
         hot = np.array([[bool(v) for v in row] or [False] * width for row in values], np.uint8)
         return hot.reshape(len(values), width), names
     known = {v for row in everything for v in row if v is not None}

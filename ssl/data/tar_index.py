@@ -43,7 +43,7 @@ def index_shard(path: str) -> ShardIndex:
     """Read the headers of one shard. Consecutive members with the same name up to the first dot of the base name are a sample.
 
     The image is the first member ending in jpg, jpeg, png or webp, else the first with another image extension; the label is the
-    content of .cls, else "label" in .json. A damaged or truncated shard keeps the samples before the damage; `fault` describes it.
+    content of .cls, else "label" in .json. A damaged shard keeps the samples before the damage; `fault` describes it.
     """
     index = ShardIndex(path)
     length = os.path.getsize(path)

@@ -9,6 +9,7 @@ import numpy as np
 from wildfern.ssl.data.base import DataError, ImageArray, Split, UnreadableImage
 from wildfern.ssl.data.image_file import to_pixels
 from wildfern.ssl.data.image_source import ImageSource
+from wildfern.ssl.data.paths import expanded
 from wildfern.ssl.data.splits import stratified_split
 
 _HOLDOUT = 0.3  # of every class, for datasets without a test split
@@ -67,7 +68,7 @@ class TorchvisionSource(ImageSource):
         parts = TORCHVISION_SETS[name]
         arguments = parts.test if split == "test" and parts.test is not None else parts.train
         self._name = f"{name} {split}"
-        self._parts = [_open(name, parts.cls, Path(root).expanduser(), download, part) for part in arguments]
+        self._parts = [_open(name, parts.cls, expanded(root), download, part) for part in arguments]
         self._ends = np.cumsum([len(part) for part in self._parts])
         labels = np.concatenate([_labels(part) for part in self._parts])
         self._items = np.arange(len(labels))

@@ -133,7 +133,8 @@ def _label_places(indexes: list[ShardIndex]) -> np.ndarray:
 
 def _written_labels(shards: list[str], shard: np.ndarray, places: np.ndarray) -> list[Any]:
     """The label of each sample as written; `shard` holds the number of each sample's shard, ascending."""
-    parts = [(path, places[shard == number].tolist()) for number, path in enumerate(shards)]
+    bounds = np.searchsorted(shard, np.arange(len(shards) + 1))
+    parts = [(path, places[bounds[i] : bounds[i + 1]].tolist()) for i, path in enumerate(shards)]
     return [label for labels in _in_threads(lambda part: read_labels(*part), parts) for label in labels]
 
 
