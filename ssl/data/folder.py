@@ -55,13 +55,24 @@ class FolderSource(ImageSource):
         folders = split_folders(given, train_folder, test_folder)
         part, by_hash = _part(given, folders, split, test_fraction)
 
+        left_out = 0
+
         def wanted(name: str) -> bool:
-            return part.has(name) and (not by_hash or name_in_test(name, test_fraction) == (split == "test"))
+            nonlocal left_out
+            if not part.has(name):
+                return False
+            chosen = not by_hash or name_in_test(name, test_fraction) == (split == "test")
+            left_out += not chosen
+            return chosen
 
         scan = scan_folder(str(part.root), wanted)
         self._entries = good_headers(scan, min_side) if check_headers else np.arange(len(scan.names))
         if not len(self._entries):
-            raise DataError(_nothing_found(scan))
+            raise DataError(
+                f"{part.root}: with test_fraction {test_fraction}, none of {left_out} images is in the {split} split"
+                if left_out and not scan.skipped
+                else _nothing_found(scan)
+            )
         classes = _class_folders(given, folders) if labels == "folders" else None
         numbers = _labels(scan, self._entries, classes)
         super().__init__(len(self._entries), numbers, None if classes is None else list(map(_printable, classes)))
@@ -72,7 +83,8 @@ class FolderSource(ImageSource):
         for message in (*folders.notes, *_notes(given, folders, classes, numbers)):
             self.note(message)
         if scan.others.total:
-            self.note(f"{part.root}: passed over {scan.others.total:,} other files: {scan.others}")
+            files = "1 other file" if scan.others.total == 1 else f"{scan.others.total:,} other files"
+            self.note(f"{part.root}: passed over {files}: {scan.others}")
         self._scan, self._min_side, self._max_side = scan, min_side, max_side
 
     def item_name(self, item: int) -> str:
@@ -104,21 +116,23 @@ def _class_folders(given: Path, folders: SplitFolders) -> list[str]:
         names = part.classes()
         if names and "images" in map(str.lower, names) and set(map(str.lower, names)) <= _DETECTION:
             key = "train_folder" if part is folders.train else "test_folder"
+            inside = (part.root / names[0]).relative_to(given) if given in (part.root, *part.root.parents) else names[0]
             raise DataError(
-                f"labels: folders needs one folder per class, but {part.root} has {' and '.join(names)}: that is the layout of "
-                f"detection labels, which are not read; use labels: none, or {key} if the classes are folders inside of images"
+                f"labels: folders needs one folder per class, but {part.root} has {' and '.join(names)}, as for detection: these "
+                f"are no classes, and such labels are not read; set labels: none, or {key}: {inside} if the classes are in it"
             )
     found = {name for part in parts for name in part.classes()}
     if not found:
         annotations = _annotations(parts[0].root)
-        hint = f"; {annotations} is not read" if annotations else ""
+        hint = f"; {annotations} has labels of another kind, which are not read" if annotations else ""
         raise DataError(f"labels: folders needs one folder per class under {parts[0].root}; it has no folders{hint}")
     return sorted(found)
 
 
 def _annotations(root: Path) -> str | None:
     """A file or folder with labels of another kind (YOLO, COCO, Roboflow) in `root` or beside it."""
-    beside = [path for path in (root.parent / "labels", root.parent.parent / "labels") if path.is_dir()]
+    above = (root.parent, root.parent.parent)
+    beside = [path / name for path in above for name in ("labels", "annotations") if (path / name).is_dir()]
     inside = [
         path
         for pattern in ("_classes.csv", "*.coco.json", "*.xml", "*.json", "*.csv", "*.txt")
@@ -142,7 +156,7 @@ def _notes(
         return []
     notes = [f"{given}: {_classes(len(classes))} from folder names: {_listed(classes)}"]
     if outside := int((labels < 0).sum()):
-        notes.append(f"{given}: {outside:,} images outside of the class folders have no label")
+        notes.append(f"{given}: images outside of the class folders, which have no label: {outside:,}")
     if folders.train is not None and folders.test is not None:
         unseen = sorted(set(folders.test.classes()) - set(folders.train.classes()))
         if unseen:

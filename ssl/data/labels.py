@@ -24,7 +24,8 @@ def number_labels(
     numbers; with `class_names`, ids are numbers of these. -1 and NaN mean unlabeled. Numbers mixed with names are names too.
 
     Lists are multi-label. Without `class_names`, lists of one length K >= 2 that hold only 0 and 1 (or bools; -1 counts as 0) are
-    multi-hot vectors; others hold ids or names. Returns (None, None) if no image has a label. Raises DataError, naming `where`, for anything else.
+    multi-hot vectors; others hold ids or names. Returns (None, None) if no image has a label. Raises DataError, naming `where`,
+    for anything else.
     """
     values, elsewhere = [_plain(v, where) for v in labels], [_plain(v, where) for v in others]
     if any(isinstance(v, list) for v in (*values, *elsewhere)):

@@ -45,12 +45,14 @@ def split_files(path: str | Path, split: str, named: str | None = None, other_na
         found_groups = groups.get(role, {})
         if len(found_groups) > 1:
             raise DataError(
-                f"{given} has {' and '.join(found_groups)} for the {split} split: set {split}_files to one of them"
+                f"{given} has {' and '.join(found_groups)} for the {split} split: set {split}_files to one of them or to "
+                "a pattern"
             )
         for name, files in found_groups.items():
-            over = [name for other in ("test", "valid", None) for name in groups.get(other, {})]
-            over = [other for other in over if other != name]
-            return ParquetFiles(sorted(files), f"files {name}", _passed_over(given, name, over, split))
+            unused: list[Role | None] = ["valid", None] if "test" in groups else [None]
+            over = [pattern for other in unused for pattern in groups.get(other, {})]
+            words = f"{given}: passed over {', '.join(over[:4])}{' …' if len(over) > 4 else ''}"
+            return ParquetFiles(sorted(files), f"files {name}", [words] if over else [])
     unnamed = [file for files in groups.get(None, {}).values() for file in files]
     if split == "train" and unnamed and set(groups) == {None}:
         note = f"{given}: no file is named after a split, so all {len(unnamed)} parquet files are the train split"
@@ -75,10 +77,6 @@ def no_files(path: str | Path, split: str) -> str:
     )
 
 
-def _passed_over(given: Path, name: str, over: list[str], split: str) -> list[str]:
-    return [f"{given}: {split} images are those of {name}; passed over {', '.join(over)}"] if over else []
-
-
 def _groups(given: Path, taken: set[Path]) -> dict[Role | None, dict[str, list[Path]]]:
     """Role -> pattern -> files; the role None is for files that are named after no split."""
     groups: dict[Role | None, dict[str, list[Path]]] = {}
@@ -93,7 +91,7 @@ def _groups(given: Path, taken: set[Path]) -> dict[Role | None, dict[str, list[P
             elif _is_parquet(entry):
                 word, rest = _word(entry.name)
                 role = role_of(word)
-                name = prefix + (f"{word}{rest}" if role else "*.parquet")
+                name = prefix + (f"{word}{rest}" if role else entry.name)
                 files = [entry]
             else:
                 continue

@@ -58,7 +58,10 @@ def split_folders(given: Path, train_folder: str | None = None, test_folder: str
     train = None if train_folder is None else _named(given, train_folder, "train_folder")
     test = None if test_folder is None else _named(given, test_folder, "test_folder")
     notes: list[str] = []
-    if (train is None or test is None) and not (train is not None and train.root == given and not train.pattern):
+    if train is not None and train.root == given and not train.pattern:
+        if test is None and (splits := _Level.of(given).splits):
+            notes = [f"{given}: all images are train images, also those of {_folders(splits)}"]
+    elif train is None or test is None:
         level = _level_of_splits(given)
         if not level.roles and train is None and test is None:
             _check_no_splits(given, level)
@@ -188,18 +191,21 @@ def _recognized_train(given: Path, level: _Level, test: SplitFolder | None) -> S
     if not names:
         if test is not None:
             return None
-        beside = " and no folder train"
-        if level.loose_images or level.others:
-            beside = f" beside {_folders(level.others) if level.others else 'images'}"
+        if not level.loose_images and not (beside := level.others_with_images()):
+            raise DataError(
+                f"{level.path} has {_folders(level.splits)} and no folder train: set train_folder to the one with the images to "
+                f"train on, for example train_folder: {_path(given, level, level.splits[0])}"
+            )
         raise DataError(
-            f"{level.path} has {_folders(level.splits)}{beside}: set train_folder, and test_folder: {level.splits[0]}, "
-            "where train_folder: . takes all images outside of test_folder"
+            f"{level.path} has {_folders(level.splits)} beside {'images' if level.loose_images else _folders(beside)}: set "
+            f"train_folder: . and test_folder: {_path(given, level, level.splits[0])} if it is a split, or only train_folder: . "
+            "if it is a class"
         )
     train = _path(given, level, names[0])
     if level.loose_images:
         raise DataError(
-            f"{level.path} has images beside {_folders(level.splits)}: set train_folder: {train}, or train_folder: . to take all "
-            "images outside of test_folder"
+            f"{level.path} has images beside {_folders(level.splits)}: set train_folder: {train}, or train_folder: . (with "
+            "test_folder, all images outside of that)"
         )
     if len(level.roles) == 1 and test is None and (beside := level.others_with_images()):
         raise DataError(
