@@ -119,8 +119,8 @@ def test_folders_can_be_named(tree, files, arguments, train, test):
 
 def test_named_folders_are_checked(tree):
     root = tree("train/cat/1.png", "test/cat/2.png")
-    with pytest.raises(DataError, match=r"folder .*/trian does not exist; .* has test, train"):
-        names(root, "train", train_folder="trian")
+    with pytest.raises(DataError, match=r"folder .*/no_such does not exist; .* has test, train"):
+        names(root, "train", train_folder="no_such")
     with pytest.raises(DataError, match=r"train_folder: no folder \*/x in"):
         names(root, "train", train_folder="*/x")
     with pytest.raises(DataError, match="are the same folder, folder train"):
