@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from wildfern.registry import register
 from wildfern.ssl.data.base import DataError, ImageArray, Split
+from wildfern.ssl.data.classes_csv import NAME, read_classes_csv
 from wildfern.ssl.data.folder_scan import FolderScan, good_headers, scan_folder
 from wildfern.ssl.data.image_file import EXTENSIONS, decode_image
 from wildfern.ssl.data.image_source import ImageSource
@@ -25,7 +26,8 @@ class FolderSource(ImageSource):
     split: PATH/train (or training) and PATH/test (testing, eval; else valid, validation, val, dev), in any case, if both exist.
         Otherwise `test_fraction` of the files, chosen by a hash of their relative path, is the test split and the rest is the
         train split; at 0 there is no test split.
-    labels: "folders" uses the first level of folders as classes (-1 for images outside of them); "none" gives no labels.
+    labels: "folders" uses the first level of folders as classes (-1 for images outside of them); "classes_csv" reads several
+        classes of each image from _classes.csv of the split's folder; "none" gives no labels.
     train_folder, test_folder: the sub-folders of the splits if they have other names, with * for any ("*/train"). "." is `path`
         without the folder of the other split; train_folder "." with no test_folder takes all images, whatever folders are named.
     min_side: leave out images whose shorter side has fewer pixels.
@@ -41,7 +43,7 @@ class FolderSource(ImageSource):
         path: str,
         split: Split = "train",
         *,
-        labels: Literal["none", "folders"] = "none",
+        labels: Literal["none", "folders", "classes_csv"] = "none",
         train_folder: str | None = None,
         test_folder: str | None = None,
         min_side: int = 1,
@@ -75,7 +77,12 @@ class FolderSource(ImageSource):
             )
         classes = _class_folders(given, folders) if labels == "folders" else None
         numbers = _labels(scan, self._entries, classes)
-        super().__init__(len(self._entries), numbers, None if classes is None else list(map(_printable, classes)))
+        shown = None if classes is None else list(map(_printable, classes))
+        if labels == "classes_csv":
+            shown, hot = _from_csv(folders, part, scan, self._entries)
+            super().__init__(len(self._entries), hot, shown)
+        else:
+            super().__init__(len(self._entries), numbers, shown)
         for name, reason in scan.skipped.items():
             self.skip(name, reason)
         shares = [share_words(split, test_fraction, "files, by a hash of their names")] if by_hash else []
@@ -125,6 +132,8 @@ def _class_folders(given: Path, folders: SplitFolders) -> list[str]:
     if not found:
         annotations = _annotations(parts[0].root)
         hint = f"; {annotations} has labels of another kind, which are not read" if annotations else ""
+        if annotations and annotations.endswith(NAME):
+            hint = f"; set labels: classes_csv to read {annotations}"
         raise DataError(f"labels: folders needs one folder per class under {parts[0].root}; it has no folders{hint}")
     return sorted(found)
 
@@ -147,6 +156,20 @@ def _labels(scan: FolderScan, entries: NDArray[np.int64], classes: list[str] | N
     number = {name: label for label, name in enumerate(classes)}
     parts = (scan.names[entry].partition("/") for entry in entries)
     return np.fromiter((number[top] if slash else -1 for top, slash, _ in parts), np.int64, len(entries))
+
+
+def _from_csv(
+    folders: SplitFolders, part: SplitFolder, scan: FolderScan, entries: NDArray[np.int64]
+) -> tuple[list[str], NDArray[np.uint8]]:
+    """Class names, and multi-hot labels by the name of each file; all 0 for files that are not in the table."""
+    names, rows = read_classes_csv(part.root)
+    for other in (folders.train, folders.test):
+        if other is not None and other.root != part.root and (others := read_classes_csv(other.root)[0]) != names:
+            raise DataError(
+                f"the classes of {part.root} are {_listed(names)}, but those of {other.root} are {_listed(others)}"
+            )
+    none = np.zeros(len(names), np.uint8)
+    return names, np.stack([rows.get(scan.names[entry].rpartition("/")[2], none) for entry in entries])
 
 
 def _notes(

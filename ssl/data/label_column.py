@@ -29,7 +29,7 @@ def read_column(files: list[Path], column: str) -> list[Any]:
     """The values of all rows, as Python values."""
     import pyarrow.parquet as parquet
 
-    return [value for file in files for value in parquet.ParquetFile(file).read([column]).column(0).to_pylist()]
+    return [value for file in files for value in parquet.ParquetFile(file).read([column]).column(column).to_pylist()]
 
 
 def class_names_of(schema: Any, column: str) -> list[str] | None:

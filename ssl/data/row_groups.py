@@ -89,9 +89,9 @@ def _read(reader: Any, group: int, column: str, field: str | None) -> Any:
     if types.is_struct(reader.schema_arrow.field(column).type):
         if field is None:
             return None
-        values = reader.read_row_group(group, columns=[f"{column}.{field}"], use_threads=False).column(0)
+        values = reader.read_row_group(group, columns=[f"{column}.{field}"], use_threads=False).column(column)
         return compute.struct_field(values, field)
-    return reader.read_row_group(group, columns=[column], use_threads=False).column(0)
+    return reader.read_row_group(group, columns=[column], use_threads=False).column(column)
 
 
 def _nbytes(*arrays: Any) -> int:

@@ -12,6 +12,7 @@ from wildfern.ssl.data.base import DataError
 from wildfern.ssl.data.file_names import PassedOver, is_image, is_litter
 
 PREFERRED = (".jpg", ".jpeg", ".png", ".webp")  # of several images of one sample, the first of these is read
+_COMPRESSED = re.compile(rb"\x1f\x8b|BZh\d1AY&SY|\xfd7zXZ|\x28\xb5\x2f\xfd", re.DOTALL)  # gzip, bzip2, xz, zstd
 _NO_LABEL = (0, 0)
 
 
@@ -48,7 +49,7 @@ def index_shard(path: str) -> ShardIndex:
     index = ShardIndex(path)
     length = os.path.getsize(path)
     with open(path, "rb") as file:
-        if file.read(2) == b"\x1f\x8b":
+        if _COMPRESSED.match(file.read(10)):
             raise DataError(
                 f"{path} is compressed; random access needs plain tar: gunzip it (images do not get smaller by it)"
             )

@@ -159,7 +159,7 @@ def test_classes_from_folder_names_are_said_and_unseen_ones_named(tree):
         (["train/images/1.jpg", "train/labels/1.txt", "val/images/2.jpg"], "images and labels, as for detection: .*: train/im"),
         (["images/train/1.jpg", "images/val/1.jpg", "labels/train/1.txt"], "has no folders; .*labels has labels of another kind"),
         (["train/1.jpg", "train/_annotations.coco.json", "valid/1.jpg"], "_annotations.coco.json has labels of another kind"),
-        (["train/1.jpg", "train/_classes.csv", "test/1.jpg"], "_classes.csv has labels of another kind, which are not read"),
+        (["train/1.jpg", "train/_classes.csv", "test/1.jpg"], "set labels: classes_csv to read .*_classes.csv"),
     ],
 )  # fmt: skip
 def test_detection_data_has_no_class_folders(tree, files, message):
@@ -176,3 +176,21 @@ def test_other_files_are_counted_and_those_of_operating_systems_ignored(tree):
     assert source.notes[-1] == f"{root}: passed over 4 other files: 2 .xml, 1 without extension, 1 .csv"
     with pytest.raises(DataError, match=r"test_fraction 0\.01, none of 1 images is in the test split"):
         open_source(f"folder:{root}", "test", test_fraction=0.01)
+
+
+def test_several_classes_of_each_image_from_a_table(tree):
+    root = tree("train/1.jpg", "train/2.jpg", "train/3.jpg", "test/4.jpg")
+    (root / "train/_classes.csv").write_text("filename, cat, dog\n1.jpg, 1, 1\n3.jpg, 0, 1\n")
+    (root / "test/_classes.csv").write_text("filename,cat,dog\r\n4.jpg,1,0\r\n")
+    train, test = (open_source(f"folder:{root}", split, labels="classes_csv") for split in ("train", "test"))
+    assert train.class_names == test.class_names == ["cat", "dog"]
+    assert train.read([0, 1, 2]).labels.tolist() == [[1, 1], [0, 0], [0, 1]]
+    assert (test.labels.dtype, test.labels.tolist()) == (np.uint8, [[1, 0]])
+    (root / "test/_classes.csv").write_text("filename,cat,cow\n4.jpg,1,0\n")
+    with pytest.raises(DataError, match=r"are cat, dog, but those of .*test are cat, cow"):
+        open_source(f"folder:{root}", labels="classes_csv")
+    (root / "train/_classes.csv").write_text("filename,cat\n1.jpg,yes\n")
+    with pytest.raises(DataError, match=r"_classes.csv row 2: a file name and 1 numbers, 0 or 1, are needed"):
+        open_source(f"folder:{root}", labels="classes_csv")
+    with pytest.raises(DataError, match=r"labels: classes_csv needs .*cannot be opened"):
+        open_source(f"folder:{tree('plain/1.jpg') / 'plain'}", labels="classes_csv")
