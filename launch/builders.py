@@ -30,7 +30,9 @@ def build_views(recipe: Recipe) -> Views:
     arguments = dict(recipe.views.arguments)
     for name, settings in arguments.items():
         if entries := getattr(settings, "data", None):
-            arguments[name] = settings.model_copy(update={"data": _mixture_of(entries, recipe.seed)})
+            mixture = _mixture_of(entries, recipe.seed)
+            mixture.skip_labels()
+            arguments[name] = settings.model_copy(update={"data": mixture})
     return VIEWS[recipe.views.name](**arguments)
 
 
@@ -118,13 +120,19 @@ def separate_parts(recipe: Recipe, method: Method) -> list[str]:
 
 
 def check_classes(recipe: Recipe, mixture: Mixture, method: Method) -> None:
-    """Raise RunError if a method with labels has an argument `classes` that is less than a source has."""
-    classes = recipe.method.arguments.get("classes")
-    if method.needs.labels is None or not isinstance(classes, int):
+    """Read labels if the method or the online probe needs them, and only then.
+
+    Raises DataError for labels that cannot be used, and RunError if a method's argument `classes` is less than a source has.
+    """
+    if method.needs.labels is None:
+        if recipe.evaluation.online_probe is None:
+            mixture.skip_labels()
         return
+    classes = recipe.method.arguments.get("classes")
     for entry, source in zip(recipe.data, mixture.sources, strict=True):
-        if source.num_classes is not None and source.num_classes > classes:
-            raise RunError(f"method.classes is {classes}, but {entry.source} has {source.num_classes} classes")
+        found = source.num_classes
+        if isinstance(classes, int) and found is not None and found > classes:
+            raise RunError(f"method.classes is {classes}, but {entry.source} has {found} classes")
 
 
 def build_probe(recipe: Recipe, mixture: Mixture, method: Method, device: torch.device) -> OnlineProbe | None:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -107,13 +108,16 @@ def evaluation_sources(on: Iterable[DatasetLike | Dataset], download: bool = Fal
 def labeled(dataset: DatasetLike | Dataset, download: bool = False) -> tuple[Source, Source]:
     """The train and test parts of a data set; `download` downloads it if its source can.
 
-    Classes of a folder are its sub-folders, and one file in five is test unless it has folders `train` and `test`; arguments of
-    the data set override this.
+    Classes of a folder are its sub-folders. Of a folder, parquet files, shards or a data set of the hub without a test split one
+    image in five is test. Arguments of the data set override this.
     """
     if not isinstance(dataset, Dataset):
         dataset = check_dataset(dataset)
     source = dataset.source
-    arguments = {"labels": "folders", "test_fraction": 0.2} if source.startswith("folder:") else {}
+    scheme = source.partition(":")[0]
+    arguments: dict[str, Any] = {"test_fraction": 0.2} if scheme in ("folder", "parquet", "webdataset", "hf") else {}
+    if scheme == "folder":
+        arguments["labels"] = "folders"
     if download and "download" in inspect.signature(source_signature(source)).parameters:
         arguments["download"] = True
     arguments |= dataset.arguments

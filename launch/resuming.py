@@ -103,9 +103,17 @@ def check_same_items(recipe: Recipe, then: list[int | None] | None, now: list[in
 
 
 def _images(recipe: Recipe) -> list[tuple[str, float, dict[str, Any]]]:
-    """The part of `data` that determines the images."""
+    """The part of `data` that determines the images. The column `image` is the first that is looked for by default."""
     return [
-        (entry.source, entry.weight, {k: v for k, v in entry.arguments.items() if k not in SAME_IMAGES})
+        (
+            entry.source,
+            entry.weight,
+            {
+                k: None if (k, v) == ("image_column", "image") else v
+                for k, v in entry.arguments.items()
+                if k not in SAME_IMAGES
+            },
+        )
         for entry in recipe.data
     ]
 

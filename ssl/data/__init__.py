@@ -4,7 +4,6 @@
 """
 
 import inspect
-import os
 from collections.abc import Callable
 from difflib import get_close_matches
 from functools import partial
@@ -21,6 +20,7 @@ from wildfern.ssl.data.image_file import decode_image, image_size
 from wildfern.ssl.data.loader import Loader
 from wildfern.ssl.data.mixture import Mixture
 from wildfern.ssl.data.parquet import ParquetSource
+from wildfern.ssl.data.paths import expanded
 from wildfern.ssl.data.permutation import permuted
 from wildfern.ssl.data.synthetic import SyntheticSource
 from wildfern.ssl.data.torchvision_sets import TORCHVISION_SETS, TorchvisionSource
@@ -59,7 +59,7 @@ def source_signature(name: str) -> Callable[..., Any]:
     """The callable behind a source's name ("digits", "folder:PATH", "ifs"); its keyword-only parameters are the recipe keys."""
     scheme, colon, location = name.partition(":")
     if scheme not in SOURCES:
-        if not colon and os.path.exists(os.path.expanduser(name)):
+        if not colon and expanded(name).exists():
             raise DataError(
                 f"unknown source {name!r}; write the kind of a path before it: folder:{name} or parquet:{name}"
             )

@@ -4,7 +4,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 ImageArray = NDArray[np.uint8]  # [H, W, 3] or [N, H, W, 3]
 MaskArray = NDArray[np.uint8]  # [H, W] or [N, H, W]
 Split = Literal["train", "test"]
+_LOCK = type(threading.Lock())
 
 
 class DataError(ValueError):
@@ -104,10 +105,24 @@ class Source(ABC):
     channels: int = 3
     split_words: str = ""
 
+    reads_labels: bool = (
+        True  # False: nothing needs labels, and `read` may leave out those that would be read from files
+    )
+
     def __init__(self) -> None:
         self._notes: dict[str, None] = {}
         self._skipped: dict[str, str] = {}
         self._skipped_lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Locks are left out: a process that gets a copy makes its own."""
+        return {name: None if isinstance(value, _LOCK) else value for name, value in self.__dict__.items()} | {
+            "_locks": [name for name, value in self.__dict__.items() if isinstance(value, _LOCK)]
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        locks = state.pop("_locks")
+        self.__dict__.update(state, **{name: threading.Lock() for name in locks})
 
     @property
     def fixed_size(self) -> bool:
@@ -141,8 +156,9 @@ class Source(ABC):
 
     def note(self, message: str) -> None:
         """Tell the user something about these images, for example what was passed over; repeated messages are kept once."""
+        printable = message.encode("utf-8", "backslashreplace").decode()  # file names may be no UTF-8
         with self._skipped_lock:
-            self._notes.setdefault(message)
+            self._notes.setdefault(printable)
 
     @abstractmethod
     def read(self, items: ArrayLike) -> Images:

@@ -1,6 +1,5 @@
 """`folder:PATH`: all images under a folder, at any depth."""
 
-import os
 from pathlib import Path
 from typing import Literal
 
@@ -9,21 +8,28 @@ from numpy.typing import NDArray
 
 from wildfern.registry import register
 from wildfern.ssl.data.base import DataError, ImageArray, Split
+from wildfern.ssl.data.classes_csv import NAME, read_classes_csv
 from wildfern.ssl.data.folder_scan import FolderScan, good_headers, scan_folder
 from wildfern.ssl.data.image_file import EXTENSIONS, decode_image
 from wildfern.ssl.data.image_source import ImageSource
-from wildfern.ssl.data.splits import name_in_test
+from wildfern.ssl.data.paths import existing_folder
+from wildfern.ssl.data.split_folders import SplitFolder, SplitFolders, split_folders
+from wildfern.ssl.data.splits import name_in_test, share_words
 
-SPLIT_FOLDERS = {"train": ("train",), "test": ("test", "val", "validation")}
+_DETECTION = {"images", "labels", "label", "annotations", "annotation", "masks"}
 
 
 @register("source", "folder")
 class FolderSource(ImageSource):
     """Images under `path`, ordered by name within each folder; items depend only on the content of the folder.
 
-    split: PATH/train and PATH/test (or val, validation) if both exist. Otherwise `test_fraction` of the files, chosen by a hash
-        of their relative path, is the test split and the rest is the train split; at 0 there is no test split.
-    labels: "folders" uses the first level of folders as classes (-1 for images outside of them); "none" gives no labels.
+    split: PATH/train (or training) and PATH/test (testing, eval; else valid, validation, val, dev), in any case, if both exist.
+        Otherwise `test_fraction` of the files, chosen by a hash of their relative path, is the test split and the rest is the
+        train split; at 0 there is no test split.
+    labels: "folders" uses the first level of folders as classes (-1 for images outside of them); "classes_csv" reads several
+        classes of each image from _classes.csv of the split's folder; "none" gives no labels.
+    train_folder, test_folder: the sub-folders of the splits if they have other names, with * for any ("*/train"). "." is `path`
+        without the folder of the other split; train_folder "." with no test_folder takes all images, whatever folders are named.
     min_side: leave out images whose shorter side has fewer pixels.
     max_side: shrink images to this longer side while decoding (None: full size).
     check_headers: open every file once at the start, in threads, and leave out those without a usable header: about ten
@@ -37,7 +43,9 @@ class FolderSource(ImageSource):
         path: str,
         split: Split = "train",
         *,
-        labels: Literal["none", "folders"] = "none",
+        labels: Literal["none", "folders", "classes_csv"] = "none",
+        train_folder: str | None = None,
+        test_folder: str | None = None,
         min_side: int = 1,
         max_side: int | None = None,
         test_fraction: float = 0.0,
@@ -46,23 +54,44 @@ class FolderSource(ImageSource):
         if not 0.0 <= test_fraction < 1.0:
             raise DataError(f"test_fraction must be in [0, 1), got {test_fraction}")
         given = existing_folder(path)
-        root = _split_folder(given, split) or given
-        if root == given and split == "test" and not test_fraction:
-            raise DataError(
-                f"{given} has no test split: add folders train and test (or val), or set test_fraction, for example 0.1"
-            )
+        folders = split_folders(given, train_folder, test_folder)
+        part, by_hash = _part(given, folders, split, test_fraction)
+
+        left_out = 0
 
         def wanted(name: str) -> bool:
-            return root != given or not test_fraction or name_in_test(name, test_fraction) == (split == "test")
+            nonlocal left_out
+            if not part.has(name):
+                return False
+            chosen = not by_hash or name_in_test(name, test_fraction) == (split == "test")
+            left_out += not chosen
+            return chosen
 
-        scan = scan_folder(str(root), wanted)
+        scan = scan_folder(str(part.root), wanted)
         self._entries = good_headers(scan, min_side) if check_headers else np.arange(len(scan.names))
         if not len(self._entries):
-            raise DataError(_nothing_found(scan))
-        classes = _class_folders(given) if labels == "folders" else None
-        super().__init__(len(self._entries), _labels(scan, self._entries, classes), classes)
+            raise DataError(
+                f"{part.root}: with test_fraction {test_fraction}, none of {left_out} images is in the {split} split"
+                if left_out and not scan.skipped
+                else _nothing_found(scan)
+            )
+        classes = _class_folders(given, folders) if labels == "folders" else None
+        numbers = _labels(scan, self._entries, classes)
+        shown = None if classes is None else list(map(_printable, classes))
+        if labels == "classes_csv":
+            shown, hot = _from_csv(folders, part, scan, self._entries)
+            super().__init__(len(self._entries), hot, shown)
+        else:
+            super().__init__(len(self._entries), numbers, shown)
         for name, reason in scan.skipped.items():
             self.skip(name, reason)
+        shares = [share_words(split, test_fraction, "files, by a hash of their names")] if by_hash else []
+        self.split_words = ", ".join([*([part.words] if part.words else []), *shares])
+        for message in (*folders.notes, *_notes(given, folders, classes, numbers)):
+            self.note(message)
+        if scan.others.total:
+            files = "1 other file" if scan.others.total == 1 else f"{scan.others.total:,} other files"
+            self.note(f"{part.root}: passed over {files}: {scan.others}")
         self._scan, self._min_side, self._max_side = scan, min_side, max_side
 
     def item_name(self, item: int) -> str:
@@ -72,31 +101,53 @@ class FolderSource(ImageSource):
         return decode_image(self.item_name(item), min_side=self._min_side, max_side=self._max_side)
 
 
-def existing_folder(path: str) -> Path:
-    """The folder at `path` (~ expanded), or a DataError that names the deepest folder on the path that exists."""
-    folder = Path(path).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.exists():
-        raise DataError(f"{folder} is a file; a folder is needed")
-    parent = next(p for p in folder.absolute().parents if p.is_dir())
-    inside = sorted(p.name for p in parent.iterdir() if p.is_dir() and not p.name.startswith("."))[:5]
-    raise DataError(f"folder {folder} does not exist; {parent} exists and has {', '.join(inside) or 'no folders'}")
+def _part(given: Path, folders: SplitFolders, split: Split, test_fraction: float) -> tuple[SplitFolder, bool]:
+    """The folder of a split, and whether a hash of the names chooses among its files."""
+    if folders.train is None and split == "train":
+        raise DataError(f"{given} has no folder train: set train_folder (. for all images outside of test_folder)")
+    if folders.test is not None:
+        return (folders.test, False) if split == "test" or folders.train is None else (folders.train, False)
+    assert folders.train is not None
+    if split == "test" and not test_fraction:
+        raise DataError(
+            f"{given} has no test split: add folders train and test (or val), name one with test_folder, or set test_fraction, "
+            "for example 0.1"
+        )
+    return folders.train, bool(test_fraction)
 
 
-def _split_folder(given: Path, split: str) -> Path | None:
-    """PATH/train or PATH/test if both exist."""
-    folders = {s: next((given / n for n in names if (given / n).is_dir()), None) for s, names in SPLIT_FOLDERS.items()}
-    return folders[split] if all(folders.values()) else None
-
-
-def _class_folders(given: Path) -> list[str]:
+def _class_folders(given: Path, folders: SplitFolders) -> list[str]:
     """Names of the first level of folders, of both splits, so that a class has the same number in both."""
-    roots = {_split_folder(given, split) or given for split in SPLIT_FOLDERS}
-    names = {e.name for root in roots for e in os.scandir(root) if e.is_dir() and not e.name.startswith(".")}
-    if not names:
-        raise DataError(f"labels: folders needs one folder per class under {given}; it has no folders")
-    return sorted(names)
+    parts = [part for part in (folders.train, folders.test) if part is not None]
+    for part in parts:
+        names = part.classes()
+        if names and "images" in map(str.lower, names) and set(map(str.lower, names)) <= _DETECTION:
+            key = "train_folder" if part is folders.train else "test_folder"
+            inside = (part.root / names[0]).relative_to(given) if given in (part.root, *part.root.parents) else names[0]
+            raise DataError(
+                f"labels: folders needs one folder per class, but {part.root} has {' and '.join(names)}, as for detection: these "
+                f"are no classes, and such labels are not read; set labels: none, or {key}: {inside} if the classes are in it"
+            )
+    found = {name for part in parts for name in part.classes()}
+    if not found:
+        annotations = _annotations(parts[0].root)
+        hint = f"; {annotations} has labels of another kind, which are not read" if annotations else ""
+        if annotations and annotations.endswith(NAME):
+            hint = f"; set labels: classes_csv to read {annotations}"
+        raise DataError(f"labels: folders needs one folder per class under {parts[0].root}; it has no folders{hint}")
+    return sorted(found)
+
+
+def _annotations(root: Path) -> str | None:
+    """A file or folder with labels of another kind (YOLO, COCO, Roboflow) in `root` or beside it."""
+    above = (root.parent, root.parent.parent)
+    beside = [path / name for path in above for name in ("labels", "annotations") if (path / name).is_dir()]
+    inside = [
+        path
+        for pattern in ("_classes.csv", "*.coco.json", "*.xml", "*.json", "*.csv", "*.txt")
+        for path in root.glob(pattern)
+    ]
+    return next((str(path) for path in (*inside, *beside)), None)
 
 
 def _labels(scan: FolderScan, entries: NDArray[np.int64], classes: list[str] | None) -> NDArray[np.int64] | None:
@@ -107,10 +158,55 @@ def _labels(scan: FolderScan, entries: NDArray[np.int64], classes: list[str] | N
     return np.fromiter((number[top] if slash else -1 for top, slash, _ in parts), np.int64, len(entries))
 
 
+def _from_csv(
+    folders: SplitFolders, part: SplitFolder, scan: FolderScan, entries: NDArray[np.int64]
+) -> tuple[list[str], NDArray[np.uint8]]:
+    """Class names, and multi-hot labels by the name of each file; all 0 for files that are not in the table."""
+    names, rows = read_classes_csv(part.root)
+    for other in (folders.train, folders.test):
+        if other is not None and other.root != part.root and (others := read_classes_csv(other.root)[0]) != names:
+            raise DataError(
+                f"the classes of {part.root} are {_listed(names)}, but those of {other.root} are {_listed(others)}"
+            )
+    none = np.zeros(len(names), np.uint8)
+    return names, np.stack([rows.get(scan.names[entry].rpartition("/")[2], none) for entry in entries])
+
+
+def _notes(
+    given: Path, folders: SplitFolders, classes: list[str] | None, labels: NDArray[np.int64] | None
+) -> list[str]:
+    if classes is None or labels is None:
+        return []
+    notes = [f"{given}: {_classes(len(classes))} from folder names: {_listed(classes)}"]
+    if outside := int((labels < 0).sum()):
+        notes.append(f"{given}: images outside of the class folders, which have no label: {outside:,}")
+    if folders.train is not None and folders.test is not None:
+        unseen = sorted(set(folders.test.classes()) - set(folders.train.classes()))
+        if unseen:
+            notes.append(
+                f"{given}: {_classes(len(unseen))} of {folders.test.words} that {folders.train.words} does not have: "
+                f"{_listed(unseen)}"
+            )
+    return notes
+
+
+def _classes(count: int) -> str:
+    return f"{count:,} class{'es' * (count != 1)}"
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names if len(names) <= 6 else [*names[:5], "…"])
+
+
+def _printable(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def _nothing_found(scan: FolderScan) -> str:
     looked = f"no images under {scan.root} (searched for {', '.join(EXTENSIONS[:6])} …; "
-    others = f"{scan.num_others} other files: {', '.join(scan.some_others)}{' …' if scan.num_others > 3 else ''}"
-    message = looked + (f"found {others})" if scan.num_others else "found no other files)")
+    number = scan.others.total
+    others = f"{number} other files: {', '.join(scan.some_others)}{' …' if number > 3 else ''}"
+    message = looked + (f"found {others})" if number else "found no other files)")
     if scan.skipped:
         name, reason = next(iter(scan.skipped.items()))
         message += f"; {len(scan.skipped)} are unusable, for example {name}: {reason}"

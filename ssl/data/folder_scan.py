@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wildfern.ssl.data.base import UnreadableImage
-from wildfern.ssl.data.image_file import EXTENSIONS, image_size
+from wildfern.ssl.data.file_names import PassedOver, is_hidden, is_image
+from wildfern.ssl.data.image_file import image_size
 from wildfern.ssl.data.path_store import PathStore
 
 _CHUNK = 512  # headers checked per task of a thread
@@ -18,12 +19,12 @@ _CHUNK = 512  # headers checked per task of a thread
 
 @dataclass
 class FolderScan:
-    """Relative paths of the images under `root`; `skipped`: path -> reason; number and some names of all other files."""
+    """Relative paths of the images under `root`; `skipped`: path -> reason; counts and some names of all other files."""
 
     root: str
     names: PathStore = field(default_factory=PathStore)
     skipped: dict[str, str] = field(default_factory=dict)
-    num_others: int = 0
+    others: PassedOver = field(default_factory=PassedOver)
     some_others: list[str] = field(default_factory=list)
 
     def path(self, name: str) -> str:
@@ -33,12 +34,13 @@ class FolderScan:
 def scan_folder(root: str, wanted: Callable[[str], bool]) -> FolderScan:
     """All non-empty files with an image extension whose relative path (with "/") `wanted` accepts, depth first by name.
 
-    Hidden files and folders are ignored. Links are followed; a folder that is reached again is not entered again.
+    Hidden files and folders, and those of operating systems (Thumbs.db), are ignored. Links are followed; a folder that is
+    reached again is not entered again.
     """
     scan = FolderScan(root)
     for name, entry in _files(scan):
-        if not name.lower().endswith(EXTENSIONS):
-            scan.num_others += 1
+        if not is_image(name):
+            scan.others.add(entry.name)
             if len(scan.some_others) < 3:
                 scan.some_others.append(name)
         elif wanted(name):
@@ -92,7 +94,7 @@ def _files(scan: FolderScan) -> Iterator[tuple[str, os.DirEntry]]:
             levels.pop()
             continue
         name = prefix + entry.name
-        if not _is_folder(entry):
+        if not is_folder(entry):
             yield name, entry
         elif (identity := _identity(entry.path)) not in entered:
             entered.add(identity)
@@ -102,13 +104,13 @@ def _files(scan: FolderScan) -> Iterator[tuple[str, os.DirEntry]]:
 def _listing(scan: FolderScan, name: str) -> list[os.DirEntry]:
     try:
         with os.scandir(scan.path(name)) as entries:
-            return sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: os.fsencode(e.name))
+            return sorted((e for e in entries if not is_hidden(e.name)), key=lambda e: os.fsencode(e.name))
     except OSError as error:
         scan.skipped[scan.path(name)] = f"folder cannot be opened: {error.strerror}"
         return []
 
 
-def _is_folder(entry: os.DirEntry) -> bool:
+def is_folder(entry: os.DirEntry) -> bool:
     try:
         return entry.is_dir()
     except OSError:  # a link to itself

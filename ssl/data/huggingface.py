@@ -9,16 +9,18 @@ from wildfern.registry import register
 from wildfern.ssl.data.base import DataError, ImageArray, Split, UnreadableImage
 from wildfern.ssl.data.image_file import decode_image
 from wildfern.ssl.data.image_source import ImageSource
-
-_SPLIT_NAMES = {"train": ("train",), "test": ("test", "validation", "val")}
+from wildfern.ssl.data.labels import Numbered, number_labels
+from wildfern.ssl.data.splits import ROLES, SPLIT_NAMES, rows_of_split, share_words
 
 
 @register("source", "hf")
 class HuggingFaceSource(ImageSource):
     """Images of `datasets.load_dataset(name)`, which downloads the dataset to its own cache on first use.
 
-    split: "test" falls back on validation or val. config, revision: as in load_dataset.
-    image_column: None takes the only image column. label_column: None, or a column that does not exist: unlabeled.
+    split: train or training; for test: test, testing or eval, else validation, valid, val or dev. config, revision: as in
+        load_dataset. test_fraction: without a test split, this share of the rows, chosen by a hash of their number, is one.
+    image_column: None takes the only image column. label_column: integers, names, or lists of either for several classes; None,
+        or no column of the default name: unlabeled. It is read when labels are needed.
     max_side: shrink images to this longer side while decoding (None: full size).
     """
 
@@ -29,6 +31,7 @@ class HuggingFaceSource(ImageSource):
         *,
         config: str | None = None,
         revision: str | None = None,
+        test_fraction: float = 0.0,
         image_column: str | None = None,
         label_column: str | None = "label",
         max_side: int | None = None,
@@ -42,7 +45,10 @@ class HuggingFaceSource(ImageSource):
             parts = datasets.load_dataset(name, config, revision=revision)
         except (OSError, ValueError, RuntimeError) as error:
             raise DataError(f"hf:{name} cannot be loaded: {error}") from error
-        part = next((part for part in _SPLIT_NAMES[split] if part in parts), None)
+        part, test = _part(parts, split), _part(parts, "test")
+        by_hash = test is None and test_fraction > 0
+        if by_hash:
+            part = _part(parts, "train")
         if part is None:
             raise DataError(f"hf:{name} has no {split} split; it has {', '.join(parts)}")
         table = parts[part]
@@ -51,24 +57,48 @@ class HuggingFaceSource(ImageSource):
         if self._column not in images:
             columns = ", ".join(table.features)
             raise DataError(f"hf:{name}: set image_column to one of {images or 'none'} (columns: {columns})")
-        labels, names = None, None
-        if label_column in table.features:
-            feature = table.features[label_column]
-            if not isinstance(feature, datasets.ClassLabel):
-                table = table.class_encode_column(label_column)
-                feature = table.features[label_column]
-            labels, names = np.asarray(table[label_column], np.int64), list(feature.names)
-        elif label_column not in (None, "label"):
+        if label_column not in (None, "label", *table.features):
             raise DataError(f"hf:{name}: no label column {label_column!r}; it has {', '.join(table.features)}")
-        super().__init__(len(table), labels, names)
+        self._items = rows_of_split(len(table), split, test_fraction) if by_hash else np.arange(len(table))
+        super().__init__(len(self._items))
+        self.split_words = f"split {part}" + (
+            f", {share_words(split, test_fraction, 'rows, by a hash of their number')}" if by_hash else ""
+        )
         self._table = table.cast_column(self._column, datasets.Image(decode=False)).select_columns([self._column])
+        self._label_tables = [
+            parts[p].select_columns([label_column])
+            for p in dict.fromkeys((part, *(q for q in (test, _part(parts, "train")) if q is not None)))
+            if label_column in parts[p].features
+        ]
+        self._label_column = label_column if label_column in table.features else None
         self._name, self._max_side = f"hf:{name} {part}", max_side
 
     def item_name(self, item: int) -> str:
-        return f"{self._name} {item}"
+        return f"{self._name} {self._items[item]}"
 
     def decode(self, item: int) -> ImageArray:
-        cell: dict[str, Any] = self._table[item][self._column]
+        cell: dict[str, Any] = self._table[int(self._items[item])][self._column]
         if cell is None or (cell["bytes"] is None and not (cell["path"] and os.path.isfile(cell["path"]))):
             raise UnreadableImage("the row has no image")
         return decode_image(cell["bytes"] if cell["bytes"] is not None else cell["path"], max_side=self._max_side)
+
+    def load_labels(self) -> Numbered:
+        """Also reads those of the other split, so that a class has the same number in both."""
+        column = self._label_column
+        if column is None:
+            return None, None
+        feature, names = self._label_tables[0].features[column], None
+        while names is None and feature is not None:
+            names = getattr(feature, "names", None)
+            feature = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
+        mine = list(self._label_tables[0][column])
+        others = [v for table in self._label_tables[1:] for v in table[column]] if names is None else []
+        numbers, class_names = number_labels(mine, others, f"{self._name}: column {column}", names)
+        return None if numbers is None else numbers[self._items], class_names
+
+
+def _part(parts: Any, split: str) -> str | None:
+    """The name, in any case, of a split of the dataset."""
+    by_name = {part.lower(): part for part in parts}
+    names = (name for role in ROLES[split] for name in SPLIT_NAMES[role])
+    return next((by_name[name] for name in names if name in by_name), None)

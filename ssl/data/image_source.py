@@ -3,6 +3,7 @@
 import threading
 from abc import abstractmethod
 from math import gcd
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,6 +14,8 @@ from wildfern.ssl.data.base import DataError, ImageArray, Images, Source, Unread
 CACHE_BYTES = 2**30  # a set of images of one size that fits is decoded once and kept
 _PROBES = 32
 
+Labels = NDArray[np.int64] | NDArray[np.uint8]  # [N], -1 unlabeled; or multi-hot [N, K]
+
 
 class ImageSource(Source):
     """Base class of folders, shards and named sets: a subclass implements `decode(item)` and `item_name(item)`.
@@ -20,18 +23,71 @@ class ImageSource(Source):
     An unreadable image is replaced, always by the same other one: the first readable of items i + s, i + 2s … (mod n), with s
     near 0.618 n and coprime to n. This visits every item, and consecutive unreadable images get replacements from all over the
     set. The label is that of the replacement. Raises DataError if no image is readable.
+
+    Labels that are expensive to read, or may be unusable, come from `load_labels`, which is called when they are first needed:
+    `labels` and `class_names` raise its DataError, and `read` then gives images without labels and a note.
     """
 
-    def __init__(self, num_items: int, labels: NDArray[np.int64] | None = None, class_names: list[str] | None = None):
+    def __init__(self, num_items: int, labels: Labels | None = None, class_names: list[str] | None = None):
         super().__init__()
         self.num_items = num_items
-        self.labels = labels
-        self.class_names = class_names
+        self._lazy_labels = (
+            labels is None and class_names is None and type(self).load_labels is not ImageSource.load_labels
+        )
+        self._annotation: tuple[Labels | None, list[str] | None] | DataError | None = (
+            None if self._lazy_labels else (labels, class_names)
+        )
+        self._labels_lock = threading.Lock()
         self._stride = _coprime_stride(num_items)
         self._cache: ImageArray | None = None
         self._filled = np.zeros(0, bool)
         self._probed = False
         self._probe_lock = threading.Lock()
+
+    def load_labels(self) -> tuple[Labels | None, list[str] | None]:
+        """Labels int64[N] (-1 unlabeled) or multi-hot uint8[N, K], and class names; DataError if there are none of use."""
+        return None, None
+
+    @property
+    def labels(self) -> Labels | None:
+        return self._loaded_labels()[0]
+
+    @labels.setter
+    def labels(self, labels: Labels | None) -> None:
+        self._annotation = labels, self.class_names
+
+    @property
+    def class_names(self) -> list[str] | None:
+        return self._loaded_labels()[1]
+
+    @class_names.setter
+    def class_names(self, class_names: list[str] | None) -> None:
+        self._annotation = self.labels, class_names
+
+    def _loaded_labels(self) -> tuple[Labels | None, list[str] | None]:
+        with self._labels_lock:
+            if self._annotation is None:
+                try:
+                    self._annotation = self.load_labels()
+                except DataError as error:
+                    self._annotation = error
+        if isinstance(self._annotation, DataError):
+            raise DataError(str(self._annotation))
+        return self._annotation
+
+    def _labels_of(self, items: NDArray[np.int64]) -> Labels | None:
+        if self._lazy_labels and not self.reads_labels:
+            return None
+        try:
+            labels = self.labels
+        except DataError as error:
+            self.note(f"images are read without labels: {error}")
+            return None
+        return None if labels is None else labels[items]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Decoded images are left out: they are made again."""
+        return super().__getstate__() | {"_cache": None, "_filled": np.zeros(0, bool), "_probed": False}
 
     @abstractmethod
     def decode(self, item: int) -> ImageArray:
@@ -58,12 +114,12 @@ class ImageSource(Source):
         if not self._probed:
             self._probe()
         if self._cache is not None and self._filled[items].all():
-            return Images(self._cache[items], None if self.labels is None else self.labels[items])
+            return Images(self._cache[items], self._labels_of(items))
         images: list[ImageArray] = [None] * len(items)  # type: ignore[list-item]
         taken = items.copy()
         for position in np.argsort(items, kind="stable"):  # in storage order, for disks and row-group caches
             taken[position], images[position] = self._readable(int(items[position]))
-        return Images.gather(images, None if self.labels is None else self.labels[taken])
+        return Images.gather(images, self._labels_of(taken))
 
     def _readable(self, item: int) -> tuple[int, ImageArray]:
         for tried in range(self.num_items):

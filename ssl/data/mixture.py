@@ -52,6 +52,11 @@ class Mixture:
         """The unusable items that the sources found so far: name -> reason."""
         return {name: reason for source in self.sources for name, reason in source.skipped.items()}
 
+    def skip_labels(self) -> None:
+        """Say that nothing needs labels: sources that would read them from files leave them out."""
+        for source in self.sources:
+            source.reads_labels = False
+
     @property
     def notes(self) -> list[str]:
         """The messages of the sources for the user."""

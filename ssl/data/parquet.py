@@ -1,30 +1,35 @@
-"""`parquet:PATH`: images in parquet files in the Hugging Face layout: image{bytes, path}, label."""
+"""`parquet:PATH`: images in parquet files, for example in the Hugging Face layout: image{bytes, path}, label."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from wildfern.registry import register
 from wildfern.ssl.data.base import DataError, ImageArray, Split, UnreadableImage
+from wildfern.ssl.data.image_column import find_image_column
 from wildfern.ssl.data.image_file import decode_image
 from wildfern.ssl.data.image_source import ImageSource
-from wildfern.ssl.data.row_groups import RowGroups, holds_images
-
-_SPLIT_NAMES = {"train": ("train",), "test": ("test", "validation", "val")}
+from wildfern.ssl.data.label_column import check_label_column, class_names_of, other_label_columns, read_column
+from wildfern.ssl.data.labels import Numbered, number_labels
+from wildfern.ssl.data.parquet_files import no_files, split_files
+from wildfern.ssl.data.row_groups import RowGroups
+from wildfern.ssl.data.splits import rows_of_split, share_words
 
 
 @register("source", "parquet")
 class ParquetSource(ImageSource):
-    """Rows of SPLIT.parquet or SPLIT-*.parquet in the folder `path` (or its folder data), or of the single file `path`.
+    """Rows of the parquet files of a split in the folder `path` (or its folder data), or of the single file `path`.
 
-    split: "test" falls back on files named validation or val; a single file has only "train".
-    image_column: binary, or a struct with the field bytes. label_column: integers or names; None, or a column that does not
-        exist: unlabeled.
+    split: train.parquet, train-*.parquet or train/*.parquet in any case, also training; for test: test, testing or eval, else
+        validation, valid, val or dev. Without names of splits, all files are the train split.
+    train_files, test_files: a file, a folder or a pattern (*) below `path` instead.
+    test_fraction: where there are no test files, this share of the rows, chosen by a hash of their number, is the test split.
+    image_column: encoded images as bytes, structs with bytes (or with the path of a file, relative to the parquet file), or lists
+        of uint8; None finds it. label_column: integers, names, or lists of either for several classes; lists of one length with
+        only 0 and 1 are multi-hot. None, or no column of the default name: unlabeled. It is read when labels are needed.
     max_side: shrink images to this longer side while decoding (None: full size).
     memory_gb: keep the encoded column in memory up to this size. A larger one is read by row groups, of which the last used are
         kept; this is slow in random order: unpack such a dataset into a folder, or write it as webdataset shards.
@@ -35,74 +40,101 @@ class ParquetSource(ImageSource):
         path: str,
         split: Split = "train",
         *,
-        image_column: str = "image",
+        train_files: str | None = None,
+        test_files: str | None = None,
+        test_fraction: float = 0.0,
+        image_column: str | None = None,
         label_column: str | None = "label",
         max_side: int | None = None,
         memory_gb: float = 0.5,
     ) -> None:
-        given = Path(path).expanduser()
-        files = split_files(given, split)
-        if not files:
-            raise DataError(_no_files(given, split))
-        schemas = [_schema(file) for file in files]
-        for file, schema in zip(files, schemas, strict=True):
-            _check_columns(schema, file, image_column, label_column)
-        self._rows = RowGroups(files, image_column, int(memory_gb * 2**30))
+        if not 0.0 <= test_fraction < 1.0:
+            raise DataError(f"test_fraction must be in [0, 1), got {test_fraction}")
+        named: dict[Split, str | None] = {"train": train_files, "test": test_files}
+        other: Split = "test" if split == "train" else "train"
+        found = split_files(path, split, named[split], named[other])
+        by_hash = False
+        if test_fraction and not (
+            found.files if split == "test" else _there_are_test_files(path, test_files, train_files)
+        ):
+            found, by_hash = split_files(path, "train", train_files, test_files), True
+        if not found.files:
+            raise DataError(no_files(path, split))
+        self._files = found.files
+        schemas = [_schema(file) for file in self._files]
+        columns = [find_image_column(s, str(f), image_column) for f, s in zip(self._files, schemas, strict=True)]
+        if len({column.name for column in columns}) > 1:
+            odd = next(i for i, column in enumerate(columns) if column.name != columns[0].name)
+            raise DataError(
+                f"{self._files[odd]} has images in column {columns[odd].name!r}, but {self._files[0]} in {columns[0].name!r}"
+            )
+        for file, schema in zip(self._files, schemas, strict=True):
+            if label_column not in (None, "label") and label_column not in schema.names:
+                raise DataError(f"{file}: no label column {label_column!r}; it has {', '.join(schema.names)}")
+        self._rows = RowGroups(self._files, columns, int(memory_gb * 2**30))
         if not len(self._rows):
-            raise DataError(f"no rows in {', '.join(map(str, files[:3]))}")
-        labels, names = None, None
-        if label_column is not None and all(label_column in schema.names for schema in schemas):
-            names = _feature_names(schemas[0], label_column)
-            parts = {split: files}
-            if names is None:  # a class has the same number in both splits, so read both
-                for other in _SPLIT_NAMES.keys() - {split}:
-                    parts[other] = [f for f in split_files(given, other) if label_column in _schema(f).names]
-            labels, names = read_labels(parts, split, label_column, names)
-        super().__init__(len(self._rows), labels, names)
-        self._max_side = max_side
+            raise DataError(f"no rows in {', '.join(map(str, self._files[:3]))}")
+        self._items = rows_of_split(len(self._rows), split, test_fraction) if by_hash else np.arange(len(self._rows))
+        if not len(self._items):
+            raise DataError(f"{path}: the {split} split is empty with test_fraction {test_fraction}")
+        super().__init__(len(self._items))
+        share = share_words(split, test_fraction, "rows, by a hash of their number")
+        self.split_words = ", ".join([*([found.words] if found.words else []), *([share] if by_hash else [])])
+        for message in found.notes:
+            self.note(message)
+        if image_column is None and columns[0].name != "image":
+            self.note(f"{path}: images are read from column {columns[0].name}")
+        self._others = (path, other, named[other], named[split]) if not by_hash else None
+        self._label_column, self._max_side = label_column, max_side
 
     def item_name(self, item: int) -> str:
-        file, row = self._rows.locate(item)
+        file, row = self._rows.locate(int(self._items[item]))
         return f"{file} row {row}"
 
     def decode(self, item: int) -> ImageArray:
-        encoded = self._rows[item]
+        encoded = self._rows[int(self._items[item])]
         if encoded is None:
             raise UnreadableImage("the row has no bytes")
         return decode_image(encoded, max_side=self._max_side)
 
+    def load_labels(self) -> Numbered:
+        """Also reads those of the other split, so that a class has the same number in both."""
+        column = self._label_column
+        if column is None:
+            return None, None
+        schemas = [_schema(file) for file in self._files]
+        if missing := [i for i, schema in enumerate(schemas) if column not in schema.names]:
+            if len(missing) < len(schemas):
+                self.note(f"{self._files[missing[0]]} has no column {column}: all images are read without labels")
+            elif hint := other_label_columns(schemas[0], column):
+                raise DataError(f"{self._files[0]}: {hint}")
+            return None, None
+        for file, schema in zip(self._files, schemas, strict=True):
+            check_label_column(schema, str(file), column)
+        names = class_names_of(schemas[0], column)
+        where = f"{self._files[0].parent}: column {column}"
+        with _parquet_errors(self._files[0].parent):
+            mine = read_column(self._files, column)
+            others = read_column(self._other_files(column), column) if names is None else []
+        numbers, class_names = number_labels(mine, others, where, names)
+        return None if numbers is None else numbers[self._items], class_names
 
-def split_files(path: Path, split: str) -> list[Path]:
-    """The sorted parquet files of one split; empty for the test split of a single file."""
-    if path.is_file():
-        return [path] if split == "train" else []
-    for name in _SPLIT_NAMES[split]:
-        for folder in (path, path / "data"):
-            files = [*folder.glob(f"{name}.parquet"), *folder.glob(f"{name}-*.parquet")]
-            if files:
-                return sorted(files)
-    return []
+    def _other_files(self, column: str) -> list[Path]:
+        """The files of the other split that have the column in a form that can be labels."""
+        usable = []
+        try:
+            for file in split_files(*self._others).files if self._others is not None else []:
+                schema = _schema(file)
+                if column in schema.names:
+                    check_label_column(schema, str(file), column)
+                    usable.append(file)
+        except DataError:  # reported when that split is opened
+            return []
+        return usable
 
 
-def read_labels(
-    files: dict[str, list[Path]], split: str, column: str, names: list[str] | None
-) -> tuple[NDArray[np.int64], list[str]]:
-    """Labels of one split, -1 where missing, and the class names, which are the same for every split."""
-    raw = {part: [v for file in group for v in _column(file, column)] for part, group in files.items()}
-    known = {value for values in raw.values() for value in values if value is not None}
-    if all(isinstance(value, int) for value in known):
-        names = names or [str(label) for label in range(max(known, default=-1) + 1)]
-        labels = np.array([-1 if v is None else v for v in raw[split]], np.int64)
-        if labels.max(initial=-1) >= len(names) or labels.min(initial=0) < -1:
-            raise DataError(
-                f"column {column}: labels from {labels.min()} to {labels.max()}, but {len(names)} class names"
-            )
-        return labels, names
-    if not all(isinstance(value, str) for value in known):
-        raise DataError(f"column {column} holds {type(next(iter(known))).__name__}; labels must be integers or names")
-    names = sorted(known)
-    number = {name: label for label, name in enumerate(names)}
-    return np.array([-1 if v is None else number[v] for v in raw[split]], np.int64), names
+def _there_are_test_files(path: str, test_files: str | None, train_files: str | None) -> bool:
+    return bool(split_files(path, "test", test_files, train_files).files)
 
 
 def _schema(file: Path) -> Any:
@@ -112,45 +144,11 @@ def _schema(file: Path) -> Any:
         return parquet.read_schema(file)
 
 
-def _column(file: Path, column: str) -> list:
-    import pyarrow.parquet as parquet
-
-    with _parquet_errors(file):
-        return parquet.ParquetFile(file).read([column]).column(0).to_pylist()
-
-
 @contextmanager
 def _parquet_errors(file: Path) -> Iterator[None]:
     try:
         yield
+    except DataError:
+        raise
     except (OSError, ValueError) as error:  # Arrow raises these
         raise DataError(f"{file} cannot be read as parquet: {error}") from error
-
-
-def _check_columns(schema: Any, file: Path, image_column: str, label_column: str | None) -> None:
-    columns = ", ".join(schema.names)
-    if image_column not in schema.names or not holds_images(schema.field(image_column).type):
-        likely = [f.name for f in schema if holds_images(f.type)]
-        hint = f"; image_column could be {' or '.join(likely)}" if likely else ""
-        raise DataError(f"{file}: no column {image_column!r} with encoded images; it has {columns}{hint}")
-    if label_column not in (None, "label") and label_column not in schema.names:
-        raise DataError(f"{file}: no label column {label_column!r}; it has {columns}")
-
-
-def _feature_names(schema: Any, column: str) -> list[str] | None:
-    try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        return list(features[column]["names"])
-    except (KeyError, TypeError, ValueError):  # optional metadata; without it classes are named by number
-        return None
-
-
-def _no_files(path: Path, split: str) -> str:
-    if path.is_file():
-        return f"{path} is a single file and has no {split} split; give the folder with train.parquet and test.parquet"
-    if not path.is_dir():
-        parent = next(p for p in path.absolute().parents if p.is_dir())
-        return f"{path} does not exist ({parent} exists)"
-    seen = sorted(p.name for p in path.glob("*.parquet"))[:5]
-    names = " or ".join(f"{name}.parquet, {name}-*.parquet" for name in _SPLIT_NAMES[split])
-    return f"no {names} in {path}; it has {', '.join(seen) or 'no parquet files'}"

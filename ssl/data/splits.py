@@ -1,11 +1,36 @@
-"""Test splits that depend only on the items: the same on every machine and in every release."""
+"""Names of splits, and test splits that depend only on the items: the same on every machine and in every release."""
 
 import hashlib
+import re
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wildfern.generators.counter_rng import fold, key
+
+Role = Literal["train", "test", "valid"]
+SPLIT_NAMES: dict[Role, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "test": ("test", "testing", "eval"),
+    "valid": ("validation", "valid", "val", "dev"),
+}
+ROLES: dict[str, tuple[Role, ...]] = {
+    "train": ("train",),
+    "test": ("test", "valid"),
+}  # by our split, the first there is
+
+
+def role_of(name: str) -> Role | None:
+    """Which split a folder or file of this name is, in any case; a year may follow (COCO's train2017)."""
+    word = re.sub(r"[-_]?(19|20)\d\d$", "", name.lower())
+    return next((role for role, names in SPLIT_NAMES.items() if word in names), None)
+
+
+def share_words(split: str, test_fraction: float, things: str) -> str:
+    """`20 % of the files, by a hash of their names`."""
+    share = test_fraction if split == "test" else 1.0 - test_fraction
+    return f"{100 * share:.3g} % of the {things}"
 
 
 def stratified_split(labels: NDArray[np.int64], split: str, name: str, test_fraction: float) -> NDArray[np.int64]:
@@ -23,3 +48,9 @@ def name_in_test(name: str, test_fraction: float) -> bool:
     """Whether the file with this relative path is in the test split: by a hash of the path, so adding files moves no other."""
     digest = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
     return int.from_bytes(digest, "little") < test_fraction * 2.0**64
+
+
+def rows_of_split(count: int, split: str, test_fraction: float) -> NDArray[np.int64]:
+    """Rows of one split, ascending: a row is in the test split by a hash of its number, so adding rows moves no other."""
+    in_test = fold(np.uint64(key("split", "rows")), np.arange(count)) < test_fraction * 2.0**64
+    return np.flatnonzero(in_test if split == "test" else ~in_test)

@@ -1,26 +1,33 @@
-"""Offsets of the images in plain tar files, for random access without unpacking."""
+"""Offsets of the images and labels in plain tar files, for random access without unpacking."""
 
 import json
 import os
+import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from wildfern.ssl.data.base import DataError
+from wildfern.ssl.data.file_names import PassedOver, is_image, is_litter
 
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
+PREFERRED = (".jpg", ".jpeg", ".png", ".webp")  # of several images of one sample, the first of these is read
+_COMPRESSED = re.compile(rb"\x1f\x8b|BZh\d1AY&SY|\xfd7zXZ|\x28\xb5\x2f\xfd", re.DOTALL)  # gzip, bzip2, xz, zstd
+_NO_LABEL = (0, 0)
 
 
 @dataclass
 class ShardIndex:
-    """The samples of one shard in order: key, offset and size of the image, label as written (None: no label)."""
+    """The samples of one shard in order: key, offset and size of the image, offset and size of the label (size 0: none)."""
 
     path: str
     keys: list[str] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
-    labels: list[int | str | None] = field(default_factory=list)
+    labels: list[tuple[int, int]] = field(default_factory=list)
+    in_json: list[bool] = field(default_factory=list)  # whether the label is "label" of a .json
+    members: int = 0  # files, without those of operating systems
+    passed_over: PassedOver = field(default_factory=PassedOver)
     fault: str | None = None  # why the shard could not be read to the end
 
 
@@ -28,19 +35,21 @@ class ShardIndex:
 class _Sample:
     key: str
     image: tuple[str, int, int] | None = None
-    label: int | str | None = None
+    is_preferred: bool = False
+    label: tuple[int, int] = _NO_LABEL
+    in_json: bool = False
 
 
-def index_shard(path: str, *, labels: bool) -> ShardIndex:
+def index_shard(path: str) -> ShardIndex:
     """Read the headers of one shard. Consecutive members with the same name up to the first dot of the base name are a sample.
 
-    The image is the first member ending in jpg, jpeg, png or webp; the label is the content of .cls, else "label" in .json.
-    A damaged or truncated shard keeps the samples before the damage; `fault` describes it.
+    The image is the first member ending in jpg, jpeg, png or webp, else the first with another image extension; the label is the
+    content of .cls, else "label" in .json. A damaged shard keeps the samples before the damage; `fault` describes it.
     """
     index = ShardIndex(path)
     length = os.path.getsize(path)
     with open(path, "rb") as file:
-        if file.read(2) == b"\x1f\x8b":
+        if _COMPRESSED.match(file.read(10)):
             raise DataError(
                 f"{path} is compressed; random access needs plain tar: gunzip it (images do not get smaller by it)"
             )
@@ -50,18 +59,15 @@ def index_shard(path: str, *, labels: bool) -> ShardIndex:
             for member in _members(file):
                 if member.offset_data + member.size > length:
                     raise tarfile.ReadError("the last file is cut off")
+                if is_litter(member.name):
+                    continue
                 folder, base = os.path.split(member.name)
                 stem, _, extension = base.partition(".")
                 key = f"{folder}/{stem}" if folder else stem
                 if key != sample.key:
                     _add(index, sample)
                     sample = _Sample(key)
-                kind = extension.lower().rpartition(".")[2]
-                if kind in IMAGE_EXTENSIONS and sample.image is None:
-                    sample.image = (member.name, member.offset_data, member.size)
-                elif labels and extension in ("cls", "json") and (extension == "cls" or sample.label is None):
-                    file.seek(member.offset_data)
-                    sample.label = _label(extension, file.read(member.size))
+                _take(index, sample, member, extension)
         except (tarfile.TarError, OSError) as error:
             fault = str(error)
         _add(index, sample)
@@ -70,8 +76,33 @@ def index_shard(path: str, *, labels: bool) -> ShardIndex:
     return index
 
 
+def read_labels(path: str, labels: list[tuple[int, int, bool]]) -> list[Any]:
+    """The labels of a shard at these (offset, size, in_json), as written; None for size 0 and for what cannot be parsed."""
+    with open(path, "rb") as file:
+        found = []
+        for offset, size, in_json in labels:
+            file.seek(offset)
+            found.append(_label(file.read(size), in_json) if size else None)
+        return found
+
+
+def _take(index: ShardIndex, sample: _Sample, member: tarfile.TarInfo, extension: str) -> None:
+    index.members += 1
+    ending = extension.lower()
+    preferred = ending.endswith(tuple(e[1:] for e in PREFERRED))
+    place = (member.offset_data, member.size)
+    if is_image(member.name) and (sample.image is None or (preferred and not sample.is_preferred)):
+        if sample.image is not None:
+            index.passed_over.add(sample.image[0])
+        sample.image, sample.is_preferred = (member.name, *place), preferred
+    elif ending == "cls" or (ending == "json" and sample.label == _NO_LABEL):
+        sample.label, sample.in_json = place, ending == "json"
+    elif ending not in ("cls", "json"):
+        index.passed_over.add(member.name, f".{ending}" if ending else "")
+
+
 def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
-    with tarfile.open(fileobj=file, mode="r:") as tar:
+    with tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape") as tar:
         while (member := tar.next()) is not None:
             tar.members.clear()  # else it keeps every header
             if member.isfile():
@@ -88,14 +119,15 @@ def _add(index: ShardIndex, sample: _Sample) -> None:
         index.offsets.append(offset)
         index.sizes.append(size)
         index.labels.append(sample.label)
+        index.in_json.append(sample.in_json)
 
 
-def _label(extension: str, content: bytes) -> int | str | None:
+def _label(content: bytes, in_json: bool) -> Any:
     try:
         text = content.decode().strip()
-        value = text if extension == "cls" else json.loads(text).get("label")
-    except (ValueError, AttributeError):
+        value = json.loads(text).get("label") if in_json else text
+    except (ValueError, AttributeError, RecursionError):
         return None
     if isinstance(value, str):
-        return int(value) if value.lstrip("-").isdecimal() else value or None
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+        return int(value) if re.fullmatch(r"-?\d{1,18}", value) else value or None
+    return value

@@ -9,7 +9,8 @@ import numpy as np
 from wildfern.ssl.data.base import DataError, ImageArray, Split, UnreadableImage
 from wildfern.ssl.data.image_file import to_pixels
 from wildfern.ssl.data.image_source import ImageSource
-from wildfern.ssl.data.splits import stratified_split
+from wildfern.ssl.data.paths import expanded
+from wildfern.ssl.data.splits import share_words, stratified_split
 
 _HOLDOUT = 0.3  # of every class, for datasets without a test split
 
@@ -67,12 +68,13 @@ class TorchvisionSource(ImageSource):
         parts = TORCHVISION_SETS[name]
         arguments = parts.test if split == "test" and parts.test is not None else parts.train
         self._name = f"{name} {split}"
-        self._parts = [_open(name, parts.cls, Path(root).expanduser(), download, part) for part in arguments]
+        self._parts = [_open(name, parts.cls, expanded(root), download, part) for part in arguments]
         self._ends = np.cumsum([len(part) for part in self._parts])
         labels = np.concatenate([_labels(part) for part in self._parts])
         self._items = np.arange(len(labels))
         if parts.test is None:
             self._items = stratified_split(labels, split, name, _HOLDOUT)
+            self.split_words = share_words(split, _HOLDOUT, "images of each class")
         labels = labels[self._items]
         names = _class_names(self._parts[0], int(labels.max()) + 1)
         labeled = bool((labels >= 0).any())

@@ -1,33 +1,39 @@
 """`webdataset:PATTERN`: images in tar shards, read in any order without unpacking."""
 
-import glob
 import os
-import re
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from wildfern.registry import register
 from wildfern.ssl.data.base import DataError, ImageArray, Split
+from wildfern.ssl.data.file_names import PassedOver
 from wildfern.ssl.data.image_file import decode_image
 from wildfern.ssl.data.image_source import ImageSource
+from wildfern.ssl.data.labels import Numbered, number_labels
 from wildfern.ssl.data.path_store import PathStore
-from wildfern.ssl.data.tar_index import ShardIndex, index_shard
+from wildfern.ssl.data.shard_files import shard_files, split_shards
+from wildfern.ssl.data.splits import name_in_test, share_words
+from wildfern.ssl.data.tar_index import ShardIndex, index_shard, read_labels
+
+T, R = TypeVar("T"), TypeVar("R")
 
 
 @register("source", "webdataset")
 class WebDatasetSource(ImageSource):
     """The samples of all shards that `pattern` names, in the order of the shards.
 
-    pattern: a file, a glob (shard-*.tar), brace ranges and lists (shard-{000000..000009}.tar, {a,b}.tar); {split} stands for
-        train or test, and without it there is no test split.
-    labels: "auto" takes .cls, else "label" of .json, integers or names; "none" gives no labels.
+    pattern: a file, a glob (shard-*.tar), brace ranges and lists (shard-{000000..000009}.tar, {a,b}.tar); a file of exactly this
+        name comes first. {split} stands for train or training, and for test, testing or eval, else validation, valid, val or dev.
+    labels: "auto" takes .cls, else "label" of .json: integers, names, or lists of them for several classes; "none": no labels.
     max_side: shrink images to this longer side while decoding (None: full size).
+    test_fraction: without {split}, this share of the samples, chosen by a hash of their names, is the test split.
 
-    The headers of all shards are read at the start (tens of thousands of files per second); the index takes about 30 bytes and
-    the name per image. A truncated shard gives the samples before the damage and is listed in `skipped`.
+    The headers of all shards are read at the start (tens of thousands of files per second); the index takes about 50 bytes and
+    the name per image. Labels are read when they are needed. A truncated shard gives the samples before the damage and is listed
+    in `skipped`.
     """
 
     def __init__(
@@ -37,96 +43,110 @@ class WebDatasetSource(ImageSource):
         *,
         labels: Literal["auto", "none"] = "auto",
         max_side: int | None = None,
+        test_fraction: float = 0.0,
     ) -> None:
-        if "{split}" not in pattern and split == "test":
+        if not 0.0 <= test_fraction < 1.0:
+            raise DataError(f"test_fraction must be in [0, 1), got {test_fraction}")
+        if "{split}" in pattern:
+            self._shards, self.split_words = split_shards(pattern, split)
+            test_fraction = 0.0
+        elif split == "test" and not test_fraction:
             raise DataError(
-                f"webdataset:{pattern} has no test split; write {{split}} in place of train or test in the file names"
+                f"webdataset:{pattern} has no test split; write {{split}} in place of train or test in the file names, or set "
+                "test_fraction, for example 0.1"
             )
-        self._shards = shard_files(pattern.replace("{split}", split))
+        else:
+            self._shards = shard_files(pattern)
+        indexes = _in_threads(index_shard, self._shards)
         self._names = PathStore()
-        indexes = _index_all(self._shards, labels=labels == "auto")
         for index in indexes:
             for key in index.keys:
                 self._names.append(key)
         self._offsets = np.concatenate([np.array(index.offsets, np.int64) for index in indexes])
         self._sizes = np.concatenate([np.array(index.sizes, np.int64) for index in indexes])
         self._shard = np.repeat(np.arange(len(indexes), dtype=np.int32), [len(index.keys) for index in indexes])
+        self._label_places = _label_places(indexes)
         if not len(self._shard):
-            faults = "; ".join(f"{index.path}: {index.fault}" for index in indexes if index.fault)
-            raise DataError(f"no images in the {len(indexes)} shards of {pattern}" + (f" ({faults})" if faults else ""))
-        names = {label for index in indexes for label in index.labels if label is not None}
-        if any(isinstance(name, str) for name in names):  # a class has the same number in both splits
-            other = pattern.replace("{split}", "train" if split == "test" else "test")
-            beside = _index_all(_existing(other), labels=True) if "{split}" in pattern else []
-            names |= {label for index in beside for label in index.labels if label is not None}
-        super().__init__(len(self._shard), *_number_labels(indexes, names))
+            raise DataError(_no_images(pattern, indexes))
+        self._items = np.arange(len(self._shard))
+        if test_fraction:
+            in_test = [name_in_test(self._names[item], test_fraction) for item in self._items]
+            self._items = np.flatnonzero(np.array(in_test) == (split == "test"))
+            self.split_words = share_words(split, test_fraction, "samples, by a hash of their names")
+            if not len(self._items):
+                raise DataError(f"{pattern}: the {split} split is empty with test_fraction {test_fraction}")
+        super().__init__(len(self._items))
         for index in indexes:
             if index.fault:
                 self.skip(index.path, index.fault)
-        self._max_side = max_side
+        over = _passed_over(indexes)
+        if over.total:
+            self.note(f"{pattern}: passed over {over.total:,} of {sum(i.members for i in indexes):,} members: {over}")
+        self._pattern, self._split, self._labels, self._max_side = pattern, split, labels, max_side
 
     def item_name(self, item: int) -> str:
-        return f"{self._shards[self._shard[item]]}/{self._names[item]}"
+        sample = self._items[item]
+        return f"{self._shards[self._shard[sample]]}/{self._names[sample]}"
 
     def decode(self, item: int) -> ImageArray:
-        with open(self._shards[self._shard[item]], "rb") as shard:
-            shard.seek(int(self._offsets[item]))
-            encoded = shard.read(int(self._sizes[item]))
+        sample = self._items[item]
+        with open(self._shards[self._shard[sample]], "rb") as shard:
+            shard.seek(int(self._offsets[sample]))
+            encoded = shard.read(int(self._sizes[sample]))
         return decode_image(encoded, max_side=self._max_side)
 
-
-def shard_files(pattern: str) -> list[str]:
-    """The files that a pattern names, in order. Raises DataError if one named by braces is missing or nothing matches."""
-    files = []
-    for expanded in expand_braces(os.path.expanduser(pattern)):
-        found = sorted(glob.glob(expanded)) if glob.has_magic(expanded) else [expanded]
-        files.extend(found)
-    missing = [file for file in files if not os.path.isfile(file)]
-    if missing:
-        raise DataError(
-            f"{len(missing)} of the {len(files)} shards of {pattern} are missing, the first is {missing[0]}"
-        )
-    if not files:
-        raise DataError(f"no file matches {pattern}")
-    return files
-
-
-def _existing(pattern: str) -> list[str]:
-    try:
-        return shard_files(pattern)
-    except DataError:
-        return []
+    def load_labels(self) -> Numbered:
+        """Also reads those of the other split, so that a class has the same number in both."""
+        if self._labels == "none":
+            return None, None
+        mine = _written_labels(self._shards, self._shard, self._label_places)
+        others: list[Any] = []
+        if "{split}" in self._pattern:
+            try:
+                shards, _ = split_shards(self._pattern, "train" if self._split == "test" else "test")
+            except DataError:
+                shards = []
+            indexes = _in_threads(index_shard, shards)
+            shard = np.repeat(np.arange(len(indexes)), [len(index.keys) for index in indexes])
+            others = _written_labels(shards, shard, _label_places(indexes))
+        numbers, names = number_labels(mine, others, f"labels of {self._pattern}")
+        return None if numbers is None else numbers[self._items], names
 
 
-def _index_all(shards: list[str], *, labels: bool) -> list[ShardIndex]:
-    with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1)), "tar-index") as pool:
-        return list(pool.map(lambda path: index_shard(path, labels=labels), shards))
+def _in_threads(function: Callable[[T], R], items: list[T]) -> list[R]:
+    with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1)), "shards") as pool:
+        return list(pool.map(function, items))
 
 
-def expand_braces(pattern: str) -> list[str]:
-    """Shell braces: "a-{08..10}" -> a-08, a-09, a-10; "{x,y}" -> x, y; several in one pattern multiply out."""
-    brace = re.search(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}", pattern)
-    if brace is None:
-        return [pattern]
-    first, last, choices = brace.groups()
-    if choices is None:
-        width = len(first) if first.startswith("0") else 0
-        middles = [str(number).zfill(width) for number in range(int(first), int(last) + 1)]
-    else:
-        middles = choices.split(",")
-    head, tail = pattern[: brace.start()], pattern[brace.end() :]
-    return [head + middle + rest for middle in middles for rest in expand_braces(tail)]
+_PLACE = np.dtype([("offset", np.int64), ("size", np.int64), ("in_json", np.bool_)])
 
 
-def _number_labels(
-    indexes: list[ShardIndex], known: set[int | str]
-) -> tuple[NDArray[np.int64] | None, list[str] | None]:
-    raw = [label for index in indexes for label in index.labels]
-    if not known:
-        return None, None
-    if all(isinstance(label, int) for label in known):
-        names = [str(label) for label in range(max(known) + 1)]
-        return np.array([-1 if label is None else max(label, -1) for label in raw], np.int64), names
-    names = sorted(map(str, known))
-    number = {name: label for label, name in enumerate(names)}
-    return np.array([-1 if label is None else number[str(label)] for label in raw], np.int64), names
+def _label_places(indexes: list[ShardIndex]) -> np.ndarray:
+    """Where the label of each sample is written, in the order of the samples."""
+    places = [
+        (offset, size, in_json)
+        for index in indexes
+        for (offset, size), in_json in zip(index.labels, index.in_json, strict=True)
+    ]
+    return np.array(places, _PLACE)
+
+
+def _written_labels(shards: list[str], shard: np.ndarray, places: np.ndarray) -> list[Any]:
+    """The label of each sample as written; `shard` holds the number of each sample's shard, ascending."""
+    bounds = np.searchsorted(shard, np.arange(len(shards) + 1))
+    parts = [(path, places[bounds[i] : bounds[i + 1]].tolist()) for i, path in enumerate(shards)]
+    return [label for labels in _in_threads(lambda part: read_labels(*part), parts) for label in labels]
+
+
+def _passed_over(indexes: list[ShardIndex]) -> PassedOver:
+    total = PassedOver()
+    for index in indexes:
+        total.update(index.passed_over)
+    return total
+
+
+def _no_images(pattern: str, indexes: list[ShardIndex]) -> str:
+    over = _passed_over(indexes)
+    message = f"no images in the {len(indexes)} shards of {pattern}" + (f"; they have {over}" if over.total else "")
+    faults = "; ".join(f"{index.path}: {index.fault}" for index in indexes if index.fault)
+    return message + (f" ({faults})" if faults else "")

@@ -101,8 +101,10 @@ class BatchReader:
 
 def _check_labels(labels: NDArray[np.integer] | None, mixture: Mixture) -> None:
     """Raise ValueError for a label that its source does not declare: on a GPU it would end in a device-side assertion."""
+    if labels is None:
+        return
     classes = mixture.sources[0].num_classes if len(mixture.sources) == 1 else None
-    if classes is not None and labels is not None and labels.ndim == 1 and labels.max(initial=-1) >= classes:
+    if classes is not None and labels.ndim == 1 and labels.max(initial=-1) >= classes:
         raise ValueError(f"the source declares {classes} classes but has the label {labels.max()}")
 
 

@@ -1,6 +1,7 @@
 """Datasets by name, and the registry of sources."""
 
 import inspect
+import pickle
 import struct
 import subprocess
 import sys
@@ -124,6 +125,26 @@ def test_hugging_face_reads_a_local_dataset_like_one_of_the_hub(monkeypatch, tmp
     assert source.class_names == ["ant", "bee"]
     with pytest.raises(DataError, match="has no train split; it has validation"):
         open_source(f"hf:{tmp_path}/set")
+
+
+def test_hugging_face_splits_labels_and_copies(monkeypatch, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    features = {"image": datasets.Image(), "tags": datasets.Sequence(datasets.ClassLabel(names=["ant", "bee", "cat"]))}
+    columns = {"image": [Image.new("RGB", (3, 3), (v, 0, 0)) for v in range(20)], "tags": [[0, 1], [2], [], [1]] * 5}
+    datasets.Dataset.from_dict(
+        columns | {"id": [10**9, 5, -1, 5] * 5}, datasets.Features(features | {"id": datasets.Value("int64")})
+    ).to_parquet(tmp_path / "set/train.parquet")
+    source = open_source(f"hf:{tmp_path}/set", label_column="tags")
+    assert source.class_names == ["ant", "bee", "cat"]
+    assert source.read([0, 1, 2]).labels.tolist() == [[1, 1, 0], [0, 0, 1], [0, 0, 0]]
+    copy = pickle.loads(pickle.dumps(source))
+    np.testing.assert_array_equal(copy.read(np.arange(20)).pixels, source.read(np.arange(20)).pixels)
+    by_id = open_source(f"hf:{tmp_path}/set", label_column="id")
+    assert (by_id.class_names, by_id.read([0, 1, 2]).labels.tolist()) == (["5", "1000000000"], [1, 0, -1])
+    parts = [open_source(f"hf:{tmp_path}/set", s, test_fraction=0.3) for s in ("train", "test")]
+    assert sum(part.num_items for part in parts) == 20
+    assert parts[1].split_words == "split train, 30 % of the rows, by a hash of their number"
 
 
 def test_hugging_face_needs_its_package(monkeypatch):

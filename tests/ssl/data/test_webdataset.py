@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from wildfern.ssl.data import DataError, open_source
-from wildfern.ssl.data.webdataset import expand_braces
+from wildfern.ssl.data.shard_files import expand_braces
 
 
 def png(value: int) -> bytes:
@@ -115,9 +115,10 @@ def test_missing_shards_are_named(tmp_path):
         open_source(f"webdataset:{tmp_path}/s-{{0..2}}.tar")
     with pytest.raises(DataError, match="no file matches"):
         open_source(f"webdataset:{tmp_path}/x*.tar")
-    shard(tmp_path / "z.tar", [("0.png", png(7))], "w:gz")
-    with pytest.raises(DataError, match="is compressed"):
-        open_source(f"webdataset:{tmp_path}/z.tar")
+    for mode in ("w:gz", "w:bz2", "w:xz"):
+        shard(tmp_path / "z.tar", [("0.png", png(7))], mode)
+        with pytest.raises(DataError, match="is compressed"):
+            open_source(f"webdataset:{tmp_path}/z.tar")
     (tmp_path / "n.tar").write_bytes(b"not a tar" * 200)
     with pytest.raises(DataError, match=r"no images in the 1 shards .*n\.tar: truncated or damaged"):
         open_source(f"webdataset:{tmp_path}/n.tar")
@@ -143,3 +144,99 @@ def test_class_numbers_agree_between_splits(tmp_path):
     train, test = (open_source(f"webdataset:{tmp_path}/{{split}}.tar", split) for split in ("train", "test"))
     assert train.class_names == test.class_names == ["ant", "bee", "cow"]
     assert (train.labels.tolist(), test.labels.tolist()) == ([2, 0], [1, 2])
+
+
+def encoded(value: int, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), (value, 0, 0)).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def test_every_image_extension_counts_and_other_members_are_named(tmp_path):
+    members = [m for v in range(4) for m in ((f"{v}.tif", encoded(v, "TIFF")), (f"{v}.txt", b"caption"))]
+    litter = [("._0.jpg", b"x"), ("__MACOSX/._0.tif", b"x"), (".DS_Store", b"x"), ("Thumbs.db", b"x")]
+    shard(tmp_path / "a.tar", [*litter, *members, ("9.BMP", encoded(9, "BMP")), ("9.npy", b"x")])
+    source = open_source(f"webdataset:{tmp_path}/a.tar")
+    assert reds(source) == [0, 1, 2, 3, 9]
+    assert source.notes == [f"{tmp_path}/a.tar: passed over 5 of 10 members: 4 .txt, 1 .npy"]
+    shard(tmp_path / "b.tar", [("0.npy", b"x"), ("1.txt", b"x"), ("2.txt", b"x")])
+    with pytest.raises(DataError, match=r"no images in the 1 shards of .*b\.tar; they have 2 \.txt, 1 \.npy"):
+        open_source(f"webdataset:{tmp_path}/b.tar")
+
+
+def test_of_several_images_of_a_sample_the_first_photograph_is_read(tmp_path):
+    shard(
+        tmp_path / "a.tar", [("0.bmp", encoded(1, "BMP")), ("0.jpg", encoded(2, "PNG")), ("0.png", encoded(3, "PNG"))]
+    )
+    source = open_source(f"webdataset:{tmp_path}/a.tar")
+    assert reds(source) == [2]
+    assert "passed over 2 of 3 members: 1 .bmp, 1 .png" in source.notes[0]
+
+
+@pytest.mark.parametrize("name", ["a[1].tar", "{b}.tar", "c{0..1}.tar", "d*.tar"])
+def test_a_file_of_exactly_this_name_comes_before_patterns(tmp_path, name):
+    plain(tmp_path / name, [7])
+    plain(tmp_path / "a1.tar", [8])
+    plain(tmp_path / "d1.tar", [9])
+    assert reds(open_source(f"webdataset:{tmp_path}/{name}")) == [7]
+
+
+def test_names_that_are_no_utf8(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.USTAR_FORMAT, encoding="latin-1") as tar:
+        for name, data in (("café.png", png(3)), ("café.é", b"x"), ("è.png", b"damaged")):
+            header = tarfile.TarInfo(name)
+            header.size = len(data)
+            tar.addfile(header, io.BytesIO(data))
+    source = open_source(f"webdataset:{tmp_path}/a.tar")
+    assert reds(source) == [3, 3]
+    assert "1 .\\udce9" in source.notes[0]
+    assert json.dumps(source.skipped)
+
+
+@pytest.mark.parametrize(("train", "test"), [("train", "val"), ("Training", "Validation"), ("TRAIN", "EVAL")])
+def test_names_of_splits(tmp_path, train, test):
+    shard(tmp_path / f"{train}-0.tar", [("0.png", png(1)), ("0.cls", b"30"), ("1.png", png(2)), ("1.cls", b"10")])
+    shard(tmp_path / f"{test}-0.tar", [("0.png", png(3)), ("0.cls", b"20")])
+    sources = [open_source(f"webdataset:{tmp_path}/{{split}}-*.tar", split) for split in ("train", "test")]
+    assert [source.split_words for source in sources] == [f"shards of {train}", f"shards of {test}"]
+    assert [source.class_names for source in sources] == [["10", "20", "30"]] * 2
+    assert [source.labels.tolist() for source in sources] == [[2, 0], [1]]
+    plain(tmp_path / "dev-0.tar", [7])
+    plain(tmp_path / "valid-0.tar", [7])
+    if test != "EVAL":
+        with pytest.raises(DataError, match=r"there are shards of .* and .* for the test split"):
+            open_source(f"webdataset:{tmp_path}/{{split}}-*.tar", "test")
+
+
+def test_a_share_of_the_samples_is_the_test_split(tmp_path):
+    plain(tmp_path / "a.tar", range(40))
+    train, test = (open_source(f"webdataset:{tmp_path}/a.tar", s, test_fraction=0.25) for s in ("train", "test"))
+    assert sorted(reds(train) + reds(test)) == list(range(40))
+    assert 4 <= test.num_items <= 16
+    assert test.labels.tolist() == [value % 3 for value in reds(test)]
+    assert test.split_words == "25 % of the samples, by a hash of their names"
+
+
+def test_labels_of_json_may_be_lists(tmp_path):
+    labels = [["cat", "dog"], ["cow"], [], None]
+    members = [
+        m
+        for k, v in enumerate(labels)
+        for m in ((f"{k}.png", png(k)), (f"{k}.json", json.dumps({"label": v}).encode()))
+    ]
+    shard(tmp_path / "a.tar", members)
+    source = open_source(f"webdataset:{tmp_path}/a.tar")
+    assert source.class_names == ["cat", "cow", "dog"]
+    assert source.read([0, 1, 2, 3]).labels.tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 0], [0, 0, 0]]
+
+
+def test_unusable_labels_matter_only_where_they_are_needed(tmp_path):
+    shard(tmp_path / "a.tar", [("0.png", png(1)), ("0.cls", b"-5"), ("1.png", png(2)), ("1.cls", b"1")])
+    source = open_source(f"webdataset:{tmp_path}/a.tar")
+    source.reads_labels = False
+    assert (reds(source), source.read([0]).labels, source.notes) == ([1, 2], None, [])
+    source.reads_labels = True
+    assert source.read([0]).labels is None
+    assert "images are read without labels: " in source.notes[0]
+    with pytest.raises(DataError, match=r"a\.tar: a label is -5; -1 means unlabeled"):
+        _ = source.class_names

@@ -1,0 +1,101 @@
+"""Labels are read, and have to be usable, where something needs them: a method, the online probe, an evaluation."""
+
+import io
+import tarfile
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+from PIL import Image
+from small_runs import TINY
+
+from wildfern.launch.builders import build_probe, check_classes, open_mixture
+from wildfern.launch.components import read_recipe
+from wildfern.launch.errors import RunError
+from wildfern.launch.evaluating import labeled
+from wildfern.launch.resuming import check_same_run
+from wildfern.launch.run_folder import RunFolder
+from wildfern.ssl.data import DataError
+from wildfern.ssl.methods import Needs
+
+
+def png(value: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), (value, 0, 0)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def table(tmp_path):
+    """40 images, whose column `label` is of no use."""
+    columns = {
+        "img": [png(v) for v in range(40)],
+        "label": [{"box": 1}] * 40,
+        "kind": [10 * (v % 3) for v in range(40)],
+    }
+    parquet.write_table(pa.table(columns), tmp_path / "photos.parquet")
+    return tmp_path / "photos.parquet"
+
+
+def recipe_of(source: str, *changes: str):
+    tiny = [change for change in TINY if not change.startswith("data.")]
+    return read_recipe("quickstart", [f"data={{source: '{source}'}}", *tiny, *changes])
+
+
+def test_pretraining_without_labels_never_reads_them(table):
+    recipe = recipe_of(f"parquet:{table}")
+    mixture = open_mixture(recipe)
+    check_classes(recipe, mixture, SimpleNamespace(needs=Needs()))
+    images = mixture.read(np.arange(8))
+    assert images.labels is None
+    assert mixture.notes == [f"{table}: images are read from column img"]
+
+
+def test_a_method_and_the_probe_need_usable_labels(table):
+    message = "column label is of type struct.*; label_column could be kind, or null"
+    recipe = recipe_of(f"parquet:{table}")
+    with pytest.raises(DataError, match=message):
+        check_classes(recipe, open_mixture(recipe), SimpleNamespace(needs=Needs(labels="classes")))
+    recipe = recipe_of(f"parquet:{table}", "evaluation.online_probe={}")
+    mixture = open_mixture(recipe)
+    check_classes(recipe, mixture, SimpleNamespace(needs=Needs()))
+    with pytest.raises(DataError, match=message):
+        build_probe(recipe, mixture, None, None)
+
+
+def test_evaluation_holds_out_a_fifth_where_there_is_no_test_split(table, tmp_path):
+    train, test = labeled({"source": f"parquet:{table}", "image_column": "img", "label_column": "kind"})
+    assert train.num_items + test.num_items == 40
+    assert train.class_names == test.class_names == ["0", "10", "20"]
+    assert test.split_words == "20 % of the rows, by a hash of their number"
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for number in range(40):
+            for name, data in ((f"{number}.png", png(number)), (f"{number}.cls", b"%d" % (number % 2))):
+                header = tarfile.TarInfo(name)
+                header.size = len(data)
+                tar.addfile(header, io.BytesIO(data))
+    train, test = labeled(f"webdataset:{tmp_path}/a.tar")
+    assert train.num_items + test.num_items == 40
+    for name in ("train/cat/1.png", "train/dog/2.png", "valid/cat/3.png"):
+        (tmp_path / "pets" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "pets" / name).write_bytes(png(1))
+    train, test = labeled(f"folder:{tmp_path}/pets")
+    assert (train.num_items, test.num_items, test.split_words) == (2, 1, "folder valid")
+    assert train.class_names == ["cat", "dog"]
+
+
+def test_runs_that_stored_the_former_default_column_resume(table, tmp_path):
+    (tmp_path / "run").mkdir()
+    folder = RunFolder(tmp_path / "run")
+
+    def recipe(column: str):
+        tiny = [change for change in TINY if not change.startswith("data.")]
+        return read_recipe("quickstart", [f"data={{source: 'parquet:{table}', image_column: {column}}}", *tiny])
+
+    (folder.path / "recipe.yaml").write_text(recipe("image").as_yaml())
+    check_same_run(recipe("null"), folder)
+    check_same_run(recipe("image"), folder)
+    with pytest.raises(RunError, match="data differ"):
+        check_same_run(recipe("img"), folder)
