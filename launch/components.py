@@ -19,6 +19,8 @@ from wildfern.registry import (
     VIEWS,
     location_parameter,
 )
+from wildfern.ssl.data import DataError
+from wildfern.ssl.data.paths import expanded
 from wildfern.ssl.training import is_layer_wise
 
 
@@ -57,9 +59,12 @@ def missing_place(source: str) -> str | None:
     """Why the path of a source such as folder:PATH does not exist; None if it does, and for sources without a path."""
     scheme, _, place = source.partition(":")
     parameter = location_parameter(SOURCES[scheme])
-    if parameter is None or parameter.name != "path" or not place or "://" in place:
+    if parameter is None or parameter.name != "path" or not place:
         return None
-    path = Path(os.path.expanduser(place))  # unlike Path.expanduser, leaves ~ where there is no home
+    try:
+        path = expanded(place)
+    except DataError as error:
+        return str(error)
     if os.path.lexists(path):
         return None if path.exists() else f"{place} is a link to a file or folder that does not exist"
     cut = [beside.name for beside in _beside(path) if beside.name.startswith(f"{path.name} #")]

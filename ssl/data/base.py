@@ -1,9 +1,11 @@
 """The interface of all image sources: items are numbered, and reading is a pure function of the numbers."""
 
+import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -92,6 +94,13 @@ class SourceFile(NamedTuple):
     name: str
     size: int
     path: str
+
+
+def listed_files(paths: Sequence[str | Path]) -> Iterator[SourceFile]:
+    """These files, named relative to the folder that holds all of them."""
+    folder = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
+    for path in paths:
+        yield SourceFile(os.path.relpath(path, folder), os.path.getsize(path), str(path))
 
 
 class Source(ABC):

@@ -1,5 +1,6 @@
 """`folder:PATH`: all images under a folder, at any depth."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -7,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wildfern.registry import register
-from wildfern.ssl.data.base import DataError, ImageArray, Split
+from wildfern.ssl.data.base import DataError, ImageArray, SourceFile, Split
 from wildfern.ssl.data.classes_csv import NAME, read_classes_csv
 from wildfern.ssl.data.folder_scan import FolderScan, good_headers, scan_folder
 from wildfern.ssl.data.image_file import EXTENSIONS, decode_image
@@ -96,6 +97,11 @@ class FolderSource(ImageSource):
 
     def item_name(self, item: int) -> str:
         return self._scan.path(self._scan.names[self._entries[item]])
+
+    def files(self) -> Iterator[SourceFile]:
+        for entry in self._entries:
+            name = self._scan.names[entry]
+            yield SourceFile(name, self._scan.sizes[entry], self._scan.path(name))
 
     def decode(self, item: int) -> ImageArray:
         return decode_image(self.item_name(item), min_side=self._min_side, max_side=self._max_side)

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from array import array
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ class FolderScan:
 
     root: str
     names: PathStore = field(default_factory=PathStore)
+    sizes: array = field(default_factory=lambda: array("q"))  # bytes of each file
     skipped: dict[str, str] = field(default_factory=dict)
     others: PassedOver = field(default_factory=PassedOver)
     some_others: list[str] = field(default_factory=list)
@@ -44,23 +46,24 @@ def scan_folder(root: str, wanted: Callable[[str], bool]) -> FolderScan:
             if len(scan.some_others) < 3:
                 scan.some_others.append(name)
         elif wanted(name):
-            fault = _fault(entry)
+            size, fault = _size_or_fault(entry)
             if fault is None:
                 scan.names.append(name)
+                scan.sizes.append(size)
             else:
                 scan.skipped[scan.path(name)] = fault
     return scan
 
 
-def _fault(entry: os.DirEntry) -> str | None:
-    """Faults visible without opening the file: a dangling link, a pipe, an empty file."""
+def _size_or_fault(entry: os.DirEntry) -> tuple[int, str | None]:
+    """Bytes of the file, and a fault that is visible without opening it: a dangling link, a pipe, an empty file."""
     try:
         status = entry.stat()
     except OSError as error:
-        return f"cannot be opened: {error.strerror}"
+        return 0, f"cannot be opened: {error.strerror}"
     if not stat.S_ISREG(status.st_mode):  # reading from a pipe would wait forever
-        return "not a regular file"
-    return None if status.st_size else "empty file"
+        return 0, "not a regular file"
+    return status.st_size, None if status.st_size else "empty file"
 
 
 def good_headers(scan: FolderScan, min_side: int) -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from wildfern.registry import register
-from wildfern.ssl.data.base import DataError, ImageArray, Split, UnreadableImage
+from wildfern.ssl.data.base import DataError, ImageArray, SourceFile, Split, UnreadableImage, listed_files
 from wildfern.ssl.data.image_column import find_image_column
 from wildfern.ssl.data.image_file import decode_image
 from wildfern.ssl.data.image_source import ImageSource
@@ -90,6 +90,9 @@ class ParquetSource(ImageSource):
     def item_name(self, item: int) -> str:
         file, row = self._rows.locate(int(self._items[item]))
         return f"{file} row {row}"
+
+    def files(self) -> Iterator[SourceFile]:
+        return listed_files(self._files)
 
     def decode(self, item: int) -> ImageArray:
         encoded = self._rows[int(self._items[item])]

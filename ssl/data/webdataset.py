@@ -1,14 +1,14 @@
 """`webdataset:PATTERN`: images in tar shards, read in any order without unpacking."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from wildfern.registry import register
-from wildfern.ssl.data.base import DataError, ImageArray, Split
+from wildfern.ssl.data.base import DataError, ImageArray, SourceFile, Split, listed_files
 from wildfern.ssl.data.file_names import PassedOver
 from wildfern.ssl.data.image_file import decode_image
 from wildfern.ssl.data.image_source import ImageSource
@@ -87,6 +87,9 @@ class WebDatasetSource(ImageSource):
     def item_name(self, item: int) -> str:
         sample = self._items[item]
         return f"{self._shards[self._shard[sample]]}/{self._names[sample]}"
+
+    def files(self) -> Iterator[SourceFile]:
+        return listed_files(self._shards)
 
     def decode(self, item: int) -> ImageArray:
         sample = self._items[item]
