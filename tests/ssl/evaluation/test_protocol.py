@@ -7,7 +7,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from wildfern.ssl.data import Images
+from wildfern.ssl.data import Images, Source
 from wildfern.ssl.evaluation import (
     KNN,
     EvaluationResult,
@@ -26,13 +26,14 @@ from wildfern.ssl.evaluation import (
 from wildfern.ssl.evaluation.preprocessing import resize_center_crop, resize_center_crop_masks
 
 
-class Stripes:
+class Stripes(Source):
     """A labeled source: stripes along one axis or the other; every seventh image has no label, sizes may differ."""
 
     class_names = ("rows", "columns")
     num_classes: int | None = 2
 
     def __init__(self, num_items, seed, ragged=False):
+        super().__init__()
         rng = np.random.default_rng(seed)
         self.num_items, self.ragged = num_items, ragged
         self.labels = np.arange(num_items) % 2
@@ -116,6 +117,7 @@ def test_json_is_read_back_and_differences_are_in_points(backbones):
     stored = json.loads(json.dumps(result.as_json(), allow_nan=False))
     assert set(stored["rows"][0]) == {
         "dataset", "protocol", "backbone", "metric", "value", "low", "high", "n", "share", "detail", "difference",
+        "train_images", "train_split", "test_images", "test_split",
     }  # fmt: skip
     untrained, pretrained = (row for row in stored["rows"] if row["metric"] == "accuracy")
     assert untrained["difference"] is None
