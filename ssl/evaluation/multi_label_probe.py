@@ -108,7 +108,7 @@ def _held_out_scores(train: Features, part: Tensor, turn: int, strengths: Sequen
 def _all_classes(classifier: LinearClassifier, fitted: Tensor, features: Features) -> Tensor:
     """The logits [N, K]; a class that none or all of the fitted images have gets -inf or inf."""
     logits = classifier.scores(features)
-    constant = torch.where(fitted.any(0), torch.inf, -torch.inf).to(logits)
+    constant = torch.where(fitted.bool().any(0), torch.inf, -torch.inf).to(logits)
     scores = constant.repeat(len(features), 1)
     scores[:, classifier.classes] = logits
     return scores
