@@ -84,8 +84,9 @@ def knn_scores(
         raise ValueError("knn_scores() is for multi-hot labels [N, K]: use knn_rank")
     scores = []
     for votes, nearest in _votes(bank, queries, k, temperature, weighting, chunk):
-        right = (votes[:, :, None] * bank.y[nearest].to(votes)).sum(1)
-        scores.append(right / votes.sum(1, keepdim=True))
+        labels = bank.y[nearest].to(votes)
+        right, wrong = ((votes[:, :, None] * part).sum(1) for part in (labels, 1 - labels))
+        scores.append(right / (right + wrong))  # exactly 0 or 1 where the neighbors agree
     return torch.cat(scores)
 
 
