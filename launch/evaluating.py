@@ -91,9 +91,12 @@ def merged(folder: RunFolder, evaluation: dict, backbone_sha256: str | None = No
     kept = [row for row in rows if what(row) not in new]
     described = {row["protocol"] for row in kept}
     protocols = {name: words for name, words in earlier.get("protocols", {}).items() if name in described}
+    known = {row["dataset"] for row in kept} - {row["dataset"] for row in evaluation["rows"]}
+    notes = {name: found for name, found in earlier.get("notes", {}).items() if name in known}
     return {
         **evaluation,
         "protocols": protocols | evaluation["protocols"],
+        "notes": notes | evaluation.get("notes", {}),
         "rows": kept + evaluation["rows"],
         "backbone_sha256": sha256,
     }

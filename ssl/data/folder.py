@@ -70,6 +70,8 @@ class FolderSource(ImageSource):
 
         scan = scan_folder(str(part.root), wanted)
         self._entries = good_headers(scan, min_side) if check_headers else np.arange(len(scan.names))
+        if not len(scan.names) and test_fraction and (images := len(scan_folder(scan.root, lambda name: True).names)):
+            raise DataError(_empty_split(scan.root, split, test_fraction, images))
         if not len(self._entries):
             raise DataError(
                 f"{part.root}: with test_fraction {test_fraction}, none of {left_out} images is in the {split} split"
@@ -217,3 +219,16 @@ def _nothing_found(scan: FolderScan) -> str:
         name, reason = next(iter(scan.skipped.items()))
         message += f"; {len(scan.skipped)} are unusable, for example {name}: {reason}"
     return message
+
+
+def _empty_split(root: str, split: Split, test_fraction: float, images: int) -> str:
+    if images == 1:
+        return f"{root} has one image; a train and a test split need at least two"
+    if split == "test":
+        better, example = "larger", 0.2 if test_fraction < 0.2 else min(0.9, 2 * test_fraction)
+    else:
+        better, example = "smaller", 0.2 if test_fraction > 0.2 else test_fraction / 2
+    return (
+        f"test_fraction {test_fraction:g} leaves no image for the {split} split: all {images:,} images under {root} are in the "
+        f"other one; set a {better} test_fraction, for example {example:g}"
+    )

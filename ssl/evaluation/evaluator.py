@@ -6,7 +6,7 @@ registered by `@register("evaluator", NAME)`.
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
@@ -39,21 +39,31 @@ class Score:
 
 @dataclass(frozen=True)
 class Features:
-    """Features `x` float32[N, D] and labels `y` int64[N] (-1: unknown), on one device."""
+    """Features `x` float32[N, D] and labels `y`, on one device.
+
+    `y` is int64[N] (-1: unknown), or multi-hot uint8[N, K] with a 1 for each class of the image; a row of zeros is an image
+    of none of the classes, not one without a label.
+    """
 
     x: Tensor
     y: Tensor
     class_names: tuple[str, ...] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        if self.x.ndim != 2 or self.y.shape != self.x.shape[:1]:
-            raise ValueError(f"features are x[N, D] and y[N], got {tuple(self.x.shape)} and {tuple(self.y.shape)}")
+        if self.x.ndim != 2 or self.y.ndim not in (1, 2) or self.y.shape[:1] != self.x.shape[:1]:
+            shapes = f"{tuple(self.x.shape)} and {tuple(self.y.shape)}"
+            raise ValueError(f"features are x[N, D] and y[N] (or y[N, K], multi-hot), got {shapes}")
 
     def __len__(self) -> int:
         return len(self.y)
 
     def __getitem__(self, index: Tensor) -> "Features":
         return Features(self.x[index], self.y[index], self.class_names)
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether `y` is multi-hot."""
+        return self.y.ndim == 2
 
     @staticmethod
     def concatenated(parts: "list[Features]") -> "Features":
@@ -63,10 +73,10 @@ class Features:
 
 @dataclass(frozen=True)
 class LabeledImages:
-    """All images of a split, uint8[N, S, S, 3], preprocessed but not normalized, and labels int64[N]."""
+    """All images of a split, uint8[N, S, S, 3], preprocessed but not normalized, and labels as of `Features`."""
 
     pixels: NDArray[np.uint8]
-    y: NDArray[np.int64]
+    y: NDArray[np.int64] | NDArray[np.uint8]
     backbone: nn.Module
     preprocessing: Preprocessing
     class_names: tuple[str, ...] | None = None
@@ -74,10 +84,15 @@ class LabeledImages:
     def __len__(self) -> int:
         return len(self.y)
 
+    @property
+    def multi_label(self) -> bool:
+        """Whether `y` is multi-hot."""
+        return self.y.ndim == 2
+
 
 @dataclass(frozen=True)
 class Chunk:
-    """n images of a stream: `x` is list[float32[n, C, H, W]] (maps) or `Tokens`; labels int64[n], -1 unknown.
+    """n images of a stream: `x` is list[float32[n, C, H, W]] (maps) or `Tokens`; labels as of `Features`.
 
     `masks` uint8[n, S, S] are cropped and resized like their images; None if the source has none.
     """
@@ -106,11 +121,27 @@ class HeldOut(Generic[T]):
         self.class_names: tuple[str, ...] | None = getattr(data, "class_names", None)
 
     def read(self) -> T:
-        """The data. Of a `ChunkStream`, an iterator that ends after one pass."""
+        """The data. Of a `ChunkStream`, an iterator that ends after one pass. ValueError for a split without images."""
         if self._data is None:
             raise RuntimeError("the test split was read before: choose everything on train, then read test once")
         data, self._data = self._data, None
+        if isinstance(data, Sized):
+            check_test(data)
         return iter(data) if isinstance(data, ChunkStream) else data  # type: ignore[return-value]
+
+
+def check_test(test: Sized) -> None:
+    """Raises ValueError for a test split without images: nothing can be scored on it."""
+    if not len(test):
+        raise ValueError("the test split has no images to score")
+
+
+def check_single_label(function: str, evaluator: str, *labels: Any) -> None:
+    """Raises ValueError for multi-hot labels, given to a function that is for one label per image."""
+    if any(one.ndim != 1 for one in labels):
+        raise ValueError(
+            f"{function}() is for one label per image, and these are multi-hot: use the evaluator {evaluator}"
+        )
 
 
 class Evaluator(ABC):
@@ -118,10 +149,12 @@ class Evaluator(ABC):
 
     `needs` decides what `train` and `test` are: "features" → `Features`; "tokens" and "maps" → `ChunkStream`;
     "images" → `LabeledImages`; `test` is a `HeldOut` of the same. `needs_labels` False: images without a label (-1) are kept.
+    An evaluator that needs labels gets multi-hot ones only if it declares `multi_label`; otherwise the data set is refused.
     """
 
     needs: ClassVar[Needs] = "features"
     needs_labels: ClassVar[bool] = True
+    multi_label: ClassVar[bool] = False
     named: ClassVar[tuple[str, ...]] = ()  # arguments that are part of the protocol's name even at their defaults
 
     @abstractmethod

@@ -6,11 +6,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wildfern.ssl.evaluation.evaluator import Chunk, Features
-from wildfern.ssl.evaluation.labeled_chunks import LabeledChunk
+from wildfern.ssl.evaluation.labeled_chunks import LabeledChunk, Labels, label_array
 from wildfern.ssl.evaluation.preprocessing import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -46,7 +45,7 @@ def device_of(backbone: nn.Module) -> torch.device:
 
 def extract_features(
     backbone: nn.Module,
-    chunks: Iterable[tuple[Pixels, NDArray[np.int64] | None]],
+    chunks: Iterable[tuple[Pixels, Labels | None]],
     *,
     size: int | None = None,
     device: torch.device | str | None = None,
@@ -55,7 +54,7 @@ def extract_features(
     std: Sequence[float] = IMAGENET_STD,
     precision: Precision = "fp32",
 ) -> Features:
-    """Run the frozen backbone over chunks of (images, labels); a chunk without labels gives labels -1.
+    """Run the frozen backbone over chunks of (images, labels as of `Features`); a chunk without labels gives labels -1.
 
     Images are uint8[N, H, W, 3] or a list of uint8[Hi, Wi, 3], preprocessed to `size` by `resize_center_crop`. The backbone
     returns one row per image (timm: `num_classes=0`); it is moved to `device`, by default its own.
@@ -70,7 +69,7 @@ def extract_features(
                 chunk_labels = np.full(len(pixels), -1)
             if len(chunk_labels) != len(pixels):
                 raise ValueError(f"a chunk of {len(pixels)} images has {len(chunk_labels)} labels")
-            labels.append(torch.as_tensor(np.asarray(chunk_labels), dtype=torch.int64, device=device))
+            labels.append(torch.as_tensor(label_array(chunk_labels), device=device))
             for start in range(0, len(pixels), batch_size):
                 images = resize_center_crop(pixels[start : start + batch_size], size, device)
                 row = backbone(normalized(images, mean, std))
@@ -116,6 +115,6 @@ def stream(
             # Entered for each batch, since the caller may train a head in between.
             with frozen(backbone), torch.autocast(device.type, torch.bfloat16, enabled=autocast):
                 x = compute(images)
-            labels = torch.as_tensor(chunk.labels[part], dtype=torch.int64, device=device)
+            labels = torch.as_tensor(label_array(chunk.labels[part]), device=device)
             masks = None if chunk.masks is None else resize_center_crop_masks(chunk.masks[part], size, device)
             yield Chunk(x, labels, masks)

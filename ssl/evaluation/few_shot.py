@@ -10,10 +10,11 @@ from torch import Tensor
 
 from wildfern.generators.counter_rng import key
 from wildfern.registry import register
-from wildfern.ssl.evaluation.evaluator import Evaluator, Features, HeldOut, Score
+from wildfern.ssl.evaluation.evaluator import Evaluator, Features, HeldOut, Score, check_single_label
 from wildfern.ssl.evaluation.knn import KNN, knn
+from wildfern.ssl.evaluation.label_counts import unseen_words
 from wildfern.ssl.evaluation.linear_probe import linear_probe
-from wildfern.ssl.evaluation.metrics import classification_scores
+from wildfern.ssl.evaluation.metrics import classification_scores, joined
 from wildfern.ssl.evaluation.stratified import class_ranks
 
 FewShotProtocol = Literal["linear", "knn"]
@@ -39,6 +40,7 @@ class FewShotResult:
 def draw_shots(train: Features, shots: int, seed: int) -> Features:
     """`shots` images of each class (all, if it has fewer): a pure function of labels, shots and seed."""
     _check(shots, 1)
+    check_single_label("draw_shots", "LinearProbe", train.y)
     return train[class_ranks(train.y, key("few shot", shots, seed)) < shots]
 
 
@@ -55,9 +57,10 @@ def few_shot(
     """Each protocol on `seeds` draws (seeds 0, 1, …) of `shots` images of each class.
 
     The linear probe chooses its strength by cross-validation within the draw. kNN uses min(k, shots) neighbors,
-    the most of one class. Raises ValueError for fewer than one seed or shot, or an unknown protocol.
+    the most of one class. Raises ValueError for fewer than one seed or shot, an unknown protocol and multi-hot labels.
     """
     _check(shots, seeds)
+    check_single_label("few_shot", "LinearProbe", train.y, test.y)
     if unknown := sorted(set(protocols) - {"linear", "knn"}):
         raise ValueError(f"few-shot protocols are linear and knn, not {', '.join(unknown)}")
     accuracies: dict[str, list[float]] = {protocol: [] for protocol in protocols}
@@ -91,7 +94,7 @@ class FewShot(Evaluator):
     """A linear probe or kNN on `shots` labeled images of each class; each score is the mean over `seeds` draws.
 
     Scores as of the classifier on all of train; low and high are one sample standard deviation of the draws away from the
-    mean (None for one draw).
+    mean (None for one draw). Multi-hot labels are refused: "N images of each class" has no one meaning for them.
     """
 
     named = ("classifier", "shots")
@@ -116,16 +119,18 @@ class FewShot(Evaluator):
         result = few_shot(train, held, protocols=(self.classifier,), **options)[self.classifier]
         classes = len(train.y.unique())
         draws = [classification_scores(ranked, held.y, classes) for ranked in result.ranked]
-        return [self._over_draws(scores, result.detail) for scores in zip(*draws, strict=True)]
+        unseen = unseen_words(train.y, held.y, train.class_names)
+        return [self._over_draws(scores, result.detail, unseen) for scores in zip(*draws, strict=True)]
 
     def describe(self) -> str:
         return _words(self.classifier, self.shots, self.seeds, self.k, self.temperature)
 
-    def _over_draws(self, scores: Sequence[Score], detail: str) -> Score:
+    def _over_draws(self, scores: Sequence[Score], detail: str, unseen: str) -> Score:
         values = [score.value for score in scores]
         mean, metric = statistics.fmean(values), scores[0].metric
         if metric != "accuracy":
             detail = "draws: " + ", ".join(f"{100 * value:.1f}" for value in values) + " %"
+        detail = joined(detail, unseen)
         if len(values) == 1:
             return Score(metric, mean, None, None, scores[0].n, detail)
         spread = statistics.stdev(values)

@@ -10,12 +10,17 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from wildfern.generators.counter_rng import fold, key, uniform
 from wildfern.registry import register
-from wildfern.ssl.evaluation.evaluator import Evaluator, HeldOut, LabeledImages, Score
+from wildfern.ssl.evaluation.average_precision import multi_label_scores
+from wildfern.ssl.evaluation.evaluator import Evaluator, HeldOut, LabeledImages, Score, check_single_label, check_test
 from wildfern.ssl.evaluation.features import device_of, frozen
-from wildfern.ssl.evaluation.metrics import classification_scores, ranked_classes
+from wildfern.ssl.evaluation.label_counts import unseen_words
+from wildfern.ssl.evaluation.labeled_chunks import Labels
+from wildfern.ssl.evaluation.metrics import classification_scores, joined, ranked_classes
+from wildfern.ssl.evaluation.multi_label_probe import check_multi_hot
 from wildfern.ssl.evaluation.preprocessing import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -82,8 +87,10 @@ def finetune(
     Images as in `extract_features`; all are kept in memory as bytes at `size`. The learning rate rises over the share
     `warmup` of the steps and falls to 0 by a cosine; `padding` is the largest shift of a crop in pixels (default: size // 8).
     Order, flips and crops are pure functions of (seed, epoch, image); dropout inside the backbone draws from
-    torch's generator, seeded here and restored. Raises ValueError for impossible settings or fewer than two classes.
+    torch's generator, seeded here and restored. Raises ValueError for impossible settings, fewer than two classes, an empty
+    test and multi-hot labels (`Finetune` takes these).
     """
+    check_single_label("finetune", "Finetune", np.asarray(train_labels), np.asarray(test_labels))
     return _finetune(
         backbone,
         train_pixels,
@@ -102,17 +109,19 @@ def finetune(
         mean=mean,
         std=std,
         precision=precision,
-    )
+    ).result(np.asarray(test_labels))
 
 
 @register("evaluator", "finetune")
 class Finetune(Evaluator):
     """Fine-tuning of all weights: accuracy, top-5 accuracy (more than five classes) and balanced accuracy.
 
-    Arguments as in `finetune`; test is read after the last epoch.
+    Arguments as in `finetune`; test is read after the last epoch. With multi-hot labels: binary cross entropy for each
+    class, mean and micro average precision.
     """
 
     needs = "images"
+    multi_label = True
 
     def __init__(
         self,
@@ -139,26 +148,61 @@ class Finetune(Evaluator):
         }
 
     def __call__(self, train: LabeledImages, test: HeldOut[LabeledImages]) -> list[Score]:
-        labels: list[NDArray[np.int64]] = []
+        labels: list[Labels] = []
 
-        def read() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        def read() -> tuple[NDArray[np.uint8], Labels]:
             held = test.read()
             labels.append(held.y)
             return held.pixels, held.y
 
         options = {**vars(train.preprocessing), **self.options}
-        result = _finetune(train.backbone, train.pixels, train.y, read, **options)
-        return classification_scores(result.ranked, torch.from_numpy(labels[0]), len(np.unique(train.y)), result.detail)
+        tuned = _finetune(train.backbone, train.pixels, train.y, read, **options)
+        detail = joined(tuned.detail, unseen_words(train.y, labels[0], train.class_names))
+        if train.multi_label:
+            return multi_label_scores(tuned.logits.float(), torch.from_numpy(labels[0]), detail)
+        result = tuned.result(labels[0])
+        return classification_scores(result.ranked, torch.from_numpy(labels[0]), len(np.unique(train.y)), detail)
 
     def describe(self) -> str:
         return _words(**{name: self.options[name] for name in WORDED})
 
 
+@dataclass(frozen=True)
+class _Tuned:
+    """What a fine-tuned network says of test: `logits` float[N, C], for the train labels `classes` int64[C] or multi-hot."""
+
+    logits: Tensor
+    classes: Tensor
+    losses: tuple[float, ...]
+    protocol: str
+
+    @property
+    def detail(self) -> str:
+        return f"mean train loss {self.losses[0]:.3f} in the first epoch, {self.losses[-1]:.3f} in the last"
+
+    def result(self, test_labels: NDArray[np.int64]) -> FinetuneResult:
+        ranked = ranked_classes(self.logits, self.classes)
+        right = int((ranked[:, 0].numpy() == test_labels).sum())
+        return FinetuneResult(right / len(test_labels), self.losses, self.protocol, self.detail, ranked)
+
+
+def _targets(labels: Labels) -> tuple[Tensor, Tensor, Callable[[Tensor, Tensor], Tensor]]:
+    """The classes int64[C], the targets of the train images, and the loss. Raises ValueError for fewer than two classes."""
+    if labels.ndim == 2:
+        targets = torch.as_tensor(labels).float()
+        check_multi_hot(targets)
+        return torch.arange(labels.shape[1]), targets, F.binary_cross_entropy_with_logits
+    classes, targets = torch.unique(torch.as_tensor(labels, dtype=torch.int64), return_inverse=True)
+    if len(classes) < 2 or classes[0] < 0:
+        raise ValueError("fine-tuning needs labeled train images of at least two classes")
+    return classes, targets, F.cross_entropy
+
+
 def _finetune(
     backbone: nn.Module,
     train_pixels: Pixels,
-    train_labels: NDArray[np.int64],
-    read_test: Callable[[], tuple[Pixels, NDArray[np.int64]]],
+    train_labels: Labels,
+    read_test: Callable[[], tuple[Pixels, Labels]],
     *,
     size: int | None,
     epochs: int,
@@ -173,13 +217,11 @@ def _finetune(
     mean: Sequence[float],
     std: Sequence[float],
     precision: Precision,
-) -> FinetuneResult:
+) -> _Tuned:
     """`finetune`, with test read after the last epoch."""
     _check(epochs, batch_size, learning_rate, weight_decay, warmup, padding)
     device = torch.device(device) if device is not None else device_of(backbone)
-    classes, targets = torch.unique(torch.as_tensor(train_labels, dtype=torch.int64), return_inverse=True)
-    if len(classes) < 2 or classes[0] < 0:
-        raise ValueError("fine-tuning needs labeled train images of at least two classes")
+    classes, targets, compare = _targets(np.asarray(train_labels))
     train_bytes, targets = _as_bytes(train_pixels, size, device), targets.to(device)
     padding = train_bytes.shape[2] // 8 if padding is None else padding
 
@@ -213,7 +255,7 @@ def _finetune(
                 images = normalized(train_bytes[picked].float() / 255, mean, std)
                 images = flip_and_crop(images, uniform(fold(crop_key, index), 3), padding, flip)
                 with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                    loss = F.cross_entropy(network(images).float(), targets[picked])
+                    loss = compare(_forward(network, images).float(), targets[picked])
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -226,20 +268,27 @@ def _finetune(
                 )
 
     test_pixels, test_labels = read_test()
+    check_test(test_labels)
     test_bytes = _as_bytes(test_pixels, size, device)
-    ranked = []
+    logits = []
     with frozen(network), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         for start in range(0, len(test_bytes), batch_size):
             images = normalized(test_bytes[start : start + batch_size].float() / 255, mean, std)
-            ranked.append(ranked_classes(network(images).cpu(), classes))
-    found = torch.cat(ranked)
-    return FinetuneResult(
-        accuracy=int((found[:, 0].numpy() == test_labels).sum()) / len(test_bytes),
-        losses=tuple(losses),
-        protocol=_words(epochs, learning_rate, weight_decay, flip, padding),
-        detail=f"mean train loss {losses[0]:.3f} in the first epoch, {losses[-1]:.3f} in the last",
-        ranked=found,
-    )
+            logits.append(network(images).cpu())
+    return _Tuned(torch.cat(logits), classes, tuple(losses), _words(epochs, learning_rate, weight_decay, flip, padding))
+
+
+def _forward(network: nn.Module, images: Tensor) -> Tensor:
+    """The logits in training mode. Batch normalization of one image and one position has no variance: ValueError."""
+    try:
+        return network(images)
+    except ValueError as error:
+        if len(images) > 1 or not any(isinstance(module, _BatchNorm) for module in network.modules()):
+            raise
+        message = (
+            "batch_size: 1 is too small to fine-tune this backbone: its batch normalization needs 2 or more images"
+        )
+        raise ValueError(message) from error
 
 
 MOST_PADDING = 128

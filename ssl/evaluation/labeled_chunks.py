@@ -1,7 +1,7 @@
 """The images of a source in chunks, with their labels and masks."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,24 +11,43 @@ from wildfern.ssl.evaluation.preprocessing import Pixels
 if TYPE_CHECKING:
     from wildfern.ssl.data import Source
 
+Labels = NDArray[np.int64] | NDArray[np.uint8]
+MULTI_LABEL = "linear, knn, finetune and retrieval"  # the built-in evaluators that take multi-hot labels
+
 
 class LabeledChunk(NamedTuple):
-    """Images uint8[n, H, W, 3] or a list of uint8[Hi, Wi, 3], labels int64[n] (-1: none), masks of the images or None."""
+    """Images uint8[n, H, W, C] or a list of uint8[Hi, Wi, C], labels as of `label_array`, masks of the images or None."""
 
     pixels: Pixels
-    labels: NDArray[np.int64]
+    labels: Labels
     masks: Pixels | None = None
 
 
+def label_array(labels: Any) -> Labels:
+    """Labels as int64[n] (-1: none), or multi-hot as uint8[n, K]. Raises ValueError for any other shape or values."""
+    labels = np.asarray(labels)
+    if labels.ndim == 1:
+        return labels.astype(np.int64, copy=False)
+    if labels.ndim != 2 or not labels.shape[1]:
+        raise ValueError(f"labels are int64[n] or multi-hot uint8[n, K], got {labels.dtype}{list(labels.shape)}")
+    if not np.isin(labels, (0, 1)).all():
+        raise ValueError(f"multi-hot labels are 0 or 1, got values from {labels.min()} to {labels.max()}")
+    return labels.astype(np.uint8, copy=False)
+
+
 def labeled_chunks(
-    source: "Source", name: str, chunk: int = 1024, *, unlabeled: bool = False
+    source: "Source", name: str, chunk: int = 1024, *, unlabeled: bool = False, single_label: Sequence[str] = ()
 ) -> Iterator[LabeledChunk]:
     """The labeled images of a source, `chunk` items at a time; items with label -1 are left out unless `unlabeled`.
 
-    Raises ValueError, naming `name`, for an endless source, for one without labels, and for several labels per image.
+    Multi-hot labels have no mark for "unlabeled": an image of none of the classes is kept. `single_label` names the
+    protocols that cannot use multi-hot labels. Raises ValueError, naming `name`, for an endless or empty source, for one
+    without labels, and for multi-hot labels if there is such a protocol.
     """
     if source.num_items is None:
         raise ValueError(f"{name}: an endless stream cannot be evaluated on; name a data set with labels")
+    if not source.num_items:
+        raise ValueError(f"{name}: this split has no images")
     if source.num_classes is None and not unlabeled:
         raise ValueError(
             f"{name}: these images have no labels, and this evaluation needs them; "
@@ -41,11 +60,16 @@ def labeled_chunks(
             raise ValueError(f"{name}: images {start} to {start + len(images.pixels) - 1} came without labels")
         if labels is None:
             labels = np.full(len(images.pixels), -1, np.int64)
-        if labels.ndim != 1:
+        try:
+            labels = label_array(labels)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+        if labels.ndim == 2 and single_label:
             raise ValueError(
-                f"{name}: images with several labels each cannot be evaluated on; one label each is needed"
+                f"{name}: its images may have several labels each, and {', '.join(single_label)} "
+                f"need{'s' * (len(single_label) == 1)} one label each; {MULTI_LABEL} can use several"
             )
-        kept = np.arange(len(labels)) if unlabeled else np.flatnonzero(labels >= 0)
+        kept = np.arange(len(labels)) if unlabeled or labels.ndim == 2 else np.flatnonzero(labels >= 0)
         if len(kept):
             yield LabeledChunk(
                 _picked(images.pixels, kept), labels[kept], None if masks is None else _picked(masks, kept)

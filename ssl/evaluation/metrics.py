@@ -25,7 +25,7 @@ def wilson_interval(right: int, n: int) -> tuple[float, float]:
 def proportion(metric: str, right: int, n: int, detail: str = "") -> Score:
     """A share of n images with its Wilson interval."""
     low, high = wilson_interval(right, n)
-    return Score(metric, right / n, low, high, n, _joined(f"95 % Wilson interval over {n} test images", detail))
+    return Score(metric, right / n, low, high, n, joined(detail, f"95 % Wilson interval over {n} test images"))
 
 
 def ranked_classes(scores: Tensor, classes: Tensor) -> Tensor:
@@ -55,11 +55,10 @@ def classification_scores(ranked: Tensor, labels: Tensor, classes: int, detail: 
     n = len(found)
     balanced, how = total / n, f"95 % interval from the Wilson intervals of {n} classes"
     low, high = balanced - math.sqrt(below) / n, balanced + math.sqrt(above) / n
-    scores.append(
-        Score("balanced_accuracy", balanced, max(0.0, low), min(1.0, high), len(labels), _joined(how, detail))
-    )
+    scores.append(Score("balanced_accuracy", balanced, max(0.0, low), min(1.0, high), len(labels), joined(detail, how)))
     return scores
 
 
-def _joined(how: str, detail: str) -> str:
-    return f"{detail}; {how}" if detail else how
+def joined(*parts: str) -> str:
+    """A detail of several parts, without the empty ones."""
+    return "; ".join(part for part in parts if part)

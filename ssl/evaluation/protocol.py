@@ -1,6 +1,6 @@
 """Evaluate several backbones on one data set, the untrained one first."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,8 @@ from torch import nn
 
 from wildfern.ssl.evaluation.evaluator import ChunkStream, Evaluator, Features, HeldOut, LabeledImages, Score
 from wildfern.ssl.evaluation.features import device_of, extract_features, stream
-from wildfern.ssl.evaluation.labeled_chunks import LabeledChunk, labeled_chunks
+from wildfern.ssl.evaluation.label_counts import LabelCounts, class_words, unseen_classes
+from wildfern.ssl.evaluation.labeled_chunks import LabeledChunk, Labels, labeled_chunks
 from wildfern.ssl.evaluation.preprocessing import Preprocessing, resize_center_crop
 from wildfern.ssl.evaluation.result import EvaluationResult
 
@@ -35,8 +36,10 @@ def evaluate_backbones(
 
     The images are read once for all backbones; features are extracted once and kept in memory for all evaluators. Tokens
     and maps are computed again whenever an evaluator iterates over them. Each evaluator gets test as a `HeldOut`.
-    `announce` gets progress messages. Raises ValueError when `backbones` has no `baseline`, when nothing is to be
-    evaluated, for features that are not finite, and for sources that are endless, without labels or of fewer than two classes.
+    `announce` gets progress messages. Notes of the sources, and the classes of test that no train image has, are the notes of
+    the result. Raises ValueError when `backbones` has no `baseline`, when nothing is to be evaluated, for features that are
+    not finite, for sources that are endless, empty, without labels, of fewer than two classes or with classes numbered in
+    two ways, and for multi-hot labels with an evaluator that needs one label per image.
     """
     if baseline not in backbones:
         raise ValueError(f"no backbone named {baseline!r} to compare the others with, only {', '.join(backbones)}")
@@ -45,6 +48,9 @@ def evaluate_backbones(
     preprocessing = preprocessing or Preprocessing()
     names = [baseline, *(name for name in backbones if name != baseline)]
     sources = {"train": train_source, "test": test_source}
+    _check_class_names(dataset, train_source, test_source)
+    single_label = [p for p, evaluator in evaluators.items() if evaluator.needs_labels and not evaluator.multi_label]
+    counts: dict[tuple[str, bool], LabelCounts] = {}
     kept: dict[tuple[str, bool], _Split] = {}
     for needs_labels in (True, False):
         needs = {e.needs for e in evaluators.values() if e.needs_labels == needs_labels}
@@ -52,7 +58,7 @@ def evaluate_backbones(
             announce(f"{dataset}: features of {split}")
             found = _read(
                 {name: backbones[name] for name in names} if "features" in needs else {},
-                labeled_chunks(source, f"{dataset} ({split})", unlabeled=not needs_labels),
+                labeled_chunks(source, f"{dataset} ({split})", unlabeled=not needs_labels, single_label=single_label),
                 "images" in needs,
                 device_of(backbones[baseline]),
                 batch_size,
@@ -65,9 +71,9 @@ def evaluate_backbones(
                     raise ValueError(
                         f"{dataset} ({split}): the features of the {name} backbone contain NaN or infinity: it has diverged"
                     )
-            kept[split, needs_labels] = found
-        if needs_labels and needs and (train := kept.get(("train", True))) and len(np.unique(train.labels)) < 2:
-            raise ValueError(f"{dataset} (train): all labeled images are of one class; at least two are needed")
+            kept[split, needs_labels], counts[split, needs_labels] = found, LabelCounts.of(found.labels)
+        if needs_labels and ("train", True) in kept:
+            _check_labels(dataset, kept["train", True].labels, kept["test", True].labels)
 
     def data(evaluator: Evaluator, name: str, split: str) -> Any:
         source, unlabeled = sources[split], not evaluator.needs_labels
@@ -79,7 +85,10 @@ def evaluate_backbones(
             return LabeledImages(found.images, found.labels, backbones[name], preprocessing, class_names)
 
         def opened():
-            chunks = labeled_chunks(source, f"{dataset} ({split})", unlabeled=unlabeled)
+            chunks = labeled_chunks(
+                source, f"{dataset} ({split})", unlabeled=unlabeled, single_label=single_label if not unlabeled else ()
+            )
+            chunks = _counted(chunks, lambda found: counts.update({(split, not unlabeled): found}))
             return stream(backbones[name], chunks, evaluator.needs, preprocessing)
 
         return ChunkStream(opened, class_names)
@@ -89,17 +98,24 @@ def evaluate_backbones(
         for name in names:
             announce(f"{dataset}: {protocol} of {name}")
             scores = evaluator(data(evaluator, name, "train"), HeldOut(data(evaluator, name, "test")))
+            given = {}
+            for split, source in sources.items():
+                read = counts.get((split, evaluator.needs_labels))
+                given |= {f"{split}_images": read and read.images, f"{split}_split": source.split_words}
             for score in _checked(scores, protocol):
-                rows.append({"dataset": dataset, "protocol": protocol, "backbone": name, **asdict(score)})
+                rows.append({"dataset": dataset, "protocol": protocol, "backbone": name, **asdict(score), **given})
     words = {protocol: evaluator.describe() for protocol, evaluator in evaluators.items()}
-    return EvaluationResult(tuple(rows), words, baseline)
+    notes = [*train_source.notes, *test_source.notes]
+    if ("train", True) in counts and ("test", True) in counts:
+        notes += _unseen_note(counts["train", True], counts["test", True], train_source.class_names)
+    return EvaluationResult(tuple(rows), words, baseline, {dataset: list(dict.fromkeys(notes))} if notes else {})
 
 
 @dataclass(frozen=True)
 class _Split:
-    """The data of one split: labels int64[N], features by backbone, and images if an evaluator needs them."""
+    """The data of one split: labels as of `label_array`, features by backbone, and images if an evaluator needs them."""
 
-    labels: NDArray[np.int64]
+    labels: Labels
     features: dict[str, Features]
     images: NDArray[np.uint8] | None
 
@@ -114,9 +130,9 @@ def _read(
 ) -> _Split:
     """Features of every backbone, reading the chunks once; with `keep` also the preprocessed images, as bytes."""
     parts: dict[str, list[Features]] = {name: [] for name in backbones}
-    labels, images = [np.empty(0, np.int64)], []
+    labels, images = [], []
     for chunk in chunks:
-        labels.append(np.asarray(chunk.labels, np.int64))
+        labels.append(chunk.labels)
         for name, backbone in backbones.items():
             pair = (chunk.pixels, chunk.labels)
             parts[name].append(extract_features(backbone, [pair], batch_size=batch_size, **vars(preprocessing)))
@@ -124,7 +140,52 @@ def _read(
             resized = resize_center_crop(chunk.pixels, preprocessing.size, device)
             images.append(resized.permute(0, 2, 3, 1).mul(255).round_().byte().cpu().numpy())
     features = {name: Features.concatenated(found) for name, found in parts.items() if found}
-    return _Split(np.concatenate(labels), features, np.concatenate(images) if images else None)
+    return _Split(
+        np.concatenate(labels or [np.empty(0, np.int64)]), features, np.concatenate(images) if images else None
+    )
+
+
+def _counted(chunks: Iterable[LabeledChunk], done: Callable[[LabelCounts], None]) -> Iterator[LabeledChunk]:
+    """The same chunks; `done` gets their counts after the last one."""
+    found = LabelCounts()
+    for chunk in chunks:
+        found.add(chunk.labels)
+        yield chunk
+    done(found)
+
+
+def _check_class_names(dataset: str, train: "Source", test: "Source") -> None:
+    for label, names in enumerate(zip(train.class_names or (), test.class_names or (), strict=False)):
+        if names[0] != names[1]:
+            raise ValueError(
+                f"{dataset}: label {label} is the class {names[0]!r} in train and {names[1]!r} in test; both must number "
+                "their classes in the same way"
+            )
+
+
+def _check_labels(dataset: str, train: Labels, test: Labels) -> None:
+    if train.shape[1:] != test.shape[1:]:
+        kinds = [
+            f"labels of {y.shape[1]} classes, multi-hot" if y.ndim == 2 else "one label each" for y in (train, test)
+        ]
+        raise ValueError(f"{dataset}: images of train have {kinds[0]}, those of test {kinds[1]}; both must be alike")
+    if train.ndim == 1 and len(np.unique(train)) < 2:
+        raise ValueError(f"{dataset} (train): all labeled images are of one class; at least two are needed")
+    if train.ndim == 2 and (train == train[0]).all():
+        raise ValueError(f"{dataset} (train): all images have the same labels; at least two kinds are needed")
+    if test.ndim == 2 and not test.any():
+        raise ValueError(f"{dataset} (test): no image has any of the {test.shape[1]} classes")
+
+
+def _unseen_note(train: LabelCounts, test: LabelCounts, class_names: Sequence[str] | None) -> list[str]:
+    unseen = unseen_classes(train, test)
+    if not unseen:
+        return []
+    one = len(unseen) == 1
+    return [
+        f"{len(unseen)} class{'' if one else 'es'} of test {'has' if one else 'have'} no train image: "
+        f"{class_words(unseen, class_names)}"
+    ]
 
 
 def _checked(scores: object, protocol: str) -> list[Score]:

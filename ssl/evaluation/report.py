@@ -108,9 +108,14 @@ def _scores(records: Sequence[RunRecord], names: Sequence[str]) -> str:
     """Rows by data set, protocol and metric, each run's baseline first; differences are to that run's own baseline."""
     groups: dict[tuple[str, str, str], list[tuple[int, Row, float | None]]] = {}
     words: dict[str, str] = {}
+    images: dict[str, dict[str, None]] = {}
+    notes: dict[str, None] = {}
     for index, record in enumerate(records):
         result = EvaluationResult.from_json(record.evaluation)
         words |= result.protocols
+        for dataset in dict.fromkeys(row["dataset"] for row in result.rows):
+            images.setdefault(dataset, {}).update(dict.fromkeys(result.images_words(dataset)))
+            notes |= {f"{dataset}: {note}": None for note in result.notes.get(dataset, [])}
         for row in result.rows:
             group = (row["dataset"], row["protocol"], row["metric"])
             groups.setdefault(group, []).append((index, row, result.difference(row)))
@@ -126,7 +131,9 @@ def _scores(records: Sequence[RunRecord], names: Sequence[str]) -> str:
             for place, member in enumerate(groups[group]):
                 first = ""
                 if number == place == 0:
-                    first = f"<td rowspan={span}>{escape(dataset)}</td><td rowspan={span}>{escape(protocol)}</td>"
+                    shown = f"<small>{'<br>'.join(map(escape, images[dataset]))}</small>" * bool(images[dataset])
+                    first = f"<td class=dataset rowspan={span}>{escape(dataset)}{shown}</td>"
+                    first += f"<td rowspan={span}>{escape(protocol)}</td>"
                 if place == 0:
                     first += f"<td class=run rowspan={len(groups[group])}>{escape(metric_words(group[2]))}</td>"
                 lines.append(_score(*member, names, first, place == 0, number > 0))
@@ -137,7 +144,9 @@ def _scores(records: Sequence[RunRecord], names: Sequence[str]) -> str:
         "few labels: there they are one standard deviation of the draws to either side. Point at a bar for details.</p>"
     )
     legend = f"<dl class=words>{said}</dl>" if said else ""
-    return _section("Scores on test", _table(head, lines, numbers=3) + note + legend)
+    remarks = "".join(f"<li>{escape(text)}</li>" for text in notes)
+    about = f"<div class=note><p>About the data sets:</p><ul>{remarks}</ul></div>" if remarks else ""
+    return _section("Scores on test", _table(head, lines, numbers=3) + about + note + legend)
 
 
 def _score(

@@ -2,13 +2,19 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len
+from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
+
+from wildfern.ssl.evaluation.breakable import Breakable, FitToWidth, widest_piece
 
 Row = dict[str, Any]
+GAP = 2  # blanks between the columns of the table
 GROUP = ("dataset", "protocol", "backbone")
 
 
@@ -16,13 +22,17 @@ GROUP = ("dataset", "protocol", "backbone")
 class EvaluationResult:
     """Rows {dataset, protocol, backbone, metric, value, low, high, n, share, detail}; the main metric of a protocol is first.
 
-    The values are those of `Score`. `protocols` says what each protocol does; `baseline` names the backbone that the others
-    are compared with. Results are added: `on_digits + on_cifar10`; ValueError where a protocol is not the same in both.
+    The values are those of `Score`. Rows also have the number of labeled images that the evaluator was given, and which they
+    are: {train_images, train_split, test_images, test_split}; None for a stream that was not read to its end. `protocols`
+    says what each protocol does; `baseline` names the backbone that the others are compared with; `notes` has messages about
+    each data set, for example classes of test without train images. Results are added: `on_digits + on_cifar10`; ValueError
+    where a protocol is not the same in both.
     """
 
     rows: tuple[Row, ...]
     protocols: dict[str, str]
     baseline: str = "untrained"
+    notes: dict[str, list[str]] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> "EvaluationResult":
@@ -30,7 +40,8 @@ class EvaluationResult:
         rows = tuple(
             {key: value for key, value in row.items() if key != "difference"} for row in stored.get("rows", [])
         )
-        return cls(tuple(upgraded_rows(rows)), stored.get("protocols", {}), stored.get("baseline", "untrained"))
+        baseline = stored.get("baseline", "untrained")
+        return cls(tuple(upgraded_rows(rows)), stored.get("protocols", {}), baseline, stored.get("notes", {}))
 
     def __add__(self, other: "EvaluationResult") -> "EvaluationResult":
         if self.baseline != other.baseline:
@@ -38,7 +49,11 @@ class EvaluationResult:
         for name in self.protocols.keys() & other.protocols.keys():
             if self.protocols[name] != other.protocols[name]:
                 raise ValueError(f"evaluations by different forms of the protocol {name!r} do not add up")
-        return EvaluationResult(self.rows + other.rows, self.protocols | other.protocols, self.baseline)
+        notes = {
+            dataset: list(dict.fromkeys([*self.notes.get(dataset, []), *other.notes.get(dataset, [])]))
+            for dataset in self.notes | other.notes
+        }
+        return EvaluationResult(self.rows + other.rows, self.protocols | other.protocols, self.baseline, notes)
 
     def baseline_row(self, row: Row) -> Row | None:
         """The baseline's row of the same data set, protocol and metric."""
@@ -61,12 +76,15 @@ class EvaluationResult:
         return list(first.values())
 
     def as_json(self) -> dict[str, Any]:
-        """The content of `evaluation.json`: {"baseline", "protocols", "rows"}, each row with its "difference"."""
+        """The content of `evaluation.json`: {"baseline", "protocols", "notes", "rows"}, each row with its "difference"."""
         rows = [{**row, "difference": self.difference(row)} for row in self.rows]
-        return {"baseline": self.baseline, "protocols": self.protocols, "rows": rows}
+        return {"baseline": self.baseline, "protocols": self.protocols, "notes": self.notes, "rows": rows}
 
-    def table(self) -> Table:
-        """One line for the main metric of each data set, protocol and backbone, with the baseline's value."""
+    def table(self) -> FitToWidth:
+        """A table for each data set: a line for the main metric of each protocol and backbone, with the baseline's value."""
+        return FitToWidth(self._table)
+
+    def _table(self, width: int) -> Group:
         main = self.main_rows()
         evaluated = [row for row in main if row["backbone"] != self.baseline] or main
         several = len({row["backbone"] for row in evaluated}) > 1
@@ -74,38 +92,67 @@ class EvaluationResult:
         words.append(
             "intervals: 95 %, over few-label draws ± one standard deviation; other metrics: evaluation.json, report.html"
         )
-        table = Table(
-            title="Scores on test",
-            caption="\n".join(words),
-            caption_justify="left",
-            title_justify="left",
-            box=box.SIMPLE_HEAD,
-            collapse_padding=True,
-            pad_edge=False,
-        )
-        for heading in ("dataset", "protocol", *(("backbone",) if several else ())):
-            table.add_column(heading, overflow="fold", min_width=8)
-        table.add_column("metric", overflow="fold")
+        texts = ("protocol", *(("backbone",) if several else ()), "metric")
         headings = (evaluated[0]["backbone"] if evaluated and not several else "value", "interval", self.baseline)
-        for heading in (*headings, "difference"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        last = None
-        for row in evaluated:
-            if last not in (None, row["dataset"]):
-                table.add_section()
-            other, difference = self.baseline_row(row), self.difference(row)
-            table.add_row(
-                row["dataset"] if row["dataset"] != last else "",
-                short_name(row["protocol"]),
-                *((row["backbone"],) if several else ()),
-                metric_words(row["metric"]),
-                value_words(row),
-                interval_words(row),
-                "" if other is None else value_words(other),
-                "" if difference is None else f"{difference:+.1f}" if row["share"] else f"{difference:+.4g}",
-            )
-            last = row["dataset"]
-        return table
+        cells = [(row, self._cells(row, several)) for row in evaluated]
+        columns = list(zip((*texts, *headings, "difference"), *(found for _, found in cells), strict=True))
+        narrowest = [widest_piece(column) for column in columns[: len(texts)]]
+        narrowest += [max(map(cell_len, column)) for column in columns[len(texts) :]]
+        fits = sum(narrowest) + GAP * len(columns) <= width
+        parts: list[RenderableType] = [Text("Scores on test", style="table.title")]
+        for dataset in dict.fromkeys(row["dataset"] for row in evaluated):
+            table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+            for number, (column, least) in enumerate(zip(columns, narrowest, strict=True)):
+                is_text = number < len(texts)
+                table.add_column(
+                    column[0],
+                    justify="left" if is_text else "right",
+                    overflow="fold",
+                    no_wrap=fits and not is_text,
+                    min_width=least if fits else None,
+                )
+            for row, found in cells:
+                if row["dataset"] == dataset:
+                    table.add_row(*map(Breakable, found[: len(texts)]), *found[len(texts) :])
+            parts += [Breakable(dataset, style="bold"), *map(Breakable, self.images_words(dataset)), table]
+        notes = [f"{dataset}: {note}" for dataset, found in self.notes.items() for note in found]
+        return Group(*parts, *map(Breakable, notes), *(Breakable(text, style="table.caption") for text in words))
+
+    def _cells(self, row: Row, several: bool) -> tuple[str, ...]:
+        other, difference = self.baseline_row(row), self.difference(row)
+        return (
+            short_name(row["protocol"]),
+            *((row["backbone"],) if several else ()),
+            metric_words(row["metric"]),
+            value_words(row),
+            interval_words(row),
+            "" if other is None else value_words(other),
+            "" if difference is None else f"{difference:+.1f}" if row["share"] else f"{difference:+.4g}",
+        )
+
+    def images_words(self, dataset: str) -> list[str]:
+        """The images of a data set: `train: 1,258 images · test: 539 images (folder valid)`; none if its rows do not say.
+
+        A line for each different one, with the protocols where these differ.
+        """
+        found: dict[str, list[str]] = {}
+        for row in self.rows:
+            if row["dataset"] == dataset and (line := images_words(row)):
+                found.setdefault(line, []).append(short_name(row["protocol"]))
+        if len(found) < 2:
+            return list(found)
+        return [f"{line}: {', '.join(dict.fromkeys(protocols))}" for line, protocols in found.items()]
+
+
+def images_words(row: Row) -> str:
+    """How many images of which split a row is of: `train: 1,258 images · test: 539 images (folder valid)`."""
+    parts = []
+    for split in ("train", "test"):
+        images, words = row.get(f"{split}_images"), row.get(f"{split}_split")
+        if images is not None:
+            plural = "" if images == 1 else "s"
+            parts.append(f"{split}: {images:,} image{plural}" + (f" ({words})" if words else ""))
+    return " · ".join(parts)
 
 
 def short_name(protocol: str) -> str:

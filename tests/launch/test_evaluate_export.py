@@ -119,6 +119,26 @@ def test_rows_of_another_backbone_are_not_kept(run, tmp_path):
     assert (rows["linear"]["metric"], rows["linear"]["value"]) == ("accuracy", 0.25)
 
 
+def test_notes_of_other_data_sets_are_kept(run, tmp_path):
+    folder = RunFolder(shutil.copytree(run, tmp_path / "run"))
+    (folder.path / "evaluation.json").unlink(missing_ok=True)
+
+    def written(dataset: str, *notes: str) -> dict:
+        row = {"dataset": dataset, "protocol": "knn", "backbone": "pretrained", "metric": "accuracy", "value": 0.5}
+        evaluation = {
+            "baseline": "untrained",
+            "protocols": {},
+            "notes": {dataset: list(notes)} if notes else {},
+            "rows": [row],
+        }
+        folder.write_json("evaluation.json", merged(folder, evaluation))
+        return json.loads((folder.path / "evaluation.json").read_text())["notes"]
+
+    written("a", "of a")
+    assert written("b", "of b") == {"a": ["of a"], "b": ["of b"]}
+    assert written("a") == {"b": ["of b"]}
+
+
 def test_the_hash_is_that_of_the_weights_before_the_evaluation(run, tmp_path):
     folder = RunFolder(shutil.copytree(run, tmp_path / "run"))
     before = folder.backbone_sha256()

@@ -17,7 +17,8 @@ from wildfern.launch.evaluating import evaluation_sources, scores
 from wildfern.launch.protocols import check_request, parse_datasets, parse_protocols
 from wildfern.launch.run_folder import RunFolder
 from wildfern.recipes import Component, DataEntry, EvaluationEntry, RecipeErrors
-from wildfern.registry import EVALUATORS, Origin
+from wildfern.registry import EVALUATORS, SOURCES, Origin
+from wildfern.ssl.data import DataError, Images, Source, open_source
 from wildfern.ssl.evaluation import KNN, Evaluator, FewShot, LinearProbe, Score, proportion
 
 
@@ -153,6 +154,57 @@ def test_arguments_of_a_data_set_reach_its_source(tmp_path):
     assert more > test > 0
 
 
+@pytest.mark.parametrize(
+    ("fraction", "words"),
+    [
+        (
+            0.001,
+            "test_fraction 0.001 leaves no image for the test split: all 4 images .* set a larger test_fraction, for example 0.2",
+        ),
+        (
+            0.999,
+            "test_fraction 0.999 leaves no image for the train split: .* set a smaller test_fraction, for example 0.2",
+        ),
+    ],
+)
+def test_a_fraction_that_empties_a_split_is_named(tmp_path, fraction, words):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(2):
+            Image.new("RGB", (20, 20), (90 * i, 0, 0)).save(tmp_path / name / f"{i}.png")
+    with pytest.raises(DataError, match=words):
+        evaluation_sources([{"source": f"folder:{tmp_path}", "test_fraction": fraction}])
+
+
+class Tagged(Source):
+    """Digits with two tags each: at least five, and even."""
+
+    class_names = ["large", "even"]  # noqa: RUF012
+
+    def __init__(self, split="train"):
+        super().__init__()
+        self.digits, self.num_items = open_source("digits", split), 120
+        self.split_words = f"the first 120 of {split}"
+
+    def read(self, items):
+        images = self.digits.read(items)
+        return Images(images.pixels, np.stack([images.labels >= 5, images.labels % 2 == 0], axis=1))
+
+
+def test_images_with_several_labels_are_evaluated_and_reported(run, registered_source):
+    registered_source("tagged", Tagged)
+    result = evaluate(run, ["tagged"], ["linear", "knn"])
+    assert {row["metric"] for row in result.rows} == {"mean_average_precision", "micro_average_precision"}
+    assert scores(result)["tagged/knn"] > 0.5
+    page = (run / "report.html").read_text()
+    assert "train: 120 images (the first 120 of train) · test: 120 images (the first 120 of test)" in page
+    assert "micro average precision" in page
+    with pytest.raises(
+        RunError, match=r"few_shot \(classifier=linear, shots=5\).* need one label each; linear, knn, finetune"
+    ):
+        evaluate(run, ["tagged"], ["linear"], few_shot=[5])
+
+
 def test_rows_and_metrics_of_a_run(run):
     result = evaluate(
         run, on=["digits"], protocols=["knn", {"name": "knn", "k": 5}, "retrieval"], few_shot=[2], seeds=2
@@ -174,6 +226,14 @@ def test_rows_and_metrics_of_a_run(run):
         )
     ]
     assert scores(result)["digits/knn (k=5)"] == knn["value"]
+
+
+@pytest.fixture
+def registered_source():
+    """Registers sources for one test."""
+    origin = Origin("this test")
+    yield lambda name, component: SOURCES.register(name, component, origin)
+    SOURCES.forget(origin)
 
 
 @pytest.fixture

@@ -19,11 +19,13 @@ from wildfern.ssl.evaluation import (
     LabeledImages,
     LinearProbe,
     Preprocessing,
+    Retrieval,
     Score,
     few_shot,
     finetune,
     knn,
     linear_probe,
+    retrieve,
 )
 from wildfern.ssl.evaluation.few_shot import STRENGTHS, draw_shots
 from wildfern.ssl.evaluation.knn import knn_rank
@@ -179,3 +181,21 @@ def test_the_arguments_are_keyword_only_typed_and_have_the_functions_defaults(na
 def test_impossible_arguments_are_refused_when_built(evaluator, arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):
         evaluator(**arguments)
+
+
+def test_an_empty_test_split_is_one_clear_error(blobs):
+    train, empty = blobs(20), blobs(4)[:0]
+    words = "the test split has no images to score"
+    for evaluator in (LinearProbe(), KNN(), FewShot(), Retrieval(), Retrieval(gallery="test")):
+        with pytest.raises(ValueError, match=words):
+            evaluator(train, HeldOut(empty))
+    for function in (linear_probe, knn, few_shot, retrieve):
+        with pytest.raises(ValueError, match=words):
+            function(train, empty)
+    pixels, y = np.zeros((8, 8, 8, 3), np.uint8), np.arange(8) % 2
+    network = nn.Sequential(nn.AvgPool2d(8), nn.Flatten())
+    with pytest.raises(ValueError, match=words):
+        finetune(network, pixels, y, pixels[:0], y[:0], epochs=1)
+    data = [LabeledImages(pixels[:n], y[:n], network, Preprocessing()) for n in (8, 0)]
+    with pytest.raises(ValueError, match=words):
+        Finetune(epochs=1)(data[0], HeldOut(data[1]))

@@ -94,3 +94,14 @@ def test_impossible_settings_are_refused(backbone):
         Finetune(weight_decay=-3.0)
     with pytest.raises(ValueError, match="the train loss is nan in epoch 1 of 10; lower learning_rate"):
         finetune(backbone, *stripes(60), pixels, labels, learning_rate=float("1e30"), batch_size=16)
+
+
+def test_a_batch_of_one_image_and_batch_normalization_is_one_clear_error():
+    pixels, labels = stripes(6)
+    layers = nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(4), nn.Flatten()
+    with pytest.raises(
+        ValueError, match="batch_size: 1 is too small to fine-tune this backbone: its batch normalization"
+    ):
+        finetune(nn.Sequential(*layers), pixels, labels, pixels, labels, epochs=1, batch_size=1)
+    plain = nn.Sequential(*(layer for layer in layers if not isinstance(layer, nn.BatchNorm2d)))
+    assert finetune(plain, pixels, labels, pixels, labels, epochs=1, batch_size=1).losses

@@ -7,7 +7,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from wildfern.ssl.evaluation import Features, linear_probe
-from wildfern.ssl.evaluation.linear_probe import STRENGTHS, RegularizationPath
+from wildfern.ssl.evaluation.linear_probe import STRENGTHS
+from wildfern.ssl.evaluation.logistic_regression import RegularizationPath
 from wildfern.ssl.evaluation.stratified import class_ranks
 
 
@@ -44,7 +45,7 @@ def test_two_classes_match_sklearns_softmax(blobs):
 def test_float32_reaches_the_same_minimum(blobs, monkeypatch):
     train = blobs(400, 16)
     exact = RegularizationPath(train).solve(1e-3)
-    monkeypatch.setattr(sys.modules["wildfern.ssl.evaluation.linear_probe"], "FLOAT64_UP_TO", 0)
+    monkeypatch.setattr(sys.modules["wildfern.ssl.evaluation.logistic_regression"], "FLOAT64_UP_TO", 0)
     path = RegularizationPath(train)
     assert path.dtype == torch.float32
     torch.testing.assert_close(path.solve(1e-3).weight.double(), exact.weight, atol=2e-3, rtol=0)

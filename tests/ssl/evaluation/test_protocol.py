@@ -7,7 +7,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from wildfern.ssl.data import Images
+from wildfern.ssl.data import Images, Source
 from wildfern.ssl.evaluation import (
     KNN,
     EvaluationResult,
@@ -16,6 +16,7 @@ from wildfern.ssl.evaluation import (
     Finetune,
     LinearProbe,
     Preprocessing,
+    Retrieval,
     Score,
     TransformedBackbone,
     evaluate_backbones,
@@ -26,13 +27,14 @@ from wildfern.ssl.evaluation import (
 from wildfern.ssl.evaluation.preprocessing import resize_center_crop, resize_center_crop_masks
 
 
-class Stripes:
+class Stripes(Source):
     """A labeled source: stripes along one axis or the other; every seventh image has no label, sizes may differ."""
 
     class_names = ("rows", "columns")
     num_classes: int | None = 2
 
     def __init__(self, num_items, seed, ragged=False):
+        super().__init__()
         rng = np.random.default_rng(seed)
         self.num_items, self.ragged = num_items, ragged
         self.labels = np.arange(num_items) % 2
@@ -67,8 +69,8 @@ def backbones():
     }
 
 
-def printed(evaluation):
-    console = Console(width=160, file=io.StringIO())
+def printed(evaluation, width=160):
+    console = Console(width=width, file=io.StringIO())
     console.print(evaluation.table())
     return console.file.getvalue()
 
@@ -116,6 +118,7 @@ def test_json_is_read_back_and_differences_are_in_points(backbones):
     stored = json.loads(json.dumps(result.as_json(), allow_nan=False))
     assert set(stored["rows"][0]) == {
         "dataset", "protocol", "backbone", "metric", "value", "low", "high", "n", "share", "detail", "difference",
+        "train_images", "train_split", "test_images", "test_split",
     }  # fmt: skip
     untrained, pretrained = (row for row in stored["rows"] if row["metric"] == "accuracy")
     assert untrained["difference"] is None
@@ -320,3 +323,135 @@ def test_a_baseline_and_a_protocol_are_needed(backbones):
         evaluate_backbones({"pretrained": backbones["pretrained"]}, *sources, dataset="stripes", evaluators=BOTH)
     with pytest.raises(ValueError, match="nothing to evaluate"):
         evaluate_backbones(backbones, *sources, dataset="stripes", evaluators={})
+
+
+def test_rows_say_how_many_labeled_images_of_which_split_were_used(backbones):
+    train, test = Stripes(140, 0), Stripes(70, 1)
+    test.split_words = "folder valid"
+    evaluators = {"knn": KNN(), "few": FewShot(shots=2, seeds=1)}
+    result = evaluate_backbones(backbones, train, test, dataset="stripes", evaluators=evaluators)
+    counts = {key: {row[key] for row in result.rows} for key in result.rows[0] if key.startswith(("train_", "test_"))}
+    assert counts == {
+        "train_images": {120}, "train_split": {""}, "test_images": {60}, "test_split": {"folder valid"}
+    }  # fmt: skip
+    assert printed(result).count("train: 120 images · test: 60 images (folder valid)") == 1
+    stored = EvaluationResult.from_json(json.loads(json.dumps(result.as_json())))
+    assert printed(stored) == printed(result)
+    earlier = [{k: v for k, v in row.items() if k not in counts} for row in result.rows]
+    text = printed(EvaluationResult.from_json({"rows": earlier}))
+    assert "stripes" in text
+    assert "train:" not in text
+
+
+def test_images_of_a_stream_are_counted_where_it_is_read_to_its_end():
+    class Peek(Evaluator):
+        """Reads test alone."""
+
+        needs = "maps"
+
+        def __call__(self, train, test):
+            next(iter(train))
+            return [Score("images", float(sum(len(chunk.y) for chunk in test.read())), None, None, 1, share=False)]
+
+    evaluators = {"all": Collected("maps"), "peek": Peek()}
+    for names, expected in (("peek", None), ("all", 85), (("all", "peek"), 85)):
+        chosen = {name: evaluator for name, evaluator in evaluators.items() if name in names}
+        result = evaluate_backbones(
+            {"untrained": Mapped()}, Stripes(100, 0), Stripes(41, 1), dataset="s", evaluators=chosen,
+            preprocessing=Preprocessing(8),
+        )  # fmt: skip
+        assert {row["train_images"] for row in result.rows} == {expected}
+        assert {row["test_images"] for row in result.rows} == {35}
+
+
+def unlike_train(source, label=2, images=3):
+    """The same source with a class that train does not have."""
+    places = np.flatnonzero(source.labels >= 0)[:images]
+    source.labels[places] = label
+    source.class_names = ("rows", "columns", "fern", "moss")
+    return source
+
+
+def test_classes_of_test_without_train_images_are_named_and_count_as_wrong(backbones):
+    train, test = Stripes(140, 0), unlike_train(Stripes(70, 1))
+    train.class_names = test.class_names
+    evaluators = {**BOTH, "few": FewShot(shots=5, seeds=2), "finetune": Finetune(epochs=1), "retrieval": Retrieval()}
+    result = evaluate_backbones(backbones, train, test, dataset="stripes", evaluators=evaluators)
+    note = "1 class of test has no train image: fern (3 test images)"
+    assert result.notes == {"stripes": [note]}
+    assert f"stripes: {note}" in printed(result)
+    assert EvaluationResult.from_json(json.loads(json.dumps(result.as_json()))).notes == result.notes
+    left_out = "3 test images without any of its class in the gallery left out; classes without train images: fern (3 test"
+    wrong = "counted as wrong, since no train image has their class: 3 of 60 test images, fern (3 test images)"
+    for row in result.rows:
+        retrieval = row["protocol"] == "retrieval"
+        assert row["n"] == (57 if retrieval else 60)
+        assert (left_out if retrieval else wrong) in row["detail"]
+        if row["metric"] == "accuracy":
+            assert row["value"] <= 57 / 60
+    train.note("two files were passed over")
+    noted = evaluate_backbones(backbones, train, Stripes(70, 1), dataset="plain", evaluators={"knn": KNN()})
+    assert noted.notes == {"plain": ["two files were passed over"]}
+    assert (result + noted).notes == result.notes | noted.notes
+
+
+def test_many_classes_are_not_all_named(backbones):
+    train, test = Stripes(140, 0), Stripes(70, 1)
+    test.labels[test.labels == 1] = np.arange(30) + 10
+    [note] = evaluate_backbones(backbones, train, test, dataset="s", evaluators={"knn": KNN()}).notes["s"]
+    assert note == (
+        "30 classes of test have no train image: 10 (1 test image), "
+        + ", ".join(f"{label} (1)" for label in range(11, 20))
+        + " and 20 more"
+    )
+
+
+def test_classes_numbered_in_two_ways_are_refused(backbones):
+    train, test = Stripes(40, 0), Stripes(20, 1)
+    test.class_names = ("columns", "rows")
+    words = "label 0 is the class 'rows' in train and 'columns' in test; both must number their classes in the same way"
+    with pytest.raises(ValueError, match=words):
+        evaluate_backbones(backbones, train, test, dataset="s", evaluators=BOTH)
+
+
+def test_an_empty_split_is_refused(backbones):
+    test = Stripes(20, 1)
+    test.num_items = 0
+    with pytest.raises(ValueError, match=r"stripes \(test\): this split has no images"):
+        evaluate_backbones(backbones, Stripes(40, 0), test, dataset="stripes", evaluators=BOTH)
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_the_table_is_readable_in_narrow_terminals(width):
+    row = {
+        "value": 0.6413, "low": 0.6, "high": 0.68, "n": 539, "share": True, "detail": "",
+        "train_images": 1258, "train_split": "", "test_images": 539, "test_split": "folder valid",
+    }  # fmt: skip
+    long = "folder:/home/someone/datasets/plantvillage_color_leaves/images_of_2024 (test_fraction=0.3)"
+    protocols = {"linear": "accuracy", "knn (k=5, weighting=uniform)": "mean_average_precision"}
+    rows = [
+        {"dataset": dataset, "protocol": protocol, "backbone": backbone, "metric": metric, **row}
+        for dataset in ("digits", long)
+        for protocol, metric in protocols.items()
+        for backbone in ("untrained", "vit_small_patch14_dinov2", "resnet50")
+    ]
+    result = EvaluationResult(tuple(rows), {"linear": "a sentence about the probe, " * 4})
+    text = printed(result, width)
+    lines = text.splitlines()
+    assert all(len(line) <= width for line in lines)
+    assert text.count("1,258 images · test: 539 images (folder valid)") == 2
+    assert text.count("+0.0") == 8
+    assert long.replace(" ", "") in "".join(text.split())
+    words = {word for line in lines for word in line.split()}
+    if width == 80:
+        for word in (
+            "vit_small_",
+            "patch14_",
+            "dinov2",
+            "precision",
+            "weighting=",
+            "uniform)",
+            "difference",
+            "untrained",
+        ):
+            assert word in words

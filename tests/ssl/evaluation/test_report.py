@@ -211,3 +211,17 @@ def test_a_chart_takes_its_colors_from_the_page():
     assert "var(--run-1)" not in svg
     assert "currentColor" in svg
     assert "#0" not in svg
+
+
+def test_images_and_notes_of_a_data_set_are_shown(run, tmp_path):
+    folder = run()
+    stored = json.loads((folder / "evaluation.json").read_text())
+    said = {"train_images": 1258, "train_split": "", "test_images": 1, "test_split": "folder <valid>"}
+    stored["rows"] = [row | said for row in stored["rows"]]
+    stored["notes"] = {"digits": ["1 class of test has no train image: <fern> (3 test images)"]}
+    (folder / "evaluation.json").write_text(json.dumps(stored))
+    page = write_report([folder, run("other")], tmp_path / "report.html").read_text()
+    text = "".join(Outline(page).text)
+    assert text.count("train: 1,258 images · test: 1 image (folder <valid>)") == 1
+    assert "digits: 1 class of test has no train image: <fern> (3 test images)" in text
+    assert "<fern>" not in page

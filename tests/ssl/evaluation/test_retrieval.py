@@ -69,3 +69,16 @@ def test_impossible_settings_are_refused(blobs):
     test = blobs(4)
     with pytest.raises(ValueError, match="no test image has an image of its class"):
         Retrieval()(blobs(8), HeldOut(Features(test.x, test.y + 100)))
+
+
+def test_one_test_image_has_no_interval_and_no_gallery(blobs):
+    one = blobs(1)
+    score = Retrieval()(blobs(8), HeldOut(one))[0]
+    assert (score.low, score.high, score.n) == (None, None, 1)
+    assert score.detail == "gallery of 8 images; no interval from one test image"
+    with pytest.raises(ValueError, match="gallery: test needs at least two test images, got 1"):
+        Retrieval(gallery="test")(blobs(8), HeldOut(one))
+    with pytest.raises(ValueError, match="a gallery of at least two images, of which each queries the others; got 1"):
+        retrieve(one, one, leave_one_out=True)
+    with pytest.raises(ValueError, match="a gallery of at least one image; got 0"):
+        retrieve(one[:0], one)
