@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wildfern.registry import register
-from wildfern.ssl.data.base import DataError, ImageArray, Split
+from wildfern.ssl.data.base import DataError, Split
 from wildfern.ssl.data.folder_scan import FolderScan, good_headers, scan_folder
-from wildfern.ssl.data.image_file import EXTENSIONS, decode_image
+from wildfern.ssl.data.image_file import EXTENSIONS, Bands, Decoding, File, Percentiles, ValueRange
 from wildfern.ssl.data.image_source import ImageSource
 from wildfern.ssl.data.splits import name_in_test
 
@@ -25,7 +25,7 @@ class FolderSource(ImageSource):
         of their relative path, is the test split and the rest is the train split; at 0 there is no test split.
     labels: "folders" uses the first level of folders as classes (-1 for images outside of them); "none" gives no labels.
     min_side: leave out images whose shorter side has fewer pixels.
-    max_side: shrink images to this longer side while decoding (None: full size).
+    max_side, bands, value_range, percentiles: how the images are read; see `Decoding`.
     check_headers: open every file once at the start, in threads, and leave out those without a usable header: about ten
         thousand files per second from a warm local disk. False starts at once; faults are found, and replaced, on reading.
 
@@ -40,11 +40,15 @@ class FolderSource(ImageSource):
         labels: Literal["none", "folders"] = "none",
         min_side: int = 1,
         max_side: int | None = None,
+        bands: Bands | None = None,
+        value_range: ValueRange | None = None,
+        percentiles: Percentiles | None = None,
         test_fraction: float = 0.0,
         check_headers: bool = True,
     ) -> None:
         if not 0.0 <= test_fraction < 1.0:
             raise DataError(f"test_fraction must be in [0, 1), got {test_fraction}")
+        decoding = Decoding(max_side, min_side, bands, value_range, percentiles)
         given = existing_folder(path)
         root = _split_folder(given, split) or given
         if root == given and split == "test" and not test_fraction:
@@ -56,20 +60,20 @@ class FolderSource(ImageSource):
             return root != given or not test_fraction or name_in_test(name, test_fraction) == (split == "test")
 
         scan = scan_folder(str(root), wanted)
-        self._entries = good_headers(scan, min_side) if check_headers else np.arange(len(scan.names))
+        self._entries = good_headers(scan, decoding) if check_headers else np.arange(len(scan.names))
         if not len(self._entries):
             raise DataError(_nothing_found(scan))
         classes = _class_folders(given) if labels == "folders" else None
-        super().__init__(len(self._entries), _labels(scan, self._entries, classes), classes)
+        super().__init__(len(self._entries), _labels(scan, self._entries, classes), classes, decoding)
         for name, reason in scan.skipped.items():
             self.skip(name, reason)
-        self._scan, self._min_side, self._max_side = scan, min_side, max_side
+        self._scan = scan
 
     def item_name(self, item: int) -> str:
         return self._scan.path(self._scan.names[self._entries[item]])
 
-    def decode(self, item: int) -> ImageArray:
-        return decode_image(self.item_name(item), min_side=self._min_side, max_side=self._max_side)
+    def encoded(self, item: int) -> File:
+        return self.item_name(item)
 
 
 def existing_folder(path: str) -> Path:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wildfern.ssl.data.base import UnreadableImage
-from wildfern.ssl.data.image_file import EXTENSIONS, image_size
+from wildfern.ssl.data.image_file import EXTENSIONS, Decoding
 from wildfern.ssl.data.path_store import PathStore
 
 _CHUNK = 512  # headers checked per task of a thread
@@ -61,14 +61,14 @@ def _fault(entry: os.DirEntry) -> str | None:
     return None if status.st_size else "empty file"
 
 
-def good_headers(scan: FolderScan, min_side: int) -> NDArray[np.int64]:
+def good_headers(scan: FolderScan, decoding: Decoding) -> NDArray[np.int64]:
     """Indices (ascending) of the names with a usable header; the others are added to `scan.skipped`."""
 
     def check(start: int) -> list[tuple[int, str]]:
         faults = []
         for number in range(start, min(start + _CHUNK, len(scan.names))):
             try:
-                image_size(scan.path(scan.names[number]), min_side=min_side)
+                decoding.size(scan.path(scan.names[number]))
             except UnreadableImage as error:
                 faults.append((number, error.reason))
         return faults

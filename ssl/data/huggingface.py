@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from wildfern.registry import register
-from wildfern.ssl.data.base import DataError, ImageArray, Split, UnreadableImage
-from wildfern.ssl.data.image_file import decode_image
+from wildfern.ssl.data.base import DataError, Split, UnreadableImage
+from wildfern.ssl.data.image_file import Bands, Decoding, File, Percentiles, ValueRange
 from wildfern.ssl.data.image_source import ImageSource
 
 _SPLIT_NAMES = {"train": ("train",), "test": ("test", "validation", "val")}
@@ -19,7 +19,7 @@ class HuggingFaceSource(ImageSource):
 
     split: "test" falls back on validation or val. config, revision: as in load_dataset.
     image_column: None takes the only image column. label_column: None, or a column that does not exist: unlabeled.
-    max_side: shrink images to this longer side while decoding (None: full size).
+    max_side, bands, value_range, percentiles: how the images are read; see `Decoding`.
     """
 
     def __init__(
@@ -32,6 +32,9 @@ class HuggingFaceSource(ImageSource):
         image_column: str | None = None,
         label_column: str | None = "label",
         max_side: int | None = None,
+        bands: Bands | None = None,
+        value_range: ValueRange | None = None,
+        percentiles: Percentiles | None = None,
     ) -> None:
         try:
             import datasets
@@ -60,15 +63,16 @@ class HuggingFaceSource(ImageSource):
             labels, names = np.asarray(table[label_column], np.int64), list(feature.names)
         elif label_column not in (None, "label"):
             raise DataError(f"hf:{name}: no label column {label_column!r}; it has {', '.join(table.features)}")
-        super().__init__(len(table), labels, names)
+        decoding = Decoding(max_side, 1, bands, value_range, percentiles)
+        super().__init__(len(table), labels, names, decoding)
         self._table = table.cast_column(self._column, datasets.Image(decode=False)).select_columns([self._column])
-        self._name, self._max_side = f"hf:{name} {part}", max_side
+        self._name = f"hf:{name} {part}"
 
     def item_name(self, item: int) -> str:
         return f"{self._name} {item}"
 
-    def decode(self, item: int) -> ImageArray:
+    def encoded(self, item: int) -> File:
         cell: dict[str, Any] = self._table[item][self._column]
         if cell is None or (cell["bytes"] is None and not (cell["path"] and os.path.isfile(cell["path"]))):
             raise UnreadableImage("the row has no image")
-        return decode_image(cell["bytes"] if cell["bytes"] is not None else cell["path"], max_side=self._max_side)
+        return cell["bytes"] if cell["bytes"] is not None else cell["path"]

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wildfern.registry import register
-from wildfern.ssl.data.base import DataError, ImageArray, Split, UnreadableImage
-from wildfern.ssl.data.image_file import decode_image
+from wildfern.ssl.data.base import DataError, Split, UnreadableImage
+from wildfern.ssl.data.image_file import Bands, Decoding, File, Percentiles, ValueRange
 from wildfern.ssl.data.image_source import ImageSource
 from wildfern.ssl.data.row_groups import RowGroups, holds_images
 
@@ -25,7 +25,7 @@ class ParquetSource(ImageSource):
     split: "test" falls back on files named validation or val; a single file has only "train".
     image_column: binary, or a struct with the field bytes. label_column: integers or names; None, or a column that does not
         exist: unlabeled.
-    max_side: shrink images to this longer side while decoding (None: full size).
+    max_side, bands, value_range, percentiles: how the images are read; see `Decoding`.
     memory_gb: keep the encoded column in memory up to this size. A larger one is read by row groups, of which the last used are
         kept; this is slow in random order: unpack such a dataset into a folder, or write it as webdataset shards.
     """
@@ -38,6 +38,9 @@ class ParquetSource(ImageSource):
         image_column: str = "image",
         label_column: str | None = "label",
         max_side: int | None = None,
+        bands: Bands | None = None,
+        value_range: ValueRange | None = None,
+        percentiles: Percentiles | None = None,
         memory_gb: float = 0.5,
     ) -> None:
         given = Path(path).expanduser()
@@ -58,18 +61,18 @@ class ParquetSource(ImageSource):
                 for other in _SPLIT_NAMES.keys() - {split}:
                     parts[other] = [f for f in split_files(given, other) if label_column in _schema(f).names]
             labels, names = read_labels(parts, split, label_column, names)
-        super().__init__(len(self._rows), labels, names)
-        self._max_side = max_side
+        decoding = Decoding(max_side, 1, bands, value_range, percentiles)
+        super().__init__(len(self._rows), labels, names, decoding)
 
     def item_name(self, item: int) -> str:
         file, row = self._rows.locate(item)
         return f"{file} row {row}"
 
-    def decode(self, item: int) -> ImageArray:
+    def encoded(self, item: int) -> File:
         encoded = self._rows[item]
         if encoded is None:
             raise UnreadableImage("the row has no bytes")
-        return decode_image(encoded, max_side=self._max_side)
+        return encoded
 
 
 def split_files(path: Path, split: str) -> list[Path]:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wildfern.registry import register
-from wildfern.ssl.data.base import DataError, ImageArray, Split
-from wildfern.ssl.data.image_file import decode_image
+from wildfern.ssl.data.base import DataError, Split
+from wildfern.ssl.data.image_file import Bands, Decoding, File, Percentiles, ValueRange
 from wildfern.ssl.data.image_source import ImageSource
 from wildfern.ssl.data.path_store import PathStore
 from wildfern.ssl.data.tar_index import ShardIndex, index_shard
@@ -24,7 +24,7 @@ class WebDatasetSource(ImageSource):
     pattern: a file, a glob (shard-*.tar), brace ranges and lists (shard-{000000..000009}.tar, {a,b}.tar); {split} stands for
         train or test, and without it there is no test split.
     labels: "auto" takes .cls, else "label" of .json, integers or names; "none" gives no labels.
-    max_side: shrink images to this longer side while decoding (None: full size).
+    max_side, bands, value_range, percentiles: how the images are read; see `Decoding`.
 
     The headers of all shards are read at the start (tens of thousands of files per second); the index takes about 30 bytes and
     the name per image. A truncated shard gives the samples before the damage and is listed in `skipped`.
@@ -37,6 +37,9 @@ class WebDatasetSource(ImageSource):
         *,
         labels: Literal["auto", "none"] = "auto",
         max_side: int | None = None,
+        bands: Bands | None = None,
+        value_range: ValueRange | None = None,
+        percentiles: Percentiles | None = None,
     ) -> None:
         if "{split}" not in pattern and split == "test":
             raise DataError(
@@ -59,20 +62,19 @@ class WebDatasetSource(ImageSource):
             other = pattern.replace("{split}", "train" if split == "test" else "test")
             beside = _index_all(_existing(other), labels=True) if "{split}" in pattern else []
             names |= {label for index in beside for label in index.labels if label is not None}
-        super().__init__(len(self._shard), *_number_labels(indexes, names))
+        decoding = Decoding(max_side, 1, bands, value_range, percentiles)
+        super().__init__(len(self._shard), *_number_labels(indexes, names), decoding)
         for index in indexes:
             if index.fault:
                 self.skip(index.path, index.fault)
-        self._max_side = max_side
 
     def item_name(self, item: int) -> str:
         return f"{self._shards[self._shard[item]]}/{self._names[item]}"
 
-    def decode(self, item: int) -> ImageArray:
+    def encoded(self, item: int) -> File:
         with open(self._shards[self._shard[item]], "rb") as shard:
             shard.seek(int(self._offsets[item]))
-            encoded = shard.read(int(self._sizes[item]))
-        return decode_image(encoded, max_side=self._max_side)
+            return shard.read(int(self._sizes[item]))
 
 
 def shard_files(pattern: str) -> list[str]:
