@@ -9,6 +9,7 @@ from wildfern.launch.builders import (
     build_probe,
     build_views,
     check_backbone,
+    check_channels,
     check_classes,
     loop_config,
     open_mixture,
@@ -102,6 +103,7 @@ def open_data(recipe: Recipe, context: DistributedContext) -> tuple[Mixture, Vie
     if context.is_main:
         try:
             mixture, views = open_mixture(recipe), build_views(recipe)
+            check_channels(recipe, mixture, views)
             evaluated = evaluation_sources(recipe.evaluation.on)
         except ValueError as caught:
             error = caught

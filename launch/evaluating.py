@@ -20,7 +20,7 @@ from wildfern.launch.protocols import (
 )
 from wildfern.launch.run_folder import RunFolder
 from wildfern.recipes import Recipe
-from wildfern.ssl.augmentation import MEAN, STD, VIEWS
+from wildfern.ssl.augmentation import VIEWS
 from wildfern.ssl.data import Source, open_source, source_signature
 from wildfern.ssl.evaluation import (
     EvaluationResult,
@@ -159,9 +159,14 @@ def _evaluate_on(
             raise RunError(f"{name} has no labels, and {', '.join(needing)} need them")
     device = choose_device(recipe.training.device)
     views = VIEWS[recipe.views.name](**recipe.views.arguments)
-    mean, std = MEAN, STD
+    for name, parts in sources.items():
+        if (given := parts[0].channels) != views.input_channels:
+            raise RunError(
+                f"{name} has images of {given} channels, but this backbone was trained on {views.input_channels}; see bands"
+            )
+    mean, std = views.normalization
     if views.intensity_order is not None:
-        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+        mean, std = (0.0,) * len(mean), (1.0,) * len(std)
         backbones = {name: TransformedBackbone(views.intensity_order, backbone) for name, backbone in backbones.items()}
     preprocessing = Preprocessing(max(size for _, size in views.shape), device, mean, std)
     backbones = {name: backbone.to(device) for name, backbone in backbones.items()}

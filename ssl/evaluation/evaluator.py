@@ -63,7 +63,7 @@ class Features:
 
 @dataclass(frozen=True)
 class LabeledImages:
-    """All images of a split, uint8[N, S, S, 3], preprocessed but not normalized, and labels int64[N]."""
+    """All images of a split, uint8[N, S, S, C], preprocessed but not normalized, and labels int64[N]."""
 
     pixels: NDArray[np.uint8]
     y: NDArray[np.int64]

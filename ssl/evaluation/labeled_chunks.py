@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class LabeledChunk(NamedTuple):
-    """Images uint8[n, H, W, 3] or a list of uint8[Hi, Wi, 3], labels int64[n] (-1: none), masks of the images or None."""
+    """Images uint8[n, H, W, C] or a list of uint8[Hi, Wi, C], labels int64[n] (-1: none), masks of the images or None."""
 
     pixels: Pixels
     labels: NDArray[np.int64]
