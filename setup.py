@@ -71,6 +71,7 @@ setup(
             "mypy>=1.13",
             "types-PyYAML",
             "codespell>=2.3",
+            "pillow-heif>=0.18",
         ],
         "docs": ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],
         "hf": ["datasets>=2.19"],

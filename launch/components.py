@@ -117,9 +117,8 @@ def _backbone_takes_the_channels(recipe: Recipe) -> Problems:
 def different_channels(what: str, given: int, taken: int) -> str:
     """The message for images whose number of channels is not that of the views."""
     if given == 3 and taken != 3:
-        return (
-            f"{what} gives images of 3 channels, but views.mean has {taken} numbers: leave out views.mean and views.std"
-        )
+        instead = "leave out views.mean and views.std, or choose as many bands, for example bands: [1]"
+        return f"{what} gives images of 3 channels, but views.mean has {taken}: {instead}"
     return (
         f"{what} gives images of {given} channels, but the views take {taken}: set views.mean and views.std to {given} numbers "
         "each (wildfern stats prints those of a source)"

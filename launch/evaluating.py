@@ -20,7 +20,7 @@ from wildfern.launch.protocols import (
 )
 from wildfern.launch.run_folder import RunFolder
 from wildfern.recipes import Recipe
-from wildfern.ssl.augmentation import VIEWS
+from wildfern.ssl.augmentation import VIEWS, Views
 from wildfern.ssl.data import Source, open_source, source_signature
 from wildfern.ssl.evaluation import (
     EvaluationResult,
@@ -159,11 +159,7 @@ def _evaluate_on(
             raise RunError(f"{name} has no labels, and {', '.join(needing)} need them")
     device = choose_device(recipe.training.device)
     views = VIEWS[recipe.views.name](**recipe.views.arguments)
-    for name, parts in sources.items():
-        if (given := parts[0].channels) != views.input_channels:
-            raise RunError(
-                f"{name} has images of {given} channels, but this backbone was trained on {views.input_channels}; see bands"
-            )
+    check_channels_of(sources, views)
     mean, std = views.normalization
     if views.intensity_order is not None:
         mean, std = (0.0,) * len(mean), (1.0,) * len(std)
@@ -178,6 +174,16 @@ def _evaluate_on(
         save(result)
         results.append(result)
     return sum(results[1:], start=results[0])
+
+
+def check_channels_of(sources: Mapping[str, tuple[Source, Source]], views: Views) -> None:
+    """Raise RunError for a data set whose images do not have as many channels as those of training."""
+    for name, (train, _) in sources.items():
+        if train.channels != views.input_channels:
+            raise RunError(
+                f"{name} gives images of {train.channels} channels, but the backbone is trained on {views.input_channels}: "
+                "choose the bands, for example {source: folder:PATH, bands: [3, 2, 1]}"
+            )
 
 
 def choose_device(name: str) -> torch.device:

@@ -41,7 +41,7 @@ class _Found:
         self.sums, self.squares = self.sums + shares.sum(0), self.squares + np.square(shares).sum(0)
 
     def add_raw(self, raw: RawImage) -> None:
-        self.types[str(raw.values.dtype)] += 1
+        self.types[raw.values.dtype.name] += 1
         self.values.append(raw.sampled(_VALUES))
         if raw.extremes is not None:
             self.least, self.most = min(self.least, raw.extremes[0]), max(self.most, raw.extremes[1])

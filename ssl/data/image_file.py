@@ -217,7 +217,7 @@ def _check_size(size: tuple[int, int], min_side: int, pixel_limit: int, bands: i
 
 def _choose(tiff: TiffImage) -> str:
     example = "three: bands: [3, 2, 1]" if tiff.bands > 2 else "both: bands: [1, 2], or one: bands: [1]"
-    return f"has {tiff.bands} bands of {tiff.dtype}; choose {example} (the first band is 1)"
+    return f"has {tiff.bands} bands of {tiff.dtype.name}; choose {example} (the first band is 1)"
 
 
 def _remark_on_pages(pages: int, remark: Remark) -> None:

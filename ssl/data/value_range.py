@@ -95,7 +95,7 @@ class RawImage:
             )
         low, high = ranges[0]
         if (given or self.bits != 8) and len(set(ranges)) == 1 and 0 < most - least <= DARK * (high - low):
-            what = "value_range" if given else f"the range of {self.values.dtype}"
+            what = "value_range" if given else f"the range of {self.values.dtype.name}"
             yield (
                 "dark",
                 f"uses only {_text(least, most)} of {what}, {_text(low, high)}; set value_range: {_suggested(self)}",
@@ -103,7 +103,7 @@ class RawImage:
         if not given and self.bits is None and (least < 0 or most > (1 if self.values.dtype.kind in "fb" else 255)):
             yield (
                 "own range",
-                f"{self.values.dtype} values {_text(least, most)} are scaled to each image's own range; set value_range: "
+                f"{self.values.dtype.name} values {_text(least, most)} are scaled to each image's own range; set value_range: "
                 f"[{least:g}, {most:g}] (or dataset, for percentiles of all images) for one scale",
             )
 
