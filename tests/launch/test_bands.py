@@ -132,7 +132,7 @@ def test_stats_of_named_sets_and_generators(source):
 
 
 def test_stats_refuse_unknown_arguments_and_unreadable_sources(scenes):
-    with pytest.raises(RecipeErrors, match="stats: .*band: unknown argument; did you mean bands"):
+    with pytest.raises(RecipeErrors, match=r"stats: .*band: unknown argument; did you mean bands"):
         describe_source(f"folder:{scenes}", {"band": [1]})
     with pytest.raises(DataError, match="has 13 bands of uint16"):
         describe_source(f"folder:{scenes}", {})
