@@ -147,7 +147,9 @@ class Decoding:
             image = None
             if pillow_image.first_bytes(file, 4) not in SIGNATURES:
                 raise
-        if image is not None and not self._better_by_tifffile(image):
+        with _damage("damaged header"):
+            by_pillow = image is not None and not self._better_by_tifffile(image)
+        if image is not None and by_pillow:
             with image:
                 _check_size(image.size, self.min_side, pixel_limit)
                 if self.bands is not None:

@@ -33,7 +33,8 @@ class TiffImage:
         try:
             self._pages = self._bands_of_pages()
             self._first: Any = self._tiff.pages[0]
-            planes, depth, height, width, samples = self._first.shaped
+            planes, depth, height, width, samples = map(int, self._first.shaped)  # raises for a damaged header
+            self.photometric, self._bits = int(self._first.photometric), int(self._first.bitspersample)
             self.size = (width, height)
             self.pages, self.samples = len(self._pages), planes * depth * samples
             self.bands: int = self.pages * self.samples
@@ -53,7 +54,7 @@ class TiffImage:
     @property
     def is_color(self) -> bool:
         """Whether the first three samples are red, green and blue."""
-        return self.samples == 3 or (int(self._first.photometric) == RGB and self.samples > 3)
+        return self.samples == 3 or (self.photometric == RGB and self.samples > 3)
 
     def read(self, bands: Sequence[int] | None) -> RawImage:
         """These bands, counted from 1; None: the first page, of which a color image gives three samples."""
@@ -63,9 +64,9 @@ class TiffImage:
             values = self._read(self._first)
             chosen = range(3 if self.is_color else self.samples) if bands is None else [band - 1 for band in bands]
             values = values[..., list(chosen)]
-        kind, used = values.dtype.kind, int(self._first.bitspersample)
+        kind, used = values.dtype.kind, self._bits
         bits = used if kind == "u" and used <= 16 else 1 if kind == "b" else None
-        if int(self._first.photometric) == MIN_IS_WHITE and kind == "u":
+        if self.photometric == MIN_IS_WHITE and kind == "u":
             values = (2**used - 1) - values
         return RawImage(turned(values, self._tag(_ORIENTATION)), bits, self._nodata())
 

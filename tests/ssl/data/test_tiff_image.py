@@ -1,5 +1,6 @@
 """TIFF files with any number of bands: chosen by number, refused with what to set, compressed, turned, truncated."""
 
+import contextlib
 import io
 import sys
 
@@ -140,3 +141,16 @@ def refused(file: bytes, pixel_limit: int) -> str:
     with pytest.raises(UnreadableImage) as caught:
         Decoding(bands=(1,)).decode(file, pixel_limit=pixel_limit)
     return caught.value.reason
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's remarks on tags
+def test_damaged_bytes_raise_only_unreadable_image():
+    draws = np.random.default_rng(2)
+    for options in ({}, {"compression": "lzw"}, {"compression": "zlib"}):
+        data = np.frombuffer(tiff(BANDS, **CONTIGUOUS, **options), np.uint8)
+        for number in range(60):
+            broken = data.copy()
+            end = min(400, len(data)) if number % 2 else len(data)
+            broken[draws.integers(0, end, 6)] = draws.integers(0, 256, 6)
+            with contextlib.suppress(UnreadableImage):
+                assert Decoding(bands=(1, 5)).decode(broken.tobytes()).shape[2] == 2
