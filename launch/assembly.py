@@ -11,13 +11,14 @@ from wildfern.launch.builders import (
     build_views,
     check_backbone,
     check_batch_norm,
+    check_channels,
     check_classes,
     loop_config,
     open_mixture,
 )
 from wildfern.launch.cluster.distributed import DistributedContext
 from wildfern.launch.compiling import compile_networks
-from wildfern.launch.evaluating import evaluation_sources
+from wildfern.launch.evaluating import check_channels_of, evaluation_sources
 from wildfern.launch.run_folder import RunFolder
 from wildfern.recipes import Recipe
 from wildfern.ssl.augmentation import Views
@@ -104,7 +105,9 @@ def open_data(recipe: Recipe, context: DistributedContext) -> tuple[Mixture, Vie
     if context.is_main:
         try:
             mixture, views = open_mixture(recipe), build_views(recipe)
+            check_channels(recipe, mixture, views)
             evaluated = evaluation_sources(recipe.evaluation.on)
+            check_channels_of(evaluated, views)
         except ValueError as caught:
             error = caught
     context.raise_on_all(error)

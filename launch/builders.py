@@ -4,6 +4,7 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from wildfern.launch.cluster.distributed import DistributedContext
+from wildfern.launch.components import different_channels
 from wildfern.launch.errors import RunError
 from wildfern.launch.run_folder import initial_backbone, seeded
 from wildfern.recipes import Recipe
@@ -45,6 +46,13 @@ def _mixture_of(entries: list[DataEntry], seed: int) -> Mixture:
             arguments["seed"] += seed
         opened.append((open_source(entry.source, "train", **arguments), entry.weight))
     return Mixture(opened, seed)
+
+
+def check_channels(recipe: Recipe, mixture: Mixture, views: Views) -> None:
+    """Raise RunError if the training images do not have as many channels as the views take."""
+    if mixture.channels != views.input_channels:
+        what = " and ".join(entry.source for entry in recipe.data)
+        raise RunError(different_channels(what, mixture.channels, views.input_channels))
 
 
 def build_method(recipe: Recipe) -> Method:

@@ -223,6 +223,26 @@ def views(
 
 
 @app.command()
+def stats(
+    source: Annotated[str, typer.Argument(help="A data source, for example folder:PATH, digits or ifs")],
+    arguments: Annotated[
+        list[str] | None, typer.Argument(help="Arguments of the source: key=value", show_default=False)
+    ] = None,
+    images: Annotated[int, typer.Option(min=1, help="Number of images to examine, spread evenly")] = 100,
+    split: Annotated[str, typer.Option(help="train or test")] = "train",
+    plugin: PluginOption = None,
+) -> None:
+    """Describe a data source: sizes, channels, values, classes.
+
+    Also prints value_range and the mean and standard deviation for views, as recipe keys.
+    """
+    from wildfern.launch.stats import describe_source
+
+    run_plugins(plugin)
+    print(describe_source(source, parsed(arguments or []), split, images))
+
+
+@app.command()
 def recipes(
     name: Annotated[str | None, typer.Argument(help="Print this recipe")] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of recipes, for editors")] = False,

@@ -141,16 +141,34 @@ def _parts_fit_the_method(recipe: Recipe) -> Problems:
 
 @needs("views", "model")
 def _backbone_takes_the_channels(recipe: Recipe) -> Problems:
-    made = VIEWS[recipe.views.name](**recipe.views.arguments).channels
-    taken = recipe.model.arguments.get("in_chans", 3)
+    views = VIEWS[recipe.views.name](**recipe.views.arguments)
+    made, taken = views.channels, recipe.model.arguments.get("in_chans", 3)
+    for number, entry in enumerate(recipe.data):
+        bands = len(entry.arguments.get("bands") or ())
+        if bands and bands != views.input_channels:
+            and_model = "" if taken == bands else f", and model.arguments.in_chans to {bands}"
+            reason = different_channels(f"data.{number}.bands", bands, views.input_channels)
+            yield ("views.mean" if "mean" in recipe.views.arguments else "views.name"), reason + and_model
+            return
     if recipe.model.backbone == "small_alexnet" and made != 3:
         yield (
             "model.backbone",
-            f"small_alexnet takes three channels; views.local_intensity_order makes {made} of a view",
+            f"small_alexnet takes three channels, and views have {made}",
         )
     elif made != taken:
         why = "views.local_intensity_order makes so many of a view" if made == 4 else "the channels of a view"
         yield "model.arguments.in_chans", f"must be {made}, {why}; got {taken}"
+
+
+def different_channels(what: str, given: int, taken: int) -> str:
+    """The message for images whose number of channels is not that of the views."""
+    if given == 3 and taken != 3:
+        instead = "leave out views.mean and views.std, or choose as many bands, for example bands: [1]"
+        return f"{what} gives images of 3 channels, but views.mean has {taken}: {instead}"
+    return (
+        f"{what} gives images of {given} channels, but the views take {taken}: set views.mean and views.std to {given} numbers "
+        "each (wildfern stats prints those of a source)"
+    )
 
 
 @needs("evaluation")

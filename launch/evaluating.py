@@ -21,7 +21,7 @@ from wildfern.launch.protocols import (
 )
 from wildfern.launch.run_folder import RunFolder
 from wildfern.recipes import Recipe
-from wildfern.ssl.augmentation import MEAN, STD, VIEWS
+from wildfern.ssl.augmentation import VIEWS, Views
 from wildfern.ssl.data import Source, open_source, source_signature
 from wildfern.ssl.evaluation import (
     EvaluationResult,
@@ -166,9 +166,10 @@ def _evaluate_on(
             raise RunError(f"{name} has no labels, and {', '.join(needing)} need them")
     device = choose_device(recipe.training.device)
     views = VIEWS[recipe.views.name](**recipe.views.arguments)
-    mean, std = MEAN, STD
+    check_channels_of(sources, views)
+    mean, std = views.normalization
     if views.intensity_order is not None:
-        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+        mean, std = (0.0,) * len(mean), (1.0,) * len(std)
         backbones = {name: TransformedBackbone(views.intensity_order, backbone) for name, backbone in backbones.items()}
     preprocessing = Preprocessing(max(size for _, size in views.shape), device, mean, std)
     backbones = {name: backbone.to(device) for name, backbone in backbones.items()}
@@ -180,6 +181,16 @@ def _evaluate_on(
         save(result)
         results.append(result)
     return sum(results[1:], start=results[0])
+
+
+def check_channels_of(sources: Mapping[str, tuple[Source, Source]], views: Views) -> None:
+    """Raise RunError for a data set whose images do not have as many channels as those of training."""
+    for name, (train, _) in sources.items():
+        if train.channels != views.input_channels:
+            raise RunError(
+                f"{name} gives images of {train.channels} channels, but the backbone is trained on {views.input_channels}: "
+                "choose the bands, for example {source: folder:PATH, bands: [3, 2, 1]}"
+            )
 
 
 def choose_device(name: str) -> torch.device:

@@ -10,7 +10,7 @@ from torch import nn
 from wildfern.launch.errors import RunError
 from wildfern.launch.run_folder import RunFolder
 from wildfern.recipes import Recipe
-from wildfern.ssl.augmentation import VIEWS
+from wildfern.ssl.augmentation import MEAN, STD, VIEWS
 from wildfern.ssl.models.networks import TORCHVISION, torchvision_recipe
 
 FORMATS = ("timm", "safetensors", "onnx")
@@ -99,5 +99,10 @@ def _onnx(network: nn.Module, recipe: Recipe, out: Path) -> str:
         external_data=False,
         verbose=False,
     )
-    what = "normalized as ImageNet" if channels == 3 else "standardized local intensity orders"
+    mean, std = (", ".join(f"{value:g}" for value in values) for values in views.normalization)
+    what = f"in [0, 1], less ({mean}), divided by ({std})"
+    if views.intensity_order is not None:
+        what = "standardized local intensity orders"
+    elif views.normalization == (MEAN, STD):
+        what = "normalized as ImageNet"
     return f"written to {out}: float32 images [batch, {channels}, {size}, {size}], {what} -> features"

@@ -76,6 +76,18 @@ def check_dataset(entry: DatasetLike) -> Dataset:
     return check_request((entry,), ())[0][0]
 
 
+def checked_arguments(
+    component: Callable[..., Any], given: Mapping[str, Any], key: str, command: str
+) -> dict[str, Any]:
+    """The given arguments of a source, checked as by `check_request`; raises RecipeErrors that name `command` and `key`."""
+    request = _Request(command)
+    arguments = request._arguments(component, SOURCE_RESERVED, dict(given), key)
+    if arguments is None:
+        raise RecipeErrors(request.problems)
+    values = argument_values(arguments)
+    return {name: values[name] for name in values if name in given}
+
+
 def parse_datasets(texts: Sequence[str]) -> list[DatasetLike]:
     """Values of `--on`: `digits`, `parquet:X image_column=img` or `{source: parquet:X, image_column: img}`."""
     return [_parsed(text, "source", "--on") for text in texts]
@@ -110,11 +122,12 @@ def _parsed(text: str, choice: str, option: str) -> str | dict[str, Any]:
 
 
 class _Request:
-    def __init__(self) -> None:
+    def __init__(self, command: str = "evaluate") -> None:
+        self.command = command
         self.problems: list[Problem] = []
 
     def complain(self, key: str, message: str, suggestion: str | None = None, known: Iterable[str] = ()) -> None:
-        self.problems.append(Problem("evaluate", key, message, suggestion, tuple(known)))
+        self.problems.append(Problem(self.command, key, message, suggestion, tuple(known)))
 
     def dataset(self, entry: DatasetLike, key: str) -> Dataset | None:
         source, given = self._split(entry, "source", key)

@@ -18,6 +18,7 @@ from wildfern.launch.run_evaluation import backbone_state, evaluate_at_end, eval
 from wildfern.launch.run_folder import RunFolder
 from wildfern.launch.views_image import write_views_image
 from wildfern.recipes import Recipe
+from wildfern.ssl.data import Mixture
 from wildfern.ssl.tracking import Tracker, WandbRun
 from wildfern.ssl.tracking.formatting import duration
 from wildfern.ssl.training import StopRequest, train
@@ -79,14 +80,17 @@ def pretrain(
                 if start.step == 0 or not recorded_data(folder):
                     record_data(recipe, assembly.mixture, folder)
             with open_tracker(recipe, folder, context, start.step, since) as tracker:
-                messages += [*assembly.mixture.notes, *separate_parts(recipe, assembly.engine.method), *start.messages]
+                notes = [*assembly.mixture.notes, *assembly.views.notes]
+                messages += [*notes, *separate_parts(recipe, assembly.engine.method), *start.messages]
                 announce(recipe, folder, context, messages, tracker)
                 if resume:
                     tracker.message(
                         f"resumed from step {start.step}" if start.step else "no checkpoint yet: starting at step 0"
                     )
                 draw_first_views(recipe, folder, context, assembly)
+                notes += announce_new(assembly.mixture, notes, tracker)
                 done, signal_number = train_to_end(recipe, folder, context, assembly, start, tracker)
+                announce_new(assembly.mixture, notes, tracker)
                 assembly.engine.close()
                 context.leave()
                 if done < recipe.training.steps:
@@ -177,6 +181,14 @@ def announce(
         tracker.message(SLOW_BF16)
     for message in messages:
         tracker.message(message)
+
+
+def announce_new(mixture: Mixture, known: Sequence[str], tracker: Tracker) -> list[str]:
+    """Print what was noted about images since they were first read, and return it."""
+    new = [note for note in mixture.notes if note not in known]
+    for note in new:
+        tracker.message(note)
+    return new
 
 
 def draw_first_views(recipe: Recipe, folder: RunFolder, context: DistributedContext, assembly: Assembly) -> None:

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from wildfern.launch.builders import build_views, open_mixture
+from wildfern.launch.builders import build_views, check_channels, open_mixture
 from wildfern.launch.components import read_recipe
 from wildfern.launch.data_record import check_same_files
 from wildfern.launch.errors import RunError, user_errors
 from wildfern.launch.output_paths import output_file
 from wildfern.launch.run_folder import RunFolder
-from wildfern.ssl.augmentation import MEAN, STD, Views
+from wildfern.ssl.augmentation import Views
 from wildfern.ssl.data import Mixture
 
 CELL, GAP, MARGIN = 128, 4, 22
@@ -39,10 +39,11 @@ def redraw_views(recipe: str, overrides: Sequence[str], indices: str, out: Path,
         checked = read_recipe(recipe, overrides, plugins=plugins)
     batch_size = checked.training.batch_size
     with user_errors():
-        mixture = open_mixture(checked)
+        mixture, views = open_mixture(checked), build_views(checked)
         if folder is not None:
             check_same_files(checked, mixture, folder)
-        write_views_image(out, mixture, build_views(checked), checked.seed, batch_size, np.array(wanted, np.int64))
+        check_channels(checked, mixture, views)
+        write_views_image(out, mixture, views, checked.seed, batch_size, np.array(wanted, np.int64))
     steps = sorted({index // batch_size for index in wanted})
     return f"written to {out}: {len(set(wanted))} images of step {', '.join(map(str, steps))}"
 
@@ -106,15 +107,15 @@ def _columns(
         columns.append(("paired image", [whole(p) for p in host.paired_images]))
     originals = len(columns)
     for group in views(batch):
-        size = f"{group.shape[-1]} px" if views.channels == 3 else f"{views.channels} x {group.shape[-1]} px"
+        size = f"{group.shape[-1]} px" if views.channels == 3 else f"{group.shape[-3]} x {group.shape[-1]} px"
         for view in group:
-            columns.append((f"view {len(columns) - originals + 1}: {size}", list(shown(view))))
+            columns.append((f"view {len(columns) - originals + 1}: {size}", list(shown(view, views))))
     return columns
 
 
 def whole(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """An image uint8[H, W, 3] padded with white to a square: uint8[CELL, CELL, 3]."""
-    original = Image.fromarray(np.asarray(image))
+    """An image uint8[H, W, C] padded with white to a square: uint8[CELL, CELL, 3]."""
+    original = Image.fromarray(_three(np.asarray(image)))
     scale = CELL / max(original.size)
     sides = tuple(max(1, round(side * scale)) for side in original.size)
     fitted = original.resize(sides, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BILINEAR)
@@ -123,17 +124,23 @@ def whole(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(cell)
 
 
-def shown(views: Tensor) -> NDArray[np.uint8]:
-    """Normalized views float[n, 3, S, S] as images uint8[n, S, S, 3]; four channels as gray quarters [n, 2 S, 2 S, 3].
+def shown(view: Tensor, views: Views) -> NDArray[np.uint8]:
+    """Normalized views float[n, C, S, S] as images uint8[n, S, S, 3]: the first three channels, or the first as gray.
 
-    Four-channel views are scaled image by image: minimum black, maximum white.
+    Local intensity orders are four gray quarters [n, 2 S, 2 S, 3], scaled image by image: minimum black, maximum white.
     """
-    pixels = views.permute(0, 2, 3, 1).float().cpu().numpy()
-    if pixels.shape[-1] == 3:
-        pixels = pixels * np.array(STD, np.float32) + np.array(MEAN, np.float32)
+    pixels = view.permute(0, 2, 3, 1).float().cpu().numpy()
+    if views.intensity_order is None:
+        mean, std = (np.array(numbers, np.float32) for numbers in views.normalization)
+        pixels = _three(pixels * std + mean)
     else:
         n, size = pixels.shape[:2]
         pixels = pixels.reshape(n, size, size, 2, 2).transpose(0, 3, 1, 4, 2).reshape(n, 2 * size, 2 * size, 1)
         least, most = (extreme(pixels, axis=(1, 2, 3), keepdims=True) for extreme in (np.min, np.max))
         pixels = np.repeat((pixels - least) / np.maximum(most - least, 1e-6), 3, axis=-1)
     return (pixels.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def _three(pixels: NDArray) -> NDArray:
+    """[…, C] -> […, 3]: the first three channels; of fewer, the first as gray."""
+    return pixels[..., :3] if pixels.shape[-1] >= 3 else np.repeat(pixels[..., :1], 3, axis=-1)

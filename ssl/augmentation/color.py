@@ -47,6 +47,19 @@ def rotate_hue(images: Tensor, turns: Tensor) -> Tensor:
     return torch.stack(channels, dim=1)
 
 
+def brightness_contrast(images: Tensor, factors: Tensor, is_contrast: Tensor) -> Tensor:
+    """The part of ColorJitter that needs no RGB, for float[M, C, H, W] in [0, 1]; contrast is about the mean of all channels.
+
+    `factors` and `is_contrast` float[M, 6] are those of `ColorJitter.parameters_from`; a factor of 1 changes nothing.
+    """
+    images = images.clone()
+    for place in range(factors.shape[1]):
+        factor, contrast = (x[:, place, None, None, None].to(images.dtype) for x in (factors, is_contrast))
+        mean = images.mean(dim=(1, 2, 3), keepdim=True)
+        images = images.mul_(factor).add_(mean.mul_(contrast).mul_(1 - factor)).clamp_(0, 1)
+    return images
+
+
 class ColorJitter(IntensityOperation):
     """torchvision's ColorJitter applied with probability `p` and RandomGrayscale with probability `gray`, as a kornia module.
 

@@ -28,13 +28,15 @@ def crop_images(
     first: int = 0,
     boxes: NDArray[np.int64] | None = None,
 ) -> NDArray[np.uint8]:
-    """The views' crops of n images uint8[H, W, 3], resized and flipped: uint8[V, n, size, size, 3].
+    """The views' crops of n images uint8[H, W, C], resized and flipped: uint8[V, n, size, size, C].
 
     With `paired_images` (n of them), odd views show these; the number of the first view is `first`. `boxes` int64[V, n, 4] are by
     default those of the table. Runs on one thread and releases the GIL. Raises ValueError for anything but n images.
     """
     views, n = table.flip.shape
-    out = np.empty((views, n, size, 3 * size), np.uint8)
+    channels = images[0].shape[-1] if len(images) and images[0].ndim == 3 else 3
+    threes = range(0, channels, 3)  # the kernel crops three channels at a time
+    outs = [np.empty((views, n, size, 3 * size), np.uint8) for _ in threes]
     shown = [(images, 0, 1)]
     if paired_images is not None:
         shown = [(images, first % 2, 2), (paired_images, 1 - first % 2, 2)]
@@ -42,14 +44,17 @@ def crop_images(
         if len(photographs) != n:
             raise ValueError(f"{n} images are needed, got {len(photographs)}")
         for image in photographs:
-            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-                raise ValueError(f"images must be uint8[H, W, 3], got {image.dtype}{list(image.shape)}")
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != channels or not image.size:
+                raise ValueError(f"images must be uint8[H, W, {channels}], got {image.dtype}{list(image.shape)}")
         own = table.boxes(*sides(list(photographs))) if boxes is None else boxes
         flip, cubic = np.ascontiguousarray(table.flip), table.interpolation == "bicubic"
         for i, image in enumerate(photographs):
-            rows = np.require(image.reshape(len(image), -1), requirements="CAW")
-            crop_image(rows, i, start, step, own, flip, cubic, out)
-    return out.reshape(views, n, size, size, 3)
+            for first_channel, out in zip(threes, outs, strict=True):
+                three = image if channels == 3 else image[..., np.minimum(first_channel + np.arange(3), channels - 1)]
+                rows = np.require(three.reshape(len(image), -1), requirements="CAW")
+                crop_image(rows, i, start, step, own, flip, cubic, out)
+    whole = [out.reshape(views, n, size, size, 3) for out in outs]
+    return whole[0] if channels == 3 else np.concatenate(whole, axis=-1)[..., :channels]
 
 
 @host_loop

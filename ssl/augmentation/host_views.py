@@ -14,8 +14,7 @@ from wildfern.ssl.augmentation.table import AugmentationParameters
 
 ImageArrays = NDArray[np.uint8]
 
-_SCALE = np.array([1 / std for std in STD], np.float32)
-_SHIFT = np.array([-mean / std for mean, std in zip(MEAN, STD, strict=True)], np.float32)
+Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 _IDENTITY = np.ones(3, np.float32), np.zeros(3, np.float32)
 _SLICE = 2**17  # pixels of views per task of a thread: somewhat less than a millisecond
 
@@ -28,15 +27,15 @@ def render_views(
     dtype: torch.dtype = torch.float32,
     paired_images: ImageArrays | None = None,
     first: int = 0,
-    normalize: bool = True,
+    normalization: Normalization | None = (MEAN, STD),
     boxes: NDArray[np.int64] | None = None,
 ) -> Tensor:
     """The views of images uint8[n, H, W, 3] with the parameters of a table: [V, n, 3, size, size], channels last in memory.
 
-    Normalized with ImageNet's mean and standard deviation, or left in [0, 1]. With `paired_images` (in the form of `pixels`), odd
-    views show these; the number of the first view is `first`. `dtype` is float32 or bfloat16. `boxes` int64[V, n, 4] are by
-    default those of the table. A view depends only on its image and its own parameters, not on the threads. Raises ValueError for
-    anything else.
+    Normalized with a mean and a standard deviation of three numbers each, or left in [0, 1] (None). With `paired_images` (in the
+    form of `pixels`), odd views show these; the number of the first view is `first`. `dtype` is float32 or bfloat16. `boxes`
+    int64[V, n, 4] are by default those of the table. A view depends only on its image and its own parameters, not on the threads.
+    Raises ValueError for anything else.
     """
     views, n = table.flip.shape
     _check(pixels, (n, *pixels.shape[1:3], 3), size, threads, dtype)
@@ -49,7 +48,7 @@ def render_views(
     if boxes is None:
         boxes = table.boxes(np.full(n, height), np.full(n, width))
     numbers = _view_numbers(table, boxes, table.flip, table.interpolation == "bicubic")
-    return _render((pixels, paired_images, odd, 0), numbers, size, threads, dtype, normalize)
+    return _render((pixels, paired_images, odd, 0), numbers, size, threads, dtype, normalization)
 
 
 def render_crops(
@@ -57,7 +56,7 @@ def render_crops(
     table: AugmentationParameters,
     threads: int,
     dtype: torch.dtype = torch.float32,
-    normalize: bool = True,
+    normalization: Normalization | None = (MEAN, STD),
 ) -> Tensor:
     """As `render_views`, for crops that are already resized and flipped: uint8[V, n, size, size, 3]."""
     views, n = table.flip.shape
@@ -66,7 +65,7 @@ def render_crops(
     boxes = np.broadcast_to(np.array([0, 0, size, size]), (views, n, 4))
     numbers = _view_numbers(table, boxes, np.zeros_like(table.flip), cubic=False)
     crops = crops.reshape(-1, size, size, 3)
-    return _render((crops, crops, np.zeros(views, np.bool_), n), numbers, size, threads, dtype, normalize)
+    return _render((crops, crops, np.zeros(views, np.bool_), n), numbers, size, threads, dtype, normalization)
 
 
 def _check(pixels: ImageArrays, shape: tuple[int, ...], size: int, threads: int, dtype: torch.dtype) -> None:
@@ -96,6 +95,16 @@ def _view_numbers(
     )
 
 
+@lru_cache(maxsize=8)
+def _scale_and_shift(normalization: Normalization | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """x becomes scale · x + shift, for each of three channels."""
+    if normalization is None:
+        return _IDENTITY
+    mean, std = normalization
+    scale = np.array([1 / deviation for deviation in std], np.float32)
+    return scale, np.array([-level / deviation for level, deviation in zip(mean, std, strict=True)], np.float32)
+
+
 @lru_cache(maxsize=4)
 def _threads(count: int) -> Threads:
     return Threads(count, "views")
@@ -107,7 +116,7 @@ def _render(
     size: int,
     threads: int,
     dtype: torch.dtype,
-    normalize: bool,
+    normalization: Normalization | None,
 ) -> Tensor:
     views, n = numbers.flip.shape
     pixels, paired_images, odd, stride = source
@@ -118,7 +127,7 @@ def _render(
     whole = dtype == torch.float32
     wide = np.empty((views, n, 3 * size * size if whole else 0), np.float32)
     narrow = np.empty((views, n, 0 if whole else 3 * size * size), np.uint16)
-    arguments = (pixels, paired_images, odd, stride, numbers, *((_SCALE, _SHIFT) if normalize else _IDENTITY), size)
+    arguments = (pixels, paired_images, odd, stride, numbers, *_scale_and_shift(normalization), size)
 
     items = views * n
     parts = 1 if threads == 1 else max(1, min(items, max(threads, items * size * size // _SLICE)))

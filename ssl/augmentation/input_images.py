@@ -1,4 +1,4 @@
-"""Input images and masks of views: checked, as RGB, in one form, on the right device, assigned to the views of pairs."""
+"""Input images and masks of views: checked, in one form, on the right device, assigned to the views of pairs."""
 
 from typing import Any, TypeVar
 
@@ -13,13 +13,14 @@ from wildfern.ssl.augmentation.operation import on_device
 T = TypeVar("T")
 
 
-def as_rgb(pixels: Any, paired_images: Any, n: int) -> tuple[Any, Any]:
-    """n images, and the second images of pairs (or None), with three channels: uint8[n, H, W, 3] or a list of uint8[H, W, 3].
+def checked_images(pixels: Any, paired_images: Any, n: int, channels: int = 3) -> tuple[Any, Any]:
+    """n images, and the second images of pairs (or None), with C channels: uint8[n, H, W, C] or a list of uint8[H, W, C].
 
-    Gray images [n, H, W] or [n, H, W, 1] are repeated to three channels; sequences may also hold Pillow images and tensors.
+    For three channels, gray images [n, H, W] or [n, H, W, 1] are repeated; sequences may also hold Pillow images and tensors.
     Raises ValueError for other types and shapes.
     """
-    pixels, paired_images = _arrays_or_list(pixels), None if paired_images is None else _arrays_or_list(paired_images)
+    pixels = _arrays_or_list(pixels, channels)
+    paired_images = None if paired_images is None else _arrays_or_list(paired_images, channels)
     if len(pixels) != n:
         raise ValueError(f"{len(pixels)} images for {n} positions: one image per position is needed")
     if paired_images is None:
@@ -34,39 +35,49 @@ def as_rgb(pixels: Any, paired_images: Any, n: int) -> tuple[Any, Any]:
     return pixels, paired_images
 
 
-def _arrays_or_list(pixels: Any) -> Any:
+def _arrays_or_list(pixels: Any, channels: int) -> Any:
     """An array or tensor of images, or a list of arrays."""
     if isinstance(pixels, np.ndarray | Tensor):
-        return _three_channels(pixels)
-    return [_as_array(image, number) for number, image in enumerate(pixels)]
+        return _with_channels(pixels, channels)
+    return [_as_array(image, number, channels) for number, image in enumerate(pixels)]
 
 
-def _as_array(image: Any, number: int) -> NDArray[np.uint8]:
+def _as_array(image: Any, number: int, channels: int) -> NDArray[np.uint8]:
     if isinstance(image, Image.Image):
         image = image if image.mode in ("L", "RGB") else image.convert("RGB")
     array = image.cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in (1, 3)):
-        raise ValueError(f"image {number} must be [H, W, 3], or [H, W] if gray, not {list(array.shape)}")
-    return _three_channels(array.reshape(1, *array.shape[:2], -1) if array.size else array[None])[0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in _taken(channels)):
+        raise ValueError(f"image {number} must be {_wanted('H, W', channels)}, not {list(array.shape)}")
+    return _with_channels(array.reshape(1, *array.shape[:2], -1) if array.size else array[None], channels)[0]
 
 
-def _three_channels(pixels: Any) -> Any:
+def _taken(channels: int) -> tuple[int, ...]:
+    return (1, 3) if channels == 3 else (channels,)
+
+
+def _wanted(sides: str, channels: int) -> str:
+    if channels == 3:
+        return f"[{sides}, 3], or [{sides}] if gray"
+    return f"[{sides}, {channels}], as the mean and std of the views have {channels} numbers"
+
+
+def _with_channels(pixels: Any, channels: int) -> Any:
     if pixels.dtype not in (np.uint8, torch.uint8):
         hint = "; for 16 bits, convert by (images >> 8).astype(np.uint8)" if pixels.dtype == np.uint16 else ""
         raise ValueError(f"images must be uint8, not {pixels.dtype}{hint}")
     if pixels.ndim == 3:
         pixels = pixels[..., None]
-    if pixels.ndim != 4 or pixels.shape[-1] not in (1, 3):
-        raise ValueError(f"images must be [n, H, W, 3], or [n, H, W] if gray, not {list(pixels.shape)}")
+    if pixels.ndim != 4 or pixels.shape[-1] not in _taken(channels):
+        raise ValueError(f"images must be {_wanted('n, H, W', channels)}, not {list(pixels.shape)}")
     if not all(pixels.shape[1:3]):
         raise ValueError(f"images must have at least one pixel, got {list(pixels.shape)}")
-    if pixels.shape[-1] == 3:
+    if pixels.shape[-1] == channels:
         return pixels
     return pixels.expand(-1, -1, -1, 3) if isinstance(pixels, Tensor) else np.repeat(pixels, 3, axis=-1)
 
 
 def checked_masks(masks: Any, pixels: Any) -> Any:
-    """Masks of images that went through `as_rgb`: uint8[n, H, W] (array or tensor), or a list of uint8[H, W] for a list.
+    """Masks of images that went through `checked_images`: uint8[n, H, W] (array or tensor), or a list of uint8[H, W] for a list.
 
     Raises ValueError for another type, number or size.
     """

@@ -54,13 +54,14 @@ class _SeededDraws(TorchFunctionMode):
 class KorniaOperation(nn.Module):
     """A kornia augmentation whose parameters are a function of (seed, step, position, view) and the global batch size.
 
-    It is for views of `size` px. `draw` runs on the host, in any thread; calling the module applies the parameters. Operations
-    of one chain differ by their `place` in it. Raises ValueError, with the reason, for an operation that cannot be used so.
+    It is for views of `size` px with `channels` channels. `draw` runs on the host, in any thread; calling the module applies the
+    parameters. Operations of one chain differ by their `place` in it. Raises ValueError, with the reason, for an operation that
+    cannot be used so.
     """
 
-    def __init__(self, name: str, module: nn.Module, size: int, place: int = 0) -> None:
+    def __init__(self, name: str, module: nn.Module, size: int, place: int = 0, channels: int = 3) -> None:
         super().__init__()
-        self.name, self.module, self.size, self.place = name, module, size, place
+        self.name, self.module, self.size, self.place, self.channels = name, module, size, place, channels
         self._shared: set[str] = set()  # parameters of the whole batch
         self._numbering: set[str] = set()  # parameters that number the images of the batch
         self._by_image = False
@@ -85,10 +86,10 @@ class KorniaOperation(nn.Module):
             return self._part(whole, torch.from_numpy(positions))
         singles = [self._drawn(int(key), 1) for key in image_keys(purpose, seed, step, view, positions)]
         joined = {name: torch.cat([single[name] for single in singles]) for name in singles[0]}
-        return {**joined, "forward_input_shape": torch.tensor([len(positions), 3, self.size, self.size])}
+        return {**joined, "forward_input_shape": torch.tensor([len(positions), self.channels, self.size, self.size])}
 
     def forward(self, images: Tensor, parameters: Parameters) -> Tensor:
-        """float[n, 3, S, S] in [0, 1] changed by the parameters of `draw`; noise may leave the range, as in kornia.
+        """float[n, C, S, S] in [0, 1] changed by the parameters of `draw`; noise may leave the range, as in kornia.
 
         Runs without autocast, since a warp would compute positions in bfloat16.
         """
@@ -102,7 +103,7 @@ class KorniaOperation(nn.Module):
 
     def _drawn(self, seed: int, batch: int) -> Parameters:
         with _SeededDraws(seed):
-            return self.module.forward_parameters((batch, 3, self.size, self.size))
+            return self.module.forward_parameters((batch, self.channels, self.size, self.size))
 
     def _part(self, whole: Parameters, rows: Tensor) -> Parameters:
         part = {name: value if name in self._shared else value[rows] for name, value in whole.items()}
@@ -117,7 +118,8 @@ class KorniaOperation(nn.Module):
             self._classify()
             reason = self._reason_against()
         except Exception as error:  # kornia raises any exception for arguments that it did not check before
-            raise ValueError(f"{self.name} cannot be applied to images of {self.size} px: {error}") from error
+            of = "" if self.channels == 3 else f" and {self.channels} channels"
+            raise ValueError(f"{self.name} cannot be applied to images of {self.size} px{of}: {error}") from error
         if reason:
             raise ValueError(f"{self.name} cannot be used for views: {reason}")
 
@@ -135,7 +137,7 @@ class KorniaOperation(nn.Module):
     @torch.no_grad()
     def _reason_against(self) -> str | None:
         generator = torch.Generator().manual_seed(1)
-        coarse = torch.rand(_TRIED, 3, 5, 5, generator=generator)
+        coarse = torch.rand(_TRIED, self.channels, 5, 5, generator=generator)
         images = nn.functional.interpolate(coarse, (self.size, self.size), mode="bicubic").clamp(0, 1)
         for seed in range(2):
             drawn, again = self._drawn(seed, _TRIED), self._drawn(seed, _TRIED)
@@ -180,7 +182,9 @@ def operation_names() -> list[str]:
     )
 
 
-def build_operation(name: str, arguments: Mapping[str, Any], size: int, place: int = 0) -> KorniaOperation:
+def build_operation(
+    name: str, arguments: Mapping[str, Any], size: int, place: int = 0, channels: int = 3
+) -> KorniaOperation:
     """kornia's augmentation of that name for views of `size` px; lists among the arguments count as tuples.
 
     Raises ValueError for an unknown name or argument (with the nearest one), a missing argument, a value that kornia refuses, a
@@ -211,10 +215,12 @@ def build_operation(name: str, arguments: Mapping[str, Any], size: int, place: i
         module = kind(**given)
     except Exception as error:  # kornia raises any exception
         raise ValueError(f"{name} cannot be built with {dict(arguments)}: {error}") from error
-    return KorniaOperation(name, module, size, place)
+    return KorniaOperation(name, module, size, place, channels)
 
 
-def build_operations(entries: Sequence[Mapping[str, Any] | Callable[[int], nn.Module]], size: int) -> list[nn.Module]:
+def build_operations(
+    entries: Sequence[Mapping[str, Any] | Callable[[int], nn.Module]], size: int, channels: int = 3
+) -> list[nn.Module]:
     """A chain of operations for views of `size` px, from entries `{operation: NAME, argument: value, …}` as in a recipe.
 
     From Python, an entry can also be a callable that makes an operation of one's own from `size`: a module with the `draw` and
@@ -230,7 +236,7 @@ def build_operations(entries: Sequence[Mapping[str, Any] | Callable[[int], nn.Mo
         try:
             if name is None:
                 raise ValueError("`operation`, the name of a kornia augmentation, is missing")
-            built.append(build_operation(name, arguments, size, place))
+            built.append(build_operation(name, arguments, size, place, channels))
         except ValueError as error:
             wrong.append(f"operation {place}: {error}")
     if wrong:

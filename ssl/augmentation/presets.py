@@ -26,6 +26,8 @@ _Share = Annotated[float, Field(gt=0, le=1)]  # of an image's area
 Shares = Annotated[tuple[_Share, _Share], AfterValidator(_ascending)]
 Interpolation = Literal["bilinear", "bicubic"]
 Operations = list[dict[str, Any]]
+Levels = tuple[Annotated[float, Field(ge=0, le=1)], ...]
+Deviations = tuple[Annotated[float, Field(gt=0, le=1)], ...]
 
 
 @register("views", "simclr")
@@ -50,11 +52,16 @@ def simclr(
     pixmix: PixMixSettings | None = None,
     extra: Operations | None = None,
     local_intensity_order: bool = False,
+    mean: Levels | None = None,
+    std: Deviations | None = None,
 ) -> Views:
     """`count` views with the same settings; the defaults are SimCLR's for ImageNet (Chen et al., 2020, appendix A).
 
     Optional, and then applied in this order: Fourier domain adaptation, PixMix, further kornia operations (`extra`, each
     `{operation: NAME, argument: value, …}`), and the local intensity order transform, which gives views of four channels.
+
+    `mean` and `std` normalize the views: one number for each channel of the images, for pixels in [0, 1] (default: ImageNet's).
+    Images of other than three channels need them, and get no saturation, hue and gray.
     """
     view = ViewSettings(
         size,
@@ -72,7 +79,7 @@ def simclr(
         solarize,
         interpolation,
     )
-    return Views([[view] * count], extra or (), fourier_adaptation, pixmix, local_intensity_order)
+    return Views([[view] * count], extra or (), fourier_adaptation, pixmix, local_intensity_order, mean=mean, std=std)
 
 
 @register("views", "multicrop")
@@ -100,10 +107,12 @@ def multicrop(
     pixmix: PixMixSettings | None = None,
     extra: Operations | None = None,
     local_intensity_order: bool = False,
+    mean: Levels | None = None,
+    std: Deviations | None = None,
 ) -> Views:
     """Two global views and `local_count` small local ones; blur and solarize are a probability for each global view, or for both.
 
-    The defaults are DINO's (Caron et al., 2021, section 3.1 and its public settings). The last four: as for `simclr`.
+    The defaults are DINO's (Caron et al., 2021, section 3.1 and its public settings). The last six: as for `simclr`.
     """
     color = (flip, jitter, brightness, contrast, saturation, hue, gray)
     blurs, solarizes = (p if isinstance(p, tuple) else (p, p) for p in (blur, solarize))
@@ -113,7 +122,7 @@ def multicrop(
     ]
     small = ViewSettings(local_size, local_scale, crop_ratio, *color, local_blur, blur_sigma, 0.0, interpolation)
     groups = [large, [small] * local_count] if local_count else [large]
-    return Views(groups, extra or (), fourier_adaptation, pixmix, local_intensity_order)
+    return Views(groups, extra or (), fourier_adaptation, pixmix, local_intensity_order, mean=mean, std=std)
 
 
 # Both papers: two views, the second with little blur and some solarization (BYOL, table 6; MoCo v3, section 4). BYOL's crops are

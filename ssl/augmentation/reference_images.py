@@ -55,6 +55,10 @@ class ReferenceImages:
             raise ValueError(
                 f"reference images need an opened source, for example open_source('dead_leaves', size=32), not {self.images!r}"
             )
+        if (channels := getattr(self.images, "channels", 3)) != 3:
+            raise ValueError(
+                f"reference images must be RGB, but their source gives {channels} channels: choose three bands"
+            )
         return self.images
 
 

@@ -1,7 +1,7 @@
 """The views of a training step: one table of parameters, one pass over the images."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,16 +10,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wildfern.ssl.augmentation.blur import GaussianBlur
-from wildfern.ssl.augmentation.color import ColorJitter, Solarize
+from wildfern.ssl.augmentation.color import ColorJitter, Solarize, brightness_contrast
 from wildfern.ssl.augmentation.crop import crop_views
 from wildfern.ssl.augmentation.crop_geometry import crop_geometry, crop_masks, crop_masks_on_host, sides
 from wildfern.ssl.augmentation.fourier_adapted_views import FourierAdaptationSettings, FourierAdaptedViews
 from wildfern.ssl.augmentation.host_crops import crop_images
 from wildfern.ssl.augmentation.host_views import render_crops, render_views
-from wildfern.ssl.augmentation.input_images import as_rgb, checked_masks, merged_views, to_device, views_of_images
+from wildfern.ssl.augmentation.input_images import (
+    checked_images,
+    checked_masks,
+    merged_views,
+    to_device,
+    views_of_images,
+)
 from wildfern.ssl.augmentation.kornia_operation import Parameters, build_operations
 from wildfern.ssl.augmentation.local_intensity_order import LocalIntensityOrder
-from wildfern.ssl.augmentation.normalization import MEAN, STD
+from wildfern.ssl.augmentation.normalization import checked_normalization
 from wildfern.ssl.augmentation.operation import on_device
 from wildfern.ssl.augmentation.packed_table import PackedTable, pack
 from wildfern.ssl.augmentation.pixmix_views import PixMixSettings, PixMixViews
@@ -35,11 +41,11 @@ class ViewBatch:
 
     pixels: (
         NDArray[np.uint8] | Tensor | list[NDArray[np.uint8]]
-    )  # [n, H, W, 3], or crops [V, n, size, size, 3] per group
+    )  # [n, H, W, C], or crops [V, n, size, size, C] per group
     tables: list[AugmentationParameters]  # one per group, like all lists here
     boxes: list[NDArray[np.int64]]  # [V, n, 4]: top, left, height, width of each crop, in pixels of the image it shows
     geometry: list[NDArray[np.float32]]  # [V, n, 5]: see `Views.geometry`
-    paired_images: NDArray[np.uint8] | Tensor | None = None  # [n, H, W, 3]: shown by odd views
+    paired_images: NDArray[np.uint8] | Tensor | None = None  # [n, H, W, C]: shown by odd views
     masks: NDArray[np.uint8] | Tensor | list[NDArray[np.uint8]] | None = (
         None  # [n, H, W], or [V, n, size, size] per group
     )
@@ -57,8 +63,11 @@ class Views(nn.Module):
     Views are numbered through all groups; with paired images, odd views show the paired image. `prepare` runs on the host, in
     loader threads; calling the module runs on the device (on a CPU, in a compiled kernel). After crop and colors, each view goes
     through Fourier domain adaptation, PixMix and the operations of `extra` (see `build_operations`), as far as given, and is
-    normalized with ImageNet's mean and standard deviation. With `local_intensity_order`, a view is the four standardized channels
-    of that transform instead.
+    normalized with `mean` and `std`, for pixels in [0, 1] (ImageNet's if neither is given). With `local_intensity_order`, a view
+    is the four standardized channels of that transform instead.
+
+    Images have as many channels as `mean` has numbers. Saturation, hue and gray change RGB only: for other channels they are left
+    out, see `notes`; Fourier domain adaptation and PixMix need RGB, the local intensity order RGB or one channel.
 
     `dtype`, which can be set later, is float32 or bfloat16: views are computed in float32 and rounded once, at the end. Raises
     ValueError for no views, an empty group, different sizes in a group, and other types.
@@ -74,8 +83,14 @@ class Views(nn.Module):
         pixmix: PixMixSettings | None = None,
         local_intensity_order: bool = False,
         dtype: torch.dtype = torch.float32,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
+        self.normalization = checked_normalization(mean, std)
+        channels = self.input_channels = len(self.normalization[0])
+        if channels != 3:
+            _check_rgb_operations(channels, fourier_adaptation, pixmix, local_intensity_order)
         if not groups:
             raise ValueError("no groups of views: at least one is needed")
         for group in groups:
@@ -85,13 +100,20 @@ class Views(nn.Module):
                 raise ValueError("the views of a group must have one size")
             if len({view.interpolation for view in group}) > 1:
                 raise ValueError("the views of a group must have one interpolation")
-        self.groups, self.dtype = groups, dtype
+        self.dtype = dtype
+        self.groups = groups if channels == 3 else [[_without_color(view) for view in group] for group in groups]
+        self.notes: list[str] = []
+        left_out = [n for n in _COLOR if any(getattr(v, n) and (v.jitter or n == "gray") for g in groups for v in g)]
+        if left_out and channels != 3:
+            self.notes.append(
+                f"views: {', '.join(left_out)} are left out: they change RGB, and the images have {channels} channels"
+            )
 
         def chain(size: int) -> nn.ModuleList:
             adapted = [] if fourier_adaptation is None else [FourierAdaptedViews(fourier_adaptation, size)]
             mixed = [] if pixmix is None else [PixMixViews(pixmix, size)]
             try:
-                operations = build_operations(extra, size)
+                operations = build_operations(extra, size, channels)
             except ValueError as error:
                 raise ValueError(f"extra: {error}") from error
             return nn.ModuleList([*adapted, *mixed, *operations])
@@ -99,8 +121,8 @@ class Views(nn.Module):
         self.extra = nn.ModuleList(chain(group[0].size) for group in groups)
         self.intensity_order = LocalIntensityOrder(standardize=True) if local_intensity_order else None
         self.color, self.blur, self.solarize = ColorJitter(), GaussianBlur(), Solarize()
-        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
+        for name, numbers in zip(("mean", "std"), self.normalization, strict=True):
+            self.register_buffer(name, torch.tensor(numbers).view(1, -1, 1, 1), persistent=False)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -120,8 +142,8 @@ class Views(nn.Module):
 
     @property
     def channels(self) -> int:
-        """Channels of a view: 3, or 4 with the local intensity order transform."""
-        return 3 if self.intensity_order is None else 4
+        """Channels of a view: those of the images (`input_channels`), or 4 with the local intensity order transform."""
+        return self.input_channels if self.intensity_order is None else 4
 
     @property
     def skipped(self) -> dict[str, str]:
@@ -163,11 +185,11 @@ class Views(nn.Module):
 
         `paired_images`, in the form of `pixels`: the second images of pairs. `masks`: one value per pixel, uint8[n, H, W], or a
         sequence of uint8[H, W]; see `masks`. Tensors stay where they are. `batch_size`: of the global batch, if these positions
-        are only a part of it; further operations draw for all of it. Raises ValueError for images that are not uint8 with three
-        channels (or one, which is then repeated), or not one for each position; for masks of another size, masks together with
-        paired images, and masks together with an operation that moves pixels.
+        are only a part of it; further operations draw for all of it. Raises ValueError for images that are not uint8 with
+        `input_channels` channels (or one, which is repeated to three), or not one for each position; for masks of another size,
+        masks together with paired images, and masks together with an operation that moves pixels.
         """
-        pixels, paired_images = as_rgb(pixels, paired_images, len(positions))
+        pixels, paired_images = checked_images(pixels, paired_images, len(positions), self.input_channels)
         if masks is not None:
             self._check_masks(paired_images)
             masks = checked_masks(masks, pixels)
@@ -188,8 +210,13 @@ class Views(nn.Module):
         return ViewBatch(
             *(pixels, tables, boxes, geometry, paired_images, masks, drawn),
             extra=self._draw_extra(seed, step, positions, batch_size),
-            packed=None if self.mean.device.type == "cpu" else self._packed(tables, boxes, geometry),
+            packed=self._packed(tables, boxes, geometry) if self._by_torch else None,
         )
+
+    @property
+    def _by_torch(self) -> bool:
+        """Whether torch makes the views, not the compiled kernel for RGB on the CPU."""
+        return self.mean.device.type != "cpu" or self.input_channels != 3
 
     def _crops(
         self, tables: list[AugmentationParameters], pixels: Any, paired_images: Any
@@ -272,7 +299,7 @@ class Views(nn.Module):
         """[V, n, channels, size, size] of type `dtype` per group: normalized, on the module's device, channels last."""
         if self.mean.dtype != torch.float32:
             raise ValueError(f"views are computed in float32: set `dtype` in place of .to({self.mean.dtype})")
-        views = self._on_host(batch) if self.mean.device.type == "cpu" else self._on_device(batch)
+        views = self._on_device(batch) if self._by_torch else self._on_host(batch)
         if batch.extra is None:
             return views
         for group, operations, drawn in zip(views, self.extra, batch.extra, strict=True):
@@ -306,9 +333,10 @@ class Views(nn.Module):
     def _on_host(self, batch: ViewBatch) -> list[Tensor]:
         """The views from the compiled kernel for the CPU, on as many threads as torch uses."""
         threads = torch.get_num_threads()
+        normalization = self.normalization if batch.extra is None else None
         if isinstance(batch.pixels, list):
             return [
-                render_crops(crops, table, threads, self._working_dtype(batch), normalize=batch.extra is None)
+                render_crops(crops, table, threads, self._working_dtype(batch), normalization=normalization)
                 for crops, table in zip(batch.pixels, batch.tables, strict=True)
             ]
         pixels, paired_images = (
@@ -318,7 +346,7 @@ class Views(nn.Module):
         return [
             render_views(
                 *(pixels, table, size, threads, self._working_dtype(batch), paired_images, first),
-                normalize=batch.extra is None,
+                normalization=normalization,
                 boxes=boxes,
             )
             for first, table, boxes, (_, size) in zip(
@@ -365,9 +393,29 @@ class Views(nn.Module):
             or (table.hue != 0).any()
             or table.gray.any()
         ):
-            images = self.color(images, dict(numbers))
+            if self.input_channels == 3:
+                images = self.color(images, dict(numbers))
+            else:
+                images = brightness_contrast(images, numbers["factors"], numbers["is_contrast"])
         if (table.sigma > 0).any():
             images = self.blur(images, dict(numbers))
         if (table.threshold <= 1).any():
             images = self.solarize(images, dict(numbers))
         return images
+
+
+_COLOR = ("saturation", "hue", "gray")
+
+
+def _without_color(view: ViewSettings) -> ViewSettings:
+    return replace(view, saturation=0.0, hue=0.0, gray=0.0)
+
+
+def _check_rgb_operations(channels: int, fourier_adaptation: Any, pixmix: Any, local_intensity_order: bool) -> None:
+    for name, given in (("fourier_adaptation", fourier_adaptation), ("pixmix", pixmix)):
+        if given is not None:
+            raise ValueError(f"{name} needs RGB images, and mean names {channels} channels: leave it out")
+    if local_intensity_order and channels != 1:
+        raise ValueError(
+            f"local_intensity_order needs RGB or gray images, and mean names {channels} channels: leave it out"
+        )

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 if TYPE_CHECKING:
     from torch import Tensor
 
-ImageArray = NDArray[np.uint8]  # [H, W, 3] or [N, H, W, 3]
+ImageArray = NDArray[np.uint8]  # [H, W, C] or [N, H, W, C]
 MaskArray = NDArray[np.uint8]  # [H, W] or [N, H, W]
 Split = Literal["train", "test"]
 _LOCK = type(threading.Lock())

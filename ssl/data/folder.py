@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wildfern.registry import register
-from wildfern.ssl.data.base import DataError, ImageArray, SourceFile, Split
+from wildfern.ssl.data.base import DataError, SourceFile, Split
 from wildfern.ssl.data.classes_csv import NAME, read_classes_csv
 from wildfern.ssl.data.folder_scan import FolderScan, good_headers, scan_folder
-from wildfern.ssl.data.image_file import EXTENSIONS, decode_image
+from wildfern.ssl.data.image_file import EXTENSIONS, Bands, Decoding, File, Percentiles, ValueRange
 from wildfern.ssl.data.image_source import ImageSource
 from wildfern.ssl.data.paths import existing_folder
 from wildfern.ssl.data.split_folders import SplitFolder, SplitFolders, split_folders
@@ -32,7 +32,7 @@ class FolderSource(ImageSource):
     train_folder, test_folder: the sub-folders of the splits if they have other names, with * for any ("*/train"). "." is `path`
         without the folder of the other split; train_folder "." with no test_folder takes all images, whatever folders are named.
     min_side: leave out images whose shorter side has fewer pixels.
-    max_side: shrink images to this longer side while decoding (None: full size).
+    max_side, bands, value_range, percentiles: how the images are read; see `Decoding`.
     check_headers: open every file once at the start, in threads, and leave out those without a usable header: about ten
         thousand files per second from a warm local disk. False starts at once; faults are found, and replaced, on reading.
 
@@ -49,11 +49,15 @@ class FolderSource(ImageSource):
         test_folder: str | None = None,
         min_side: int = 1,
         max_side: int | None = None,
+        bands: Bands | None = None,
+        value_range: ValueRange | None = None,
+        percentiles: Percentiles | None = None,
         test_fraction: float = 0.0,
         check_headers: bool = True,
     ) -> None:
         if not 0.0 <= test_fraction < 1.0:
             raise DataError(f"test_fraction must be in [0, 1), got {test_fraction}")
+        decoding = Decoding(max_side, min_side, bands, value_range, percentiles)
         given = existing_folder(path)
         folders = split_folders(given, train_folder, test_folder)
         part, by_hash = _part(given, folders, split, test_fraction)
@@ -69,23 +73,19 @@ class FolderSource(ImageSource):
             return chosen
 
         scan = scan_folder(str(part.root), wanted)
-        self._entries = good_headers(scan, min_side) if check_headers else np.arange(len(scan.names))
-        if not len(scan.names) and test_fraction and (images := len(scan_folder(scan.root, lambda name: True).names)):
-            raise DataError(_empty_split(scan.root, split, test_fraction, images))
+        self._entries = good_headers(scan, decoding) if check_headers else np.arange(len(scan.names))
+        if not len(scan.names) and left_out:
+            raise DataError(_empty_split(scan.root, split, test_fraction, left_out))
         if not len(self._entries):
-            raise DataError(
-                f"{part.root}: with test_fraction {test_fraction}, none of {left_out} images is in the {split} split"
-                if left_out and not scan.skipped
-                else _nothing_found(scan)
-            )
+            raise DataError(_nothing_found(scan))
         classes = _class_folders(given, folders) if labels == "folders" else None
         numbers = _labels(scan, self._entries, classes)
         shown = None if classes is None else list(map(_printable, classes))
         if labels == "classes_csv":
             shown, hot = _from_csv(folders, part, scan, self._entries)
-            super().__init__(len(self._entries), hot, shown)
+            super().__init__(len(self._entries), hot, shown, decoding)
         else:
-            super().__init__(len(self._entries), numbers, shown)
+            super().__init__(len(self._entries), numbers, shown, decoding)
         for name, reason in scan.skipped.items():
             self.skip(name, reason)
         shares = [share_words(split, test_fraction, "files, by a hash of their names")] if by_hash else []
@@ -95,7 +95,7 @@ class FolderSource(ImageSource):
         if scan.others.total:
             files = "1 other file" if scan.others.total == 1 else f"{scan.others.total:,} other files"
             self.note(f"{part.root}: passed over {files}: {scan.others}")
-        self._scan, self._min_side, self._max_side = scan, min_side, max_side
+        self._scan = scan
 
     def item_name(self, item: int) -> str:
         return self._scan.path(self._scan.names[self._entries[item]])
@@ -105,8 +105,8 @@ class FolderSource(ImageSource):
             name = self._scan.names[entry]
             yield SourceFile(name, self._scan.sizes[entry], self._scan.path(name))
 
-    def decode(self, item: int) -> ImageArray:
-        return decode_image(self.item_name(item), min_side=self._min_side, max_side=self._max_side)
+    def encoded(self, item: int) -> File:
+        return self.item_name(item)
 
 
 def _part(given: Path, folders: SplitFolders, split: Split, test_fraction: float) -> tuple[SplitFolder, bool]:

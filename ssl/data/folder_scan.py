@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from wildfern.ssl.data.base import UnreadableImage
 from wildfern.ssl.data.file_names import PassedOver, is_hidden, is_image
-from wildfern.ssl.data.image_file import image_size
+from wildfern.ssl.data.image_file import Decoding
 from wildfern.ssl.data.path_store import PathStore
 
 _CHUNK = 512  # headers checked per task of a thread
@@ -66,14 +66,14 @@ def _size_or_fault(entry: os.DirEntry) -> tuple[int, str | None]:
     return status.st_size, None if status.st_size else "empty file"
 
 
-def good_headers(scan: FolderScan, min_side: int) -> NDArray[np.int64]:
+def good_headers(scan: FolderScan, decoding: Decoding) -> NDArray[np.int64]:
     """Indices (ascending) of the names with a usable header; the others are added to `scan.skipped`."""
 
     def check(start: int) -> list[tuple[int, str]]:
         faults = []
         for number in range(start, min(start + _CHUNK, len(scan.names))):
             try:
-                image_size(scan.path(scan.names[number]), min_side=min_side)
+                decoding.size(scan.path(scan.names[number]))
             except UnreadableImage as error:
                 faults.append((number, error.reason))
         return faults

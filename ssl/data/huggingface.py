@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from wildfern.registry import register
-from wildfern.ssl.data.base import DataError, ImageArray, Split, UnreadableImage
-from wildfern.ssl.data.image_file import decode_image
+from wildfern.ssl.data.base import DataError, Split, UnreadableImage
+from wildfern.ssl.data.image_file import Bands, Decoding, File, Percentiles, ValueRange
 from wildfern.ssl.data.image_source import ImageSource
 from wildfern.ssl.data.labels import Numbered, number_labels
 from wildfern.ssl.data.splits import ROLES, SPLIT_NAMES, rows_of_split, share_words
@@ -21,7 +21,7 @@ class HuggingFaceSource(ImageSource):
         load_dataset. test_fraction: without a test split, this share of the rows, chosen by a hash of their number, is one.
     image_column: None takes the only image column. label_column: integers, names, or lists of either for several classes; None,
         or no column of the default name: unlabeled. It is read when labels are needed.
-    max_side: shrink images to this longer side while decoding (None: full size).
+    max_side, bands, value_range, percentiles: how the images are read; see `Decoding`.
     """
 
     def __init__(
@@ -35,6 +35,9 @@ class HuggingFaceSource(ImageSource):
         image_column: str | None = None,
         label_column: str | None = "label",
         max_side: int | None = None,
+        bands: Bands | None = None,
+        value_range: ValueRange | None = None,
+        percentiles: Percentiles | None = None,
     ) -> None:
         try:
             import datasets
@@ -59,8 +62,9 @@ class HuggingFaceSource(ImageSource):
             raise DataError(f"hf:{name}: set image_column to one of {images or 'none'} (columns: {columns})")
         if label_column not in (None, "label", *table.features):
             raise DataError(f"hf:{name}: no label column {label_column!r}; it has {', '.join(table.features)}")
+        decoding = Decoding(max_side, 1, bands, value_range, percentiles)
         self._items = rows_of_split(len(table), split, test_fraction) if by_hash else np.arange(len(table))
-        super().__init__(len(self._items))
+        super().__init__(len(self._items), decoding=decoding)
         self.split_words = f"split {part}" + (
             f", {share_words(split, test_fraction, 'rows, by a hash of their number')}" if by_hash else ""
         )
@@ -71,16 +75,16 @@ class HuggingFaceSource(ImageSource):
             if label_column in parts[p].features
         ]
         self._label_column = label_column if label_column in table.features else None
-        self._name, self._max_side = f"hf:{name} {part}", max_side
+        self._name = f"hf:{name} {part}"
 
     def item_name(self, item: int) -> str:
         return f"{self._name} {self._items[item]}"
 
-    def decode(self, item: int) -> ImageArray:
+    def encoded(self, item: int) -> File:
         cell: dict[str, Any] = self._table[int(self._items[item])][self._column]
         if cell is None or (cell["bytes"] is None and not (cell["path"] and os.path.isfile(cell["path"]))):
             raise UnreadableImage("the row has no image")
-        return decode_image(cell["bytes"] if cell["bytes"] is not None else cell["path"], max_side=self._max_side)
+        return cell["bytes"] if cell["bytes"] is not None else cell["path"]
 
     def load_labels(self) -> Numbered:
         """Also reads those of the other split, so that a class has the same number in both."""

@@ -1,24 +1,30 @@
 """Finite sources that decode images one at a time, replace unreadable ones and keep small sets decoded in memory."""
 
 import threading
-from abc import abstractmethod
+from collections.abc import Iterator
+from functools import partial
 from math import gcd
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image
 
 from wildfern.ssl.data.base import DataError, ImageArray, Images, Source, UnreadableImage
+from wildfern.ssl.data.image_file import Decoding, File
+from wildfern.ssl.data.resize import resize
+from wildfern.ssl.data.value_range import RawImage
 
 CACHE_BYTES = 2**30  # a set of images of one size that fits is decoded once and kept
 _PROBES = 32
+_RANGED = 64  # images that value_range: dataset looks at
 
 Labels = NDArray[np.int64] | NDArray[np.uint8]  # [N], -1 unlabeled; or multi-hot [N, K]
 
 
 class ImageSource(Source):
-    """Base class of folders, shards and named sets: a subclass implements `decode(item)` and `item_name(item)`.
+    """Base class of folders, shards and named sets: a subclass implements `item_name(item)` and `encoded(item)`.
+
+    `decoding` says how the encoded images are read; what it remarks about their values is added to `notes`, once of each kind.
 
     An unreadable image is replaced, always by the same other one: the first readable of items i + s, i + 2s … (mod n), with s
     near 0.618 n and coprime to n. This visits every item, and consecutive unreadable images get replacements from all over the
@@ -28,8 +34,17 @@ class ImageSource(Source):
     `labels` and `class_names` raise its DataError, and `read` then gives images without labels and a note.
     """
 
-    def __init__(self, num_items: int, labels: Labels | None = None, class_names: list[str] | None = None):
+    def __init__(
+        self,
+        num_items: int,
+        labels: Labels | None = None,
+        class_names: list[str] | None = None,
+        decoding: Decoding | None = None,
+    ) -> None:
         super().__init__()
+        self._decoding = decoding or Decoding()
+        self.channels = self._decoding.channels
+        self._remarked: set[str] = set()
         self.num_items = num_items
         self._lazy_labels = (
             labels is None and class_names is None and type(self).load_labels is not ImageSource.load_labels
@@ -89,13 +104,22 @@ class ImageSource(Source):
         """Decoded images are left out: they are made again."""
         return super().__getstate__() | {"_cache": None, "_filled": np.zeros(0, bool), "_probed": False}
 
-    @abstractmethod
-    def decode(self, item: int) -> ImageArray:
-        """One image, uint8[H, W, 3]; raises UnreadableImage."""
-
-    @abstractmethod
     def item_name(self, item: int) -> str:
         """Where the image is stored, for messages."""
+        raise NotImplementedError(f"{type(self).__name__} must implement item_name(item)")
+
+    def encoded(self, item: int) -> File:
+        """The path or the bytes of the image's file; raises UnreadableImage."""
+        raise NotImplementedError(f"{type(self).__name__} must implement encoded(item) or decode(item)")
+
+    def decode(self, item: int) -> ImageArray:
+        """One image, uint8[H, W, C]; raises UnreadableImage."""
+        self._find_range()
+        return self._decoding.decode(self.encoded(item), partial(self._remark, item))
+
+    def raw(self, item: int) -> RawImage:
+        """The values of one image as stored, before they are scaled to 8 bits; raises UnreadableImage."""
+        return self._decoding.raw(self.encoded(item))
 
     @property
     def fixed_size(self) -> bool:
@@ -138,7 +162,7 @@ class ImageSource(Source):
             image = self.decode(item)
             height, width = self._cache.shape[1:3]
             if image.shape[:2] != (height, width):
-                image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+                image = resize(image, (width, height))
             self._cache[item] = image
             self._filled[item] = True
         return self._cache[item]
@@ -148,6 +172,7 @@ class ImageSource(Source):
         with self._probe_lock:
             if self._probed:
                 return
+            self._find_range()
             shapes = set()
             for item in np.unique(np.linspace(0, self.num_items - 1, _PROBES).astype(np.int64)):
                 try:
@@ -162,6 +187,33 @@ class ImageSource(Source):
                     self._filled = np.zeros(self.num_items, bool)
                     self._cache = np.empty((self.num_items, *shapes.pop()), np.uint8)
             self._probed = True
+
+    def _find_range(self) -> None:
+        """Replace value_range: dataset by the percentiles of a fixed sample of the images, found once (twice by two threads)."""
+        decoding = self._decoding
+        if decoding.value_range != "dataset":
+            return
+
+        def sample() -> Iterator[RawImage]:
+            for item in np.unique(np.linspace(0, self.num_items - 1, _RANGED).astype(np.int64)):
+                try:
+                    yield self.raw(int(item))
+                except UnreadableImage:
+                    continue
+
+        found = decoding.with_range_of(sample())
+        if isinstance(found.value_range, str):
+            return
+        low, high = found.value_range
+        self.note(
+            f"value_range: dataset is [{low:g}, {high:g}] here; write it instead of dataset to keep it for other images"
+        )
+        self._decoding = found
+
+    def _remark(self, item: int, kind: str, message: str) -> None:
+        if kind not in self._remarked:
+            self._remarked.add(kind)
+            self.note(f"{self.item_name(item)}: {message}")
 
 
 def _coprime_stride(num_items: int) -> int:

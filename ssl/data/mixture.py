@@ -28,9 +28,20 @@ class Mixture:
             raise DataError("a mixture needs at least one source")
         self.sources = [source for source, _ in components]
         self.counts = block_counts([weight for _, weight in components])
+        numbers = [source.channels for source in self.sources]
+        if len(set(numbers)) > 1:
+            raise DataError(
+                f"the sources of a mixture must have one number of channels, but theirs are {', '.join(map(str, numbers))} (in "
+                "the order of the sources); set bands, or leave it out, for all of them"
+            )
         self._seeds = [key("component", seed, number) for number in range(len(components))]
         self._block_seed = key("mixture", seed)
         self._component_of_slot = np.repeat(np.arange(len(components)), self.counts)
+
+    @property
+    def channels(self) -> int:
+        """C of all images uint8[H, W, C]."""
+        return self.sources[0].channels
 
     @property
     def class_names(self) -> list[str] | None:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from wildfern.registry import register
-from wildfern.ssl.data.base import DataError, ImageArray, SourceFile, Split, UnreadableImage, listed_files
+from wildfern.ssl.data.base import DataError, SourceFile, Split, UnreadableImage, listed_files
 from wildfern.ssl.data.image_column import find_image_column
-from wildfern.ssl.data.image_file import decode_image
+from wildfern.ssl.data.image_file import Bands, Decoding, File, Percentiles, ValueRange
 from wildfern.ssl.data.image_source import ImageSource
 from wildfern.ssl.data.label_column import check_label_column, class_names_of, other_label_columns, read_column
 from wildfern.ssl.data.labels import Numbered, number_labels
@@ -30,7 +30,7 @@ class ParquetSource(ImageSource):
     image_column: encoded images as bytes, structs with bytes (or with the path of a file, relative to the parquet file), or lists
         of uint8; None finds it. label_column: integers, names, or lists of either for several classes; lists of one length with
         only 0 and 1 are multi-hot. None, or no column of the default name: unlabeled. It is read when labels are needed.
-    max_side: shrink images to this longer side while decoding (None: full size).
+    max_side, bands, value_range, percentiles: how the images are read; see `Decoding`.
     memory_gb: keep the encoded column in memory up to this size. A larger one is read by row groups, of which the last used are
         kept; this is slow in random order: unpack such a dataset into a folder, or write it as webdataset shards.
     """
@@ -46,6 +46,9 @@ class ParquetSource(ImageSource):
         image_column: str | None = None,
         label_column: str | None = "label",
         max_side: int | None = None,
+        bands: Bands | None = None,
+        value_range: ValueRange | None = None,
+        percentiles: Percentiles | None = None,
         memory_gb: float = 0.5,
     ) -> None:
         if not 0.0 <= test_fraction < 1.0:
@@ -77,7 +80,7 @@ class ParquetSource(ImageSource):
         self._items = rows_of_split(len(self._rows), split, test_fraction) if by_hash else np.arange(len(self._rows))
         if not len(self._items):
             raise DataError(f"{path}: the {split} split is empty with test_fraction {test_fraction}")
-        super().__init__(len(self._items))
+        super().__init__(len(self._items), decoding=Decoding(max_side, 1, bands, value_range, percentiles))
         share = share_words(split, test_fraction, "rows, by a hash of their number")
         self.split_words = ", ".join([*([found.words] if found.words else []), *([share] if by_hash else [])])
         for message in found.notes:
@@ -85,7 +88,7 @@ class ParquetSource(ImageSource):
         if image_column is None and columns[0].name != "image":
             self.note(f"{path}: images are read from column {columns[0].name}")
         self._others = (path, other, named[other], named[split]) if not by_hash else None
-        self._label_column, self._max_side = label_column, max_side
+        self._label_column = label_column
 
     def item_name(self, item: int) -> str:
         file, row = self._rows.locate(int(self._items[item]))
@@ -94,11 +97,11 @@ class ParquetSource(ImageSource):
     def files(self) -> Iterator[SourceFile]:
         return listed_files(self._files)
 
-    def decode(self, item: int) -> ImageArray:
+    def encoded(self, item: int) -> File:
         encoded = self._rows[int(self._items[item])]
         if encoded is None:
             raise UnreadableImage("the row has no bytes")
-        return decode_image(encoded, max_side=self._max_side)
+        return encoded
 
     def load_labels(self) -> Numbered:
         """Also reads those of the other split, so that a class has the same number in both."""

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from wildfern.ssl.data.base import DataError, ImageArray, Split, UnreadableImage
-from wildfern.ssl.data.image_file import to_pixels
 from wildfern.ssl.data.image_source import ImageSource
 from wildfern.ssl.data.paths import expanded
+from wildfern.ssl.data.pillow_image import to_pixels
 from wildfern.ssl.data.splits import share_words, stratified_split
 
 _HOLDOUT = 0.3  # of every class, for datasets without a test split

@@ -8,9 +8,9 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from wildfern.registry import register
-from wildfern.ssl.data.base import DataError, ImageArray, SourceFile, Split, listed_files
+from wildfern.ssl.data.base import DataError, SourceFile, Split, listed_files
 from wildfern.ssl.data.file_names import PassedOver
-from wildfern.ssl.data.image_file import decode_image
+from wildfern.ssl.data.image_file import Bands, Decoding, File, Percentiles, ValueRange
 from wildfern.ssl.data.image_source import ImageSource
 from wildfern.ssl.data.labels import Numbered, number_labels
 from wildfern.ssl.data.path_store import PathStore
@@ -28,7 +28,7 @@ class WebDatasetSource(ImageSource):
     pattern: a file, a glob (shard-*.tar), brace ranges and lists (shard-{000000..000009}.tar, {a,b}.tar); a file of exactly this
         name comes first. {split} stands for train or training, and for test, testing or eval, else validation, valid, val or dev.
     labels: "auto" takes .cls, else "label" of .json: integers, names, or lists of them for several classes; "none": no labels.
-    max_side: shrink images to this longer side while decoding (None: full size).
+    max_side, bands, value_range, percentiles: how the images are read; see `Decoding`.
     test_fraction: without {split}, this share of the samples, chosen by a hash of their names, is the test split.
 
     The headers of all shards are read at the start (tens of thousands of files per second); the index takes about 50 bytes and
@@ -43,6 +43,9 @@ class WebDatasetSource(ImageSource):
         *,
         labels: Literal["auto", "none"] = "auto",
         max_side: int | None = None,
+        bands: Bands | None = None,
+        value_range: ValueRange | None = None,
+        percentiles: Percentiles | None = None,
         test_fraction: float = 0.0,
     ) -> None:
         if not 0.0 <= test_fraction < 1.0:
@@ -75,14 +78,14 @@ class WebDatasetSource(ImageSource):
             self.split_words = share_words(split, test_fraction, "samples, by a hash of their names")
             if not len(self._items):
                 raise DataError(f"{pattern}: the {split} split is empty with test_fraction {test_fraction}")
-        super().__init__(len(self._items))
+        super().__init__(len(self._items), decoding=Decoding(max_side, 1, bands, value_range, percentiles))
         for index in indexes:
             if index.fault:
                 self.skip(index.path, index.fault)
         over = _passed_over(indexes)
         if over.total:
             self.note(f"{pattern}: passed over {over.total:,} of {sum(i.members for i in indexes):,} members: {over}")
-        self._pattern, self._split, self._labels, self._max_side = pattern, split, labels, max_side
+        self._pattern, self._split, self._labels = pattern, split, labels
 
     def item_name(self, item: int) -> str:
         sample = self._items[item]
@@ -91,12 +94,11 @@ class WebDatasetSource(ImageSource):
     def files(self) -> Iterator[SourceFile]:
         return listed_files(self._shards)
 
-    def decode(self, item: int) -> ImageArray:
+    def encoded(self, item: int) -> File:
         sample = self._items[item]
         with open(self._shards[self._shard[sample]], "rb") as shard:
             shard.seek(int(self._offsets[sample]))
-            encoded = shard.read(int(self._sizes[sample]))
-        return decode_image(encoded, max_side=self._max_side)
+            return shard.read(int(self._sizes[sample]))
 
     def load_labels(self) -> Numbered:
         """Also reads those of the other split, so that a class has the same number in both."""

@@ -73,7 +73,7 @@ class Features:
 
 @dataclass(frozen=True)
 class LabeledImages:
-    """All images of a split, uint8[N, S, S, 3], preprocessed but not normalized, and labels as of `Features`."""
+    """All images of a split, uint8[N, S, S, C], preprocessed but not normalized, and labels as of `Features`."""
 
     pixels: NDArray[np.uint8]
     y: NDArray[np.int64] | NDArray[np.uint8]

@@ -56,7 +56,7 @@ def extract_features(
 ) -> Features:
     """Run the frozen backbone over chunks of (images, labels as of `Features`); a chunk without labels gives labels -1.
 
-    Images are uint8[N, H, W, 3] or a list of uint8[Hi, Wi, 3], preprocessed to `size` by `resize_center_crop`. The backbone
+    Images are uint8[N, H, W, C] or a list of uint8[Hi, Wi, C], preprocessed to `size` by `resize_center_crop`. The backbone
     returns one row per image (timm: `num_classes=0`); it is moved to `device`, by default its own.
     Raises ValueError for a backbone that returns anything else, and if there are no images.
     """

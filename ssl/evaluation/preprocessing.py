@@ -30,7 +30,7 @@ class Preprocessing:
 
 
 def resize_center_crop(pixels: Pixels, size: int | None, device: torch.device | str = "cpu") -> Tensor:
-    """Images uint8[N, H, W, 3], or a list of uint8[Hi, Wi, 3], as float32[N, 3, size, size] in [0, 1] on `device`.
+    """Images uint8[N, H, W, C], or a list of uint8[Hi, Wi, C], as float32[N, C, size, size] in [0, 1] on `device`.
 
     The shorter side is resized to `size` (bilinear, anti-aliased), then the center is cropped. Images of one shape
     are copied as bytes and resized on the device; images of several shapes are cropped and resized one by one on the CPU.
@@ -46,8 +46,8 @@ def resize_center_crop(pixels: Pixels, size: int | None, device: torch.device | 
             from wildfern.ssl.data import square
 
             pixels = np.stack([square(image, size) for image in pixels])
-    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
-        raise ValueError(f"images are uint8[N, H, W, 3], got {pixels.dtype}{list(pixels.shape)}")
+    if pixels.dtype != np.uint8 or pixels.ndim != 4:
+        raise ValueError(f"images are uint8[N, H, W, C], got {pixels.dtype}{list(pixels.shape)}")
     images = torch.from_numpy(np.ascontiguousarray(pixels)).to(device, non_blocking=True)
     images = images.permute(0, 3, 1, 2).float().div_(255)
     if size is None or images.shape[2] == images.shape[3] == size:
@@ -77,6 +77,8 @@ def _placed(height: int, width: int, size: int) -> tuple[tuple[int, int], int, i
 
 
 def normalized(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """float[N, 3, H, W] less `mean`, divided by `std`, channel by channel."""
-    mean, std = (images.new_tensor(values).view(1, 3, 1, 1) for values in (mean, std))
+    """float[N, C, H, W] less `mean`, divided by `std`, channel by channel. Raises ValueError for another number of channels."""
+    if images.shape[1] != len(mean):
+        raise ValueError(f"images have {images.shape[1]} channels, but {len(mean)} are normalized for this backbone")
+    mean, std = (images.new_tensor(values).view(1, -1, 1, 1) for values in (mean, std))
     return (images - mean) / std

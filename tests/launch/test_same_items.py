@@ -103,7 +103,9 @@ def test_contents_are_compared_on_request(tmp_path):
     (images / "1.png").write_bytes(content)
     with pytest.raises(RunError, match="the same names and sizes as the run was started with, but other contents"):
         check_same_files(recipe, open_mixture(recipe), folder)
-    names = read_recipe("quickstart", [data.replace("fingerprint: contents", "fingerprint: names"), "evaluation.online_probe=null"])
+    names = read_recipe(
+        "quickstart", [data.replace("fingerprint: contents", "fingerprint: names"), "evaluation.online_probe=null"]
+    )
     check_same_files(names, open_mixture(names), folder)
     (folder.path / "data.json").unlink()
     check_same_files(recipe, open_mixture(recipe), folder)  # a run of an earlier version

@@ -30,7 +30,7 @@ def test_views_are_shown_next_to_their_images(tmp_path):
         image = mixture.read(np.array([index]))
         made = views(views.prepare(image.pixels, recipe.seed, index // 8, np.array([index % 8])))[0]
         for view in range(2):
-            expected = Image.fromarray(shown(made[view])[0]).resize((CELL, CELL), Image.Resampling.NEAREST)
+            expected = Image.fromarray(shown(made[view], views)[0]).resize((CELL, CELL), Image.Resampling.NEAREST)
             assert np.array_equal(cell(out, 1 + view, row), np.asarray(expected))
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from wildfern.ssl.data import UnreadableImage, decode_image, image_size
+from wildfern.ssl.data import UnreadableImage, decode_image, image_size, open_source, pillow_image
+from wildfern.ssl.data.image_file import EXTENSIONS, Decoding
 
 
 def encoded(image: Image.Image, kind: str, **options) -> bytes:
@@ -164,3 +165,94 @@ def test_a_decompression_bomb_is_refused_by_its_header():
     bomb += struct.pack(">I", 1000) + b"IDAT" + bytes(1000)
     with pytest.raises(UnreadableImage, match="bomb"):
         decode_image(bomb)
+
+
+def test_sixteen_bit_color_keeps_its_bits_if_a_range_is_given():
+    import imagecodecs
+
+    deep = np.random.default_rng(0).integers(0, 2500, (6, 5, 4)).astype(np.uint16)
+    told: dict[str, str] = {}
+    for channels in (3, 4):
+        deep[..., 3] = 65535
+        file = imagecodecs.png_encode(np.ascontiguousarray(deep[..., :channels]))
+        assert np.array_equal(Decoding().decode(file, told.__setitem__), deep[..., :3] >> 8)
+        pixels = Decoding(value_range=(0.0, 2500.0)).decode(file)
+        np.testing.assert_array_equal(pixels, np.rint(deep[..., :3] * (255 / 2500)))
+    assert "set value_range: [0, 4095]" in told["dark"]
+    assert Decoding(bands=(3,), value_range=(0.0, 2500.0)).decode(file).shape == (6, 5, 1)
+
+
+def test_eight_bits_are_scaled_only_if_a_range_is_given():
+    pixels = noise(7, 5) // 4
+    file = encoded(Image.fromarray(pixels), "PNG")
+    np.testing.assert_array_equal(Decoding().decode(file), pixels)
+    np.testing.assert_array_equal(Decoding(value_range=(0.0, 63.0)).decode(file), np.rint(pixels * (255 / 63)))
+    stretched = Decoding(value_range="image", percentiles=(0.0, 100.0)).decode(file)
+    assert (stretched.min(), stretched.max()) == (0, 255)
+
+
+def test_bands_of_files_with_colors_and_transparency():
+    pixels = noise(4, 6, 4)
+    file = encoded(Image.fromarray(pixels), "PNG")
+    np.testing.assert_array_equal(Decoding(bands=(4, 1)).decode(file), pixels[..., [3, 0]])
+    gray = encoded(Image.fromarray(pixels[..., 0]), "PNG")
+    np.testing.assert_array_equal(Decoding(bands=(1,)).decode(gray), pixels[..., :1])
+    np.testing.assert_array_equal(Decoding(bands=(1, 1)).decode(gray, None), np.repeat(pixels[..., :1], 2, axis=2))
+    with pytest.raises(UnreadableImage, match="has 1 band, but bands names 2"):
+        Decoding(bands=(2,)).size(gray)
+    small = Decoding(bands=(4, 1), max_side=3).decode(file)
+    assert small.shape == (2, 3, 2)
+
+
+def test_a_partly_transparent_palette_and_cmyk_without_adobe_marker():
+    image = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    pixels = decode_image(encoded(image, "PNG", transparency=b"\x80\xff"))
+    np.testing.assert_allclose(pixels[0], [[132, 137, 142], [40, 50, 60]], atol=1)
+    ink = encoded(Image.fromarray(smooth(32, 48)).convert("CMYK"), "TIFF")
+    assert np.abs(decode_image(ink).astype(int) - smooth(32, 48)).mean() < 1
+
+
+def test_heic_is_read_or_the_package_is_named(monkeypatch):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.register_heif_opener()
+    file = encoded(Image.fromarray(smooth(64, 64)), "HEIF", quality=95)
+    assert np.abs(decode_image(file).astype(int) - smooth(64, 64)).mean() < 4
+    monkeypatch.setattr(pillow_image, "_known_formats", lambda: ("PNG",))
+    for start, package in (
+        (file, "a HEIC image, which needs a package: pip install pillow-heif"),
+        (b"\0\0\0\x1cftypavif" + bytes(20), "pip install --upgrade pillow"),
+        (b"\xff\x0a" + bytes(20), "pip install pillow-jxl-plugin"),
+    ):
+        with pytest.raises(UnreadableImage, match=package):
+            image_size(start)
+
+
+def test_extensions_are_those_of_formats_that_are_read():
+    known = {extension for extension, kind in Image.registered_extensions().items() if kind in pillow_image._FORMATS}
+    assert known - set(EXTENSIONS) <= {".jpeg", ".heifs", ".heics", ".hif", ".avifs", ".icb"}
+    assert {".heic", ".jxl", ".jpe", ".j2k", ".pnm", ".tif"} < set(EXTENSIONS)
+    assert not {".eps", ".pdf", ".svg", ".tga"} & set(EXTENSIONS)
+
+
+def test_the_range_of_a_data_set_is_that_of_a_fixed_sample(tmp_path):
+    for number in range(6):
+        deep = np.full((4, 4), 400 * number, np.uint16)
+        deep[0] = 400 * number + 100
+        Image.fromarray(deep).save(tmp_path / f"{number}.png")
+    (tmp_path / "3.png").write_bytes((tmp_path / "3.png").read_bytes()[:60])
+    settings = {"value_range": "dataset", "percentiles": (0.0, 100.0)}
+    one, other = (open_source(f"folder:{tmp_path}", **settings) for _ in range(2))
+    np.testing.assert_array_equal(one.read([4]).pixels, other.read(np.arange(6)).pixels[4:5])
+    assert one.read([0, 5]).pixels[:, ::3, 0, 0].tolist() == [[12, 0], [255, 243]]
+    assert any("value_range: dataset is [0, 2100] here" in note for note in one.notes)
+
+
+def test_a_source_notes_what_it_assumes_about_values_once(tmp_path):
+    for number in range(3):
+        Image.fromarray(np.array([[0, 3000 + number]], np.uint16)).save(tmp_path / f"{number}.png")
+    source = open_source(f"folder:{tmp_path}")
+    source.read(np.arange(3))
+    assert len(source.notes) == 1
+    assert "0.png: uses only 0 … 3,000 of the range of uint16" in source.notes[0]
+    assert "value_range: [0, 4095]" in source.notes[0]

@@ -1,0 +1,158 @@
+"""What is in a data source: sizes, channels, values, classes, and the recipe keys that follow from them."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wildfern.launch.protocols import checked_arguments
+from wildfern.ssl.data import Source, UnreadableImage, open_source, source_signature
+from wildfern.ssl.data.image_source import ImageSource
+from wildfern.ssl.data.value_range import RawImage
+
+PERCENTILES = (0.5, 50.0, 99.5)
+_VALUES = 2**14  # of each band of an image, for the percentiles
+_LISTED = 20
+
+
+@dataclass
+class _Found:
+    """Sums over the images of a sample, as they are read and as they are stored."""
+
+    sizes: list[tuple[int, int]] = field(default_factory=list)  # (width, height)
+    channels: Counter[int] = field(default_factory=Counter)
+    count: int = 0  # pixels
+    sums: NDArray[np.float64] | float = 0.0  # [C], of pixels in [0, 1]
+    squares: NDArray[np.float64] | float = 0.0
+    types: Counter[str] = field(default_factory=Counter)
+    values: list[list[NDArray]] = field(default_factory=list)  # as stored: by image and band
+    least: float = np.inf
+    most: float = -np.inf
+
+    def add(self, pixels: NDArray[np.uint8]) -> None:
+        height, width, channels = pixels.shape
+        self.sizes.append((width, height))
+        self.channels[channels] += 1
+        shares = pixels.reshape(-1, channels) / 255.0
+        self.count += len(shares)
+        self.sums, self.squares = self.sums + shares.sum(0), self.squares + np.square(shares).sum(0)
+
+    def add_raw(self, raw: RawImage) -> None:
+        self.types[raw.values.dtype.name] += 1
+        self.values.append(raw.sampled(_VALUES))
+        if raw.extremes is not None:
+            self.least, self.most = min(self.least, raw.extremes[0]), max(self.most, raw.extremes[1])
+
+
+def describe_source(name: str, arguments: Mapping[str, Any], split: str = "train", images: int = 100) -> str:
+    """A report on a source, opened with these arguments, from a sample of `images` images spread evenly over it.
+
+    Raises RecipeErrors for arguments that the source does not take, and DataError for a source that cannot be opened.
+    """
+    source = open_source(name, split, **checked_arguments(source_signature(name), arguments, name, "stats"))  # type: ignore[arg-type]
+    number = images if source.num_items is None else min(images, source.num_items)
+    items = np.arange(number)
+    if source.num_items is not None:
+        items = np.unique(np.linspace(0, source.num_items - 1, number).astype(np.int64))
+    found, labels = _examined(source, items)
+    if not found.sizes:
+        name_of_first, reason = next(iter(source.skipped.items()))
+        return f"{name}: none of {len(items)} images can be read; for example {name_of_first}: {reason}"
+    total = "endless" if source.num_items is None else f"{source.num_items:,} images"
+    words = ", ".join(word for word in (split, source.split_words) if word)
+    lines = [f"{name} ({words}): {total}, {len(found.sizes)} of them examined", *_pixel_lines(found)]
+    lines += [*_class_lines(source, labels), *_skipped_lines(source)]
+    lines += [f"note: {note}" for note in source.notes]
+    return "\n".join(lines)
+
+
+def _examined(source: Source, items: NDArray[np.int64]) -> tuple[_Found, NDArray | None]:
+    """The sums, and the labels of all items or else of the examined ones."""
+    found, labels = _Found(), []
+    if isinstance(source, ImageSource):
+        as_stored = type(source).decode is ImageSource.decode
+        for item in items.tolist():
+            try:
+                found.add(source.decode(item))
+                if as_stored:
+                    found.add_raw(source.raw(item))
+            except UnreadableImage as error:
+                source.skip(source.item_name(item), error.reason)
+        return found, source.labels
+    for start in range(0, len(items), 16):
+        images = source.read(items[start : start + 16]).as_lists()
+        for pixels in images.pixels:
+            found.add(np.asarray(pixels))
+        labels.append(images.labels)
+    whole = getattr(source, "labels", None)
+    if whole is not None and len(whole) == source.num_items:
+        return found, whole
+    return found, None if any(part is None for part in labels) else np.concatenate(labels)
+
+
+def _pixel_lines(found: _Found) -> Iterator[str]:
+    widths, heights = np.array(found.sizes).T
+    common = Counter(found.sizes).most_common(1)[0][0]
+    if len(set(found.sizes)) == 1:
+        yield f"size: {common[0]} x {common[1]} px"
+    else:
+        yield (
+            f"size: width {widths.min()} to {widths.max()} (median {int(np.median(widths))}), height {heights.min()} to "
+            f"{heights.max()} (median {int(np.median(heights))}) px"
+        )
+    channels = next(iter(found.channels))
+    yield f"channels: {channels}" + ("" if channels == 3 else f"; needs model.arguments: {{in_chans: {channels}}}")
+    if found.types:
+        yield from _value_lines(found)
+    mean = found.sums / found.count
+    std = np.sqrt(np.maximum(found.squares / found.count - np.square(mean), 0))
+    yield "mean and standard deviation of the pixels as they are read now, in [0, 1]:"
+    yield f"views: {{mean: {_numbers(mean)}, std: {_numbers(np.maximum(std, 1e-4))}}}"
+
+
+def _value_lines(found: _Found) -> Iterator[str]:
+    """The values as stored, and the range that follows from them."""
+    types = ", ".join(name if len(found.types) == 1 else f"{name} ({n})" for name, n in found.types.most_common())
+    yield f"stored values: {types}, {found.least:.6g} to {found.most:.6g}"
+    bands = [np.concatenate(parts) for parts in zip(*found.values, strict=False)]
+    low, high = np.percentile(np.concatenate(bands), (PERCENTILES[0], PERCENTILES[-1])).tolist()
+    if len(bands) > 1:
+        for number, values in enumerate(bands, 1):
+            shares = ", ".join(
+                f"{p:g} %: {v:.6g}" for p, v in zip(PERCENTILES, np.percentile(values, PERCENTILES), strict=True)
+            )
+            yield f"  band {number}: {shares}"
+    else:
+        shares = zip(PERCENTILES, np.percentile(bands[0], PERCENTILES), strict=True)
+        yield "  " + ", ".join(f"{p:g} %: {v:.6g}" for p, v in shares)
+    if set(found.types) != {"uint8"}:
+        yield f"value_range: [{low:.6g}, {high:.6g}]    # {PERCENTILES[0]:g} % to {PERCENTILES[-1]:g} %; with it, run stats again"
+
+
+def _class_lines(source: Source, labels: NDArray | None) -> Iterator[str]:
+    if labels is None:
+        yield "classes: none"
+        return
+    counts = labels.sum(0) if labels.ndim == 2 else np.bincount(labels[labels >= 0], minlength=source.num_classes or 0)
+    names = source.class_names or [str(number) for number in range(len(counts))]
+    whole = "all images" if len(labels) == source.num_items else f"{len(labels)} images"
+    there = np.flatnonzero(counts) if whole != "all images" else np.arange(len(counts))
+    listed = ", ".join(f"{names[number]} {counts[number]}" for number in there[:_LISTED])
+    more = "" if len(there) <= _LISTED else f" … and {len(there) - _LISTED} more"
+    unlabeled = int((~labels.any(1)).sum() if labels.ndim == 2 else (labels < 0).sum())
+    yield f"classes: {source.num_classes}, in {whole}: {listed}{more}" + (
+        f"; unlabeled {unlabeled}" if unlabeled else ""
+    )
+
+
+def _skipped_lines(source: Source) -> Iterator[str]:
+    if skipped := source.skipped:
+        yield f"skipped: {len(skipped)}, for example"
+        yield from (f"  {name}: {reason}" for name, reason in list(skipped.items())[:3])
+
+
+def _numbers(values: NDArray[np.float64]) -> str:
+    return f"[{', '.join(f'{value:.4g}' for value in values.tolist())}]"
