@@ -38,7 +38,8 @@ CASES = {
     "several labels": ("supervised", {"classes": CLASSES}),
 }
 SHARED = ("simclr", "cacr", "cacr_momentum", "cacr_momentum euclidean", "queue")  # have one loss for all parts
-ON_RANKS = [(case, stage) for case in ("simclr", "cacr_momentum", "queue", "dino") for stage in (0, 1, 2, 3)]
+ON_RANKS = [("simclr", stage) for stage in range(4)]
+ON_RANKS += [("cacr_momentum", 1), ("cacr_momentum", 3), ("queue", 2), ("dino", 2), ("dino", 3)]
 
 
 class Noise:
