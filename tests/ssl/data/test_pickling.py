@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from wildfern.generators import ImageBatch
 from wildfern.ssl.augmentation.reference_images import ReferenceImages
 from wildfern.ssl.data import Mixture, SyntheticSource, open_source
+from wildfern.ssl.data.stream_dataset import stream_dataset
 
 
 @pytest.fixture
@@ -100,6 +101,8 @@ class Stream:
 def test_a_copy_of_a_stream_draws_the_same():
     source = SyntheticSource(Stream())
     assert_same(pickle.loads(pickle.dumps(source)), source)
+    dataset = stream_dataset(Stream(), 4)
+    assert torch.equal(pickle.loads(pickle.dumps(dataset))[3]["images"], dataset[3]["images"])
 
 
 def test_mixtures_reference_images_and_torchvision_sets(files, monkeypatch):
