@@ -381,7 +381,9 @@ def test_classes_of_test_without_train_images_are_named_and_count_as_wrong(backb
     assert result.notes == {"stripes": [note]}
     assert f"stripes: {note}" in printed(result)
     assert EvaluationResult.from_json(json.loads(json.dumps(result.as_json()))).notes == result.notes
-    left_out = "3 test images without any of its class in the gallery left out; classes without train images: fern (3 test"
+    left_out = (
+        "3 test images without any of its class in the gallery left out; classes without train images: fern (3 test"
+    )
     wrong = "counted as wrong, since no train image has their class: 3 of 60 test images, fern (3 test images)"
     for row in result.rows:
         retrieval = row["protocol"] == "retrieval"
