@@ -1,5 +1,6 @@
 """Evaluation of backbones: evaluators, their scores and intervals, diagnostics, the table and the report."""
 
+from wildfern.ssl.evaluation.average_precision import average_precision, mean_average_precision, multi_label_scores
 from wildfern.ssl.evaluation.diagnostics import alignment, diagnostics, feature_std, rank_me, uniformity
 from wildfern.ssl.evaluation.evaluator import Chunk, ChunkStream, Evaluator, Features, HeldOut, LabeledImages, Score
 from wildfern.ssl.evaluation.features import extract_features
@@ -38,6 +39,7 @@ __all__ = [
     "Score",
     "TransformedBackbone",
     "alignment",
+    "average_precision",
     "classification_scores",
     "diagnostics",
     "evaluate_backbones",
@@ -47,6 +49,8 @@ __all__ = [
     "finetune",
     "knn",
     "linear_probe",
+    "mean_average_precision",
+    "multi_label_scores",
     "proportion",
     "rank_me",
     "read_run",

@@ -121,23 +121,27 @@ def _scores(records: Sequence[RunRecord], names: Sequence[str]) -> str:
             groups.setdefault(group, []).append((index, row, result.difference(row)))
     if not groups:
         return ""
-    # A metric that only a later run has also follows those of its protocol.
-    protocols = list(dict.fromkeys(group[:2] for group in groups))
+    # A metric that only a later run has also follows those of its protocol, and a protocol those of its data set.
+    order = list(dict.fromkeys(group[0] for group in groups))
+    protocols = sorted(dict.fromkeys(group[:2] for group in groups), key=lambda pair: order.index(pair[0]))
+    head = ("protocol", "metric", "run", "backbone", "", "value", "interval", "difference")
     lines = []
+    last = None
     for dataset, protocol in protocols:
+        if dataset != last:
+            said = "".join(f"<small>{escape(line)}</small>" for line in images[dataset])
+            lines.append(f"<tr class=dataset><th colspan={len(head)}>{escape(dataset)}{said}</th></tr>")
+            last = dataset
         metrics = [group for group in groups if group[:2] == (dataset, protocol)]
         span = sum(len(groups[group]) for group in metrics)
         for number, group in enumerate(metrics):
             for place, member in enumerate(groups[group]):
                 first = ""
                 if number == place == 0:
-                    shown = f"<small>{'<br>'.join(map(escape, images[dataset]))}</small>" * bool(images[dataset])
-                    first = f"<td class=dataset rowspan={span}>{escape(dataset)}{shown}</td>"
-                    first += f"<td rowspan={span}>{escape(protocol)}</td>"
+                    first = f"<td rowspan={span}>{escape(protocol)}</td>"
                 if place == 0:
                     first += f"<td class=run rowspan={len(groups[group])}>{escape(metric_words(group[2]))}</td>"
                 lines.append(_score(*member, names, first, place == 0, number > 0))
-    head = ("data set", "protocol", "metric", "run", "backbone", "", "value", "interval", "difference")
     said = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in words.items())
     note = (
         "<p class=legend>Differences to the baseline of the same run are in percentage points. Intervals are at 95 %, except for "

@@ -37,7 +37,8 @@ tbody tr:first-child > *, tbody tr > th, tbody tr > th ~ td { border-top: 1px so
 .bar b { position: absolute; top: -.1rem; height: .8rem; border: solid var(--ink); border-width: 0 1.5px;
   background: linear-gradient(var(--ink), var(--ink)) center / 100% 1.5px no-repeat; }
 .run { white-space: nowrap; }
-.dataset { overflow-wrap: anywhere; } .dataset small { display: block; margin-top: .2rem; color: var(--soft); font-size: .82rem; }
+.dataset th { padding-top: 1rem; color: var(--ink); font-weight: 600; overflow-wrap: anywhere; }
+.dataset small { display: block; color: var(--soft); font-size: .86rem; font-weight: 400; }
 .secondary td { padding-top: .25rem; padding-bottom: .25rem; font-size: .86rem; color: var(--soft); }
 .secondary .bar i { height: .35rem; top: .12rem; }
 .dot { display: inline-block; width: .62rem; height: .62rem; border-radius: 50%; margin-right: .5rem; }
