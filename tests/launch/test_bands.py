@@ -10,8 +10,10 @@ from PIL import Image
 from small_runs import TINY
 from typer.testing import CliRunner
 
+from wildfern.launch import pretrain
 from wildfern.launch.cli import app
 from wildfern.launch.components import read_recipe
+from wildfern.launch.errors import RunError
 from wildfern.launch.stats import describe_source
 from wildfern.launch.views_image import shown, whole
 from wildfern.recipes import RecipeErrors
@@ -103,6 +105,14 @@ def test_images_and_views_must_have_the_same_channels(scenes, tmp_path):
     three = open_source("digits")
     with pytest.raises(DataError, match="must have one number of channels, but theirs are 3, 1"):
         Mixture([(three, 1.0), (open_source(f"folder:{scenes}", bands=(1,)), 1.0)], 0)
+
+
+def test_data_sets_with_other_channels_are_refused_before_training(scenes, tmp_path):
+    with pytest.raises(
+        RunError, match="digits gives images of 3 channels, but the backbone is trained on 13: choose the bands"
+    ):
+        pretrain("quickstart", changes(f"folder:{scenes}", "evaluation.on=[{source: digits}]"), run=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_stats_print_recipe_keys_that_can_be_pasted(scenes):

@@ -197,7 +197,8 @@ def test_views_png_shows_the_four_channels_that_the_model_sees(tmp_path):
                 expected = (codes[channel] - codes.min()) / (codes.max() - codes.min())
                 np.testing.assert_allclose(quarter, expected, atol=0.51 / 255 + 1e-6)
     photograph = torch.rand(2, 3, 8, 8)
-    colors = shown((photograph - views.mean) / views.std)
+    plain = build_views(read_recipe("quickstart", TINY))
+    colors = shown((photograph - plain.mean) / plain.std, plain)
     np.testing.assert_array_equal(colors, (photograph.permute(0, 2, 3, 1) * 255).round().byte())
 
 
