@@ -77,8 +77,20 @@ def _backbone_exists(recipe: Recipe) -> Problems:
 
 def _arguments_are_of_the_network(recipe: Recipe) -> Problems:
     given = recipe.model.arguments
-    for key in sorted(given.keys() & {"self", "name", "weights", "stem", "num_classes"}):
-        instead = {"name": "model.backbone", "weights": "model.weights", "stem": "model.stem"}.get(key)
+    from wildfern.ssl.models.networks import OF_WEIGHTS
+
+    for key in sorted(given.keys() & set(OF_WEIGHTS)):
+        yield (
+            f"model.arguments.{key}",
+            "set model.weights: timm (or timm:TAG, or a path) to start from pretrained weights",
+        )
+    for key in sorted(given.keys() & {"self", "name", "weights", "weights_key", "stem", "num_classes"}):
+        instead = {
+            "name": "model.backbone",
+            "weights": "model.weights",
+            "weights_key": "model.weights_key",
+            "stem": "model.stem",
+        }.get(key)
         reason = f"set {instead} instead" if instead else "is not an argument of a backbone, which has no classifier"
         yield f"model.arguments.{key}", reason
 

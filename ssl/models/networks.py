@@ -11,6 +11,15 @@ from wildfern.ssl.models.small_alexnet import SmallAlexNet
 
 Stem = Literal["standard", "cifar"]
 TORCHVISION = "torchvision/"
+# timm's arguments that would load weights: only `weights` does.
+OF_WEIGHTS = (
+    "pretrained",
+    "checkpoint_path",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "pretrained_strict",
+    "cache_dir",
+)
 
 
 def build_network(name: str, stem: Stem = "standard", in_chans: int = 3, **arguments: Any) -> nn.Module:
@@ -22,6 +31,8 @@ def build_network(name: str, stem: Stem = "standard", in_chans: int = 3, **argum
         raise ValueError(problem)
     if stem not in ("standard", "cifar"):
         raise ValueError(f"stem must be standard or cifar, got {stem!r}")
+    if given := [key for key in OF_WEIGHTS if key in arguments]:
+        raise ValueError(f"{given[0]} is not an argument here: set weights to timm or a file instead")
     is_timm = name != "small_alexnet" and not name.startswith(TORCHVISION)
     if in_chans != 3 and not is_timm:
         raise ValueError(f"{name} takes 3 channels, in_chans is {in_chans}: choose a timm model")

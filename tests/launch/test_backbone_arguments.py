@@ -7,6 +7,7 @@ from wildfern.launch import pretrain
 from wildfern.launch.backbone_arguments import backbone_takes
 from wildfern.launch.components import read_recipe
 from wildfern.launch.run_folder import initial_backbone
+from wildfern.recipes import RecipeErrors
 
 OTHERS = ["vit_tiny_patch16_224", "vgg11", "mobilenetv3_small_100", "convnext_atto", "small_alexnet", "efficientvit_m0"]
 
@@ -55,3 +56,11 @@ def test_the_quickstart_trains_a_vision_transformer(tmp_path):
     changes += ["model.backbone=vit_tiny_patch16_224", "model.arguments.depth=1", "training.steps=1"]
     run = pretrain("quickstart", changes, run=tmp_path / "run")
     assert "img_size: 32" in (run / "recipe.yaml").read_text()
+
+
+@pytest.mark.parametrize("key", ["pretrained=true", "checkpoint_path=x.pth", "pretrained_cfg_overlay={file: x.pth}"])
+def test_arguments_that_would_load_weights_are_refused(key):
+    with pytest.raises(
+        RecipeErrors, match=r"model\.arguments\.\w+: set model\.weights: timm \(or timm:TAG, or a path\)"
+    ):
+        read_recipe("quickstart", [f"model.arguments.{key}"])
