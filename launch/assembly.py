@@ -56,7 +56,7 @@ def assemble(recipe: Recipe, folder: RunFolder, context: DistributedContext) -> 
     mixture, views, evaluated = open_data(recipe, context)
     views.to(context.device)
     config = loop_config(recipe)
-    method = build_method(recipe)
+    method = build_method(recipe, replaced=any(folder.path.glob("checkpoints/step_*")))
     check_classes(recipe, mixture, method)
     reader = BatchReader(
         mixture,
@@ -81,7 +81,8 @@ def assemble(recipe: Recipe, folder: RunFolder, context: DistributedContext) -> 
     probe = build_probe(recipe, mixture, method, context.device)
     engine = build_engine(recipe, method, probe, reader.size, context.device)
     numbers = (source.num_items for source in mixture.sources)
-    engine.metadata["weights_sha256"] = method.backbone.weights_sha256  # of the weights that training started from
+    # Of the weights that training started from.
+    engine.metadata["weights_sha256"] = method.backbone.weights_sha256 or folder.start_weights().get("sha256")
     engine.metadata["items"] = [None if number is None else int(number) for number in numbers]
     schedule = SCHEDULES[recipe.schedule.name](recipe.training.steps, **recipe.schedule.arguments)
     checkpoints = CheckpointStore(

@@ -42,12 +42,12 @@ def _mixture_of(entries: list[DataEntry], seed: int) -> Mixture:
     return Mixture(opened, seed)
 
 
-def build_method(recipe: Recipe) -> Method:
-    """Backbone and method at initialization: a pure function of the recipe.
+def build_method(recipe: Recipe, replaced: bool = False) -> Method:
+    """Backbone and method at initialization: a pure function of the recipe. `replaced` as in `initial_backbone`.
 
     Raises RunError for a method that lacks a part of the interface.
     """
-    backbone, name = initial_backbone(recipe), recipe.method.name
+    backbone, name = initial_backbone(recipe, replaced), recipe.method.name
     try:
         with seeded(recipe.seed, "method"):
             method = METHODS[name](backbone, recipe.training.steps, **recipe.method.arguments)

@@ -67,12 +67,14 @@ def pretrain(
         if resume:
             check_same_run(recipe, folder)
         assembly = assemble(recipe, folder, context)
+        weights = assembly.engine.method.backbone.weights
         with disk_errors(folder.path), exclusive(recipe, folder, resume, context):
             start = load_newest_checkpoint(recipe, folder, context, assembly) if resume else ResumePoint()
             if context.is_main:
                 messages += folder.changed_plugins(recipe) if resume else []
-                folder.begin(recipe)
+                folder.begin(recipe, weights.as_json() if weights else None)
             with open_tracker(recipe, folder, context, start.step, since) as tracker:
+                messages += [weights.message] if weights and not start.step else []
                 announce(recipe, folder, context, [*messages, *assembly.mixture.notes, *start.messages], tracker)
                 if resume:
                     tracker.message(

@@ -146,7 +146,9 @@ class Finetune(Evaluator):
             labels.append(held.y)
             return held.pixels, held.y
 
-        options = {**vars(train.preprocessing), **self.options}
+        # The images are resized already.
+        settings = {name: value for name, value in vars(train.preprocessing).items() if name != "interpolation"}
+        options = {**settings, **self.options}
         result = _finetune(train.backbone, train.pixels, train.y, read, **options)
         return classification_scores(result.ranked, torch.from_numpy(labels[0]), len(np.unique(train.y)), result.detail)
 

@@ -1,7 +1,7 @@
 """The scores of several backbones: rows for `evaluation.json`, and a table that compares them with the baseline."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from rich.table import Table
 
 Row = dict[str, Any]
 GROUP = ("dataset", "protocol", "backbone")
+FORMER_BASELINE = "untrained"  # what earlier versions call `random`
 
 
 @dataclass(frozen=True)
@@ -17,20 +18,23 @@ class EvaluationResult:
     """Rows {dataset, protocol, backbone, metric, value, low, high, n, share, detail}; the main metric of a protocol is first.
 
     The values are those of `Score`. `protocols` says what each protocol does; `baseline` names the backbone that the others
-    are compared with. Results are added: `on_digits + on_cifar10`; ValueError where a protocol is not the same in both.
+    are compared with, or for each backbone its own baseline, if it has one. Results are added: `on_digits + on_cifar10`;
+    ValueError where a protocol is not the same in both.
     """
 
     rows: tuple[Row, ...]
     protocols: dict[str, str]
-    baseline: str = "untrained"
+    baseline: str | dict[str, str] = "random"
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> "EvaluationResult":
-        """The result in an `evaluation.json`, also of a version that wrote rows with `accuracy` and `std`."""
+        """The result in an `evaluation.json`, also of a version that wrote rows with `accuracy` and `std`, or `untrained`."""
         rows = tuple(
             {key: value for key, value in row.items() if key != "difference"} for row in stored.get("rows", [])
         )
-        return cls(tuple(upgraded_rows(rows)), stored.get("protocols", {}), stored.get("baseline", "untrained"))
+        baseline = stored.get("baseline", FORMER_BASELINE)
+        baseline = "random" if baseline == FORMER_BASELINE else baseline
+        return cls(tuple(upgraded_rows(rows)), stored.get("protocols", {}), baseline)
 
     def __add__(self, other: "EvaluationResult") -> "EvaluationResult":
         if self.baseline != other.baseline:
@@ -40,16 +44,32 @@ class EvaluationResult:
                 raise ValueError(f"evaluations by different forms of the protocol {name!r} do not add up")
         return EvaluationResult(self.rows + other.rows, self.protocols | other.protocols, self.baseline)
 
+    def baseline_of(self, backbone: str) -> str | None:
+        """The name of the backbone that this one is compared with; its own for a baseline."""
+        if isinstance(self.baseline, str):
+            return self.baseline
+        return backbone if self.is_baseline(backbone) else self.baseline.get(backbone)
+
+    def is_baseline(self, backbone: str) -> bool:
+        """Whether others are compared with this backbone."""
+        return backbone == self.baseline if isinstance(self.baseline, str) else backbone in self.baseline.values()
+
+    def only(self, backbones: Collection[str], baseline: str) -> "EvaluationResult":
+        """The rows of these backbones, compared with one of them."""
+        rows = tuple(row for row in self.rows if row["backbone"] in backbones)
+        return EvaluationResult(rows, self.protocols, baseline)
+
     def baseline_row(self, row: Row) -> Row | None:
         """The baseline's row of the same data set, protocol and metric."""
         same = ("dataset", "protocol", "metric")
-        candidates = (other for other in self.rows if other["backbone"] == self.baseline)
+        baseline = self.baseline_of(row["backbone"])
+        candidates = (other for other in self.rows if other["backbone"] == baseline)
         return next((other for other in candidates if all(other[key] == row[key] for key in same)), None)
 
     def difference(self, row: Row) -> float | None:
-        """By how much a row is above the baseline's, in points (hundredths) for a share; None for the baseline itself."""
+        """By how much a row is above its baseline's, in points (hundredths) for a share; None for a baseline, or without one."""
         other = self.baseline_row(row)
-        if other is None or row["backbone"] == self.baseline:
+        if other is None or self.is_baseline(row["backbone"]):
             return None
         return (100 if row["share"] else 1) * (row["value"] - other["value"])
 
@@ -68,7 +88,9 @@ class EvaluationResult:
     def table(self) -> Table:
         """One line for the main metric of each data set, protocol and backbone, with the baseline's value."""
         main = self.main_rows()
-        evaluated = [row for row in main if row["backbone"] != self.baseline] or main
+        evaluated = main
+        if isinstance(self.baseline, str):  # its values have a column of their own
+            evaluated = [row for row in main if row["backbone"] != self.baseline] or main
         several = len({row["backbone"] for row in evaluated}) > 1
         words = [f"{short_name(name)}: {text}" for name, text in self.protocols.items()]
         words.append(
@@ -86,7 +108,8 @@ class EvaluationResult:
         for heading in ("dataset", "protocol", *(("backbone",) if several else ())):
             table.add_column(heading, overflow="fold", min_width=8)
         table.add_column("metric", overflow="fold")
-        headings = (evaluated[0]["backbone"] if evaluated and not several else "value", "interval", self.baseline)
+        baseline = self.baseline if isinstance(self.baseline, str) else "baseline"
+        headings = (evaluated[0]["backbone"] if evaluated and not several else "value", "interval", baseline)
         for heading in (*headings, "difference"):
             table.add_column(heading, justify="right", no_wrap=True)
         last = None
@@ -101,7 +124,7 @@ class EvaluationResult:
                 metric_words(row["metric"]),
                 value_words(row),
                 interval_words(row),
-                "" if other is None else value_words(other),
+                "" if other is None or (other is row and evaluated is main) else value_words(other),
                 "" if difference is None else f"{difference:+.1f}" if row["share"] else f"{difference:+.4g}",
             )
             last = row["dataset"]
@@ -115,9 +138,11 @@ def short_name(protocol: str) -> str:
 
 
 def upgraded_rows(rows: Iterable[Row]) -> list[Row]:
-    """Rows as they are written now. Those with `accuracy` and `std`, of version 0.1 before its release, are converted."""
+    """Rows as they are written now: those of earlier versions with `accuracy` and `std`, or named `untrained`, are converted."""
     found = []
     for row in rows:
+        if row.get("backbone") == FORMER_BASELINE:
+            row = {**row, "backbone": "random"}
         if "metric" not in row and isinstance(row.get("accuracy"), int | float):
             accuracy, std = row["accuracy"], row.get("std")
             bounds = (None, None) if std is None else (accuracy - std, accuracy + std)

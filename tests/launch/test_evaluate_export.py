@@ -77,7 +77,7 @@ def test_load_backbone_gives_trained_and_initial_weights(run):
 
 def test_evaluation_compares_with_the_untrained_network_and_adds_up(run):
     first = evaluate(run, on=["digits"], protocols=["knn"])
-    assert [row["backbone"] for row in first.main_rows()] == ["untrained", "pretrained"]
+    assert [row["backbone"] for row in first.main_rows()] == ["random", "pretrained"]
     evaluate(run, on=["digits"], protocols=["linear"])
     written = json.loads((run / "evaluation.json").read_text())
     assert {row["protocol"] for row in written["rows"]} == {"knn", "linear"}
@@ -92,7 +92,7 @@ def test_rows_of_another_backbone_are_not_kept(run, tmp_path):
         row = {"dataset": "digits", "backbone": "pretrained", "metric": "accuracy", "value": accuracy}
         rows = [{**row, "protocol": p, "metric": m} for p in protocols for m in ("accuracy", "balanced_accuracy")]
         words = {p: f"{p} in words" for p in protocols}
-        evaluation = {"baseline": "untrained", "protocols": words, "rows": rows}
+        evaluation = {"baseline": "random", "protocols": words, "rows": rows}
         folder.write_json("evaluation.json", merged(folder, evaluation))
         return json.loads((folder.path / "evaluation.json").read_text())
 
