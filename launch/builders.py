@@ -3,7 +3,7 @@
 import torch
 
 from wildfern.launch.cluster.distributed import DistributedContext
-from wildfern.launch.errors import RunError
+from wildfern.launch.errors import RunError, place_in_plugin
 from wildfern.launch.run_folder import initial_backbone, seeded
 from wildfern.recipes import Recipe
 from wildfern.recipes.schema import DataEntry
@@ -140,10 +140,14 @@ def check_backbone(recipe: Recipe, device: torch.device, method: Method, views: 
     sizes = [size for _, size in views.shape]
     try:
         unsafe = strided_over_one_pixel(method.backbone, sizes, views.channels)
-    except (RuntimeError, AssertionError, ValueError) as error:
+    except Exception as error:  # networks raise any error for images that they cannot take
+        if place_in_plugin(error):
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RunError(
-            f"{recipe.model.backbone} does not take views of {', '.join(map(str, sizes))} px: {error} (vision transformers "
-            "take several sizes with model.arguments.dynamic_img_size=true, another one with model.arguments.img_size)"
+            f"{recipe.model.backbone} does not take views of {', '.join(map(str, sorted(set(sizes))))} px: {reason}; set "
+            f"views.size to another size, for example the {method.backbone.size} px that it is made for (vision transformers take "
+            "several sizes with model.arguments.dynamic_img_size=true, another one with model.arguments.img_size)"
         ) from error
     if unsafe and recipe.training.precision == "bf16" and device.type == "cpu":
         name, size = unsafe[0]

@@ -175,7 +175,8 @@ class Layers:
         dropped = []
         for path, key in places:
             inherited = self.last_writer(path) != writer
-            if inherited and (key in ("weights", "weights_key") or not self._components.backbone_takes(now, key)):
+            of_file = key in ("weights", "weights_key")
+            if inherited and (of_file or not self._components.backbone_takes(now, key, str(former))):
                 self._drop(path)
                 dropped.append(dotted(path))
         if dropped:

@@ -9,7 +9,7 @@ from wildfern.launch.components import read_recipe
 from wildfern.launch.run_folder import initial_backbone
 from wildfern.recipes import RecipeErrors
 
-OTHERS = ["vit_tiny_patch16_224", "vgg11", "mobilenetv3_small_100", "convnext_atto", "small_alexnet", "efficientvit_m0"]
+OTHERS = ["vit_tiny_patch16_224", "vgg11", "mobilenetv3_small_100", "dla46x_c", "small_alexnet", "efficientvit_m0"]
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -33,6 +33,9 @@ def test_a_resnet_keeps_what_it_takes():
     assert not backbone_takes("torchvision/vgg11", "stem")
     assert not backbone_takes("torchvision/no_such_network", "stem")
     assert not backbone_takes("no_such_network", "layers")
+    assert backbone_takes("dla34", "channels")
+    assert not backbone_takes("dla34", "channels", "resnet18")  # six stages instead of four
+    assert backbone_takes("resnet50", "channels", "resnet18")
 
 
 def test_a_vision_transformer_gets_the_size_of_the_views():

@@ -33,9 +33,7 @@ def run(tmp_path):
             "environment.json": json.dumps({"versions": {"torch": "2.6"}, "cores": 2}),
             "metrics.jsonl": "\n".join(map(json.dumps, metrics)),
             "timings.jsonl": '{"step": 1, "images_per_second": 1000, "data_wait": 0.25}\n{"step": 2, "images_per_second": 3e3}\n',
-            "evaluation.json": json.dumps(
-                {"baseline": "random", "protocols": {"knn": "cosine, k=20"}, "rows": rows}
-            ),
+            "evaluation.json": json.dumps({"baseline": "random", "protocols": {"knn": "cosine, k=20"}, "rows": rows}),
         }
         for part in parts:
             if part == "views.png":
