@@ -146,8 +146,8 @@ def check_backbone(recipe: Recipe, device: torch.device, method: Method, views: 
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RunError(
             f"{recipe.model.backbone} does not take views of {', '.join(map(str, sorted(set(sizes))))} px: {reason}; set "
-            f"views.size to another size, for example the {method.backbone.size} px that it is made for (vision transformers take "
-            "several sizes with model.arguments.dynamic_img_size=true, another one with model.arguments.img_size)"
+            f"views.size to another size, for example the {method.backbone.size} px that it is made for (vision transformers "
+            "take several sizes with model.arguments.dynamic_img_size=true, another one with model.arguments.img_size)"
         ) from error
     if unsafe and recipe.training.precision == "bf16" and device.type == "cpu":
         name, size = unsafe[0]

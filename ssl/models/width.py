@@ -62,8 +62,8 @@ def _run_here(network: nn.Module, image: tuple[int, int, int], device: torch.dev
 def _cannot_run(name: str, image: tuple[int, int, int], error: Exception) -> str:
     channels, height, width = image
     return (
-        f"{name} cannot run on images of {height} × {width} px with {channels} channels: {_first_line(error)}; choose another size "
-        "(views.size, model.arguments.img_size)"
+        f"{name} cannot run on images of {height} × {width} px with {channels} channels: {_first_line(error)}; choose another "
+        "size (views.size, model.arguments.img_size)"
     )
 
 
