@@ -325,14 +325,14 @@ def bench(
 def export(
     run: Annotated[Path, typer.Argument(help="Run folder")],
     format: Annotated[str, typer.Option(help="One of timm, safetensors, onnx")] = "timm",
-    out: Annotated[Path | None, typer.Option(help="File to write (default: in the run folder)")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write (default: exported.… in the run folder)")] = None,
     plugin: PluginOption = None,
 ) -> None:
     """Export the pretrained backbone."""
     from wildfern.launch.exporting import export_backbone
 
     run_plugins(plugin)
-    console.print(export_backbone(run, format, out), highlight=False, markup=False, soft_wrap=True)
+    print(export_backbone(run, format, out))  # without rich, which would wrap and mark up the code
 
 
 @app.command()

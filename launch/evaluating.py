@@ -85,7 +85,7 @@ def evaluate(
         for folder, name, recipe in zip(folders, names, recipes, strict=True):
             start, reason = folder.start_backbone(recipe)
             if reason is not None:
-                say(reason)
+                say(reason if len(folders) == 1 else f"{name}: {reason}")
             found = of_run(folder, recipe, start, device)
             models |= found if len(folders) == 1 else _named(found, name, recipe, models)
         own = dict(models)

@@ -88,10 +88,9 @@ class EvaluationResult:
     def table(self) -> Table:
         """One line for the main metric of each data set, protocol and backbone, with the baseline's value."""
         main = self.main_rows()
-        evaluated = main
-        if isinstance(self.baseline, str):  # its values have a column of their own
-            evaluated = [row for row in main if row["backbone"] != self.baseline] or main
-        several = len({row["backbone"] for row in evaluated}) > 1
+        others = [row for row in main if not self.is_baseline(row["backbone"])] or main
+        several = len({row["backbone"] for row in others}) > 1 or not isinstance(self.baseline, str)
+        evaluated = main if several else others  # for a single one, the baseline's values are a column
         words = [f"{short_name(name)}: {text}" for name, text in self.protocols.items()]
         words.append(
             "intervals: 95 %, over few-label draws ± one standard deviation; other metrics: evaluation.json, report.html"
@@ -108,9 +107,8 @@ class EvaluationResult:
         for heading in ("dataset", "protocol", *(("backbone",) if several else ())):
             table.add_column(heading, overflow="fold", min_width=8)
         table.add_column("metric", overflow="fold")
-        baseline = self.baseline if isinstance(self.baseline, str) else "baseline"
-        headings = (evaluated[0]["backbone"] if evaluated and not several else "value", "interval", baseline)
-        for heading in (*headings, "difference"):
+        value = evaluated[0]["backbone"] if evaluated and not several else "value"
+        for heading in (value, "interval", *(() if several else (str(self.baseline),)), "difference"):
             table.add_column(heading, justify="right", no_wrap=True)
         last = None
         for row in evaluated:
@@ -124,7 +122,7 @@ class EvaluationResult:
                 metric_words(row["metric"]),
                 value_words(row),
                 interval_words(row),
-                "" if other is None or (other is row and evaluated is main) else value_words(other),
+                *(() if several else ("" if other is None else value_words(other),)),
                 "" if difference is None else f"{difference:+.1f}" if row["share"] else f"{difference:+.4g}",
             )
             last = row["dataset"]
