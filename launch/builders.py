@@ -2,6 +2,7 @@
 
 import torch
 
+from wildfern.launch.backbone_arguments import backbone_takes
 from wildfern.launch.cluster.distributed import DistributedContext
 from wildfern.launch.errors import RunError, place_in_plugin
 from wildfern.launch.run_folder import initial_backbone, seeded
@@ -151,7 +152,8 @@ def check_backbone(recipe: Recipe, device: torch.device, method: Method, views: 
         ) from error
     if unsafe and recipe.training.precision == "bf16" and device.type == "cpu":
         name, size = unsafe[0]
+        stem = "model.stem=cifar, " if backbone_takes(recipe.model.backbone, "stem") else ""
         raise RunError(
             f"views of {size} px are too small for this backbone in bf16 on a CPU: {name} strides over a single pixel, where "
-            "its gradient would be wrong; use larger views, model.stem=cifar, or training.precision=fp32"
+            f"its gradient would be wrong; use larger views, {stem}or training.precision=fp32"
         )
