@@ -62,6 +62,11 @@ def read_recipe(
     """
     checks = CHECKS if data_here else [check for check in CHECKS if check is not _places_exist]
     recipe = load_recipe(name_or_path, overrides, components(), extra_checks=checks, plugins=plugins, announce=announce)
+    if "." in recipe.model.backbone and recipe.model.weights is None:
+        announce(
+            f"model.backbone is {recipe.model.backbone}, but its weights are loaded only with model.weights=timm: training "
+            "starts from random weights"
+        )
     return with_image_size(recipe, announce)
 
 

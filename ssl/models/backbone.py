@@ -56,7 +56,8 @@ class Backbone(nn.Module):
         config = getattr(self.network, "pretrained_cfg", None) or {}
         height, width = _image_size(self.network, config, stem, arguments)
         self.size = height
-        self.width = measure_width(self.network, (in_chans, height, width), name)
+        described = f"{name} with model.arguments {arguments}" if arguments else name
+        self.width = measure_width(self.network, (in_chans, height, width), described)
         self.mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
         self.std: tuple[float, ...] = IMAGENET_DEFAULT_STD
         self.interpolation: str = config.get("interpolation") or "bilinear"
