@@ -58,7 +58,7 @@ def assemble(recipe: Recipe, folder: RunFolder, context: DistributedContext) -> 
     mixture, views, evaluated = open_data(recipe, context)
     views.to(context.device)
     config = loop_config(recipe)
-    method = build_method(recipe)
+    method = build_method(recipe, replaced=any(folder.path.glob("checkpoints/step_*")))
     check_classes(recipe, mixture, method)
     check_batch_norm(recipe, method)
     reader = BatchReader(
@@ -84,7 +84,8 @@ def assemble(recipe: Recipe, folder: RunFolder, context: DistributedContext) -> 
     probe = build_probe(recipe, mixture, method, context.device)
     engine = build_engine(recipe, method, probe, reader.size, context.device)
     numbers = (source.num_items for source in mixture.sources)
-    engine.metadata["weights_sha256"] = method.backbone.weights_sha256  # of the weights that training started from
+    # Of the weights that training started from.
+    engine.metadata["weights_sha256"] = method.backbone.weights_sha256 or folder.start_weights().get("sha256")
     engine.metadata["items"] = [None if number is None else int(number) for number in numbers]
     schedule = build_schedule(recipe)
     checkpoints = CheckpointStore(
@@ -107,7 +108,7 @@ def open_data(recipe: Recipe, context: DistributedContext) -> tuple[Mixture, Vie
             mixture, views = open_mixture(recipe), build_views(recipe)
             check_channels(recipe, mixture, views)
             evaluated = evaluation_sources(recipe.evaluation.on)
-            check_channels_of(evaluated, views)
+            check_channels_of(evaluated, views.input_channels)
         except ValueError as caught:
             error = caught
     context.raise_on_all(error)

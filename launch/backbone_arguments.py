@@ -6,11 +6,19 @@ from typing import Any
 
 from wildfern.recipes import Recipe
 
+# Arguments that mean the same for all networks; others may differ, such as `channels` and `layers`.
+COMMON = frozenset({"img_size", "dynamic_img_size", "global_pool", "drop_rate", "drop_path_rate", "dropout"})
 
-def backbone_takes(name: str, key: str) -> bool:
-    """Whether the backbone has an argument `key`; of the key `stem`, whether it can have the stem for small images."""
+
+def backbone_takes(name: str, key: str, former: str | None = None) -> bool:
+    """Whether the backbone has an argument `key`; of the key `stem`, whether it can have the stem for small images.
+
+    With `former`, whether the key also means the same as for this backbone: both are of one class, or the key is in `COMMON`.
+    """
     network = _network(name)
     if network is None:
+        return False
+    if former is not None and key not in COMMON | {"in_chans", "stem"} and network is not _network(former):
         return False
     if key == "in_chans":  # of `Backbone` itself, for any network
         return True

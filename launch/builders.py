@@ -3,9 +3,10 @@
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from wildfern.launch.backbone_arguments import backbone_takes
 from wildfern.launch.cluster.distributed import DistributedContext
 from wildfern.launch.components import different_channels
-from wildfern.launch.errors import RunError
+from wildfern.launch.errors import RunError, place_in_plugin
 from wildfern.launch.run_folder import initial_backbone, seeded
 from wildfern.recipes import Recipe
 from wildfern.recipes.schema import DataEntry
@@ -55,12 +56,12 @@ def check_channels(recipe: Recipe, mixture: Mixture, views: Views) -> None:
         raise RunError(different_channels(what, mixture.channels, views.input_channels))
 
 
-def build_method(recipe: Recipe) -> Method:
-    """Backbone and method at initialization: a pure function of the recipe.
+def build_method(recipe: Recipe, replaced: bool = False) -> Method:
+    """Backbone and method at initialization: a pure function of the recipe. `replaced` as in `initial_backbone`.
 
     Raises RunError for a method that lacks a part of the interface.
     """
-    backbone, name = initial_backbone(recipe), recipe.method.name
+    backbone, name = initial_backbone(recipe, replaced), recipe.method.name
     try:
         with seeded(recipe.seed, "method"):
             method = METHODS[name](backbone, method_steps(recipe), **recipe.method.arguments)
@@ -208,14 +209,19 @@ def check_backbone(recipe: Recipe, device: torch.device, method: Method, views: 
     sizes = [size for _, size in views.shape]
     try:
         unsafe = strided_over_one_pixel(method.backbone, sizes, views.channels)
-    except (RuntimeError, AssertionError, ValueError) as error:
+    except Exception as error:  # networks raise any error for images that they cannot take
+        if place_in_plugin(error):
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RunError(
-            f"{recipe.model.backbone} does not take views of {', '.join(map(str, sizes))} px: {error} (vision transformers "
+            f"{recipe.model.backbone} does not take views of {', '.join(map(str, sorted(set(sizes))))} px: {reason}; set "
+            f"views.size to another size, for example the {method.backbone.size} px that it is made for (vision transformers "
             "take several sizes with model.arguments.dynamic_img_size=true, another one with model.arguments.img_size)"
         ) from error
     if unsafe and recipe.training.precision == "bf16" and device.type == "cpu":
         name, size = unsafe[0]
+        stem = "model.stem=cifar, " if backbone_takes(recipe.model.backbone, "stem") else ""
         raise RunError(
             f"views of {size} px are too small for this backbone in bf16 on a CPU: {name} strides over a single pixel, where "
-            "its gradient would be wrong; use larger views, model.stem=cifar, or training.precision=fp32"
+            f"its gradient would be wrong; use larger views, {stem}or training.precision=fp32"
         )

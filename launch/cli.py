@@ -138,14 +138,32 @@ def plan(
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Run folder")],
+    runs: Annotated[list[Path] | None, typer.Argument(help="Run folders", show_default=False)] = None,
     on: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             "--on",
             help="A data set with labels: digits, 'parquet:X image_column=img' or '{source: parquet:X, …}'; repeat for several",
+            show_default=False,
         ),
-    ],
+    ] = None,
+    backbone: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Also evaluate this network: a timm name or torchvision/NAME; repeat for several", show_default=False
+        ),
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Weights of each --backbone, in the same order: a file, a run folder, timm, timm:TAG or random (default: "
+            "random)",
+            show_default=False,
+        ),
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(min=1, help="Image size in pixels for --backbone (default: the network's own)")
+    ] = None,
     protocol: Annotated[
         list[str] | None,
         typer.Option(
@@ -160,9 +178,9 @@ def evaluate(
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write this evaluation here")] = None,
     plugin: PluginOption = None,
 ) -> None:
-    """Evaluate a run's backbone on labeled datasets.
+    """Evaluate backbones of runs and any other networks on labeled datasets.
 
-    The baseline is the same backbone untrained.
+    The baseline is the same network with random weights. One run writes its evaluation.json and report.html.
     """
     from wildfern.launch.errors import RunError
     from wildfern.launch.evaluating import evaluate
@@ -175,14 +193,39 @@ def evaluate(
         shots = [int(n) for n in few_shot.split(",") if n.strip()]
     except ValueError:
         raise RunError(f"--few-shot must be comma-separated numbers, for example 5,20; got {few_shot!r}") from None
-    datasets, protocols = parse_datasets(on), parse_protocols(["linear,knn"] if protocol is None else protocol)
+    datasets, protocols = parse_datasets(on or []), parse_protocols(["linear,knn"] if protocol is None else protocol)
+    named, given = backbone or [], weights or []
+    if given and len(given) != len(named):
+        raise RunError(
+            f"--weights must be given once for each --backbone, in the same order (random for none): got {len(given)} for "
+            f"{len(named)}"
+        )
+    networks = list(zip(named, given or [None] * len(named), strict=True))
+
+    def say(message: str) -> None:
+        console.print(message, markup=False, highlight=False, soft_wrap=True)
+
     with console.status("evaluating") as status:
-        evaluation = evaluate(run, datasets, protocols, shots, seeds, announce=status.update, download=download)
+        evaluation = evaluate(
+            runs,
+            datasets,
+            protocols,
+            shots,
+            seeds,
+            announce=status.update,
+            download=download,
+            backbones=networks,
+            size=size,
+            say=say,
+        )
     console.print(evaluation.table())
-    console.print(f"written to {run / 'evaluation.json'} and {run / 'report.html'}", markup=False, soft_wrap=True)
+    if runs is not None and len(runs) == 1:
+        say(f"written to {runs[0] / 'evaluation.json'} and {runs[0] / 'report.html'}")
+    elif json_file is None:
+        say("not written to a file: --json FILE keeps these results")
     if json_file is not None:
         json_file.write_text(json.dumps(evaluation.as_json(), indent=2) + "\n", encoding="utf-8")
-        console.print(f"written to {json_file}", markup=False, soft_wrap=True)
+        say(f"written to {json_file}")
 
 
 @app.command()
@@ -309,14 +352,14 @@ def bench(
 def export(
     run: Annotated[Path, typer.Argument(help="Run folder")],
     format: Annotated[str, typer.Option(help="One of timm, safetensors, onnx")] = "timm",
-    out: Annotated[Path | None, typer.Option(help="File to write (default: in the run folder)")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write (default: exported.… in the run folder)")] = None,
     plugin: PluginOption = None,
 ) -> None:
     """Export the pretrained backbone."""
     from wildfern.launch.exporting import export_backbone
 
     run_plugins(plugin)
-    console.print(export_backbone(run, format, out), highlight=False, markup=False, soft_wrap=True)
+    print(export_backbone(run, format, out))  # without rich, which would wrap and mark up the code
 
 
 @app.command()

@@ -101,6 +101,11 @@ def read_recipe(
     """
     known = components(data_here)
     recipe = load_recipe(name_or_path, overrides, known, extra_checks=CHECKS, plugins=plugins, announce=announce)
+    if "." in recipe.model.backbone and recipe.model.weights is None:
+        announce(
+            f"model.backbone is {recipe.model.backbone}, but its weights are loaded only with model.weights=timm: training "
+            "starts from random weights"
+        )
     return with_image_size(recipe, announce)
 
 
@@ -110,8 +115,20 @@ Problems = Iterator[tuple[str, str]]
 @needs("model")
 def _arguments_are_of_the_network(recipe: Recipe) -> Problems:
     given = recipe.model.arguments
-    for key in sorted(given.keys() & {"self", "name", "weights", "stem", "num_classes"}):
-        instead = {"name": "model.backbone", "weights": "model.weights", "stem": "model.stem"}.get(key)
+    from wildfern.ssl.models.networks import OF_WEIGHTS
+
+    for key in sorted(given.keys() & set(OF_WEIGHTS)):
+        yield (
+            f"model.arguments.{key}",
+            "set model.weights: timm (or timm:TAG, or a path) to start from pretrained weights",
+        )
+    for key in sorted(given.keys() & {"self", "name", "weights", "weights_key", "stem", "num_classes"}):
+        instead = {
+            "name": "model.backbone",
+            "weights": "model.weights",
+            "weights_key": "model.weights_key",
+            "stem": "model.stem",
+        }.get(key)
         reason = f"set {instead} instead" if instead else "is not an argument of a backbone, which has no classifier"
         yield f"model.arguments.{key}", reason
 

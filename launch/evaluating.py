@@ -1,9 +1,9 @@
-"""Evaluate a run's backbone, always together with the same network untrained."""
+"""Evaluate backbones of runs, together with the same networks at random weights, and any other networks."""
 
 import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,15 @@ import torch
 from torch import nn
 
 from wildfern.launch.errors import RunError, user_errors
+from wildfern.launch.evaluated import (
+    BackboneLike,
+    Evaluated,
+    baselines,
+    of_name,
+    of_recipe,
+    of_run,
+    run_names,
+)
 from wildfern.launch.protocols import (
     Dataset,
     DatasetLike,
@@ -21,13 +30,10 @@ from wildfern.launch.protocols import (
 )
 from wildfern.launch.run_folder import RunFolder
 from wildfern.recipes import Recipe
-from wildfern.ssl.augmentation import VIEWS, Views
 from wildfern.ssl.data import Source, open_source, source_signature
 from wildfern.ssl.evaluation import (
     EvaluationResult,
     Evaluator,
-    Preprocessing,
-    TransformedBackbone,
     evaluate_backbones,
     write_report,
 )
@@ -35,37 +41,83 @@ from wildfern.ssl.evaluation.result import upgraded_rows
 
 
 def evaluate(
-    run: str | Path,
+    run: str | Path | Sequence[str | Path] | None = None,
     on: DatasetLike | Sequence[DatasetLike] = (),
     protocols: ProtocolLike | Sequence[ProtocolLike] = ("linear", "knn"),
     few_shot: Sequence[int] = (),
     seeds: int = 3,
     announce: Callable[[str], None] = lambda text: None,
     download: bool = False,
+    backbones: Sequence[BackboneLike] = (),
+    size: int | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> EvaluationResult:
-    """Compare the run's backbone with its untrained copy on labeled data sets, and write `evaluation.json`.
+    """Compare backbones on labeled data sets: those of runs with the same networks at random weights, and any others.
 
     `on` lists sources ("digits") or mappings ({"source": "parquet:X", "image_column": "img"}), `protocols` evaluators ("linear")
     or mappings ({"name": "knn", "k": 5}); a recipe's own entries work too. `few_shot` adds a linear probe and kNN on N labels per
-    class, with `seeds` draws. Raises RecipeErrors with all wrong names and arguments before anything is read,
-    RunError for a folder that is not a run, and DataError for a data set that cannot be opened.
+    class, with `seeds` draws. `backbones` are names ("resnet50", random weights) or pairs ("resnet50", "timm"), ("resnet50",
+    "x.pth"), on images of `size` px (default: the network's own size), with the network's mean, deviation and interpolation.
+
+    One run writes its `evaluation.json` and report; its rows are `random`, `start` (if it started from weights) and `pretrained`.
+    Several runs write nothing; their rows have the names of the runs. `announce` gets progress, `say` messages to keep.
+    Raises RecipeErrors with all wrong names and arguments before anything is read, RunError for a folder that is not a run
+    and for backbones that cannot be built, and DataError for a data set that cannot be opened.
     """
     if not on:
         raise RunError("nothing to evaluate on: name a data set, for example digits")
     on = [on] if isinstance(on, str | Mapping) else on
     protocols = [protocols] if isinstance(protocols, str | Mapping) else protocols
-    folder = RunFolder.for_reading(Path(run))
+    runs = [] if run is None else [run] if isinstance(run, str | Path) else list(run)
+    if not runs and not backbones:
+        raise RunError("nothing to evaluate: name a run folder, or a network with --backbone NAME")
+    if size is not None and not backbones:
+        raise RunError("--size is for --backbone: a run is evaluated at the size of its views")
+    folders = [RunFolder.for_reading(Path(path)) for path in runs]
+    names = run_names(folders)
     datasets, evaluators = check_request(on, protocols, few_shot, seeds)
-    recipe = folder.recipe()
+    recipes = [folder.recipe() for folder in folders]
+    device = choose_device(recipes[0].training.device if recipes else "auto")
     with user_errors():
         sources = evaluation_sources(datasets, download)  # all are opened before the first one is evaluated
         # Hashed before the weights are read, so that a training that replaces them in between cannot mislabel these rows.
-        sha256 = folder.backbone_sha256()
-        backbones = {"untrained": folder.backbone(trained=False), "pretrained": folder.backbone()}
-        save = partial(_save, folder, sha256)
-        evaluation = _evaluate_on(sources, backbones, recipe, evaluators, announce, save)
-    write_report([folder.path], folder.path / "report.html")
+        sha256 = folders[0].backbone_sha256() if len(folders) == 1 else None
+        models: dict[str, Evaluated] = {}
+        for folder, name, recipe in zip(folders, names, recipes, strict=True):
+            start, reason = folder.start_backbone(recipe)
+            if reason is not None:
+                say(reason if len(folders) == 1 else f"{name}: {reason}")
+            found = of_run(folder, recipe, start, device)
+            models |= found if len(folders) == 1 else _named(found, name, recipe, models)
+        own = dict(models)
+        for wanted in backbones:
+            label, model, message = of_name(wanted, size, device)
+            if message is not None:
+                say(message)
+            models[next(text for n in count(1) if (text := label + (f" ({n})" if n > 1 else "")) not in models)] = model
+
+        def save(result: EvaluationResult) -> None:
+            if len(folders) == 1:
+                _save(folders[0], sha256, result.only(own, "random"))
+
+        baseline = "random" if len(folders) == 1 and not backbones else baselines(models)
+        evaluation = _evaluate_on(sources, models, evaluators, announce, save, baseline)
+    for message in dict.fromkeys(note for pair in sources.values() for source in pair for note in source.notes):
+        say(message)
+    if len(folders) == 1:
+        write_report([folders[0].path], folders[0].path / "report.html")
     return evaluation
+
+
+def _named(
+    found: Mapping[str, Evaluated], name: str, recipe: Recipe, before: Mapping[str, Evaluated]
+) -> dict[str, Evaluated]:
+    """One of several runs: its backbones by the name of the run, and the random one unless an earlier run has the same."""
+    labels = {"random": f"{recipe.model.backbone} random", "start": f"{name} start", "pretrained": name}
+    if labels["random"] in before:
+        labels["random"] = f"{name} random"
+    there = [model.network for model in before.values() if model.random]
+    return {labels[row]: model for row, model in found.items() if not (model.random and model.network in there)}
 
 
 def _save(folder: RunFolder, sha256: str | None, evaluation: EvaluationResult) -> None:
@@ -146,16 +198,18 @@ def evaluate_on(
 
     `save` gets the scores of each data set once they are known, so that an error on a later one does not lose them.
     """
-    return _evaluate_on(sources, backbones, recipe, check_protocols(protocols, few_shot, seeds), announce, save)
+    evaluators = check_protocols(protocols, few_shot, seeds)
+    models = of_recipe(recipe, backbones, choose_device(recipe.training.device))
+    return _evaluate_on(sources, models, evaluators, announce, save, "random")
 
 
 def _evaluate_on(
     sources: Mapping[str, tuple[Source, Source]],
-    backbones: Mapping[str, nn.Module],
-    recipe: Recipe,
+    models: Mapping[str, Evaluated],
     evaluators: Mapping[str, Evaluator],
     announce: Callable[[str], None],
     save: Callable[[EvaluationResult], None],
+    baseline: str | Mapping[str, str],
 ) -> EvaluationResult:
     if not sources or not evaluators:
         raise RunError(
@@ -164,31 +218,33 @@ def _evaluate_on(
     for name, (train, _) in sources.items():
         if train.num_classes is None and (needing := [p for p, e in evaluators.items() if e.needs_labels]):
             raise RunError(f"{name} has no labels, and {', '.join(needing)} need them")
-    device = choose_device(recipe.training.device)
-    views = VIEWS[recipe.views.name](**recipe.views.arguments)
-    check_channels_of(sources, views)
-    mean, std = views.normalization
-    if views.intensity_order is not None:
-        mean, std = (0.0,) * len(mean), (1.0,) * len(std)
-        backbones = {name: TransformedBackbone(views.intensity_order, backbone) for name, backbone in backbones.items()}
-    preprocessing = Preprocessing(max(size for _, size in views.shape), device, mean, std)
-    backbones = {name: backbone.to(device) for name, backbone in backbones.items()}
+    for channels in {model.channels for model in models.values()}:
+        check_channels_of(sources, channels)
+    backbones = {label: model.backbone for label, model in models.items()}
+    preprocessing = {label: model.preprocessing for label, model in models.items()}
     results = []
     for name, (train, test) in sources.items():
         result = evaluate_backbones(
-            backbones, train, test, dataset=name, evaluators=evaluators, preprocessing=preprocessing, announce=announce
+            backbones,
+            train,
+            test,
+            dataset=name,
+            evaluators=evaluators,
+            preprocessing=preprocessing,
+            baseline=baseline,
+            announce=announce,
         )
         save(result)
         results.append(result)
     return sum(results[1:], start=results[0])
 
 
-def check_channels_of(sources: Mapping[str, tuple[Source, Source]], views: Views) -> None:
-    """Raise RunError for a data set whose images do not have as many channels as those of training."""
+def check_channels_of(sources: Mapping[str, tuple[Source, Source]], channels: int) -> None:
+    """Raise RunError for a data set whose images do not have as many channels as a backbone is made for."""
     for name, (train, _) in sources.items():
-        if train.channels != views.input_channels:
+        if train.channels != channels:
             raise RunError(
-                f"{name} gives images of {train.channels} channels, but the backbone is trained on {views.input_channels}: "
+                f"{name} gives images of {train.channels} channels, but the backbone takes {channels}: "
                 "choose the bands, for example {source: folder:PATH, bands: [3, 2, 1]}"
             )
 

@@ -4,46 +4,72 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
 from wildfern.launch.errors import RunError
+from wildfern.launch.evaluated import of_recipe
 from wildfern.launch.run_folder import RunFolder
 from wildfern.recipes import Recipe
 from wildfern.ssl.augmentation import MEAN, STD, VIEWS
 from wildfern.ssl.models.networks import TORCHVISION, torchvision_recipe
 
-FORMATS = ("timm", "safetensors", "onnx")
+# Suffixes of the files of each format; the first is the default.
+SUFFIXES = {"timm": (".pth", ".pt", ".bin", ".ckpt"), "safetensors": (".safetensors",), "onnx": (".onnx",)}
+FORMATS = tuple(SUFFIXES)
+NAMES = {"timm": "exported.pth", "safetensors": "exported.safetensors", "onnx": "exported.onnx"}
 
 
 def export_backbone(run: Path, format: str = "timm", out: Path | None = None) -> str:
     """Write the backbone in one of `FORMATS` and return how to load it.
 
     timm: a PyTorch state dict with timm's names, for `timm.create_model(…).load_state_dict(…)`. safetensors: the same
-    tensors as safetensors. onnx: the network with a dynamic batch size. Raises RunError for an unknown format, a folder without
-    weights, and a missing package.
+    tensors as safetensors. onnx: the network with a dynamic batch size. Missing folders of `out` are made. Raises RunError for
+    an unknown format, a suffix of another format, a file that cannot be written, a folder without weights, and a missing package.
     """
     if format not in FORMATS:
         raise RunError(f"--format must be one of {', '.join(FORMATS)}; got {format!r}")
     folder = RunFolder.for_reading(Path(run))
+    out = folder.path / NAMES[format] if out is None else Path(out)
+    _check_out(out, format, folder)
     recipe, backbone = folder.recipe(), folder.backbone()
-    suffix = {"timm": "pth", "safetensors": "safetensors", "onnx": "onnx"}[format]
-    out = out or folder.path / f"backbone_{format}.{suffix}"
-    if format == "onnx":
-        return _onnx(backbone.network, recipe, out)
-    state = {name: tensor.contiguous() for name, tensor in backbone.network.state_dict().items()}
-    if format == "timm":
-        torch.save(state, out)
-        read = f'torch.load("{out}", weights_only=True)'
-    else:
-        save_file(state, out)
-        read = f'safetensors.torch.load_file("{out}")'
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if format == "onnx":
+            return _onnx(backbone.network, recipe, out)
+        state = {name: tensor.contiguous() for name, tensor in backbone.network.state_dict().items()}
+        if format == "timm":
+            torch.save(state, out)
+            read = f"torch.load({str(out)!r}, weights_only=True)"
+        else:
+            save_file(state, out)
+            out.chmod(out.parent.stat().st_mode & 0o666)  # safetensors writes files that only their owner can read
+            read = f"safetensors.torch.load_file({str(out)!r})"
+    except OSError as error:
+        raise RunError(f"cannot write {out}: {error.strerror or error}") from error
+    except (RuntimeError, SafetensorError) as error:  # of torch's and safetensors' writers
+        raise RunError(f"cannot write {out}: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
     return f"written to {out}; load it with\n\n{loading_code(recipe, read)}"
 
 
+def _check_out(out: Path, format: str, folder: RunFolder) -> None:
+    """Raise RunError for a suffix that says another format, for a folder, and for a file of the run itself."""
+    other = next((name for name, suffixes in SUFFIXES.items() if name != format and out.suffix in suffixes), None)
+    if other is not None:
+        raise RunError(
+            f"--out {out} has the suffix of the format {other}, but --format is {format}: change one of them"
+        )
+    if out.is_dir():
+        raise RunError(f"--out {out} is a folder: give the file to write, for example {out / NAMES[format]}")
+    if out.resolve() == (folder.path / "backbone.safetensors").resolve():
+        raise RunError(f"--out {out} is the run's own backbone: choose another file")
+
+
 def loading_code(recipe: Recipe, read: str) -> str:
-    """Python code that builds the network without wildfern and loads all weights."""
+    """Python code that builds the network without wildfern and loads all weights, with the preprocessing of its images."""
     model = recipe.model
+    images = _images(recipe)
     if model.backbone == "small_alexnet":
         make = [
             "import torch",
@@ -61,7 +87,9 @@ def loading_code(recipe: Recipe, read: str) -> str:
     else:
         make = [
             "import timm, torch",
-            f'model = timm.create_model("{model.backbone}", num_classes=0{_written(model.arguments)})',
+            f"images = {images}",
+            f'model = timm.create_model("{model.backbone}", num_classes=0{_written(model.arguments)}, '
+            "pretrained_cfg_overlay=images)",
         ]
     if model.stem == "cifar":
         make += [
@@ -71,7 +99,27 @@ def loading_code(recipe: Recipe, read: str) -> str:
         ]
     if read.startswith("safetensors"):
         make.insert(0, "import safetensors.torch")
-    return "\n".join(f"    {line}" for line in [*make, f"model.load_state_dict({read})"])
+    make.append(f"model.load_state_dict({read})")
+    if model.backbone == "small_alexnet" or model.backbone.startswith(TORCHVISION):
+        make.append(f"preprocessing = {images}")
+    elif images["input_size"][0] == 3:
+        make.append("transform = timm.data.create_transform(**timm.data.resolve_data_config(model=model))")
+    return "\n".join(f"    {line}" for line in make)
+
+
+def _images(recipe: Recipe) -> dict[str, Any]:
+    """Size, mean, standard deviation and interpolation of the images, as in wildfern's evaluation, in timm's words."""
+    [model] = of_recipe(recipe, {"pretrained": torch.nn.Identity()}, torch.device("cpu")).values()
+    settings = model.preprocessing
+    size, channels = settings.size, VIEWS[recipe.views.name](**recipe.views.arguments).channels
+    mean, std = (tuple((*values, *[values[-1]] * channels)[:channels]) for values in (settings.mean, settings.std))
+    return {
+        "input_size": (channels, size, size),
+        "mean": mean,
+        "std": std,
+        "interpolation": settings.interpolation,
+        "crop_pct": 1.0,
+    }
 
 
 def _written(arguments: dict[str, Any]) -> str:

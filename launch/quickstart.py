@@ -13,7 +13,7 @@ from wildfern.launch.training_run import pretrain
 WHAT = """[bold]wildfern quickstart[/]
 1. render fractals during training, without a dataset
 2. train a small network to match two views of each image (SimCLR)
-3. evaluate its frozen features, and those of the untrained network, on 1,797 handwritten digits
+3. evaluate its frozen features, and those of a random network, on 1,797 handwritten digits
 """
 
 

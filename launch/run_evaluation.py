@@ -1,4 +1,4 @@
-"""Evaluate the backbone of a run and the untrained one: during training, and once at its end."""
+"""Evaluate the backbone of a run and the random one: during training, and once at its end."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,11 +7,13 @@ from torch import Tensor
 
 from wildfern.launch.assembly import Assembly
 from wildfern.launch.cluster.distributed import DistributedContext
+from wildfern.launch.evaluated import run_backbones
 from wildfern.launch.evaluating import evaluate_on, merged, scores
-from wildfern.launch.run_folder import RunFolder, initial_backbone, recipe_backbone
+from wildfern.launch.run_folder import RunFolder, recipe_backbone
 from wildfern.recipes import Component, Recipe
 from wildfern.ssl.data import Source
 from wildfern.ssl.evaluation import EvaluationResult, write_report
+from wildfern.ssl.models import Backbone
 from wildfern.ssl.tracking import Tracker
 from wildfern.ssl.training import Engine
 
@@ -44,7 +46,10 @@ def evaluate_at_end(
         def save(evaluation: EvaluationResult) -> None:
             folder.write_json("evaluation.json", merged(folder, evaluation.as_json()))
 
-        evaluate_weights(state, recipe, sources, wanted.protocols, wanted.few_shot, tracker.message, save)
+        start, reason = folder.start_backbone(recipe)
+        if reason is not None:
+            tracker.message(reason)
+        evaluate_weights(state, recipe, sources, wanted.protocols, wanted.few_shot, tracker.message, save, start)
     tracker.sync()
     write_report([folder.path], folder.path / "report.html")
 
@@ -57,9 +62,10 @@ def evaluate_weights(
     few_shot: Sequence[int],
     announce: Callable[[str], None] = lambda text: None,
     save: Callable[[EvaluationResult], None] = lambda evaluation: None,
+    start: Backbone | None = None,
 ) -> EvaluationResult:
-    """The scores of the recipe's backbone with these weights, and of the untrained one, on each dataset."""
+    """The scores of the recipe's backbone with these weights, of the random one, and of `start` if given, on each dataset."""
     pretrained = recipe_backbone(recipe)
     pretrained.network.load_state_dict(state)
-    backbones = {"untrained": initial_backbone(recipe), "pretrained": pretrained}
+    backbones = run_backbones(recipe, start, pretrained)
     return evaluate_on(sources, backbones, recipe, protocols, few_shot, recipe.evaluation.seeds, announce, save)

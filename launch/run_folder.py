@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -21,6 +22,7 @@ from wildfern.launch.output_paths import written_path
 from wildfern.launch.recorded_plugins import changed_plugins, check_registered, copy_plugins, describe_plugins
 from wildfern.recipes import Recipe, load_recipe
 from wildfern.ssl.models import Backbone
+from wildfern.ssl.models.networks import unknown_network
 from wildfern.ssl.tracking import environment, read_records
 
 
@@ -57,9 +59,15 @@ class RunFolder:
     def for_reading(cls, path: Path) -> "RunFolder":
         """The folder of a run that exists."""
         path = Path(os.path.expanduser(path))
-        if not (path / "recipe.yaml").is_file():
-            raise RunError(f"{path} is not a run folder: it has no recipe.yaml")
-        return cls(path)
+        if (path / "recipe.yaml").is_file():
+            return cls(path)
+        if path.is_file():
+            raise RunError(
+                f"{path} is a file, not a run folder; to evaluate a file of weights: --backbone NAME --weights {path}"
+            )
+        if not path.exists() and unknown_network(str(path)) is None:
+            raise RunError(f"there is no run folder {path}; to evaluate a network of this name: --backbone {path}")
+        raise RunError(f"{path} is not a run folder: it has no recipe.yaml")
 
     def check_new(self) -> None:
         """Raise RunError if the folder holds a run."""
@@ -93,13 +101,24 @@ class RunFolder:
         """The recipe of the run; None before its start."""
         return self.recipe() if (self.path / "recipe.yaml").is_file() else None
 
-    def begin(self, recipe: Recipe) -> None:
-        """Make the folder and write recipe and environment."""
+    def begin(self, recipe: Recipe, weights: dict[str, Any] | None = None) -> None:
+        """Make the folder and write recipe and environment; `weights` describes those that training starts from."""
         self.path.mkdir(parents=True, exist_ok=True)
         copies = copy_plugins(recipe, self.path)
         _replace(self.path / "recipe.yaml", recipe.model_copy(update={"plugins": list(copies.values())}).as_yaml())
         described = environment() | {"plugins": describe_plugins(copies)}
+        if weights or (weights := self.start_weights()):
+            described["weights"] = weights
         _replace(self.path / "environment.json", json.dumps(described, indent=2) + "\n")
+
+    def start_weights(self) -> dict[str, Any]:
+        """What `environment.json` says about the weights that training started from; empty without any."""
+        file = self.path / "environment.json"
+        try:
+            described = json.loads(file.read_text(encoding="utf-8")).get("weights")
+        except (OSError, ValueError, AttributeError):
+            return {}
+        return described if isinstance(described, dict) else {}
 
     def changed_plugins(self, recipe: Recipe) -> list[str]:
         """A message for each plugin file of the recipe that has changed since the run was started."""
@@ -144,7 +163,7 @@ class RunFolder:
         os.replace(beside, self.path / "backbone.safetensors")
 
     def backbone(self, trained: bool = True) -> Backbone:
-        """The run's backbone in eval mode: pretrained, or (`trained=False`) at initialization, the baseline."""
+        """The run's backbone in eval mode: pretrained, or (`trained=False`) as it was before training."""
         recipe = self.recipe()
         if not trained:
             return initial_backbone(recipe).eval()
@@ -154,6 +173,23 @@ class RunFolder:
             raise
         except ValueError as error:
             raise RunError(f"{error}; resuming the run writes {self._weights()} again") from error
+
+    def start_backbone(self, recipe: Recipe) -> tuple[Backbone | None, str | None]:
+        """The backbone with the weights that training started from, in eval mode, or None and why it is left out.
+
+        (None, None) if training started from random weights.
+        """
+        weights = recipe.model.weights
+        if weights is None:
+            return None, None
+        recorded = self.start_weights().get("sha256")
+        try:
+            backbone = initial_backbone(recipe).eval()
+        except ValueError as error:
+            return None, f"the row `start` is left out: {error}"
+        if recorded is not None and backbone.weights_sha256 != recorded:
+            return None, f"the row `start` is left out: {weights} has changed since training started from it"
+        return backbone, None
 
     def backbone_sha256(self) -> str:
         """The SHA-256 of `backbone.safetensors` as it is now, in hexadecimal."""
@@ -167,25 +203,44 @@ class RunFolder:
         return weights
 
 
-def load_backbone(source: str | Path, trained: bool = True) -> Backbone:
-    """The backbone of the run folder `source` in eval mode, pretrained or (`trained=False`) at initialization.
+def load_backbone(source: str | Path | tuple[str, str | Path | None], trained: bool = True) -> Backbone:
+    """A backbone in eval mode: that of a run folder, pretrained or (`trained=False`) as before training, or (name, weights).
 
-    Raises RunError for a folder without a run or without weights.
+    A name is one of timm, `torchvision/NAME` or small_alexnet; weights are a file, a run folder, `timm`, `timm:TAG`, or None for
+    random ones. Raises RunError for a folder without a run or without weights, ValueError for what does not fit.
     """
+    if isinstance(source, tuple):
+        name, weights = source
+        return named_backbone(name, weights)
     return RunFolder.for_reading(Path(source)).backbone(trained)
 
 
-def initial_backbone(recipe: Recipe) -> Backbone:
-    """The backbone at initialization: a pure function of the recipe and of the weights that it names."""
-    return recipe_backbone(recipe, getattr(recipe.model, "weights", None))
+def named_backbone(name: str, weights: str | Path | None, **arguments: Any) -> Backbone:
+    """Any network with weights, or initialized from seed 0, in eval mode."""
+    with seeded(0, "backbone"):
+        return Backbone(name, weights, **arguments).eval()
 
 
-def recipe_backbone(recipe: Recipe, weights: str | None = None) -> Backbone:
+def initial_backbone(recipe: Recipe, replaced: bool = False) -> Backbone:
+    """The backbone at the start of training: a pure function of the recipe and of the weights that it names.
+
+    `replaced`: a checkpoint will replace the weights, so that their file may be gone.
+    """
+    model = recipe.model
+    try:
+        return recipe_backbone(recipe, model.weights, model.weights_key)
+    except ValueError:
+        if not replaced or model.weights is None:
+            raise
+        return recipe_backbone(recipe)
+
+
+def recipe_backbone(recipe: Recipe, weights: str | None = None, key: str | None = None) -> Backbone:
     """The recipe's network with `weights`, or initialized from its seed."""
     model = recipe.model
     stem = "cifar" if model.stem == "small" else model.stem  # small: its name in recipes of earlier versions
     with seeded(recipe.seed, "backbone"):
-        return Backbone(model.backbone, weights, stem, **model.arguments)
+        return Backbone(model.backbone, weights, stem, weights_key=key, **model.arguments)
 
 
 @contextmanager

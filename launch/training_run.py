@@ -69,6 +69,7 @@ def pretrain(
         if resume:
             check_same_run(recipe, folder)
         assembly = assemble(recipe, folder, context)
+        weights = assembly.engine.method.backbone.weights
         with disk_errors(folder.path), exclusive(recipe, folder, resume, context):
             start = load_newest_checkpoint(recipe, folder, context, assembly) if resume else ResumePoint()
             if context.is_main:
@@ -76,10 +77,11 @@ def pretrain(
                     teacher = bool(assembly.engine.method.teachers())
                     messages += folder.changed_plugins(recipe)
                     messages += schedule_changes(former, recipe, start.step, teacher)
-                folder.begin(recipe)
+                folder.begin(recipe, weights.as_json() if weights else None)
                 if start.step == 0 or not recorded_data(folder):
                     record_data(recipe, assembly.mixture, folder)
             with open_tracker(recipe, folder, context, start.step, since) as tracker:
+                messages += [weights.message] if weights and not start.step else []
                 notes = [*assembly.mixture.notes, *assembly.views.notes]
                 messages += [*notes, *separate_parts(recipe, assembly.engine.method), *start.messages]
                 announce(recipe, folder, context, messages, tracker)

@@ -33,8 +33,9 @@ class Components:
     and the component gets the checked entries.
 
     A component may have a static `check(**arguments)` that raises ValueError for arguments that are invalid together.
-    Sources and views in `constructible` are cheap to build and are built as a check. `backbone_takes(name, key)` returns whether
-    a backbone has this argument or allows a choice of `stem`; other arguments of a former backbone are dropped.
+    Sources and views in `constructible` are cheap to build and are built as a check. `backbone_takes(name, key, former)` returns
+    whether a backbone has this argument, with the meaning that it has for the backbone `former`, or allows a choice of `stem`;
+    other arguments of a former backbone are dropped.
     `source_problem` and `backbone_problem` return what is wrong with the text of a source or the name of a backbone, apart from
     its arguments, such as a folder that does not exist; None if nothing is.
     """
@@ -47,7 +48,7 @@ class Components:
     engines: Registry
     evaluators: Registry = dataclasses.field(default_factory=dict)
     constructible: Container[str] = frozenset()
-    backbone_takes: Callable[[str, str], bool] = lambda name, key: False
+    backbone_takes: Callable[[str, str, str], bool] = lambda name, key, former: False
     source_problem: Callable[[str], str | None] = lambda source: None
     backbone_problem: Callable[[str], str | None] = lambda name: None
 

@@ -170,11 +170,13 @@ class Layers:
         arguments = model.get("arguments")
         keys = list(arguments) if isinstance(arguments, dict) else []
         places: list[tuple[Path, str]] = [(("model", "arguments", key), key) for key in keys]
-        places += [(("model", key), key) for key in ("stem", "weights") if model.get(key) not in (None, "standard")]
+        own = ("stem", "weights", "weights_key")
+        places += [(("model", key), key) for key in own if model.get(key) not in (None, "standard")]
         dropped = []
         for path, key in places:
             inherited = self.last_writer(path) != writer
-            if inherited and (key == "weights" or not self._components.backbone_takes(now, key)):
+            of_file = key in ("weights", "weights_key")
+            if inherited and (of_file or not self._components.backbone_takes(now, key, str(former))):
                 self._drop(path)
                 dropped.append(dotted(path))
         if dropped:

@@ -81,7 +81,14 @@ class Model(Section):
     """The backbone to pretrain."""
 
     backbone: str = Field(min_length=1, description="A timm name, torchvision/NAME, or small_alexnet.")
-    weights: str | None = Field(None, description="Initial weights: a file, a run folder or a timm tag; null: random.")
+    weights: str | None = Field(
+        None,
+        min_length=1,
+        description="Initial weights: a file, a run folder, timm or timm:TAG (downloaded); null: random.",
+    )
+    weights_key: str | None = Field(
+        None, min_length=1, description="Which of several networks in the file of weights, such as student or teacher."
+    )
     stem: Annotated[Literal["standard", "cifar"], BeforeValidator(_current_name)] = Field(
         "standard", description="cifar: 3×3 convolution without pooling, for images of about 32 px."
     )

@@ -13,6 +13,7 @@ from wildfern.ssl.evaluation.labeled_chunks import LabeledChunk, Labels, label_a
 from wildfern.ssl.evaluation.preprocessing import (
     IMAGENET_MEAN,
     IMAGENET_STD,
+    Interpolation,
     Pixels,
     Precision,
     Preprocessing,
@@ -53,6 +54,7 @@ def extract_features(
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
     precision: Precision = "fp32",
+    interpolation: Interpolation = "bilinear",
 ) -> Features:
     """Run the frozen backbone over chunks of (images, labels as of `Features`); a chunk without labels gives labels -1.
 
@@ -71,7 +73,7 @@ def extract_features(
                 raise ValueError(f"a chunk of {len(pixels)} images has {len(chunk_labels)} labels")
             labels.append(torch.as_tensor(label_array(chunk_labels), device=device))
             for start in range(0, len(pixels), batch_size):
-                images = resize_center_crop(pixels[start : start + batch_size], size, device)
+                images = resize_center_crop(pixels[start : start + batch_size], size, device, interpolation)
                 row = backbone(normalized(images, mean, std))
                 if not isinstance(row, Tensor) or row.ndim != 2:
                     shape = list(row.shape) if isinstance(row, Tensor) else type(row).__name__
@@ -110,7 +112,9 @@ def stream(
         for start in range(0, len(chunk.labels), batch_size):
             part = slice(start, start + batch_size)
             images = normalized(
-                resize_center_crop(chunk.pixels[part], size, device), preprocessing.mean, preprocessing.std
+                resize_center_crop(chunk.pixels[part], size, device, preprocessing.interpolation),
+                preprocessing.mean,
+                preprocessing.std,
             )
             # Entered for each batch, since the caller may train a head in between.
             with frozen(backbone), torch.autocast(device.type, torch.bfloat16, enabled=autocast):

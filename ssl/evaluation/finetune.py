@@ -155,7 +155,9 @@ class Finetune(Evaluator):
             labels.append(held.y)
             return held.pixels, held.y
 
-        options = {**vars(train.preprocessing), **self.options}
+        # The images are resized already.
+        settings = {name: value for name, value in vars(train.preprocessing).items() if name != "interpolation"}
+        options = {**settings, **self.options}
         tuned = _finetune(train.backbone, train.pixels, train.y, read, **options)
         detail = joined(tuned.detail, unseen_words(train.y, labels[0], train.class_names))
         if train.multi_label:

@@ -16,24 +16,31 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Pixels = NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
 Precision = Literal["fp32", "bf16"]
+Interpolation = Literal["bilinear", "bicubic"]
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Size of the square crop (None: unchanged), normalization, and device and precision of the backbone."""
+    """Size of the square crop (None: unchanged), normalization, device and precision of the backbone, and interpolation."""
 
     size: int | None = None
     device: torch.device | str | None = None
     mean: Sequence[float] = IMAGENET_MEAN
     std: Sequence[float] = IMAGENET_STD
     precision: Precision = "fp32"
+    interpolation: Interpolation = "bilinear"
 
 
-def resize_center_crop(pixels: Pixels, size: int | None, device: torch.device | str = "cpu") -> Tensor:
+def resize_center_crop(
+    pixels: Pixels,
+    size: int | None,
+    device: torch.device | str = "cpu",
+    interpolation: Interpolation = "bilinear",
+) -> Tensor:
     """Images uint8[N, H, W, C], or a list of uint8[Hi, Wi, C], as float32[N, C, size, size] in [0, 1] on `device`.
 
-    The shorter side is resized to `size` (bilinear, anti-aliased), then the center is cropped. Images of one shape
-    are copied as bytes and resized on the device; images of several shapes are cropped and resized one by one on the CPU.
+    The shorter side is resized to `size` (anti-aliased), then the center is cropped. Images of one shape are copied as bytes
+    and resized on the device; images of several shapes are cropped and resized one by one on the CPU, always bilinear.
     `size=None` does not resize images of one shape.
     """
     if not isinstance(pixels, np.ndarray):
@@ -53,7 +60,9 @@ def resize_center_crop(pixels: Pixels, size: int | None, device: torch.device | 
     if size is None or images.shape[2] == images.shape[3] == size:
         return images
     shape, top, left = _placed(*images.shape[2:], size)
-    images = F.interpolate(images, shape, mode="bilinear", align_corners=False, antialias=True)
+    images = F.interpolate(images, shape, mode=interpolation, align_corners=False, antialias=True)
+    if interpolation == "bicubic":  # which overshoots at edges
+        images = images.clamp_(0, 1)
     return images[:, :, top : top + size, left : left + size]
 
 

@@ -1,4 +1,4 @@
-"""Evaluate several backbones on one data set, the untrained one first."""
+"""Evaluate several backbones on one data set, the baseline first."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -27,26 +27,31 @@ def evaluate_backbones(
     *,
     dataset: str,
     evaluators: Mapping[str, Evaluator],
-    preprocessing: Preprocessing | None = None,
-    baseline: str = "untrained",
+    preprocessing: Preprocessing | Mapping[str, Preprocessing] | None = None,
+    baseline: str | Mapping[str, str] = "random",
     batch_size: int = 256,
     announce: Callable[[str], None] = lambda step: None,
 ) -> EvaluationResult:
     """Compare every backbone with the baseline on one data set, by evaluators named by their protocol.
 
-    The images are read once for all backbones; features are extracted once and kept in memory for all evaluators. Tokens
-    and maps are computed again whenever an evaluator iterates over them. Each evaluator gets test as a `HeldOut`.
-    `announce` gets progress messages. Notes of the sources, and the classes of test that no train image has, are the notes of
-    the result. Raises ValueError when `backbones` has no `baseline`, when nothing is to be evaluated, for features that are
-    not finite, for sources that are endless, empty, without labels, of fewer than two classes or with classes numbered in
+    `preprocessing` and `baseline` are those of all backbones, or mappings by name; a backbone without a baseline of its own is
+    compared with none. The images are read once for all backbones; features are extracted once and kept in memory for all
+    evaluators. Tokens and maps are computed again whenever an evaluator iterates over them. Each evaluator gets test as a
+    `HeldOut`. `announce` gets progress messages. Notes of the sources, and the classes of test that no train image has, are the
+    notes of the result. Raises ValueError when `backbones` has no `baseline`, when nothing is to be evaluated, for features that
+    are not finite, for sources that are endless, empty, without labels, of fewer than two classes or with classes numbered in
     two ways, and for multi-hot labels with an evaluator that needs one label per image.
     """
-    if baseline not in backbones:
-        raise ValueError(f"no backbone named {baseline!r} to compare the others with, only {', '.join(backbones)}")
+    named = [baseline] if isinstance(baseline, str) else list(dict.fromkeys(baseline.values()))
+    for name in named:
+        if name not in backbones:
+            raise ValueError(f"no backbone named {name!r} to compare the others with, only {', '.join(backbones)}")
     if not evaluators:
         raise ValueError("nothing to evaluate: name a protocol")
-    preprocessing = preprocessing or Preprocessing()
-    names = [baseline, *(name for name in backbones if name != baseline)]
+    names = [*backbones] if len(named) != 1 else [*named, *(name for name in backbones if name not in named)]
+    if preprocessing is None or isinstance(preprocessing, Preprocessing):
+        preprocessing = dict.fromkeys(names, preprocessing or Preprocessing())
+    settings = {name: preprocessing[name] for name in names}
     sources = {"train": train_source, "test": test_source}
     _check_class_names(dataset, train_source, test_source)
     single_label = [p for p, evaluator in evaluators.items() if evaluator.needs_labels and not evaluator.multi_label]
@@ -60,9 +65,9 @@ def evaluate_backbones(
                 {name: backbones[name] for name in names} if "features" in needs else {},
                 labeled_chunks(source, f"{dataset} ({split})", unlabeled=not needs_labels, single_label=single_label),
                 "images" in needs,
-                device_of(backbones[baseline]),
+                device_of(backbones[names[0]]),
                 batch_size,
-                preprocessing,
+                settings,
             )
             if not len(found.labels):
                 raise ValueError(f"{dataset} ({split}): no image has a label")
@@ -82,14 +87,15 @@ def evaluate_backbones(
             return replace(kept[split, evaluator.needs_labels].features[name], class_names=class_names)
         if evaluator.needs == "images":
             found = kept[split, evaluator.needs_labels]
-            return LabeledImages(found.images, found.labels, backbones[name], preprocessing, class_names)
+            images = found.images[_crop(settings[name])]
+            return LabeledImages(images, found.labels, backbones[name], settings[name], class_names)
 
         def opened():
             chunks = labeled_chunks(
                 source, f"{dataset} ({split})", unlabeled=unlabeled, single_label=single_label if not unlabeled else ()
             )
             chunks = _counted(chunks, lambda found: counts.update({(split, not unlabeled): found}))
-            return stream(backbones[name], chunks, evaluator.needs, preprocessing)
+            return stream(backbones[name], chunks, evaluator.needs, settings[name])
 
         return ChunkStream(opened, class_names)
 
@@ -108,16 +114,24 @@ def evaluate_backbones(
     notes = [*train_source.notes, *test_source.notes]
     if ("train", True) in counts and ("test", True) in counts:
         notes += _unseen_note(counts["train", True], counts["test", True], train_source.class_names)
-    return EvaluationResult(tuple(rows), words, baseline, {dataset: list(dict.fromkeys(notes))} if notes else {})
+    compared = baseline if isinstance(baseline, str) else dict(baseline)
+    return EvaluationResult(tuple(rows), words, compared, {dataset: list(dict.fromkeys(notes))} if notes else {})
 
 
 @dataclass(frozen=True)
 class _Split:
-    """The data of one split: labels as of `label_array`, features by backbone, and images if an evaluator needs them."""
+    """The data of one split: labels as of `label_array`, features by backbone, images by crop if an evaluator needs them."""
 
     labels: Labels
     features: dict[str, Features]
-    images: NDArray[np.uint8] | None
+    images: dict["Crop", NDArray[np.uint8]]
+
+
+Crop = tuple[int | None, str]  # size and interpolation
+
+
+def _crop(preprocessing: Preprocessing) -> Crop:
+    return preprocessing.size, preprocessing.interpolation
 
 
 def _read(
@@ -126,23 +140,23 @@ def _read(
     keep: bool,
     device: torch.device,
     batch_size: int,
-    preprocessing: Preprocessing,
+    preprocessing: Mapping[str, Preprocessing],
 ) -> _Split:
     """Features of every backbone, reading the chunks once; with `keep` also the preprocessed images, as bytes."""
     parts: dict[str, list[Features]] = {name: [] for name in backbones}
-    labels, images = [], []
+    labels: list[Labels] = []
+    images: dict[Crop, list[NDArray[np.uint8]]] = {_crop(one): [] for one in preprocessing.values()} if keep else {}
     for chunk in chunks:
         labels.append(chunk.labels)
         for name, backbone in backbones.items():
             pair = (chunk.pixels, chunk.labels)
-            parts[name].append(extract_features(backbone, [pair], batch_size=batch_size, **vars(preprocessing)))
-        if keep:
-            resized = resize_center_crop(chunk.pixels, preprocessing.size, device)
-            images.append(resized.permute(0, 2, 3, 1).mul(255).round_().byte().cpu().numpy())
+            parts[name].append(extract_features(backbone, [pair], batch_size=batch_size, **vars(preprocessing[name])))
+        for (size, interpolation), kept in images.items():
+            resized = resize_center_crop(chunk.pixels, size, device, interpolation)
+            kept.append(resized.permute(0, 2, 3, 1).mul(255).round_().byte().cpu().numpy())
     features = {name: Features.concatenated(found) for name, found in parts.items() if found}
-    return _Split(
-        np.concatenate(labels or [np.empty(0, np.int64)]), features, np.concatenate(images) if images else None
-    )
+    whole = {crop: np.concatenate(kept) for crop, kept in images.items() if kept}
+    return _Split(np.concatenate(labels or [np.empty(0, np.int64)]), features, whole)
 
 
 def _counted(chunks: Iterable[LabeledChunk], done: Callable[[LabelCounts], None]) -> Iterator[LabeledChunk]:

@@ -1,7 +1,7 @@
 """The scores of several backbones: rows for `evaluation.json`, and a table that compares them with the baseline."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from wildfern.ssl.evaluation.breakable import Breakable, FitToWidth, widest_piec
 Row = dict[str, Any]
 GAP = 2  # blanks between the columns of the table
 GROUP = ("dataset", "protocol", "backbone")
+FORMER_BASELINE = "untrained"  # what earlier versions call `random`
 
 
 @dataclass(frozen=True)
@@ -24,23 +25,24 @@ class EvaluationResult:
 
     The values are those of `Score`. Rows also have the number of labeled images that the evaluator was given, and which they
     are: {train_images, train_split, test_images, test_split}; None for a stream that was not read to its end. `protocols`
-    says what each protocol does; `baseline` names the backbone that the others are compared with; `notes` has messages about
-    each data set, for example classes of test without train images. Results are added: `on_digits + on_cifar10`; ValueError
-    where a protocol is not the same in both.
+    says what each protocol does; `baseline` names the backbone that the others are compared with, or for each backbone its
+    own baseline, if it has one; `notes` has messages about each data set, for example classes of test without train images.
+    Results are added: `on_digits + on_cifar10`; ValueError where a protocol is not the same in both.
     """
 
     rows: tuple[Row, ...]
     protocols: dict[str, str]
-    baseline: str = "untrained"
+    baseline: str | dict[str, str] = "random"
     notes: dict[str, list[str]] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> "EvaluationResult":
-        """The result in an `evaluation.json`, also of a version that wrote rows with `accuracy` and `std`."""
+        """The result in an `evaluation.json`, also of a version that wrote rows with `accuracy` and `std`, or `untrained`."""
         rows = tuple(
             {key: value for key, value in row.items() if key != "difference"} for row in stored.get("rows", [])
         )
-        baseline = stored.get("baseline", "untrained")
+        baseline = stored.get("baseline", FORMER_BASELINE)
+        baseline = "random" if baseline == FORMER_BASELINE else baseline
         return cls(tuple(upgraded_rows(rows)), stored.get("protocols", {}), baseline, stored.get("notes", {}))
 
     def __add__(self, other: "EvaluationResult") -> "EvaluationResult":
@@ -55,16 +57,32 @@ class EvaluationResult:
         }
         return EvaluationResult(self.rows + other.rows, self.protocols | other.protocols, self.baseline, notes)
 
+    def baseline_of(self, backbone: str) -> str | None:
+        """The name of the backbone that this one is compared with; its own for a baseline."""
+        if isinstance(self.baseline, str):
+            return self.baseline
+        return backbone if self.is_baseline(backbone) else self.baseline.get(backbone)
+
+    def is_baseline(self, backbone: str) -> bool:
+        """Whether others are compared with this backbone."""
+        return backbone == self.baseline if isinstance(self.baseline, str) else backbone in self.baseline.values()
+
+    def only(self, backbones: Collection[str], baseline: str) -> "EvaluationResult":
+        """The rows of these backbones, compared with one of them."""
+        rows = tuple(row for row in self.rows if row["backbone"] in backbones)
+        return EvaluationResult(rows, self.protocols, baseline, self.notes)
+
     def baseline_row(self, row: Row) -> Row | None:
         """The baseline's row of the same data set, protocol and metric."""
         same = ("dataset", "protocol", "metric")
-        candidates = (other for other in self.rows if other["backbone"] == self.baseline)
+        baseline = self.baseline_of(row["backbone"])
+        candidates = (other for other in self.rows if other["backbone"] == baseline)
         return next((other for other in candidates if all(other[key] == row[key] for key in same)), None)
 
     def difference(self, row: Row) -> float | None:
-        """By how much a row is above the baseline's, in points (hundredths) for a share; None for the baseline itself."""
+        """By how much a row is above its baseline's, in points (hundredths) for a share; None for a baseline, or without one."""
         other = self.baseline_row(row)
-        if other is None or row["backbone"] == self.baseline:
+        if other is None or self.is_baseline(row["backbone"]):
             return None
         return (100 if row["share"] else 1) * (row["value"] - other["value"])
 
@@ -86,14 +104,16 @@ class EvaluationResult:
 
     def _table(self, width: int) -> Group:
         main = self.main_rows()
-        evaluated = [row for row in main if row["backbone"] != self.baseline] or main
-        several = len({row["backbone"] for row in evaluated}) > 1
+        others = [row for row in main if not self.is_baseline(row["backbone"])] or main
+        several = len({row["backbone"] for row in others}) > 1 or not isinstance(self.baseline, str)
+        evaluated = main if several else others  # for a single one, the baseline's values are a column
         words = [f"{short_name(name)}: {text}" for name, text in self.protocols.items()]
         words.append(
             "intervals: 95 %, over few-label draws ± one standard deviation; other metrics: evaluation.json, report.html"
         )
         texts = ("protocol", *(("backbone",) if several else ()), "metric")
-        headings = (evaluated[0]["backbone"] if evaluated and not several else "value", "interval", self.baseline)
+        value = evaluated[0]["backbone"] if evaluated and not several else "value"
+        headings = (value, "interval", *(() if several else (str(self.baseline),)))
         cells = [(row, self._cells(row, several)) for row in evaluated]
         columns = list(zip((*texts, *headings, "difference"), *(found for _, found in cells), strict=True))
         narrowest = [widest_piece(column) for column in columns[: len(texts)]]
@@ -126,7 +146,7 @@ class EvaluationResult:
             metric_words(row["metric"]),
             value_words(row),
             interval_words(row),
-            "" if other is None else value_words(other),
+            *(() if several else ("" if other is None else value_words(other),)),
             "" if difference is None else f"{difference:+.1f}" if row["share"] else f"{difference:+.4g}",
         )
 
@@ -162,9 +182,11 @@ def short_name(protocol: str) -> str:
 
 
 def upgraded_rows(rows: Iterable[Row]) -> list[Row]:
-    """Rows as they are written now. Those with `accuracy` and `std`, of version 0.1 before its release, are converted."""
+    """Rows as they are written now: those of earlier versions with `accuracy` and `std`, or named `untrained`, are converted."""
     found = []
     for row in rows:
+        if row.get("backbone") == FORMER_BASELINE:
+            row = {**row, "backbone": "random"}
         if "metric" not in row and isinstance(row.get("accuracy"), int | float):
             accuracy, std = row["accuracy"], row.get("std")
             bounds = (None, None) if std is None else (accuracy - std, accuracy + std)

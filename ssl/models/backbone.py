@@ -12,7 +12,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from wildfern.ssl.models.networks import Stem, build_network
-from wildfern.ssl.models.pretrained_weights import load_weights
+from wildfern.ssl.models.pretrained_weights import LoadedWeights, load_weights
 from wildfern.ssl.models.width import measure_width
 
 
@@ -28,12 +28,14 @@ class Backbone(nn.Module):
 
     `name` is a timm model, `torchvision/NAME` or `small_alexnet`; `arguments` go to its constructor. `stem="cifar"` gives a
     ResNet a 3×3 first convolution of stride 1 and no max pooling, for images of about 32 px (SimCLR, appendix B.9).
-    `weights` is a file (.safetensors, .pth, .pt), a run folder, or pretrained weights to download: `timm` for the model's
-    default, or one of its tags such as `a1_in1k`.
+    `weights` is a file of PyTorch or safetensors, a run folder, or pretrained weights to download: `timm` for the model's
+    default, `timm:TAG` for one of its tags such as `timm:a1_in1k`. The network is found in a file under any prefix, and converted
+    as timm does (position embeddings of another size, another number of channels); of several networks, `weights_key` chooses
+    one by its prefix, for example `student`; by default a teacher or average of weights comes first.
 
     `network` is the wrapped module: `network.state_dict()` has the names that timm gives the weights. `mean`, `std`, `size`
     (pixels) and `interpolation` describe its input images; mean and standard deviation are ImageNet's, as in wildfern's views,
-    unless the weights were trained with others. `weights_sha256` identifies the loaded weights.
+    unless the weights were trained with others. `weights_sha256` identifies the loaded weights, `weights` describes them.
 
     Raises ValueError for an unknown name, with the nearest ones, for arguments or a stem that do not fit the network, for a
     network that does not return one vector for each image, and for weights that cannot be found, read or used.
@@ -45,6 +47,7 @@ class Backbone(nn.Module):
         weights: str | Path | None = None,
         stem: Stem = "standard",
         in_chans: int = 3,
+        weights_key: str | None = None,
         **arguments: Any,
     ) -> None:
         super().__init__()
@@ -53,16 +56,18 @@ class Backbone(nn.Module):
         config = getattr(self.network, "pretrained_cfg", None) or {}
         height, width = _image_size(self.network, config, stem, arguments)
         self.size = height
-        self.width = measure_width(self.network, (in_chans, height, width), name)
+        described = f"{name} with model.arguments {arguments}" if arguments else name
+        self.width = measure_width(self.network, (in_chans, height, width), described)
         self.mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
         self.std: tuple[float, ...] = IMAGENET_DEFAULT_STD
         self.interpolation: str = config.get("interpolation") or "bilinear"
+        self.weights: LoadedWeights | None = None
         self.weights_sha256: str | None = None
         if weights is not None:
-            loaded = load_weights(self.network, name, str(weights), in_chans, arguments)
-            self.weights_sha256 = loaded.sha256
-            if loaded.normalization is not None:
-                self.mean, self.std = loaded.normalization
+            self.weights = load_weights(self.network, name, str(weights), weights_key, in_chans, arguments)
+            self.weights_sha256 = self.weights.sha256
+            if self.weights.normalization is not None:
+                self.mean, self.std = self.weights.normalization
         self._patches = _patches(self.network)
 
     def forward(self, x: Tensor) -> Tensor:

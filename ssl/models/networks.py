@@ -5,12 +5,23 @@ from typing import Any, Literal
 
 import timm
 import torch
+from timm.models.resnet import ResNet
 from torch import nn
 
 from wildfern.ssl.models.small_alexnet import SmallAlexNet
 
 Stem = Literal["standard", "cifar"]
 TORCHVISION = "torchvision/"
+STAGES = 4  # of a ResNet
+# timm's arguments that would load weights: only `weights` does.
+OF_WEIGHTS = (
+    "pretrained",
+    "checkpoint_path",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "pretrained_strict",
+    "cache_dir",
+)
 
 
 def build_network(name: str, stem: Stem = "standard", in_chans: int = 3, **arguments: Any) -> nn.Module:
@@ -22,6 +33,8 @@ def build_network(name: str, stem: Stem = "standard", in_chans: int = 3, **argum
         raise ValueError(problem)
     if stem not in ("standard", "cifar"):
         raise ValueError(f"stem must be standard or cifar, got {stem!r}")
+    if given := [key for key in OF_WEIGHTS if key in arguments]:
+        raise ValueError(f"{given[0]} is not an argument here: set weights to timm or a file instead")
     is_timm = name != "small_alexnet" and not name.startswith(TORCHVISION)
     if in_chans != 3 and not is_timm:
         raise ValueError(f"{name} takes 3 channels, in_chans is {in_chans}: choose a timm model")
@@ -34,6 +47,12 @@ def build_network(name: str, stem: Stem = "standard", in_chans: int = 3, **argum
     else:
         channels = {} if in_chans == 3 else {"in_chans": in_chans}
         network = _made(timm.create_model, name, {"num_classes": 0, **channels, **arguments})
+    if isinstance(network, ResNet):  # which would ignore further stages
+        for key in {"layers", "channels"} & arguments.keys():
+            if len(arguments[key]) != STAGES:
+                raise ValueError(
+                    f"{name}: model.arguments.{key} needs {STAGES} numbers, one for each stage: {arguments[key]}"
+                )
     if stem == "cifar":
         cifar_stem(network)
     return network
@@ -41,8 +60,14 @@ def build_network(name: str, stem: Stem = "standard", in_chans: int = 3, **argum
 
 def unknown_network(name: str) -> str | None:
     """None for a name that `build_network` knows, else an error message with similar names."""
-    if name == "small_alexnet" or timm.is_model(name) or name in _torchvision_names(name):
+    if name == "small_alexnet" or name in _torchvision_names(name):
         return None
+    if timm.is_model(name):
+        model, _, tag = name.partition(".")
+        tags = [full.partition(".")[2] for full in timm.models.get_arch_pretrained_cfgs(model)]
+        if not tag or tag in tags:
+            return None
+        return f"unknown tag {tag!r} of {model}; it has {', '.join(filter(None, tags)) or 'none'}"
     return f"unknown backbone {name!r}; {nearest_backbones(name)}"
 
 
@@ -67,7 +92,8 @@ def _made(make: Any, name: str, arguments: dict[str, Any]) -> nn.Module:
         return make(**arguments) if make is SmallAlexNet else make(name, **arguments)
     except Exception as error:  # timm and torchvision raise any error for arguments that they cannot use
         given = {key: value for key, value in arguments.items() if key != "num_classes"}
-        raise ValueError(f"cannot build {name!r} with {given}: {error}") from error
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"cannot build {name!r} with model.arguments {given}: {reason}") from error
 
 
 def _torchvision_names(name: str) -> list[str]:
@@ -93,9 +119,13 @@ def torchvision_recipe(name: str, arguments: dict[str, Any]) -> tuple[dict[str, 
     """
     if name in ("googlenet", "inception_v3"):  # auxiliary classifiers
         arguments = {"aux_logits": False, "init_weights": True, **arguments}
-    with torch.device("meta"):
-        modules = _with_classifier(name, arguments).named_modules()
-    return arguments, [path for path, module in modules if isinstance(module, nn.Linear | nn.Conv2d)][-1]
+    try:
+        with torch.device("meta"):
+            network = _with_classifier(name, arguments)
+    except (RuntimeError, NotImplementedError):  # RegNets compute their widths from tensors
+        with torch.random.fork_rng(devices=[]):
+            network = _with_classifier(name, arguments)
+    return arguments, [path for path, m in network.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)][-1]
 
 
 def _with_classifier(name: str, arguments: dict[str, Any]) -> nn.Module:

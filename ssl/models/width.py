@@ -18,11 +18,11 @@ def measure_width(network: nn.Module, image: tuple[int, int, int], name: str) ->
     except Exception as on_meta:  # of an operation without a meta kernel
         device = next((p.device for p in network.parameters()), torch.device("cpu"))
         if device.type == "meta":
-            raise ValueError(f"{name} cannot run on {image} images: {_first_line(on_meta)}") from on_meta
+            raise ValueError(_cannot_run(name, image, on_meta)) from on_meta
         try:
             result = _run_here(network, image, device)
-        except (RuntimeError, AssertionError, ValueError, TypeError) as error:
-            raise ValueError(f"{name} cannot run on {image} images: {_first_line(error)}") from error
+        except Exception as error:  # networks raise any error for images that they cannot take
+            raise ValueError(_cannot_run(name, image, error)) from error
     if not isinstance(result, Tensor) or result.ndim != 2:
         raise ValueError(
             f"{name} returns {_described(result)} for N images, but a backbone returns one vector for each, [N, D]: leave "
@@ -57,6 +57,14 @@ def _run_here(network: nn.Module, image: tuple[int, int, int], device: torch.dev
     finally:
         for module, mode in training.items():
             module.training = mode
+
+
+def _cannot_run(name: str, image: tuple[int, int, int], error: Exception) -> str:
+    channels, height, width = image
+    return (
+        f"{name} cannot run on images of {height} × {width} px with {channels} channels: {_first_line(error)}; choose another "
+        "size (views.size, model.arguments.img_size)"
+    )
 
 
 def _described(result: object) -> str:

@@ -7,8 +7,9 @@ from wildfern.launch import pretrain
 from wildfern.launch.backbone_arguments import backbone_takes
 from wildfern.launch.components import read_recipe
 from wildfern.launch.run_folder import initial_backbone
+from wildfern.recipes import RecipeErrors
 
-OTHERS = ["vit_tiny_patch16_224", "vgg11", "mobilenetv3_small_100", "convnext_atto", "small_alexnet", "efficientvit_m0"]
+OTHERS = ["vit_tiny_patch16_224", "vgg11", "mobilenetv3_small_100", "dla46x_c", "small_alexnet", "efficientvit_m0"]
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -32,6 +33,9 @@ def test_a_resnet_keeps_what_it_takes():
     assert not backbone_takes("torchvision/vgg11", "stem")
     assert not backbone_takes("torchvision/no_such_network", "stem")
     assert not backbone_takes("no_such_network", "layers")
+    assert backbone_takes("dla34", "channels")
+    assert not backbone_takes("dla34", "channels", "resnet18")  # six stages instead of four
+    assert backbone_takes("resnet50", "channels", "resnet18")
 
 
 def test_a_vision_transformer_gets_the_size_of_the_views():
@@ -55,3 +59,11 @@ def test_the_quickstart_trains_a_vision_transformer(tmp_path):
     changes += ["model.backbone=vit_tiny_patch16_224", "model.arguments.depth=1", "training.steps=1"]
     run = pretrain("quickstart", changes, run=tmp_path / "run")
     assert "img_size: 32" in (run / "recipe.yaml").read_text()
+
+
+@pytest.mark.parametrize("key", ["pretrained=true", "checkpoint_path=x.pth", "pretrained_cfg_overlay={file: x.pth}"])
+def test_arguments_that_would_load_weights_are_refused(key):
+    with pytest.raises(
+        RecipeErrors, match=r"model\.arguments\.\w+: set model\.weights: timm \(or timm:TAG, or a path\)"
+    ):
+        read_recipe("quickstart", [f"model.arguments.{key}"])

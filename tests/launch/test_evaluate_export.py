@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +15,8 @@ from small_runs import TINY
 
 import wildfern
 from wildfern.launch import evaluate, pretrain
+from wildfern.launch.cli import export
+from wildfern.launch.errors import RunError
 from wildfern.launch.evaluating import merged
 from wildfern.launch.exporting import export_backbone, loading_code
 from wildfern.launch.run_folder import RunFolder
@@ -29,7 +32,7 @@ def run(tmp_path_factory):
 
 def test_timm_loads_the_export_strictly(run):
     said = export_backbone(run, "timm")
-    state = torch.load(run / "backbone_timm.pth", weights_only=True)
+    state = torch.load(run / "exported.pth", weights_only=True)
     model = timm.create_model("resnet18", num_classes=0, **MODEL)
     assert str(model.load_state_dict(state)) == "<All keys matched successfully>"
     x = torch.rand(2, 3, 32, 32)
@@ -54,13 +57,57 @@ def test_the_code_that_export_prints_loads_the_weights(extra, tmp_path):
 def test_torchvision_models_are_loaded_with_torchvision_only(name, tmp_path):
     backbone = Backbone(f"torchvision/{name}").eval()
     save_file(backbone.network.state_dict(), tmp_path / "weights.safetensors")
+    views = SimpleNamespace(name="simclr", arguments={"size": 64})
     model = SimpleNamespace(backbone=backbone.name, arguments={}, stem="standard")
     read = f'safetensors.torch.load_file("{tmp_path / "weights.safetensors"}")'
     names: dict = {}
-    exec("\n".join(line[4:] for line in loading_code(SimpleNamespace(model=model), read).splitlines()), names)
+    exec(
+        "\n".join(line[4:] for line in loading_code(SimpleNamespace(model=model, views=views), read).splitlines()),
+        names,
+    )
     x = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(names["model"].eval()(x), backbone(x))
+    assert names["preprocessing"]["input_size"] == (3, 64, 64)
+
+
+@pytest.mark.parametrize("format", ["timm", "safetensors"])
+def test_the_printed_code_is_whole_and_carries_the_preprocessing(format, run, tmp_path, monkeypatch, capsys):
+    """In a narrow terminal, in a folder that does not exist yet, and away from the run."""
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.chdir(tmp_path)
+    out = f"a rather long name of a folder/with 'quotes' [bold]/weights{'.pth' if format == 'timm' else '.safetensors'}"
+    export(run, format, Path(out))
+    code = [line[4:] for line in capsys.readouterr().out.splitlines() if line.startswith("    ")]
+    assert str(run) not in "\n".join(code)
+    names: dict = {}
+    exec("\n".join(code), names)
+    config = timm.data.resolve_data_config(model=names["model"])
+    assert config["input_size"] == (3, 32, 32)
+    assert (config["mean"], config["std"]) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert (config["interpolation"], config["crop_pct"]) == ("bilinear", 1.0)
+    assert [type(step).__name__ for step in names["transform"].transforms][:2] == ["Resize", "CenterCrop"]
+    x = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(names["model"].eval()(x), RunFolder(run).backbone()(x))
+
+
+@pytest.mark.parametrize(
+    ("format", "out", "words"),
+    [
+        ("timm", "x.safetensors", "has the suffix of the format safetensors, but --format is timm"),
+        ("safetensors", "x.pth", "has the suffix of the format timm"),
+        ("timm", ".", "is a folder: give the file to write"),
+        ("timm", "file/x.pth", "cannot write file/x.pth"),
+        ("safetensors", "file/x.safetensors", "cannot write file/x.safetensors"),
+        ("safetensors", "RUN/backbone.safetensors", "is the run's own backbone"),
+    ],
+)
+def test_impossible_exports_are_refused(format, out, words, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=words):
+        export_backbone(run, format, Path(out.replace("RUN", str(run))))
 
 
 def test_load_backbone_gives_trained_and_initial_weights(run):
@@ -77,7 +124,7 @@ def test_load_backbone_gives_trained_and_initial_weights(run):
 
 def test_evaluation_compares_with_the_untrained_network_and_adds_up(run):
     first = evaluate(run, on=["digits"], protocols=["knn"])
-    assert [row["backbone"] for row in first.main_rows()] == ["untrained", "pretrained"]
+    assert [row["backbone"] for row in first.main_rows()] == ["random", "pretrained"]
     evaluate(run, on=["digits"], protocols=["linear"])
     written = json.loads((run / "evaluation.json").read_text())
     assert {row["protocol"] for row in written["rows"]} == {"knn", "linear"}
@@ -92,7 +139,7 @@ def test_rows_of_another_backbone_are_not_kept(run, tmp_path):
         row = {"dataset": "digits", "backbone": "pretrained", "metric": "accuracy", "value": accuracy}
         rows = [{**row, "protocol": p, "metric": m} for p in protocols for m in ("accuracy", "balanced_accuracy")]
         words = {p: f"{p} in words" for p in protocols}
-        evaluation = {"baseline": "untrained", "protocols": words, "rows": rows}
+        evaluation = {"baseline": "random", "protocols": words, "rows": rows}
         folder.write_json("evaluation.json", merged(folder, evaluation))
         return json.loads((folder.path / "evaluation.json").read_text())
 
@@ -169,7 +216,7 @@ def test_onnx_gives_the_same_features_for_any_number_of_images(run):
 
     assert "written to" in export_backbone(run, "onnx")
     x = torch.rand(3, 3, 32, 32)
-    found = ReferenceEvaluator(onnx.load(run / "backbone_onnx.onnx")).run(None, {"images": x.numpy()})[0]
+    found = ReferenceEvaluator(onnx.load(run / "exported.onnx")).run(None, {"images": x.numpy()})[0]
     with torch.no_grad():
         torch.testing.assert_close(torch.from_numpy(found), RunFolder(run).backbone()(x), rtol=1e-3, atol=1e-4)
 

@@ -35,7 +35,7 @@ def test_a_folder_mixed_with_fractals(photographs, tmp_path):
     skipped = {r["file"].split("/")[-1]: r["reason"] for r in map(json.loads, (run / "skipped.jsonl").open())}
     assert "empty.jpg" in skipped
     rows = evaluate(run, on=[f"folder:{photographs}"], protocols=["knn"]).main_rows()
-    assert [r["backbone"] for r in rows] == ["untrained", "pretrained"]
+    assert [r["backbone"] for r in rows] == ["random", "pretrained"]
 
 
 def test_parquet_of_real_images(shared, tmp_path):

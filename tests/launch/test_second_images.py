@@ -220,7 +220,7 @@ def test_plain_images_are_evaluated_as_the_backbone_was_trained(tmp_path, monkey
 
     monkeypatch.setattr(RunFolder, "backbone", watched)
     rows = evaluate(run, on=["digits"], protocols=["knn"]).main_rows()
-    assert [row["backbone"] for row in rows] == ["untrained", "pretrained"]
+    assert [row["backbone"] for row in rows] == ["random", "pretrained"]
     plain = resize_center_crop(open_source("digits").read(np.arange(2)).pixels, 32)
     torch.testing.assert_close(fed[0], LocalIntensityOrder(standardize=True)(plain))
 

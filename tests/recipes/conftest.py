@@ -116,7 +116,7 @@ def components() -> Components:
         schedules={"cosine": cosine},
         engines={"torch": torch_engine, "deepspeed": deepspeed_engine},
         evaluators={"linear": Linear, "knn": KNN},
-        backbone_takes=lambda name, key: key in BACKBONES.get(name, ()),
+        backbone_takes=lambda name, key, former: key in BACKBONES.get(name, ()),
         constructible=frozenset({"ifs", "multi_crop", "simclr"}),
     )
 

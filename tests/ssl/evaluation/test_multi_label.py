@@ -213,7 +213,7 @@ class Scenes(Source):
 def backbones():
     torch.manual_seed(0)
     halves = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten())
-    return {"pretrained": halves, "untrained": nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())}
+    return {"pretrained": halves, "random": nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())}
 
 
 ALL = {
@@ -235,7 +235,7 @@ def test_a_data_set_is_evaluated_and_images_of_no_class_count(backbones):
     assert rows["linear", "pretrained"]["n"] == 40
     assert rows["linear", "pretrained"]["value"] > 0.95
     assert rows["knn", "pretrained"]["value"] > 0.9
-    assert rows["linear", "pretrained"]["value"] > rows["linear", "untrained"]["value"]
+    assert rows["linear", "pretrained"]["value"] > rows["linear", "random"]["value"]
     assert "2 of 3 classes" in rows["linear", "pretrained"]["detail"]
 
 
@@ -273,7 +273,7 @@ def test_evaluators_for_one_label_each_are_refused_before_any_feature(backbones)
         "linear, knn, finetune and retrieval can use several"
     )
     with pytest.raises(ValueError, match=words):
-        evaluate_backbones({"untrained": nn.Identity()}, train, Signs(10, 1), dataset="signs", evaluators=evaluators)
+        evaluate_backbones({"random": nn.Identity()}, train, Signs(10, 1), dataset="signs", evaluators=evaluators)
     can = {name for name in EVALUATORS if EVALUATORS[name].multi_label}
     assert set(MULTI_LABEL.replace(" and ", ", ").split(", ")) == can
 

@@ -65,7 +65,7 @@ def backbones():
 
     return {
         "pretrained": nn.Sequential(edges, Energy()),
-        "untrained": nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+        "random": nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
     }
 
 
@@ -90,7 +90,7 @@ def test_rows_hold_what_the_functions_give_and_the_baseline_comes_first(backbone
     evaluators = {**BOTH, "few": FewShot(shots=2, seeds=2)}
     result = evaluate_backbones(backbones, train, test, dataset="stripes", evaluators=evaluators)
     assert [(row["protocol"], row["backbone"]) for row in result.main_rows()] == [
-        (protocol, name) for protocol in evaluators for name in ("untrained", "pretrained")
+        (protocol, name) for protocol in evaluators for name in ("random", "pretrained")
     ]
     for name, backbone in backbones.items():
         features = [
@@ -123,7 +123,7 @@ def test_json_is_read_back_and_differences_are_in_points(backbones):
     untrained, pretrained = (row for row in stored["rows"] if row["metric"] == "accuracy")
     assert untrained["difference"] is None
     assert pretrained["difference"] == pytest.approx(100 * (pretrained["value"] - untrained["value"]))
-    assert stored["baseline"] == "untrained"
+    assert stored["baseline"] == "random"
     assert "cosine" in stored["protocols"]["knn"]
     assert EvaluationResult.from_json(stored) == result
 
@@ -131,12 +131,12 @@ def test_json_is_read_back_and_differences_are_in_points(backbones):
 def test_rows_of_earlier_versions_are_read():
     row = {"dataset": "digits", "protocol": "knn, 5 a class", "detail": "draws"}
     rows = [
-        {**row, "backbone": "untrained", "accuracy": 0.5, "std": None, "difference": None},
+        {**row, "backbone": "random", "accuracy": 0.5, "std": None, "difference": None},
         {**row, "backbone": "pretrained", "accuracy": 0.75, "std": 0.125, "difference": 25.0},
     ]
-    result = EvaluationResult.from_json({"baseline": "untrained", "protocols": {}, "rows": rows})
+    result = EvaluationResult.from_json({"baseline": "random", "protocols": {}, "rows": rows})
     assert result.rows[0] == {
-        **row, "backbone": "untrained", "metric": "accuracy", "value": 0.5, "low": None, "high": None, "n": None, "share": True
+        **row, "backbone": "random", "metric": "accuracy", "value": 0.5, "low": None, "high": None, "n": None, "share": True
     }  # fmt: skip
     assert (result.rows[1]["low"], result.rows[1]["high"]) == (0.625, 0.875)
     assert result.difference(result.rows[1]) == 25
@@ -147,7 +147,7 @@ def test_the_table_has_a_line_for_each_protocol_and_says_what_it_is(backbones):
     result = evaluate_backbones(backbones, Stripes(140, 0), Stripes(70, 1), dataset="stripes", evaluators=BOTH)
     text = printed(result)
     for words in ("L2-regularized logistic regression", "20% of train held out", "k=20", "train as bank", "stripes"):
-        assert words in text
+        assert words in " ".join(text.split())
     lines = [line for line in text.splitlines() if "accuracy" in line and "%" in line and " to " in line]
     assert len(lines) == 2
     for line, protocol in zip(lines, BOTH, strict=True):
@@ -178,7 +178,7 @@ def test_finetuning_ragged_images_and_several_data_sets_add_up(backbones):
     with pytest.raises(ValueError, match="do not add up"):
         both + on("two", knn=KNN(k=3))
     with pytest.raises(ValueError, match="do not add up"):
-        both + EvaluationResult((), {}, baseline="random")
+        both + EvaluationResult((), {}, baseline="start")
 
 
 class Mapped(nn.Module):
@@ -218,7 +218,7 @@ class Collected(Evaluator):
 @pytest.mark.parametrize("ragged", [False, True])
 def test_maps_and_tokens_are_streamed_as_often_as_train_is_iterated(ragged):
     torch.manual_seed(0)
-    backbones = {"untrained": Mapped()}
+    backbones = {"random": Mapped()}
     train, test = Stripes(100, 0, ragged), Stripes(41, 1, ragged)
     evaluators = {"maps": Collected("maps"), "tokens": Collected("tokens")}
     result = evaluate_backbones(
@@ -229,9 +229,9 @@ def test_maps_and_tokens_are_streamed_as_often_as_train_is_iterated(ragged):
     images = (resize_center_crop(pixels, 8) - torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)) / torch.tensor(
         [0.229, 0.224, 0.225]
     ).view(1, 3, 1, 1)
-    backbones["untrained"].eval()
+    backbones["random"].eval()
     with torch.no_grad():
-        expected = backbones["untrained"].maps(images)
+        expected = backbones["random"].maps(images)
     maps = evaluators["maps"].seen["test"]
     assert len(maps) > 1
     for level, whole in enumerate(expected):
@@ -251,7 +251,7 @@ def test_masks_go_with_their_images_and_unlabeled_images_are_kept_on_demand():
     train.masks = test.masks = masks
     evaluator = Collected("maps", labels=False)
     evaluate_backbones(
-        {"untrained": Mapped()}, train, test, dataset="s", evaluators={"maps": evaluator},
+        {"random": Mapped()}, train, test, dataset="s", evaluators={"maps": evaluator},
         preprocessing=Preprocessing(12),
     )  # fmt: skip
     found = evaluator.seen["test"]
@@ -319,7 +319,7 @@ def test_unsuitable_sources_are_refused(backbones, change, words):
 
 def test_a_baseline_and_a_protocol_are_needed(backbones):
     sources = Stripes(40, 0), Stripes(20, 1)
-    with pytest.raises(ValueError, match="no backbone named 'untrained'"):
+    with pytest.raises(ValueError, match="no backbone named 'random'"):
         evaluate_backbones({"pretrained": backbones["pretrained"]}, *sources, dataset="stripes", evaluators=BOTH)
     with pytest.raises(ValueError, match="nothing to evaluate"):
         evaluate_backbones(backbones, *sources, dataset="stripes", evaluators={})
@@ -357,7 +357,7 @@ def test_images_of_a_stream_are_counted_where_it_is_read_to_its_end():
     for names, expected in (("peek", None), ("all", 85), (("all", "peek"), 85)):
         chosen = {name: evaluator for name, evaluator in evaluators.items() if name in names}
         result = evaluate_backbones(
-            {"untrained": Mapped()}, Stripes(100, 0), Stripes(41, 1), dataset="s", evaluators=chosen,
+            {"random": Mapped()}, Stripes(100, 0), Stripes(41, 1), dataset="s", evaluators=chosen,
             preprocessing=Preprocessing(8),
         )  # fmt: skip
         assert {row["train_images"] for row in result.rows} == {expected}
@@ -435,7 +435,7 @@ def test_the_table_is_readable_in_narrow_terminals(width):
         {"dataset": dataset, "protocol": protocol, "backbone": backbone, "metric": metric, **row}
         for dataset in ("digits", long)
         for protocol, metric in protocols.items()
-        for backbone in ("untrained", "vit_small_patch14_dinov2", "resnet50")
+        for backbone in ("random", "vit_small_patch14_dinov2", "resnet50")
     ]
     result = EvaluationResult(tuple(rows), {"linear": "a sentence about the probe, " * 4})
     text = printed(result, width)
@@ -448,12 +448,11 @@ def test_the_table_is_readable_in_narrow_terminals(width):
     if width == 80:
         for word in (
             "vit_small_",
-            "patch14_",
-            "dinov2",
+            "patch14_dinov2",
             "precision",
             "weighting=",
             "uniform)",
             "difference",
-            "untrained",
+            "random",
         ):
             assert word in words

@@ -20,7 +20,7 @@ def run(tmp_path):
             {"step": s, "loss": 5 / s, "learning_rate": 1e-3, "rank_me": 10.0 + s, "note": "text"} for s in steps
         ]
         row = {"dataset": "digits", "protocol": "knn", "n": 360, "share": True, "detail": ""}
-        untrained, pretrained = {**row, "backbone": "untrained"}, {**row, "backbone": "pretrained", "detail": "a<b"}
+        untrained, pretrained = {**row, "backbone": "random"}, {**row, "backbone": "pretrained", "detail": "a<b"}
         bounds = {"low": accuracy - 0.011, "high": accuracy + 0.021}
         rows = [
             {**untrained, "metric": "accuracy", "value": 0.25, "low": 0.2, "high": 0.3},
@@ -33,9 +33,7 @@ def run(tmp_path):
             "environment.json": json.dumps({"versions": {"torch": "2.6"}, "cores": 2}),
             "metrics.jsonl": "\n".join(map(json.dumps, metrics)),
             "timings.jsonl": '{"step": 1, "images_per_second": 1000, "data_wait": 0.25}\n{"step": 2, "images_per_second": 3e3}\n',
-            "evaluation.json": json.dumps(
-                {"baseline": "untrained", "protocols": {"knn": "cosine, k=20"}, "rows": rows}
-            ),
+            "evaluation.json": json.dumps({"baseline": "random", "protocols": {"knn": "cosine, k=20"}, "rows": rows}),
         }
         for part in parts:
             if part == "views.png":
@@ -121,10 +119,10 @@ def test_rows_of_earlier_versions_are_shown(run, tmp_path):
     folder = run()
     row = {"dataset": "digits", "protocol": "knn", "detail": ""}
     rows = [
-        {**row, "backbone": "untrained", "accuracy": 0.25, "std": None},
+        {**row, "backbone": "random", "accuracy": 0.25, "std": None},
         {**row, "backbone": "pretrained", "accuracy": 0.5, "std": 0.011},
     ]
-    (folder / "evaluation.json").write_text(json.dumps({"baseline": "untrained", "protocols": {}, "rows": rows}))
+    (folder / "evaluation.json").write_text(json.dumps({"baseline": "random", "protocols": {}, "rows": rows}))
     text = "".join(Outline(write_report([folder], tmp_path / "report.html").read_text()).text)
     for words in ("50.0 %", "48.9 to 51.1", "+25.0"):
         assert words in text
@@ -134,10 +132,10 @@ def test_a_score_that_is_not_a_share_has_no_bar_and_no_percent(run, tmp_path):
     folder = run()
     row = {"dataset": "depth", "protocol": "dense", "metric": "error_m", "n": 5, "share": False, "detail": ""}
     rows = [
-        {**row, "backbone": "untrained", "value": 3.5, "low": 3.25, "high": 4.0},
+        {**row, "backbone": "random", "value": 3.5, "low": 3.25, "high": 4.0},
         {**row, "backbone": "pretrained", "value": 2.25, "low": 2.0, "high": 2.5},
     ]
-    (folder / "evaluation.json").write_text(json.dumps({"baseline": "untrained", "protocols": {}, "rows": rows}))
+    (folder / "evaluation.json").write_text(json.dumps({"baseline": "random", "protocols": {}, "rows": rows}))
     page = write_report([folder], tmp_path / "report.html").read_text()
     text = "".join(Outline(page).text)
     for words in ("error m", "2.25", "2 to 2.5", "-1.25"):

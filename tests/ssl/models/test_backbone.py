@@ -41,6 +41,10 @@ def test_timms_num_features_would_be_wrong(name):
     assert backbone.width != backbone.network.num_features
 
 
+def test_torchvisions_regnets_cannot_be_built_without_values():
+    assert Backbone("torchvision/regnet_x_400mf").width == 400
+
+
 class ReadsValues(nn.Module):
     """Cannot run on the meta device, and has other statistics and random numbers after a training pass."""
 
@@ -91,9 +95,15 @@ def test_measuring_draws_no_random_numbers():
         ("small_alexnet", {"stem": "cifar"}, "already"),
         ("resnet18", {"stem": "small"}, "standard or cifar"),
         ("resnet18", {"colour": 1}, "colour"),
-        ("resnet18", {"layers": [1, 0, 0, 0]}, "cannot build .resnet18. with .*layers"),
+        ("resnet18", {"layers": [1, 0, 0, 0]}, r"cannot build .resnet18. with model\.arguments .*layers"),
+        ("resnet18", {"layers": [1, -1]}, r"model\.arguments\.layers needs 4 numbers, one for each stage: \[1, -1\]"),
+        ("resnet18", {"channels": [8, 8, 8, -8]}, r"cannot build .resnet18. with model\.arguments .*-8"),
+        ("resnet18", {"output_stride": 7}, "cannot build .resnet18. with .*AssertionError"),
+        ("resnet18", {"drop_rate": 2}, r"model\.arguments \{'drop_rate': 2\} cannot run .*between 0 and 1"),
+        ("resnet18", {"pretrained": True}, "pretrained is not an argument here: set weights to timm or a file"),
+        ("resnet18.a1", {}, "unknown tag 'a1' of resnet18; it has a1_in1k"),
         ("small_alexnet", {"in_chans": 4}, "3 channels"),
-        ("resnet18", {"global_pool": ""}, r"resnet18 returns \[N, 512, 7, 7\].*global_pool"),
+        ("resnet18", {"global_pool": ""}, r"resnet18 .*returns \[N, 512, 7, 7\].*global_pool"),
         ("vit_tiny_patch16_224", {"global_pool": "", **VIT}, r"returns \[N, 17, 24\]"),
         ("resnet18", {"features_only": True}, "returns a list of 5"),
     ],

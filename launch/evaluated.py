@@ -1,0 +1,108 @@
+"""The backbones of one evaluation: those of runs, and any networks by name, each with its preprocessing and baseline."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from wildfern.launch.backbone_arguments import backbone_takes
+from wildfern.launch.errors import RunError
+from wildfern.launch.run_folder import RunFolder, named_backbone, recipe_backbone
+from wildfern.recipes import Recipe
+from wildfern.ssl.augmentation import VIEWS
+from wildfern.ssl.evaluation import Preprocessing, TransformedBackbone
+from wildfern.ssl.models import Backbone
+from wildfern.ssl.models.width import measure_width
+
+BackboneLike = str | tuple[str, str | Path | None]  # a name (random weights), or name and weights
+RANDOM = ("random", "none")  # for --weights: no weights
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A backbone with the preprocessing of its images.
+
+    `network` says which backbones are of one network: those are compared with the first of them that is `random`.
+    """
+
+    backbone: nn.Module
+    preprocessing: Preprocessing
+    network: tuple = ()
+    random: bool = False
+    channels: int = 3  # of the images
+
+
+def of_recipe(recipe: Recipe, backbones: Mapping[str, nn.Module], device: torch.device) -> dict[str, Evaluated]:
+    """Backbones of a recipe's network, with images at the size of the largest views and preprocessed like these."""
+    views = VIEWS[recipe.views.name](**recipe.views.arguments)
+    mean, std = views.normalization
+    if views.intensity_order is not None:
+        mean, std = (0.0,) * len(mean), (1.0,) * len(std)
+        backbones = {name: TransformedBackbone(views.intensity_order, backbone) for name, backbone in backbones.items()}
+    preprocessing = Preprocessing(max(size for _, size in views.shape), device, mean, std)
+    model = recipe.model
+    network = (model.backbone, model.stem, repr(sorted(model.arguments.items())), repr(preprocessing))
+    return {
+        name: Evaluated(backbone.to(device), preprocessing, network, name == "random", views.input_channels)
+        for name, backbone in backbones.items()
+    }
+
+
+def of_run(folder: RunFolder, recipe: Recipe, start: Backbone | None, device: torch.device) -> dict[str, Evaluated]:
+    """A run's backbone as `pretrained`, the same network as `random`, and with the weights it started from as `start`."""
+    return of_recipe(recipe, run_backbones(recipe, start, folder.backbone()), device)
+
+
+def run_backbones(recipe: Recipe, start: Backbone | None, pretrained: Backbone) -> dict[str, Backbone]:
+    """The backbones of a run by the names of their rows."""
+    started = {} if start is None else {"start": start}
+    return {"random": recipe_backbone(recipe), **started, "pretrained": pretrained}
+
+
+def of_name(wanted: BackboneLike, size: int | None, device: torch.device) -> tuple[str, Evaluated, str | None]:
+    """Label, backbone and message of a network by its name, at the network's own image size unless `size` is given.
+
+    Raises ValueError for unknown names, weights that do not fit, and sizes that the network does not take.
+    """
+    name, weights = (wanted, None) if isinstance(wanted, str) else wanted
+    if weights is not None and str(weights) in RANDOM and not Path(weights).exists():
+        weights = None
+    arguments = {"img_size": size} if size is not None and backbone_takes(name, "img_size") else {}
+    backbone = named_backbone(name, weights, **arguments)
+    if size is not None and size != backbone.size:
+        measure_width(backbone.network, (3, size, size), name)
+    preprocessing = Preprocessing(
+        size or backbone.size,
+        device,
+        backbone.mean,
+        backbone.std,
+        interpolation="bicubic" if backbone.interpolation == "bicubic" else "bilinear",
+    )
+    what = "random" if weights is None else str(weights) if not Path(weights).exists() else Path(weights).resolve().name
+    network = (name, "standard", repr([]), repr(preprocessing.size))
+    message = None if backbone.weights is None else backbone.weights.message
+    return f"{name} {what}", Evaluated(backbone.to(device), preprocessing, network, weights is None), message
+
+
+def baselines(models: Mapping[str, Evaluated]) -> dict[str, str]:
+    """For each backbone the first random one of the same network, if there is one."""
+    first: dict[tuple, str] = {}
+    for label, model in models.items():
+        if model.random:
+            first.setdefault(model.network, label)
+    return {
+        label: first[model.network]
+        for label, model in models.items()
+        if model.network in first and first[model.network] != label
+    }
+
+
+def run_names(folders: Sequence[RunFolder]) -> list[str]:
+    """Folder names, with the parent's name if two are equal. Raises RunError for a folder that is named twice."""
+    paths = [folder.path.resolve() for folder in folders]
+    if again := [path for path in paths if paths.count(path) > 1]:
+        raise RunError(f"{again[0]} is named twice")
+    names = [path.name for path in paths]
+    return [f"{p.parent.name}/{p.name}" if names.count(p.name) > 1 else p.name for p in paths]
