@@ -75,7 +75,7 @@ def fit(network: nn.Module, name: str, tensors: Tensors, where: str | Path, key:
     wanted = {n for n in expected if n not in buffers}
     inside = {INNER.sub("", original): original for original in tensors}
     named = {inner: tensors[original] for inner, original in inside.items()}
-    counts = _prefixes(wanted, named)
+    counts: Mapping[str, int] = _prefixes(wanted, named)
     if key is not None:
         exact = {p: n for p, n in counts.items() if f".{key.strip('.')}." in f".{p}"}
         chosen = exact or {p: n for p, n in counts.items() if key in p}
