@@ -156,7 +156,7 @@ def _parts_fit_the_method(recipe: Recipe) -> Problems:
         yield "training.batch_size" if training.batch_size < needs.images else "training.accumulation", str(error)
 
 
-@needs("views", "model")
+@needs("data", "views", "model")
 def _backbone_takes_the_channels(recipe: Recipe) -> Problems:
     views = VIEWS[recipe.views.name](**recipe.views.arguments)
     made, taken = views.channels, recipe.model.arguments.get("in_chans", 3)

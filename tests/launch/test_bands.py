@@ -109,7 +109,7 @@ def test_images_and_views_must_have_the_same_channels(scenes, tmp_path):
 
 def test_data_sets_with_other_channels_are_refused_before_training(scenes, tmp_path):
     with pytest.raises(
-        RunError, match="digits gives images of 3 channels, but the backbone is trained on 13: choose the bands"
+        RunError, match="digits gives images of 3 channels, but the backbone takes 13: choose the bands"
     ):
         pretrain("quickstart", changes(f"folder:{scenes}", "evaluation.on=[{source: digits}]"), run=tmp_path / "run")
     assert not (tmp_path / "run").exists()
