@@ -81,6 +81,7 @@ def build_method(recipe: Recipe, replaced: bool = False) -> Method:
     if not isinstance(method.eval_backbone(), Backbone):
         raise RunError(f"method {name}: eval_backbone() must return a backbone, such as self.backbone")
     check_state(method)
+    method.freeze = recipe.model.freeze
     return method
 
 

@@ -89,6 +89,9 @@ class Model(Section):
     weights_key: str | None = Field(
         None, min_length=1, description="Which of several networks in the file of weights, such as student or teacher."
     )
+    freeze: NonNegativeInt = Field(
+        0, description="Steps at the start in which only the heads are trained: the backbone's weights do not change."
+    )
     stem: Annotated[Literal["standard", "cifar"], BeforeValidator(_current_name)] = Field(
         "standard", description="cifar: 3×3 convolution without pooling, for images of about 32 px."
     )

@@ -45,6 +45,7 @@ CASES = {
     "simclr-counting": ("simclr", "counting", "fp32", (0, 1, 2)),
 }
 LONG = ("simclr-sgd", "dino-adamw")
+FREEZE = {"simclr-sgd": 4, "simclr-lamb": 3}  # steps in which the backbone's weights do not change
 RESUMED = [(case, stage) for case in ("dino-adamw", "simclr-counting") for stage in CASES[case][-1]]
 # A run that several engines continue: (processes, stage (None: the torch engine), first step).
 HANDOVERS = [(2, 1, 0), (1, 2, 6), (2, 3, 12), (2, 0, 18), (1, None, 22), (2, 2, 26), (0, None, STEPS)]
@@ -61,6 +62,7 @@ def build(case, stage, rank=0, world_size=1, probe=True):
     torch.manual_seed(0)
     method = METHODS[name](SmallNet(), STEPS, **ARGUMENTS[name])
     method.idle = nn.Linear(3, 3)  # not reached by the loss
+    method.freeze = FREEZE.get(case, 0)
     classifier = OnlineProbe(SmallNet.width, CLASSES, 1e-2, CPU) if probe else None
 
     def make(groups):
@@ -97,7 +99,7 @@ def advance(engine, case, start, stop):
         output = engine(Batch.from_views(views, labels=labels, step=step))
         engine.backward(output.loss)
         engine.probe.observe(output.features, labels)
-        norm = engine.step(rate * (1 - step / STEPS), 0.01)
+        norm = engine.step(rate * (1 - step / STEPS), 0.01, freeze=step < engine.method.freeze)
         engine.method.after_step(step, engine.gather)
         engine.probe.step()
         numbers = engine.mean({"loss": output.loss.detach(), "norm": norm})

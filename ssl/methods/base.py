@@ -100,6 +100,7 @@ class Method(nn.Module):
 
     needs: Needs = Needs()
     backbone: Backbone
+    freeze: int = 0  # steps at the start of training in which the backbone's weights do not change
 
     def __init__(self) -> None:
         super().__init__()

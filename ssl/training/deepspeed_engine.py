@@ -141,13 +141,13 @@ class DeepSpeedEngine:
         if not self.engine.is_gradient_accumulation_boundary():
             self.engine.step()  # also called per micro-batch, for DeepSpeed's count; weights change only after the last
 
-    def step(self, learning_rate: float, weight_decay: float) -> Tensor:
+    def step(self, learning_rate: float, weight_decay: float, freeze: bool = False) -> Tensor:
         norm = self._whole_gradient_norm() if self.zero_stage == 0 else None
         if self.skip_nonfinite and norm is not None and not norm.isfinite():
             self.engine.zero_grad()  # from stage 1 on DeepSpeed does this itself
             self.engine.micro_steps += 1
             return norm
-        set_hyperparameters(self.optimizer, learning_rate, weight_decay)
+        set_hyperparameters(self.optimizer, learning_rate, weight_decay, freeze)
         self.engine.step()
         return torch.as_tensor(self.engine.get_global_grad_norm() if norm is None else norm)
 

@@ -41,8 +41,10 @@ class Engine(Protocol):
     def backward(self, loss: Tensor) -> None:
         """Accumulate gradients of one micro-batch."""
 
-    def step(self, learning_rate: float, weight_decay: float) -> Tensor:
+    def step(self, learning_rate: float, weight_decay: float, freeze: bool = False) -> Tensor:
         """Clip, update the weights, reset the gradients; returns the gradient's norm before clipping.
+
+        `freeze` keeps the backbone's weights as they are; it is only passed to the steps of `Method.freeze`.
 
         With `skip_nonfinite`, a gradient whose norm is NaN or infinite changes neither weights nor the optimizer.
         """
@@ -105,7 +107,7 @@ class TorchEngine:
     def backward(self, loss: Tensor) -> None:
         (loss / self.accumulation).backward()
 
-    def step(self, learning_rate: float, weight_decay: float) -> Tensor:
+    def step(self, learning_rate: float, weight_decay: float, freeze: bool = False) -> Tensor:
         for parameter in self.parameters:
             if parameter.grad is None:  # not reached by the loss: zero gradient, as with DeepSpeed
                 parameter.grad = torch.zeros_like(parameter)
@@ -115,7 +117,7 @@ class TorchEngine:
             return norm
         if self.gradient_clip is not None:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.gradient_clip, norm)
-        set_hyperparameters(self.optimizer, learning_rate, weight_decay)
+        set_hyperparameters(self.optimizer, learning_rate, weight_decay, freeze)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm

@@ -147,7 +147,8 @@ def train_step(
             features.append(part.features)
         parts.append({"loss": part.loss, **part.metrics})
     learning_rate = config.learning_rate * schedule.learning_rate(step)
-    gradient_norm = engine.step(learning_rate, config.weight_decay * schedule.weight_decay(step))
+    freeze = {"freeze": True} if step < method.freeze else {}
+    gradient_norm = engine.step(learning_rate, config.weight_decay * schedule.weight_decay(step), **freeze)
     watch.note(step, [part["loss"] for part in parts], gradient_norm)
     if skip_nonfinite and not watch.check():
         restore_buffers(before)

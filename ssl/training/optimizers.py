@@ -83,9 +83,15 @@ def is_layer_wise(name: str) -> bool:
     return bool(getattr(OPTIMIZERS.get(name), "layer_wise", False))
 
 
-def set_hyperparameters(optimizer: torch.optim.Optimizer, learning_rate: float, weight_decay: float) -> None:
-    """Set the step's learning rate in every group and its weight decay in those that decay."""
+def set_hyperparameters(
+    optimizer: torch.optim.Optimizer, learning_rate: float, weight_decay: float, freeze: bool = False
+) -> None:
+    """Set the step's learning rate in every group and its weight decay in those that decay.
+
+    With `freeze` both are 0 in groups with the key `frozen`: their weights stay, while the optimizer follows their gradients.
+    """
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate * group.get("lr_factor", 1.0)
+        moving = 0.0 if freeze and group.get("frozen") else 1.0
+        group["lr"] = moving * learning_rate * group.get("lr_factor", 1.0)
         if group["decays"]:
-            group["weight_decay"] = weight_decay * group.get("weight_decay_factor", 1.0)
+            group["weight_decay"] = moving * weight_decay * group.get("weight_decay_factor", 1.0)

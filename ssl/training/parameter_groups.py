@@ -1,6 +1,6 @@
 """The optimizer's parameter groups: a method's groups, each split into parameters with and without weight decay."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from math import inf
 
 import torch
@@ -30,7 +30,8 @@ def method_optimizer(
             f"{type(method).__name__}.parameter_groups() leaves out {missing[0]} ({len(missing)} in total): add it to a group, "
             "or set its requires_grad to False"
         )
-    optimizer = make_optimizer(optimizer_groups(groups, weight_decay))
+    frozen = {id(p) for p in method.backbone.parameters()} if method.freeze else set()
+    optimizer = make_optimizer(optimizer_groups(groups, weight_decay, frozen))
     for name in (name for group in groups for name in group.options):
         if name in FACTORS:
             raise ValueError(
@@ -45,21 +46,26 @@ def method_optimizer(
     return optimizer
 
 
-def optimizer_groups(groups: Sequence[ParameterGroup], weight_decay: float) -> Groups:
+def optimizer_groups(
+    groups: Sequence[ParameterGroup], weight_decay: float, frozen: Container[int] = frozenset()
+) -> Groups:
     """Matrices and kernels with weight decay; vectors and scalars (biases, normalization) without.
 
-    Frozen parameters and empty groups are left out. LARS and LAMB do not scale groups without decay layer by layer either,
-    as in SimCLR. Raises ValueError if a parameter is in two groups.
+    Parameters whose `id` is in `frozen` are in groups of their own, with the key `frozen`: see `set_hyperparameters`.
+    Parameters that need no gradient and empty groups are left out. LARS and LAMB do not scale groups without decay layer by
+    layer either, as in SimCLR. Raises ValueError if a parameter is in two groups.
     """
     found: Groups = []
     for group in groups:
         parameters = [p for _, p in group.parameters if p.requires_grad]
         factors = {} if (group.learning_rate, group.weight_decay) == (1.0, 1.0) else _factors(group)
         for decays in (True, False):
-            chosen = [p for p in parameters if (p.ndim > 1) == decays]
             decay = weight_decay * group.weight_decay if decays else 0.0
-            if chosen:
-                found.append({"params": chosen, "weight_decay": decay, "decays": decays, **factors, **group.options})
+            for held, mark in ((False, {}), (True, {"frozen": True})):
+                chosen = [p for p in parameters if (p.ndim > 1) == decays and (id(p) in frozen) == held]
+                common = {"weight_decay": decay, "decays": decays, **factors, **mark}
+                if chosen:
+                    found.append({"params": chosen, **common, **group.options})
     _check_disjoint(groups)
     return found
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from two_ranks import SmallNet
 
 from wildfern.ssl.augmentation import simclr
 from wildfern.ssl.data import Mixture, SyntheticSource
@@ -39,6 +40,37 @@ def test_weight_decay_is_not_applied_to_biases_and_normalization():
     groups = parameter_groups(net.named_parameters(), 0.3)
     assert [g["weight_decay"] for g in groups] == [0.3, 0.0]
     assert [len(g["params"]) for g in groups] == [1, 4]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "lars", "lamb"])
+def test_a_frozen_backbone_stays_while_heads_and_the_optimizer_move(optimizer):
+    def trained(steps, freeze):
+        torch.manual_seed(0)
+        method = SimCLR(SmallNet(), 10, projection_hidden=8, projection_size=4)
+        method.freeze = freeze
+        make = partial(OPTIMIZERS[optimizer], learning_rate=0.01)
+        engine = TorchEngine(method, make, 0.1, device=torch.device("cpu"), precision="fp32")
+        weights = [{name: p.detach().clone() for name, p in method.named_parameters()}]
+        for step in range(steps):
+            generator = torch.Generator().manual_seed(step)
+            for p in method.parameters():
+                p.grad = torch.randn(p.shape, generator=generator)
+            engine.step(0.01, 0.1, **({"freeze": True} if step < freeze else {}))
+            weights.append({name: p.detach().clone() for name, p in method.named_parameters()})
+        return weights
+
+    moving, frozen = trained(4, 0), trained(4, 2)
+    for name, start in frozen[0].items():
+        if name.startswith("backbone."):
+            assert torch.equal(frozen[2][name], start)
+            assert not torch.equal(frozen[3][name], start)
+            if optimizer == "adamw":  # its moments are those of a run that was never frozen
+                decay = 0.01 * 0.1 if start.ndim > 1 else 0.0
+                expected = moving[3][name] - (1 - decay) * moving[2][name]
+                torch.testing.assert_close(frozen[3][name] - (1 - decay) * start, expected, rtol=1e-3, atol=1e-6)
+        else:
+            assert torch.equal(frozen[4][name], moving[4][name])
+            assert not torch.equal(frozen[2][name], start)
 
 
 class Ramp:
