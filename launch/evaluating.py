@@ -102,8 +102,6 @@ def evaluate(
 
         baseline = "random" if len(folders) == 1 and not backbones else baselines(models)
         evaluation = _evaluate_on(sources, models, evaluators, announce, save, baseline)
-    for message in dict.fromkeys(note for pair in sources.values() for source in pair for note in source.notes):
-        say(message)
     if len(folders) == 1:
         write_report([folders[0].path], folders[0].path / "report.html")
     return evaluation

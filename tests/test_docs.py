@@ -2,12 +2,18 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
+import timm
+import torch
 from PIL import Image
 from small_runs import TINY
 
@@ -70,7 +76,30 @@ def workplace(tmp_path_factory):
     for i in range(8):
         Image.new("RGB", (48, 48), (i * 30, 255 - i * 30, i * 7)).save(folder / "images" / f"{i}.png")
     pretrain("quickstart", [*TINY, "training.steps=2"], run=folder / "runs" / "mine")
+    for name in ("microscope", "export", "flowers"):
+        shutil.copytree(folder / "runs" / "mine", folder / "runs" / name)
+    write_data(folder)
     return folder
+
+
+def write_data(folder: Path) -> None:
+    """What docs/data.md is about: TIFFs of 12 bits, an export with splits, parquet files and a checkpoint."""
+    rng = np.random.default_rng(0)
+    for number in range(16):
+        place = folder / "microscope" / "ab"[number % 2] / f"{number}.tif"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 4096, (40, 40), dtype=np.uint16)).save(place)
+        for split in ("train", "valid", "test"):
+            place = folder / "export" / split / "ab"[number % 2] / f"{number}.jpg"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(place)
+    encoded = [file.read_bytes() for file in sorted((folder / "export/train").rglob("*.jpg"))]
+    table = pyarrow.table({"img": [{"bytes": b, "path": None} for b in encoded], "label": [7, 10**9] * 8})
+    for split in ("train", "test"):
+        (folder / "flowers").mkdir(exist_ok=True)
+        pyarrow.parquet.write_table(table, folder / "flowers" / f"{split}.parquet")
+    state = timm.create_model("vit_tiny_patch16_224", num_classes=0).state_dict()
+    torch.save({"teacher": {f"backbone.{name}": value for name, value in state.items()}}, folder / "checkpoint.pth")
 
 
 def small(words: list[str]) -> list[str]:
@@ -88,6 +117,7 @@ def small(words: list[str]) -> list[str]:
         return [*words, *changes]
     if words[0] == "evaluate":  # the run of the fixture, on data that needs no network
         changed = {"runs/quickstart": "runs/mine", "parquet:cifar10": "digits"}
+        changed |= {"vit_small_patch14_dinov2": "vit_tiny_patch16_224", "224": "32"}
         return [changed.get(word, word) for word in words]
     if words[0] == "bench":
         changes = (
