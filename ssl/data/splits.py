@@ -28,7 +28,7 @@ def role_of(name: str) -> Role | None:
     return next((role for role, names in SPLIT_NAMES.items() if word in names), None)
 
 
-_ABBREVIATED: dict[str, Role] = {"tr": "train", "trn": "train", "ts": "test", "tst": "test", "te": "test"}
+_ABBREVIATED: dict[str, Role] = {"tr": "train", "trn": "train", "ts": "test", "tst": "test"}
 
 
 def split_pair(names: Sequence[str]) -> tuple[str, str] | None:
