@@ -56,7 +56,9 @@ def split_files(path: str | Path, split: str, named: str | None = None, other_na
             words = f"{given}: passed over {', '.join(over[:4])}{' …' if len(over) > 4 else ''}"
             return ParquetFiles(sorted(files), f"files {name}", [words] if over else [])
     unnamed = [file for files in groups.get(None, {}).values() for file in files]
-    if set(groups) == {None} and (pair := split_pair([_without_number(given, file) for file in unnamed])):
+    if set(groups) == {None} and (
+        pair := split_pair([f.relative_to(given).with_suffix("").as_posix() for f in unnamed], shards=True)
+    ):
         raise DataError(
             f"{given} has files that look like splits: set train_files: {pair[0]}*.parquet and test_files: {pair[1]}*.parquet "
             "(or train_files: '*' for all of them)"
@@ -114,11 +116,6 @@ def _word(name: str) -> tuple[str, str]:
     word = re.match(r"[A-Za-z]*", name)[0]  # type: ignore[index]
     rest = name[len(word) :]
     return word, rest if rest.lower() == ".parquet" else f"{rest[:1]}*.parquet"
-
-
-def _without_number(given: Path, file: Path) -> str:
-    """mnist-train for mnist-train-00000-of-00002.parquet."""
-    return re.sub(r"[-_.]?\d+([-_]of[-_]\d+)?$", "", file.relative_to(given).with_suffix("").as_posix())
 
 
 def _below(folder: Path) -> Iterator[Path]:

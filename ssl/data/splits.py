@@ -31,12 +31,13 @@ def role_of(name: str) -> Role | None:
 _ABBREVIATED: dict[str, Role] = {"tr": "train", "trn": "train", "ts": "test", "tst": "test"}
 
 
-def split_pair(names: Sequence[str]) -> tuple[str, str] | None:
+def split_pair(names: Sequence[str], shards: bool = False) -> tuple[str, str] | None:
     """The names of a train and another split among these, if they look like splits although none is named so.
 
     They do if two names differ only in a word for a split (seg_train and seg_test, trainA and testA, imagesTr and imagesTs), or
-    if all names have such a word.
+    if all names have such a word. With `shards`, numbers at the end are left out, as in x-train-00000-of-00002.
     """
+    names = list(dict.fromkeys(re.sub(r"[-_.]?\d+([-_]of[-_]\d+)?$", "", name) for name in names)) if shards else names
     found = {name: parts for name in names if (parts := _role_in(name)) is not None}
     for train, (role, rest) in found.items():
         if role == "train":
