@@ -279,10 +279,12 @@ def stats(
 
     Also prints value_range and the mean and standard deviation for views, as recipe keys.
     """
+    from wildfern.launch.protocols import parse_source
     from wildfern.launch.stats import describe_source
 
     run_plugins(plugin)
-    print(describe_source(source, parsed(arguments or []), split, images))
+    name, given = parse_source(source)
+    print(describe_source(name, given | parsed(arguments or []), split, images))
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import islice
@@ -85,16 +86,23 @@ def _line(number: int, file: SourceFile) -> bytes:
     return f"{number}\t{file.size}\t{name}\n".encode("utf-8", "surrogateescape")
 
 
-def _differences(folder: RunFolder, number: int, source: Source) -> str:
-    """The first names that are missing, new or of another size; the numbers of files if no names were recorded."""
-    path = folder.path / LIST
-    then: dict[bytes, bytes] = {}
-    if path.is_file():
-        with gzip.open(path, "rb") as listed:
+def _recorded_sizes(folder: RunFolder, number: int) -> dict[bytes, bytes]:
+    """Size by name of the files of a source, as recorded; empty if the list is missing or damaged."""
+    sizes: dict[bytes, bytes] = {}
+    try:
+        with gzip.open(folder.path / LIST, "rb") as listed:
             for line in listed:
                 of, size, name = line.rstrip(b"\n").split(b"\t", 2)
                 if int(of) == number:
-                    then[name] = size
+                    sizes[name] = size
+    except (OSError, EOFError, ValueError, zlib.error):
+        return {}
+    return sizes
+
+
+def _differences(folder: RunFolder, number: int, source: Source) -> str:
+    """The first names that are missing, new or of another size; the numbers of files if no names were recorded."""
+    then = _recorded_sizes(folder, number)
     if not then:
         return "names or sizes differ"
     now = {}

@@ -93,6 +93,18 @@ def parse_datasets(texts: Sequence[str]) -> list[DatasetLike]:
     return [_parsed(text, "source", "--on") for text in texts]
 
 
+def parse_source(text: str) -> tuple[str, dict[str, Any]]:
+    """Name and arguments of a source, written as for `--on`."""
+    parsed = _parsed(text, "source", "source")
+    given = {"source": parsed} if isinstance(parsed, str) else parsed
+    name = given.pop("source", None)
+    if not isinstance(name, str):
+        raise RecipeErrors(
+            [Problem(COMMAND_LINE, "source", f"must name a source, as in {{source: folder:PATH}}; got {text}")]
+        )
+    return name, given
+
+
 def parse_protocols(texts: Sequence[str]) -> list[ProtocolLike]:
     """Values of `--protocol`: `linear,knn`, `knn k=5` or `{name: knn, k: 5}`."""
     parsed: list[ProtocolLike] = []

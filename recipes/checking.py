@@ -1,6 +1,7 @@
 """Turns the merged tree into a `Recipe`: checks every key and collects all errors."""
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
@@ -224,9 +225,11 @@ class _Checking:
     def _source(self, section: str, source: str, path: Path) -> bool:
         scheme, colon, location = source.partition(":")
         registry = self.components.sources
-        if scheme not in registry and "folder" in registry and re.search(r"[/\\]", scheme):
-            self.complain(path, f"unknown source {source!r}", f"folder:{source}", sorted(registry))
-            return False
+        if scheme not in registry and (re.search(r"[/\\]|\.(parquet|tar)$", scheme) or os.path.isdir(source)):
+            kind = {".parquet": "parquet", ".tar": "webdataset"}.get(os.path.splitext(scheme)[1], "folder")
+            if kind in registry:
+                self.complain(path, f"unknown source {source!r}", f"{kind}:{source}", sorted(registry))
+                return False
         if not self._named(section, scheme, path):
             return False
         parameter = location_parameter(registry[scheme])

@@ -17,6 +17,7 @@ MAX_BYTES = 1_000_000
 MAX_NODES = 10_000  # counted with aliases expanded, so that nested aliases cannot multiply
 MAX_DEPTH = 30
 
+_COMMENTS = "'#' after a space starts a comment in YAML"
 _TAG = "tag:yaml.org,2002:"
 _DIGITS = r"[0-9]+(?:_[0-9]+)*"
 _SCALARS = {
@@ -84,7 +85,14 @@ def read_yaml(text: str, file: str, key: str = "") -> tuple[Any, list[Problem]]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark and not key else ""
-        return None, [Problem(file, key, f"{where}not valid YAML: {error.problem or error.context}")]
+        opened = error.context_mark.line if error.context_mark else mark.line if mark else 0
+        lines = text.splitlines()[opened : mark.line + 1] if mark else []
+        hint = (
+            f" ({_COMMENTS}: put text that contains it in quotes)"
+            if re.search(r"\w #", " ".join(lines)) and not key
+            else ""
+        )
+        return None, [Problem(file, key, f"{where}not valid YAML: {error.problem or error.context}{hint}")]
     except yaml.YAMLError as error:
         return None, [Problem(file, key, f"not valid YAML: {' '.join(str(error).split())}")]
 
@@ -92,7 +100,7 @@ def read_yaml(text: str, file: str, key: str = "") -> tuple[Any, list[Problem]]:
 def read_argument(text: str, file: str, key: str) -> tuple[Any, list[Problem]]:
     """As `read_yaml`, for a value given on the command line, where a comment is a mistake: it would cut the value short."""
     value, problems = read_yaml(text, file, key)
-    hint = "'#' after a space starts a comment in YAML: put text that contains it in quotes that reach the program"
+    hint = f"{_COMMENTS}: put text that contains it in quotes that reach the program"
     if problems and re.search(r"\s#", text):
         return None, [replace(problem, message=f"{problem.message} ({hint})") for problem in problems]
     if not problems and (kept := _before_comment(text)) is not None:

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable
 from difflib import get_close_matches
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from wildfern.generators import make_stream
@@ -55,17 +56,21 @@ __all__ = [
 ]
 
 
+def _with_kind(path: str) -> str:
+    """The source of this path, by its ending."""
+    kind = {".parquet": "parquet", ".tar": "webdataset"}.get(Path(path).suffix.lower())
+    return f"{kind}:{path}" if kind else f"folder:{path} or parquet:{path}"
+
+
 def source_signature(name: str) -> Callable[..., Any]:
     """The callable behind a source's name ("digits", "folder:PATH", "ifs"); its keyword-only parameters are the recipe keys."""
     scheme, colon, location = name.partition(":")
     if scheme not in SOURCES:
         if not colon and expanded(name).exists():
-            raise DataError(
-                f"unknown source {name!r}; write the kind of a path before it: folder:{name} or parquet:{name}"
-            )
+            raise DataError(f"unknown source {name!r}; write the kind of a path before it: {_with_kind(name)}")
         near = get_close_matches(scheme, SOURCES, 1, 0.5)
         known = ", ".join(SOURCES)
-        raise DataError(f"unknown source {name!r}{f'; did you mean {near[0]!r}?' if near else ''} There are: {known}")
+        raise DataError(f"unknown source {name!r}{f'; did you mean {near[0]!r}?' if near else ';'} There are: {known}")
     component: Callable[..., Any] = SOURCES[scheme]
     parameter = location_parameter(component)
     if parameter is None and colon:

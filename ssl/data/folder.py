@@ -1,5 +1,6 @@
 """`folder:PATH`: all images under a folder, at any depth."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -10,13 +11,15 @@ from numpy.typing import NDArray
 from wildfern.registry import register
 from wildfern.ssl.data.base import DataError, SourceFile, Split
 from wildfern.ssl.data.classes_csv import NAME, read_classes_csv
-from wildfern.ssl.data.folder_scan import FolderScan, good_headers, scan_folder
+from wildfern.ssl.data.file_names import is_hidden, is_image
+from wildfern.ssl.data.folder_scan import FolderScan, good_headers, is_folder, scan_folder
 from wildfern.ssl.data.image_file import EXTENSIONS, Bands, Decoding, File, Percentiles, ValueRange
 from wildfern.ssl.data.image_source import ImageSource
 from wildfern.ssl.data.paths import existing_folder
 from wildfern.ssl.data.split_folders import SplitFolder, SplitFolders, split_folders
-from wildfern.ssl.data.splits import name_in_test, share_words
+from wildfern.ssl.data.splits import empty_share, name_in_test, role_of, share_words
 
+_TO_DO = ": put the images of each class into a folder of their own"
 _DETECTION = {"images", "labels", "label", "annotations", "annotation", "masks"}
 
 
@@ -75,12 +78,15 @@ class FolderSource(ImageSource):
         scan = scan_folder(str(part.root), wanted)
         self._entries = good_headers(scan, decoding) if check_headers else np.arange(len(scan.names))
         if not len(scan.names) and left_out:
-            raise DataError(_empty_split(scan.root, split, test_fraction, left_out))
+            raise DataError(empty_share(scan.root, split, test_fraction, left_out, "images under"))
         if not len(self._entries):
-            raise DataError(_nothing_found(scan))
+            hint = f"; set {split}_folder to the folder with the {split} images" if part.words else ""
+            raise DataError(_nothing_found(scan) + hint)
         classes = _class_folders(given, folders) if labels == "folders" else None
         numbers = _labels(scan, self._entries, classes)
         shown = None if classes is None else list(map(_printable, classes))
+        if numbers is not None and numbers.max() < 0:
+            raise DataError(_without_classes(given, part, split))
         if labels == "classes_csv":
             shown, hot = _from_csv(folders, part, scan, self._entries)
             super().__init__(len(self._entries), hot, shown, decoding)
@@ -137,13 +143,48 @@ def _class_folders(given: Path, folders: SplitFolders) -> list[str]:
                 f"are no classes, and such labels are not read; set labels: none, or {key}: {inside} if the classes are in it"
             )
     found = {name for part in parts for name in part.classes()}
+    if len(found) == 1 and (inside := _only_folders(parts[0].root / next(iter(found)))):
+        (name,) = found
+        keys = zip(("train_folder", "test_folder"), (folders.train, folders.test), strict=True)
+        named = [f"{key}: {(part.root / name).relative_to(given)}" for key, part in keys if part is not None]
+        write = f"give folder:{given / name}" if parts[0].root == given else f"set {' and '.join(named)}"
+        raise DataError(
+            f"labels: folders needs one folder per class, but {parts[0].root} has only {name}; if the classes are the folders in "
+            f"it ({_listed(inside)}), {write}"
+        )
     if not found:
         annotations = _annotations(parts[0].root)
         hint = f"; {annotations} has labels of another kind, which are not read" if annotations else ""
         if annotations and annotations.endswith(NAME):
             hint = f"; set labels: classes_csv to read {annotations}"
-        raise DataError(f"labels: folders needs one folder per class under {parts[0].root}; it has no folders{hint}")
+        raise DataError(
+            f"labels: folders needs one folder per class under {parts[0].root}; it has no folders{hint or _TO_DO}"
+        )
     return sorted(found)
+
+
+def _only_folders(root: Path) -> list[str]:
+    """The folders in `root`, if there are several and no images beside them."""
+    if not root.is_dir():
+        return []
+    entries = [entry for entry in os.scandir(root) if not is_hidden(entry.name)]
+    names = sorted(entry.name for entry in entries if is_folder(entry))
+    return names if len(names) > 1 and not any(is_image(e.name) for e in entries if e.name not in names) else []
+
+
+def _without_classes(given: Path, part: SplitFolder, split: Split) -> str:
+    """Why no image of a split has a class, and another split folder whose images have."""
+    others = [
+        path
+        for path in sorted(part.root.parent.iterdir())
+        if part.root != given and role_of(path.name) and path.is_dir()
+    ]
+    usable = [path for path in others if role_of(path.name) != "train" and SplitFolder(path).classes()]
+    hint = f", for example {split}_folder: {usable[0].relative_to(given)}" if usable and split == "test" else ""
+    return (
+        f"labels: folders: no image under {part.root} is in a folder of a class; set {split}_folder to a folder that has "
+        f"class folders{hint}"
+    )
 
 
 def _annotations(root: Path) -> str | None:
@@ -219,16 +260,3 @@ def _nothing_found(scan: FolderScan) -> str:
         name, reason = next(iter(scan.skipped.items()))
         message += f"; {len(scan.skipped)} are unusable, for example {name}: {reason}"
     return message
-
-
-def _empty_split(root: str, split: Split, test_fraction: float, images: int) -> str:
-    if images == 1:
-        return f"{root} has one image; a train and a test split need at least two"
-    if split == "test":
-        better, example = "larger", 0.2 if test_fraction < 0.2 else min(0.9, 2 * test_fraction)
-    else:
-        better, example = "smaller", 0.2 if test_fraction > 0.2 else test_fraction / 2
-    return (
-        f"test_fraction {test_fraction:g} leaves no image for the {split} split: all {images:,} images under {root} are in the "
-        f"other one; set a {better} test_fraction, for example {example:g}"
-    )

@@ -25,6 +25,7 @@ EXTENSIONS = (
     *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
 )
 _PHOTOMETRIC, _SAMPLE_FORMAT, _UNSIGNED = 262, 339, 1
+_SAMPLES, _PLANAR, _SEPARATE = 277, 284, 2
 _PERCENTILES = (0.5, 99.5)
 
 File = str | os.PathLike | bytes | bytearray | memoryview | BinaryIO
@@ -83,7 +84,9 @@ class Decoding:
         with self._opened(file, pixel_limit) as image, _damage():
             if isinstance(image, Image.Image):
                 if remark is not None and self.bands is None:
-                    _remark_on_pages(pillow_image.number_of_pages(image), remark)
+                    _remark_on_pages(
+                        pillow_image.number_of_pages(image), remark, pillow_image.number_of_bands(image) == 1
+                    )
                 if self.value_range is None and self.bands is None and not pillow_image.is_deep_gray(image):
                     deep = remark is not None and pillow_image.is_deep_color(image)
                     pixels = pillow_image.to_pixels(image, self.max_side)
@@ -91,7 +94,7 @@ class Decoding:
                         _remark_on_dark_color(pixels, remark)
                     return pixels
             elif remark is not None and self.bands is None:
-                _remark_on_pages(image.pages, remark)
+                _remark_on_pages(image.pages, remark, gray=True)
             raw = self._raw(image)
             raw.checked_extremes()
             ranges = self._ranges(raw)
@@ -171,6 +174,9 @@ class Decoding:
         if image.format != "TIFF" or image.tag_v2.get(_PHOTOMETRIC) not in (MIN_IS_WHITE, MIN_IS_BLACK, RGB):  # type: ignore[attr-defined]
             return False
         bits, formats = max(pillow_image.tiff_bits(image)), image.tag_v2.get(_SAMPLE_FORMAT) or (_UNSIGNED,)  # type: ignore[attr-defined]
+        planes = image.tag_v2.get(_SAMPLES, 1) if image.tag_v2.get(_PLANAR) == _SEPARATE else 1  # type: ignore[attr-defined]
+        if planes > 1 and image.tag_v2[_PHOTOMETRIC] != RGB:  # type: ignore[attr-defined]
+            return True
         if self.bands is not None or bits > 16 or set(formats) != {_UNSIGNED}:
             return True
         return self.value_range is not None and bits > 8
@@ -222,9 +228,10 @@ def _choose(tiff: TiffImage) -> str:
     return f"has {tiff.bands} bands of {tiff.dtype.name}; choose {example} (the first band is 1)"
 
 
-def _remark_on_pages(pages: int, remark: Remark) -> None:
+def _remark_on_pages(pages: int, remark: Remark, gray: bool) -> None:
     if pages > 1:
-        remark("pages", f"has {pages} pages, of which the first is read; with bands, pages of one size are its bands")
+        hint = "with bands, pages of one size are its bands" if gray else "store each as a file to read all"
+        remark("pages", f"has {pages} pages, of which the first is read; {hint}")
 
 
 def _remark_on_dark_color(pixels: ImageArray, remark: Remark) -> None:

@@ -16,7 +16,7 @@ from wildfern.ssl.data.label_column import check_label_column, class_names_of, o
 from wildfern.ssl.data.labels import Numbered, number_labels
 from wildfern.ssl.data.parquet_files import no_files, split_files
 from wildfern.ssl.data.row_groups import RowGroups
-from wildfern.ssl.data.splits import rows_of_split, share_words
+from wildfern.ssl.data.splits import empty_share, rows_of_split, share_words
 
 
 @register("source", "parquet")
@@ -79,7 +79,7 @@ class ParquetSource(ImageSource):
             raise DataError(f"no rows in {', '.join(map(str, self._files[:3]))}")
         self._items = rows_of_split(len(self._rows), split, test_fraction) if by_hash else np.arange(len(self._rows))
         if not len(self._items):
-            raise DataError(f"{path}: the {split} split is empty with test_fraction {test_fraction}")
+            raise DataError(empty_share(path, split, test_fraction, len(self._rows), "rows of"))
         super().__init__(len(self._items), decoding=Decoding(max_side, 1, bands, value_range, percentiles))
         share = share_words(split, test_fraction, "rows, by a hash of their number")
         self.split_words = ", ".join([*([found.words] if found.words else []), *([share] if by_hash else [])])

@@ -1,14 +1,16 @@
 """The parquet files of each split of a folder, by their names or those of their folders."""
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from wildfern.ssl.data.base import DataError
 from wildfern.ssl.data.file_names import is_hidden
 from wildfern.ssl.data.paths import expanded
-from wildfern.ssl.data.splits import ROLES, SPLIT_NAMES, Role, role_of
+from wildfern.ssl.data.splits import ROLES, SPLIT_NAMES, Role, role_of, split_pair
 
 
 @dataclass
@@ -54,6 +56,13 @@ def split_files(path: str | Path, split: str, named: str | None = None, other_na
             words = f"{given}: passed over {', '.join(over[:4])}{' …' if len(over) > 4 else ''}"
             return ParquetFiles(sorted(files), f"files {name}", [words] if over else [])
     unnamed = [file for files in groups.get(None, {}).values() for file in files]
+    if set(groups) == {None} and (
+        pair := split_pair([f.relative_to(given).with_suffix("").as_posix() for f in unnamed], shards=True)
+    ):
+        raise DataError(
+            f"{given} has files that look like splits: set train_files: {pair[0]}*.parquet and test_files: {pair[1]}*.parquet "
+            "(or train_files: '*' for all of them)"
+        )
     if split == "train" and unnamed and set(groups) == {None}:
         note = f"{given}: no file is named after a split, so all {len(unnamed)} parquet files are the train split"
         return ParquetFiles(sorted(unnamed), "", [note] if len(unnamed) > 1 else [])
@@ -87,7 +96,8 @@ def _groups(given: Path, taken: set[Path]) -> dict[Role | None, dict[str, list[P
             if is_hidden(entry.name):
                 continue
             if entry.is_dir():
-                role, name, files = role_of(entry.name), f"{prefix}{entry.name}/*.parquet", list(_below(entry))
+                role, name = role_of(entry.name), f"{prefix}{entry.name}/*.parquet"
+                files = sorted(_below(entry)) if role is not None else []
             elif _is_parquet(entry):
                 word, rest = _word(entry.name)
                 role = role_of(word)
@@ -96,7 +106,7 @@ def _groups(given: Path, taken: set[Path]) -> dict[Role | None, dict[str, list[P
             else:
                 continue
             files = [file for file in files if file not in taken]
-            if files and (role is not None or not entry.is_dir()):
+            if files:
                 groups.setdefault(role, {}).setdefault(name, []).extend(files)
     return groups
 
@@ -109,9 +119,10 @@ def _word(name: str) -> tuple[str, str]:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    for file in sorted(folder.rglob("*")):
-        if _is_parquet(file) and not any(is_hidden(part) for part in file.relative_to(folder).parts):
-            yield file
+    """The parquet files at any depth, in order."""
+    for path, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        yield from (file for name in sorted(names) if _is_parquet(file := Path(path, name)))
 
 
 def _is_parquet(file: Path) -> bool:
@@ -124,10 +135,10 @@ def _matching(given: Path, named: str) -> list[Path]:
     if place.is_file():
         return [place]
     if place.is_dir():
-        return list(_below(place))
+        return sorted(_below(place))
     return sorted(file for file in given.glob(named) if _is_parquet(file)) if "*" in named else []
 
 
 def _seen(given: Path) -> str:
-    seen = sorted(str(p.relative_to(given)) for p in _below(given))[:5] if given.is_dir() else []
-    return ", ".join(seen) or "no parquet files"
+    found = (str(file.relative_to(given)) for file in _below(given))
+    return ", ".join(islice(found, 5)) or "no parquet files"

@@ -30,6 +30,7 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its remarks o
 _HEIC = "a HEIC image, which needs a package: pip install pillow-heif"
 _AVIF = "an AVIF image, which this Pillow does not read: pip install --upgrade pillow (11.3 or later)"
 _JXL = "a JPEG XL image, which needs a package: pip install pillow-jxl-plugin"
+_FORMAT_OF = {_HEIC: "HEIF", _AVIF: "AVIF", _JXL: "JXL"}
 _OTHERS = (
     *(
         (4, b"ftyp" + brand, _HEIC)
@@ -108,14 +109,16 @@ def is_deep_color(image: Image.Image) -> bool:
 
 def number_of_bands(image: Image.Image) -> int:
     """Bands that `raw_values` can choose from."""
+    if _deep_color(image):  # Pillow opens gray with opacity as RGBA
+        return len(str(image.tile[0][3]).partition(";")[0])
     if image.mode in ("P", "PA"):
         return 4 if image.has_transparency_data else 3
     return {"L": 1, "1": 1, "LA": 2, "La": 2, "RGBA": 4, "RGBa": 4}.get(image.mode, 1 if is_deep_gray(image) else 3)
 
 
 def number_of_pages(image: Image.Image) -> int:
-    """Pages of a gray TIFF file; 1 for all else."""
-    return getattr(image, "n_frames", 1) if image.format == "TIFF" and number_of_bands(image) == 1 else 1
+    """Pages of a TIFF file; 1 for all else."""
+    return getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
 
 
 def tiff_bits(image: Image.Image) -> tuple[int, ...]:
@@ -152,7 +155,10 @@ def _known_formats() -> tuple[str, ...]:
 
 def _named(start: bytes) -> str:
     """Why a file with these first bytes is not read."""
-    return next((words for at, mark, words in _OTHERS if start[at:].startswith(mark)), "not an image in a known format")
+    words = next(
+        (words for at, mark, words in _OTHERS if start[at:].startswith(mark)), "not an image in a known format"
+    )
+    return "truncated or damaged" if _FORMAT_OF.get(words) in _known_formats() else words
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from wildfern.ssl.data.base import UnreadableImage
 from wildfern.ssl.data.image_column import ImageColumn
 
 
@@ -49,7 +50,10 @@ class RowGroups:
         return self.files[file], row - int(self._starts[first])
 
     def __getitem__(self, row: int) -> memoryview | bytes | Path | None:
-        """The encoded image, or the existing file that the row names by its path, relative to the parquet file's folder."""
+        """The encoded image, or the existing file that the row names by its path, relative to the parquet file's folder.
+
+        Raises UnreadableImage if there is no such file.
+        """
         group = int(np.searchsorted(self._starts, row, "right")) - 1
         encoded, paths = self._load(group)
         place = row - int(self._starts[group])
@@ -57,7 +61,9 @@ class RowGroups:
             return _as_bytes(value)
         if paths is not None and (path := paths[place]).is_valid:
             file = self.files[self._groups[group][0]].parent / os.path.expanduser(path.as_py())
-            return file if file.is_file() else None
+            if not file.is_file():
+                raise UnreadableImage(f"the row has no bytes, and there is no file {file}")
+            return file
         return None
 
     def _load(self, group: int) -> tuple[Any, Any]:

@@ -54,11 +54,21 @@ def _named(pattern: str) -> list[str]:
     text = str(expanded(pattern))
     if os.path.isfile(text):
         return [text]
+    folder, rest = _existing_folder(text)
     files = []
-    for one in expand_braces(text):
-        is_glob = glob.has_magic(one) and not os.path.exists(one)
-        files.extend(sorted(glob.glob(one)) if is_glob else [one])
+    for one in expand_braces(rest):
+        path = os.path.join(folder, one)
+        is_glob = glob.has_magic(one) and not os.path.exists(path)
+        files.extend(sorted(glob.glob(os.path.join(glob.escape(folder), one))) if is_glob else [path])
     return files
+
+
+def _existing_folder(pattern: str) -> tuple[str, str]:
+    """The part of the pattern that names an existing folder, which may contain brackets and braces, and the rest."""
+    for slash in reversed([match.start() for match in re.finditer("/", pattern)]):
+        if os.path.isdir(pattern[: slash + 1]):
+            return pattern[: slash + 1], pattern[slash + 1 :]
+    return "", pattern
 
 
 def expand_braces(pattern: str) -> list[str]:

@@ -9,11 +9,12 @@ from wildfern.ssl.data.base import DataError
 from wildfern.ssl.data.file_names import is_hidden, is_image
 from wildfern.ssl.data.folder_scan import is_folder
 from wildfern.ssl.data.paths import existing_folder
-from wildfern.ssl.data.splits import Role, role_of
+from wildfern.ssl.data.splits import Role, role_of, split_pair
 
 _ANNOTATIONS = {"labels", "label", "annotations", "annotation", "masks", "segmentations", "bboxes"}
 _IMAGES = {"images", "image", "imgs", "jpegimages"}
-_LOOKED_INTO = 8  # class folders that are searched for splits inside
+_LOOKED_INTO = 8  # folders of a level that are searched for splits inside
+_DEEPEST = 3
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ def split_folders(given: Path, train_folder: str | None = None, test_folder: str
 def _named(given: Path, text: str, key: str) -> SplitFolder:
     words = "the folder itself" if text in (".", "./") else f"folder {text.rstrip('/')}"
     if "*" not in text or (given / text).is_dir():
-        return SplitFolder(existing_folder(given / text), words)
+        folder = existing_folder(given / text)
+        return SplitFolder(folder if folder == given else _inside(folder), words)
     parts = Path(text).parts
     fixed = next(i for i, part in enumerate(parts) if "*" in part)
     found = SplitFolder(existing_folder(given.joinpath(*parts[:fixed])), words, parts[fixed:])
@@ -141,45 +143,65 @@ def _has_image(folder: Path) -> bool:
 
 
 def _level_of_splits(given: Path) -> _Level:
-    """The level with the split folders: `given`, or inside of its only folder, or of `images` beside annotations."""
+    """The level with the split folders: `given`, or inside of the only folder with images, or of `images` beside annotations."""
     first = level = _Level.of(given)
     for _ in range(4):
-        if level.roles or level.loose_images:
+        if level.roles or level.loose_images or (inside := _only_folder(level)) is None:
             break
-        inside = [name for name in level.others if name.lower() not in _ANNOTATIONS]
-        if len(inside) != 1 or (len(level.others) > 1 and inside[0].lower() not in _IMAGES):
-            break
-        level = _Level.of(level.path / inside[0])
+        level = _Level.of(level.path / inside)
     both = "train" in level.roles and len(level.roles) > 1
     return level if level is first or both else first
 
 
+def _only_folder(level: _Level) -> str | None:
+    names = level.others
+    if 1 < len(names) <= _LOOKED_INTO:
+        names = [name for name in names if _has_image(level.path / name)]
+        images = [name for name in names if name.lower() not in _ANNOTATIONS]
+        if len(images) == 1 and images[0].lower() in _IMAGES:
+            return images[0]
+    return names[0] if len(names) == 1 else None
+
+
+def _inside(root: Path) -> Path:
+    """The folder in `root`, if it holds nothing but a folder for the same split (train/train, as some programs unpack)."""
+    for _ in range(2):
+        level, role = _Level.of(root), role_of(root.name)
+        names = [*level.splits, *level.others]
+        if level.loose_images or len(names) != 1:
+            break
+        if names[0].lower() != root.name.lower() and (role is None or role_of(names[0]) != role):
+            break
+        root = root / names[0]
+    return root
+
+
 def _check_no_splits(given: Path, level: _Level) -> None:
     """Refuse a folder whose splits cannot be recognized: reading it whole would mix them."""
-    inside = [name for name in level.others if name.lower() not in _ANNOTATIONS]
-    tokens = {name: _role_in(name) for name in inside}
-    if "train" in tokens.values() and len(set(tokens.values())) > 1 and None not in tokens.values():
-        train = next(name for name, role in tokens.items() if role == "train")
-        test = next(name for name, role in tokens.items() if role != "train")
-        raise DataError(
-            f"{given} has {_folders(inside)}, which look like splits: set train_folder: {train} and test_folder: {test}, "
-            "or train_folder: . if they are classes"
-        )
-    for name in inside[:_LOOKED_INTO]:
-        roles = _Level.of(given / name).roles
-        if "train" in roles and len(roles) > 1:
-            train, test = roles["train"][0], (roles.get("test") or roles["valid"])[0]
-            above = "*" if len(inside) > 1 else name
+    folders = [(level, "")]
+    for number, (here, above) in enumerate(folders):
+        inside = [name for name in here.others if name.lower() not in _ANNOTATIONS]
+        if pair := split_pair(inside):
+            train, test = (above + name for name in pair)
+            what = _folders(inside if not above else [train, test])
             raise DataError(
-                f"{given} has split folders inside of others ({name}/{train}, {name}/{test}): set "
-                f"train_folder: '{above}/{train}' and test_folder: '{above}/{test}', or train_folder: . for all images"
+                f"{given} has {what}, which look like splits: set train_folder: {_quoted(train)} and test_folder: "
+                f"{_quoted(test)}, or train_folder: . if they are classes"
             )
+        if number and "train" in here.roles and len(here.roles) > 1:
+            train, test = here.roles["train"][0], (here.roles.get("test") or here.roles["valid"])[0]
+            found = here.path.relative_to(given).as_posix()
+            raise DataError(
+                f"{given} has split folders inside of others ({found}/{train}, {found}/{test}): set "
+                f"train_folder: '{above}{train}' and test_folder: '{above}{test}', or train_folder: . for all images"
+            )
+        if above.count("/") < _DEEPEST and len(folders) < _LOOKED_INTO**2:
+            one = "*" if len(inside) > 1 else "".join(inside)
+            folders += [(_Level.of(here.path / name), f"{above}{one}/") for name in inside[:_LOOKED_INTO]]
 
 
-def _role_in(name: str) -> Role | None:
-    """The split that is a word of this name: train for train_images."""
-    words = "".join(c if c.isalpha() else " " for c in name).split()
-    return next((role for word in words if (role := role_of(word)) is not None), None)
+def _quoted(pattern: str) -> str:
+    return f"'{pattern}'" if "*" in pattern else pattern
 
 
 def _recognized_train(given: Path, level: _Level, test: SplitFolder | None) -> SplitFolder | None:
@@ -201,7 +223,8 @@ def _recognized_train(given: Path, level: _Level, test: SplitFolder | None) -> S
             f"train_folder: . and test_folder: {_path(given, level, level.splits[0])} if it is a split, or only train_folder: . "
             "if it is a class"
         )
-    train = _path(given, level, names[0])
+    root = _inside(level.path / names[0])
+    train = root.relative_to(given).as_posix()
     if level.loose_images:
         raise DataError(
             f"{level.path} has images beside {_folders(level.splits)}: set train_folder: {train}, or train_folder: . (with "
@@ -212,16 +235,18 @@ def _recognized_train(given: Path, level: _Level, test: SplitFolder | None) -> S
             f"{level.path} has a folder {names[0]} beside {_folders(beside)}: set train_folder: {train} if it is a split, or "
             "train_folder: . if it is a class"
         )
-    return SplitFolder(level.path / names[0], f"folder {train}")
+    return SplitFolder(root, f"folder {train}")
 
 
 def _recognized_test(given: Path, level: _Level, train: SplitFolder | None) -> SplitFolder | None:
     for role in ("test", "valid"):
-        names = [name for name in level.roles.get(role, []) if train is None or level.path / name != train.root]
+        used = set() if train is None else {train.root, *train.root.parents}
+        names = [name for name in level.roles.get(role, []) if level.path / name not in used]
         if len(names) > 1:
             raise DataError(f"{level.path} has {_folders(names)} for the {role} split: set test_folder to one of them")
         if names:
-            return SplitFolder(level.path / names[0], f"folder {_path(given, level, names[0])}")
+            root = _inside(level.path / names[0])
+            return SplitFolder(root, f"folder {root.relative_to(given).as_posix()}")
     return None
 
 

@@ -28,6 +28,7 @@ class ShardIndex:
     in_json: list[bool] = field(default_factory=list)  # whether the label is "label" of a .json
     members: int = 0  # files, without those of operating systems
     passed_over: PassedOver = field(default_factory=PassedOver)
+    lone_labels: int = 0  # .cls and .json with no image beside them
     fault: str | None = None  # why the shard could not be read to the end
 
 
@@ -120,14 +121,26 @@ def _add(index: ShardIndex, sample: _Sample) -> None:
         index.sizes.append(size)
         index.labels.append(sample.label)
         index.in_json.append(sample.in_json)
+    elif sample.label != _NO_LABEL:
+        index.lone_labels += 1
 
 
 def _label(content: bytes, in_json: bool) -> Any:
     try:
         text = content.decode().strip()
-        value = json.loads(text).get("label") if in_json else text
+        value = json.loads(text).get("label") if in_json else _list_in(text)
     except (ValueError, AttributeError, RecursionError):
         return None
+    value = text if value is None and not in_json else value
     if isinstance(value, str):
         return int(value) if re.fullmatch(r"-?\d{1,18}", value) else value or None
     return value
+
+
+def _list_in(text: str) -> list[Any] | None:
+    """The list that a .cls holds for an image of several classes, such as [0, 2]; None for other texts."""
+    try:
+        found = json.loads(text) if text.startswith("[") else None
+    except ValueError:
+        return None
+    return found if isinstance(found, list) else None

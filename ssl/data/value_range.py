@@ -78,9 +78,12 @@ class RawImage:
             scaled = self.values[..., band].astype(np.float64)
             if valid is not None:
                 scaled[~valid] = low
+            if not np.isfinite(high - low):  # float64 of both signs near its end
+                low, high, scaled = low / 2, high / 2, scaled / 2
+            np.clip(scaled, low, high, out=scaled)
             scaled -= low
             scaled *= 255.0 / (high - low)
-            out[..., band] = np.clip(np.rint(scaled, out=scaled), 0, 255, out=scaled)
+            out[..., band] = np.rint(scaled, out=scaled)
         return out
 
     def remarks(self, ranges: Sequence[Range], given: bool) -> Iterator[tuple[str, str]]:
@@ -94,17 +97,18 @@ class RawImage:
                 f"{invalid:,} of {self.values.size:,} values are {words}; they are ignored, and become black",
             )
         low, high = ranges[0]
-        if (given or self.bits != 8) and len(set(ranges)) == 1 and 0 < most - least <= DARK * (high - low):
+        if (given or self.bits != 8) and len(set(ranges)) == 1 and 0 < most - least <= DARK * (high - low) < np.inf:
             what = "value_range" if given else f"the range of {self.values.dtype.name}"
             yield (
                 "dark",
                 f"uses only {_text(least, most)} of {what}, {_text(low, high)}; set value_range: {_suggested(self)}",
             )
         if not given and self.bits is None and (least < 0 or most > (1 if self.values.dtype.kind in "fb" else 255)):
+            example = f"[{least:g}, {most:g}] (or dataset, for percentiles of all images)"
             yield (
                 "own range",
                 f"{self.values.dtype.name} values {_text(least, most)} are scaled to each image's own range; set value_range: "
-                f"[{least:g}, {most:g}] (or dataset, for percentiles of all images) for one scale",
+                f"{example if least < most else 'dataset (percentiles of all images)'} for one scale",
             )
 
     def _valid_values(self, band: int) -> NDArray:
@@ -119,7 +123,7 @@ def percentile_range(samples: Iterable[NDArray], percentiles: Range) -> Range | 
     if not parts:
         return None
     low, high = np.percentile(np.concatenate(parts).astype(np.float64), percentiles).tolist()
-    return (low, high) if low < high else (low, low + 1.0)
+    return (low, high) if low < high else (low, low + max(1.0, 1e-6 * abs(low)))
 
 
 def checked_ranges(value_range: object, channels: int) -> tuple[Range, ...]:
@@ -127,6 +131,8 @@ def checked_ranges(value_range: object, channels: int) -> tuple[Range, ...]:
     pairs = value_range if isinstance(value_range[0], list | tuple) else [value_range] * channels  # type: ignore[index]
     if len(pairs) != channels:
         raise DataError(f"value_range has {len(pairs)} ranges for {channels} bands; give one for all, or one for each")
+    if any(len(pair) != 2 for pair in pairs):
+        raise DataError(f"value_range must be [low, high], or such a pair for each band, got {value_range}")
     for low, high in pairs:
         if not (np.isfinite(low) and np.isfinite(high) and low < high):
             raise DataError(f"value_range must be [low, high] with low < high, got [{low:g}, {high:g}]")

@@ -15,7 +15,7 @@ from wildfern.ssl.data.image_source import ImageSource
 from wildfern.ssl.data.labels import Numbered, number_labels
 from wildfern.ssl.data.path_store import PathStore
 from wildfern.ssl.data.shard_files import shard_files, split_shards
-from wildfern.ssl.data.splits import name_in_test, share_words
+from wildfern.ssl.data.splits import empty_share, name_in_test, share_words, split_pair
 from wildfern.ssl.data.tar_index import ShardIndex, index_shard, read_labels
 
 T, R = TypeVar("T"), TypeVar("R")
@@ -77,7 +77,7 @@ class WebDatasetSource(ImageSource):
             self._items = np.flatnonzero(np.array(in_test) == (split == "test"))
             self.split_words = share_words(split, test_fraction, "samples, by a hash of their names")
             if not len(self._items):
-                raise DataError(f"{pattern}: the {split} split is empty with test_fraction {test_fraction}")
+                raise DataError(empty_share(pattern, split, test_fraction, len(self._shard), "samples of"))
         super().__init__(len(self._items), decoding=Decoding(max_side, 1, bands, value_range, percentiles))
         for index in indexes:
             if index.fault:
@@ -85,6 +85,17 @@ class WebDatasetSource(ImageSource):
         over = _passed_over(indexes)
         if over.total:
             self.note(f"{pattern}: passed over {over.total:,} of {sum(i.members for i in indexes):,} members: {over}")
+        if alone := sum(index.lone_labels for index in indexes):
+            self.note(
+                f"{pattern}: labels (.cls, .json) with no image beside them: {alone:,}; the files of a sample must follow each "
+                "other in a shard (tar --sort=name)"
+            )
+        stems = [os.path.splitext(os.path.basename(path))[0] for path in self._shards]
+        if pair := split_pair(stems, shards=True):
+            self.note(
+                f"{pattern}: shards of {pair[0]} and {pair[1]} are read as one; write {{split}} for the word that differs, to "
+                "keep test images apart"
+            )
         self._pattern, self._split, self._labels = pattern, split, labels
 
     def item_name(self, item: int) -> str:

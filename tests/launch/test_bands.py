@@ -141,6 +141,27 @@ def test_stats_of_named_sets_and_generators(source):
     assert "views: {mean: [" in result.output
 
 
+@pytest.mark.parametrize(
+    "words", [["digits --x=1"], ["{source: digits, size: 9}"], ["{size: 9}"], ["{source: folder:a #1}"]]
+)
+def test_stats_take_a_source_written_as_for_evaluate(words):
+    result = CliRunner().invoke(app, ["stats", *words])
+    assert isinstance(result.exception, RecipeErrors | DataError)
+    assert "Traceback" not in result.output
+
+
+def test_stats_take_arguments_in_the_same_word(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "p #1" / name).mkdir(parents=True)
+        Image.new("L", (8, 8)).save(tmp_path / "p #1" / name / "1.png")
+    for source in (
+        f"folder:{tmp_path}/p #1 labels=folders bands=[1]",
+        f"{{source: 'folder:{tmp_path}/p #1', labels: folders}}",
+    ):
+        result = CliRunner().invoke(app, ["stats", source], catch_exceptions=False)
+        assert "classes: 2, in all images: a 1, b 1" in result.output
+
+
 def test_stats_refuse_unknown_arguments_and_unreadable_sources(scenes):
     with pytest.raises(RecipeErrors, match=r"stats: .*band: unknown argument; did you mean bands"):
         describe_source(f"folder:{scenes}", {"band": [1]})

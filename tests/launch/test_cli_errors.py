@@ -8,12 +8,29 @@ from small_runs import TINY
 
 from wildfern.launch import pretrain
 from wildfern.launch.cli import main
+from wildfern.launch.components import read_recipe
+from wildfern.recipes import RecipeErrors
+from wildfern.ssl.data import DataError, open_source
 
 
 def said(process: subprocess.CompletedProcess) -> str:
     assert process.returncode == 2, process.stderr
     assert "Traceback" not in process.stderr
     return process.stderr
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [("pics", "folder"), ("pics/a.parquet", "parquet"), ("b.parquet", "parquet"), ("c.tar", "webdataset")],
+)
+def test_the_kind_of_a_path_is_suggested(tmp_path, monkeypatch, path, kind):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pics").mkdir()
+    (tmp_path / path).touch()
+    with pytest.raises(RecipeErrors, match=f"unknown source '{path}'; did you mean {kind}:{path}?"):
+        read_recipe("quickstart", [f"data={path}"])
+    with pytest.raises(DataError, match=f"write the kind of a path before it: {kind}:{path}"):
+        open_source(path)
 
 
 def test_all_errors_of_a_recipe_are_reported_together(wildfern):

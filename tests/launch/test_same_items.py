@@ -88,6 +88,24 @@ def test_other_files_of_the_same_number_are_named_and_refused(tmp_path, wildfern
     assert wildfern(*command, "training.steps=3", "--resume").returncode == 0
 
 
+@pytest.mark.parametrize(
+    "content",
+    [b"junk", b"", gzip.compress(b"0\t1\ta.png\n")[:15], gzip.compress(b"no tabs\n")],
+    ids=["no gzip", "empty", "cut off", "other text"],
+)
+def test_a_damaged_list_of_files_leaves_the_message(tmp_path, content):
+    (tmp_path / "images").mkdir()
+    image(tmp_path / "images" / "0.png", 0)
+    recipe = read_recipe("quickstart", [f"data=folder:{tmp_path}/images", "evaluation.online_probe=null"])
+    folder = RunFolder(tmp_path)
+    record_data(recipe, open_mixture(recipe), folder)
+    (folder.path / "data_files.txt.gz").write_bytes(content)
+    check_same_files(recipe, open_mixture(recipe), folder)
+    image(tmp_path / "images" / "1.png", 1)
+    with pytest.raises(RunError, match=r"started with \(names or sizes differ\)\. A run"):
+        check_same_files(recipe, open_mixture(recipe), folder)
+
+
 def test_contents_are_compared_on_request(tmp_path):
     images = tmp_path / "images"
     images.mkdir()

@@ -12,6 +12,11 @@ from wildfern.recipes.yaml_text import MAX_DEPTH, read_yaml
         ("# only a comment\n", "my.yaml: is empty"),
         ("- a\n- b\n", 'my.yaml: must be a mapping of sections, got ["a", "b"]'),
         ("seed: 1\ntraining: {steps: 1\n", "my.yaml: line 3, column 1: not valid YAML: "),
+        (
+            "seed: 1\ndata: {source: folder:pics #1}\n",
+            "my.yaml: line 3, column 1: not valid YAML: expected ',' or '}', but got ",
+        ),
+        ("data: [folder:a #1]\n", "my.yaml: line 2, column 1: not valid YAML: expected ',' or ']', but got "),
         ("seed: 1\n\tdata: x\n", "my.yaml: line 2, column 1: not valid YAML: "),
         ("seed: 1\n---\nseed: 2\n", "my.yaml: line 2, column 1: not valid YAML: "),
         ("seed: \x07", "my.yaml: not valid YAML: "),
@@ -29,6 +34,12 @@ from wildfern.recipes.yaml_text import MAX_DEPTH, read_yaml
 def test_an_unreadable_file_is_one_problem(complaints, text, complaint):
     (line,) = complaints(text=text)
     assert line.startswith(complaint)
+
+
+@pytest.mark.parametrize("text", ["seed: 1\ndata: {source: folder:pics #1}\n", "data: [folder:a #1]\nseed: 1\n"])
+def test_a_comment_that_swallows_a_bracket_is_explained(complaints, text):
+    (line,) = complaints(text=text)
+    assert line.endswith("('#' after a space starts a comment in YAML: put text that contains it in quotes)")
 
 
 def test_duplicate_keys_are_reported_with_their_lines(complaints):

@@ -5,6 +5,7 @@ import io
 import struct
 import zlib
 
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
@@ -168,7 +169,6 @@ def test_a_decompression_bomb_is_refused_by_its_header():
 
 
 def test_sixteen_bit_color_keeps_its_bits_if_a_range_is_given():
-    import imagecodecs
 
     deep = np.random.default_rng(0).integers(0, 2500, (6, 5, 4)).astype(np.uint16)
     told: dict[str, str] = {}
@@ -200,6 +200,10 @@ def test_bands_of_files_with_colors_and_transparency():
     np.testing.assert_array_equal(Decoding(bands=(1, 1)).decode(gray, None), np.repeat(pixels[..., :1], 2, axis=2))
     with pytest.raises(UnreadableImage, match="has 1 band, but bands names 2"):
         Decoding(bands=(2,)).size(gray)
+    opacity = imagecodecs.png_encode(np.full((4, 6, 2), 2**15, np.uint16))
+    assert Decoding(bands=(2, 1)).decode(opacity).shape == (4, 6, 2)
+    with pytest.raises(UnreadableImage, match="has 2 bands, but bands names 4"):
+        Decoding(bands=(4,)).size(opacity)
     small = Decoding(bands=(4, 1), max_side=3).decode(file)
     assert small.shape == (2, 3, 2)
 
@@ -218,6 +222,8 @@ def test_heic_is_read_or_the_package_is_named(monkeypatch):
     pillow_heif.register_heif_opener()
     file = encoded(Image.fromarray(smooth(64, 64)), "HEIF", quality=95)
     assert np.abs(decode_image(file).astype(int) - smooth(64, 64)).mean() < 4
+    with pytest.raises(UnreadableImage, match="damaged"):
+        image_size(file[:20])
     monkeypatch.setattr(pillow_image, "_known_formats", lambda: ("PNG",))
     for start, package in (
         (file, "a HEIC image, which needs a package: pip install pillow-heif"),

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -160,3 +161,28 @@ def test_class_numbers_agree_between_splits(tmp_path):
     write(tmp_path / "test.parquet", [png(0)])
     assert open_source(f"parquet:{tmp_path}").class_names == ["ant", "cow"]
     assert open_source(f"parquet:{tmp_path}", "test").class_names is None
+
+
+@pytest.mark.parametrize(
+    "names", [("x-train-00000-of-00002", "x-test-00000-of-00001"), ("my_train", "my_val"), ("a_trainset", "a_testset")]
+)
+def test_files_that_look_like_splits_are_not_mixed(tmp_path, names):
+    for number, name in enumerate(names):
+        write(tmp_path / f"{name}.parquet", [png(number)])
+    with pytest.raises(
+        DataError, match=r"look like splits: set train_files: .*train.*parquet and test_files: .*parquet"
+    ) as caught:
+        open_source(f"parquet:{tmp_path}")
+    train, test = re.findall(r"_files: (\S+)", str(caught.value))[:2]
+    assert [
+        reds(open_source(f"parquet:{tmp_path}", s, train_files=train, test_files=test)) for s in ("train", "test")
+    ] == [[0], [1]]
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_share_without_rows_says_what_to_set(tmp_path, split):
+    write(tmp_path / "all.parquet", [png(1), png(2)])
+    with pytest.raises(
+        DataError, match=f"leaves no image for the {split} split: all 2 rows of .*; set a (smaller|larger) test_f"
+    ):
+        open_source(f"parquet:{tmp_path}", split, test_fraction={"train": 0.999, "test": 0.001}[split])

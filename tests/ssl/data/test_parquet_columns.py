@@ -79,7 +79,7 @@ def test_null_bytes_with_a_path_read_that_file(tmp_path):
     (tmp_path / "images/1.png").write_bytes(PNG[1])
     source = open_source(f"parquet:{path}")
     assert reds(source)[:2] == [0, 1]
-    assert source.skipped == {f"{path} row 2": "the row has no bytes"}
+    assert source.skipped == {f"{path} row 2": f"the row has no bytes, and there is no file {path.parent / 'gone.png'}"}
 
 
 @pytest.mark.parametrize(

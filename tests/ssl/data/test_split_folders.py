@@ -44,6 +44,16 @@ RECOGNIZED = {
         "images/train",
         "images/val",
     ),
+    "beside lists of files (ImageNet)": (
+        ["A/Data/CLS/train/n01/1.jpg", "A/Data/CLS/val/2.jpg", "A/Annotations/CLS/val/1.xml", "A/ImageSets/train.txt"],
+        "A/Data/CLS/train",
+        "A/Data/CLS/val",
+    ),
+    "folders within folders of the same split": (
+        ["train/train/cat/1.jpg", "test/Test/cat/2.jpg"],
+        "train/train",
+        "test/Test",
+    ),
     "in the only folder": (
         ["photos/train/a/1.jpg", "photos/dev/a/1.jpg", "__MACOSX/photos/train/a/._1.jpg"],
         "photos/train",
@@ -81,6 +91,11 @@ REFUSED = {
     "splits in classes": (["cat/train/1.png", "cat/test/1.png", "dog/train/1.png"], r"cat/train, cat/test\).*'\*/train' and"),
     "loose images": (["train/1.png", "test/2.png", "3.png"], "has images beside folders test and train: set train_folder: tr"),
     "words in names": (["train_set/1.png", "test_set/2.png"], "which look like splits: set train_folder: train_set and test"),
+    "words beside others": (["seg_train/1.png", "seg_test/2.png", "x/3.png"], "train_folder: seg_train and test_folder: seg_t"),
+    "letters after words": (["trainA/1.png", "trainB/2.png", "testA/3.png"], "train_folder: trainA and test_folder: testA, or"),
+    "abbreviations": (["imagesTr/1.png", "imagesTs/2.png", "labelsTr/3.png"], "train_folder: imagesTr and test_folder: imagesTs"),
+    "in sites": (["a/x/train/1.png", "a/x/val/1.png", "a/y/train/1.png"], r"folder: 'a/\*/train' and test_folder: 'a/\*/val'"),
+    "words in sites": (["a/x/train_1/1.png", "a/y/2.png", "a/x/val_1/1.png"], r"'a/\*/train_1' and test_folder: 'a/\*/val_1'"),
 }  # fmt: skip
 
 
@@ -151,6 +166,26 @@ def test_classes_from_folder_names_are_said_and_unseen_ones_named(tree):
     assert f"{root}: 1 class of folder valid that folder train does not have: fox" in source.notes
     assert f"{root}: images outside of the class folders, which have no label: 1" in source.notes
     np.testing.assert_array_equal(source.read(np.arange(3)).labels, [-1, 0, 1])
+
+
+def test_split_words_in_classes_are_no_splits(tree):
+    root = tree("train station/1.png", "test tube/2.png", "tr/3.png", "ts/4.png", "bus/5.png")
+    assert open_source(f"folder:{root}", labels="folders").num_classes == 5
+
+
+@pytest.mark.parametrize(
+    ("files", "split", "message"),
+    [
+        (["all/cat/1.png", "all/dog/2.png"], "train", r"has only all; if the classes are .* \(cat, dog\), give folder:.*/all$"),
+        (["train/x/a/1.png", "train/x/b/1.png", "val/x/a/1.png"], "train", "set train_folder: train/x and test_folder: val/x"),
+        (["train/a/1.png", "val/a/2.png", "test/3.png"], "test", "no image under .*test is in a folder of a class; .*: val$"),
+        (["train/1.png", "test/2.png"], "train", "it has no folders: put the images of each class into a folder of their own"),
+        (["train/a/1.png", "test/a/2.txt"], "test", "no images under .*; set test_folder to the folder with the test images"),
+    ],
+)  # fmt: skip
+def test_class_folders_that_are_elsewhere_are_named(tree, files, split, message):
+    with pytest.raises(DataError, match=message):
+        open_source(f"folder:{tree(*files)}", split, labels="folders")
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,12 @@ def test_without_bands_the_first_page_is_read_and_the_user_is_told():
         assert "has 3 pages, of which the first is read" in told["pages"]
 
 
+def test_the_user_is_told_of_pages_of_scans():
+    told: dict[str, str] = {}
+    Decoding().decode(tiff(np.zeros((2, 5, 6, 3), np.uint8), photometric="rgb"), told.__setitem__)
+    assert told == {"pages": "has 2 pages, of which the first is read; store each as a file to read all"}
+
+
 def test_pages_of_other_sizes_do_not_count():
     buffer = io.BytesIO()
     with tifffile.TiffWriter(buffer) as writer:
@@ -86,6 +92,8 @@ def test_too_many_or_too_few_bands_are_refused_with_what_to_set():
     assert reason(tiff(BANDS[..., :2], **CONTIGUOUS)) == (
         "has 2 bands of uint16; choose both: bands: [1, 2], or one: bands: [1] (the first band is 1)"
     )
+    planes = np.ascontiguousarray(BANDS[..., :4].transpose(2, 0, 1))
+    assert "has 4 bands of uint16" in reason(tiff(planes, photometric="minisblack", planarconfig="separate"))
     assert "has 4 bands of uint8" in reason(tiff(BANDS[..., :4].astype(np.uint8), **CONTIGUOUS))
     assert reason(tiff(BANDS, **CONTIGUOUS), bands=(14,)) == "has 13 bands, but bands names 14 (the first band is 1)"
 

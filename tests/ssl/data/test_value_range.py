@@ -6,7 +6,7 @@ from numpy.testing import assert_array_equal
 
 from wildfern.ssl.data import DataError, UnreadableImage
 from wildfern.ssl.data.image_file import Decoding
-from wildfern.ssl.data.value_range import RawImage
+from wildfern.ssl.data.value_range import RawImage, percentile_range
 
 
 def raw(values, bits=None, nodata=None) -> RawImage:
@@ -95,6 +95,7 @@ def test_a_scale_that_differs_between_images_is_reported():
         ({"value_range": (0.0, float("nan"))}, "low < high"),
         ({"value_range": ((0.0, 1.0),) * 2}, "2 ranges for 3 bands"),
         ({"value_range": ((0.0, 1.0),) * 3, "bands": (1,)}, "3 ranges for 1 bands"),
+        ({"value_range": (0.0, 1.0, 2.0)}, "or such a pair for each band"),
         ({"value_range": "images"}, "image or dataset, got 'images'"),
         ({"percentiles": (1.0, 99.0)}, "value_range: image or dataset, which is not set"),
         ({"percentiles": (99.0, 1.0), "value_range": "image"}, "from 0 to 100"),
@@ -112,3 +113,25 @@ def test_percentiles_are_those_of_valid_values():
     values[0, 0] = np.nan
     found = Decoding(value_range="dataset", percentiles=(10.0, 90.0)).with_range_of([raw(values), raw(values)])
     assert found.value_range == pytest.approx(tuple(np.percentile(np.arange(1, 1000), (10, 90))), abs=1)
+
+
+@pytest.mark.parametrize("value", [0.0, -5.0, 777.0, 1e20, -3.4e38, 1.7e308])
+def test_percentiles_of_a_constant_image_are_a_range(value):
+    low, high = percentile_range([np.full(4, value)], (0.5, 99.5))
+    assert low == value
+    assert low < high < np.inf
+    assert own_bytes(np.full((2, 2), value), (low, high)).max() == 0
+    if value < 0 or value > 1:
+        assert "set value_range: dataset (percentiles of all images) for one scale" in remarks([[value]])["own range"]
+
+
+def test_float64_near_its_end_is_scaled_without_overflow():
+    ends = np.array([[-1.7e308, 0.0, 1.7e308]])
+    with np.errstate(all="raise"):
+        assert_array_equal(own(ends), [[0, 128, 255]])
+        assert_array_equal(own_bytes(ends, (0.0, 100.0)), [[0, 0, 255]])
+    assert "dark" not in remarks(ends)
+
+
+def own_bytes(values, one) -> np.ndarray:
+    return raw(values).to_bytes([one])[..., 0]

@@ -240,3 +240,39 @@ def test_unusable_labels_matter_only_where_they_are_needed(tmp_path):
     assert "images are read without labels: " in source.notes[0]
     with pytest.raises(DataError, match=r"a\.tar: a label is -5; -1 means unlabeled"):
         _ = source.class_names
+
+
+@pytest.mark.parametrize("folder", ["d[1]", "e{1,2}", "f{0..1}", "g*"])
+def test_a_folder_of_exactly_this_name_comes_before_patterns(tmp_path, folder):
+    plain(tmp_path / folder / "s-0.tar", [7])
+    plain(tmp_path / folder / "s-1.tar", [8])
+    for pattern in ("s-*.tar", "s-{0..1}.tar", "s-[01].tar"):
+        assert reds(open_source(f"webdataset:{tmp_path}/{folder}/{pattern}")) == [7, 8]
+
+
+def test_labels_of_cls_may_be_lists(tmp_path):
+    labels = ["[0, 2]", "[1]", "[]"]
+    shard(
+        tmp_path / "a.tar", [m for i, v in enumerate(labels) for m in ((f"{i}.png", png(i)), (f"{i}.cls", v.encode()))]
+    )
+    source = open_source(f"webdataset:{tmp_path}/a.tar")
+    np.testing.assert_array_equal(source.labels, [[1, 0, 1], [0, 1, 0], [0, 0, 0]])
+    shard(tmp_path / "b.tar", [("0.png", png(0)), ("0.cls", b"[cat]"), ("1.png", png(1)), ("1.cls", b"dog")])
+    assert open_source(f"webdataset:{tmp_path}/b.tar").class_names == ["[cat]", "dog"]
+
+
+def test_labels_apart_from_their_images_are_said(tmp_path):
+    shard(tmp_path / "a.tar", [("0.png", png(0)), ("1.png", png(1)), ("0.cls", b"0"), ("1.cls", b"1")])
+    (note,) = open_source(f"webdataset:{tmp_path}/a.tar").notes
+    assert "labels (.cls, .json) with no image beside them: 2; the files of a sample must follow each other" in note
+
+
+@pytest.mark.parametrize(
+    "names", [("train-0", "train-1", "val-0"), ("x_train", "x_test"), ("x-train-000000", "x-test-000000")]
+)
+def test_several_splits_read_as_one_are_said(tmp_path, names):
+    for name in names:
+        plain(tmp_path / f"{name}.tar", [1])
+    (note,) = open_source(f"webdataset:{tmp_path}/*.tar").notes
+    assert "are read as one; write {split} for the word that differs" in note
+    assert not open_source(f"webdataset:{tmp_path}/*train*.tar").notes
