@@ -10,6 +10,7 @@ from torch import nn
 
 from wildfern.launch.errors import RunError
 from wildfern.launch.evaluated import of_recipe
+from wildfern.launch.output_paths import check_not_of_a_run
 from wildfern.launch.run_folder import RunFolder
 from wildfern.recipes import Recipe
 from wildfern.ssl.augmentation import MEAN, STD, VIEWS
@@ -32,7 +33,7 @@ def export_backbone(run: Path, format: str = "timm", out: Path | None = None) ->
         raise RunError(f"--format must be one of {', '.join(FORMATS)}; got {format!r}")
     folder = RunFolder.for_reading(Path(run))
     out = folder.path / NAMES[format] if out is None else Path(out)
-    _check_out(out, format, folder)
+    _check_out(out, format)
     recipe, backbone = folder.recipe(), folder.backbone()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -53,8 +54,8 @@ def export_backbone(run: Path, format: str = "timm", out: Path | None = None) ->
     return f"written to {out}; load it with\n\n{loading_code(recipe, read)}"
 
 
-def _check_out(out: Path, format: str, folder: RunFolder) -> None:
-    """Raise RunError for a suffix that says another format, for a folder, and for a file of the run itself."""
+def _check_out(out: Path, format: str) -> None:
+    """Raise RunError for a suffix that says another format, for a folder, and for a file of a run."""
     other = next((name for name, suffixes in SUFFIXES.items() if name != format and out.suffix in suffixes), None)
     if other is not None:
         raise RunError(
@@ -62,8 +63,7 @@ def _check_out(out: Path, format: str, folder: RunFolder) -> None:
         )
     if out.is_dir():
         raise RunError(f"--out {out} is a folder: give the file to write, for example {out / NAMES[format]}")
-    if out.resolve() == (folder.path / "backbone.safetensors").resolve():
-        raise RunError(f"--out {out} is the run's own backbone: choose another file")
+    check_not_of_a_run(out)
 
 
 def loading_code(recipe: Recipe, read: str) -> str:

@@ -100,7 +100,8 @@ def test_the_printed_code_is_whole_and_carries_the_preprocessing(format, run, tm
         ("timm", ".", "is a folder: give the file to write"),
         ("timm", "file/x.pth", "cannot write file/x.pth"),
         ("safetensors", "file/x.safetensors", "cannot write file/x.safetensors"),
-        ("safetensors", "RUN/backbone.safetensors", "is the run's own backbone"),
+        ("safetensors", "RUN/backbone.safetensors", "it belongs to the run"),
+        ("timm", "RUN/recipe.yaml", "it belongs to the run"),
     ],
 )
 def test_impossible_exports_are_refused(format, out, words, run, tmp_path, monkeypatch):

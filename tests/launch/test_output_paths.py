@@ -40,6 +40,19 @@ def test_paths_that_cannot_be_written_are_refused(tmp_path):
         output_file(tmp_path)
 
 
+def test_files_of_a_run_are_not_overwritten(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "recipe.yaml").write_text("")
+    output_file(run / "evaluation.json")  # a folder with a recipe is not a run yet
+    (run / "environment.json").write_text("")
+    for name in ("recipe.yaml", "evaluation.json", "backbone.safetensors"):
+        with pytest.raises(RunError, match=rf"{name}: it belongs to the run run; choose another file"):
+            output_file(run / name)
+    for name in ("report.html", "views.png", "scores.json"):
+        assert output_file(run / name) == run / name
+
+
 def test_an_estimate_is_written_to_a_new_folder(wildfern, tmp_path):
     result = wildfern("plan", "quickstart", "--json", "new/folder/plan.json")
     assert result.returncode == 0, result.stderr
