@@ -104,6 +104,12 @@ def loading_code(recipe: Recipe, read: str) -> str:
         make.append(f"preprocessing = {images}")
     elif images["input_size"][0] == 3:
         make.append("transform = timm.data.create_transform(**timm.data.resolve_data_config(model=model))")
+    else:
+        make.append("# images of other than three channels: resize, scale to [0, 1], less mean, divided by std")
+    for entry in recipe.data:
+        given = {key: entry.arguments.get(key) for key in ("bands", "value_range")}
+        if said := [f"{key}={list(value)}" for key, value in given.items() if isinstance(value, tuple | list)]:
+            make.append(f"# {entry.source} was read with {', '.join(said)}: scale the values of files in the same way")
     return "\n".join(f"    {line}" for line in make)
 
 

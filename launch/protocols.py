@@ -242,10 +242,18 @@ class _Request:
             return None
 
 
+def _whole(value: Any) -> Any:
+    """Whole numbers without decimals, as people write them."""
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _label(name: str, arguments: Mapping[str, Any]) -> str:
     """`knn (k=5)`."""
 
     def text(value: Any) -> str:
-        return value if isinstance(value, str) else json.dumps(to_jsonable_python(value), ensure_ascii=False)
+        written = to_jsonable_python(value)
+        return value if isinstance(value, str) else json.dumps(_whole(written), ensure_ascii=False)
 
     return f"{name} ({', '.join(f'{key}={text(value)}' for key, value in arguments.items())})" if arguments else name

@@ -131,6 +131,10 @@ def train_to_end(
             on_nonfinite=partial(folder.add_lines, "nonfinite.jsonl"),
         )
     tracker.message(f"trained {done - start.step} steps in {duration(time.monotonic() - began)}")
+    if skipped := assembly.mixture.skipped | assembly.views.skipped:
+        name, reason = next(iter(skipped.items()))
+        files, more = ("1 file", "") if len(skipped) == 1 else (f"{len(skipped):,} files", " …")
+        tracker.message(f"{files} could not be used: {name}: {reason}{more} ({folder.path / 'skipped.jsonl'})")
     if done == recipe.training.steps:
         write_backbone(folder, context, assembly)  # again: the run may have been killed after its last checkpoint
     engine.barrier()

@@ -59,9 +59,9 @@ def _role_in(name: str) -> tuple[Role, str] | None:
 
 
 def share_words(split: str, test_fraction: float, things: str) -> str:
-    """`20 % of the files, by a hash of their names`."""
+    """`about 20 % of the files, by a hash of their names`."""
     share = test_fraction if split == "test" else 1.0 - test_fraction
-    return f"{100 * share:.3g} % of the {things}"
+    return f"{'about ' if 'hash' in things else ''}{100 * share:.3g} % of the {things}"
 
 
 def empty_share(where: str, split: str, test_fraction: float, images: int, things: str = "images") -> str:

@@ -108,9 +108,12 @@ class EvaluationResult:
         several = len({row["backbone"] for row in others}) > 1 or not isinstance(self.baseline, str)
         evaluated = main if several else others  # for a single one, the baseline's values are a column
         words = [f"{short_name(name)}: {text}" for name, text in self.protocols.items()]
-        words.append(
-            "intervals: 95 %, over few-label draws ± one standard deviation; other metrics: evaluation.json, report.html"
+        few = (
+            ", over few-label draws ± one standard deviation"
+            if any("few_shot" in name for name in self.protocols)
+            else ""
         )
+        words.append(f"intervals: 95 %{few}; all metrics: evaluation.json, report.html, or --json FILE")
         texts = ("protocol", *(("backbone",) if several else ()), "metric")
         value = evaluated[0]["backbone"] if evaluated and not several else "value"
         headings = (value, "interval", *(() if several else (str(self.baseline),)))
@@ -135,7 +138,10 @@ class EvaluationResult:
                 if row["dataset"] == dataset:
                     table.add_row(*map(Breakable, found[: len(texts)]), *found[len(texts) :])
             parts += [Breakable(dataset, style="bold"), *map(Breakable, self.images_words(dataset)), table]
-        notes = [f"{dataset}: {note}" for dataset, found in self.notes.items() for note in found]
+        several_sets = len({row["dataset"] for row in evaluated}) > 1
+        notes = [
+            f"{dataset}: {note}" if several_sets else note for dataset, found in self.notes.items() for note in found
+        ]
         return Group(*parts, *map(Breakable, notes), *(Breakable(text, style="table.caption") for text in words))
 
     def _cells(self, row: Row, several: bool) -> tuple[str, ...]:

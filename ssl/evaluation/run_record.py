@@ -1,5 +1,6 @@
 """Read a run folder back: whatever is there, and the names of what is not."""
 
+import hashlib
 import json
 import math
 from dataclasses import dataclass, field
@@ -53,7 +54,10 @@ class Series:
 
 
 def read_run(folder: Path | str) -> RunRecord:
-    """Read a run folder. Missing or broken parts become remarks; ValueError when the folder holds no run at all."""
+    """Read a run folder. Missing or broken parts become remarks, and so do scores of another backbone than the present one.
+
+    Raises ValueError when the folder holds no run at all.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder}: there is no such folder")
@@ -75,6 +79,14 @@ def read_run(folder: Path | str) -> RunRecord:
             return {"rows": parsed}
         return parsed if isinstance(parsed, dict) else {}
 
+    evaluation = mapping("evaluation.json", json.loads)
+    backbone = folder / "backbone.safetensors"
+    scored = evaluation.get("backbone_sha256")
+    if scored is not None and backbone.is_file() and scored != _sha256(backbone):
+        remarks.append(
+            "evaluation.json has scores of an earlier backbone of this run, which are left out: evaluate it again"
+        )
+        evaluation = {}
     views = folder / "views.png"
     return RunRecord(
         folder=folder,
@@ -85,9 +97,14 @@ def read_run(folder: Path | str) -> RunRecord:
         metrics=_series("metrics.jsonl", text("metrics.jsonl"), remarks),
         timings=_series("timings.jsonl", text("timings.jsonl"), remarks),
         views_png=views.read_bytes() if views.is_file() else None,
-        evaluation=mapping("evaluation.json", json.loads),
+        evaluation=evaluation,
         remarks=tuple(remarks),
     )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _series(name: str, text: str, remarks: list[str]) -> dict[str, Series]:

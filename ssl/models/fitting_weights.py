@@ -46,6 +46,7 @@ class Fit:
     - others: further prefixes under which the whole network is in the file.
     - changed: weights that were converted to another shape, in words.
     - not_used: the file's other tensors, those beside the network first.
+    - lacking: those of them that are inside this network's own blocks: the file is of another architecture.
     """
 
     state: dict[str, Tensor]
@@ -53,6 +54,7 @@ class Fit:
     others: tuple[str, ...]
     changed: tuple[str, ...]
     not_used: tuple[str, ...]
+    lacking: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,10 @@ def fit(network: nn.Module, name: str, tensors: Tensors, where: str | Path, key:
     others = [c.prefix for c in candidates[1:] if c.complete and not best.prefix.startswith(c.prefix)]
     originals = ((n, inside.get(best.prefix + n, "")) for n in state)
     prefix = next((original.removesuffix(n) for n, original in originals if original.endswith(n)), best.prefix)
-    return Fit(state, prefix, tuple(others), tuple(changed), tuple(inside[inner] for inner in rest))
+    lacking = _inside(
+        network, [n for n, value in best.state.items() if n not in expected and value.is_floating_point()]
+    )
+    return Fit(state, prefix, tuple(others), tuple(changed), tuple(inside[inner] for inner in rest), lacking)
 
 
 def summary(found: Fit, name: str, where: str) -> str:
@@ -118,6 +123,11 @@ def summary(found: Fit, name: str, where: str) -> str:
     if found.others:
         also = ", ".join(prefix.rstrip(".") or "(no prefix)" for prefix in found.others)
         parts.append(f"the file also has this network under {also} (model.weights_key chooses)")
+    if found.lacking:
+        parts.append(
+            f"the file's network has {len(found.lacking)} more weights inside its blocks, such as {found.lacking[0]}, which "
+            f"{name} lacks: it is another architecture and computes something else; set model.backbone to the file's own"
+        )
     if found.changed:
         parts.append(f"resized {listed(found.changed)}")
     if found.not_used:
@@ -129,6 +139,12 @@ def listed(names: Iterable[str]) -> str:
     """The first three names, and the number of names."""
     names = list(names)
     return ", ".join(names[:3]) + (f" … ({len(names)})" if len(names) > 3 else "")
+
+
+def _inside(network: nn.Module, names: list[str]) -> tuple[str, ...]:
+    """Names of weights that would belong to a module below the network's outermost ones, where heads are."""
+    deep = {path for path, _ in network.named_modules() if "." in path}
+    return tuple(n for n in names if n.rpartition(".")[0] in deep or n.rpartition(".")[0].rpartition(".")[0] in deep)
 
 
 def _prefixes(wanted: set[str], named: Tensors) -> Counter[str]:

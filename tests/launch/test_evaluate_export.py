@@ -62,7 +62,9 @@ def test_torchvision_models_are_loaded_with_torchvision_only(name, tmp_path):
     read = f'safetensors.torch.load_file("{tmp_path / "weights.safetensors"}")'
     names: dict = {}
     exec(
-        "\n".join(line[4:] for line in loading_code(SimpleNamespace(model=model, views=views), read).splitlines()),
+        "\n".join(
+            line[4:] for line in loading_code(SimpleNamespace(model=model, views=views, data=[]), read).splitlines()
+        ),
         names,
     )
     x = torch.rand(2, 3, 64, 64)

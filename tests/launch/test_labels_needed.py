@@ -69,7 +69,7 @@ def test_evaluation_holds_out_a_fifth_where_there_is_no_test_split(table, tmp_pa
     train, test = labeled({"source": f"parquet:{table}", "image_column": "img", "label_column": "kind"})
     assert train.num_items + test.num_items == 40
     assert train.class_names == test.class_names == ["0", "10", "20"]
-    assert test.split_words == "20 % of the rows, by a hash of their number"
+    assert test.split_words == "about 20 % of the rows, by a hash of their number"
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         for number in range(40):
             for name, data in ((f"{number}.png", png(number)), (f"{number}.cls", b"%d" % (number % 2))):

@@ -144,7 +144,7 @@ def test_hugging_face_splits_labels_and_copies(monkeypatch, tmp_path):
     assert (by_id.class_names, by_id.read([0, 1, 2]).labels.tolist()) == (["5", "1000000000"], [1, 0, -1])
     parts = [open_source(f"hf:{tmp_path}/set", s, test_fraction=0.3) for s in ("train", "test")]
     assert sum(part.num_items for part in parts) == 20
-    assert parts[1].split_words == "split train, 30 % of the rows, by a hash of their number"
+    assert parts[1].split_words == "split train, about 30 % of the rows, by a hash of their number"
 
 
 def test_hugging_face_needs_its_package(monkeypatch):

@@ -177,7 +177,7 @@ def test_a_share_of_the_rows_is_the_test_split_where_there_is_none(tmp_path):
     assert (train.num_items + test.num_items, train.class_names) == (40, list("abcd"))
     assert 5 <= test.num_items <= 20
     assert reds(test) == test.labels.tolist()
-    assert test.split_words == "30 % of the rows, by a hash of their number"
+    assert test.split_words == "about 30 % of the rows, by a hash of their number"
     write(tmp_path / "s/train.parquet", image=PNG, label=[0] * 4)
     write(tmp_path / "s/test.parquet", image=PNG[:1], label=[0])
     sizes = [open_source(f"parquet:{tmp_path}/s", split, test_fraction=0.3).num_items for split in ("train", "test")]

@@ -149,7 +149,7 @@ def test_only_a_train_folder_is_split_by_names(tree):
     train, test = (open_source(f"folder:{root}", s, test_fraction=0.3, labels="folders") for s in ("train", "test"))
     assert train.num_items + test.num_items == 20
     assert train.class_names == test.class_names == ["cat", "dog"]
-    assert test.split_words == "folder train, 30 % of the files, by a hash of their names"
+    assert test.split_words == "folder train, about 30 % of the files, by a hash of their names"
 
 
 def test_all_images_in_training_is_said(tree):

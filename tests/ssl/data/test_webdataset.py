@@ -214,7 +214,7 @@ def test_a_share_of_the_samples_is_the_test_split(tmp_path):
     assert sorted(reds(train) + reds(test)) == list(range(40))
     assert 4 <= test.num_items <= 16
     assert test.labels.tolist() == [value % 3 for value in reds(test)]
-    assert test.split_words == "25 % of the samples, by a hash of their names"
+    assert test.split_words == "about 25 % of the samples, by a hash of their names"
 
 
 def test_labels_of_json_may_be_lists(tmp_path):

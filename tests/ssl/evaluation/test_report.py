@@ -1,3 +1,4 @@
+import hashlib
 import json
 from html.parser import HTMLParser
 
@@ -171,6 +172,18 @@ def test_broken_parts_are_named_and_the_rest_is_shown(run, tmp_path):
         "recipe.yaml cannot be read",
     }
     assert "3.25" in write_report([record], tmp_path / "report.html").read_text()
+
+
+def test_scores_of_an_earlier_backbone_are_left_out(run):
+    backbone, evaluation = run / "backbone.safetensors", run / "evaluation.json"
+    backbone.write_bytes(b"weights")
+    stored = {"rows": json.loads(evaluation.read_text()), "backbone_sha256": hashlib.sha256(b"weights").hexdigest()}
+    evaluation.write_text(json.dumps(stored))
+    assert read_run(run).evaluation == stored
+    backbone.write_bytes(b"later weights")
+    record = read_run(run)
+    assert record.evaluation == {}
+    assert any("scores of an earlier backbone" in remark for remark in record.remarks)
 
 
 def test_a_resumed_step_replaces_what_was_written_before(run):

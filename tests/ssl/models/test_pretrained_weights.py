@@ -47,6 +47,19 @@ def test_files_of_other_programs_are_read(change, state, tmp_path):
     assert equal(loaded(tmp_path / "weights.pth"), state)
 
 
+def test_weights_of_a_related_architecture_are_named(tmp_path):
+    small = {"img_size": 32, "depth": 2, "num_heads": 2, "embed_dim": 8}
+    torch.save(
+        timm.create_model("vit_tiny_patch16_224", init_values=0.1, **small).state_dict(), tmp_path / "scaled.pth"
+    )
+    message = Backbone("vit_tiny_patch16_224", weights=str(tmp_path / "scaled.pth"), **small).weights.message
+    assert (
+        "has 4 more weights inside its blocks, such as blocks.0.ls1.gamma, which vit_tiny_patch16_224 lacks" in message
+    )
+    torch.save(timm.create_model("vit_tiny_patch16_224", **small).state_dict(), tmp_path / "plain.pth")  # and a head
+    assert "lacks" not in Backbone("vit_tiny_patch16_224", weights=str(tmp_path / "plain.pth"), **small).weights.message
+
+
 def test_a_file_and_a_run_folder_and_their_checksum(state, tmp_path):
     save_file(state, tmp_path / "backbone.safetensors")
     expected = hashlib.sha256((tmp_path / "backbone.safetensors").read_bytes()).hexdigest()
