@@ -175,13 +175,14 @@ def test_broken_parts_are_named_and_the_rest_is_shown(run, tmp_path):
 
 
 def test_scores_of_an_earlier_backbone_are_left_out(run):
-    backbone, evaluation = run / "backbone.safetensors", run / "evaluation.json"
+    folder = run()
+    backbone, evaluation = folder / "backbone.safetensors", folder / "evaluation.json"
     backbone.write_bytes(b"weights")
-    stored = {"rows": json.loads(evaluation.read_text()), "backbone_sha256": hashlib.sha256(b"weights").hexdigest()}
+    stored = json.loads(evaluation.read_text()) | {"backbone_sha256": hashlib.sha256(b"weights").hexdigest()}
     evaluation.write_text(json.dumps(stored))
-    assert read_run(run).evaluation == stored
+    assert read_run(folder).evaluation == stored
     backbone.write_bytes(b"later weights")
-    record = read_run(run)
+    record = read_run(folder)
     assert record.evaluation == {}
     assert any("scores of an earlier backbone" in remark for remark in record.remarks)
 
