@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+import tifffile
 import timm
 import torch
 from PIL import Image
@@ -89,12 +90,15 @@ def write_data(folder: Path) -> None:
         place = folder / "microscope" / "ab"[number % 2] / f"{number}.tif"
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 4096, (40, 40), dtype=np.uint16)).save(place)
+        place = folder / "satellite" / f"{number}.tif"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(place, rng.integers(0, 9000, (40, 40, 5), dtype=np.uint16), planarconfig="contig")
         for split in ("train", "valid", "test"):
             place = folder / "export" / split / "ab"[number % 2] / f"{number}.jpg"
             place.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(place)
     encoded = [file.read_bytes() for file in sorted((folder / "export/train").rglob("*.jpg"))]
-    table = pyarrow.table({"img": [{"bytes": b, "path": None} for b in encoded], "label": [7, 10**9] * 8})
+    table = pyarrow.table({"img": [{"bytes": b, "path": None} for b in encoded], "kind": [7, 10**9] * 8})
     for split in ("train", "test"):
         (folder / "flowers").mkdir(exist_ok=True)
         pyarrow.parquet.write_table(table, folder / "flowers" / f"{split}.parquet")
