@@ -18,7 +18,8 @@ from wildfern.launch.builders import (
 )
 from wildfern.launch.cluster.distributed import DistributedContext
 from wildfern.launch.compiling import compile_networks
-from wildfern.launch.evaluating import check_channels_of, evaluation_sources
+from wildfern.launch.evaluating import check_channels_of, check_labels_of, evaluation_sources
+from wildfern.launch.protocols import check_protocols
 from wildfern.launch.run_folder import RunFolder
 from wildfern.recipes import Recipe
 from wildfern.ssl.augmentation import Views
@@ -107,8 +108,12 @@ def open_data(recipe: Recipe, context: DistributedContext) -> tuple[Mixture, Vie
         try:
             mixture, views = open_mixture(recipe), build_views(recipe)
             check_channels(recipe, mixture, views)
-            evaluated = evaluation_sources(recipe.evaluation.on)
+            wanted = recipe.evaluation
+            evaluated = evaluation_sources(wanted.on)
             check_channels_of(evaluated, views.input_channels)
+            check_labels_of(
+                evaluated, check_protocols(wanted.protocols, wanted.few_shot, wanted.seeds) if evaluated else {}
+            )
         except ValueError as caught:
             error = caught
     context.raise_on_all(error)

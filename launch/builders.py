@@ -158,6 +158,12 @@ def build_probe(recipe: Recipe, mixture: Mixture, method: Method, device: torch.
             f"evaluation.online_probe needs labels, but {recipe.data[0].source} has none: set it to null, or use a source "
             "with classes"
         )
+    labels = getattr(mixture.sources[0], "labels", None)
+    if labels is not None and labels.ndim == 2:
+        raise RunError(
+            f"evaluation.online_probe needs one label for each image, but images of {recipe.data[0].source} have several: set it "
+            "to null"
+        )
     if classes > MOST_PROBED_CLASSES:
         raise RunError(
             f"evaluation.online_probe supports up to {MOST_PROBED_CLASSES} classes, but {recipe.data[0].source} has {classes}: "

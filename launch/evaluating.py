@@ -37,6 +37,8 @@ from wildfern.ssl.evaluation import (
     evaluate_backbones,
     write_report,
 )
+from wildfern.ssl.evaluation.labeled_chunks import check_number_of_labels, label_array
+from wildfern.ssl.evaluation.protocol import check_labels
 from wildfern.ssl.evaluation.result import upgraded_rows
 
 
@@ -213,9 +215,7 @@ def _evaluate_on(
         raise RunError(
             "nothing to evaluate: name at least one data set, and a protocol or a number of labels per class"
         )
-    for name, (train, _) in sources.items():
-        if train.num_classes is None and (needing := [p for p, e in evaluators.items() if e.needs_labels]):
-            raise RunError(f"{name} has no labels, and {', '.join(needing)} need them")
+    _check_for_labels(sources, evaluators)
     for channels in {model.channels for model in models.values()}:
         check_channels_of(sources, channels)
     backbones = {label: model.backbone for label, model in models.items()}
@@ -235,6 +235,30 @@ def _evaluate_on(
         save(result)
         results.append(result)
     return sum(results[1:], start=results[0])
+
+
+def _check_for_labels(sources: Mapping[str, tuple[Source, Source]], evaluators: Mapping[str, Evaluator]) -> None:
+    needing = [protocol for protocol, evaluator in evaluators.items() if evaluator.needs_labels]
+    for name, pair in sources.items() if needing else ():
+        if any(source.num_classes is None for source in pair):
+            raise RunError(f"{name} has no labels, and {', '.join(needing)} need them")
+
+
+def check_labels_of(sources: Mapping[str, tuple[Source, Source]], evaluators: Mapping[str, Evaluator]) -> None:
+    """Raise RunError or ValueError for a data set whose labels are missing or of no use to an evaluator.
+
+    Reads labels, but no images; a source that keeps its labels with the images is checked when these are read.
+    """
+    _check_for_labels(sources, evaluators)
+    needing = [protocol for protocol, evaluator in evaluators.items() if evaluator.needs_labels]
+    single_label = [protocol for protocol in needing if not evaluators[protocol].multi_label]
+    for name, pair in sources.items() if needing else ():
+        found = [getattr(source, "labels", None) for source in pair]
+        if any(labels is None for labels in found):
+            continue
+        train, test = (label_array(labels) for labels in found)
+        check_number_of_labels(train, f"{name} (train)", single_label)
+        check_labels(name, *(labels[labels >= 0] if labels.ndim == 1 else labels for labels in (train, test)))
 
 
 def check_channels_of(sources: Mapping[str, tuple[Source, Source]], channels: int) -> None:

@@ -80,7 +80,9 @@ class FolderSource(ImageSource):
         if not len(scan.names) and left_out:
             raise DataError(empty_share(scan.root, split, test_fraction, left_out, "images under"))
         if not len(self._entries):
-            hint = f"; set {split}_folder to the folder with the {split} images" if part.words else ""
+            hint = (
+                f"; set {split}_folder to the folder with the {split} images" if part.words and not scan.skipped else ""
+            )
             raise DataError(_nothing_found(scan) + hint)
         classes = _class_folders(given, folders) if labels == "folders" else None
         numbers = _labels(scan, self._entries, classes)

@@ -35,6 +35,15 @@ def label_array(labels: Any) -> Labels:
     return labels.astype(np.uint8, copy=False)
 
 
+def check_number_of_labels(labels: Labels, name: str, single_label: Sequence[str]) -> None:
+    """Raise ValueError for multi-hot labels if there are protocols, `single_label`, that cannot use them."""
+    if labels.ndim == 2 and single_label:
+        raise ValueError(
+            f"{name}: its images may have several labels each, and {', '.join(single_label)} "
+            f"need{'s' * (len(single_label) == 1)} one label each; {MULTI_LABEL} can use several"
+        )
+
+
 def labeled_chunks(
     source: "Source", name: str, chunk: int = 1024, *, unlabeled: bool = False, single_label: Sequence[str] = ()
 ) -> Iterator[LabeledChunk]:
@@ -64,11 +73,7 @@ def labeled_chunks(
             labels = label_array(labels)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
-        if labels.ndim == 2 and single_label:
-            raise ValueError(
-                f"{name}: its images may have several labels each, and {', '.join(single_label)} "
-                f"need{'s' * (len(single_label) == 1)} one label each; {MULTI_LABEL} can use several"
-            )
+        check_number_of_labels(labels, name, single_label)
         kept = np.arange(len(labels)) if unlabeled or labels.ndim == 2 else np.flatnonzero(labels >= 0)
         if len(kept):
             yield LabeledChunk(

@@ -78,7 +78,7 @@ def evaluate_backbones(
                     )
             kept[split, needs_labels], counts[split, needs_labels] = found, LabelCounts.of(found.labels)
         if needs_labels and ("train", True) in kept:
-            _check_labels(dataset, kept["train", True].labels, kept["test", True].labels)
+            check_labels(dataset, kept["train", True].labels, kept["test", True].labels)
 
     def data(evaluator: Evaluator, name: str, split: str) -> Any:
         source, unlabeled = sources[split], not evaluator.needs_labels
@@ -177,7 +177,11 @@ def _check_class_names(dataset: str, train: "Source", test: "Source") -> None:
             )
 
 
-def _check_labels(dataset: str, train: Labels, test: Labels) -> None:
+def check_labels(dataset: str, train: Labels, test: Labels) -> None:
+    """Raise ValueError if nothing can be learned from these labels, without those of unlabeled images."""
+    for split, labels in (("train", train), ("test", test)):
+        if not len(labels):
+            raise ValueError(f"{dataset} ({split}): no image has a label")
     if train.shape[1:] != test.shape[1:]:
         kinds = [
             f"labels of {y.shape[1]} classes, multi-hot" if y.ndim == 2 else "one label each" for y in (train, test)

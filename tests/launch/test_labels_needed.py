@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from small_runs import TINY
 
+from wildfern.launch.assembly import open_data
 from wildfern.launch.builders import build_probe, check_classes, open_mixture
 from wildfern.launch.components import read_recipe
 from wildfern.launch.errors import RunError
@@ -63,6 +64,45 @@ def test_a_method_and_the_probe_need_usable_labels(table):
     check_classes(recipe, mixture, SimpleNamespace(needs=Needs()))
     with pytest.raises(DataError, match=message):
         build_probe(recipe, mixture, None, None)
+
+
+def test_the_probe_needs_one_label_for_each_image(tmp_path):
+    parquet.write_table(pa.table({"image": [png(1), png(2)], "label": [[0, 1], [1]]}), tmp_path / "a.parquet")
+    recipe = recipe_of(f"parquet:{tmp_path}/a.parquet", "evaluation.online_probe={}")
+    with pytest.raises(RunError, match=r"images of parquet:.* have several: set it to null"):
+        build_probe(recipe, open_mixture(recipe), None, None)
+
+
+@pytest.mark.parametrize(
+    ("labels", "changes", "message"),
+    [
+        ([0.5] * 40, [], "column label: a label is 0.5"),
+        ([None] * 40, [], "has no labels, and linear, knn need them"),
+        ([7] * 40, [], r"\(train\): all labeled images are of one class"),
+        (
+            [[0], [0, 1]] * 20,
+            ["evaluation.few_shot=[1]"],
+            r"may have several labels each, and few_shot .* need one label each",
+        ),
+        ([[0], [0, 1]] * 20, [], None),
+        ([0, 1] * 20, ["evaluation.few_shot=[1]"], None),
+    ],
+)
+def test_labels_of_the_evaluation_are_checked_before_training(tmp_path, labels, changes, message):
+    file = tmp_path / "a.parquet"
+    parquet.write_table(pa.table({"image": [png(v) for v in range(40)], "label": labels}), file)
+    recipe = read_recipe("quickstart", [*TINY, f"evaluation.on=['parquet:{file}']", "evaluation.few_shot=[]", *changes])
+    context = SimpleNamespace(is_main=True, raise_on_all=raised, barrier=lambda: None)
+    if message is None:
+        assert len(open_data(recipe, context)[2]) == 1
+        return
+    with pytest.raises(ValueError, match=message):
+        open_data(recipe, context)
+
+
+def raised(error: Exception | None) -> None:
+    if error is not None:
+        raise error
 
 
 def test_evaluation_holds_out_a_fifth_where_there_is_no_test_split(table, tmp_path):
