@@ -241,7 +241,7 @@ def _check_for_labels(sources: Mapping[str, tuple[Source, Source]], evaluators: 
     needing = [protocol for protocol, evaluator in evaluators.items() if evaluator.needs_labels]
     for name, pair in sources.items() if needing else ():
         if any(source.num_classes is None for source in pair):
-            raise RunError(f"{name} has no labels, and {', '.join(needing)} need them")
+            raise RunError(f"{name} has no labels, which {' and '.join(needing)} cannot do without")
 
 
 def check_labels_of(sources: Mapping[str, tuple[Source, Source]], evaluators: Mapping[str, Evaluator]) -> None:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wildfern.launch.protocols import checked_arguments
-from wildfern.ssl.data import Source, UnreadableImage, open_source, source_signature
+from wildfern.ssl.data import DataError, Source, UnreadableImage, open_source, source_signature
 from wildfern.ssl.data.image_source import ImageSource
 from wildfern.ssl.data.value_range import RawImage
 
@@ -52,7 +53,8 @@ def describe_source(name: str, arguments: Mapping[str, Any], split: str = "train
 
     Raises RecipeErrors for arguments that the source does not take, and DataError for a source that cannot be opened.
     """
-    source = open_source(name, split, **checked_arguments(source_signature(name), arguments, name, "stats"))  # type: ignore[arg-type]
+    given = checked_arguments(source_signature(name), arguments, name, "stats")
+    source = _opened(name, split, given, explicit="labels" in arguments)
     number = images if source.num_items is None else min(images, source.num_items)
     items = np.arange(number)
     if source.num_items is not None:
@@ -63,10 +65,30 @@ def describe_source(name: str, arguments: Mapping[str, Any], split: str = "train
         return f"{name}: none of {len(items)} images can be read; for example {name_of_first}: {reason}"
     total = "endless" if source.num_items is None else f"{source.num_items:,} images"
     words = ", ".join(word for word in (split, source.split_words) if word)
-    lines = [f"{name} ({words}): {total}, {len(found.sizes)} of them examined", *_pixel_lines(found)]
+    lines = [
+        f"{name} ({words}): {total}, {len(found.sizes)} of them examined",
+        *_pixel_lines(found, bool(arguments.get("value_range"))),
+    ]
     lines += [*_class_lines(source, labels), *_skipped_lines(source)]
     lines += [f"note: {note}" for note in source.notes]
     return "\n".join(lines)
+
+
+def _opened(name: str, split: str, given: dict[str, Any], explicit: bool) -> Source:
+    """The source; of a folder with its class folders, if it has any and the arguments do not say otherwise."""
+    if name.startswith("folder:") and not explicit:
+        with suppress(DataError):
+            return open_source(name, split, **given | {"labels": "folders"})  # type: ignore[arg-type]
+    return open_source(name, split, **given)  # type: ignore[arg-type]
+
+
+def _labels_of(source: Source) -> NDArray | None:
+    """All labels; None, with a note, if they cannot be used."""
+    try:
+        return getattr(source, "labels", None)
+    except DataError as error:
+        source.note(f"no labels: {error}")
+        return None
 
 
 def _examined(source: Source, items: NDArray[np.int64]) -> tuple[_Found, NDArray | None]:
@@ -81,19 +103,19 @@ def _examined(source: Source, items: NDArray[np.int64]) -> tuple[_Found, NDArray
                     found.add_raw(source.raw(item))
             except UnreadableImage as error:
                 source.skip(source.item_name(item), error.reason)
-        return found, source.labels
+        return found, _labels_of(source)
     for start in range(0, len(items), 16):
         images = source.read(items[start : start + 16]).as_lists()
         for pixels in images.pixels:
             found.add(np.asarray(pixels))
         labels.append(images.labels)
-    whole = getattr(source, "labels", None)
+    whole = _labels_of(source)
     if whole is not None and len(whole) == source.num_items:
         return found, whole
     return found, None if any(part is None for part in labels) else np.concatenate(labels)
 
 
-def _pixel_lines(found: _Found) -> Iterator[str]:
+def _pixel_lines(found: _Found, ranged: bool) -> Iterator[str]:
     widths, heights = np.array(found.sizes).T
     common = Counter(found.sizes).most_common(1)[0][0]
     if len(set(found.sizes)) == 1:
@@ -106,19 +128,18 @@ def _pixel_lines(found: _Found) -> Iterator[str]:
     channels = next(iter(found.channels))
     yield f"channels: {channels}" + ("" if channels == 3 else f"; needs model.arguments: {{in_chans: {channels}}}")
     if found.types:
-        yield from _value_lines(found)
+        yield from _value_lines(found, ranged)
     mean = found.sums / found.count
     std = np.sqrt(np.maximum(found.squares / found.count - np.square(mean), 0))
     yield "mean and standard deviation of the pixels as they are read now, in [0, 1]:"
     yield f"views: {{mean: {_numbers(mean)}, std: {_numbers(np.maximum(std, 1e-4))}}}"
 
 
-def _value_lines(found: _Found) -> Iterator[str]:
-    """The values as stored, and the range that follows from them."""
+def _value_lines(found: _Found, ranged: bool) -> Iterator[str]:
+    """The values as stored, and the range that follows from them, unless the source is `ranged` already."""
     types = ", ".join(name if len(found.types) == 1 else f"{name} ({n})" for name, n in found.types.most_common())
     yield f"stored values: {types}, {found.least:.6g} to {found.most:.6g}"
     bands = [np.concatenate(parts) for parts in zip(*found.values, strict=False)]
-    low, high = np.percentile(np.concatenate(bands), (PERCENTILES[0], PERCENTILES[-1])).tolist()
     if len(bands) > 1:
         for number, values in enumerate(bands, 1):
             shares = ", ".join(
@@ -128,8 +149,11 @@ def _value_lines(found: _Found) -> Iterator[str]:
     else:
         shares = zip(PERCENTILES, np.percentile(bands[0], PERCENTILES), strict=True)
         yield "  " + ", ".join(f"{p:g} %: {v:.6g}" for p, v in shares)
-    if set(found.types) != {"uint8"}:
-        yield f"value_range: [{low:.6g}, {high:.6g}]    # {PERCENTILES[0]:g} % to {PERCENTILES[-1]:g} %; with it, run stats again"
+    if set(found.types) != {"uint8"} and not ranged:
+        ends = [np.percentile(values, (PERCENTILES[0], PERCENTILES[-1])) for values in bands]
+        pairs = ", ".join(f"[{low:.6g}, {high:.6g}]" for low, high in ends)
+        written = f"[{pairs}]" if len(ends) > 1 else pairs
+        yield f"value_range: {written}    # {PERCENTILES[0]:g} % to {PERCENTILES[-1]:g} %; with it, run stats again"
 
 
 def _class_lines(source: Source, labels: NDArray | None) -> Iterator[str]:

@@ -34,6 +34,12 @@ class PassedOver:
             extension = dot + last if stem else ""
         self._counts[extension.lower() if len(extension) <= 20 else ""] += 1
 
+    def remove(self, name: str) -> None:
+        """Take back what `add` counted: the file is read after all."""
+        extension = name[name.rindex(".") :].lower()
+        self._counts[extension] -= 1
+        self._counts += Counter()  # without zeros
+
     def update(self, other: "PassedOver") -> None:
         self._counts.update(other._counts)
 

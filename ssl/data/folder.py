@@ -100,6 +100,8 @@ class FolderSource(ImageSource):
         self.split_words = ", ".join([*([part.words] if part.words else []), *shares])
         for message in (*folders.notes, *_notes(given, folders, classes, numbers)):
             self.note(message)
+        if labels == "classes_csv":
+            scan.others.remove(NAME)
         if scan.others.total:
             files = "1 other file" if scan.others.total == 1 else f"{scan.others.total:,} other files"
             self.note(f"{part.root}: passed over {files}: {scan.others}")
@@ -141,8 +143,9 @@ def _class_folders(given: Path, folders: SplitFolders) -> list[str]:
             key = "train_folder" if part is folders.train else "test_folder"
             inside = (part.root / names[0]).relative_to(given) if given in (part.root, *part.root.parents) else names[0]
             raise DataError(
-                f"labels: folders needs one folder per class, but {part.root} has {' and '.join(names)}, as for detection: these "
-                f"are no classes, and such labels are not read; set labels: none, or {key}: {inside} if the classes are in it"
+                f"labels: folders needs one folder per class, but {part.root} has {' and '.join(names)}, as for detection, whose "
+                "labels are not read: pretrain on these images without labels, and evaluate on other data; or set "
+                f"{key}: {inside} if there are folders of classes in it"
             )
     found = {name for part in parts for name in part.classes()}
     if len(found) == 1 and (inside := _only_folders(parts[0].root / next(iter(found)))):
@@ -254,11 +257,10 @@ def _printable(name: str) -> str:
 
 
 def _nothing_found(scan: FolderScan) -> str:
+    if scan.skipped:
+        name, reason = next(iter(scan.skipped.items()))
+        return f"none of the {len(scan.skipped)} images under {scan.root} can be used; for example {name}: {reason}"
     looked = f"no images under {scan.root} (searched for {', '.join(EXTENSIONS[:6])} …; "
     number = scan.others.total
     others = f"{number} other files: {', '.join(scan.some_others)}{' …' if number > 3 else ''}"
-    message = looked + (f"found {others})" if number else "found no other files)")
-    if scan.skipped:
-        name, reason = next(iter(scan.skipped.items()))
-        message += f"; {len(scan.skipped)} are unusable, for example {name}: {reason}"
-    return message
+    return looked + (f"found {others})" if number else "found no other files)")

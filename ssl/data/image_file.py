@@ -224,7 +224,8 @@ def _check_size(size: tuple[int, int], min_side: int, pixel_limit: int, bands: i
 
 
 def _choose(tiff: TiffImage) -> str:
-    example = "three: bands: [3, 2, 1]" if tiff.bands > 2 else "both: bands: [1, 2], or one: bands: [1]"
+    every = f"bands: {list(range(1, tiff.bands + 1))}" if tiff.bands <= 13 else f"bands: [1, …, {tiff.bands}]"
+    example = f"three: bands: [3, 2, 1], or all: {every}" if tiff.bands > 2 else f"both: {every}, or one: bands: [1]"
     return f"has {tiff.bands} bands of {tiff.dtype.name}; choose {example} (the first band is 1)"
 
 

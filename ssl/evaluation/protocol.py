@@ -111,7 +111,7 @@ def evaluate_backbones(
             for score in _checked(scores, protocol):
                 rows.append({"dataset": dataset, "protocol": protocol, "backbone": name, **asdict(score), **given})
     words = {protocol: evaluator.describe() for protocol, evaluator in evaluators.items()}
-    notes = [*train_source.notes, *test_source.notes]
+    notes = [*train_source.notes, *test_source.notes, *_unusable_notes(sources)]
     if ("train", True) in counts and ("test", True) in counts:
         notes += _unseen_note(counts["train", True], counts["test", True], train_source.class_names)
     compared = baseline if isinstance(baseline, str) else dict(baseline)
@@ -193,6 +193,17 @@ def check_labels(dataset: str, train: Labels, test: Labels) -> None:
         raise ValueError(f"{dataset} (train): all images have the same labels; at least two kinds are needed")
     if test.ndim == 2 and not test.any():
         raise ValueError(f"{dataset} (test): no image has any of the {test.shape[1]} classes")
+
+
+def _unusable_notes(sources: Mapping[str, "Source"]) -> list[str]:
+    """Images that were left out or replaced because they cannot be read."""
+    notes = []
+    for split, source in sources.items():
+        if skipped := source.skipped:
+            name, reason = next(iter(skipped.items()))
+            images = "1 image" if len(skipped) == 1 else f"{len(skipped):,} images"
+            notes.append(f"{images} of {split} could not be read: {name}: {reason}{'' if len(skipped) == 1 else ' …'}")
+    return notes
 
 
 def _unseen_note(train: LabelCounts, test: LabelCounts, class_names: Sequence[str] | None) -> list[str]:

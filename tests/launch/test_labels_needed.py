@@ -77,7 +77,7 @@ def test_the_probe_needs_one_label_for_each_image(tmp_path):
     ("labels", "changes", "message"),
     [
         ([0.5] * 40, [], "column label: a label is 0.5"),
-        ([None] * 40, [], "has no labels, and linear, knn need them"),
+        ([None] * 40, [], "has no labels, which linear and knn cannot do without"),
         ([7] * 40, [], r"\(train\): all labeled images are of one class"),
         (
             [[0], [0, 1]] * 20,

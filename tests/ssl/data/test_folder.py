@@ -143,7 +143,9 @@ def test_errors_for_empty_and_missing_folders_list_what_exists(tmp_path):
         open_source(f"folder:{tmp_path}")
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "empty.png").touch()
-    with pytest.raises(DataError, match=r"found 1 other files: notes.txt\); 1 are unusable, .*empty.png: empty file"):
+    with pytest.raises(
+        DataError, match=r"none of the 1 images under .* can be used; for example .*empty.png: empty file"
+    ):
         open_source(f"folder:{tmp_path}")
     (tmp_path / "photos").mkdir()
     with pytest.raises(DataError, match=f"folder .* does not exist; {tmp_path} exists and has photos"):

@@ -191,7 +191,7 @@ def test_class_folders_that_are_elsewhere_are_named(tree, files, split, message)
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        (["train/images/1.jpg", "train/labels/1.txt", "val/images/2.jpg"], "images and labels, as for detection: .*: train/im"),
+        (["train/images/1.jpg", "train/labels/1.txt", "val/images/2.jpg"], "images and labels, as for detection, .*: train/im"),
         (["images/train/1.jpg", "images/val/1.jpg", "labels/train/1.txt"], "has no folders; .*labels has labels of another kind"),
         (["train/1.jpg", "train/_annotations.coco.json", "valid/1.jpg"], "_annotations.coco.json has labels of another kind"),
         (["train/1.jpg", "train/_classes.csv", "test/1.jpg"], "set labels: classes_csv to read .*_classes.csv"),

@@ -87,7 +87,8 @@ def test_pages_of_other_sizes_do_not_count():
 
 def test_too_many_or_too_few_bands_are_refused_with_what_to_set():
     assert reason(tiff(BANDS, **CONTIGUOUS)) == (
-        "has 13 bands of uint16; choose three: bands: [3, 2, 1] (the first band is 1)"
+        "has 13 bands of uint16; choose three: bands: [3, 2, 1], or all: "
+        "bands: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13] (the first band is 1)"
     )
     assert reason(tiff(BANDS[..., :2], **CONTIGUOUS)) == (
         "has 2 bands of uint16; choose both: bands: [1, 2], or one: bands: [1] (the first band is 1)"
