@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from wildfern.launch.backbone_arguments import backbone_takes
+from wildfern.launch.backbone_arguments import size_argument
 from wildfern.launch.errors import RunError
 from wildfern.launch.run_folder import RunFolder, named_backbone, recipe_backbone
 from wildfern.recipes import Recipe
@@ -69,7 +69,8 @@ def of_name(wanted: BackboneLike, size: int | None, device: torch.device) -> tup
     name, weights = (wanted, None) if isinstance(wanted, str) else wanted
     if weights is not None and str(weights) in RANDOM and not Path(weights).exists():
         weights = None
-    arguments = {"img_size": size} if size is not None and backbone_takes(name, "img_size") else {}
+    key = size_argument(name) if size is not None else None
+    arguments = {} if key is None else {key: size}
     backbone = named_backbone(name, weights, **arguments)
     if size is not None and size != backbone.size:
         measure_width(backbone.network, (3, size, size), name)

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from wildfern.launch.assembly import Assembly, assemble
-from wildfern.launch.builders import agreed_precision, separate_parts
+from wildfern.launch.builders import agreed_precision, separate_parts, unseen_pixels
 from wildfern.launch.cluster.distributed import DistributedContext, started
 from wildfern.launch.cluster.shared_folder import chosen_folder, exclusive
 from wildfern.launch.components import read_recipe
@@ -83,7 +83,9 @@ def pretrain(
             with open_tracker(recipe, folder, context, start.step, since) as tracker:
                 messages += [weights.message] if weights and not start.step else []
                 notes = [*assembly.mixture.notes, *assembly.views.notes]
-                messages += [*notes, *separate_parts(recipe, assembly.engine.method), *start.messages]
+                method = assembly.engine.method
+                messages += [*notes, *separate_parts(recipe, method), *unseen_pixels(method, assembly.views)]
+                messages += start.messages
                 announce(recipe, folder, context, messages, tracker)
                 if resume:
                     tracker.message(
