@@ -219,7 +219,7 @@ def check_backbone(recipe: Recipe, device: torch.device, method: Method, views: 
             advice = f"choose larger views, or for a network that takes one size only views.local_size={max(sizes)}"
         raise RunError(
             f"{recipe.model.backbone} does not take views of {', '.join(map(str, sorted(set(sizes))))} px: {reason}; "
-            f"{advice}{_other_sizes(recipe)}"
+            f"{advice}{_other_sizes(recipe, several=len(set(sizes)) > 1)}"
         ) from error
     if unsafe and recipe.training.precision == "bf16" and device.type == "cpu":
         name, size = unsafe[0]
@@ -230,10 +230,10 @@ def check_backbone(recipe: Recipe, device: torch.device, method: Method, views: 
         )
 
 
-def _other_sizes(recipe: Recipe) -> str:
+def _other_sizes(recipe: Recipe, several: bool) -> str:
     """How the backbone can be made for other sizes, as the end of an error message."""
     key, given = size_argument(recipe.model.backbone), recipe.model.arguments
-    ways = [f"model.arguments.{key} makes it for another size"] if key and key not in given else []
+    ways = [f"model.arguments.{key} makes it for another size"] if key and key not in given and not several else []
     if backbone_takes(recipe.model.backbone, "dynamic_img_size") and "dynamic_img_size" not in given:
         ways.append("model.arguments.dynamic_img_size=true for several sizes")
     return f" ({', '.join(ways)})" if ways else ""
