@@ -129,6 +129,16 @@ def separate_parts(recipe: Recipe, method: Method) -> list[str]:
     ]
 
 
+def untrained(recipe: Recipe) -> list[str]:
+    """A message if the backbone's weights stay for the whole run."""
+    frozen, steps = recipe.model.freeze, recipe.training.steps
+    if frozen < steps:
+        return []
+    return [
+        f"model.freeze is {frozen} and training.steps {steps}: only the heads are trained, the backbone's weights do not change"
+    ]
+
+
 def check_classes(recipe: Recipe, mixture: Mixture, method: Method) -> None:
     """Read labels if the method or the online probe needs them, and only then.
 

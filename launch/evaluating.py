@@ -229,8 +229,8 @@ def _evaluate_on(
     for name, (train, _) in sources.items():
         if train.num_classes is None and (needing := [p for p, e in evaluators.items() if e.needs_labels]):
             raise RunError(f"{name} has no labels, and {', '.join(needing)} need them")
-    for channels in {model.channels for model in models.values()}:
-        check_channels_of(sources, channels)
+    for label, model in models.items():
+        check_channels_of(sources, model.channels, label)
     backbones = {label: model.backbone for label, model in models.items()}
     preprocessing = {label: model.preprocessing for label, model in models.items()}
     results = []
@@ -250,12 +250,14 @@ def _evaluate_on(
     return sum(results[1:], start=results[0])
 
 
-def check_channels_of(sources: Mapping[str, tuple[Source, Source]], channels: int) -> None:
+def check_channels_of(
+    sources: Mapping[str, tuple[Source, Source]], channels: int, backbone: str = "the backbone"
+) -> None:
     """Raise RunError for a data set whose images do not have as many channels as a backbone is made for."""
     for name, (train, _) in sources.items():
         if train.channels != channels:
             raise RunError(
-                f"{name} gives images of {train.channels} channels, but the backbone takes {channels}: "
+                f"{name} gives images of {train.channels} channels, but {backbone} takes {channels}: "
                 "choose the bands, for example {source: folder:PATH, bands: [3, 2, 1]}"
             )
 

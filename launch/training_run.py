@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from wildfern.launch.assembly import Assembly, assemble
-from wildfern.launch.builders import agreed_precision, separate_parts, unseen_pixels
+from wildfern.launch.builders import agreed_precision, separate_parts, unseen_pixels, untrained
 from wildfern.launch.cluster.distributed import DistributedContext, started
 from wildfern.launch.cluster.shared_folder import chosen_folder, exclusive
 from wildfern.launch.components import read_recipe
@@ -89,7 +89,7 @@ def pretrain(
                 notes = [*assembly.mixture.notes, *assembly.views.notes]
                 method = assembly.engine.method
                 messages += [*notes, *separate_parts(recipe, method), *unseen_pixels(method, assembly.views)]
-                messages += start.messages
+                messages += [*untrained(recipe), *start.messages]
                 announce(recipe, folder, context, messages, tracker)
                 if resume:
                     tracker.message(
