@@ -7,7 +7,9 @@ from typing import Any
 from wildfern.recipes import Recipe
 
 # Arguments that mean the same for all networks; others may differ, such as `channels` and `layers`.
-COMMON = frozenset({"img_size", "dynamic_img_size", "global_pool", "drop_rate", "drop_path_rate", "dropout"})
+COMMON = frozenset(
+    {"img_size", "image_size", "dynamic_img_size", "global_pool", "drop_rate", "drop_path_rate", "dropout"}
+)
 
 
 def backbone_takes(name: str, key: str, former: str | None = None) -> bool:
@@ -24,13 +26,37 @@ def backbone_takes(name: str, key: str, former: str | None = None) -> bool:
         return True
     if key == "stem":
         return network.__name__ == "ResNet"
-    parameter = inspect.signature(network).parameters.get(key)
-    # torchvision's builders pass what has no default themselves, for example the layers of a ResNet.
-    return parameter is not None and not (name.startswith("torchvision/") and parameter.default is parameter.empty)
+    parameter = _parameter(network, key)
+    # torchvision's builders pass what has no default themselves, for example the layers of a ResNet; but not over a given size.
+    own = name.startswith("torchvision/") and key != "image_size"
+    return parameter is not None and not (own and parameter.default is parameter.empty)
+
+
+def size_argument(name: str) -> str | None:
+    """The argument for the image size: `img_size` of timm's transformers, `image_size` of torchvision's and small_alexnet."""
+    return next((key for key in ("img_size", "image_size") if backbone_takes(name, key)), None)
+
+
+def _default_size(name: str) -> int:
+    """Pixels of the images that a network outside timm, with an argument `image_size`, is made for by default."""
+    network = _network(name)
+    parameter = network and _parameter(network, "image_size")
+    return parameter.default if parameter and isinstance(parameter.default, int) else 224
+
+
+def _parameter(network: type, key: str) -> inspect.Parameter | None:
+    """The parameter `key` of a class, or of a parent class to which its constructor passes further keyword arguments."""
+    for part in network.__mro__:
+        parameters = inspect.signature(part).parameters
+        if key in parameters:
+            return parameters[key]
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            return None
+    return None
 
 
 def with_image_size(recipe: Recipe, announce: Callable[[str], None]) -> Recipe:
-    """The recipe with `img_size` for a backbone that takes it and is made for another size than that of the views.
+    """The recipe with the argument for the image size, for a backbone that is made for another size than that of the views.
 
     So a vision transformer trains on views of any size. For views of several sizes `dynamic_img_size` is set too. Values in the
     recipe are not changed.
@@ -40,12 +66,13 @@ def with_image_size(recipe: Recipe, announce: Callable[[str], None]) -> Recipe:
     from wildfern.registry import VIEWS
 
     name, arguments = recipe.model.backbone, recipe.model.arguments
-    if {"img_size", "dynamic_img_size"} & set(arguments) or not backbone_takes(name, "img_size"):
+    key = size_argument(name)
+    if key is None or {key, "dynamic_img_size"} & set(arguments):
         return recipe
     sizes = {size for _, size in VIEWS[recipe.views.name](**recipe.views.arguments).shape}
     cfg = timm.get_pretrained_cfg(name)
-    default = cfg.input_size[-1] if cfg is not None else None
-    added: dict[str, Any] = {} if max(sizes) == default else {"img_size": max(sizes)}
+    default = cfg.input_size[-1] if cfg is not None else _default_size(name) if key == "image_size" else None
+    added: dict[str, Any] = {} if max(sizes) == default else {key: max(sizes)}
     if len(sizes) > 1 and backbone_takes(name, "dynamic_img_size"):
         added["dynamic_img_size"] = True
     if not added:

@@ -3,7 +3,7 @@
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from wildfern.launch.backbone_arguments import backbone_takes
+from wildfern.launch.backbone_arguments import backbone_takes, size_argument
 from wildfern.launch.cluster.distributed import DistributedContext
 from wildfern.launch.components import different_channels
 from wildfern.launch.errors import RunError, place_in_plugin
@@ -129,6 +129,16 @@ def separate_parts(recipe: Recipe, method: Method) -> list[str]:
     ]
 
 
+def untrained(recipe: Recipe) -> list[str]:
+    """A message if the backbone's weights stay for the whole run."""
+    frozen, steps = recipe.model.freeze, recipe.training.steps
+    if frozen < steps:
+        return []
+    return [
+        f"model.freeze is {frozen} and training.steps {steps}: only the heads are trained, the backbone's weights do not change"
+    ]
+
+
 def check_classes(recipe: Recipe, mixture: Mixture, method: Method) -> None:
     """Read labels if the method or the online probe needs them, and only then.
 
@@ -220,10 +230,12 @@ def check_backbone(recipe: Recipe, device: torch.device, method: Method, views: 
         if place_in_plugin(error):
             raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        advice = f"set views.size to another size, for example the {method.backbone.size} px that it is made for"
+        if len(set(sizes)) > 1:
+            advice = f"choose larger views, or for a network that takes one size only views.local_size={max(sizes)}"
         raise RunError(
-            f"{recipe.model.backbone} does not take views of {', '.join(map(str, sorted(set(sizes))))} px: {reason}; set "
-            f"views.size to another size, for example the {method.backbone.size} px that it is made for (vision transformers "
-            "take several sizes with model.arguments.dynamic_img_size=true, another one with model.arguments.img_size)"
+            f"{recipe.model.backbone} does not take views of {', '.join(map(str, sorted(set(sizes))))} px: {reason}; "
+            f"{advice}{_other_sizes(recipe, several=len(set(sizes)) > 1)}"
         ) from error
     if unsafe and recipe.training.precision == "bf16" and device.type == "cpu":
         name, size = unsafe[0]
@@ -232,3 +244,25 @@ def check_backbone(recipe: Recipe, device: torch.device, method: Method, views: 
             f"views of {size} px are too small for this backbone in bf16 on a CPU: {name} strides over a single pixel, where "
             f"its gradient would be wrong; use larger views, {stem}or training.precision=fp32"
         )
+
+
+def _other_sizes(recipe: Recipe, several: bool) -> str:
+    """How the backbone can be made for other sizes, as the end of an error message."""
+    key, given = size_argument(recipe.model.backbone), recipe.model.arguments
+    ways = [f"model.arguments.{key} makes it for another size"] if key and key not in given and not several else []
+    if backbone_takes(recipe.model.backbone, "dynamic_img_size") and "dynamic_img_size" not in given:
+        ways.append("model.arguments.dynamic_img_size=true for several sizes")
+    return f" ({', '.join(ways)})" if ways else ""
+
+
+def unseen_pixels(method: Method, views: Views) -> list[str]:
+    """A message if views are no multiple of the patches of a vision transformer, which then does not see their last pixels."""
+    patch = method.backbone.patch_size
+    sizes = sorted({size for _, size in views.shape if patch and size % patch})
+    if not sizes or getattr(getattr(method.backbone.network, "patch_embed", None), "dynamic_img_pad", False):
+        return []
+    what = ", ".join(f"{size % patch} of {size} px" for size in sizes)
+    return [
+        f"{method.backbone.name} has patches of {patch} px: it does not see the last {what} on the right and below; views of "
+        f"{' or '.join(str(size - size % patch) for size in sizes)} px have whole patches"
+    ]

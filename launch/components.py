@@ -174,7 +174,7 @@ def _backbone_takes_the_channels(recipe: Recipe) -> Problems:
         )
     elif made != taken:
         why = "views.local_intensity_order makes so many of a view" if made == 4 else "the channels of a view"
-        yield "model.arguments.in_chans", f"must be {made}, {why}; got {taken}"
+        yield "model.arguments.in_chans", f"must be {made}, {why}; got {taken!r}"
 
 
 def different_channels(what: str, given: int, taken: int) -> str:

@@ -7,17 +7,17 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from wildfern.launch.backbone_arguments import backbone_takes
+from wildfern.launch.backbone_arguments import size_argument
 from wildfern.launch.errors import RunError
-from wildfern.launch.run_folder import RunFolder, named_backbone, recipe_backbone
+from wildfern.launch.run_folder import RunFolder, chosen_weights, named_backbone, recipe_backbone
 from wildfern.recipes import Recipe
 from wildfern.ssl.augmentation import VIEWS
 from wildfern.ssl.evaluation import Preprocessing, TransformedBackbone
 from wildfern.ssl.models import Backbone
+from wildfern.ssl.models.networks import unknown_network
 from wildfern.ssl.models.width import measure_width
 
 BackboneLike = str | tuple[str, str | Path | None]  # a name (random weights), or name and weights
-RANDOM = ("random", "none")  # for --weights: no weights
 
 
 @dataclass(frozen=True)
@@ -61,15 +61,30 @@ def run_backbones(recipe: Recipe, start: Backbone | None, pretrained: Backbone) 
     return {"random": recipe_backbone(recipe), **started, "pretrained": pretrained}
 
 
+def check_networks(wanted: Sequence[BackboneLike], size: int | None) -> None:
+    """Raise RunError for networks that are no names or pairs (name, weights), and for a size that is no number of pixels."""
+    if size is not None and (type(size) is not int or size < 1):
+        raise RunError(f"size must be a whole number of pixels, at least 1, got {size!r}")
+    for number, entry in enumerate(wanted):
+        name, weights = entry if isinstance(entry, tuple | list) and len(entry) == 2 else (entry, None)
+        if not isinstance(name, str) or not isinstance(weights, str | Path | None):
+            raise RunError(
+                f"backbones.{number} must be the name of a network, or a pair of name and weights such as ('resnet50', 'x.pth'), "
+                f"got {type(entry).__name__}"
+            )
+        if Path(name).exists() and unknown_network(name, nearest=False):
+            raise RunError(f"{name} is a file or folder, not the name of a network: --backbone NAME --weights {name}")
+
+
 def of_name(wanted: BackboneLike, size: int | None, device: torch.device) -> tuple[str, Evaluated, str | None]:
     """Label, backbone and message of a network by its name, at the network's own image size unless `size` is given.
 
     Raises ValueError for unknown names, weights that do not fit, and sizes that the network does not take.
     """
     name, weights = (wanted, None) if isinstance(wanted, str) else wanted
-    if weights is not None and str(weights) in RANDOM and not Path(weights).exists():
-        weights = None
-    arguments = {"img_size": size} if size is not None and backbone_takes(name, "img_size") else {}
+    weights = chosen_weights(weights)
+    key = size_argument(name) if size is not None else None
+    arguments = {} if key is None else {key: size}
     backbone = named_backbone(name, weights, **arguments)
     if size is not None and size != backbone.size:
         measure_width(backbone.network, (3, size, size), name)

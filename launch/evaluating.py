@@ -15,6 +15,7 @@ from wildfern.launch.evaluated import (
     BackboneLike,
     Evaluated,
     baselines,
+    check_networks,
     of_name,
     of_recipe,
     of_run,
@@ -68,15 +69,18 @@ def evaluate(
     """
     if not on:
         raise RunError("nothing to evaluate on: name a data set, for example digits")
-    on = [on] if isinstance(on, str | Mapping) else on
-    protocols = [protocols] if isinstance(protocols, str | Mapping) else protocols
-    runs = [] if run is None else [run] if isinstance(run, str | Path) else list(run)
+    on = as_list(on, (str, Mapping), "on must be a data set such as digits, or a list of them")
+    protocols = as_list(protocols, (str, Mapping), "protocols must be a protocol such as knn, or a list of them")
+    few_shot = as_list(few_shot, (int, str), "few_shot must be a number of labels per class, or a list of them")
+    runs = as_list(run, (str, Path), "run must be a run folder, or a list of them")
+    backbones = as_list(backbones, (str,), "backbones must be a list of networks")
     if not runs and not backbones:
         raise RunError("nothing to evaluate: name a run folder, or a network with --backbone NAME")
     if size is not None and not backbones:
         raise RunError("--size is for --backbone: a run is evaluated at the size of its views")
-    folders = [RunFolder.for_reading(Path(path)) for path in runs]
+    folders = [RunFolder.for_reading(path) for path in runs]
     names = run_names(folders)
+    check_networks(backbones, size)
     datasets, evaluators = check_request(on, protocols, few_shot, seeds)
     recipes = [folder.recipe() for folder in folders]
     device = choose_device(recipes[0].training.device if recipes else "auto")
@@ -107,6 +111,15 @@ def evaluate(
     if len(folders) == 1:
         write_report([folders[0].path], folders[0].path / "report.html")
     return evaluation
+
+
+def as_list(value: Any, single: tuple[type, ...], expected: str) -> list[Any]:
+    """A list of what was given alone, in any collection, or not at all. Raises RunError, with `expected`, for anything else."""
+    if value is None or isinstance(value, single):
+        return [] if value is None else [value]
+    if isinstance(value, bytes) or not isinstance(value, Iterable):
+        raise RunError(f"{expected}; got {value!r}")
+    return list(value)
 
 
 def _named(
@@ -216,8 +229,8 @@ def _evaluate_on(
             "nothing to evaluate: name at least one data set, and a protocol or a number of labels per class"
         )
     _check_for_labels(sources, evaluators)
-    for channels in {model.channels for model in models.values()}:
-        check_channels_of(sources, channels)
+    for label, model in models.items():
+        check_channels_of(sources, model.channels, label)
     backbones = {label: model.backbone for label, model in models.items()}
     preprocessing = {label: model.preprocessing for label, model in models.items()}
     results = []
@@ -261,12 +274,14 @@ def check_labels_of(sources: Mapping[str, tuple[Source, Source]], evaluators: Ma
         check_labels(name, *(labels[labels >= 0] if labels.ndim == 1 else labels for labels in (train, test)))
 
 
-def check_channels_of(sources: Mapping[str, tuple[Source, Source]], channels: int) -> None:
+def check_channels_of(
+    sources: Mapping[str, tuple[Source, Source]], channels: int, backbone: str = "the backbone"
+) -> None:
     """Raise RunError for a data set whose images do not have as many channels as a backbone is made for."""
     for name, (train, _) in sources.items():
         if train.channels != channels:
             raise RunError(
-                f"{name} gives images of {train.channels} channels, but the backbone takes {channels}: "
+                f"{name} gives images of {train.channels} channels, but {backbone} takes {channels}: "
                 "choose the bands, for example {source: folder:PATH, bands: [3, 2, 1]}"
             )
 

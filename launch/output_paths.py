@@ -55,6 +55,10 @@ def output_file(path: str | Path) -> Path:
 def check_not_of_a_run(file: Path) -> None:
     """Raise RunError for a file that a run folder keeps of its run: another result would destroy it."""
     folder = file.resolve().parent
-    is_run = all((folder / name).is_file() for name in ("recipe.yaml", "environment.json"))
-    if is_run and file.name in OF_A_RUN:
+    if file.name in OF_A_RUN and is_run(folder):
         raise RunError(f"cannot write {file}: it belongs to the run {folder.name}; choose another file")
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run, rather than one with a recipe."""
+    return all((folder / name).is_file() for name in ("recipe.yaml", "environment.json"))

@@ -18,12 +18,14 @@ from torch import Tensor
 from wildfern.generators.counter_rng import key
 from wildfern.launch.components import components
 from wildfern.launch.errors import RunError, cannot_write
-from wildfern.launch.output_paths import written_path
+from wildfern.launch.output_paths import is_run, written_path
 from wildfern.launch.recorded_plugins import changed_plugins, check_registered, copy_plugins, describe_plugins
 from wildfern.recipes import Recipe, load_recipe
 from wildfern.ssl.models import Backbone
 from wildfern.ssl.models.networks import unknown_network
 from wildfern.ssl.tracking import environment, read_records
+
+RANDOM = ("random", "none")  # in place of weights: none
 
 
 class RunFolder:
@@ -56,17 +58,23 @@ class RunFolder:
         return cls(path)
 
     @classmethod
-    def for_reading(cls, path: Path) -> "RunFolder":
-        """The folder of a run that exists."""
+    def for_reading(cls, path: str | Path) -> "RunFolder":
+        """The folder of a run that exists. Raises RunError for anything else."""
+        if not isinstance(path, str | Path):
+            raise RunError(f"the path of a run folder must be a text, got {type(path).__name__}")
         path = Path(os.path.expanduser(path))
         if (path / "recipe.yaml").is_file():
             return cls(path)
         if path.is_file():
+            if is_run(path.parent):
+                raise RunError(f"{path} is a file in a run folder: name the folder {path.parent}")
             raise RunError(
                 f"{path} is a file, not a run folder; to evaluate a file of weights: --backbone NAME --weights {path}"
             )
         if not path.exists() and unknown_network(str(path)) is None:
             raise RunError(f"there is no run folder {path}; to evaluate a network of this name: --backbone {path}")
+        if not path.exists():
+            raise RunError(f"there is no run folder {path}")
         raise RunError(f"{path} is not a run folder: it has no recipe.yaml")
 
     def check_new(self) -> None:
@@ -209,10 +217,21 @@ def load_backbone(source: str | Path | tuple[str, str | Path | None], trained: b
     A name is one of timm, `torchvision/NAME` or small_alexnet; weights are a file, a run folder, `timm`, `timm:TAG`, or None for
     random ones. Raises RunError for a folder without a run or without weights, ValueError for what does not fit.
     """
-    if isinstance(source, tuple):
+    if isinstance(source, tuple | list):
+        if len(source) != 2 or not isinstance(source[0], str):
+            raise RunError("give a run folder, or a pair of name and weights such as ('resnet50', 'x.pth')")
         name, weights = source
-        return named_backbone(name, weights)
-    return RunFolder.for_reading(Path(source)).backbone(trained)
+        return named_backbone(name, chosen_weights(weights))
+    if isinstance(source, str) and not Path(source).exists() and unknown_network(source, nearest=False) is None:
+        raise RunError(
+            f"there is no run folder {source}; a network of this name is ({source!r}, None), with random weights"
+        )
+    return RunFolder.for_reading(source).backbone(trained)
+
+
+def chosen_weights(weights: str | Path | None) -> str | Path | None:
+    """None for `random` and `none`, unless there is a file of this name."""
+    return None if weights is None or (str(weights) in RANDOM and not Path(weights).exists()) else weights
 
 
 def named_backbone(name: str, weights: str | Path | None, **arguments: Any) -> Backbone:

@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 
 from wildfern.launch.assembly import Assembly, assemble
-from wildfern.launch.builders import agreed_precision, separate_parts
+from wildfern.launch.builders import agreed_precision, separate_parts, unseen_pixels, untrained
 from wildfern.launch.cluster.distributed import DistributedContext, started
 from wildfern.launch.cluster.shared_folder import chosen_folder, exclusive
 from wildfern.launch.components import read_recipe
 from wildfern.launch.data_record import record_data, recorded_data
-from wildfern.launch.errors import disk_errors, user_errors
+from wildfern.launch.errors import RunError, disk_errors, user_errors
 from wildfern.launch.resuming import ResumePoint, check_same_run, load_newest_checkpoint, schedule_changes
 from wildfern.launch.run_evaluation import backbone_state, evaluate_at_end, evaluate_during
 from wildfern.launch.run_folder import RunFolder
@@ -55,8 +55,12 @@ def pretrain(
     SIGUSR1, NotFinite when the loss diverges, ProcessLost when another rank is gone.
     """
     since = time.perf_counter() if since is None else since
-    overrides = [overrides] if isinstance(overrides, str) else overrides
-    plugins = [plugins] if isinstance(plugins, str | Path) else plugins
+    overrides = [overrides] if isinstance(overrides, str) else list(overrides or ())
+    plugins = [plugins] if isinstance(plugins, str | Path) else list(plugins or ())
+    if wrong := [value for value in overrides if not isinstance(value, str)]:
+        raise RunError(f"overrides are texts such as training.steps=100, got {wrong[0]!r}")
+    if not isinstance(recipe, str | Path | Recipe):
+        raise RunError(f"the recipe is a name, a path or a Recipe, got {type(recipe).__name__}")
     name = "run" if isinstance(recipe, Recipe) else str(recipe)
     messages: list[str] = []
     if isinstance(recipe, Recipe):
@@ -83,7 +87,9 @@ def pretrain(
             with open_tracker(recipe, folder, context, start.step, since) as tracker:
                 messages += [weights.message] if weights and not start.step else []
                 notes = [*assembly.mixture.notes, *assembly.views.notes]
-                messages += [*notes, *separate_parts(recipe, assembly.engine.method), *start.messages]
+                method = assembly.engine.method
+                messages += [*notes, *separate_parts(recipe, method), *unseen_pixels(method, assembly.views)]
+                messages += [*untrained(recipe), *start.messages]
                 announce(recipe, folder, context, messages, tracker)
                 if resume:
                     tracker.message(

@@ -65,8 +65,14 @@ class MAE(Method):
             raise ValueError("MAE takes views of one size: set views.local_count to 0, or views.name to simclr")
         views, n = batch.views[0], len(batch)
         images = views.flatten(0, 1)
-        assert self.backbone.patch_size is not None  # checked by the constructor
-        patches = patchify(images, self.backbone.patch_size)
+        patch = self.backbone.patch_size
+        assert patch is not None  # checked by the constructor
+        if images.shape[-1] % patch:
+            raise ValueError(
+                f"MAE needs views of whole patches: {self.backbone.name} has patches of {patch} px, so views.size must be a "
+                f"multiple of {patch}, got {images.shape[-1]}"
+            )
+        patches = patchify(images, patch)
         count = patches.shape[1]
         if count != len(self.position):
             raise ValueError(

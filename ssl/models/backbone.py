@@ -64,6 +64,9 @@ class Backbone(nn.Module):
         self.weights: LoadedWeights | None = None
         self.weights_sha256: str | None = None
         if weights is not None:
+            if not isinstance(weights, str | Path) or not str(weights).strip():
+                given = repr(weights) if isinstance(weights, str) else type(weights).__name__
+                raise ValueError(f"model.weights must be a path, timm or timm:TAG, got {given}")
             self.weights = load_weights(self.network, name, str(weights), weights_key, in_chans, arguments)
             self.weights_sha256 = self.weights.sha256
             if self.weights.normalization is not None:

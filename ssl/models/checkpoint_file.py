@@ -1,15 +1,13 @@
 """Tensors of a checkpoint file, recognized by its content, by dotted names. No code of the file is run."""
 
-import argparse
-import pathlib
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -17,22 +15,33 @@ from torch import Tensor
 
 LONGEST_NAME = 1000  # characters; ends the reading of mappings that are nested without end
 
-# Plain values that training programs often save beside the weights: arguments, paths, the best accuracy.
-PLAIN_VALUES: list[Any] = [
-    argparse.Namespace,
-    pathlib.PosixPath,
-    np.dtype,
-    *(type(np.dtype(kind)) for kind in ("float64", "float32", "int64")),
-    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),  # up to numpy 1
-    np.float64(0).__reduce__()[0],
-]
+MOST_CLASSES = 200  # of objects in a file
+OF_A_MODULE = ("_modules", "_parameters", "_buffers")  # a pickled torch.nn.Module has its own names below these
+
+
+class Unread:
+    """Stands for an object of any class in a file: keeps its state, without the class and its code."""
+
+    def __init__(self, *arguments: object, **options: object) -> None:
+        self.state: object = None
+
+    def __setstate__(self, state: object) -> None:
+        self.state = state
+
+
+# Stand-ins for containers whose items are added after they are made, which torch's reader allows for plain ones only.
+CONTAINERS: dict[str, Any] = {
+    "collections.defaultdict": lambda *arguments: {},
+    "collections.deque": lambda *arguments: [],
+}
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a safetensors or PyTorch file (by content, whatever its suffix), on the CPU.
 
-    The names are those of the nested mappings joined by dots: `state_dict.module.conv1.weight`. Raises ValueError for a file
-    of another type, a damaged one, one with Python objects that could run code, and one without tensors.
+    The names are those of the nested mappings joined by dots: `state_dict.module.conv1.weight`. Of Python objects, such as
+    whole networks or settings, only the tensors in them are read; no class is imported. Raises ValueError for a file of
+    another type, a damaged one, one with objects that cannot be read in this way, and one without tensors.
     """
     with path.open("rb") as file:
         start = file.read(512)
@@ -44,17 +53,38 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
                 f"model.weights: {path} is {found}, not a file of weights in PyTorch's or safetensors' format"
             )
         else:
-            with torch.serialization.safe_globals(PLAIN_VALUES):
-                loaded = torch.load(path, "cpu", weights_only=True)
+            loaded = _without_classes(path)
     except UnpicklingError as error:
         raise ValueError(_not_only_tensors(path, error)) from error
-    except (OSError, SafetensorError, RuntimeError, EOFError, KeyError, AttributeError, TypeError, IndexError) as error:
+    except (OSError, SafetensorError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"model.weights: {path} is damaged: {reason}") from error
+    except (EOFError, KeyError, AttributeError, TypeError, IndexError, ValueError) as error:  # of the unpickler
+        if str(error).startswith("model.weights:"):
+            raise
+        raise ValueError(f"model.weights: {path} is damaged, or not a file of PyTorch") from error
     tensors = dict(_tensors(loaded, "", set()))
     if not tensors:
         raise ValueError(f"model.weights: {path} contains no tensors with names")
     return tensors
+
+
+def _without_classes(path: Path) -> Any:
+    """What a file of `torch.save` holds, with `Unread` for objects of all classes but torch's own."""
+    names = set(CONTAINERS)
+    with suppress(Exception):  # only files in the zip format tell all at once
+        names.update(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    while True:
+        stand_ins: list[Any] = [(CONTAINERS.get(name, Unread), name) for name in names]
+        try:
+            with torch.serialization.safe_globals(stand_ins):
+                return torch.load(path, "cpu", weights_only=True)
+        except UnpicklingError as error:
+            found = re.search(r"GLOBAL ([\w.]+) was not an allowed", str(error))
+            name = found and (found[1] if "." in found[1] else f"builtins.{found[1]}")
+            if name is None or name in names or len(names) > MOST_CLASSES:
+                raise
+            names.add(name)
 
 
 def _is_safetensors(start: bytes) -> bool:
@@ -90,11 +120,12 @@ def _other_type(path: Path, start: bytes) -> str | None:
 
 def _not_only_tensors(path: Path, error: UnpicklingError) -> str:
     blocked = re.search(r"GLOBAL ([\w.]+)", str(error))
-    if blocked is None:
+    if blocked is None and "Unread" not in str(error):
         return f"model.weights: {path} is damaged, or not a file of PyTorch"
+    what = f"Python objects ({blocked[1]})" if blocked else "Python objects"
     return (
-        f"model.weights: {path} contains Python objects ({blocked[1]}), which could run code and are not loaded; save only the "
-        "tensors: torch.save(model.state_dict(), PATH)"
+        f"model.weights: {path} contains {what}, which could run code and are not loaded; save only the tensors: "
+        "torch.save(model.state_dict(), PATH)"
     )
 
 
@@ -103,7 +134,18 @@ def _tensors(value: Any, name: str, seen: set[int]) -> Iterator[tuple[str, Tenso
     if isinstance(value, Tensor):
         if name:
             yield name, value
-    elif isinstance(value, Mapping | list | tuple) and id(value) not in seen and len(name) < LONGEST_NAME:
+    elif id(value) in seen or len(name) >= LONGEST_NAME:
+        return
+    elif isinstance(value, Unread):
+        seen.add(id(value))
+        state = value.state if isinstance(value.state, dict) else {}
+        for key, inner in state.items():
+            yield from _tensors(inner, name if key in OF_A_MODULE else _joined(name, key), seen)
+    elif isinstance(value, Mapping | list | tuple):
         seen.add(id(value))
         for key, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
-            yield from _tensors(inner, f"{name}.{key}" if name else str(key), seen)
+            yield from _tensors(inner, _joined(name, key), seen)
+
+
+def _joined(name: str, key: object) -> str:
+    return f"{name}.{key}" if name else str(key)

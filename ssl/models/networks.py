@@ -1,6 +1,7 @@
 """Networks without classifier by name: timm's, torchvision's as `torchvision/NAME`, and `small_alexnet`."""
 
 import difflib
+import re
 from typing import Any, Literal
 
 import timm
@@ -13,6 +14,7 @@ from wildfern.ssl.models.small_alexnet import SmallAlexNet
 Stem = Literal["standard", "cifar"]
 TORCHVISION = "torchvision/"
 STAGES = 4  # of a ResNet
+HUB = re.compile(r"^(hf[-_]hub:)?(timm[/:]|facebook/)")  # before timm's names in other programs
 # timm's arguments that would load weights: only `weights` does.
 OF_WEIGHTS = (
     "pretrained",
@@ -35,6 +37,7 @@ def build_network(name: str, stem: Stem = "standard", in_chans: int = 3, **argum
         raise ValueError(f"stem must be standard or cifar, got {stem!r}")
     if given := [key for key in OF_WEIGHTS if key in arguments]:
         raise ValueError(f"{given[0]} is not an argument here: set weights to timm or a file instead")
+    _check_arguments({"in_chans": in_chans, **arguments})
     is_timm = name != "small_alexnet" and not name.startswith(TORCHVISION)
     if in_chans != 3 and not is_timm:
         raise ValueError(f"{name} takes 3 channels, in_chans is {in_chans}: choose a timm model")
@@ -58,8 +61,33 @@ def build_network(name: str, stem: Stem = "standard", in_chans: int = 3, **argum
     return network
 
 
-def unknown_network(name: str) -> str | None:
-    """None for a name that `build_network` knows, else an error message with similar names."""
+def _check_arguments(arguments: dict[str, Any]) -> None:
+    """Raise ValueError for values that networks take without complaint, or refuse only in training or in unclear words."""
+    for key, value in arguments.items():
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(one, str) and _is_number(one):
+                raise ValueError(f"model.arguments.{key} is the text {one!r}: write the number without quotes")
+            if key in ("img_size", "image_size", "in_chans") and one is not None and not _is_count(one):
+                raise ValueError(f"model.arguments.{key} must be a whole number of at least 1, got {value!r}")
+        is_rate = key.startswith(("drop", "attn_drop")) or key.endswith(("_drop_rate", "dropout"))
+        if is_rate and type(value) in (int, float) and not 0 <= value < 1:
+            raise ValueError(f"model.arguments.{key} must be at least 0 and less than 1, got {value!r}")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def unknown_network(name: str, nearest: bool = True) -> str | None:
+    """None for a name that `build_network` knows, else an error message, with similar names if `nearest`."""
     if name == "small_alexnet" or name in _torchvision_names(name):
         return None
     if timm.is_model(name):
@@ -68,13 +96,23 @@ def unknown_network(name: str) -> str | None:
         if not tag or tag in tags:
             return None
         return f"unknown tag {tag!r} of {model}; it has {', '.join(filter(None, tags)) or 'none'}"
-    return f"unknown backbone {name!r}; {nearest_backbones(name)}"
+    return f"unknown backbone {name!r}" + (f"; {nearest_backbones(name)}" if nearest else "")
 
 
 def nearest_backbones(name: str) -> str:
-    """Names similar to `name`, as the end of an error message."""
-    near = difflib.get_close_matches(name, [*timm.list_models(), *_torchvision_names(name), "small_alexnet"], n=3)
-    return f"did you mean {', '.join(near)}?" if near else "timm.list_models() lists them"
+    """Names similar to `name`, as the end of an error message; also of names as the hub and other programs write them."""
+    plain = HUB.sub("", name.strip())
+    torchvisions = TORCHVISION + re.split(r"[.:]", plain)[-1] if plain.startswith("torchvision") else plain
+    for one in (torchvisions, plain, plain.lower()):
+        if one not in (name, "") and unknown_network(one, nearest=False) is None:
+            return f"did you mean {one}?"
+    known = [*timm.list_models(), *_torchvision_names(name), "small_alexnet"]
+    words = re.split(r"[-_/ ]+", plain.lower())
+    near = sorted((model for model in known if plain and model.startswith(f"{plain}_")), key=len)
+    near = near or sorted((m for m in known if len(words) > 1 and all(word in m for word in words)), key=len)
+    near = near or difflib.get_close_matches(plain, known, n=3)
+    near = near or sorted((m for m in known if len(words[0]) > 4 and words[0] in m), key=len)
+    return f"did you mean {', '.join(near[:3])}?" if near else "timm.list_models() lists them"
 
 
 def cifar_stem(resnet: nn.Module) -> None:
@@ -93,6 +131,8 @@ def _made(make: Any, name: str, arguments: dict[str, Any]) -> nn.Module:
     except Exception as error:  # timm and torchvision raise any error for arguments that they cannot use
         given = {key: value for key, value in arguments.items() if key != "num_classes"}
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if isinstance(error, KeyError):  # of a table of names, for example of activation functions
+            reason = f"{reason} is not one of the names that it knows"
         raise ValueError(f"cannot build {name!r} with model.arguments {given}: {reason}") from error
 
 

@@ -1,6 +1,7 @@
 """Pretrained weights for a network: from a file, a run folder, or downloaded by timm or torchvision."""
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,12 +78,15 @@ def weights_file(weights: str) -> Path | None:
 
     Raises ValueError for what looks like a path but is not there, and for a folder without weights.
     """
+    if re.match(r"\w+://", weights):
+        raise ValueError(f"model.weights: {weights} is not downloaded: download it, and give the file")
     path = Path(weights).expanduser()
     if path.is_dir():
         there = next((path / name for name in FOLDER_WEIGHTS if (path / name).is_file()), None)
         if there is None:
             raise ValueError(
                 f"model.weights: {path} is a folder without {RUN_WEIGHTS}, so it is not a run folder; name the file itself"
+                f"{_files(path)}"
             )
         return there
     if path.is_file():
@@ -90,6 +94,13 @@ def weights_file(weights: str) -> Path | None:
     if path.suffix in SUFFIXES or len(path.parts) > 1:
         raise ValueError(f"model.weights: there is no file or folder {path}")
     return None
+
+
+def _files(folder: Path) -> str:
+    """The newest files in a folder, or in those inside it, that may hold weights, as the end of an error message."""
+    found = [file for way in ("*", "*/*") for file in folder.glob(way) if file.suffix in SUFFIXES and file.is_file()]
+    found.sort(key=lambda file: -file.stat().st_mtime)
+    return f", for example {' or '.join(map(str, found[:2]))}" if found else ""
 
 
 def _tag(name: str, weights: str) -> str:

@@ -5,7 +5,9 @@ from small_runs import TINY
 
 from wildfern.launch import pretrain
 from wildfern.launch.backbone_arguments import backbone_takes
+from wildfern.launch.builders import build_method, build_views, unseen_pixels
 from wildfern.launch.components import read_recipe
+from wildfern.launch.errors import RunError
 from wildfern.launch.run_folder import initial_backbone
 from wildfern.recipes import RecipeErrors
 
@@ -18,7 +20,7 @@ def test_the_quickstart_accepts_another_backbone(name):
     recipe = read_recipe("quickstart", [f"model.backbone={name}"], announce=said.append)
     dropped = "model.arguments.layers, model.arguments.channels, model.arguments.zero_init_last"
     assert said[0] == f"model.backbone is now {name}: dropped {dropped} of resnet18"
-    assert set(recipe.model.arguments) <= {"img_size"}
+    assert set(recipe.model.arguments) <= {"img_size", "image_size"}
     assert initial_backbone(recipe).width > 0
 
 
@@ -52,6 +54,37 @@ def test_a_vision_transformer_gets_the_size_of_the_views():
     several, said = arguments("views={name: multicrop, size: 64, local_size: 32}")
     assert several == {"img_size": 64, "dynamic_img_size": True}
     assert "model.arguments.dynamic_img_size to true: views have 32, 64 px" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("deit_tiny_distilled_patch16_224", {"img_size": 32}),  # whose own constructor only passes arguments on
+        ("torchvision/vit_b_32", {"image_size": 32}),
+        ("torchvision/swin_t", {}),
+        ("small_alexnet", {}),
+    ],
+)
+def test_transformers_of_any_kind_get_the_size_of_the_views(name, expected):
+    recipe = read_recipe("quickstart", [f"model.backbone={name}", "views.size=32"], announce=list)
+    assert recipe.model.arguments == expected
+
+
+def test_pixels_beside_whole_patches_are_said():
+    changes = ["model.backbone=vit_small_patch14_dinov2", "model.arguments={depth: 1, embed_dim: 8, num_heads: 1}"]
+    for size, said in ((28, []), (32, ["it does not see the last 4 of 32 px on the right and below; views of 28 px"])):
+        recipe = read_recipe("quickstart", [*changes, f"views.size={size}"], announce=list)
+        found = unseen_pixels(build_method(recipe), build_views(recipe))
+        assert len(found) == len(said)
+        assert all(words in message for words, message in zip(said, found, strict=True))
+
+
+def test_sizes_that_a_network_does_not_take_are_refused_with_what_to_write(tmp_path):
+    changes = [change for change in TINY if not change.startswith(("model.", "method.", "views."))]
+    dino = ["method={name: dino, prototypes: 8, head_hidden: 8, head_bottleneck: 8}", "training.steps=1"]
+    dino += ["views={name: multicrop, size: 32, local_size: 16}", "model={backbone: small_alexnet, arguments: {}}"]
+    with pytest.raises(RunError, match=r"does not take views of 16, 32 px: .*one size only views\.local_size=32$"):
+        pretrain("quickstart", [*changes, *dino], run=tmp_path / "run")
 
 
 def test_the_quickstart_trains_a_vision_transformer(tmp_path):

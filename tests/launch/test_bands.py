@@ -14,6 +14,7 @@ from wildfern.launch import pretrain
 from wildfern.launch.cli import app
 from wildfern.launch.components import read_recipe
 from wildfern.launch.errors import RunError
+from wildfern.launch.evaluating import check_channels_of
 from wildfern.launch.stats import describe_source
 from wildfern.launch.views_image import shown, whole
 from wildfern.recipes import RecipeErrors
@@ -177,3 +178,9 @@ def test_other_channels_are_drawn_as_gray_or_by_the_first_three():
     view = views(views.prepare(image[None, ..., :2], 0, 0, np.zeros(1, np.int64)))[0][0]
     expected = (view[0, :1] * 0.5 + 0.25).clamp(0, 1).mul(255).round().expand(3, -1, -1).permute(1, 2, 0)
     np.testing.assert_array_equal(shown(view, views)[0], expected.numpy())
+
+
+def test_the_backbone_that_takes_other_channels_is_named():
+    digits = open_source("digits", "train")
+    with pytest.raises(RunError, match="but test_vit random takes 4: choose the bands"):
+        check_channels_of({"digits": (digits, digits)}, 4, "test_vit random")

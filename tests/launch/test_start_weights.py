@@ -137,6 +137,12 @@ def test_networks_are_evaluated_without_a_run(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
+        (["RUN/backbone.safetensors"], "is a file in a run folder: name the folder "),
+        (["nowhere"], "there is no run folder nowhere"),
+        (["--backbone", "x.pth"], "is a file or folder, not the name of a network: --backbone NAME --weights x.pth"),
+        (["--backbone", "resnet18", "--weights", "https://a.org/x.pth"], "is not downloaded: download it, and give the file"),
+        (["--backbone", "resnet18", "--weights", ""], "must be a path, timm or timm:TAG, got ''"),
+        (["--backbone", "resnet18", "--weights", "."], r"name the file itself, for example x\.pth"),
         (["x.pth"], r"x\.pth is a file, not a run folder; to evaluate a file of weights: --backbone NAME --weights x\.pth"),
         (["resnet18"], "there is no run folder resnet18; to evaluate a network of this name: --backbone resnet18"),
         ([], "nothing to evaluate: name a run folder, or a network with --backbone NAME"),
@@ -152,8 +158,46 @@ def test_networks_are_evaluated_without_a_run(tmp_path, monkeypatch):
 def test_impossible_evaluations_are_refused_in_one_line(words, expected, started, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.pth").touch()
-    words = [str(started[0]) if word == "RUN" else word for word in words]
+    words = [word.replace("RUN", str(started[0])) for word in words]
     with pytest.raises(RunError, match=expected) as caught:
         CliRunner().invoke(app, ["evaluate", *words, "--on", "digits"], catch_exceptions=False)
     code, message = explained(caught.value)
     assert (code, message.count("\n")) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"run": 3}, "run must be a run folder, or a list of them; got 3"),
+        ({"run": [3]}, "the path of a run folder must be a text, got int"),
+        ({"on": 3}, "on must be a data set such as digits"),
+        ({"protocols": 3}, "protocols must be a protocol such as knn"),
+        ({"backbones": ("test_vit", None)}, r"backbones\.1 must be the name of a network, or a pair .* got NoneType"),
+        ({"backbones": [("test_vit", {})]}, r"backbones\.0 must be"),
+        ({"backbones": ["test_vit"], "size": "32"}, "size must be a whole number of pixels, at least 1, got '32'"),
+        ({"backbones": ["test_vit"], "size": 0}, "size must be a whole number"),
+    ],
+)
+def test_arguments_of_a_wrong_type_are_refused_in_words(arguments, expected):
+    with pytest.raises(RunError, match=expected):
+        evaluate(**{"on": "digits", "protocols": "knn", **arguments})
+
+
+def test_single_values_stand_for_lists_and_pairs_load():
+    assert (
+        len(evaluate(on="digits", protocols="knn", backbones="test_vit", few_shot=2, seeds=1, size=32).main_rows()) == 3
+    )
+    assert wildfern.load_backbone(["test_resnet", "random"]).name == "test_resnet"
+    for wrong, expected in {
+        "resnet18": r"a network of this name is \('resnet18', None\)",
+        ("resnet18",): "a pair of name and weights",
+        3: "the path of a run folder must be a text",
+    }.items():
+        with pytest.raises(RunError, match=expected):
+            wildfern.load_backbone(wrong)
+    with pytest.raises(ValueError, match="must be a path, timm or timm:TAG, got dict"):
+        wildfern.load_backbone(("test_resnet", {}))
+    with pytest.raises(RunError, match=r"overrides are texts such as training.steps=100, got 3"):
+        pretrain("quickstart", [3])
+    with pytest.raises(RunError, match="the recipe is a name, a path or a Recipe, got int"):
+        pretrain(3)

@@ -90,3 +90,5 @@ def test_invalid_arguments_and_views_are_refused():
         mae()(Batch.from_views([torch.zeros(1, 2, 3, 16, 16).double(), torch.zeros(1, 2, 3, 8, 8).double()]))
     with pytest.raises(ValueError, match="decoder_width 16 must be a multiple of decoder_heads 3"):
         MAE(Backbone("vit_tiny_patch16_224", **VIT), 10, decoder_width=16, decoder_heads=3)
+    with pytest.raises(ValueError, match=r"views.size must be a multiple of 4, got 18"):
+        mae()(Batch.from_views([torch.zeros(1, 2, 3, 18, 18).double()]))

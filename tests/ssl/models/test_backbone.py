@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from wildfern.ssl.models import Backbone
+from wildfern.ssl.models.networks import unknown_network
 from wildfern.ssl.models.width import measure_width, meta_copy
 
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 2}
@@ -99,7 +100,7 @@ def test_measuring_draws_no_random_numbers():
         ("resnet18", {"layers": [1, -1]}, r"model\.arguments\.layers needs 4 numbers, one for each stage: \[1, -1\]"),
         ("resnet18", {"channels": [8, 8, 8, -8]}, r"cannot build .resnet18. with model\.arguments .*-8"),
         ("resnet18", {"output_stride": 7}, "cannot build .resnet18. with .*AssertionError"),
-        ("resnet18", {"drop_rate": 2}, r"model\.arguments \{'drop_rate': 2\} cannot run .*between 0 and 1"),
+        ("resnet18", {"drop_rate": 2}, "drop_rate must be at least 0 and less than 1, got 2"),
         ("resnet18", {"pretrained": True}, "pretrained is not an argument here: set weights to timm or a file"),
         ("resnet18.a1", {}, "unknown tag 'a1' of resnet18; it has a1_in1k"),
         ("small_alexnet", {"in_chans": 4}, "3 channels"),
@@ -238,3 +239,35 @@ def test_maps_equal_those_of_timm_and_are_refused_if_there_are_none():
     assert torch.equal(backbone.maps(images)[-1], backbone.network.forward_features(images))
     with pytest.raises(ValueError, match="torchvision/resnet18 has no feature maps"):
         Backbone("torchvision/resnet18").maps(images)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "words"),
+    [
+        ("test_vit", {"img_size": "32"}, "img_size is the text '32': write the number without quotes"),
+        ("test_vit", {"img_size": [32, "32"]}, "img_size is the text '32'"),
+        ("test_vit", {"img_size": 32.0}, "img_size must be a whole number of at least 1, got 32.0"),
+        ("test_vit", {"in_chans": True}, "in_chans must be a whole number"),
+        ("test_vit", {"drop_path_rate": 1.5}, "drop_path_rate must be at least 0 and less than 1, got 1.5"),
+        ("torchvision/alexnet", {"dropout": -0.1}, "dropout must be at least 0"),
+        ("test_vit", {"act_layer": "geluu"}, "'geluu' is not one of the names"),
+    ],
+)
+def test_values_that_would_fail_later_or_unclearly_are_refused(name, arguments, words):
+    with pytest.raises(ValueError, match=words):
+        Backbone(name, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("hf-hub:timm/resnet18.a1_in1k", "resnet18.a1_in1k"),
+        ("ResNet18", "resnet18"),
+        ("torchvision.models.resnet18", "torchvision/resnet18"),
+        ("torchvision:resnet18", "torchvision/resnet18"),
+        ("facebook/dinov2-small", "vit_small_patch14_dinov2, vit_small_patch14_reg4_dinov2"),
+        ("vit_small", "vit_small_patch8_224"),
+    ],
+)
+def test_names_of_other_programs_are_suggested_as_timms(name, meant):
+    assert f"did you mean {meant}" in unknown_network(name)

@@ -3,15 +3,19 @@
 import argparse
 import hashlib
 import re
+from collections import defaultdict, deque
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 import timm
 import torch
+from forked_runs import RunsCode
 from safetensors.torch import save_file
 
 from wildfern.ssl.models import Backbone
+from wildfern.ssl.models.checkpoint_file import read_tensors
 
 NAME = "resnet10t"
 
@@ -269,6 +273,7 @@ class Marker:
 
 def test_unreadable_files_are_refused_and_not_run(tmp_path):
     torch.save({"state_dict": Marker(tmp_path / "marker")}, tmp_path / "code.pth")
+    torch.save({"state_dict": RunsCode(tmp_path / "marker")}, tmp_path / "blocked.pth")
     (tmp_path / "half.safetensors").write_bytes(b"\0" * 50)
     (tmp_path / "text.pt").write_text("weights")
     (tmp_path / "weights.bin").write_bytes(b"")
@@ -278,7 +283,8 @@ def test_unreadable_files_are_refused_and_not_run(tmp_path):
     (tmp_path / "arrays.npz").rename(tmp_path / "arrays.pth")
     torch.save([1, 2], tmp_path / "list.pt")
     for name, words in {
-        "code.pth": "Python objects",
+        "code.pth": "no tensors with names",
+        "blocked.pth": r"Python objects \(posix.mkdir\)",
         "half.safetensors": "damaged",
         "text.pt": "damaged",
         "weights.bin": "is empty",
@@ -292,6 +298,33 @@ def test_unreadable_files_are_refused_and_not_run(tmp_path):
     }.items():
         with pytest.raises(ValueError, match=words):
             loaded(tmp_path / name)
+    assert not (tmp_path / "marker").exists()
+
+
+def test_tensors_are_read_beside_objects_of_any_class_and_from_whole_networks(state, tmp_path):
+    network = timm.create_model(NAME, num_classes=0)
+    network.load_state_dict(state)
+    counts = defaultdict(list)
+    counts["a"].append(1)
+    beside = {
+        "args": argparse.Namespace(data=Path("images")),
+        "time": datetime(2026, 1, 1),
+        "counts": counts,
+        "losses": deque([0.5]),
+        "random": (np.arange(3), np.float64(0.5)),
+        "function": torch.nn.functional.relu,
+        "code": Marker(tmp_path / "marker"),
+    }
+    torch.save({"model": state} | beside, tmp_path / "settings.pth")
+    torch.save(
+        {"model": state, "time": datetime(2026, 1, 1)}, tmp_path / "old.pth", _use_new_zipfile_serialization=False
+    )
+    torch.save({"model": torch.nn.DataParallel(network)} | beside, tmp_path / "whole.pth")
+    for file in ("settings.pth", "old.pth", "whole.pth"):
+        found = read_tensors(tmp_path / file)
+        prefix = "model.module." if file == "whole.pth" else "model."
+        for name, value in state.items():
+            assert torch.equal(found[prefix + name], value), (file, name)
     assert not (tmp_path / "marker").exists()
 
 
