@@ -45,7 +45,11 @@ CASES = {
     "simclr-counting": ("simclr", "counting", "fp32", (0, 1, 2)),
 }
 LONG = ("simclr-sgd", "dino-adamw")
-FREEZE = {"simclr-sgd": 4, "simclr-lamb": 3}  # steps in which the backbone's weights do not change
+FREEZE = {
+    "simclr-counting": 3,
+    "simclr-lamb": 3,
+    "simclr-bf16": 3,
+}  # steps in which the backbone's weights do not change
 RESUMED = [(case, stage) for case in ("dino-adamw", "simclr-counting") for stage in CASES[case][-1]]
 # A run that several engines continue: (processes, stage (None: the torch engine), first step).
 HANDOVERS = [(2, 1, 0), (1, 2, 6), (2, 3, 12), (2, 0, 18), (1, None, 22), (2, 2, 26), (0, None, STEPS)]

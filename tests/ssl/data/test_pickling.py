@@ -12,7 +12,7 @@ import pyarrow.parquet as parquet
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from wildfern.generators import ImageBatch
 from wildfern.ssl.augmentation.reference_images import ReferenceImages
@@ -138,22 +138,9 @@ class Named:
         return Image.new("L", (5, 5), number), self._labels[number]
 
 
-class Items(Dataset):
-    """A source as a torch dataset."""
-
-    def __init__(self, source):
-        self.source = source
-
-    def __len__(self):
-        return 4
-
-    def __getitem__(self, item):
-        return self.source.read([item]).pixels[0]
-
-
 @pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_a_data_loader_with_workers(files, start):
     mixture = Mixture([(open_source(f"parquet:{files}"), 1.0)], 0)
     expected = mixture.read(np.arange(4)).pixels
-    loader = DataLoader(Items(mixture), batch_size=2, num_workers=1, multiprocessing_context=start)
-    np.testing.assert_array_equal(np.concatenate([batch.numpy() for batch in loader]), expected)
+    loader = DataLoader(range(4), batch_size=2, collate_fn=mixture.read, num_workers=1, multiprocessing_context=start)
+    np.testing.assert_array_equal(np.concatenate([batch.pixels for batch in loader]), expected)
