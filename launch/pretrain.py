@@ -8,8 +8,8 @@ import argparse
 import os
 import sys
 
-from wildfern.launch.cli import EXIT_CODES, explained
 from wildfern.launch.cluster.slurm import launcher_variables
+from wildfern.launch.exit_codes import EXIT_CODES, explained
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -141,7 +141,7 @@ def _train(
         sys.path.insert(0, str(first_on_path))
     if die_at is not None:
         _die_at(*die_at)
-    from wildfern.launch.cli import explained
+    from wildfern.launch.exit_codes import explained
     from wildfern.launch.training_run import pretrain
 
     engine = ["engine.name=deepspeed"] if ranks else []

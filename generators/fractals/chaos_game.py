@@ -27,7 +27,7 @@ _ALWAYS_BELOW = np.uint32(0xFFFFFFFF)
 
 
 def rows_for(points: int) -> int:
-    """Rows of LANES points that a track of so many points needs, the discarded first ones included."""
+    """Number of rows of LANES points that hold a track of `points` points, the discarded first ones included."""
     return FIRST_ROW + -(-points // LANES)
 
 

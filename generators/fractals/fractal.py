@@ -37,7 +37,7 @@ class Workspace(NamedTuple):
 
 @njit
 def workspace(rows, pixels):
-    """A `Workspace` for tracks of so many rows and canvases of so many pixels."""
+    """A `Workspace` for tracks of `rows` rows and canvases of `pixels` pixels."""
     return Workspace(
         np.empty((MAX_MAPS, FACTORS)),
         np.empty((MAX_MAPS, 2, 3)),

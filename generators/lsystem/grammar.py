@@ -30,7 +30,7 @@ _GENERATIONS = np.uint64(200)
 
 
 def growth(iterations: int, axioms: set[int], rules: set[int]) -> tuple[int, int]:
-    """Upper bounds of the segments and of the symbols of one tree after so many iterations.
+    """Upper bounds of the segments and of the symbols of one tree after `iterations` iterations.
 
     axioms and rules: positions in AXIOMS and RULES of those that can be drawn.
     """

@@ -31,7 +31,7 @@ def _advance(bits, x, y, limits, maps, MOST: tl.constexpr):
 
 @triton.jit
 def _fit(low, high, across):
-    """Center and slope (float32) of an axis on which low … high takes so many pixels (float64)."""
+    """Center and slope (float32) of an axis on which low … high takes `across` pixels (float64)."""
     center = 0.5 * (low + high)
     extent = tl.maximum(high - low, 1e-5 * (tl.abs(center) + 1.0))
     return center, (across / extent.to(tl.float64)).to(tl.float32)

@@ -12,7 +12,8 @@ from wildfern.ssl.augmentation.normalization import MEAN, STD
 from wildfern.ssl.augmentation.pixmix import PixMix, pixmix
 from wildfern.ssl.augmentation.pixmix_views import PixMixSettings
 from wildfern.ssl.augmentation.presets import multicrop, simclr
-from wildfern.ssl.augmentation.views import ViewBatch, Views
+from wildfern.ssl.augmentation.view_batch import ViewBatch
+from wildfern.ssl.augmentation.views import Views
 
 __all__ = [
     "MEAN",

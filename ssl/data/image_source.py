@@ -1,6 +1,7 @@
 """Finite sources that decode images one at a time, replace unreadable ones and keep small sets decoded in memory."""
 
 import threading
+from abc import abstractmethod
 from collections.abc import Iterator
 from functools import partial
 from math import gcd
@@ -104,9 +105,9 @@ class ImageSource(Source):
         """Decoded images are left out: they are made again."""
         return super().__getstate__() | {"_cache": None, "_filled": np.zeros(0, bool), "_probed": False}
 
+    @abstractmethod
     def item_name(self, item: int) -> str:
         """Where the image is stored, for messages."""
-        raise NotImplementedError(f"{type(self).__name__} must implement item_name(item)")
 
     def encoded(self, item: int) -> File:
         """The path or the bytes of the image's file; raises UnreadableImage."""

@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 
 import wildfern
 from wildfern.launch import evaluate, pretrain
-from wildfern.launch.cli import app, explained
+from wildfern.launch.cli import app
 from wildfern.launch.errors import RunError
+from wildfern.launch.exit_codes import explained
 from wildfern.launch.exporting import export_backbone
 from wildfern.launch.run_folder import RunFolder
 
