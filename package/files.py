@@ -1,0 +1,180 @@
+"""Files of a run folder, which may be damaged or come from a stranger.
+
+No symbolic link is followed, no FIFO or device is opened, no file is read without a limit, and a file is replaced as a whole or
+not at all. Each error names its file.
+"""
+
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from errno import EINVAL
+from pathlib import Path
+from typing import BinaryIO
+
+__all__ = [
+    "UnsafeFile",
+    "check_folder",
+    "is_regular",
+    "open_appending",
+    "open_reading",
+    "open_regular",
+    "read_bytes",
+    "remove_partial_files",
+    "replacing",
+    "sync_folder",
+    "write_text",
+]
+
+PathLike = str | os.PathLike[str]
+
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows
+_PARTIAL = ".partial_"
+
+
+class UnsafeFile(OSError):
+    """A path that is neither a regular file nor missing, or a file over its limit; nothing was read or written."""
+
+    def __init__(self, path: PathLike, reason: str) -> None:
+        super().__init__(EINVAL, reason, os.fspath(path))
+
+
+def is_regular(path: PathLike) -> bool:
+    """Whether `path` itself is a regular file, and not a link to one. False for a missing file."""
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def open_regular(path: PathLike, flags: int) -> int:
+    """`os.open` for a regular file; raises UnsafeFile for a link, FIFO, device, socket or folder, without opening it."""
+    with suppress(FileNotFoundError):
+        _check_regular(path, os.lstat(path).st_mode)
+    try:
+        handle = os.open(path, flags | _NO_LINK | _BINARY, 0o666)
+    except OSError:
+        with suppress(FileNotFoundError):
+            _check_regular(path, os.lstat(path).st_mode)
+        raise
+    try:
+        _check_regular(path, os.fstat(handle).st_mode)  # it may have been replaced since
+    except UnsafeFile:
+        os.close(handle)
+        raise
+    return handle
+
+
+def open_reading(path: PathLike) -> BinaryIO:
+    """A regular file, opened to read bytes. Raises UnsafeFile like `open_regular`, OSError for a missing file."""
+    return os.fdopen(open_regular(path, os.O_RDONLY), "rb")
+
+
+def open_appending(path: PathLike) -> BinaryIO:
+    """A regular file, made if it is missing, opened to append bytes without a buffer.
+
+    Raises UnsafeFile like `open_regular`, and for a file with another name (hard link), which would be changed there too.
+    """
+    handle = open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    if os.fstat(handle).st_nlink > 1:
+        os.close(handle)
+        raise UnsafeFile(path, "is a hard link: the file has another name, where it would be changed too. Copy it")
+    return os.fdopen(handle, "ab", buffering=0)
+
+
+def read_bytes(path: PathLike, most: int) -> bytes:
+    """The content of a regular file of at most `most` bytes. Raises UnsafeFile like `open_regular` and for a larger one."""
+    with open_reading(path) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise UnsafeFile(path, f"is larger than {most:,} bytes, the limit for a file of its kind")
+    return content
+
+
+@contextmanager
+def replacing(path: PathLike) -> Iterator[Path]:
+    """Yield the path of a new, empty file beside `path`; at the end of the block it is synced and renamed to `path`.
+
+    After an error or a power cut `path` is as before. A link at `path` is replaced, not followed. An OSError of the block that
+    names no file, or the new one, names `path`.
+    """
+    path = Path(path)
+    beside = path.with_name(f"{_PARTIAL}{secrets.token_hex(4)}_{path.name}")
+    try:
+        os.close(open_regular(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        yield beside
+        handle = open_regular(beside, os.O_RDWR)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        os.replace(beside, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, os.fspath(beside)):
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+        raise
+    finally:
+        with suppress(OSError):
+            beside.unlink()
+
+
+def write_text(path: PathLike, text: str) -> None:
+    """Write a file as a whole, by `replacing`, in UTF-8."""
+    with replacing(path) as beside:
+        beside.write_bytes(text.encode("utf-8", "backslashreplace"))  # file names may be no UTF-8
+
+
+def remove_partial_files(folder: PathLike) -> None:
+    """Remove what `replacing` leaves in a folder when its process is killed. Call it while no other process writes there."""
+    for path in Path(folder).glob(f"{_PARTIAL}????????_*"):
+        if not path.is_dir() or path.is_symlink():
+            path.unlink(missing_ok=True)
+
+
+def check_folder(path: PathLike) -> None:
+    """Raise UnsafeFile if `path` is a link or a file; a missing folder passes."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISLNK(mode):
+        raise UnsafeFile(
+            path,
+            "is a symbolic link, which is not followed in a run folder (the run folder itself may be a link): put a folder in "
+            "its place",
+        )
+    if not stat.S_ISDIR(mode):
+        raise UnsafeFile(path, f"is {_kind(mode)}, not a folder")
+
+
+def sync_folder(folder: PathLike) -> None:
+    """Return once new names in a folder are on the disk, where the system supports it."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _check_regular(path: PathLike, mode: int) -> None:
+    if stat.S_ISLNK(mode):
+        raise UnsafeFile(path, "is a symbolic link, which is not followed in a run folder: put the file in its place")
+    if not stat.S_ISREG(mode):
+        raise UnsafeFile(path, f"is {_kind(mode)}, not a regular file")
+
+
+def _kind(mode: int) -> str:
+    kinds = {
+        stat.S_IFDIR: "a folder",
+        stat.S_IFREG: "a file",
+        stat.S_IFIFO: "a FIFO",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+        stat.S_IFSOCK: "a socket",
+    }
+    return kinds.get(stat.S_IFMT(mode), "a special file")

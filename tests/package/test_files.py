@@ -1,0 +1,138 @@
+"""Files are replaced as a whole, and links, FIFOs and devices are refused."""
+
+import errno
+import os
+import socket
+
+import pytest
+
+from wildfern.files import (
+    UnsafeFile,
+    check_folder,
+    is_regular,
+    open_appending,
+    open_reading,
+    read_bytes,
+    remove_partial_files,
+    replacing,
+    write_text,
+)
+
+
+def link(path, victim):
+    path.symlink_to(victim)
+
+
+def dangling(path, victim):
+    path.symlink_to(path.parent / "nowhere")
+
+
+def fifo(path, victim):
+    os.mkfifo(path)
+
+
+def device(path, victim):
+    path.symlink_to("/dev/zero")
+
+
+def bound(path, victim):
+    here = os.getcwd()
+    os.chdir(path.parent)  # the path of a socket is short
+    try:
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(path.name)
+    finally:
+        os.chdir(here)
+
+
+def folder(path, victim):
+    path.mkdir()
+
+
+PLANTED = [link, dangling, fifo, device, bound, folder]
+
+
+@pytest.fixture
+def victim(tmp_path):
+    file = tmp_path / "victim"
+    file.write_text("precious")
+    return file
+
+
+@pytest.mark.parametrize("plant", PLANTED)
+@pytest.mark.parametrize("use", [open_reading, open_appending, lambda path: read_bytes(path, 10)])
+def test_only_regular_files_are_opened(tmp_path, victim, plant, use):
+    path = tmp_path / "planted"
+    plant(path, victim)
+    with pytest.raises(UnsafeFile) as caught:
+        use(path)
+    assert caught.value.filename == str(path)
+    assert victim.read_text() == "precious"
+    assert not is_regular(path)
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("plant", [link, dangling, fifo, device, bound])
+def test_what_is_planted_is_replaced_and_not_followed(tmp_path, victim, plant):
+    path = tmp_path / "planted"
+    plant(path, victim)
+    write_text(path, "new")
+    assert is_regular(path)
+    assert path.read_text() == "new"
+    assert victim.read_text() == "precious"
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_an_error_leaves_the_file_as_it_was_and_names_it(tmp_path):
+    path = tmp_path / "kept"
+    path.write_text("old")
+
+    def fill_the_disk():
+        with replacing(path) as beside:
+            beside.write_text("half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        fill_the_disk()
+    assert caught.value.filename == str(path)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["kept"]
+
+
+def test_files_of_a_killed_process_are_removed_and_no_others(tmp_path):
+    (tmp_path / ".partial_0123abcd_views.png").write_text("half")
+    (tmp_path / ".partial_0123abcd_folder").mkdir()
+    (tmp_path / "kept").write_text("whole")
+    (tmp_path / ".partial_89abcdef_link").symlink_to(tmp_path / "kept")
+    remove_partial_files(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == [".partial_0123abcd_folder", "kept"]
+
+
+def test_a_file_with_two_names_is_not_appended_to(tmp_path, victim):
+    os.link(victim, tmp_path / "second")
+    with pytest.raises(UnsafeFile, match="hard link"):
+        open_appending(tmp_path / "second")
+
+
+def test_a_file_over_the_limit_is_refused(tmp_path, victim):
+    assert read_bytes(victim, 8) == b"precious"
+    with pytest.raises(UnsafeFile, match="larger than 7 bytes"):
+        read_bytes(victim, 7)
+
+
+def test_a_folder_behind_a_link_is_refused(tmp_path, victim):
+    check_folder(tmp_path)
+    check_folder(tmp_path / "missing")
+    (tmp_path / "link").symlink_to(tmp_path)
+    for path in (tmp_path / "link", victim):
+        with pytest.raises(UnsafeFile):
+            check_folder(path)
+
+
+def test_a_new_file_has_the_usual_permissions(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_text(tmp_path / "new", "text")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o640
