@@ -9,6 +9,7 @@ from pathlib import Path
 from wildfern.launch.assembly import Assembly, assemble
 from wildfern.launch.builders import agreed_precision, separate_parts, unseen_pixels, untrained
 from wildfern.launch.cluster.distributed import DistributedContext, started
+from wildfern.launch.cluster.heartbeat import HeartbeatEnded
 from wildfern.launch.cluster.shared_folder import chosen_folder, exclusive
 from wildfern.launch.components import read_recipe
 from wildfern.launch.data_record import record_data, recorded_data
@@ -116,7 +117,10 @@ def train_to_end(
     start: ResumePoint,
     tracker: Tracker,
 ) -> tuple[int, int | None]:
-    """Train to the last step or to a signal: (steps done, number of the signal). Called on every rank."""
+    """Train to the last step or to a signal: (steps done, number of the signal). Called on every rank.
+
+    Raises HeartbeatEnded, on every rank, if the heartbeat of one has failed.
+    """
     engine, evaluation = assembly.engine, recipe.evaluation
     began = time.monotonic()
     with assembly.checkpoints, StopRequest() as stop:
@@ -135,6 +139,7 @@ def train_to_end(
             else None,
             on_checkpoint=partial(write_backbone, folder, context, assembly),
             on_nonfinite=partial(folder.add_lines, "nonfinite.jsonl"),
+            must_stop=context.heartbeat_ended,
         )
     tracker.message(f"trained {done - start.step} steps in {duration(time.monotonic() - began)}")
     if skipped := assembly.mixture.skipped | assembly.views.skipped:
@@ -144,7 +149,13 @@ def train_to_end(
     if done == recipe.training.steps:
         write_backbone(folder, context, assembly)  # again: the run may have been killed after its last checkpoint
     engine.barrier()
-    return done, stop.agreed(engine.any)
+    signal_number = stop.agreed(engine.any)
+    if done < recipe.training.steps and signal_number is None:
+        raise HeartbeatEnded(
+            f"{'; '.join(context.ended_heartbeats())}; a checkpoint was saved after step {done}; continue with the same command "
+            "and --resume"
+        )
+    return done, signal_number
 
 
 def write_backbone(folder: RunFolder, context: DistributedContext, assembly: Assembly) -> None:

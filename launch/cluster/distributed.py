@@ -37,6 +37,19 @@ class DistributedContext:
         if self.heartbeat is not None:
             self.heartbeat.leave()
 
+    def heartbeat_ended(self) -> bool:
+        """Whether the heartbeat of this rank has failed: the run must stop before the others miss its beats."""
+        return self.heartbeat is not None and self.heartbeat.ended is not None
+
+    def ended_heartbeats(self) -> list[str]:
+        """Which heartbeats have failed, and how; called by all ranks."""
+        found = self.heartbeat and (self.rank, self.heartbeat.host, self.heartbeat.ended)
+        return [
+            f"the heartbeat of rank {rank} on host {host} ended: {why}"
+            for rank, host, why in filter(None, self.all_gather(found))
+            if why is not None
+        ]
+
     def barrier(self) -> None:
         """Wait until every rank has called it, without the collective timeout."""
         if self.world_size > 1:
