@@ -1,5 +1,6 @@
 """Pretrain from a recipe: assemble, resume, train, evaluate; everything is written to the run folder."""
 
+import os
 import signal
 import time
 from collections.abc import Sequence
@@ -9,7 +10,9 @@ from pathlib import Path
 from wildfern.launch.assembly import Assembly, assemble
 from wildfern.launch.builders import agreed_precision, separate_parts, unseen_pixels, untrained
 from wildfern.launch.cluster.distributed import DistributedContext, started
+from wildfern.launch.cluster.first_contact import read_by_all
 from wildfern.launch.cluster.heartbeat import HeartbeatEnded
+from wildfern.launch.cluster.launcher_environment import check_launcher_environment
 from wildfern.launch.cluster.shared_folder import chosen_folder, exclusive
 from wildfern.launch.components import read_recipe
 from wildfern.launch.data_record import record_data, recorded_data
@@ -64,11 +67,15 @@ def pretrain(
         raise RunError(f"the recipe is a name, a path or a Recipe, got {type(recipe).__name__}")
     name = "run" if isinstance(recipe, Recipe) else str(recipe)
     messages: list[str] = []
-    if isinstance(recipe, Recipe):
-        recipe = recipe.with_plugins(plugins)
-    else:
-        recipe = read_recipe(recipe, overrides, plugins=plugins, announce=messages.append)
-    with user_errors(), started(recipe) as context:
+    check_launcher_environment(os.environ)
+    given = recipe
+
+    def read() -> Recipe:
+        if isinstance(given, Recipe):
+            return given.with_plugins(plugins)
+        return read_recipe(given, overrides, plugins=plugins, announce=messages.append)
+
+    with read_by_all(read) as recipe, user_errors(), started(recipe) as context:
         folder = chosen_folder(run, name, resume, context)
         recipe = agreed_precision(recipe, context, folder.recipe_if_started() if resume else None)
         if resume:
