@@ -5,6 +5,8 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from wildfern.launch.cluster.distributed import DistributedContext
 from wildfern.launch.data_record import fingerprint_of
 from wildfern.launch.errors import RunError
@@ -20,8 +22,8 @@ def check_same_data(
 ) -> None:
     """Raise RunError on every rank where the images of some rank differ from those of rank 0; called by all ranks.
 
-    Compares numbers of items, names and sizes of files (and contents, if the recipe asks for that fingerprint), classes if labels
-    are used; of the second images of views (`second_images`, by argument) the same without classes. An error of one rank in
+    Compares numbers of items, names and sizes of files (and contents, if the recipe asks for that fingerprint), classes and labels if
+    they are used; of the second images of views (`second_images`, by argument) the same without labels. An error of one rank in
     reading them is raised on every rank.
     """
     if context.world_size == 1:
@@ -51,7 +53,12 @@ def facts(recipe: Recipe, mixture: Mixture, second_images: Mapping[str, Mixture]
             one |= {"files": files.files, "bytes": files.bytes, "names or sizes of files": files.names}
             one |= {"contents of files": files.contents} if files.contents is not None else {}
         if source.reads_labels:
-            one |= {"classes": source.num_classes, "names of classes": _digest(source.class_names)}
+            names, labels = source.class_names, getattr(source, "labels", None)
+            one |= {
+                "classes": source.num_classes,
+                "names of classes": names and _digest("\n".join(names).encode("utf-8", "replace")),
+            }
+            one |= {"labels": _digest(labels.tobytes())} if isinstance(labels, np.ndarray) else {}
         found[f"{place} {name}"] = one
     return found
 
@@ -89,5 +96,5 @@ def _number(value: int | None) -> str:
     return "no" if value is None else f"{value}"
 
 
-def _digest(names: list[str] | None) -> str | None:
-    return None if names is None else hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest()
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

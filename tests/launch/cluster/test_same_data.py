@@ -82,17 +82,20 @@ def test_a_difference_is_named_with_both_numbers(tmp_path, monkeypatch, number, 
 
 def test_classes_are_compared_if_labels_are_used(tmp_path, monkeypatch):
     found = []
-    for name, kinds in (("a", "xy"), ("b", "xz")):
+    for name, kinds in (("a", "xy"), ("b", "xz"), ("c", "xy")):
         for kind in kinds:
             images(tmp_path / name, 2, names=f"{kind}/{{}}.bmp")
         monkeypatch.chdir(tmp_path / name)
-        recipe = read_recipe("quickstart", DATA)
+        recipe = read_recipe("quickstart", [*DATA, "data.labels=folders"])
         mixture = open_mixture(recipe)
+        mixture.sources[0].labels[0] = name == "c"
         found.append(facts(recipe, mixture, {}))
         mixture.skip_labels()
         assert "classes" not in facts(recipe, mixture, {})["0 folder:images"]
     with pytest.raises(RunError, match="other names of classes"):
-        check_same_facts(found[0], other_rank(*found))
+        check_same_facts(found[0], other_rank(found[0], found[1]))
+    with pytest.raises(RunError, match="folder:images is not the same: other labels"):
+        check_same_facts(found[0], other_rank(found[0], found[2]))
 
 
 def test_many_ranks_are_listed_in_short():
