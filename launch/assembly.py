@@ -63,7 +63,7 @@ def assemble(recipe: Recipe, folder: RunFolder, context: DistributedContext) -> 
     config = loop_config(recipe)
     method = build_method(recipe, replaced=any(folder.path.glob("checkpoints/step_*")))
     check_classes(recipe, mixture, method)
-    check_same_data(recipe, mixture, second_images, context)
+    check_same_data(recipe, mixture, second_images, method.backbone.weights_sha256, context)
     check_batch_norm(recipe, method)
     reader = BatchReader(
         mixture,

@@ -18,20 +18,24 @@ SHOWN = 3
 
 
 def check_same_data(
-    recipe: Recipe, mixture: Mixture, second_images: Mapping[str, Mixture], context: DistributedContext
+    recipe: Recipe,
+    mixture: Mixture,
+    second_images: Mapping[str, Mixture],
+    weights: str | None,
+    context: DistributedContext,
 ) -> None:
     """Raise RunError on every rank where the images of some rank differ from those of rank 0; called by all ranks.
 
-    Compares numbers of items, names and sizes of files (and contents, if the recipe asks for that fingerprint), classes and labels if
-    they are used; of the second images of views (`second_images`, by argument) the same without labels. An error of one rank in
-    reading them is raised on every rank.
+    Compares numbers of items, names and sizes of files (and contents, if the recipe asks for that fingerprint), classes and labels
+    if they are used; of the second images of views (`second_images`, by argument) the same without labels; and `weights`, the
+    SHA-256 of those that training starts from. An error of one rank in reading them is raised on every rank.
     """
     if context.world_size == 1:
         return
     found: dict[str, Facts] = {}
     error = None
     try:
-        found = facts(recipe, mixture, second_images)
+        found = facts(recipe, mixture, second_images) | {"0 model.weights": {"content": weights}}
     except (ValueError, OSError) as caught:
         error = caught
     context.raise_on_all(error)
@@ -54,10 +58,8 @@ def facts(recipe: Recipe, mixture: Mixture, second_images: Mapping[str, Mixture]
             one |= {"contents of files": files.contents} if files.contents is not None else {}
         if source.reads_labels:
             names, labels = source.class_names, getattr(source, "labels", None)
-            one |= {
-                "classes": source.num_classes,
-                "names of classes": names and _digest("\n".join(names).encode("utf-8", "replace")),
-            }
+            one["classes"] = source.num_classes
+            one["names of classes"] = names and _digest("\n".join(names).encode("utf-8", "replace"))
             one |= {"labels": _digest(labels.tobytes())} if isinstance(labels, np.ndarray) else {}
         found[f"{place} {name}"] = one
     return found
