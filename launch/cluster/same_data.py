@@ -26,9 +26,9 @@ def check_same_data(
 ) -> None:
     """Raise RunError on every rank where the images of some rank differ from those of rank 0; called by all ranks.
 
-    Compares numbers of items, names and sizes of files (and contents, if the recipe asks for that fingerprint), classes and labels
-    if they are used; of the second images of views (`second_images`, by argument) the same without labels; and `weights`, the
-    SHA-256 of those that training starts from. An error of one rank in reading them is raised on every rank.
+    Compares numbers of items, and names and sizes of files (contents too, if the recipe asks for that fingerprint); classes and
+    labels if they are used; of the second images of views (`second_images`, by argument) the same without labels; and `weights`,
+    the SHA-256 of those that training starts from. An error of one rank in reading them is raised on every rank.
     """
     if context.world_size == 1:
         return
