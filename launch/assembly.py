@@ -15,8 +15,10 @@ from wildfern.launch.builders import (
     check_classes,
     loop_config,
     open_mixture,
+    open_second_images,
 )
 from wildfern.launch.cluster.distributed import DistributedContext
+from wildfern.launch.cluster.same_data import check_same_data
 from wildfern.launch.compiling import compile_networks
 from wildfern.launch.evaluating import check_channels_of, check_labels_of, evaluation_sources
 from wildfern.launch.protocols import check_protocols
@@ -56,11 +58,12 @@ class Assembly:
 
 def assemble(recipe: Recipe, folder: RunFolder, context: DistributedContext) -> Assembly:
     """The parts that the recipe names; called on every rank, loads no checkpoint."""
-    mixture, views, evaluated = open_data(recipe, context)
+    mixture, views, evaluated, second_images = open_data(recipe, context)
     views.to(context.device)
     config = loop_config(recipe)
     method = build_method(recipe, replaced=any(folder.path.glob("checkpoints/step_*")))
     check_classes(recipe, mixture, method)
+    check_same_data(recipe, mixture, second_images, method.backbone.weights_sha256, context)
     check_batch_norm(recipe, method)
     reader = BatchReader(
         mixture,
@@ -100,13 +103,23 @@ def assemble(recipe: Recipe, folder: RunFolder, context: DistributedContext) -> 
     return Assembly(config, mixture, views, view_dtype, reader, engine, schedule, checkpoints, evaluated)
 
 
-def open_data(recipe: Recipe, context: DistributedContext) -> tuple[Mixture, Views, dict[str, tuple[Source, Source]]]:
-    """Training images, views and, on rank 0, the datasets to evaluate on; rank 0 opens first, because it may download."""
+def open_data(
+    recipe: Recipe, context: DistributedContext
+) -> tuple[Mixture, Views, dict[str, tuple[Source, Source]], dict[str, Mixture]]:
+    """Training images, views, on rank 0 the datasets to evaluate on, and the second images of views.
+
+    Rank 0 opens first, because it may download. An error of one rank is raised on every rank.
+    """
     evaluated: dict[str, tuple[Source, Source]] = {}
     error = None
+
+    def opened() -> tuple[Mixture, dict[str, Mixture], Views]:
+        mixture, second_images = open_mixture(recipe), open_second_images(recipe)
+        return mixture, second_images, build_views(recipe, second_images)
+
     if context.is_main:
         try:
-            mixture, views = open_mixture(recipe), build_views(recipe)
+            mixture, second_images, views = opened()
             check_channels(recipe, mixture, views)
             wanted = recipe.evaluation
             evaluated = evaluation_sources(wanted.on)
@@ -114,13 +127,17 @@ def open_data(recipe: Recipe, context: DistributedContext) -> tuple[Mixture, Vie
             check_labels_of(
                 evaluated, check_protocols(wanted.protocols, wanted.few_shot, wanted.seeds) if evaluated else {}
             )
-        except ValueError as caught:
+        except (ValueError, OSError) as caught:
             error = caught
     context.raise_on_all(error)
     if not context.is_main:
-        mixture, views = open_mixture(recipe), build_views(recipe)
+        try:
+            mixture, second_images, views = opened()
+        except (ValueError, OSError) as caught:
+            error = caught
+    context.raise_on_all(error)
     context.barrier()  # from here on the collective timeout applies
-    return mixture, views, evaluated
+    return mixture, views, evaluated, second_images
 
 
 def build_engine(

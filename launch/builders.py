@@ -1,5 +1,7 @@
 """Build each part that a recipe names: data, views, method, probe, the loop's settings."""
 
+from collections.abc import Mapping
+
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -27,14 +29,22 @@ def open_mixture(recipe: Recipe) -> Mixture:
     return _mixture_of(recipe.data, recipe.seed)
 
 
-def build_views(recipe: Recipe) -> Views:
-    """The views; operations that mix in a second image get their own `data` opened like the training data."""
-    arguments = dict(recipe.views.arguments)
-    for name, settings in arguments.items():
+def open_second_images(recipe: Recipe) -> dict[str, Mixture]:
+    """The `data` of operations that mix in a second image, opened like the training data, by argument of the views."""
+    opened = {}
+    for name, settings in recipe.views.arguments.items():
         if entries := getattr(settings, "data", None):
-            mixture = _mixture_of(entries, recipe.seed)
-            mixture.skip_labels()
-            arguments[name] = settings.model_copy(update={"data": mixture})
+            opened[name] = _mixture_of(entries, recipe.seed)
+            opened[name].skip_labels()
+    return opened
+
+
+def build_views(recipe: Recipe, second_images: Mapping[str, Mixture] | None = None) -> Views:
+    """The views, with the second images of `open_second_images`, which are opened if they are not given."""
+    second_images = open_second_images(recipe) if second_images is None else second_images
+    arguments = dict(recipe.views.arguments)
+    for name, mixture in second_images.items():
+        arguments[name] = arguments[name].model_copy(update={"data": mixture})
     return VIEWS[recipe.views.name](**arguments)
 
 

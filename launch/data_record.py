@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import islice
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from wildfern.launch.errors import RunError
 from wildfern.launch.run_folder import RunFolder
@@ -23,8 +24,8 @@ SHOWN = 3
 def record_data(recipe: Recipe, mixture: Mixture, folder: RunFolder) -> None:
     """Write both files; the list of names is left out for more than a million files."""
     entries: list[dict[str, Any]] = []
-    for entry, source in zip(recipe.data, mixture.sources, strict=True):
-        found = _fingerprint(source, entry.fingerprint == "contents")
+    for number, (entry, source) in enumerate(zip(recipe.data, mixture.sources, strict=True)):
+        found = fingerprint_of(mixture, number, entry.fingerprint == "contents")
         entries.append({"source": entry.source, "items": source.num_items, **(asdict(found) if found else {})})
     with folder.replacing(LIST) as beside, gzip.GzipFile(beside, "wb", mtime=0) as listed:
         if sum(entry.get("files", 0) for entry in entries) <= MOST_LISTED:
@@ -44,7 +45,7 @@ def check_same_files(recipe: Recipe, mixture: Mixture, folder: RunFolder) -> Non
         if "names" not in then:
             continue
         contents = entry.fingerprint == "contents" and then.get("contents") is not None
-        now = _fingerprint(source, contents)
+        now = fingerprint_of(mixture, number, contents)
         if now is None:
             continue
         if now.names != then["names"]:
@@ -71,9 +72,16 @@ def recorded_data(folder: RunFolder) -> list[dict[str, Any]]:
     return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
 
 
-def _fingerprint(source: Source, contents: bool) -> Fingerprint | None:
-    files = source.files()
-    return None if files is None else fingerprint(files, contents)
+_fingerprints: WeakKeyDictionary[Mixture, dict[tuple[int, bool], Fingerprint | None]] = WeakKeyDictionary()
+
+
+def fingerprint_of(mixture: Mixture, number: int, contents: bool) -> Fingerprint | None:
+    """The fingerprint of the files of one source, computed once; None for a source that is not made of files."""
+    known = _fingerprints.setdefault(mixture, {})
+    if (number, contents) not in known:
+        files = mixture.sources[number].files()
+        known[number, contents] = None if files is None else fingerprint(files, contents)
+    return known[number, contents]
 
 
 def _lines(number: int, source: Source) -> Iterator[bytes]:

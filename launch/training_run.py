@@ -1,5 +1,6 @@
 """Pretrain from a recipe: assemble, resume, train, evaluate; everything is written to the run folder."""
 
+import os
 import signal
 import time
 from collections.abc import Sequence
@@ -9,6 +10,9 @@ from pathlib import Path
 from wildfern.launch.assembly import Assembly, assemble
 from wildfern.launch.builders import agreed_precision, separate_parts, unseen_pixels, untrained
 from wildfern.launch.cluster.distributed import DistributedContext, started
+from wildfern.launch.cluster.first_contact import read_by_all
+from wildfern.launch.cluster.heartbeat import HeartbeatEnded
+from wildfern.launch.cluster.launcher_environment import check_launcher_environment
 from wildfern.launch.cluster.shared_folder import chosen_folder, exclusive
 from wildfern.launch.components import read_recipe
 from wildfern.launch.data_record import record_data, recorded_data
@@ -63,11 +67,15 @@ def pretrain(
         raise RunError(f"the recipe is a name, a path or a Recipe, got {type(recipe).__name__}")
     name = "run" if isinstance(recipe, Recipe) else str(recipe)
     messages: list[str] = []
-    if isinstance(recipe, Recipe):
-        recipe = recipe.with_plugins(plugins)
-    else:
-        recipe = read_recipe(recipe, overrides, plugins=plugins, announce=messages.append)
-    with user_errors(), started(recipe) as context:
+    check_launcher_environment(os.environ)
+    given = recipe
+
+    def read() -> Recipe:
+        if isinstance(given, Recipe):
+            return given.with_plugins(plugins)
+        return read_recipe(given, overrides, plugins=plugins, announce=messages.append)
+
+    with read_by_all(read) as recipe, user_errors(), started(recipe) as context:
         folder = chosen_folder(run, name, resume, context)
         recipe = agreed_precision(recipe, context, folder.recipe_if_started() if resume else None)
         if resume:
@@ -116,7 +124,10 @@ def train_to_end(
     start: ResumePoint,
     tracker: Tracker,
 ) -> tuple[int, int | None]:
-    """Train to the last step or to a signal: (steps done, number of the signal). Called on every rank."""
+    """Train to the last step or to a signal: (steps done, number of the signal). Called on every rank.
+
+    Raises HeartbeatEnded, on every rank, if the heartbeat of one has failed.
+    """
     engine, evaluation = assembly.engine, recipe.evaluation
     began = time.monotonic()
     with assembly.checkpoints, StopRequest() as stop:
@@ -135,6 +146,7 @@ def train_to_end(
             else None,
             on_checkpoint=partial(write_backbone, folder, context, assembly),
             on_nonfinite=partial(folder.add_lines, "nonfinite.jsonl"),
+            must_stop=context.heartbeat_ended,
         )
     tracker.message(f"trained {done - start.step} steps in {duration(time.monotonic() - began)}")
     if skipped := assembly.mixture.skipped | assembly.views.skipped:
@@ -144,7 +156,13 @@ def train_to_end(
     if done == recipe.training.steps:
         write_backbone(folder, context, assembly)  # again: the run may have been killed after its last checkpoint
     engine.barrier()
-    return done, stop.agreed(engine.any)
+    signal_number = stop.agreed(engine.any)
+    if done < recipe.training.steps and signal_number is None:
+        raise HeartbeatEnded(
+            f"{'; '.join(context.ended_heartbeats())}; a checkpoint was saved after step {done}; continue with the same command "
+            "and --resume"
+        )
+    return done, signal_number
 
 
 def write_backbone(folder: RunFolder, context: DistributedContext, assembly: Assembly) -> None:

@@ -29,6 +29,7 @@ class ForkedRun:
 
     `die_at`: rank 0 kills itself just before this file operation, for example in the middle of saving.
     `first_on_path`: a folder to put first on the import path, by rank.
+    `prepare`: a function to call before the run, by rank; one of a module, to be found by the other process.
     """
 
     def __init__(
@@ -39,13 +40,24 @@ class ForkedRun:
         processes: int = 1,
         die_at: Moment | None = None,
         first_on_path: dict[int, Path] | None = None,
+        prepare: dict[int, Callable[[], object]] | None = None,
     ):
         self.log = run.with_name(f"{run.name}.log")
         self.log.write_text("")
         self.processes = []
         for rank in range(processes):
             first = (first_on_path or {}).get(rank)
-            arguments = (run, changes, resume, self.log, _ranks(rank, processes), None if rank else die_at, first)
+            before = (prepare or {}).get(rank)
+            arguments = (
+                run,
+                changes,
+                resume,
+                self.log,
+                _ranks(rank, processes),
+                None if rank else die_at,
+                first,
+                before,
+            )
             self.processes.append(forked(_train, *arguments))
 
     @property
@@ -131,6 +143,7 @@ def _train(
     ranks: dict[str, str],
     die_at: Moment | None,
     first_on_path: Path | None,
+    prepare: Callable[[], object] | None,
 ) -> None:
     os.setsid()
     with log.open("a") as file:
@@ -141,6 +154,8 @@ def _train(
         sys.path.insert(0, str(first_on_path))
     if die_at is not None:
         _die_at(*die_at)
+    if prepare is not None:
+        prepare()
     from wildfern.launch.exit_codes import explained
     from wildfern.launch.training_run import pretrain
 

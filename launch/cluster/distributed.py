@@ -1,6 +1,7 @@
 """The processes of a run: which rank this is, its device and threads, and what all ranks do together."""
 
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import TypeVar
 import torch
 
 from wildfern.launch.cluster.heartbeat import Heartbeat, join_heartbeat
+from wildfern.launch.cluster.launcher_environment import check_complete, number_of, several_processes
 from wildfern.launch.cluster.versions import check_same_versions
 from wildfern.launch.errors import RunError
 from wildfern.launch.evaluating import choose_device
@@ -16,6 +18,8 @@ from wildfern.recipes import Recipe
 from wildfern.ssl.training.long_timeout_group import long_timeout_group
 
 T = TypeVar("T")
+
+ONE_ENGINE = "several processes were started, but engine.name is torch: set engine.name=deepspeed"
 
 
 @dataclass(frozen=True)
@@ -37,18 +41,31 @@ class DistributedContext:
         if self.heartbeat is not None:
             self.heartbeat.leave()
 
+    def heartbeat_ended(self) -> bool:
+        """Whether the heartbeat of this rank has failed: the run must stop before the others miss its beats."""
+        return self.heartbeat is not None and self.heartbeat.ended is not None
+
+    def ended_heartbeats(self) -> list[str]:
+        """Which heartbeats have failed, and how; called by all ranks."""
+        found = self.heartbeat and (self.rank, self.heartbeat.host, self.heartbeat.ended)
+        return [
+            f"the heartbeat of rank {rank} on host {host} ended: {why}"
+            for rank, host, why in filter(None, self.all_gather(found))
+            if why is not None
+        ]
+
     def barrier(self) -> None:
         """Wait until every rank has called it, without the collective timeout."""
         if self.world_size > 1:
             torch.distributed.barrier(group=long_timeout_group())
 
     def broadcast_from_main(self, work: Callable[[], T]) -> T:
-        """Run `work` on rank 0, broadcast the result, re-raise its ValueError on every rank. No collective timeout."""
+        """Run `work` on rank 0, broadcast the result, re-raise its ValueError or OSError on every rank. No collective timeout."""
         found, error = [None], None
         if self.is_main:
             try:
                 found = [work()]
-            except ValueError as caught:
+            except (ValueError, OSError) as caught:
                 error = caught
         self.raise_on_all(error)
         if self.world_size > 1:
@@ -56,14 +73,16 @@ class DistributedContext:
         return found[0]
 
     def raise_on_all(self, error: Exception | None) -> None:
-        """Raise rank 0's error on every rank: there as it is, elsewhere as a RunError with its message."""
-        message = [error if error is None else str(error)]
+        """Raise an error of any rank on every rank: where it is as it is, elsewhere as a RunError with its message.
+
+        The message names the rank and its host, unless it is rank 0. Called by all ranks; no collective timeout.
+        """
         if self.world_size > 1:
-            torch.distributed.broadcast_object_list(message, src=0, group=long_timeout_group())
+            messages = self.all_gather(None if error is None else said(error, self.rank))
+            if error is None and (found := [message for message in messages if message is not None]):
+                raise RunError(found[0])
         if error is not None:
             raise error
-        if message[0] is not None:
-            raise RunError(message[0])
 
     def all_gather(self, value: T) -> list[T]:
         """Each rank's `value`, by rank. No collective timeout."""
@@ -72,6 +91,12 @@ class DistributedContext:
         values: list = [None] * self.world_size
         torch.distributed.all_gather_object(values, value, group=long_timeout_group())
         return values
+
+
+def said(error: Exception, rank: int) -> str:
+    """The message of an error for the other ranks, with rank and host unless it is of rank 0."""
+    text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+    return text if rank == 0 else f"rank {rank} on host {socket.gethostname()}: {text}"
 
 
 @contextmanager
@@ -91,15 +116,18 @@ def start(recipe: Recipe) -> DistributedContext:
     if recipe.engine.name == "deepspeed":
         from wildfern.ssl.training.deepspeed_engine import start_processes
 
+        if "RANK" in os.environ:
+            check_complete(os.environ)
         rank, local_rank, world_size = start_processes(device.type, recipe.engine.arguments["timeout_minutes"])
         if device.type == "cuda":
             device = own_gpu(local_rank)
             torch.cuda.set_device(device)
-    elif int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise RunError("several processes were started, but engine.name is torch: set engine.name=deepspeed")
+    elif several_processes(os.environ):
+        raise RunError(ONE_ENGINE)
     threads = recipe.training.threads
     if threads is None and world_size > 1:
-        local = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("LOCAL_SIZE", world_size)))
+        name = next((name for name in ("LOCAL_WORLD_SIZE", "LOCAL_SIZE") if name in os.environ), None)
+        local = world_size if name is None else number_of(os.environ, name, 1)
         threads = fair_threads(local, os.environ)
     if threads is not None:
         torch.set_num_threads(threads)

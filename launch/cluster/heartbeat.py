@@ -3,28 +3,35 @@
 Rank 0 holds a TCP connection to each other rank, separate from those of the collectives. A thread in every process sends beats
 and reads those of the other side. If a connection closes without a "bye" message, or is silent for too long, rank 0 sends every
 rank a verdict, and each prints it and exits, even while its main thread waits in a collective. A rank that loses rank 0 reaches
-the verdict by itself.
+the verdict by itself. `authentication` says what protects the connections, `listener` where rank 0 listens.
+
+If the thread itself fails, `ended` says how; its connections stay open, so that the run can be stopped with a checkpoint before
+the other ranks miss its beats.
 """
 
-import hmac
-import json
 import os
+import secrets
 import selectors
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
+
+from wildfern.launch.cluster.authentication import MOST_BYTES, MOST_HOST, Channel, Hello, printable
+from wildfern.launch.cluster.connecting import CannotConnect, connect
+from wildfern.launch.cluster.listener import Listener, addresses_of, listen
+from wildfern.launch.cluster.peer import Peer, checked
+from wildfern.launch.errors import RunError
 
 LOST = 75  # EX_TEMPFAIL of sysexits.h: the command is fine, try again
 FAILED = 1
 GRACE_SECONDS = 5.0  # before other ranks exit after a failure: most raise the same error themselves
 CLOSE_SECONDS = 2.0
 CLOSED = "its connection closed (killed, or crashed)"
-MOST_BYTES = 1 << 16  # of one message; a peer that sends more is not a rank of this run
 
 
 class ProcessLost(RuntimeError):
@@ -40,21 +47,15 @@ def end_process(text: str, exit_code: int) -> None:
     os._exit(exit_code)
 
 
-@dataclass
-class Peer:
-    """The other end of one connection."""
-
-    connection: socket.socket | None
-    rank: int
-    host: str = "an unknown host"
-    silent: float = 0.0  # seconds without a beat, not counting those in which this process was stopped itself
-    rest: bytes = field(default=b"", repr=False)  # of a message that has not arrived completely
+class HeartbeatEnded(ProcessLost):
+    """The thread of a heartbeat failed, on whichever rank; training stopped after a checkpoint."""
 
 
 class Heartbeat:
     """The heartbeat of one of `world_size` processes; a context around all collectives.
 
-    Rank 0 passes `address=None` and listens; the others pass rank 0's (host, port), `token` and host name.
+    Rank 0 listens where the others will look for it: `wanted` are the addresses that each of them has for rank 0's host, and
+    `ports` what they connect to. The others pass these addresses and ports of rank 0 as `places`, its `secret` and host name.
     `silence`: seconds without a beat after which a process is lost. `end(text, exit_code)` ends this process, with
     exit code 75 if another is lost and 1 if another failed. `leave()` ends the heartbeat of this rank without a verdict.
     An error that leaves the `with` block is sent to the other ranks; that of a broken collective becomes ProcessLost.
@@ -66,13 +67,16 @@ class Heartbeat:
         world_size: int,
         silence: float,
         *,
-        address: tuple[str, int] | None = None,
-        token: str | None = None,
+        wanted: Sequence[Sequence[str]] = (),
+        places: Sequence[tuple[str, int]] = (),
+        secret: bytes | None = None,
         main_host: str = "",
         end: Callable[[str, int], None] = end_process,
     ) -> None:
-        self.rank, self.silence, self.token = rank, silence, token or os.urandom(16).hex()
-        self.host = socket.gethostname()
+        self.rank, self.silence, self.secret = rank, silence, secret or secrets.token_bytes(32)
+        self.host = own_host()
+        self.ports: dict[str, int] = {}
+        self.ended: str | None = None
         self._interval = min(max(silence / 20, 0.05), 5.0)
         self._end = end
         self._last_message: dict | None = None
@@ -80,27 +84,24 @@ class Heartbeat:
         self._over = threading.Event()
         self._selector = selectors.DefaultSelector()
         self._wake, woken = socket.socketpair()
-        self._selector.register(woken, selectors.EVENT_READ)
-        if address is None:
-            self._peers = {other: Peer(None, other) for other in range(world_size) if other != rank}
-            dual = socket.has_dualstack_ipv6()
-            family = socket.AF_INET6 if dual else socket.AF_INET
-            self._server = socket.create_server(("", 0), family=family, backlog=world_size, dualstack_ipv6=dual)
-            self._selector.register(self._server, selectors.EVENT_READ)
-            self.port = self._server.getsockname()[1]
+        self._selector.register(woken, selectors.EVENT_READ, lambda: None)  # `leave` ends the loop
+        self._listener: Listener | None = None
+        if rank == 0:
+            self._peers = {other: Peer(other) for other in range(1, world_size)}
+            servers, self.ports = listen(wanted)
+            self._listener = Listener(servers, self._selector, self.secret, self._expects, self._admit)
         else:
-            self._server = None
             try:
-                connection = socket.create_connection(address, timeout=min(silence, 30.0))
-            except OSError as error:
+                connection, channel = connect(places, self.secret, rank, self.host, silence)
+            except CannotConnect as error:
                 raise ProcessLost(
-                    f"rank {rank} on host {self.host} cannot reach rank 0 on host {main_host} at {address[0]} port "
-                    f"{address[1]}: {error}. Processes connect to each other on any port: open all ports between the "
+                    f"rank {rank} on host {self.host} cannot reach rank 0 on host {main_host} at {error.place[0]} port "
+                    f"{error.place[1]}: {error}. Processes connect to each other on any port: open all ports between the "
                     "hosts in their firewalls"
                 ) from error
-            self._peers = {0: Peer(connection, 0, main_host)}
-            connection.sendall(_line({"token": self.token, "rank": rank, "host": self.host}))
-            self._register(self._peers[0])
+            self._peers = {0: Peer(0, main_host)}
+            self._connect(self._peers[0], connection, channel)
+        self._before = self._next_beat = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self._thread.start()
 
@@ -111,6 +112,9 @@ class Heartbeat:
             with suppress(OSError):  # the thread may have ended
                 self._wake.send(b"x")
             self._thread.join()
+            if self.ended is not None:  # the thread has left the connections open
+                with suppress(Exception):  # it may fail at the same point again
+                    self._close()
             self._wake.close()
 
     def __enter__(self) -> "Heartbeat":
@@ -119,10 +123,11 @@ class Heartbeat:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None or self._last_message is not None:
+        if error is None or self._last_message is not None or isinstance(error, HeartbeatEnded):
             self.leave()
         elif _broken_collective(error):  # the name of the lost rank may arrive after the error
-            self._over.wait(self.silence)
+            if self.ended is None:
+                self._over.wait(self.silence)
             self.leave({"bye": True})
             first = str(error).strip().splitlines()[0]
             raise ProcessLost(
@@ -130,28 +135,38 @@ class Heartbeat:
                 "Continue with the same command and --resume"
             ) from error
         else:
-            what = f"{kind.__name__}: {error}"[:2000]
+            what = printable(f"{kind.__name__}: {error}", 2000)
             self.leave({"failed": f"rank {self.rank} on host {self.host} failed: {what}"})
 
     def _run(self) -> None:
-        before = beat = time.monotonic()
-        while self._last_message is None and not self._over.is_set():
-            for ready, _ in self._selector.select(self._interval):
-                if ready.fileobj is self._server:
-                    self._accept()
-                elif ready.data is not None:
-                    self._receive(ready.data)
-            now = time.monotonic()
-            # Time in which this process itself was stopped does not count against the others.
-            passed, before = min(now - before, 2 * self._interval), now
-            for peer in self._peers.values():
-                peer.silent += passed
-            if now >= beat:
-                beat = now + self._interval
-                self._send_all({"beat": True})
-            self._check_peers(now)
+        try:
+            while self._last_message is None and not self._over.is_set():
+                self._turn()
+            self._close()
+        except BaseException as error:  # of whatever kind: the run has to learn of it
+            self.ended = printable(f"{type(error).__name__}: {error}", 500)
+
+    def _turn(self) -> None:
+        for ready, _ in self._selector.select(self._interval):
+            ready.data()
+        now = time.monotonic()
+        # Time in which this process itself was stopped does not count against the others.
+        passed, self._before = min(now - self._before, 2 * self._interval), now
+        for peer in self._peers.values():
+            peer.silent += passed
+        if now >= self._next_beat:
+            self._next_beat = now + self._interval
+            self._send_all({"beat": True})
+        if self._listener is not None:
+            self._listener.check(now, sum(peer.connection is None for peer in self._peers.values()))
+        self._check_peers(now)
+
+    def _close(self) -> None:
+        """Send the last message, unless a verdict was, and close everything."""
         if self._last_message is not None and not self._over.is_set():
             self._send_and_close(self._last_message)
+        if self._listener is not None:
+            self._listener.close()
         for key in list(self._selector.get_map().values()):
             key.fileobj.close()
         self._selector.close()
@@ -174,88 +189,82 @@ class Heartbeat:
     def _end_run(self, text: str, exit_code: int) -> None:
         if not self._over.is_set():
             self._over.set()
-            self._send_and_close({"verdict": text, "code": exit_code})
+            self._send_and_close({"verdict": printable(text), "code": exit_code})
             self._end(text, exit_code)
 
-    def _accept(self) -> None:
-        connection, _ = self._server.accept()
-        self._register(Peer(connection, -1))
+    def _expects(self, rank: int) -> bool:
+        return rank in self._peers and self._peers[rank].connection is None
 
-    def _register(self, peer: Peer) -> None:
-        peer.connection.setblocking(False)
-        peer.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._selector.register(peer.connection, selectors.EVENT_READ, peer)
+    def _admit(self, connection: socket.socket, hello: Hello, channel: Channel) -> None:
+        peer = self._peers[hello.rank]
+        peer.host, peer.silent = hello.host, 0.0
+        self._connect(peer, connection, channel)
+
+    def _connect(self, peer: Peer, connection: socket.socket, channel: Channel) -> None:
+        peer.connection, peer.channel = connection, channel
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._selector.register(connection, selectors.EVENT_READ, partial(self._receive, peer))
 
     def _drop(self, peer: Peer) -> None:
         self._selector.unregister(peer.connection)
         peer.connection.close()
-        self._peers.pop(peer.rank, None)
+        del self._peers[peer.rank]
 
     def _receive(self, peer: Peer) -> None:
+        if self._peers.get(peer.rank) is not peer:
+            return  # dropped by a call for another socket that was ready at the same time
         try:
             arrived, why = peer.connection.recv(MOST_BYTES), CLOSED
+        except BlockingIOError:
+            return
         except ConnectionResetError:  # the system resets the connection of a process that died with unread beats
             arrived, why = b"", CLOSED
         except OSError as error:
             arrived, why = b"", f"its connection broke ({error})"
         *lines, peer.rest = (peer.rest + arrived).split(b"\n")
-        for line in lines:
-            if not self._handle(peer, line):
-                return
-        if not arrived or len(peer.rest) > MOST_BYTES:
-            known = peer.rank in self._peers
+        try:
+            for line in lines:
+                if not self._handle(peer, checked(peer.channel.opened(line), (LOST, FAILED))):
+                    return
+            if len(peer.rest) > MOST_BYTES:
+                raise ValueError("it is too long")
+        except ValueError as error:
+            arrived, why = b"", f"it sent a message that no rank of this run sends ({error})"
+        if not arrived:
             self._drop(peer)
-            if known and self._pending is None:
+            if self._pending is None:
                 self._lost(f"rank {peer.rank} on host {peer.host} is gone: {why}")
 
-    def _handle(self, peer: Peer, line: bytes) -> bool:
+    def _handle(self, peer: Peer, message: dict) -> bool:
         """Handle one message; False if the peer sends no more."""
-        try:
-            message = json.loads(line)
-        except ValueError:
-            message = None
-        if peer.rank == -1:
-            return self._admit(peer, message)
         peer.silent = 0.0
-        if not isinstance(message, dict) or "bye" in message:
+        if "bye" in message:
             self._drop(peer)
             return False
         if "verdict" in message:
-            self._end_run(str(message["verdict"]), int(message["code"]))
+            self._end_run(message["verdict"], message["code"])
             return False
         if "failed" in message and self._pending is None:
-            text = str(message["failed"])
+            text = message["failed"]
             self._pending = (time.monotonic() + min(GRACE_SECONDS, self.silence), text, FAILED)
             self._send_all({"failed": text})
         return True
 
-    def _admit(self, peer: Peer, message: object) -> bool:
-        """Accept a connection as the rank it names, if its token is right and that rank is not connected yet."""
-        given = message if isinstance(message, dict) else {}
-        expected = self._peers.get(given["rank"]) if isinstance(given.get("rank"), int) else None
-        known = hmac.compare_digest(str(given.get("token")).encode(), self.token.encode())
-        if not known or expected is None or expected.connection is not None:
-            self._drop(peer)
-            return False
-        peer.rank, peer.host = expected.rank, str(given.get("host"))
-        self._peers[peer.rank] = peer
-        return True
-
     def _send_all(self, message: dict) -> None:
         for peer in self._peers.values():
-            if peer.connection is not None:
-                with suppress(OSError):  # `_receive` and the silence detect a lost peer
-                    peer.connection.send(_line(message))
+            peer.send(message)
 
     def _send_and_close(self, message: dict) -> None:
         """Send to all and wait until they have read it: closing a connection with unread beats would drop the message."""
         self._send_all(message)
         listening = {p.connection for p in self._peers.values() if p.connection and p.silent < self.silence / 2}
         until = time.monotonic() + CLOSE_SECONDS
-        with selectors.DefaultSelector() as heard, suppress(OSError):
+        with selectors.DefaultSelector() as heard:
             for connection in listening:
-                heard.register(connection, selectors.EVENT_READ)
-                connection.shutdown(socket.SHUT_WR)
+                with suppress(OSError):  # it is closed already
+                    connection.shutdown(socket.SHUT_WR)
+                    heard.register(connection, selectors.EVENT_READ)
             while heard.get_map() and time.monotonic() < until:
                 for ready, _ in heard.select(until - time.monotonic()):
                     try:
@@ -269,22 +278,42 @@ class Heartbeat:
 def join_heartbeat(rank: int, world_size: int, address: str, silence: float) -> Heartbeat:
     """Start the heartbeat of this process; called on every rank of an initialized process group.
 
-    `address` is that of rank 0's host. Raises ProcessLost if rank 0 cannot be reached.
+    `address` is that of rank 0's host. The secret and the ports of rank 0 come through the process group. Raises ProcessLost if
+    rank 0 cannot be reached, RunError where a rank cannot resolve `address` or rank 0 cannot listen.
     """
-    from torch.distributed import broadcast_object_list
+    from torch.distributed import all_gather_object, broadcast_object_list
 
-    if rank == 0:
-        heartbeat = Heartbeat(0, world_size, silence)
-        broadcast_object_list([(heartbeat.port, heartbeat.token, heartbeat.host)], src=0)
-        return heartbeat
+    own, problem = [], None
+    try:
+        own = addresses_of(address)
+    except OSError as error:
+        problem = (
+            f"rank {rank} on host {own_host()} cannot resolve the address of rank 0, MASTER_ADDR={address}: {error}"
+        )
+    gathered: list = [None] * world_size
+    all_gather_object(gathered, (own, problem))
+    if problems := [text for _, text in gathered if text]:
+        raise RunError(problems[0])
     received: list = [None]
+    if rank == 0:
+        try:
+            heartbeat = Heartbeat(0, world_size, silence, wanted=[found for found, _ in gathered[1:]])
+            received = [(heartbeat.ports, heartbeat.secret, heartbeat.host, None)]
+        except OSError as error:
+            received = [({}, b"", "", f"rank 0 on host {own_host()} cannot listen for the other ranks: {error}")]
     broadcast_object_list(received, src=0)
-    port, token, main_host = received[0]
-    return Heartbeat(rank, world_size, silence, address=(address, port), token=token, main_host=main_host)
+    ports, secret, main_host, problem = received[0]
+    if problem is not None:
+        raise RunError(problem)
+    if rank == 0:
+        return heartbeat
+    places = [(found, ports[found]) for found in own if found in ports]
+    return Heartbeat(rank, world_size, silence, places=places, secret=secret, main_host=main_host)
 
 
-def _line(message: dict) -> bytes:
-    return json.dumps(message).encode() + b"\n"
+def own_host() -> str:
+    """The name of this host, as other ranks accept it."""
+    return printable(socket.gethostname(), MOST_HOST).replace("\n", "") or "localhost"
 
 
 def _broken_collective(error: BaseException) -> bool:

@@ -47,14 +47,19 @@ def start_processes(device_type: str, timeout_minutes: float) -> tuple[int, int,
         deepspeed.init_distributed(backend, timeout=timedelta(minutes=timeout_minutes), verbose=False)
         make_long_timeout_group(timedelta(minutes=timeout_minutes))
     except RuntimeError as error:
-        place = {name: os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")}
-        raise ValueError(
-            f"rank {place['RANK']} on host {socket.gethostname()} could not connect to all {place['WORLD_SIZE']} processes at "
-            f"{place['MASTER_ADDR']} port {place['MASTER_PORT']} within {timeout_minutes:g} minutes: start the command on "
-            "every host, with the address and a free port of the first host; if hosts have several networks, set "
-            f"GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME to the one between them ({str(error).splitlines()[0]})"
-        ) from error
+        raise ValueError(not_all_connected(timeout_minutes, error)) from error
     return int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"]), int(os.environ["WORLD_SIZE"])
+
+
+def not_all_connected(timeout_minutes: float, error: Exception) -> str:
+    """The message for processes of the launcher's variables that did not meet in time."""
+    place = {name: os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")}
+    return (
+        f"rank {place['RANK']} on host {socket.gethostname()} could not connect to all {place['WORLD_SIZE']} processes at "
+        f"{place['MASTER_ADDR']} port {place['MASTER_PORT']} within {timeout_minutes:g} minutes: start the command on "
+        "every host, with the address and a free port of the first host; if hosts have several networks, set "
+        f"GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME to the one between them ({str(error).splitlines()[0]})"
+    )
 
 
 class DeepSpeedEngine:

@@ -73,8 +73,11 @@ def train(
     evaluate: Callable[[], dict[str, float]] | None = None,
     on_checkpoint: Callable[[], None] = lambda: None,
     on_nonfinite: Callable[[list[Row]], None] = lambda rows: None,
+    must_stop: Callable[[], bool] = lambda: False,
 ) -> int:
     """Train from `start_step` to the end, or until a stop is requested; returns the number of steps done.
+
+    A signal on any rank stops it, and so does `must_stop()`, which is asked whenever ranks synchronize.
 
     `skipped_in_a_row` comes from the checkpoint that training resumes from. `evaluate` returns scores to log every
     `config.evaluate_every` steps. `on_checkpoint` runs on every rank after a checkpoint. `on_nonfinite` gets a row for
@@ -102,7 +105,7 @@ def train(
             consulting = consultation.due()
             if consulting and engine.any(checkpoints.failed):
                 checkpoints.wait()  # raises now, rather than at the next checkpoint
-            stopping = consulting and engine.any(stop.signal_number is not None)
+            stopping = consulting and engine.any(stop.signal_number is not None or must_stop())
             saving = stopping or save.due(done, consulting)
             evaluating = evaluate is not None and config.evaluate_every and done % config.evaluate_every == 0
             if (saving or evaluating or tracker.due(step)) and not config.skip_nonfinite:

@@ -1,37 +1,16 @@
 """The heartbeat between ranks, all in this process: a lost rank is named, one that leaves is not."""
 
-import json
-import os
 import socket
 import struct
 import threading
 import time
 
 import pytest
+from heartbeats import SILENCE, Verdicts, place
 
+from wildfern.launch.cluster.authentication import Handshake, line_of, new_nonce, parse_hello
+from wildfern.launch.cluster.connecting import connect
 from wildfern.launch.cluster.heartbeat import FAILED, LOST, Heartbeat, ProcessLost
-
-SILENCE = 0.6
-
-
-class Verdicts:
-    """What ends each rank: (rank, text, exit code), in order."""
-
-    def __init__(self):
-        self.found, self._one_more = [], threading.Condition()
-
-    def of(self, rank):
-        def end(text, exit_code):
-            with self._one_more:
-                self.found.append((rank, text, exit_code))
-                self._one_more.notify()
-
-        return end
-
-    def wait(self, count, seconds=10.0):
-        with self._one_more:
-            assert self._one_more.wait_for(lambda: len(self.found) >= count, seconds), self.found
-        return sorted(self.found)
 
 
 @pytest.fixture
@@ -41,7 +20,7 @@ def cluster():
 
     def build(world_size, silence=SILENCE, missing=()):
         verdicts = Verdicts()
-        main = Heartbeat(0, world_size, silence, end=verdicts.of(0))
+        main = Heartbeat(0, world_size, silence, wanted=[["127.0.0.1"]] * (world_size - 1), end=verdicts.of(0))
         made.append(main)
         ranks = {0: main}
         for rank in set(range(1, world_size)) - set(missing):
@@ -49,8 +28,8 @@ def cluster():
                 rank,
                 world_size,
                 silence,
-                address=("127.0.0.1", main.port),
-                token=main.token,
+                places=place(main),
+                secret=main.secret,
                 main_host="first",
                 end=verdicts.of(rank),
             )
@@ -68,9 +47,7 @@ def cluster():
 
 def by_hand(main, rank, host="far"):
     """A connection as `rank` that sends no beats."""
-    connection = socket.create_connection(("127.0.0.1", main.port))
-    connection.sendall(json.dumps({"token": main.token, "rank": rank, "host": host}).encode() + b"\n")
-    return connection
+    return connect(place(main), main.secret, rank, host, 5.0)[0]
 
 
 def test_no_rank_is_lost_while_all_beat(cluster):
@@ -115,9 +92,8 @@ def test_silent_ranks_are_reported_together_by_host(cluster):
     assert time.monotonic() - began > 0.9 * SILENCE
     assert [rank for rank, _, _ in found] == [0, 1]
     assert all(text.startswith("rank 2, 3 on host far: no heartbeat for 1 s") for _, text, _ in found)
-    assert (
-        "rank 2, 3 on host far" in connections[0].makefile().read()
-    )  # sent to the silent rank too, in case it wakes up
+    connections[0].settimeout(5)
+    assert "rank 2, 3 on host far" in connections[0].makefile().read()  # to the silent rank too, in case it wakes up
 
 
 def test_a_rank_that_never_connects_is_named(cluster):
@@ -125,22 +101,37 @@ def test_a_rank_that_never_connects_is_named(cluster):
     assert "rank 1 on host an unknown host: no heartbeat" in verdicts.wait(1)[0][1]
 
 
+def answer(server, secret):
+    """Accept one rank, as rank 0, and send nothing more."""
+    connection, _ = server.accept()
+    nonce = new_nonce()
+    connection.sendall(line_of({"nonce": nonce}))
+    hello = parse_hello(connection.makefile("rb").readline())
+    handshake = Handshake(secret, nonce, hello.nonce, hello.rank, hello.host)
+    connection.sendall(line_of({"proof": handshake.of_main}))
+    return connection
+
+
 @pytest.mark.parametrize("how", ["silent", "closed"])
 def test_the_other_ranks_detect_the_loss_of_rank_0(how):
     verdicts = Verdicts()
     with socket.create_server(("127.0.0.1", 0)) as server:
-        address = server.getsockname()
-        member = Heartbeat(1, 2, SILENCE, address=address, token="t", main_host="first", end=verdicts.of(1))
-        connection, _ = server.accept()
+        accepted = threading.Thread(target=lambda: connections.append(answer(server, b"secret")))
+        connections: list = []
+        accepted.start()
+        member = Heartbeat(
+            1, 2, SILENCE, places=[server.getsockname()], secret=b"secret", main_host="first", end=verdicts.of(1)
+        )
+        accepted.join()
         if how == "closed":
-            connection.close()
+            connections[0].close()
         ((_, text, exit_code),) = verdicts.wait(1)
         assert exit_code == LOST
         assert text.startswith(
             "rank 0 on host first is gone" if how == "closed" else "rank 0 on host first: no heartbeat"
         )
         member.leave()
-        connection.close()
+        connections[0].close()
 
 
 def test_time_in_which_a_process_was_stopped_itself_does_not_count(cluster, monkeypatch):
@@ -191,28 +182,10 @@ def test_a_broken_collective_between_living_ranks_says_so(cluster):
         raise RuntimeError("gloo says timed out\nand more")
 
 
-def test_connections_without_the_token_are_refused(cluster):
-    ranks, verdicts = cluster(2, silence=2.0, missing=[1])
-    for hello in (
-        {"token": "wröng", "rank": 1, "host": "x"},
-        {"token": ranks[0].token, "rank": 7},
-        [1],
-        {"token": ranks[0].token, "rank": [1]},
-    ):
-        with socket.create_connection(("127.0.0.1", ranks[0].port)) as stranger:
-            stranger.sendall(json.dumps(hello, ensure_ascii=False).encode() + b"\n")
-            stranger.settimeout(5)
-            assert stranger.recv(100) == b""
-    with socket.create_connection(("127.0.0.1", ranks[0].port)) as stranger:
-        stranger.sendall(os.urandom(100) + b"\n")
-        assert stranger.recv(100) == b""
-    assert "rank 1 on host an unknown host" in verdicts.wait(1)[0][1]
-
-
 def test_a_rank_that_cannot_reach_rank_0_names_address_and_port():
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = server.getsockname()
     with pytest.raises(
         ProcessLost, match=rf"rank 3 on host \S+ cannot reach rank 0 on host first at 127.0.0.1 port {address[1]}"
     ):
-        Heartbeat(3, 4, SILENCE, address=address, token="t", main_host="first")
+        Heartbeat(3, 4, SILENCE, places=[address], secret=b"secret", main_host="first")

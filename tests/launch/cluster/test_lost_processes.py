@@ -5,9 +5,11 @@ import signal
 import socket
 import sys
 import time
+from functools import partial
 
 import pytest
-from forked_runs import ForkedRun
+from forked_runs import ForkedRun, same_bytes
+from heartbeats import fail_after
 from small_runs import SHALLOW, TINY
 
 from wildfern.launch.cluster.heartbeat import LOST
@@ -69,13 +71,24 @@ def test_a_killed_or_stopped_rank_is_named_and_the_run_resumes(tmp_path):
     assert seconds_until_it_ends(stopped) < SILENCE
     assert stopped.exitcode == LOST
 
+    for rank in (0, 1):  # the thread of the heartbeat fails, not the process
+        failing = ForkedRun(run, CHANGES, True, processes=2, prepare={rank: partial(fail_after, 3)})
+        assert failing.wait() == LOST, failing.output()
+        assert failing.processes[1].exitcode == LOST
+        expected = (
+            f"the heartbeat of rank {rank} on host {HOST} ended: ValueError: broken on purpose; a checkpoint was saved"
+        )
+        assert failing.output().count(expected) == 2
+        assert "lost" not in failing.output()
+        assert "is gone" not in failing.output()
+        assert "Traceback" not in failing.output()
+
     assert left_alone.wait() == 0, left_alone.output()
     assert lines_of(run) < 70
     end = ForkedRun(run, CHANGES, True, processes=2)
     assert end.wait() == 0, end.output()
     assert "damaged" not in end.output()
-    for name in ("metrics.jsonl", "backbone.safetensors"):
-        assert (run / name).read_bytes() == (whole / name).read_bytes(), name
+    same_bytes(run, whole)
 
 
 def test_missing_processes_are_reported(tmp_path):

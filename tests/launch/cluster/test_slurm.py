@@ -1,5 +1,7 @@
 """From the variables of `srun` to those of torch and DeepSpeed."""
 
+import re
+
 import pytest
 
 from wildfern.launch.cluster.slurm import first_host, launcher_variables, tasks_on_node
@@ -48,8 +50,44 @@ def test_a_missing_variable_is_named(name):
 
 
 def test_a_node_beyond_the_list_is_refused():
-    with pytest.raises(RunError, match="cannot parse the variables"):
+    with pytest.raises(RunError, match="SLURM_STEP_TASKS_PER_NODE is a list of 2 nodes, but SLURM_NODEID is 2: '8,4'"):
         launcher_variables({**TASK, "SLURM_NODEID": "2"})
+
+
+@pytest.mark.parametrize(
+    "name", ["SLURM_JOB_ID", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_STEP_NUM_TASKS"]
+)
+@pytest.mark.parametrize("value", ["", "abc", "-1", "1.5", "9" * 5000])
+def test_what_is_no_number_is_named_with_its_value(name, value):
+    with pytest.raises(RunError, match=f"the environment variable {name} is '{value}', but must be a whole number"):
+        launcher_variables({**TASK, name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SLURM_STEP_TASKS_PER_NODE", "8(x"),
+        ("SLURM_STEP_TASKS_PER_NODE", ""),
+        ("SLURM_STEP_TASKS_PER_NODE", "8(x99999999999)"),
+        ("SLURM_STEP_NODELIST", ""),
+        ("SLURM_STEP_NODELIST", "-V"),
+        ("SLURM_STEP_NODELIST", "a b"),
+    ],
+)
+def test_an_invalid_list_is_named_with_its_value(name, value):
+    with pytest.raises(
+        RunError, match=rf"the environment variable {name} is not a list of .*: {re.escape(repr(value))}"
+    ):
+        launcher_variables({**TASK, name: value})
+
+
+def test_a_rank_beyond_the_number_of_tasks_is_refused():
+    with pytest.raises(RunError, match="SLURM_PROCID is 12, but SLURM_STEP_NUM_TASKS is 12"):
+        launcher_variables({**TASK, "SLURM_PROCID": "12"})
+
+
+def test_a_long_list_takes_no_memory():
+    assert tasks_on_node("8(x999999999),4", 999_999_999) == 4
 
 
 @pytest.mark.parametrize(
