@@ -270,7 +270,9 @@ def _machines(records: Sequence[RunRecord], names: Sequence[str]) -> str:
         values = [flat.get(key, "–") for flat in flats]
         mark = " class=differs" * (len(set(values)) > 1)
         rows.append(f"<tr{mark}><th>{escape(key)}</th>{''.join(f'<td>{escape(value)}</td>' for value in values)}</tr>")
-    return _section("Machine", _table(("", *(_run(names, index) for index in range(len(records)))), rows))
+    cut = any(len(flat) == MOST_ROWS for flat in flats)
+    note = f"<p class=legend>The first {MOST_ROWS} values of a run are shown.</p>" * cut
+    return _section("Machine", _table(("", *(_run(names, index) for index in range(len(records)))), rows) + note)
 
 
 def _recipes(records: Sequence[RunRecord], names: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 from wildfern.files import open_reading
 
 LONGEST_NAME = 1000  # characters; ends the reading of mappings that are nested without end
-
+MOST_DOTS = 50
 MOST_CLASSES = 200  # of objects in a file
 MOST_HEADER = 16 * 2**20  # bytes, of a safetensors file
 MOST_TENSORS = 100_000
@@ -69,15 +69,20 @@ def read_tensors(path: Path, only_safetensors: bool = False) -> dict[str, Tensor
         raise ValueError(_not_only_tensors(path, error)) from error
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"model.weights: {path} is damaged: {reason}") from error
+        raise ValueError(f"model.weights: {path} is damaged: {reason[:300]}") from error
     except (EOFError, KeyError, AttributeError, TypeError, IndexError, ValueError) as error:  # of the unpickler
         if str(error).startswith("model.weights:"):
             raise
         raise ValueError(f"model.weights: {path} is damaged, or not a file of PyTorch") from error
-    tensors = dict(_tensors(loaded, "", set()))
+    tensors = {name: tensor for name, tensor in _tensors(loaded, "", set()) if _is_name(name)}
     if not tensors:
         raise ValueError(f"model.weights: {path} contains no tensors with names")
     return tensors
+
+
+def _is_name(name: str) -> bool:
+    """Whether a network may have a tensor of this name; the number of prefixes to look at grows with the dots."""
+    return len(name) <= LONGEST_NAME and name.count(".") <= MOST_DOTS and name.isprintable()
 
 
 def _from_safetensors(path: Path, header: int) -> dict[str, Tensor]:
