@@ -57,8 +57,8 @@ def read_tensors(path: Path, only_safetensors: bool = False) -> dict[str, Tensor
         if _is_safetensors(start):
             loaded: Any = _from_safetensors(path, int.from_bytes(start[:8], "little"))
         elif only_safetensors:
-            found = _other_type(path, start) or "of another format"
-            raise ValueError(f"model.weights: {path} is {found}, not a file of safetensors")
+            what = _other_type(path, start) or "of another format"
+            raise ValueError(f"model.weights: {path} is damaged: it is {what}, not a file of safetensors")
         elif found := _other_type(path, start):
             raise ValueError(
                 f"model.weights: {path} is {found}, not a file of weights in PyTorch's or safetensors' format"

@@ -206,8 +206,8 @@ def safetensors(header: dict | bytes, body: bytes = b"") -> bytes:
 
 TENSOR = {"dtype": "F32", "data_offsets": [0, 4]}
 WEIGHTS = {
-    "is empty, not a file of safetensors": b"",
-    "is of another format, not a file of safetensors": b"text" * 100,
+    "is damaged: it is empty, not a file of safetensors": b"",
+    "is damaged: it is of another format, not a file of safetensors": b"text" * 100,
     "is damaged: its header has 50,000,002 bytes": safetensors(b"{" + b" " * 50_000_000 + b"}"),
     "is damaged: its header has 549,755,813,888 bytes": struct.pack("<Q", 2**39) + b'{"',
     "is damaged: Error while deserializing header: invalid JSON": safetensors(b'{"a":' + DEEP.encode() + b"}"),
@@ -273,7 +273,9 @@ def told(folder: RunFolder, words: str) -> None:
 def test_the_end_of_training_says_what_is_wrong_with_the_backbone(folder, recipe):
     file = folder.path / "backbone.safetensors"
     put(file, "text")
-    with pytest.raises(RunError, match=r"backbone\.safetensors is of another format.*resuming the run writes"):
+    with pytest.raises(
+        RunError, match=r"backbone\.safetensors is damaged: it is of another format.*resuming the run writes"
+    ):
         folder.backbone_tensors()
     with pytest.raises(RunError, match=r"the weights are not those of this run's backbone: .*conv1\.weight"):
         evaluate_weights({"a": torch.ones(1)}, recipe, {}, (), ())
