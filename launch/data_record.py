@@ -1,16 +1,17 @@
 """`data.json` and `data_files.txt.gz` in a run folder: which files a run was trained on, compared when they are read again."""
 
 import gzip
-import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from itertools import islice
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from wildfern.bounded_json import read_json
+from wildfern.files import open_reading
 from wildfern.launch.errors import RunError
-from wildfern.launch.run_folder import RunFolder
+from wildfern.launch.run_folder import RunFolder, kept_aside
 from wildfern.recipes import Recipe
 from wildfern.ssl.data import Mixture, Source
 from wildfern.ssl.data.base import SourceFile
@@ -20,9 +21,26 @@ RECORD, LIST = "data.json", "data_files.txt.gz"
 MOST_LISTED = 1_000_000  # files whose names are kept; about 10 MB, compressed
 SHOWN = 3
 
+MOST_BYTES = 2**20  # of `data.json`
+MOST_LIST = 2**28  # of the list, uncompressed
+MOST_NAME = 2**16  # of a line of it
+FORMS: tuple[tuple[str, Any, str], ...] = (
+    ("source", str, "a text"),
+    ("items", int | None, "a whole number or null"),
+    ("files", int, "a whole number"),
+    ("names", str, "a text"),
+    ("contents", str | None, "a text or null"),
+)
 
-def record_data(recipe: Recipe, mixture: Mixture, folder: RunFolder) -> None:
-    """Write both files; the list of names is left out for more than a million files."""
+
+def record_data(
+    recipe: Recipe, mixture: Mixture, folder: RunFolder, say: Callable[[str], None] = lambda message: None
+) -> None:
+    """Write both files; the list of names is left out for more than a million files. A damaged record is set aside."""
+    try:
+        recorded_data(folder)
+    except RunError as error:
+        say(kept_aside(folder.path / RECORD, error.__cause__))
     entries: list[dict[str, Any]] = []
     for number, (entry, source) in enumerate(zip(recipe.data, mixture.sources, strict=True)):
         found = fingerprint_of(mixture, number, entry.fingerprint == "contents")
@@ -61,15 +79,29 @@ def check_same_files(recipe: Recipe, mixture: Mixture, folder: RunFolder) -> Non
 
 
 def recorded_data(folder: RunFolder) -> list[dict[str, Any]]:
-    """The content of `data.json`: one mapping for each source; empty if there is none."""
+    """The content of `data.json`: one mapping for each source; empty if there is none. Raises RunError if it is damaged."""
     path = folder.path / RECORD
-    if not path.is_file():
-        return []
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RunError(f"{path} is damaged: {error}; remove it to go on without comparing the files") from error
-    return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
+        found = read_json(path, MOST_BYTES)
+        _check_record(found)
+        return found
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise RunError(f"{path} is damaged: {reason}; remove it to go on without comparing the files") from error
+
+
+def _check_record(found: Any) -> None:
+    """Raise ValueError for what is not the content of a `data.json`; that of earlier versions may lack keys."""
+    if not isinstance(found, list):
+        raise ValueError("it must be a list, of a mapping for each source")
+    for number, entry in enumerate(found):
+        if not isinstance(entry, dict):
+            raise ValueError(f"{number} must be a mapping")
+        for key, kinds, words in FORMS:
+            if key in entry and (not isinstance(entry[key], kinds) or isinstance(entry[key], bool)):
+                raise ValueError(f"{number}.{key} must be {words}")
 
 
 _fingerprints: WeakKeyDictionary[Mixture, dict[tuple[int, bool], Fingerprint | None]] = WeakKeyDictionary()
@@ -95,12 +127,16 @@ def _line(number: int, file: SourceFile) -> bytes:
 
 
 def _recorded_sizes(folder: RunFolder, number: int) -> dict[bytes, bytes]:
-    """Size by name of the files of a source, as recorded; empty if the list is missing or damaged."""
+    """Size by name of the files of a source, as recorded; empty if the list is missing, damaged, or over a limit."""
     sizes: dict[bytes, bytes] = {}
+    left = MOST_LIST
     try:
-        with gzip.open(folder.path / LIST, "rb") as listed:
-            for line in listed:
+        with open_reading(folder.path / LIST) as file, gzip.GzipFile(fileobj=file) as listed:
+            while line := listed.readline(MOST_NAME):
+                left -= len(line)
                 of, size, name = line.rstrip(b"\n").split(b"\t", 2)
+                if left < 0 or not line.endswith(b"\n"):
+                    return {}
                 if int(of) == number:
                     sizes[name] = size
     except (OSError, EOFError, ValueError, zlib.error):

@@ -1,7 +1,6 @@
 """Evaluate backbones of runs, together with the same networks at random weights, and any other networks."""
 
 import inspect
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
@@ -29,7 +28,7 @@ from wildfern.launch.protocols import (
     check_protocols,
     check_request,
 )
-from wildfern.launch.run_folder import RunFolder
+from wildfern.launch.run_folder import RunFolder, kept_aside
 from wildfern.recipes import Recipe
 from wildfern.ssl.data import Source, open_source, source_signature
 from wildfern.ssl.evaluation import (
@@ -41,6 +40,7 @@ from wildfern.ssl.evaluation import (
 from wildfern.ssl.evaluation.labeled_chunks import check_number_of_labels, label_array
 from wildfern.ssl.evaluation.protocol import check_labels
 from wildfern.ssl.evaluation.result import upgraded_rows
+from wildfern.ssl.evaluation.stored_result import EVALUATION, read_evaluation
 
 
 def evaluate(
@@ -104,7 +104,7 @@ def evaluate(
 
         def save(result: EvaluationResult) -> None:
             if len(folders) == 1:
-                _save(folders[0], sha256, result.only(own, "random"))
+                _save(folders[0], sha256, result.only(own, "random"), say)
 
         baseline = "random" if len(folders) == 1 and not backbones else baselines(models)
         evaluation = _evaluate_on(sources, models, evaluators, announce, save, baseline)
@@ -133,25 +133,31 @@ def _named(
     return {labels[row]: model for row, model in found.items() if not (model.random and model.network in there)}
 
 
-def _save(folder: RunFolder, sha256: str | None, evaluation: EvaluationResult) -> None:
-    folder.write_json("evaluation.json", merged(folder, evaluation.as_json(), sha256))
+def _save(folder: RunFolder, sha256: str | None, evaluation: EvaluationResult, say: Callable[[str], None]) -> None:
+    folder.write_json(EVALUATION, merged(folder, evaluation.as_json(), sha256, say))
 
 
-def merged(folder: RunFolder, evaluation: dict, backbone_sha256: str | None = None) -> dict:
+def merged(
+    folder: RunFolder,
+    evaluation: dict,
+    backbone_sha256: str | None = None,
+    say: Callable[[str], None] = lambda message: None,
+) -> dict:
     """The evaluation, with the other rows of the folder's `evaluation.json`.
 
     Only rows of the same backbone are kept: `backbone_sha256` is that of the file that was evaluated (default: of
     the current `backbone.safetensors`), and is stored with the evaluation. The rows of a file without a hash are
-    dropped: they may be of another backbone.
+    dropped: they may be of another backbone. A damaged file is set aside, with a message; what can be read of it is kept.
     """
 
     def what(row: dict) -> tuple:
         return row["dataset"], row["protocol"], row["backbone"]
 
     sha256 = backbone_sha256 or folder.backbone_sha256()
-    path = folder.path / "evaluation.json"
-    earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    rows = upgraded_rows(earlier["rows"]) if earlier.get("backbone_sha256") == sha256 else []
+    earlier, faults = read_evaluation(folder.path)
+    if faults:
+        say(kept_aside(folder.path / EVALUATION, faults[0]))
+    rows = upgraded_rows(earlier.get("rows", [])) if earlier.get("backbone_sha256") == sha256 else []
     new = {what(row) for row in evaluation["rows"]}
     kept = [row for row in rows if what(row) not in new]
     described = {row["protocol"] for row in kept}

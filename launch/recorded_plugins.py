@@ -1,14 +1,15 @@
 """Plugins in a run folder: copied, described in `environment.json`, compared on resume, and never run from there."""
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from wildfern.bounded_json import read_json
 from wildfern.launch.errors import RunError
 from wildfern.recipes import Recipe
 from wildfern.registry import REGISTRIES, Plugin, loaded_plugin
+from wildfern.ssl.evaluation.run_record import MOST_ENVIRONMENT
 
 KINDS = {"data": "source"}  # the kind of a recipe section, if its name differs
 
@@ -93,7 +94,10 @@ def _how_to_register(kind: str, name: str, run: Path) -> str:
 def _rows(run: Path) -> Iterator[dict[str, Any]]:
     """The recorded plugins; empty if `environment.json` is missing or has none."""
     try:
-        rows = json.loads((run / "environment.json").read_text(encoding="utf-8")).get("plugins", [])
-    except (OSError, ValueError, AttributeError):
+        found = read_json(run / "environment.json", MOST_ENVIRONMENT)
+    except (OSError, ValueError):
         return
-    yield from (row for row in (rows if isinstance(rows, list) else []) if isinstance(row, dict) and "origin" in row)
+    rows = found.get("plugins") if isinstance(found, dict) else None
+    for row in rows if isinstance(rows, list) else []:
+        if isinstance(row, dict) and "origin" in row and all(isinstance(value, str) for value in row.values()):
+            yield row

@@ -21,9 +21,9 @@ SAME_IMAGES = {"threads", "download", "check_headers"}
 
 def check_same_run(recipe: Recipe, folder: RunFolder) -> None:
     """Raise RunError if the recipe differs from the run's in anything that changes the result."""
-    if not (folder.path / "recipe.yaml").is_file():
+    then, now = folder.recipe_if_started(), recipe
+    if then is None:
         return
-    then, now = folder.recipe(), recipe
     other = [
         name
         for name in type(then).model_fields

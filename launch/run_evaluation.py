@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Sequence
 
-from safetensors.torch import load_file
 from torch import Tensor
 
 from wildfern.launch.assembly import Assembly
 from wildfern.launch.cluster.distributed import DistributedContext
+from wildfern.launch.errors import RunError
 from wildfern.launch.evaluated import run_backbones
 from wildfern.launch.evaluating import evaluate_on, merged, scores
 from wildfern.launch.run_folder import RunFolder, recipe_backbone
@@ -41,10 +41,10 @@ def evaluate_at_end(
     """Write `evaluation.json` and `report.html`; on rank 0, after the other ranks have left."""
     wanted = recipe.evaluation
     if wanted.on:
-        state = load_file(folder.path / "backbone.safetensors")
+        state = folder.backbone_tensors()
 
         def save(evaluation: EvaluationResult) -> None:
-            folder.write_json("evaluation.json", merged(folder, evaluation.as_json()))
+            folder.write_json("evaluation.json", merged(folder, evaluation.as_json(), say=tracker.message))
 
         start, reason = folder.start_backbone(recipe)
         if reason is not None:
@@ -66,6 +66,10 @@ def evaluate_weights(
 ) -> EvaluationResult:
     """The scores of the recipe's backbone with these weights, of the random one, and of `start` if given, on each dataset."""
     pretrained = recipe_backbone(recipe)
-    pretrained.network.load_state_dict(state)
+    try:
+        pretrained.network.load_state_dict(state)
+    except RuntimeError as error:  # of other names or shapes
+        reason = " ".join(str(error).split())
+        raise RunError(f"the weights are not those of this run's backbone: {reason[:300]}") from error
     backbones = run_backbones(recipe, start, pretrained)
     return evaluate_on(sources, backbones, recipe, protocols, few_shot, recipe.evaluation.seeds, announce, save)

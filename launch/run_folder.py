@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -15,15 +15,19 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from wildfern.bounded_json import read_json
+from wildfern.files import is_regular, open_reading, set_aside
 from wildfern.generators.counter_rng import key
 from wildfern.launch.components import components
 from wildfern.launch.errors import RunError, cannot_write
 from wildfern.launch.output_paths import is_run, written_path
 from wildfern.launch.recorded_plugins import changed_plugins, check_registered, copy_plugins, describe_plugins
 from wildfern.recipes import Recipe, load_recipe
+from wildfern.ssl.evaluation.run_record import MOST_ENVIRONMENT
 from wildfern.ssl.models import Backbone
+from wildfern.ssl.models.checkpoint_file import read_tensors
 from wildfern.ssl.models.networks import unknown_network
-from wildfern.ssl.tracking import environment, read_records
+from wildfern.ssl.tracking import environment, read_undamaged
 
 RANDOM = ("random", "none")  # in place of weights: none
 
@@ -63,8 +67,11 @@ class RunFolder:
         if not isinstance(path, str | Path):
             raise RunError(f"the path of a run folder must be a text, got {type(path).__name__}")
         path = Path(os.path.expanduser(path))
-        if (path / "recipe.yaml").is_file():
+        recipe = path / "recipe.yaml"
+        if is_regular(recipe):
             return cls(path)
+        if os.path.lexists(recipe):
+            raise RunError(_refused(recipe))
         if path.is_file():
             if is_run(path.parent):
                 raise RunError(f"{path} is a file in a run folder: name the folder {path.parent}")
@@ -101,13 +108,15 @@ class RunFolder:
         unchecked, except in the sections `needs`: there RunError says which plugin is missing.
         """
         file = self.path / "recipe.yaml"
+        if os.path.lexists(file) and not is_regular(file):
+            raise RunError(_refused(file))
         recipe = load_recipe(file, overrides, components(), plugins=plugins, trusted=False)
         check_registered(recipe, needs, self.path)
         return recipe
 
     def recipe_if_started(self) -> Recipe | None:
         """The recipe of the run; None before its start."""
-        return self.recipe() if (self.path / "recipe.yaml").is_file() else None
+        return self.recipe() if os.path.lexists(self.path / "recipe.yaml") else None
 
     def begin(self, recipe: Recipe, weights: dict[str, Any] | None = None) -> None:
         """Make the folder and write recipe and environment; `weights` describes those that training starts from."""
@@ -121,12 +130,33 @@ class RunFolder:
 
     def start_weights(self) -> dict[str, Any]:
         """What `environment.json` says about the weights that training started from; empty without any."""
-        file = self.path / "environment.json"
         try:
-            described = json.loads(file.read_text(encoding="utf-8")).get("weights")
-        except (OSError, ValueError, AttributeError):
+            described = self._environment().get("weights", {})
+        except (OSError, ValueError):
             return {}
         return described if isinstance(described, dict) else {}
+
+    def _environment(self) -> dict[str, Any]:
+        """The content of `environment.json`. Raises OSError or ValueError for a damaged one."""
+        found = read_json(self.path / "environment.json", MOST_ENVIRONMENT)
+        if not isinstance(found, dict):
+            raise ValueError("it must be a mapping")
+        for name, kind, words in (("weights", dict, "a mapping"), ("plugins", list, "a list")):
+            if not isinstance(found.get(name, kind()), kind):
+                raise ValueError(f"{name} must be {words}")
+        if not isinstance(found.get("weights", {}).get("sha256", ""), str):
+            raise ValueError("weights.sha256 must be a text")
+        return found
+
+    def keep_damaged_environment(self) -> str | None:
+        """Set aside an `environment.json` that cannot be read, before it is written anew; a message if it was."""
+        try:
+            self._environment()
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError) as error:
+            return kept_aside(self.path / "environment.json", error)
+        return None
 
     def changed_plugins(self, recipe: Recipe) -> list[str]:
         """A message for each plugin file of the recipe that has changed since the run was started."""
@@ -136,12 +166,17 @@ class RunFolder:
         """Write a JSON file atomically."""
         _replace(self.path / name, json.dumps(value, indent=2) + "\n")
 
-    def note_skipped(self, skipped: Mapping[str, str]) -> None:
-        """Add to `skipped.jsonl` the files that could not be read, each with the reason; earlier rows stay."""
+    def note_skipped(self, skipped: Mapping[str, str], say: Callable[[str], None] = lambda message: None) -> None:
+        """Add to `skipped.jsonl` the files that could not be read, each with the reason; earlier rows stay.
+
+        A damaged file is set aside, with a message, if it is written anew; its other rows stay.
+        """
         file = self.path / "skipped.jsonl"
-        before = read_records(file) if file.is_file() else []
-        reasons = {**skipped, **{row["file"]: row["reason"] for row in before}}
-        if len(reasons) > len(before):
+        before, damage = _skipped_before(file)
+        reasons = {**skipped, **before}
+        if len(reasons) > len(before) or (damage is not None and skipped):
+            if damage is not None:
+                say(kept_aside(file, damage))
             rows = [{"file": name, "reason": why} for name, why in sorted(reasons.items())]
             _replace(file, "".join(json.dumps(row) + "\n" for row in rows))
 
@@ -182,6 +217,15 @@ class RunFolder:
         except ValueError as error:
             raise RunError(f"{error}; resuming the run writes {self._weights()} again") from error
 
+    def backbone_tensors(self) -> dict[str, Tensor]:
+        """The weights in `backbone.safetensors`, by name. Raises RunError for a missing or damaged file."""
+        try:
+            return read_tensors(self._weights(), only_safetensors=True)
+        except RunError:
+            raise
+        except ValueError as error:
+            raise RunError(f"{error}; resuming the run writes {self._weights()} again") from error
+
     def start_backbone(self, recipe: Recipe) -> tuple[Backbone | None, str | None]:
         """The backbone with the weights that training started from, in eval mode, or None and why it is left out.
 
@@ -201,14 +245,45 @@ class RunFolder:
 
     def backbone_sha256(self) -> str:
         """The SHA-256 of `backbone.safetensors` as it is now, in hexadecimal."""
-        with self._weights().open("rb") as file:
+        with open_reading(self._weights()) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def _weights(self) -> Path:
         weights = self.path / "backbone.safetensors"
-        if not weights.is_file():
+        if not os.path.lexists(weights):
             raise RunError(f"{self.path} has no backbone.safetensors yet: it is written with the first checkpoint")
+        if not is_regular(weights):
+            raise RunError(_refused(weights))
         return weights
+
+
+def kept_aside(file: Path, damage: object) -> str:
+    """Rename a damaged file that is about to be written anew; a message that says so. `damage` is what is wrong with it."""
+    reason = damage.strerror if isinstance(damage, OSError) and damage.strerror else damage
+    return f"{file} is damaged ({reason}): kept as {set_aside(file).name}, and written anew"
+
+
+def _skipped_before(file: Path) -> tuple[dict[str, str], object]:
+    """The reasons in a `skipped.jsonl` by file, and what is wrong with it; None if nothing is."""
+    try:
+        records, damage = read_undamaged(file)
+    except FileNotFoundError:
+        return {}, None
+    except OSError as error:
+        return {}, error
+    rows = [row for row in records if isinstance(row.get("file"), str) and isinstance(row.get("reason"), str)]
+    if damage is None and len(rows) < len(records):
+        damage = "a line without the texts file and reason"
+    return {row["file"]: row["reason"] for row in rows}, damage
+
+
+def _refused(file: Path) -> str:
+    """Why a file that is there is not read, although it is a regular one for those who follow links."""
+    try:
+        open_reading(file).close()
+    except OSError as error:
+        return f"{file}: {error.strerror}"
+    return f"{file} was replaced while it was read: try again"
 
 
 def load_backbone(source: str | Path | tuple[str, str | Path | None], trained: bool = True) -> Backbone:

@@ -89,9 +89,11 @@ def pretrain(
                     teacher = bool(assembly.engine.method.teachers())
                     messages += folder.changed_plugins(recipe)
                     messages += schedule_changes(former, recipe, start.step, teacher)
+                if resume and (message := folder.keep_damaged_environment()) is not None:
+                    messages.append(message)
                 folder.begin(recipe, weights.as_json() if weights else None)
                 if start.step == 0 or not recorded_data(folder):
-                    record_data(recipe, assembly.mixture, folder)
+                    record_data(recipe, assembly.mixture, folder, messages.append)
             with open_tracker(recipe, folder, context, start.step, since) as tracker:
                 messages += [weights.message] if weights and not start.step else []
                 notes = [*assembly.mixture.notes, *assembly.views.notes]
@@ -144,7 +146,7 @@ def train_to_end(
             evaluate=partial(evaluate_during, recipe, context, assembly)
             if evaluation.every and evaluation.on
             else None,
-            on_checkpoint=partial(write_backbone, folder, context, assembly),
+            on_checkpoint=partial(write_backbone, folder, context, assembly, tracker),
             on_nonfinite=partial(folder.add_lines, "nonfinite.jsonl"),
             must_stop=context.heartbeat_ended,
         )
@@ -154,7 +156,9 @@ def train_to_end(
         files, more = ("1 file", "") if len(skipped) == 1 else (f"{len(skipped):,} files", " …")
         tracker.message(f"{files} could not be used: {name}: {reason}{more} ({folder.path / 'skipped.jsonl'})")
     if done == recipe.training.steps:
-        write_backbone(folder, context, assembly)  # again: the run may have been killed after its last checkpoint
+        write_backbone(
+            folder, context, assembly, tracker
+        )  # again: the run may have been killed after its last checkpoint
     engine.barrier()
     signal_number = stop.agreed(engine.any)
     if done < recipe.training.steps and signal_number is None:
@@ -165,12 +169,12 @@ def train_to_end(
     return done, signal_number
 
 
-def write_backbone(folder: RunFolder, context: DistributedContext, assembly: Assembly) -> None:
+def write_backbone(folder: RunFolder, context: DistributedContext, assembly: Assembly, tracker: Tracker) -> None:
     """Write `backbone.safetensors` and `skipped.jsonl`; called on every rank."""
     state = backbone_state(assembly.engine)
     if context.is_main:
         folder.write_backbone(state)
-        folder.note_skipped(assembly.mixture.skipped | assembly.views.skipped)
+        folder.note_skipped(assembly.mixture.skipped | assembly.views.skipped, tracker.message)
 
 
 def open_tracker(

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from errno import EINVAL
+from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,8 +22,10 @@ __all__ = [
     "open_reading",
     "open_regular",
     "read_bytes",
+    "read_lines",
     "remove_partial_files",
     "replacing",
+    "set_aside",
     "sync_folder",
     "write_text",
 ]
@@ -91,6 +94,36 @@ def read_bytes(path: PathLike, most: int) -> bytes:
     if len(content) > most:
         raise UnsafeFile(path, f"is larger than {most:,} bytes, the limit for a file of its kind")
     return content
+
+
+def read_lines(path: PathLike, most: int) -> Iterator[bytes | None]:
+    """The lines of a regular file, each with its newline; None for a line of more than `most` bytes, which is not kept.
+
+    Raises UnsafeFile like `open_regular`, OSError for a missing file.
+    """
+    with open_reading(path) as file:
+        while line := file.readline(most + 1):
+            if len(line) <= most:
+                yield line
+                continue
+            while line and not line.endswith(b"\n"):
+                line = file.readline(most + 1)
+            yield None
+
+
+def set_aside(path: PathLike) -> Path:
+    """Rename what is at `path` to the first free one of `NAME.damaged`, `NAME.damaged-1`, …, and return that path.
+
+    For what is damaged and about to be replaced, so that its bytes are kept; a link is renamed, not followed.
+    """
+    path = Path(path)
+    aside = next(
+        beside
+        for number in count()
+        if not os.path.lexists(beside := path.with_name(f"{path.name}.damaged" + (f"-{number}" if number else "")))
+    )
+    os.rename(path, aside)
+    return aside
 
 
 @contextmanager

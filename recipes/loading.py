@@ -62,10 +62,10 @@ def load_recipe(
     for errors across sections; `announce` gets a message for each automatic change. Raises RecipeErrors with all errors.
 
     Runs the Python files of the key `plugins`, and those of `plugins`. With `trusted=False`, for the recipe in a run folder, its
-    own plugins are not run, and components that are not registered keep their arguments unchecked.
+    own plugins are not run, it extends nothing, and components that are not registered keep their arguments unchecked.
     """
     base_dir = Path(base_dir or ".")
-    chain, problems = _read_chain(name_or_path, base_dir)
+    chain, problems = _read_chain(name_or_path, base_dir, extends=trusted)
     whole = not any(problem.key in ("", "extends") for problem in problems)
     layers = Layers(components, main=chain[-1].label if chain else str(name_or_path))
     files = PluginFiles()
@@ -105,8 +105,10 @@ class _Layer:
     folder: Path
 
 
-def _read_chain(name_or_path: str | os.PathLike[str], base_dir: Path) -> tuple[list[_Layer], list[Problem]]:
-    """The chain of `extends`, from the file that extends nothing to the requested one."""
+def _read_chain(
+    name_or_path: str | os.PathLike[str], base_dir: Path, extends: bool = True
+) -> tuple[list[_Layer], list[Problem]]:
+    """The chain of `extends`, from the file that extends nothing to the requested one; a problem unless `extends`."""
     chain: list[_Layer] = []
     problems: list[Problem] = []
     visited: list[_File] = []
@@ -134,6 +136,10 @@ def _read_chain(name_or_path: str | os.PathLike[str], base_dir: Path) -> tuple[l
         parent = tree.pop("extends", None)
         chain.insert(0, _Layer(label, tree, found.folder))
         if parent is None:
+            break
+        if not extends:
+            message = "is not followed in the recipe of a run folder, which is complete in itself: remove the key"
+            problems.append(Problem(label, "extends", message))
             break
         if not isinstance(parent, str):
             problems.append(Problem(label, "extends", f"must be one name or path, got {shown(parent)}"))

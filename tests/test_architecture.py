@@ -5,6 +5,7 @@ Each rule is one test over all files. It lists every place that breaks the rule.
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -244,6 +245,65 @@ def test_no_file_is_loaded_in_a_way_that_can_run_code():
 )
 def test_unsafe_loads_are_detected(code, reasons):
     assert [reason for _, reason in unsafe_loads(ast.parse(code), "wildfern.ssl")] == reasons
+
+
+# What else may be used of the two modules that read texts of others: writing.
+WRITING = {"json": {"dump", "dumps"}, "yaml": {"dump", "Node", "SafeDumper", "SequenceNode"}}
+BOUNDED = {"json": "package/bounded_json.py", "yaml": "package/bounded_yaml.py"}
+# Read files of data, of a checkpoint, and messages of other ranks.
+READ_OTHERS = {
+    "ssl/data/label_column.py",
+    "ssl/data/tar_index.py",
+    "ssl/training/checksums.py",
+    "launch/cluster/heartbeat.py",
+}
+
+
+def unbounded_readers(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and name of everything of json and yaml but what writes."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in WRITING:
+            if node.attr not in WRITING[node.value.id]:
+                yield node.lineno, dotted(node)
+        elif isinstance(node, ast.Import):
+            yield from (
+                (node.lineno, f"import {alias.name} as {alias.asname}")
+                for alias in node.names
+                if alias.asname and alias.name.split(".")[0] in WRITING
+            )
+        elif isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").split(".")[0] in WRITING:
+            yield node.lineno, f"from {node.module} import"
+
+
+def test_json_and_yaml_are_read_within_limits_only():
+    """By wildfern.bounded_json and wildfern.bounded_yaml."""
+    wrong = [
+        f"{name_of(path)}:{line}: {reader}"
+        for path in python_files("package", "ssl", "generators", "recipes", "launch")
+        if name_of(path) not in READ_OTHERS
+        for line, reader in unbounded_readers(tree_of(path))
+        if name_of(path) != BOUNDED.get(re.search("json|yaml", reader)[0])
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("json.loads(text)", ["json.loads"]),
+        ("json.load(file)", ["json.load"]),
+        ("json.JSONDecoder().decode(text)", ["json.JSONDecoder"]),
+        ("from json import loads", ["from json import"]),
+        ("import json as j", ["import json as j"]),
+        ("yaml.safe_load(text)", ["yaml.safe_load"]),
+        ("list(yaml.scan(text))", ["yaml.scan"]),
+        ("class Mine(yaml.SafeLoader): ...", ["yaml.SafeLoader"]),
+        ("from yaml import safe_load", ["from yaml import"]),
+        ("import json\njson.dumps(1)\nyaml.dump(1, Dumper=yaml.SafeDumper)", []),
+    ],
+)
+def test_unbounded_readers_are_detected(code, found):
+    assert [reader for _, reader in unbounded_readers(ast.parse(code))] == found
 
 
 def hidden_draws(tree: ast.AST) -> Iterator[tuple[int, str]]:

@@ -33,8 +33,8 @@ Deviations = tuple[Annotated[float, Field(gt=0, le=1)], ...]
 @register("views", "simclr")
 def simclr(
     *,
-    size: Annotated[int, Field(ge=4)] = 224,
-    count: Annotated[int, Field(ge=1)] = 2,
+    size: Annotated[int, Field(ge=4, le=4096)] = 224,
+    count: Annotated[int, Field(ge=1, le=100)] = 2,
     crop_scale: Shares = (0.08, 1.0),
     crop_ratio: Range = (3 / 4, 4 / 3),
     interpolation: Interpolation = "bilinear",
@@ -85,10 +85,10 @@ def simclr(
 @register("views", "multicrop")
 def multicrop(
     *,
-    size: Annotated[int, Field(ge=4)] = 224,
+    size: Annotated[int, Field(ge=4, le=4096)] = 224,
     crop_scale: Shares = (0.4, 1.0),
-    local_count: Annotated[int, Field(ge=0)] = 8,
-    local_size: Annotated[int, Field(ge=4)] = 96,
+    local_count: Annotated[int, Field(ge=0, le=100)] = 8,
+    local_size: Annotated[int, Field(ge=4, le=4096)] = 96,
     local_scale: Shares = (0.05, 0.4),
     crop_ratio: Range = (3 / 4, 4 / 3),
     interpolation: Interpolation = "bicubic",

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
-from wildfern.ssl.evaluation.run_record import Series
+from wildfern.ssl.evaluation.series import Series
 
 # Placeholder colors for matplotlib, and the page's colors that replace them.
 INK, GRID = "#010203", "#040506"
@@ -73,7 +73,10 @@ def line_chart(
     for stand_in, color in PAGE_COLORS.items():
         svg = svg.replace(stand_in, color)
     return re.sub(
-        r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', rf'<svg viewBox="\1" role="img" aria-label="{label}">', svg, count=1
+        r'<svg [^>]*?viewBox="([^"]+)"[^>]*>',
+        lambda found: f'<svg viewBox="{found[1]}" role="img" aria-label="{label}">',  # a label may have backslashes
+        svg,
+        count=1,
     )
 
 

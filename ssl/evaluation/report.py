@@ -1,11 +1,14 @@
 """One self-contained HTML page that compares runs: curves, scores, speed, views, machine and recipe."""
 
 import base64
+import re
 import statistics
-from collections.abc import Iterable, Sequence
-from html import escape
+from collections.abc import Iterable, Iterator, Sequence
+from html import escape as html
+from itertools import islice
 from pathlib import Path
 
+from wildfern.bounded_yaml import MOST_BYTES as MOST_YAML
 from wildfern.ssl.evaluation.curves import line_chart
 from wildfern.ssl.evaluation.report_style import STYLE
 from wildfern.ssl.evaluation.result import EvaluationResult, Row, interval_words, metric_words, value_words
@@ -13,6 +16,18 @@ from wildfern.ssl.evaluation.run_record import RunRecord, Series, read_run
 
 # Keys with their own section; all others become small plots.
 MAIN = ("loss", "learning_rate")
+
+# Of what a run folder holds, which may come from a stranger.
+MOST_CHARTS = 100  # small ones, of a section
+MOST_ROWS = 300  # of the table of machines
+MOST_CHARACTERS = 2_000  # of a text
+MOST_NOTES = 1_000
+NOT_SHOWN = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")  # control characters
+
+
+def escape(text: str, most: int = MOST_CHARACTERS) -> str:
+    """The first `most` characters of a text for the page, control characters and halves of surrogate pairs replaced."""
+    return html(NOT_SHOWN.sub("\ufffd", text if len(text) <= most else f"{text[:most]} …"))
 
 
 def write_report(runs: Sequence[RunRecord | Path | str], out: Path | str) -> Path:
@@ -122,17 +137,20 @@ def _scores(records: Sequence[RunRecord], names: Sequence[str]) -> str:
     if not groups:
         return ""
     # A metric that only a later run has also follows those of its protocol, and a protocol those of its data set.
-    order = list(dict.fromkeys(group[0] for group in groups))
-    protocols = sorted(dict.fromkeys(group[:2] for group in groups), key=lambda pair: order.index(pair[0]))
+    order = {dataset: place for place, dataset in enumerate(dict.fromkeys(group[0] for group in groups))}
+    protocols = sorted(dict.fromkeys(group[:2] for group in groups), key=lambda pair: order[pair[0]])
     head = ("protocol", "metric", "run", "backbone", "", "value", "interval", "difference")
     lines = []
     last = None
+    members: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
+    for group in groups:
+        members.setdefault(group[:2], []).append(group)
     for dataset, protocol in protocols:
         if dataset != last:
             said = "".join(f"<small>{escape(line)}</small>" for line in images[dataset])
             lines.append(f"<tr class=dataset><th colspan={len(head)}>{escape(dataset)}{said}</th></tr>")
             last = dataset
-        metrics = [group for group in groups if group[:2] == (dataset, protocol)]
+        metrics = members[dataset, protocol]
         span = sum(len(groups[group]) for group in metrics)
         for number, group in enumerate(metrics):
             for place, member in enumerate(groups[group]):
@@ -148,7 +166,7 @@ def _scores(records: Sequence[RunRecord], names: Sequence[str]) -> str:
         "few labels: there they are one standard deviation of the draws to either side. Point at a bar for details.</p>"
     )
     legend = f"<dl class=words>{said}</dl>" if said else ""
-    remarks = "".join(f"<li>{escape(text)}</li>" for text in notes)
+    remarks = "".join(f"<li>{escape(text)}</li>" for text in islice(notes, MOST_NOTES))
     about = f"<div class=note><p>About the data sets:</p><ul>{remarks}</ul></div>" if remarks else ""
     return _section("Scores on test", _table(head, lines, numbers=3) + about + note + legend)
 
@@ -161,9 +179,9 @@ def _score(
     color = f"var(--run-{index % 8 + 1})"
     bar = ""
     if row["share"]:
-        bar = f'<i style="width: {100 * min(max(row["value"], 0), 1):.1f}%; background: {color}"></i>'
+        bar = f'<i style="width: {100 * min(max(0, row["value"]), 1):.1f}%; background: {color}"></i>'
         if row["low"] is not None and row["high"] is not None:
-            low, high = (min(max(bound, 0), 1) for bound in (row["low"], row["high"]))
+            low, high = (min(max(0, bound), 1) for bound in (row["low"], row["high"]))
             bar += f'<b style="left: {100 * low:.1f}%; width: {100 * (high - low):.1f}%"></b>'
     shown = "baseline"
     if difference is not None:
@@ -186,10 +204,9 @@ def _chart(records: Sequence[RunRecord], kind: str, key: str, heading: str, **st
 
 
 def _keys(records: Sequence[RunRecord], kind: str, known: Sequence[str]) -> list[str]:
-    """All other keys that any run has, in order of appearance."""
-    return [
-        key for key in dict.fromkeys(key for record in records for key in getattr(record, kind)) if key not in known
-    ]
+    """The first other keys that any run has, in order of appearance."""
+    keys = dict.fromkeys(key for record in records for key in getattr(record, kind))
+    return list(islice((key for key in keys if key not in known), MOST_CHARTS))
 
 
 def _curves(records: Sequence[RunRecord], names: Sequence[str]) -> str:
@@ -232,19 +249,19 @@ def _views(records: Sequence[RunRecord], names: Sequence[str]) -> str:
     return _section("Views", f"<div class=views>{figures}</div>" if figures else "")
 
 
-def _flat(tree: dict, prefix: str = "") -> dict[str, str]:
-    """Nested mappings as {"gpu.name": "…"}."""
-    flat: dict[str, str] = {}
+def _flat(tree: dict, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested mappings as ("gpu.name", "…")."""
     for name, value in tree.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
+            yield from _flat(value, f"{prefix}{name}."[:MOST_CHARACTERS])
+        elif isinstance(value, list):
+            yield f"{prefix}{name}", ", ".join(map(str, value[:MOST_CHARACTERS]))
         else:
-            flat[f"{prefix}{name}"] = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return flat
+            yield f"{prefix}{name}", str(value)
 
 
 def _machines(records: Sequence[RunRecord], names: Sequence[str]) -> str:
-    flats = [_flat(record.environment) for record in records]
+    flats = [dict(islice(_flat(record.environment), MOST_ROWS)) for record in records]
     keys = dict.fromkeys(key for flat in flats for key in flat)
     if not keys:
         return ""
@@ -253,14 +270,16 @@ def _machines(records: Sequence[RunRecord], names: Sequence[str]) -> str:
         values = [flat.get(key, "–") for flat in flats]
         mark = " class=differs" * (len(set(values)) > 1)
         rows.append(f"<tr{mark}><th>{escape(key)}</th>{''.join(f'<td>{escape(value)}</td>' for value in values)}</tr>")
-    return _section("Machine", _table(("", *(_run(names, index) for index in range(len(records)))), rows))
+    cut = any(len(flat) == MOST_ROWS for flat in flats)
+    note = f"<p class=legend>The first {MOST_ROWS} values of a run are shown.</p>" * cut
+    return _section("Machine", _table(("", *(_run(names, index) for index in range(len(records)))), rows) + note)
 
 
 def _recipes(records: Sequence[RunRecord], names: Sequence[str]) -> str:
     return _section(
         "Recipe, as resolved",
         "".join(
-            f"<details><summary>{_run(names, index)}</summary><pre>{escape(record.recipe_text)}</pre></details>"
+            f"<details><summary>{_run(names, index)}</summary><pre>{escape(record.recipe_text, MOST_YAML)}</pre></details>"
             for index, record in enumerate(records)
             if record.recipe_text
         ),

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from rich import box
@@ -74,10 +75,16 @@ class EvaluationResult:
 
     def baseline_row(self, row: Row) -> Row | None:
         """The baseline's row of the same data set, protocol and metric."""
-        same = ("dataset", "protocol", "metric")
         baseline = self.baseline_of(row["backbone"])
-        candidates = (other for other in self.rows if other["backbone"] == baseline)
-        return next((other for other in candidates if all(other[key] == row[key] for key in same)), None)
+        return self._first.get((baseline, row["dataset"], row["protocol"], row["metric"]))
+
+    @cached_property
+    def _first(self) -> dict[tuple[str | None, str, str, str], Row]:
+        """The first row of each backbone, data set, protocol and metric."""
+        found: dict[tuple[str | None, str, str, str], Row] = {}
+        for row in self.rows:
+            found.setdefault((row["backbone"], row["dataset"], row["protocol"], row["metric"]), row)
+        return found
 
     def difference(self, row: Row) -> float | None:
         """By how much a row is above its baseline's, in points (hundredths) for a share; None for a baseline, or without one."""

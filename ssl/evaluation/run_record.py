@@ -1,12 +1,22 @@
 """Read a run folder back: whatever is there, and the names of what is not."""
 
 import hashlib
-import json
-import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
+from wildfern.bounded_json import read_json
+from wildfern.bounded_yaml import MOST_BYTES as MOST_YAML
+from wildfern.bounded_yaml import parse_yaml
+from wildfern.files import open_reading, read_bytes
+from wildfern.ssl.evaluation.png import check_png
+from wildfern.ssl.evaluation.series import Series, read_series
+from wildfern.ssl.evaluation.stored_result import EVALUATION, read_evaluation
+
+MOST_ENVIRONMENT = 2**20
+MOST_IMAGE = 32 * 2**20
 
 PARTS = {
     "recipe.yaml": "the resolved recipe",
@@ -27,8 +37,8 @@ class RunRecord:
     recipe_text: str = ""
     recipe: dict = field(default_factory=dict)
     environment: dict = field(default_factory=dict)
-    metrics: dict[str, "Series"] = field(default_factory=dict)
-    timings: dict[str, "Series"] = field(default_factory=dict)
+    metrics: dict[str, Series] = field(default_factory=dict)
+    timings: dict[str, Series] = field(default_factory=dict)
     views_png: bytes | None = None
     evaluation: dict = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
@@ -45,94 +55,96 @@ class RunRecord:
         return " · ".join(str(word) for word in words if word) or self.name
 
 
-@dataclass
-class Series:
-    """The finite values of one key over the steps."""
-
-    steps: list[float] = field(default_factory=list)
-    values: list[float] = field(default_factory=list)
-
-
 def read_run(folder: Path | str) -> RunRecord:
     """Read a run folder. Missing or broken parts become remarks, and so do scores of another backbone than the present one.
 
-    Raises ValueError when the folder holds no run at all.
+    Nothing outside the folder is read, and no link in it is followed. Raises ValueError when the folder holds no run at all.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder}: there is no such folder")
-    if not any((folder / name).is_file() for name in ("recipe.yaml", "metrics.jsonl")):
+    if not any(os.path.lexists(folder / name) for name in ("recipe.yaml", "metrics.jsonl")):
         raise ValueError(f"{folder} is not a run folder: it has neither recipe.yaml nor metrics.jsonl")
-    remarks = [f"no {name} ({what})" for name, what in PARTS.items() if not (folder / name).is_file()]
-
-    def text(name: str) -> str:
-        path = folder / name
-        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-
-    def mapping(name: str, parse) -> dict:
-        try:
-            parsed = parse(text(name) or "{}")
-        except (ValueError, yaml.YAMLError):
-            remarks.append(f"{name} cannot be read")
-            return {}
-        if name == "evaluation.json" and isinstance(parsed, list):
-            return {"rows": parsed}
-        return parsed if isinstance(parsed, dict) else {}
-
-    evaluation = mapping("evaluation.json", json.loads)
-    backbone = folder / "backbone.safetensors"
-    scored = evaluation.get("backbone_sha256")
-    if scored is not None and backbone.is_file() and scored != _sha256(backbone):
-        remarks.append(
-            "evaluation.json has scores of an earlier backbone of this run, which are left out: evaluate it again"
-        )
+    remarks = [f"no {name} ({what})" for name, what in PARTS.items() if not os.path.lexists(folder / name)]
+    evaluation, faults = read_evaluation(folder)
+    remarks += [f"{EVALUATION}: {fault}" for fault in faults]
+    if evaluation.get("backbone_sha256") is not None and (
+        remark := _other_backbone(folder, evaluation["backbone_sha256"])
+    ):
+        remarks.append(remark)
         evaluation = {}
-    views = folder / "views.png"
+    recipe_text, recipe = _recipe(folder, remarks)
     return RunRecord(
         folder=folder,
         name=folder.resolve().name,
-        recipe_text=text("recipe.yaml"),
-        recipe=mapping("recipe.yaml", yaml.safe_load),
-        environment=mapping("environment.json", json.loads),
-        metrics=_series("metrics.jsonl", text("metrics.jsonl"), remarks),
-        timings=_series("timings.jsonl", text("timings.jsonl"), remarks),
-        views_png=views.read_bytes() if views.is_file() else None,
+        recipe_text=recipe_text,
+        recipe=recipe,
+        environment=_environment(folder, remarks),
+        metrics=read_series(folder / "metrics.jsonl", remarks),
+        timings=read_series(folder / "timings.jsonl", remarks),
+        views_png=_views(folder, remarks),
         evaluation=evaluation,
         remarks=tuple(remarks),
     )
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+@contextmanager
+def _remarked(name: str, remarks: list[str]) -> Iterator[None]:
+    """Turn what is wrong with a file into a remark; a missing file has its own."""
+    try:
+        yield
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        remarks.append(f"{name} cannot be read: {error.strerror or error}")
+    except ValueError as error:
+        remarks.append(f"{name} cannot be read: {error}")
 
 
-def _series(name: str, text: str, remarks: list[str]) -> dict[str, Series]:
-    """Numeric keys of JSON lines, in order of first appearance; later lines for the same step replace earlier ones."""
-    series: dict[str, Series] = {}
-    broken = not_finite = 0
-    at_step: dict[float, dict] = {}
-    for line in filter(str.strip, text.splitlines()):
-        try:
-            entry = json.loads(line)
-            at_step.setdefault(float(entry["step"]), {}).update(entry)
-        except (ValueError, KeyError, TypeError):
-            broken += 1
-    for step, entry in sorted(at_step.items()):
-        for key, value in entry.items():
-            if key == "step" or isinstance(value, bool) or not isinstance(value, int | float):
-                continue
-            if not math.isfinite(value):
-                not_finite += 1
-                continue
-            one = series.setdefault(key, Series())
-            one.steps.append(step)
-            one.values.append(float(value))
-    if broken:
-        remarks.append(f"{name}: {broken} unreadable line{'s' * (broken > 1)} left out")
-    if not_finite:
-        remarks.append(f"{name}: {not_finite} value{'s' * (not_finite > 1)} NaN or infinite")
-    return series
+def _recipe(folder: Path, remarks: list[str]) -> tuple[str, dict]:
+    text, recipe = "", {}
+    with _remarked("recipe.yaml", remarks):
+        content = read_bytes(folder / "recipe.yaml", MOST_YAML)
+        text = content.decode("utf-8", "replace")
+        found = parse_yaml(content.decode("utf-8-sig"))
+        if not isinstance(found, dict):
+            raise ValueError("it must be a mapping of sections")
+        recipe = found
+    return text, recipe
+
+
+def _environment(folder: Path, remarks: list[str]) -> dict:
+    with _remarked("environment.json", remarks):
+        found = read_json(folder / "environment.json", MOST_ENVIRONMENT)
+        if not isinstance(found, dict):
+            raise ValueError("it must be a mapping")
+        return found
+    return {}
+
+
+def _views(folder: Path, remarks: list[str]) -> bytes | None:
+    with _remarked("views.png", remarks):
+        content = read_bytes(folder / "views.png", MOST_IMAGE)
+        check_png(content)
+        return content
+    return None
+
+
+def _other_backbone(folder: Path, sha256: str) -> str | None:
+    """A remark if `backbone.safetensors` is not the one that was scored; None if it is, or is missing."""
+    try:
+        with open_reading(folder / "backbone.safetensors") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return (
+            f"backbone.safetensors cannot be read ({error.strerror or error}), so that the scores in {EVALUATION}, which may be "
+            "of another one, are left out"
+        )
+    if found == sha256:
+        return None
+    return "evaluation.json has scores of an earlier backbone of this run, which are left out: evaluate it again"
 
 
 def _at(tree, *path: str):

@@ -13,9 +13,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-LONGEST_NAME = 1000  # characters; ends the reading of mappings that are nested without end
+from wildfern.files import open_reading
 
+LONGEST_NAME = 1000  # characters; ends the reading of mappings that are nested without end
+MOST_DOTS = 50
 MOST_CLASSES = 200  # of objects in a file
+MOST_HEADER = 16 * 2**20  # bytes, of a safetensors file
+MOST_TENSORS = 100_000
 OF_A_MODULE = ("_modules", "_parameters", "_buffers")  # a pickled torch.nn.Module has its own names below these
 
 
@@ -36,18 +40,25 @@ CONTAINERS: dict[str, Any] = {
 }
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path, only_safetensors: bool = False) -> dict[str, Tensor]:
     """All tensors of a safetensors or PyTorch file (by content, whatever its suffix), on the CPU.
 
     The names are those of the nested mappings joined by dots: `state_dict.module.conv1.weight`. Of Python objects, such as
     whole networks or settings, only the tensors in them are read; no class is imported. Raises ValueError for a file of
-    another type, a damaged one, one with objects that cannot be read in this way, and one without tensors.
+    another type (PyTorch's too, with `only_safetensors`), a damaged one, one with objects that cannot be read in this way, and
+    one without tensors.
     """
-    with path.open("rb") as file:
-        start = file.read(512)
+    try:
+        with open_reading(path) if only_safetensors else path.open("rb") as file:
+            start = file.read(512)
+    except OSError as error:
+        raise ValueError(f"model.weights: {path} cannot be read: {error.strerror or error}") from error
     try:
         if _is_safetensors(start):
-            loaded: Any = load_file(path)
+            loaded: Any = _from_safetensors(path, int.from_bytes(start[:8], "little"))
+        elif only_safetensors:
+            what = _other_type(path, start) or "of another format"
+            raise ValueError(f"model.weights: {path} is damaged: it is {what}, not a file of safetensors")
         elif found := _other_type(path, start):
             raise ValueError(
                 f"model.weights: {path} is {found}, not a file of weights in PyTorch's or safetensors' format"
@@ -58,14 +69,31 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(_not_only_tensors(path, error)) from error
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"model.weights: {path} is damaged: {reason}") from error
+        raise ValueError(f"model.weights: {path} is damaged: {reason[:300]}") from error
     except (EOFError, KeyError, AttributeError, TypeError, IndexError, ValueError) as error:  # of the unpickler
         if str(error).startswith("model.weights:"):
             raise
         raise ValueError(f"model.weights: {path} is damaged, or not a file of PyTorch") from error
-    tensors = dict(_tensors(loaded, "", set()))
+    tensors = {name: tensor for name, tensor in _tensors(loaded, "", set()) if _is_name(name)}
     if not tensors:
         raise ValueError(f"model.weights: {path} contains no tensors with names")
+    return tensors
+
+
+def _is_name(name: str) -> bool:
+    """Whether a network may have a tensor of this name; the number of prefixes to look at grows with the dots."""
+    return len(name) <= LONGEST_NAME and name.count(".") <= MOST_DOTS and name.isprintable()
+
+
+def _from_safetensors(path: Path, header: int) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, whose header has this many bytes."""
+    if header > MOST_HEADER:
+        raise ValueError(
+            f"model.weights: {path} is damaged: its header has {header:,} bytes, more than {MOST_HEADER:,}"
+        )
+    tensors: dict[str, Tensor] = load_file(path)
+    if len(tensors) > MOST_TENSORS:
+        raise ValueError(f"model.weights: {path} has {len(tensors):,} tensors, more than {MOST_TENSORS:,}")
     return tensors
 
 

@@ -32,6 +32,7 @@ CHUNKED = re.compile(r"blocks\.\d+\.(\d+)\.")  # DINOv2 trained with FSDP: block
 # If a file has a network more than once: the one that the authors of most methods evaluate, first to last.
 ROLES = (r"teacher", r"(^|[._])ema([._]|$)", r"", r"student", r"momentum|target|encoder_k")
 FILTERS = ("checkpoint_filter_fn", "checkpoint_filter_fn_encoder", "_filter_fn", "_filter_torchvision_pretrained")
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 MOST_TRIED = 24  # prefixes whose tensors are converted to see whether they fit
 
 Tensors = Mapping[str, Tensor]
@@ -69,7 +70,7 @@ def fit(network: nn.Module, name: str, tensors: Tensors, where: str | Path, key:
     """The weights of `network` among `tensors`; `key` chooses between several networks, by a part of the prefix.
 
     Names and shapes are converted by timm's own functions for the model: position embeddings and patches are resized, the first
-    convolution is adapted to `in_chans`. Raises ValueError if a weight is missing, of another shape, NaN or infinite.
+    convolution is adapted to `in_chans`. Raises ValueError if a weight is missing, of another shape, no float, NaN or infinite.
     """
     expected = network.state_dict()
     # Counters and tables of indices are set by the constructor.
@@ -93,7 +94,12 @@ def fit(network: nn.Module, name: str, tensors: Tensors, where: str | Path, key:
         raise ValueError(f"model.weights: {_misfit(best, expected, wanted, name, where, tensors)}")
     state = {n: best.state[n] for n in expected if n in best.state and best.state[n].shape == expected[n].shape}
     for n, value in state.items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
+        if not expected[n].is_floating_point():
+            continue
+        if value.dtype not in FLOATS:
+            types, found = ", ".join(map(str, FLOATS)).replace("torch.", ""), str(value.dtype).removeprefix("torch.")
+            raise ValueError(f"model.weights: {n} in {where} is of the type {found}; it must be of one of: {types}")
+        if not torch.isfinite(value).all():
             raise ValueError(f"model.weights: {n} in {where} contains NaN or infinity")
     unchanged = _below(best.prefix, named)
     changed = [

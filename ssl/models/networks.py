@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import timm
@@ -14,6 +15,11 @@ from wildfern.ssl.models.small_alexnet import SmallAlexNet
 Stem = Literal["standard", "cifar"]
 TORCHVISION = "torchvision/"
 STAGES = 4  # of a ResNet
+# Of the arguments of a network, so that a recipe of a stranger does not build one for hours or until the memory is full.
+MOST_NUMBER = 100_000
+MOST_PIXELS = 4096  # along one side of its images
+MOST_BLOCKS = 1000
+DEPTHS = ("layers", "depth", "depths", "num_layers", "stackwise_depth")
 HUB = re.compile(r"^(hf[-_]hub:)?(timm[/:]|facebook/)")  # before timm's names in other programs
 # timm's arguments that would load weights: only `weights` does.
 OF_WEIGHTS = (
@@ -69,9 +75,28 @@ def _check_arguments(arguments: dict[str, Any]) -> None:
                 raise ValueError(f"model.arguments.{key} is the text {one!r}: write the number without quotes")
             if key in ("img_size", "image_size", "in_chans") and one is not None and not _is_count(one):
                 raise ValueError(f"model.arguments.{key} must be a whole number of at least 1, got {value!r}")
+        _check_bulk(key, value)
         is_rate = key.startswith(("drop", "attn_drop")) or key.endswith(("_drop_rate", "dropout"))
         if is_rate and type(value) in (int, float) and not 0 <= value < 1:
             raise ValueError(f"model.arguments.{key} must be at least 0 and less than 1, got {value!r}")
+
+
+def _check_bulk(key: str, value: Any) -> None:
+    """Raise ValueError for numbers that are far beyond those of any network."""
+    most = MOST_PIXELS if key in ("img_size", "image_size") else MOST_NUMBER
+    numbers = list(_numbers(value))
+    if numbers and max(numbers) > most:
+        raise ValueError(f"model.arguments.{key} must be at most {most:,}, got {max(numbers):,}")
+    if key in DEPTHS and sum(numbers) > MOST_BLOCKS:
+        raise ValueError(f"model.arguments.{key} must be at most {MOST_BLOCKS:,} blocks together, got {sum(numbers):,}")
+
+
+def _numbers(value: Any) -> Iterator[int | float]:
+    if isinstance(value, int | float):
+        yield value
+    elif isinstance(value, list | tuple | dict):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(one)
 
 
 def _is_count(value: object) -> bool:

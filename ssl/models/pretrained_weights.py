@@ -1,6 +1,7 @@
 """Pretrained weights for a network: from a file, a run folder, or downloaded by timm or torchvision."""
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,9 @@ def load_weights(
         if key is not None:
             raise ValueError(f"model.weights_key is for files; {weights} is downloaded")
         return _download(network, name, weights, in_chans, arguments)
-    found = fit(network, name, read_tensors(path), path, key, in_chans)
+    # In a run folder: of wildfern, which writes safetensors.
+    of_a_run = path.name == RUN_WEIGHTS and os.path.lexists(path.parent / "recipe.yaml")
+    found = fit(network, name, read_tensors(path, only_safetensors=of_a_run), path, key, in_chans)
     network.load_state_dict(found.state, strict=False)
     own = path.name == RUN_WEIGHTS or (path.parent / "recipe.yaml").is_file()
     with path.open("rb") as file:
@@ -82,6 +85,8 @@ def weights_file(weights: str) -> Path | None:
         raise ValueError(f"model.weights: {weights} is not downloaded: download it, and give the file")
     path = Path(weights).expanduser()
     if path.is_dir():
+        if os.path.lexists(path / "recipe.yaml") and os.path.lexists(path / RUN_WEIGHTS):
+            return path / RUN_WEIGHTS  # of a run: a link or a FIFO is refused when it is read
         there = next((path / name for name in FOLDER_WEIGHTS if (path / name).is_file()), None)
         if there is None:
             raise ValueError(

@@ -2,9 +2,18 @@
 
 from .console import TrainingDisplay
 from .environment import environment
-from .jsonl import JsonLines, read_records
+from .jsonl import JsonLines, read_records, read_undamaged
 from .throughput import Throughput
 from .tracker import Tracker
 from .wandb_run import WandbRun
 
-__all__ = ["JsonLines", "Throughput", "Tracker", "TrainingDisplay", "WandbRun", "environment", "read_records"]
+__all__ = [
+    "JsonLines",
+    "Throughput",
+    "Tracker",
+    "TrainingDisplay",
+    "WandbRun",
+    "environment",
+    "read_records",
+    "read_undamaged",
+]

@@ -3,13 +3,17 @@
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from numbers import Integral
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from wildfern.bounded_json import parse_json
+from wildfern.files import read_lines, replacing, set_aside
+
+MOST_LINE = 2**20  # bytes
 NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
@@ -27,15 +31,35 @@ class JsonLines:
         self._file = self.path.open("ab", buffering=0)
 
     @classmethod
-    def resume(cls, path: str | os.PathLike[str], before_step: int) -> "JsonLines":
+    def resume(
+        cls, path: str | os.PathLike[str], before_step: int, announce: Callable[[str], None] = lambda message: None
+    ) -> "JsonLines":
         """Open `path` to continue at `before_step`; lines of that step or later are removed.
 
         An incomplete last line is dropped too; lines without a step stay. The file is replaced atomically, so a crash
-        here loses nothing. Raises ValueError when a line before the last is not a JSON object.
+        here loses nothing. If other lines cannot be read, they are left out, the whole former file is kept as `NAME.damaged`, and
+        `announce` gets a message.
         """
         path = Path(path)
-        if path.exists():
-            _replace(path, (line for line, step in _whole_lines(path) if step is None or step < before_step))
+        if not os.path.lexists(path):
+            return cls(path)
+        first, damaged = "", 0
+
+        def kept() -> Iterator[bytes]:
+            nonlocal first, damaged
+            for number, (line, found) in enumerate(_whole_lines(path), start=1):
+                if isinstance(found, str):
+                    first, damaged = first or f"line {number} {found}", damaged + 1
+                elif found.get("step", -1) < before_step:
+                    yield line
+
+        with replacing(path) as beside:
+            with beside.open("wb") as file:
+                file.writelines(kept())
+            aside = set_aside(path) if damaged else None
+        if aside is not None:
+            lines = "it is" if damaged == 1 else f"{damaged:,} such lines are"
+            announce(f"{path} is damaged: {first}; {lines} left out, and the former file is kept as {aside.name}")
         return cls(path)
 
     def write(self, record: Mapping[str, Any]) -> None:
@@ -72,14 +96,27 @@ class JsonLines:
 
 
 def read_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Every complete line of a file that `JsonLines` wrote, with NaN and the infinities as floats again."""
-    return [
-        {
-            key: NOT_FINITE.get(value, value) if isinstance(value, str) else value
-            for key, value in json.loads(line).items()
-        }
-        for line, _ in _whole_lines(Path(path))
-    ]
+    """Every complete line of a file that `JsonLines` wrote, with NaN and the infinities as floats again.
+
+    Raises ValueError for a line that is not such a record.
+    """
+    records, damage = read_undamaged(path)
+    if damage is not None:
+        raise ValueError(f"{path}, {damage}; fix or delete it")
+    return records
+
+
+def read_undamaged(path: str | os.PathLike[str]) -> tuple[list[dict[str, Any]], str | None]:
+    """As `read_records`, but without the lines that are damaged; and which is the first of them and why, or None."""
+    records, damage = [], None
+    for number, (_, found) in enumerate(_whole_lines(Path(path)), start=1):
+        if isinstance(found, str):
+            damage = damage or f"line {number} {found}"
+        else:
+            records.append(
+                {key: NOT_FINITE.get(value, value) if isinstance(value, str) else value for key, value in found.items()}
+            )
+    return records, damage
 
 
 def _encode(record: Mapping[str, Any]) -> bytes:
@@ -99,31 +136,29 @@ def _scalar(key: str, value: Any) -> str | int | float | bool | None:
     return number if math.isfinite(number) else str(number)
 
 
-def _whole_lines(path: Path) -> Iterator[tuple[bytes, int | None]]:
-    """Each line (newline included) and its step; an incomplete last line is left out."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                record = json.loads(line)
-                if not isinstance(record, dict):
-                    raise ValueError(f"{type(record).__name__} instead of an object")
-            except ValueError as error:
-                if not line.endswith(b"\n"):
-                    return
-                raise ValueError(f"{path}, line {number} is not a JSON object ({error}); fix or delete it") from error
-            yield line if line.endswith(b"\n") else line + b"\n", record.get("step")
+def _whole_lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any] | str]]:
+    """Each line (newline included) and its record, or what is wrong with it; an incomplete last line is left out.
 
-
-def _replace(path: Path, lines: Iterable[bytes]) -> None:
-    temporary = path.with_name(f"{path.name}.partial")
-    with temporary.open("wb") as file:
-        file.writelines(lines)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    if os.name == "posix":  # the new directory entry must survive a power failure too
-        folder = os.open(path.parent, os.O_RDONLY)
+    A record is a mapping; its step, if it has one, is a whole number from 0 on.
+    """
+    for line in read_lines(path, MOST_LINE):
+        if line is None:
+            yield b"", f"is longer than {MOST_LINE:,} bytes"
+            continue
         try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+            record = parse_json(line)
+        except ValueError as error:
+            if not line.endswith(b"\n"):
+                return
+            yield line, f"is not a JSON object ({error})"
+            continue
+        if not isinstance(record, dict):
+            yield line, f"is not a JSON object ({type(record).__name__} instead of an object)"
+        elif "step" in record and not _is_step(record["step"]):
+            yield line, "has a step that is not a whole number from 0 on"
+        else:
+            yield line if line.endswith(b"\n") else line + b"\n", record
+
+
+def _is_step(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -54,10 +54,13 @@ class Tracker:
             total_steps, start_step, log_every, console=console, clock=clock, enabled=enabled
         )
         self._files: list[JsonLines] = []
+        damage: list[str] = []
         if enabled:
             names = ("metrics.jsonl", "timings.jsonl")
-            self._files = [JsonLines.resume(Path(run_dir) / name, start_step) for name in names]
+            self._files = [JsonLines.resume(Path(run_dir) / name, start_step, damage.append) for name in names]
         self._display.__enter__()
+        for message in damage:
+            self.message(message)
 
     def due(self, step: int) -> bool:
         """Whether `step` is one to log: the first of the run, each `log_every`-th, the last.

@@ -2,6 +2,7 @@
 
 import netrc
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -9,7 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from wildfern.files import read_bytes, set_aside, write_text
+
 ID_FILE = "wandb_id"
+ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+ID_WORDS = "1 to 64 letters, digits, - and _"
+MOST_BYTES = 1_000  # of the file
 INIT_TIMEOUT = 30  # seconds to wait for the server; wandb's default is 90
 
 
@@ -49,7 +55,7 @@ class WandbRun:
                 "that can be written to, or tracking.wandb=off"
             )
         run_dir = Path(run_dir)
-        self.id = _stable_id(run_dir, run_id)
+        self.id = _stable_id(run_dir, run_id, announce)
         with _quiet_surroundings(run_dir):
             self._run = self._start(
                 dict(project=project, name=run_name, config=dict(config), id=self.id, dir=str(run_dir))
@@ -90,13 +96,28 @@ class WandbRun:
             self._announce(f"wandb could not finish the run ({type(error).__name__}: {error})")
 
 
-def _stable_id(run_dir: Path, run_id: str | None) -> str:
+def _stable_id(run_dir: Path, run_id: str | None, announce: Callable[[str], None]) -> str:
+    """`run_id`, or the one in the folder, or a new one; kept in the folder. A damaged file is set aside, with a message."""
+    if run_id is not None and not ID.fullmatch(run_id):
+        raise ValueError(f"run_id must be {ID_WORDS}, got {run_id[:80]!r}")
     file = run_dir / ID_FILE
-    if run_id is None:
-        run_id = file.read_text(encoding="utf-8").strip() if file.exists() else ""
-    run_id = run_id or secrets.token_hex(4)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    file.write_text(run_id + "\n", encoding="utf-8")
+    try:
+        known = read_bytes(file, MOST_BYTES).decode("ascii").strip()
+        damage = None if ID.fullmatch(known) else f"an id is {ID_WORDS}"
+    except FileNotFoundError:
+        known, damage = "", None
+    except OSError as error:
+        known, damage = "", error.strerror
+    except UnicodeDecodeError:
+        known, damage = "", f"an id is {ID_WORDS}"
+    if damage is not None:
+        aside = set_aside(file)
+        announce(f"{file} is damaged ({damage}): kept as {aside.name}; wandb gets a new run")
+        known = ""
+    run_id = run_id or known or secrets.token_hex(4)
+    if run_id != known:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        write_text(file, run_id + "\n")
     return run_id
 
 

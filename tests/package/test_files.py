@@ -13,8 +13,10 @@ from wildfern.files import (
     open_appending,
     open_reading,
     read_bytes,
+    read_lines,
     remove_partial_files,
     replacing,
+    set_aside,
     write_text,
 )
 
@@ -136,3 +138,22 @@ def test_a_new_file_has_the_usual_permissions(tmp_path):
     finally:
         os.umask(before)
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o640
+
+
+def test_lines_over_the_limit_are_not_kept(tmp_path):
+    path = tmp_path / "lines"
+    path.write_bytes(b"ab\n" + b"x" * 1000 + b"\nabc\n" + b"abcd\n" + b"x" * 9)
+    assert list(read_lines(path, 4)) == [b"ab\n", None, b"abc\n", None, None]
+    path.write_bytes(b"abcd\nabcde")
+    assert list(read_lines(path, 5)) == [b"abcd\n", b"abcde"]
+
+
+def test_what_is_set_aside_keeps_its_bytes_and_replaces_nothing(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    for number, name in enumerate(("metrics.jsonl.damaged", "metrics.jsonl.damaged-1", "metrics.jsonl.damaged-2")):
+        path.write_text(f"{number}")
+        assert set_aside(path) == tmp_path / name
+        assert not path.exists()
+    assert [file.read_text() for file in sorted(tmp_path.iterdir())] == ["0", "1", "2"]
+    path.symlink_to("/etc/passwd")
+    assert set_aside(path).is_symlink()

@@ -2,7 +2,8 @@
 
 import pytest
 
-from wildfern.recipes.yaml_text import MAX_DEPTH, read_yaml
+from wildfern.bounded_yaml import MOST_DEPTH
+from wildfern.recipes.yaml_text import read_yaml
 
 
 @pytest.mark.parametrize(
@@ -25,8 +26,8 @@ from wildfern.recipes.yaml_text import MAX_DEPTH, read_yaml
         ("seed: !!python/object/apply:os.system [exit]\n", "my.yaml: line 1: the tag tag:yaml.org,2002:python/object"),
         ("\nseed: !!int twelve\n", "my.yaml: line 2: 'twelve' cannot be read as int"),
         ("seed: " + "9" * 5000, "my.yaml: line 1: '9999"),
-        ("seed: " + "[" * 5000, f"my.yaml: nested more than {MAX_DEPTH} levels deep"),
-        ("seed: &a [*a]", f"my.yaml: nested more than {MAX_DEPTH} levels deep"),
+        ("seed: " + "[" * 5000, f"my.yaml: nested more than {MOST_DEPTH} levels deep"),
+        ("seed: &a [*a]", f"my.yaml: nested more than {MOST_DEPTH} levels deep"),
         ("seed: [" + "1," * 20_000 + "]", "my.yaml: more than 10000 values"),
         ("seed: " + "x" * 1_000_001, "my.yaml: larger than 1 MB"),
     ],

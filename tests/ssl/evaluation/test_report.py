@@ -8,7 +8,8 @@ from matplotlib.image import imsave
 
 from wildfern.ssl.evaluation import read_run, write_report
 from wildfern.ssl.evaluation.curves import _averaged, _running_mean, line_chart
-from wildfern.ssl.evaluation.run_record import PARTS, Series
+from wildfern.ssl.evaluation.run_record import PARTS
+from wildfern.ssl.evaluation.series import Series
 
 
 @pytest.fixture
@@ -168,8 +169,8 @@ def test_broken_parts_are_named_and_the_rest_is_shown(run, tmp_path):
     assert set(record.remarks) == {
         "metrics.jsonl: 1 unreadable line left out",
         "metrics.jsonl: 1 value NaN or infinite",
-        "evaluation.json cannot be read",
-        "recipe.yaml cannot be read",
+        "evaluation.json: not JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
+        "recipe.yaml cannot be read: not valid YAML: expected the node content, but found '<stream end>'",
     }
     assert "3.25" in write_report([record], tmp_path / "report.html").read_text()
 

@@ -63,14 +63,58 @@ def test_lines_without_a_step_stay(tmp_path):
     assert path.read_text() == '{"note": "by hand"}\n{"step": 1}\n'
 
 
-@pytest.mark.parametrize("damage", ["{broken\n", "[1, 2]\n", "\n"])
-def test_damage_before_the_last_line_is_reported_and_the_file_unchanged(tmp_path, damage):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 0}\n' + damage + '{"step": 1}\n')
-    before = path.read_bytes()
-    with pytest.raises(ValueError, match="line 2 is not a JSON object"):
-        JsonLines.resume(path, before_step=1)
-    assert path.read_bytes() == before
+DAMAGE = {
+    b"{broken\n": "is not a JSON object (Expecting property name",
+    b"[1, 2]\n": "is not a JSON object (list instead of an object)",
+    b"\n": "is not a JSON object",
+    b"null\n": "is not a JSON object (NoneType instead",
+    b'{"step": 0, "loss": 1\xff}\n': "is not a JSON object",
+    b"\0" * 100 + b"\n": "is not a JSON object",
+    b'{"step": ' + b"9" * 5000 + b"}\n": "is not a JSON object",
+    b'{"step": 0, "a": ' + b"[" * 100_000 + b"\n": "is not a JSON object (nested too deeply)",
+    b'{"step": 0, "a": "\\ud800"}\n': "is not a JSON object (a text that is no Unicode",
+    b'{"step": 0, "a": "' + b"x" * 2**20 + b'"}\n': "is longer than 1,048,576 bytes",
+    **{
+        b'{"step": %s}\n' % step: "has a step that is not a whole number from 0 on"
+        for step in (b'"0"', b"NaN", b"1e400", b"-1", b"true", b"0.5", b"null", b"[]")
+    },
+    b'{"step": 1180591620717411303424}\n': "is not a JSON object (a number of more than 64 bits)",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE, ids=range(len(DAMAGE)))
+def test_a_damaged_file_is_continued_without_its_damaged_lines_and_kept(tmp_path, damage):
+    path, messages = tmp_path / "metrics.jsonl", []
+    before = b'{"step": 0}\n' + damage + b'{"step": 1}\n{"step": 2}\n'
+    path.write_bytes(before)
+    JsonLines.resume(path, 2, messages.append).close()
+    assert path.read_bytes() == b'{"step": 0}\n{"step": 1}\n'
+    assert (tmp_path / "metrics.jsonl.damaged").read_bytes() == before
+    (message,) = messages
+    assert message.startswith(f"{path} is damaged: line 2 {DAMAGE[damage]}")
+    assert message.endswith("; it is left out, and the former file is kept as metrics.jsonl.damaged")
+    path.write_bytes(before)
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2 .*; fix or delete it"):
+        read_records(path)
+    JsonLines.resume(path, 0, messages.append).close()
+    assert (tmp_path / "metrics.jsonl.damaged-1").read_bytes() == before
+    assert path.read_bytes() == b""
+    JsonLines.resume(path, 0, messages.append).close()
+    assert len(messages) == 2
+
+
+def test_duplicate_steps_and_other_line_ends_are_no_damage(tmp_path):
+    path, content = tmp_path / "metrics.jsonl", b'{"step": 0}\r\n{"step": 0, "<b>": [1]}\n{"step": 1, "loss": "nan"}\n'
+    path.write_bytes(content)
+    JsonLines.resume(path, 2).close()
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_only_a_regular_file_is_continued(tmp_path, make):
+    make(tmp_path / "metrics.jsonl")
+    with pytest.raises(OSError, match=r"(link|FIFO|folder).*metrics\.jsonl"):
+        JsonLines.resume(tmp_path / "metrics.jsonl", 1)
 
 
 def test_every_line_is_written_before_the_file_is_closed(tmp_path):

@@ -81,6 +81,33 @@ def test_offline_with_the_real_wandb_and_resumed_under_the_same_id(tmp_path, bar
     assert list(bare_user.iterdir()) == []
 
 
+BAD_IDS = [b"", b"\n", b"x" * 2**20, b"../../x", b"a\nb", b"\xff\xfe", b"a b", b"\0", b"x" * 65, None]
+
+
+@pytest.mark.parametrize("content", BAD_IDS, ids=range(len(BAD_IDS)))
+def test_a_damaged_id_is_replaced_and_kept(tmp_path, bare_user, monkeypatch, content):
+    monkeypatch.setitem(sys.modules, "wandb", FakeWandb(reachable=True))
+    file, messages = tmp_path / "wandb_id", []
+    file.mkdir() if content is None else file.write_bytes(content)
+    run = start(tmp_path, "offline", announce=messages.append)
+    assert len(run.id) == 8
+    assert file.read_text() == run.id + "\n"
+    aside = tmp_path / "wandb_id.damaged"
+    assert aside.is_dir() if content is None else aside.read_bytes() == content
+    (message,) = messages
+    assert message.startswith(f"{file} is damaged (")
+    assert message.endswith("): kept as wandb_id.damaged; wandb gets a new run")
+    assert start(tmp_path, "offline", announce=messages.append).id == run.id
+    assert len(messages) == 1
+
+
+@pytest.mark.parametrize("given", ["", "../../x", "a\nb", "x" * 65, "é"])
+def test_an_id_that_wandb_could_not_use_is_refused(tmp_path, bare_user, given):
+    with pytest.raises(ValueError, match="run_id must be 1 to 64 letters, digits, - and _, got "):
+        start(tmp_path, "offline", run_id=given)
+    assert not (tmp_path / "wandb_id").exists()
+
+
 def test_online_without_credentials_is_an_error_not_a_prompt(tmp_path, bare_user):
     with pytest.raises(ValueError, match=r"WANDB_API_KEY.*tracking\.wandb=offline"):
         start(tmp_path / "run")
