@@ -16,6 +16,8 @@ from typing import BinaryIO
 __all__ = [
     "UnsafeFile",
     "check_folder",
+    "check_replaceable",
+    "create",
     "is_regular",
     "open_appending",
     "open_reading",
@@ -84,6 +86,11 @@ def open_appending(path: PathLike) -> BinaryIO:
     return os.fdopen(handle, "ab", buffering=0)
 
 
+def create(path: PathLike) -> BinaryIO:
+    """A new file, opened to write bytes without a buffer. Raises FileExistsError for anything at `path`, a link too."""
+    return os.fdopen(open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb", buffering=0)
+
+
 def read_bytes(path: PathLike, most: int) -> bytes:
     """The content of a regular file of at most `most` bytes. Raises UnsafeFile like `open_regular` and for a larger one."""
     with open_reading(path) as file:
@@ -94,24 +101,27 @@ def read_bytes(path: PathLike, most: int) -> bytes:
 
 
 @contextmanager
-def replacing(path: PathLike) -> Iterator[Path]:
+def replacing(path: PathLike, sync: bool = True) -> Iterator[Path]:
     """Yield the path of a new, empty file beside `path`; at the end of the block it is synced and renamed to `path`.
 
-    After an error or a power cut `path` is as before. A link at `path` is replaced, not followed. An OSError of the block that
-    names no file, or the new one, names `path`.
+    After an error or, with `sync`, a power cut `path` is as before. A link at `path` is replaced, not followed; UnsafeFile is
+    raised for a FIFO, device, socket or folder. An OSError of the block that names no file, or the new one, names `path`.
     """
     path = Path(path)
-    beside = path.with_name(f"{_PARTIAL}{secrets.token_hex(4)}_{path.name}")
+    check_replaceable(path)
+    beside = path.with_name(f"{_PARTIAL}{secrets.token_hex(4)}_{path.name[-50:]}")  # a name has at most 255 bytes
     try:
-        os.close(open_regular(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        create(beside).close()
         yield beside
-        handle = open_regular(beside, os.O_RDWR)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        if sync:
+            handle = open_regular(beside, os.O_RDWR)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
         os.replace(beside, path)
-        sync_folder(path.parent)
+        if sync:
+            sync_folder(path.parent)
     except OSError as error:
         if error.errno is not None and error.filename in (None, os.fspath(beside)):
             raise OSError(error.errno, error.strerror, os.fspath(path)) from error
@@ -132,6 +142,14 @@ def remove_partial_files(folder: PathLike) -> None:
     for path in Path(folder).glob(f"{_PARTIAL}????????_*"):
         if not path.is_dir() or path.is_symlink():
             path.unlink(missing_ok=True)
+
+
+def check_replaceable(path: PathLike) -> None:
+    """Raise UnsafeFile for a FIFO, device, socket or folder; a file, a link and a missing file pass."""
+    with suppress(FileNotFoundError):
+        mode = os.lstat(path).st_mode
+        if not stat.S_ISLNK(mode):
+            _check_regular(path, mode)
 
 
 def check_folder(path: PathLike) -> None:

@@ -3,12 +3,14 @@
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from numbers import Integral
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from wildfern.files import open_appending, open_reading, replacing
 
 NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
@@ -24,7 +26,7 @@ class JsonLines:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("ab", buffering=0)
+        self._file = open_appending(self.path)
 
     @classmethod
     def resume(cls, path: str | os.PathLike[str], before_step: int) -> "JsonLines":
@@ -34,8 +36,9 @@ class JsonLines:
         here loses nothing. Raises ValueError when a line before the last is not a JSON object.
         """
         path = Path(path)
-        if path.exists():
-            _replace(path, (line for line, step in _whole_lines(path) if step is None or step < before_step))
+        if os.path.lexists(path):
+            with replacing(path) as beside, beside.open("wb") as file:
+                file.writelines(line for line, step in _whole_lines(path) if step is None or step < before_step)
         return cls(path)
 
     def write(self, record: Mapping[str, Any]) -> None:
@@ -55,12 +58,17 @@ class JsonLines:
 
     def sync(self) -> None:
         """Return once everything written so far is on the disk."""
-        os.fsync(self._file.fileno())
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def close(self) -> None:
         if not self._file.closed:
-            self.sync()
-            self._file.close()
+            try:
+                self.sync()
+            finally:
+                self._file.close()
 
     def __enter__(self) -> "JsonLines":
         return self
@@ -101,7 +109,7 @@ def _scalar(key: str, value: Any) -> str | int | float | bool | None:
 
 def _whole_lines(path: Path) -> Iterator[tuple[bytes, int | None]]:
     """Each line (newline included) and its step; an incomplete last line is left out."""
-    with path.open("rb") as file:
+    with open_reading(path) as file:
         for number, line in enumerate(file, start=1):
             try:
                 record = json.loads(line)
@@ -112,18 +120,3 @@ def _whole_lines(path: Path) -> Iterator[tuple[bytes, int | None]]:
                     return
                 raise ValueError(f"{path}, line {number} is not a JSON object ({error}); fix or delete it") from error
             yield line if line.endswith(b"\n") else line + b"\n", record.get("step")
-
-
-def _replace(path: Path, lines: Iterable[bytes]) -> None:
-    temporary = path.with_name(f"{path.name}.partial")
-    with temporary.open("wb") as file:
-        file.writelines(lines)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    if os.name == "posix":  # the new directory entry must survive a power failure too
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from wildfern.files import check_folder, read_bytes, write_text
+
 ID_FILE = "wandb_id"
+MOST_OF_ID = 1000  # bytes
 INIT_TIMEOUT = 30  # seconds to wait for the server; wandb's default is 90
 
 
@@ -49,6 +52,7 @@ class WandbRun:
                 "that can be written to, or tracking.wandb=off"
             )
         run_dir = Path(run_dir)
+        check_folder(run_dir / "wandb")
         self.id = _stable_id(run_dir, run_id)
         with _quiet_surroundings(run_dir):
             self._run = self._start(
@@ -93,10 +97,10 @@ class WandbRun:
 def _stable_id(run_dir: Path, run_id: str | None) -> str:
     file = run_dir / ID_FILE
     if run_id is None:
-        run_id = file.read_text(encoding="utf-8").strip() if file.exists() else ""
+        run_id = read_bytes(file, MOST_OF_ID).decode("utf-8").strip() if os.path.lexists(file) else ""
     run_id = run_id or secrets.token_hex(4)
     run_dir.mkdir(parents=True, exist_ok=True)
-    file.write_text(run_id + "\n", encoding="utf-8")
+    write_text(file, run_id + "\n")
     return run_id
 
 

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from wildfern.files import UnsafeFile, open_reading
 from wildfern.ssl.methods.base import Method
 from wildfern.ssl.models import Backbone
 from wildfern.ssl.models.teacher import Gather
@@ -107,15 +108,18 @@ def restore(folder: Path, method: Method, layout: StateLayout, probe: nn.Module 
     """Load a file of `write` into the method, the optimizer, the teachers and the probe; called on every rank.
 
     A probe that is not in the file keeps its initial state. Raises ValueError if the file is missing, damaged or of another
-    network or optimizer; parts may already have been loaded.
+    network or optimizer, before anything is loaded.
     """
     try:
+        open_reading(folder / FILE).close()  # safetensors would follow a link, and wait for a FIFO
         with safe_open(folder / FILE, framework="pt") as file:
             _restore(_Reading(file, method), method, layout, probe)
     except FileNotFoundError as error:
         raise ValueError(
             f"{folder} holds no {FILE}: it is damaged, or was written by a version with other files"
         ) from error
+    except UnsafeFile as error:
+        raise ValueError(f"{folder / FILE} {error.strerror}") from error
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{folder / FILE} is damaged: {error}") from error
     except StateMismatch as error:
