@@ -27,7 +27,11 @@ def record_data(recipe: Recipe, mixture: Mixture, folder: RunFolder) -> None:
     for entry, source in zip(recipe.data, mixture.sources, strict=True):
         found = _fingerprint(source, entry.fingerprint == "contents")
         entries.append({"source": entry.source, "items": source.num_items, **(asdict(found) if found else {})})
-    with replacing(folder.path / LIST) as beside, gzip.GzipFile(beside, "wb", mtime=0) as listed:
+    with (
+        replacing(folder.path / LIST) as beside,
+        beside.open("wb") as file,
+        gzip.GzipFile(LIST, "wb", fileobj=file, mtime=0) as listed,
+    ):
         if sum(entry.get("files", 0) for entry in entries) <= MOST_LISTED:
             for number, source in enumerate(mixture.sources):
                 for line in _lines(number, source):

@@ -39,9 +39,9 @@ def disk_errors(folder: Path) -> Iterator[None]:
             raise
         if (file := _file_of(error)) is None:
             raise RunError(
-                f"cannot write: {error.strerror} ({_raised_in(error)}, which does not name the file; perhaps one in the "
-                "folder of temporary files, in NUMBA_CACHE_DIR or in ~/.cache). Finished checkpoints are intact: free space on that disk, "
-                f"then --run {folder} --resume"
+                f"cannot write: {error.strerror} ({_raised_in(error)}, which does not name the file; perhaps one in the folder "
+                "of temporary files, in NUMBA_CACHE_DIR or in ~/.cache). Finished checkpoints are intact: free space on that "
+                f"disk, then --run {folder} --resume"
             ) from error
         if not _inside(file, folder):
             if error.filename is None:

@@ -115,8 +115,8 @@ class CheckpointStore:
         if faults:
             listed = "; ".join(f"{self.path(step).name}: {fault}" for step, fault in faults.items())
             raise CheckpointError(
-                f"every checkpoint in {self.folder} is damaged or of another run ({listed}). Restore one from a backup, or start a new "
-                "run in another folder"
+                f"every checkpoint in {self.folder} is damaged or of another run ({listed}). Restore one from a backup, or "
+                "start a new run in another folder"
             )
         return None, {}
 
