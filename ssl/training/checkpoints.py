@@ -112,6 +112,11 @@ class CheckpointStore:
                 faults[step] = fault
             else:
                 return step, faults
+        if faults and all(isinstance(fault, ForeignCheckpoint) for fault in faults.values()):
+            raise CheckpointError(
+                f"every checkpoint in {self.folder} is of another run than `run` in environment.json says. To continue from them "
+                "anyway, remove environment.json"
+            )
         if faults:
             listed = "; ".join(f"{self.path(step).name}: {fault}" for step, fault in faults.items())
             raise CheckpointError(

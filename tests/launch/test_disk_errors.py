@@ -111,7 +111,9 @@ def test_disk_errors_become_messages(number, tmp_path):
 
 
 def test_an_error_that_names_no_file_is_not_blamed_on_the_run_folder(tmp_path):
-    expected = r"cannot write: full \(in tests/launch/test_disk_errors\.py, .*does not name the file.*--run .*run --resume"
+    expected = (
+        r"cannot write: full \(in tests/launch/test_disk_errors\.py, .*does not name the file.*--run .*run --resume"
+    )
     for name in (None, 7):  # 7: a file descriptor
         with pytest.raises(RunError, match=expected), disk_errors(tmp_path / "run"):
             raise OSError(errno.ENOSPC, "full", name)
