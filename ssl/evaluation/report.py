@@ -1,6 +1,7 @@
 """One self-contained HTML page that compares runs: curves, scores, speed, views, machine and recipe."""
 
 import base64
+import os
 import statistics
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -19,11 +20,14 @@ MAIN = ("loss", "learning_rate")
 def write_report(runs: Sequence[RunRecord | Path | str], out: Path | str) -> Path:
     """Write the `report_page` of one or more run folders to `out`, as a whole, and return its path.
 
-    Raises ValueError for a folder without a run, and if there are no runs; OSError if the file cannot be written.
+    A link at `out` is followed, but replaced in the folder of one of the runs. Raises ValueError for a folder without a run, and
+    if there are no runs; OSError if the file cannot be written.
     """
     page, out = report_page(runs), Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(out, page)
+    folders = [run.folder if isinstance(run, RunRecord) else Path(run) for run in runs]
+    within = any(folder.samefile(out.parent) for folder in folders if folder.exists())
+    write_text(out if within else os.path.realpath(out), page)
     return out
 
 
