@@ -61,7 +61,7 @@ def assemble(recipe: Recipe, folder: RunFolder, context: DistributedContext) -> 
     mixture, views, evaluated, second_images = open_data(recipe, context)
     views.to(context.device)
     config = loop_config(recipe)
-    method = build_method(recipe, replaced=any(folder.path.glob("checkpoints/step_*")))
+    method = build_method(recipe, replaced=folder.has_checkpoints())
     check_classes(recipe, mixture, method)
     check_same_data(recipe, mixture, second_images, method.backbone.weights_sha256, context)
     check_batch_norm(recipe, method)

@@ -110,7 +110,7 @@ def plan(
     from wildfern.launch.errors import user_errors
     from wildfern.launch.estimate_table import estimate_json, estimate_table
     from wildfern.launch.evaluating import choose_device
-    from wildfern.launch.output_paths import output_file
+    from wildfern.launch.output_paths import output_file, write_json_file
 
     json_file = json_file and output_file(json_file)
     with user_errors():
@@ -124,7 +124,7 @@ def plan(
         plugins = [word for path in plugin or [] for word in ("--plugin", path)]
         command = shlex.join(["wildfern", "plan", recipe, *(overrides or []), *plugins, "--measure"])
         found = estimate_json(estimate, machine, utilization, images_per_second, peak, command)
-        json_file.write_text(json.dumps(found, indent=2) + "\n")
+        write_json_file(json_file, found)
         console.print(f"written to {json_file}", markup=False, soft_wrap=True)
 
 
@@ -176,7 +176,7 @@ def evaluate(
     """
     from wildfern.launch.errors import RunError
     from wildfern.launch.evaluating import evaluate
-    from wildfern.launch.output_paths import output_file
+    from wildfern.launch.output_paths import output_file, write_json_file
     from wildfern.launch.protocols import parse_datasets, parse_protocols
 
     json_file = json_file and output_file(json_file)
@@ -216,7 +216,7 @@ def evaluate(
     elif json_file is None:
         say("not written to a file: --json FILE keeps these results")
     if json_file is not None:
-        json_file.write_text(json.dumps(evaluation.as_json(), indent=2) + "\n", encoding="utf-8")
+        write_json_file(json_file, evaluation.as_json())
         say(f"written to {json_file}")
 
 
@@ -322,7 +322,7 @@ def bench(
     from wildfern.launch.benching import bench_pipeline
     from wildfern.launch.components import read_recipe
     from wildfern.launch.errors import RunError, user_errors
-    from wildfern.launch.output_paths import output_file
+    from wildfern.launch.output_paths import output_file, write_json_file
 
     json_file = json_file and output_file(json_file)
     with user_errors():
@@ -338,7 +338,7 @@ def bench(
             result = run_benchmark(what, seconds)
     console.print(result.table())
     if json_file is not None:
-        json_file.write_text(json.dumps(result.as_json(), indent=2) + "\n")
+        write_json_file(json_file, result.as_json())
         console.print(f"written to {json_file}", markup=False, soft_wrap=True)
 
 
@@ -363,12 +363,14 @@ def report(
 ) -> None:
     """Compare runs in one self-contained HTML file."""
     from wildfern.launch.errors import user_errors
-    from wildfern.launch.output_paths import output_file
-    from wildfern.ssl.evaluation import write_report
+    from wildfern.launch.output_paths import output_file, writing
+    from wildfern.ssl.evaluation import report_page
 
     out = output_file(out)
     with user_errors():
-        write_report(runs, out)
+        page = report_page(runs)
+    with writing(out) as path:
+        path.write_bytes(page.encode("utf-8", "backslashreplace"))
     console.print(f"written to {out}", markup=False, soft_wrap=True)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from wildfern.bounded_json import read_json
-from wildfern.files import open_reading
+from wildfern.files import open_reading, replacing
 from wildfern.launch.errors import RunError
 from wildfern.launch.run_folder import RunFolder, kept_aside
 from wildfern.recipes import Recipe
@@ -45,7 +45,11 @@ def record_data(
     for number, (entry, source) in enumerate(zip(recipe.data, mixture.sources, strict=True)):
         found = fingerprint_of(mixture, number, entry.fingerprint == "contents")
         entries.append({"source": entry.source, "items": source.num_items, **(asdict(found) if found else {})})
-    with folder.replacing(LIST) as beside, gzip.GzipFile(beside, "wb", mtime=0) as listed:
+    with (
+        replacing(folder.path / LIST) as beside,
+        beside.open("wb") as file,
+        gzip.GzipFile(LIST, "wb", fileobj=file, mtime=0) as listed,
+    ):
         if sum(entry.get("files", 0) for entry in entries) <= MOST_LISTED:
             for number, source in enumerate(mixture.sources):
                 for line in _lines(number, source):

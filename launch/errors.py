@@ -1,6 +1,7 @@
 """Errors that the user can fix, in the user's words: exit code 2 and one message, no traceback."""
 
 import errno
+import os
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,14 +31,63 @@ def user_errors() -> Iterator[None]:
 
 @contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn errors of a full or read-only disk into RunErrors where they concern the run folder; others pass."""
+    """Turn errors of a full or read-only disk into RunErrors if they name a file of the run folder, or none; others pass."""
     try:
         yield
     except OSError as error:
-        inside = error.filename is None or folder.absolute() in Path(error.filename).absolute().parents
-        if error.errno not in DISK_FAULTS or not inside:
+        if error.errno not in DISK_FAULTS:
             raise
-        raise RunError(cannot_write(error.filename or folder, error.strerror, folder)) from error
+        if (file := _file_of(error)) is None:
+            raise RunError(
+                f"cannot write: {error.strerror} ({_raised_in(error)}, which does not name the file; perhaps one in the folder "
+                "of temporary files, in NUMBA_CACHE_DIR or in ~/.cache). Finished checkpoints are intact: free space on that "
+                f"disk, then --run {folder} --resume"
+            ) from error
+        if not _inside(file, folder):
+            if error.filename is None:
+                raise OSError(error.errno, error.strerror, str(file)) from error
+            raise
+        raise RunError(cannot_write(file, error.strerror, folder)) from error
+
+
+@contextmanager
+def errors_after_training(folder: Path) -> Iterator[None]:
+    """Turn errors of writing scores and report into RunErrors that say what is complete, and how to repeat the rest."""
+    try:
+        yield
+    except OSError as error:
+        file = _file_of(error)
+        if error.errno not in DISK_FAULTS or file is None or not _inside(file, folder):
+            raise
+        raise RunError(
+            f"cannot write {file}: {error.strerror}. Training is complete, with its backbone in "
+            f"{folder / 'backbone.safetensors'}: free disk space, then repeat the command with --run {folder} --resume, which "
+            "only evaluates and writes the report"
+        ) from error
+
+
+def _file_of(error: BaseException) -> Path | None:
+    """The file that an OSError, or one that it was raised from, names."""
+    seen: set[int] = set()
+    now: BaseException | None = error
+    while now is not None and id(now) not in seen:
+        seen.add(id(now))
+        if isinstance(now, OSError):
+            for name in (now.filename, now.filename2):
+                if isinstance(name, str | bytes | os.PathLike):
+                    return Path(os.fsdecode(name))
+        now = now.__cause__ or now.__context__
+    return None
+
+
+def _raised_in(error: BaseException) -> str:
+    """File and function of the code that raised an error."""
+    entries = traceback.extract_tb(error.__traceback__)
+    return f"in {'/'.join(Path(entries[-1].filename).parts[-3:])}, {entries[-1].name}" if entries else "by the system"
+
+
+def _inside(file: Path, folder: Path) -> bool:
+    return folder.absolute() in file.absolute().parents
 
 
 def cannot_write(file: str | Path, reason: object, folder: Path) -> str:

@@ -10,7 +10,7 @@ from torch import nn
 
 from wildfern.launch.errors import RunError
 from wildfern.launch.evaluated import of_recipe
-from wildfern.launch.output_paths import check_not_of_a_run
+from wildfern.launch.output_paths import check_not_of_a_run, writing
 from wildfern.launch.run_folder import RunFolder
 from wildfern.recipes import Recipe
 from wildfern.ssl.augmentation import MEAN, STD, VIEWS
@@ -35,18 +35,19 @@ def export_backbone(run: Path, format: str = "timm", out: Path | None = None) ->
     out = folder.path / NAMES[format] if out is None else Path(out)
     _check_out(out, format)
     recipe, backbone = folder.recipe(), folder.backbone()
+    state = {name: tensor.contiguous() for name, tensor in backbone.network.state_dict().items()}
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        if format == "onnx":
-            return _onnx(backbone.network, recipe, out)
-        state = {name: tensor.contiguous() for name, tensor in backbone.network.state_dict().items()}
-        if format == "timm":
-            torch.save(state, out)
-            read = f"torch.load({str(out)!r}, weights_only=True)"
-        else:
-            save_file(state, out)
-            out.chmod(out.parent.stat().st_mode & 0o666)  # safetensors writes files that only their owner can read
-            read = f"safetensors.torch.load_file({str(out)!r})"
+        with writing(out) as path:
+            if format == "onnx":
+                return _onnx(backbone.network, recipe, path, out)
+            if format == "timm":
+                torch.save(state, path)
+                read = f"torch.load({str(out)!r}, weights_only=True)"
+            else:
+                save_file(state, path)
+                path.chmod(out.parent.stat().st_mode & 0o666)  # safetensors writes files that only their owner can read
+                read = f"safetensors.torch.load_file({str(out)!r})"
     except OSError as error:
         raise RunError(f"cannot write {out}: {error.strerror or error}") from error
     except (RuntimeError, SafetensorError) as error:  # of torch's and safetensors' writers
@@ -132,7 +133,8 @@ def _written(arguments: dict[str, Any]) -> str:
     return "".join(f", {key}={value!r}" for key, value in arguments.items())
 
 
-def _onnx(network: nn.Module, recipe: Recipe, out: Path) -> str:
+def _onnx(network: nn.Module, recipe: Recipe, path: Path, out: Path) -> str:
+    """Write the network to `path`, which becomes `out`."""
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
@@ -145,7 +147,7 @@ def _onnx(network: nn.Module, recipe: Recipe, out: Path) -> str:
     torch.onnx.export(
         network,
         (example,),
-        out,
+        path,
         input_names=["images"],
         output_names=["features"],
         dynamic_shapes=({0: batch},),

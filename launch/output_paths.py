@@ -1,26 +1,33 @@
 """Paths that commands write to: checked before the work, so that its result is not lost."""
 
+import json
 import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from wildfern.files import replacing
 from wildfern.launch.errors import RunError
 
-# What a run folder keeps of its run; only the report and the views may be written again.
-OF_A_RUN = frozenset(
+# Files of a run folder that are written as a whole, and those that grow.
+REPLACED = frozenset(
     {
         "recipe.yaml",
         "environment.json",
         "data.json",
         "data_files.txt.gz",
-        "metrics.jsonl",
-        "timings.jsonl",
+        "views.png",
         "skipped.jsonl",
-        "nonfinite.jsonl",
-        "evaluation.json",
         "backbone.safetensors",
-        ".lock",
+        "evaluation.json",
+        "report.html",
+        "wandb_id",
     }
 )
+APPENDED = frozenset({"metrics.jsonl", "timings.jsonl", "nonfinite.jsonl"})
+# What a run folder keeps of its run; only the report and the views may be written again.
+OF_A_RUN = (REPLACED | APPENDED | {".lock"}) - {"report.html", "views.png"}
 
 
 def written_path(path: str | Path) -> Path:
@@ -52,9 +59,37 @@ def output_file(path: str | Path) -> Path:
     return file
 
 
+@contextmanager
+def writing(file: Path) -> Iterator[Path]:
+    """Yield the path to write the content of `file` to, a file that the user has named.
+
+    A regular file is replaced as a whole at the end of the block, also one behind a link, except in a run folder, where links are
+    replaced. Devices and FIFOs, such as /dev/stdout, and files in a folder that cannot be written to are written directly.
+    """
+    place = file if is_run(file.parent) else Path(os.path.realpath(file))
+    try:
+        status = os.stat(file)
+    except FileNotFoundError:
+        status = None
+    direct = status is not None and place is not file and not stat.S_ISREG(status.st_mode)
+    if direct or not os.access(place.parent, os.W_OK):
+        yield file
+        return
+    with replacing(place) as beside:
+        yield beside
+        if status is not None and stat.S_ISREG(status.st_mode):
+            beside.chmod(stat.S_IMODE(status.st_mode))
+
+
+def write_json_file(file: Path, value: object) -> None:
+    """Write a JSON file that the user has named, as `writing` does."""
+    with writing(file) as path:
+        path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
 def check_not_of_a_run(file: Path) -> None:
     """Raise RunError for a file that a run folder keeps of its run: another result would destroy it."""
-    folder = file.resolve().parent
+    folder = Path(os.path.realpath(file)).parent
     if file.name in OF_A_RUN and is_run(folder):
         raise RunError(f"cannot write {file}: it belongs to the run {folder.name}; choose another file")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from wildfern.bounded_json import read_json
+from wildfern.files import check_folder, open_reading, replacing
 from wildfern.launch.errors import RunError
 from wildfern.recipes import Recipe
 from wildfern.registry import REGISTRIES, Plugin, loaded_plugin
@@ -32,11 +33,19 @@ def copy_plugins(recipe: Recipe, run: Path) -> dict[str, str]:
         copies.setdefault(plugin.sha256, name)
     for plugin in plugins_of(recipe):
         copy = run / copies[plugin.sha256]
+        check_folder(copy.parent)
         copy.parent.mkdir(exist_ok=True)
-        if copy.is_file() and (earlier := copy.read_bytes()) != plugin.content:
-            copy.replace(copy.with_name(f"{copy.stem}-{hashlib.sha256(earlier).hexdigest()[:8]}.py"))
-        if not copy.is_file():
-            copy.write_bytes(plugin.content)
+        try:
+            with open_reading(copy) as file:
+                earlier = hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError:
+            pass
+        else:
+            if earlier == plugin.sha256:
+                continue
+            copy.replace(copy.with_name(f"{copy.stem}-{earlier[:8]}.py"))
+        with replacing(copy) as beside:
+            beside.write_bytes(plugin.content)
     return copies
 
 

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from wildfern.generators import STREAMS, ImageBatch, make_stream
 from wildfern.launch.errors import RunError
-from wildfern.launch.output_paths import output_file
+from wildfern.launch.output_paths import output_file, writing
 
 GAP, CAPTION = 4, 14
 MOST = 64  # along a side
@@ -56,9 +56,10 @@ def write_gallery(
             sheet.paste(image, (left + number * cell, top))
         write.text((left, top + cell), f"{start + place}{_label(batch, place)}", fill="black")
     try:
-        sheet.save(out)
+        with writing(out) as path:
+            sheet.save(path)
     except OSError as error:
-        raise RunError(f"cannot write {out}: {error}") from None
+        raise RunError(f"cannot write {out}: {error.strerror or error}") from None
     shown = f" ({' | '.join(panels)})" if len(panels) > 1 else ""
     below = "index" if batch.labels is None else "index · label"
     return f"{columns * rows} samples of {generator}{shown}, {side} px, {below} below: {out}"

@@ -9,7 +9,7 @@ from wildfern.launch.builders import build_schedule, method_steps
 from wildfern.launch.cluster.distributed import DistributedContext
 from wildfern.launch.data_record import check_same_files
 from wildfern.launch.errors import RunError
-from wildfern.launch.run_folder import RunFolder
+from wildfern.launch.run_folder import RunFolder, is_run_id, new_run_id
 from wildfern.recipes import Recipe
 
 MAY_CHANGE = {"plugins", "training", "engine", "evaluation", "tracking"}
@@ -125,6 +125,7 @@ class ResumePoint:
     step: int = 0
     skipped_in_a_row: int = 0  # steps skipped just before the checkpoint
     messages: list[str] = field(default_factory=list)  # about newer checkpoints that are damaged
+    run_id: str = field(default_factory=new_run_id)  # of the run's checkpoints, on rank 0
 
 
 def load_newest_checkpoint(
@@ -132,20 +133,28 @@ def load_newest_checkpoint(
 ) -> ResumePoint:
     """Load the newest intact checkpoint into the engine, if there is one; called on every rank.
 
-    Raises RunError, on every rank, for other data than the run was started with and for a run that is past its last step.
+    The id of the run is that of its `environment.json`, else that of the checkpoint, else a new one. Raises RunError, on every
+    rank, for other data than the run was started with, for a run that is past its last step, and for a state of another network.
     """
 
-    def find() -> tuple[int | None, int, list[str]]:
-        newest, damaged = assembly.checkpoints.newest()
+    def find() -> tuple[int | None, int, list[str], str]:
+        run_id = folder.run_id()
+        newest, damaged = assembly.checkpoints.newest(run_id)
         metadata = {} if newest is None else assembly.checkpoints.metadata(newest)
         check_same_items(recipe, metadata.get("items"), assembly.engine.metadata["items"])
         if newest is not None:
             check_same_files(recipe, assembly.mixture, folder)
-        return newest, metadata.get("skipped_in_a_row", 0), damaged
+        found = metadata.get("run")
+        return (
+            newest,
+            metadata.get("skipped_in_a_row", 0),
+            damaged,
+            run_id or (found if is_run_id(found) else new_run_id()),
+        )
 
-    newest, skipped, messages = context.broadcast_from_main(find)
+    newest, skipped, messages, run_id = context.broadcast_from_main(find)
     if newest is None:
-        return ResumePoint()
+        return ResumePoint(run_id=run_id)
     if newest > recipe.training.steps:
         raise RunError(f"{folder.path} is at step {newest}, past training.steps {recipe.training.steps}")
     checkpoint = assembly.checkpoints.path(newest)
@@ -154,7 +163,12 @@ def load_newest_checkpoint(
             f"rank {context.rank} does not see {checkpoint}, which rank 0 does: --run must be on a file system that all "
             "hosts share"
         )
-    assembly.engine.load(checkpoint)
+    try:
+        assembly.engine.load(checkpoint)
+    except ValueError as error:
+        raise RunError(
+            f"{error}. Rename or remove {checkpoint} to resume from the checkpoint before it, or use a new run folder"
+        ) from error
     if assembly.engine.probe is not None and not assembly.engine.probe.steps:
         messages = [*messages, f"the checkpoint has no online probe: it starts untrained at step {newest}"]
-    return ResumePoint(newest, skipped, messages)
+    return ResumePoint(newest, skipped, messages, run_id)

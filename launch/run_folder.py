@@ -4,8 +4,9 @@ import hashlib
 import json
 import os
 import re
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,22 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from wildfern.bounded_json import read_json
-from wildfern.files import is_regular, open_reading, set_aside
+from wildfern.files import (
+    UnsafeFile,
+    check_folder,
+    check_replaceable,
+    is_regular,
+    open_appending,
+    open_reading,
+    remove_partial_files,
+    replacing,
+    set_aside,
+    write_text,
+)
 from wildfern.generators.counter_rng import key
 from wildfern.launch.components import components
 from wildfern.launch.errors import RunError, cannot_write
-from wildfern.launch.output_paths import is_run, written_path
+from wildfern.launch.output_paths import APPENDED, REPLACED, is_run, written_path
 from wildfern.launch.recorded_plugins import changed_plugins, check_registered, copy_plugins, describe_plugins
 from wildfern.recipes import Recipe, load_recipe
 from wildfern.ssl.evaluation.run_record import MOST_ENVIRONMENT
@@ -28,8 +40,10 @@ from wildfern.ssl.models import Backbone
 from wildfern.ssl.models.checkpoint_file import read_tensors
 from wildfern.ssl.models.networks import unknown_network
 from wildfern.ssl.tracking import environment, read_undamaged
+from wildfern.ssl.training.checkpoints import checkpoint_steps
 
 RANDOM = ("random", "none")  # in place of weights: none
+SUB_FOLDERS = ("checkpoints", "plugins", "wandb")
 
 
 class RunFolder:
@@ -59,6 +73,7 @@ class RunFolder:
             raise RunError(
                 f"cannot write the run folder {path}: {there} is {'read-only' if there.is_dir() else 'a file'}"
             )
+        cls(path).check_files()
         return cls(path)
 
     @classmethod
@@ -86,15 +101,36 @@ class RunFolder:
 
     def check_new(self) -> None:
         """Raise RunError if the folder holds a run."""
-        if (self.path / "recipe.yaml").exists():
-            saved = any((self.path / "checkpoints").glob("step_*"))
+        saved = self.has_checkpoints()
+        if os.path.lexists(self.path / "recipe.yaml"):
             start = "" if saved else " (it has no checkpoint, so it starts at step 0)"
             raise RunError(f"{self.path} already holds a run: add --resume{start}, or choose another --run")
-        if any(self.path.glob("checkpoints/step_*")):
+        if saved:
             raise RunError(
                 f"{self.path} holds checkpoints of a run, but no recipe.yaml: add --resume and repeat the recipe they were "
                 "trained with, or choose another --run"
             )
+
+    def has_checkpoints(self) -> bool:
+        """Whether there are checkpoints, complete or damaged."""
+        return bool(checkpoint_steps(self.path / "checkpoints"))
+
+    def check_files(self) -> None:
+        """Raise RunError for links, FIFOs, devices and folders in place of what a run writes, before anything is written.
+
+        A link in place of a file that is written as a whole passes: it is replaced by the file.
+        """
+        try:
+            for name in SUB_FOLDERS:
+                check_folder(self.path / name)
+            for name in REPLACED:
+                check_replaceable(self.path / name)
+            for name in APPENDED:
+                if os.path.lexists(self.path / name):
+                    # metrics.jsonl and timings.jsonl become new files when a run resumes.
+                    (open_appending if name == "nonfinite.jsonl" else open_reading)(self.path / name).close()
+        except UnsafeFile as error:
+            raise RunError(f"{error.filename} {error.strerror}") from error
 
     def recipe(
         self,
@@ -118,15 +154,30 @@ class RunFolder:
         """The recipe of the run; None before its start."""
         return self.recipe() if os.path.lexists(self.path / "recipe.yaml") else None
 
-    def begin(self, recipe: Recipe, weights: dict[str, Any] | None = None) -> None:
-        """Make the folder and write recipe and environment; `weights` describes those that training starts from."""
+    def begin(self, recipe: Recipe, weights: dict[str, Any] | None = None, run_id: str | None = None) -> None:
+        """Make the folder and write recipe and environment.
+
+        `weights` describes those that training starts from; `run_id` is that of the run's checkpoints (default: a new one).
+        Call it while no other process writes to the folder: it removes what killed processes have left unfinished.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
+        for folder in (self.path, self.path / "plugins"):
+            remove_partial_files(folder)
         copies = copy_plugins(recipe, self.path)
-        _replace(self.path / "recipe.yaml", recipe.model_copy(update={"plugins": list(copies.values())}).as_yaml())
-        described = environment() | {"plugins": describe_plugins(copies)}
+        write_text(self.path / "recipe.yaml", recipe.model_copy(update={"plugins": list(copies.values())}).as_yaml())
+        described = {"run": run_id or new_run_id(), **environment(), "plugins": describe_plugins(copies)}
         if weights or (weights := self.start_weights()):
             described["weights"] = weights
-        _replace(self.path / "environment.json", json.dumps(described, indent=2) + "\n")
+        self.write_json("environment.json", described)
+
+    def run_id(self) -> str | None:
+        """The id of the run, which its checkpoints carry; None before its start, and for runs of earlier versions."""
+        try:
+            found = read_json(self.path / "environment.json")
+        except (OSError, ValueError):
+            return None
+        found = found.get("run") if isinstance(found, dict) else None
+        return found if is_run_id(found) else None
 
     def start_weights(self) -> dict[str, Any]:
         """What `environment.json` says about the weights that training started from; empty without any."""
@@ -164,7 +215,7 @@ class RunFolder:
 
     def write_json(self, name: str, value: object) -> None:
         """Write a JSON file atomically."""
-        _replace(self.path / name, json.dumps(value, indent=2) + "\n")
+        write_text(self.path / name, json.dumps(value, indent=2) + "\n")
 
     def note_skipped(self, skipped: Mapping[str, str], say: Callable[[str], None] = lambda message: None) -> None:
         """Add to `skipped.jsonl` the files that could not be read, each with the reason; earlier rows stay.
@@ -178,32 +229,33 @@ class RunFolder:
             if damage is not None:
                 say(kept_aside(file, damage))
             rows = [{"file": name, "reason": why} for name, why in sorted(reasons.items())]
-            _replace(file, "".join(json.dumps(row) + "\n" for row in rows))
+            write_text(file, "".join(json.dumps(row) + "\n" for row in rows))
 
     def add_lines(self, name: str, rows: list[dict]) -> None:
         """Append to a JSON-lines file and sync it to the disk."""
-        with open(self.path / name, "a", encoding="utf-8") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
-            file.flush()
-            os.fsync(file.fileno())
-
-    @contextmanager
-    def replacing(self, name: str) -> Iterator[Path]:
-        """Yield a temporary path to write to; it is renamed to `name` at the end of the block."""
-        beside = self.path / f".{name}"
-        yield beside
-        os.replace(beside, self.path / name)
+        lines = memoryview("".join(json.dumps(row) + "\n" for row in rows).encode())
+        with open_appending(self.path / name) as file:
+            before, written = os.fstat(file.fileno()).st_size, 0
+            try:
+                while written < len(lines):  # a write may be partial; the next attempt raises the reason
+                    written += file.write(lines[written:])
+                os.fsync(file.fileno())
+            except OSError as error:
+                with suppress(OSError):
+                    file.truncate(before)
+                raise OSError(error.errno, error.strerror, str(self.path / name)) from error
 
     def write_backbone(self, state: dict[str, Tensor]) -> None:
         """Write `backbone.safetensors` atomically, under timm's names."""
-        beside = self.path / ".backbone.safetensors"
-        try:
-            save_file({name: tensor.contiguous() for name, tensor in state.items()}, beside)
-        except SafetensorError as error:  # a full disk too: safetensors raises no OSError
-            beside.unlink(missing_ok=True)
-            raise RunError(cannot_write(self.path / "backbone.safetensors", error, self.path)) from error
-        beside.chmod(self.path.stat().st_mode & 0o666)  # safetensors writes files that only their owner can read
-        os.replace(beside, self.path / "backbone.safetensors")
+        file = self.path / "backbone.safetensors"
+        tensors = {name: tensor.contiguous() for name, tensor in state.items()}
+        # Not synced, since training would wait for it: the checkpoint has the same weights, from which a resumed run writes it.
+        with replacing(file, sync=False) as beside:
+            try:
+                save_file(tensors, beside)
+            except SafetensorError as error:  # a full disk too: safetensors raises no OSError
+                raise RunError(cannot_write(file, error, self.path)) from error
+            beside.chmod(self.path.stat().st_mode & 0o666)  # safetensors writes files that only their owner can read
 
     def backbone(self, trained: bool = True) -> Backbone:
         """The run's backbone in eval mode: pretrained, or (`trained=False`) as it was before training."""
@@ -286,6 +338,16 @@ def _refused(file: Path) -> str:
     return f"{file} was replaced while it was read: try again"
 
 
+def new_run_id() -> str:
+    """A random id of 32 hexadecimal digits."""
+    return secrets.token_hex(16)
+
+
+def is_run_id(value: object) -> bool:
+    """Whether this may be what `new_run_id` returned."""
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{32}", value) is not None
+
+
 def load_backbone(source: str | Path | tuple[str, str | Path | None], trained: bool = True) -> Backbone:
     """A backbone in eval mode: that of a run folder, pretrained or (`trained=False`) as before training, or (name, weights).
 
@@ -343,12 +405,3 @@ def seeded(seed: int, purpose: str) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(purpose, seed))
         yield
-
-
-def _replace(path: Path, text: str) -> None:
-    beside = path.with_name(f".{path.name}")
-    with beside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())  # after a power cut the file holds the old text or the new one
-    os.replace(beside, path)

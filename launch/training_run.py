@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from wildfern.files import UnsafeFile, is_regular, replacing
 from wildfern.launch.assembly import Assembly, assemble
 from wildfern.launch.builders import agreed_precision, separate_parts, unseen_pixels, untrained
 from wildfern.launch.cluster.distributed import DistributedContext, started
@@ -16,11 +17,11 @@ from wildfern.launch.cluster.launcher_environment import check_launcher_environm
 from wildfern.launch.cluster.shared_folder import chosen_folder, exclusive
 from wildfern.launch.components import read_recipe
 from wildfern.launch.data_record import record_data, recorded_data
-from wildfern.launch.errors import RunError, disk_errors, user_errors
+from wildfern.launch.errors import RunError, disk_errors, errors_after_training, user_errors
 from wildfern.launch.resuming import ResumePoint, check_same_run, load_newest_checkpoint, schedule_changes
 from wildfern.launch.run_evaluation import backbone_state, evaluate_at_end, evaluate_during
 from wildfern.launch.run_folder import RunFolder
-from wildfern.launch.views_image import write_views_image
+from wildfern.launch.views_image import draw_views
 from wildfern.recipes import Recipe
 from wildfern.ssl.data import Mixture
 from wildfern.ssl.tracking import Tracker, WandbRun
@@ -84,6 +85,7 @@ def pretrain(
         weights = assembly.engine.method.backbone.weights
         with disk_errors(folder.path), exclusive(recipe, folder, resume, context):
             start = load_newest_checkpoint(recipe, folder, context, assembly) if resume else ResumePoint()
+            assembly.engine.metadata["run"] = start.run_id
             if context.is_main:
                 if resume and (former := folder.recipe_if_started()) is not None:
                     teacher = bool(assembly.engine.method.teachers())
@@ -91,7 +93,7 @@ def pretrain(
                     messages += schedule_changes(former, recipe, start.step, teacher)
                 if resume and (message := folder.keep_damaged_environment()) is not None:
                     messages.append(message)
-                folder.begin(recipe, weights.as_json() if weights else None)
+                folder.begin(recipe, weights.as_json() if weights else None, start.run_id)
                 if start.step == 0 or not recorded_data(folder):
                     record_data(recipe, assembly.mixture, folder, messages.append)
             with open_tracker(recipe, folder, context, start.step, since) as tracker:
@@ -114,7 +116,8 @@ def pretrain(
                 if done < recipe.training.steps:
                     raise Stopped(folder.path, done, signal_number)
                 if context.is_main:
-                    evaluate_at_end(recipe, folder, assembly.evaluation_sources, tracker)
+                    with errors_after_training(folder.path):
+                        evaluate_at_end(recipe, folder, assembly.evaluation_sources, tracker)
     return folder.path
 
 
@@ -191,6 +194,8 @@ def open_tracker(
             recipe.as_dict(),
             enabled=context.is_main,
         )
+    except UnsafeFile as caught:
+        error = RunError(f"{caught.filename} {caught.strerror}")
     except ValueError as caught:
         error = caught
     context.raise_on_all(error)
@@ -227,7 +232,9 @@ def announce_new(mixture: Mixture, known: Sequence[str], tracker: Tracker) -> li
 
 def draw_first_views(recipe: Recipe, folder: RunFolder, context: DistributedContext, assembly: Assembly) -> None:
     """Write `views.png` on rank 0, if it is missing; then set the type of the views for training."""
-    if context.is_main and not (folder.path / "views.png").is_file():
-        with folder.replacing("views.png") as image:
-            write_views_image(image, assembly.mixture, assembly.views, recipe.seed, recipe.training.batch_size)
+    file = folder.path / "views.png"
+    if context.is_main and not is_regular(file):
+        sheet = draw_views(assembly.mixture, assembly.views, recipe.seed, recipe.training.batch_size)
+        with replacing(file) as image:
+            sheet.save(image)
     assembly.views.dtype = assembly.view_dtype

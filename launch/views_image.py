@@ -14,7 +14,7 @@ from wildfern.launch.builders import build_views, check_channels, open_mixture
 from wildfern.launch.components import read_recipe
 from wildfern.launch.data_record import check_same_files
 from wildfern.launch.errors import RunError, user_errors
-from wildfern.launch.output_paths import output_file
+from wildfern.launch.output_paths import output_file, writing
 from wildfern.launch.run_folder import RunFolder
 from wildfern.ssl.augmentation import Views
 from wildfern.ssl.data import Mixture
@@ -43,7 +43,9 @@ def redraw_views(recipe: str, overrides: Sequence[str], indices: str, out: Path,
         if folder is not None:
             check_same_files(checked, mixture, folder)
         check_channels(checked, mixture, views)
-        write_views_image(out, mixture, views, checked.seed, batch_size, np.array(wanted, np.int64))
+        sheet = draw_views(mixture, views, checked.seed, batch_size, np.array(wanted, np.int64))
+    with writing(out) as path:
+        sheet.save(path)
     steps = sorted({index // batch_size for index in wanted})
     return f"written to {out}: {len(set(wanted))} images of step {', '.join(map(str, steps))}"
 
@@ -61,9 +63,9 @@ def _numbers(text: str) -> list[int]:
     return numbers
 
 
-def write_views_image(
-    path: Path, mixture: Mixture, views: Views, seed: int, batch_size: int, indices: NDArray[np.int64] | None = None
-) -> None:
+def draw_views(
+    mixture: Mixture, views: Views, seed: int, batch_size: int, indices: NDArray[np.int64] | None = None
+) -> Image.Image:
     """Draw one image per row (the first of training, or `indices`: int64[n]): original, paired image if any, views.
 
     At most ten views, each at least 128 px, made as in the training steps of these images.
@@ -89,7 +91,7 @@ def write_views_image(
         corner = GAP + 3, MARGIN + row * (CELL + GAP) + 3
         write.rectangle(write.textbbox(corner, str(index)), fill="white")
         write.text(corner, str(index), fill="black")
-    sheet.save(path)
+    return sheet
 
 
 def _columns(

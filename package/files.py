@@ -17,6 +17,8 @@ from typing import BinaryIO
 __all__ = [
     "UnsafeFile",
     "check_folder",
+    "check_replaceable",
+    "create",
     "is_regular",
     "open_appending",
     "open_reading",
@@ -87,6 +89,11 @@ def open_appending(path: PathLike) -> BinaryIO:
     return os.fdopen(handle, "ab", buffering=0)
 
 
+def create(path: PathLike) -> BinaryIO:
+    """A new file, opened to write bytes without a buffer. Raises FileExistsError for anything at `path`, a link too."""
+    return os.fdopen(open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb", buffering=0)
+
+
 def read_bytes(path: PathLike, most: int) -> bytes:
     """The content of a regular file of at most `most` bytes. Raises UnsafeFile like `open_regular` and for a larger one."""
     with open_reading(path) as file:
@@ -111,10 +118,11 @@ def read_lines(path: PathLike, most: int) -> Iterator[bytes | None]:
             yield None
 
 
-def set_aside(path: PathLike) -> Path:
+def set_aside(path: PathLike, stay: bool = False) -> Path:
     """Rename what is at `path` to the first free one of `NAME.damaged`, `NAME.damaged-1`, …, and return that path.
 
-    For what is damaged and about to be replaced, so that its bytes are kept; a link is renamed, not followed.
+    For what is damaged and about to be replaced, so that its bytes are kept; a link is renamed, not followed. `stay`: a file also
+    keeps its name until then, where the file system has hard links, so that there is always a file of that name.
     """
     path = Path(path)
     aside = next(
@@ -122,29 +130,36 @@ def set_aside(path: PathLike) -> Path:
         for number in count()
         if not os.path.lexists(beside := path.with_name(f"{path.name}.damaged" + (f"-{number}" if number else "")))
     )
+    if stay:
+        with suppress(OSError):
+            os.link(path, aside, follow_symlinks=False)
+            return aside
     os.rename(path, aside)
     return aside
 
 
 @contextmanager
-def replacing(path: PathLike) -> Iterator[Path]:
+def replacing(path: PathLike, sync: bool = True) -> Iterator[Path]:
     """Yield the path of a new, empty file beside `path`; at the end of the block it is synced and renamed to `path`.
 
-    After an error or a power cut `path` is as before. A link at `path` is replaced, not followed. An OSError of the block that
-    names no file, or the new one, names `path`.
+    After an error or, with `sync`, a power cut `path` is as before. A link at `path` is replaced, not followed; UnsafeFile is
+    raised for a FIFO, device, socket or folder. An OSError of the block that names no file, or the new one, names `path`.
     """
     path = Path(path)
-    beside = path.with_name(f"{_PARTIAL}{secrets.token_hex(4)}_{path.name}")
+    check_replaceable(path)
+    beside = path.with_name(f"{_PARTIAL}{secrets.token_hex(4)}_{path.name[-50:]}")  # a name has at most 255 bytes
     try:
-        os.close(open_regular(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        create(beside).close()
         yield beside
-        handle = open_regular(beside, os.O_RDWR)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        if sync:
+            handle = open_regular(beside, os.O_RDWR)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
         os.replace(beside, path)
-        sync_folder(path.parent)
+        if sync:
+            sync_folder(path.parent)
     except OSError as error:
         if error.errno is not None and error.filename in (None, os.fspath(beside)):
             raise OSError(error.errno, error.strerror, os.fspath(path)) from error
@@ -165,6 +180,14 @@ def remove_partial_files(folder: PathLike) -> None:
     for path in Path(folder).glob(f"{_PARTIAL}????????_*"):
         if not path.is_dir() or path.is_symlink():
             path.unlink(missing_ok=True)
+
+
+def check_replaceable(path: PathLike) -> None:
+    """Raise UnsafeFile for a FIFO, device, socket or folder; a file, a link and a missing file pass."""
+    with suppress(FileNotFoundError):
+        mode = os.lstat(path).st_mode
+        if not stat.S_ISLNK(mode):
+            _check_regular(path, mode)
 
 
 def check_folder(path: PathLike) -> None:

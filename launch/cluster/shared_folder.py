@@ -29,6 +29,7 @@ def exclusive(recipe: Recipe, folder: RunFolder, resume: bool, context: Distribu
         def take() -> None:
             folder.path.mkdir(parents=True, exist_ok=True)
             stack.enter_context(lock(folder.path))
+            folder.check_files()
             if resume:
                 check_same_run(recipe, folder)
             else:

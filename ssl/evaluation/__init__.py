@@ -11,7 +11,7 @@ from wildfern.ssl.evaluation.linear_probe import LinearProbe, LinearResult, line
 from wildfern.ssl.evaluation.metrics import classification_scores, proportion, wilson_interval
 from wildfern.ssl.evaluation.preprocessing import Preprocessing
 from wildfern.ssl.evaluation.protocol import evaluate_backbones
-from wildfern.ssl.evaluation.report import write_report
+from wildfern.ssl.evaluation.report import report_page, write_report
 from wildfern.ssl.evaluation.result import EvaluationResult
 from wildfern.ssl.evaluation.retrieval import Retrieval, retrieve
 from wildfern.ssl.evaluation.run_record import RunRecord, read_run
@@ -54,6 +54,7 @@ __all__ = [
     "proportion",
     "rank_me",
     "read_run",
+    "report_page",
     "retrieve",
     "uniformity",
     "wilson_interval",

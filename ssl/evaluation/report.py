@@ -1,6 +1,7 @@
 """One self-contained HTML page that compares runs: curves, scores, speed, views, machine and recipe."""
 
 import base64
+import os
 import re
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from wildfern.bounded_yaml import MOST_BYTES as MOST_YAML
+from wildfern.files import write_text
 from wildfern.ssl.evaluation.curves import line_chart
 from wildfern.ssl.evaluation.report_style import STYLE
 from wildfern.ssl.evaluation.result import EvaluationResult, Row, interval_words, metric_words, value_words
@@ -31,9 +33,22 @@ def escape(text: str, most: int = MOST_CHARACTERS) -> str:
 
 
 def write_report(runs: Sequence[RunRecord | Path | str], out: Path | str) -> Path:
-    """Write the page for one or more run folders to `out`, and return its path.
+    """Write the `report_page` of one or more run folders to `out`, as a whole, and return its path.
 
-    The file is self-contained: images, charts and style are in it. The page names what a folder lacks.
+    A link at `out` is followed, but replaced in the folder of one of the runs. Raises ValueError for a folder without a run, and
+    if there are no runs; OSError if the file cannot be written.
+    """
+    page, out = report_page(runs), Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folders = [run.folder if isinstance(run, RunRecord) else Path(run) for run in runs]
+    within = any(folder.samefile(out.parent) for folder in folders if folder.exists())
+    write_text(out if within else os.path.realpath(out), page)
+    return out
+
+
+def report_page(runs: Sequence[RunRecord | Path | str]) -> str:
+    """The page, self-contained: images, charts and style are in it. It names what a folder lacks.
+
     Raises ValueError for a folder without a run, and if there are no runs.
     """
     records = [run if isinstance(run, RunRecord) else read_run(run) for run in runs]
@@ -52,16 +67,12 @@ def write_report(runs: Sequence[RunRecord | Path | str], out: Path | str) -> Pat
         _machines(records, names),
         _recipes(records, names),
     ]
-    page = (
+    return (
         "<!doctype html>\n<html lang=en><head><meta charset=utf-8>"
         '<meta name=viewport content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)} – wildfern</title><style>{STYLE}</style></head>\n"
         f"<body><main>{''.join(body)}</main></body></html>\n"
     )
-    out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(page, encoding="utf-8")
-    return out
 
 
 def _names(records: Sequence[RunRecord]) -> list[str]:

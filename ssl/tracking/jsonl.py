@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from wildfern.bounded_json import parse_json
-from wildfern.files import read_lines, replacing, set_aside
+from wildfern.files import open_appending, read_lines, replacing, set_aside
 
 MOST_LINE = 2**20  # bytes
 NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
@@ -28,7 +28,7 @@ class JsonLines:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("ab", buffering=0)
+        self._file = open_appending(self.path)
 
     @classmethod
     def resume(
@@ -56,7 +56,7 @@ class JsonLines:
         with replacing(path) as beside:
             with beside.open("wb") as file:
                 file.writelines(kept())
-            aside = set_aside(path) if damaged else None
+            aside = set_aside(path, stay=True) if damaged else None
         if aside is not None:
             lines = "it is" if damaged == 1 else f"{damaged:,} such lines are"
             announce(f"{path} is damaged: {first}; {lines} left out, and the former file is kept as {aside.name}")
@@ -79,12 +79,17 @@ class JsonLines:
 
     def sync(self) -> None:
         """Return once everything written so far is on the disk."""
-        os.fsync(self._file.fileno())
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def close(self) -> None:
         if not self._file.closed:
-            self.sync()
-            self._file.close()
+            try:
+                self.sync()
+            finally:
+                self._file.close()
 
     def __enter__(self) -> "JsonLines":
         return self

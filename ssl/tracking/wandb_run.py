@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from wildfern.files import read_bytes, set_aside, write_text
+from wildfern.files import check_folder, read_bytes, set_aside, write_text
 
 ID_FILE = "wandb_id"
 ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -55,6 +55,7 @@ class WandbRun:
                 "that can be written to, or tracking.wandb=off"
             )
         run_dir = Path(run_dir)
+        check_folder(run_dir / "wandb")
         self.id = _stable_id(run_dir, run_id, announce)
         with _quiet_surroundings(run_dir):
             self._run = self._start(

@@ -1,24 +1,44 @@
 """Checkpoints that are complete or absent: written to a temporary folder, with checksums, then renamed."""
 
 import os
+import re
 import shutil
+import stat
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
+from wildfern.files import UnsafeFile, check_folder
 from wildfern.ssl.training.checksums import CorruptCheckpoint, check, manifest, to_disk, write_manifest
 
 Save = Callable[[Path], None]
 
 PREFIX, UNFINISHED, DAMAGED = "step_", ".unfinished_", "damaged_"
+_NUMBER = "[0-9]{8}|[1-9][0-9]{8,17}"  # as `path` writes it, and nothing else that int() reads
+_CHECKPOINT = re.compile(f"{PREFIX}({_NUMBER})")
+_LEFTOVER = re.compile(rf"\.unfinished_({PREFIX})?({_NUMBER})")
 
 
 class CheckpointError(ValueError):
     """A checkpoint cannot be written, or none can be read; the message says why and what to do."""
+
+
+class ForeignCheckpoint(CorruptCheckpoint):
+    """A checkpoint of another run."""
+
+
+def checkpoint_steps(folder: Path) -> list[int]:
+    """Steps of the checkpoints in a folder, complete or damaged, oldest first; other names are ignored."""
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):  # the first checkpoint creates the folder
+        return []
+    return sorted(int(found[1]) for name in names if (found := _CHECKPOINT.fullmatch(name)))
 
 
 @dataclass(frozen=True)
@@ -58,25 +78,24 @@ class CheckpointStore:
 
     def steps(self) -> list[int]:
         """Steps of the checkpoints in the folder, complete or damaged, oldest first."""
-        try:
-            names = os.listdir(self.folder)
-        except FileNotFoundError:  # the first checkpoint creates the folder
-            return []
-        found = [name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX)]
-        return sorted(int(name) for name in found if name.isdigit())
+        return checkpoint_steps(self.folder)
 
     def path(self, step: int) -> Path:
         """Path of the checkpoint after `step` steps."""
         return self.folder / f"{PREFIX}{step:08d}"
 
-    def newest(self) -> tuple[int | None, list[str]]:
+    def newest(self, run: str | None = None) -> tuple[int | None, list[str]]:
         """Step of the newest undamaged checkpoint (None without any checkpoint), and a message for each damaged newer one.
 
-        Damaged ones are renamed to `damaged_…`. Call it on the main rank only. Raises CheckpointError, without changing
-        anything, when all checkpoints are damaged or when they cannot be read.
+        With `run`, checkpoints whose metadata `run` is another one count as damaged. Damaged ones are renamed to `damaged_…`.
+        Call it on the main rank only. Raises CheckpointError, without changing anything, when all checkpoints are damaged or
+        when they cannot be read.
         """
         try:
-            step, faults = self._newest_whole()
+            check_folder(self.folder)
+            step, faults = self._newest_whole(run)
+        except UnsafeFile as error:
+            raise CheckpointError(f"{error.filename} {error.strerror}") from error
         except OSError as error:
             raise CheckpointError(
                 f"cannot read {error.filename or self.folder}: {error.strerror or error}. Nothing was changed. Fix the disk, the "
@@ -84,25 +103,29 @@ class CheckpointStore:
             ) from error
         return step, [self._set_aside(*damaged) for damaged in faults.items()]
 
-    def _newest_whole(self) -> tuple[int | None, dict[int, CorruptCheckpoint]]:
+    def _newest_whole(self, run: str | None) -> tuple[int | None, dict[int, CorruptCheckpoint]]:
         faults: dict[int, CorruptCheckpoint] = {}
         for step in reversed(self.steps()):
             try:
-                if check(self.path(step)).get("step") != step:
-                    raise CorruptCheckpoint("it is a checkpoint of another step")
+                _check_metadata(check(self.path(step)), step, run)
             except CorruptCheckpoint as fault:
                 faults[step] = fault
             else:
                 return step, faults
+        if faults and all(isinstance(fault, ForeignCheckpoint) for fault in faults.values()):
+            raise CheckpointError(
+                f"every checkpoint in {self.folder} is of another run than `run` in environment.json says. To continue from them "
+                "anyway, remove environment.json"
+            )
         if faults:
             listed = "; ".join(f"{self.path(step).name}: {fault}" for step, fault in faults.items())
             raise CheckpointError(
-                f"every checkpoint in {self.folder} is damaged ({listed}). Restore one from a backup, or start a new run in "
-                "another folder"
+                f"every checkpoint in {self.folder} is damaged or of another run ({listed}). Restore one from a backup, or "
+                "start a new run in another folder"
             )
         return None, {}
 
-    def metadata(self, step: int) -> dict[str, object]:
+    def metadata(self, step: int) -> dict[str, Any]:
         """The metadata of a checkpoint that `newest` has returned."""
         return manifest(self.path(step))
 
@@ -150,36 +173,42 @@ class CheckpointStore:
     def _publish(self, step: int, save: Save, metadata: dict[str, object]) -> None:
         began = time.perf_counter()
         unfinished, final = self.folder / f"{UNFINISHED}{step:08d}", self.path(step)
+        made = False
         try:
-            for rest in self.folder.glob(f"{UNFINISHED}*"):
-                shutil.rmtree(rest)
-            unfinished.mkdir(parents=True)
+            check_folder(self.folder)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for name in filter(_LEFTOVER.fullmatch, os.listdir(self.folder)):
+                _delete(self.folder / name)
+            unfinished.mkdir()
+            made = True
             save(unfinished)
             write_manifest(unfinished, {"step": step, **metadata})
-            if final.exists():
+            if os.path.lexists(final):
                 self._remove(final)
             os.replace(unfinished, final)
             to_disk(self.folder)
-            for old in self.steps()[: -self.keep]:
+            for old in [one for one in self.steps() if one <= step][: -self.keep]:
                 if self.keep_every is None or old % self.keep_every:
                     self._remove(self.path(old))
             self._seconds = time.perf_counter() - began
         except Exception as error:  # raised by `wait`, in the training thread
-            shutil.rmtree(unfinished, ignore_errors=True)
+            if made:
+                shutil.rmtree(unfinished, ignore_errors=True)
             self._error = error
 
     def _remove(self, checkpoint: Path) -> None:
         """Rename, then delete, so that a partly deleted folder is never taken for a checkpoint."""
         doomed = self.folder / f"{UNFINISHED}{checkpoint.name}"
         os.replace(checkpoint, doomed)
-        shutil.rmtree(doomed)
+        _delete(doomed)
 
     def _set_aside(self, step: int, fault: CorruptCheckpoint) -> str:
         path = self.path(step)
         names = (f"{DAMAGED}{path.name}" + (f"-{n}" if n else "") for n in range(len(os.listdir(self.folder)) + 1))
-        aside = next(self.folder / name for name in names if not (self.folder / name).exists())
+        aside = next(self.folder / name for name in names if not os.path.lexists(self.folder / name))
         os.replace(path, aside)
-        return f"{path} is damaged: {fault}; it was renamed to {aside.name}, and the checkpoint before it is used"
+        what = "cannot be used" if isinstance(fault, ForeignCheckpoint) else "is damaged"
+        return f"{path} {what}: {fault}; it was renamed to {aside.name}, and the checkpoint before it is used"
 
     def _message(self) -> str:
         if self._error is None:
@@ -193,3 +222,27 @@ class CheckpointStore:
             return f"the checkpoint after step {self._step} is complete, but older ones could not be deleted ({why})"
         rest = f"the one after step {whole[-1]} is complete" if whole else "there is no earlier one"
         return f"the checkpoint after step {self._step} could not be written ({why}); {rest}. Fix this, then --resume"
+
+
+def _check_metadata(metadata: dict[str, Any], step: int, run: str | None) -> None:
+    """Raise CorruptCheckpoint if a valid manifest is of another step or run, or has values of another type."""
+    if type(metadata.get("step")) is not int or metadata["step"] != step:
+        raise CorruptCheckpoint("it is a checkpoint of another step")
+    numbers = [metadata.get("skipped_in_a_row", 0)]
+    items = metadata.get("items")
+    if items is not None:
+        if not isinstance(items, list):
+            raise CorruptCheckpoint("items in its manifest is no list")
+        numbers += [number for number in items if number is not None]
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        raise CorruptCheckpoint("items or skipped_in_a_row in its manifest are no whole numbers")
+    if run is not None and metadata.get("run", run) != run:
+        raise ForeignCheckpoint("it is a checkpoint of another run")
+
+
+def _delete(path: Path) -> None:
+    """Delete a folder with its content; of a link, the link only."""
+    if stat.S_ISDIR(os.lstat(path).st_mode):
+        shutil.rmtree(path)
+    else:
+        path.unlink()

@@ -1,12 +1,21 @@
-"""Checksums of a checkpoint's files, in its manifest `checkpoint.json`, which has a checksum of its own."""
+"""Checksums of a checkpoint's files, in its manifest `checkpoint.json`, which has a checksum of its own.
+
+A checkpoint may come from a stranger: only regular files inside its folder are read, and the manifest within limits.
+"""
 
 import hashlib
 import json
 import os
-import stat
+import re
 from pathlib import Path
+from typing import Any
+
+from wildfern.bounded_json import read_json
+from wildfern.files import UnsafeFile, check_folder, create, open_reading
 
 MANIFEST = "checkpoint.json"
+MOST_BYTES = 4 * 2**20  # of the manifest
+MOST_FILES = 10_000
 
 
 class CorruptCheckpoint(ValueError):
@@ -25,25 +34,32 @@ def write_manifest(folder: Path, metadata: dict[str, object]) -> None:
     }
     content = {**metadata, "files": files}
     text = json.dumps({**content, "sha256": _own(content)}, indent=2) + "\n"
-    (folder / MANIFEST).write_text(text, encoding="utf-8")
+    with create(folder / MANIFEST) as file:
+        left = memoryview(text.encode())
+        while left:
+            left = left[file.write(left) :]
     for path in (*folder.rglob("*"), folder):
         to_disk(path)
 
 
-def check(folder: Path) -> dict[str, object]:
+def check(folder: Path) -> dict[str, Any]:
     """Verify a checkpoint folder and return its metadata; raises CorruptCheckpoint if a file differs from what was written.
 
     An OSError while reading (a disk error, no permission) is not caught: it does not mean that the checkpoint is damaged.
     """
     metadata = manifest(folder)
     for name, written in metadata.pop("files").items():
-        path = folder / name
-        size = _size(path)
-        if size is None:
-            raise CorruptCheckpoint(f"{name} is missing")
+        try:
+            for part in reversed(Path(name).parents[:-1]):
+                check_folder(folder / part)
+            size, sha256 = _measured(folder / name, written["bytes"])
+        except (FileNotFoundError, NotADirectoryError):
+            raise CorruptCheckpoint(f"{name} is missing") from None
+        except UnsafeFile as error:
+            raise CorruptCheckpoint(f"{name} {error.strerror}") from None
         if size != written["bytes"]:
             raise CorruptCheckpoint(f"{name} has {size} bytes, not the {written['bytes']} that were written")
-        if _sha256(path) != written["sha256"]:
+        if sha256 != written["sha256"]:
             raise CorruptCheckpoint(f"the content of {name} differs from what was written (SHA-256)")
     return metadata
 
@@ -60,33 +76,57 @@ def to_disk(path: Path) -> None:
         os.close(handle)
 
 
-def _size(path: Path) -> int | None:
-    """Size of a file in bytes; None if there is none."""
-    try:
-        status = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return status.st_size if stat.S_ISREG(status.st_mode) else None
-
-
-def manifest(folder: Path) -> dict[str, object]:
+def manifest(folder: Path) -> dict[str, Any]:
     """The metadata and the `files` entry of a checkpoint, without reading these files; raises CorruptCheckpoint."""
-    if _size(folder / MANIFEST) is None:
-        raise CorruptCheckpoint(f"{MANIFEST} is missing")
     try:
-        content = json.loads((folder / MANIFEST).read_bytes())
-        own = content.pop("sha256")
-        files = content["files"]
-        complete = all({"bytes", "sha256"} <= file.keys() for file in files.values())
-    except (ValueError, LookupError, TypeError, AttributeError):
-        raise CorruptCheckpoint(f"{MANIFEST} is not valid, or has no checksums") from None
-    if own != _own(content) or not complete:
+        check_folder(folder)
+    except UnsafeFile as error:
+        raise CorruptCheckpoint(f"it {error.strerror}") from None
+    try:
+        content = read_json(folder / MANIFEST, MOST_BYTES)
+    except (FileNotFoundError, NotADirectoryError):
+        raise CorruptCheckpoint(f"{MANIFEST} is missing") from None
+    except UnsafeFile as error:
+        raise CorruptCheckpoint(f"{MANIFEST} {error.strerror}") from None
+    except ValueError as error:
+        raise CorruptCheckpoint(f"{MANIFEST} is not valid: {error}") from None
+    files = content.get("files") if isinstance(content, dict) else None
+    if not isinstance(files, dict) or "sha256" not in content or not all(map(_is_sum, files.values())):
+        raise CorruptCheckpoint(f"{MANIFEST} is not valid, or has no checksums")
+    own = content.pop("sha256")
+    if own != _own(content):
         raise CorruptCheckpoint(f"{MANIFEST} was changed after it was written")
+    if len(files) > MOST_FILES:
+        raise CorruptCheckpoint(f"{MANIFEST} names {len(files):,} files, over the limit of {MOST_FILES:,}")
+    if outside := [name for name in files if not _is_inside(name)]:
+        raise CorruptCheckpoint(f"{MANIFEST} names {outside[0][:100]!r}, which is no file of the checkpoint")
     return content
 
 
+def _is_sum(written: object) -> bool:
+    if not isinstance(written, dict):
+        return False
+    size, sha256 = written.get("bytes"), written.get("sha256")
+    return (
+        type(size) is int and size >= 0 and isinstance(sha256, str) and re.fullmatch("[0-9a-f]{64}", sha256) is not None
+    )
+
+
+def _is_inside(name: str) -> bool:
+    """Whether this is the relative path of a file in a folder, on every system."""
+    plain = name.isprintable() and len(name) <= 200 and not set(name) & set('\\:*?"<>|')
+    return plain and not set(name.split("/")) & {"", ".", ".."}
+
+
+def _measured(path: Path, size: int) -> tuple[int, str | None]:
+    """Size and SHA-256 of a regular file; without reading a file of another size than `size`."""
+    with open_reading(path) as file:
+        found = os.fstat(file.fileno()).st_size
+        return found, None if found != size else hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_reading(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -5,7 +5,8 @@
 `probe/NAME`. The format cannot contain code.
 """
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +17,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from wildfern.files import UnsafeFile, open_reading
 from wildfern.ssl.methods.base import Method
 from wildfern.ssl.models import Backbone
 from wildfern.ssl.models.teacher import Gather
+from wildfern.ssl.training.fitting_state import GROUPS, STEP, StateMismatch, check_optimizer, check_tensors
 from wildfern.ssl.training.optimizer_groups import counted_keys, group_numbers, set_group_numbers
 
 FILE = "training.safetensors"
-GROUPS = "optimizer_groups/"
-STEP = "step"  # the one key of an optimizer's state that is a scalar, not of the weight's shape
 
 
 @dataclass(frozen=True)
@@ -107,23 +108,22 @@ def restore(folder: Path, method: Method, layout: StateLayout, probe: nn.Module 
     """Load a file of `write` into the method, the optimizer, the teachers and the probe; called on every rank.
 
     A probe that is not in the file keeps its initial state. Raises ValueError if the file is missing, damaged or of another
-    network or optimizer; parts may already have been loaded.
+    network or optimizer, before anything is loaded.
     """
     try:
+        open_reading(folder / FILE).close()  # safetensors would follow a link, and wait for a FIFO
         with safe_open(folder / FILE, framework="pt") as file:
             _restore(_Reading(file, method), method, layout, probe)
     except FileNotFoundError as error:
         raise ValueError(
             f"{folder} holds no {FILE}: it is damaged, or was written by a version with other files"
         ) from error
+    except UnsafeFile as error:
+        raise ValueError(f"{folder / FILE} {error.strerror}") from error
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{folder / FILE} is damaged: {error}") from error
     except StateMismatch as error:
         raise ValueError(f"{folder / FILE} does not fit this recipe: {error}") from error
-
-
-class StateMismatch(ValueError):
-    """The state in a file is not that of this network or optimizer."""
 
 
 def current_names(names: Iterable[str], method: Method) -> dict[str, str]:
@@ -155,12 +155,18 @@ class _Reading:
         self._file = file
         self._name_in_file = current_names(file.keys(), method)
         self.names = set(self._name_in_file)
+        self._keys: defaultdict[str, set[str]] | None = None
 
-    def tensor(self, name: str, shape: torch.Size) -> Tensor:
+    def described(self, name: str) -> tuple[list[int], str]:
+        """Shape and type of a tensor, without reading it."""
+        found = self._file.get_slice(self._name_in_file[name])
+        return found.get_shape(), found.get_dtype()
+
+    def tensor(self, name: str, shape: Sequence[int]) -> Tensor:
         if name not in self.names:
             raise StateMismatch(f"{name} is missing")
         value = self._file.get_tensor(self._name_in_file[name])
-        if value.shape != shape:
+        if value.shape != torch.Size(shape):
             raise StateMismatch(f"{name} is {list(value.shape)}, not {list(shape)}")
         return value
 
@@ -171,16 +177,19 @@ class _Reading:
 
     def keys_of(self, weight: str) -> set[str]:
         """Keys of the optimizer's state for this weight."""
-        start = f"optimizer/{weight}/"
-        return {name.removeprefix(start) for name in self.names if name.startswith(start)}
+        if self._keys is None:
+            self._keys = defaultdict(set)
+            for name in self.names:
+                if name.startswith("optimizer/"):
+                    of, _, key = name.removeprefix("optimizer/").rpartition("/")
+                    self._keys[of].add(key)
+        return self._keys.get(weight, set())
 
 
 @torch.no_grad()
 def _restore(file: _Reading, method: Method, layout: StateLayout, probe: nn.Module | None) -> None:
     shapes = {name: _shape(p) for name, p in method.named_parameters()}
-    expected = {f"method/{name}" for name in [*shapes, *_buffers(method)]}
-    if surplus := sorted(name for name in file.names if name.startswith("method/") and name not in expected):
-        raise StateMismatch(f"unexpected weight {surplus[0]} in the checkpoint ({len(surplus)} in total)")
+    _check(file, method, layout, probe, shapes)
     for name, parameter in method.named_parameters():
         value = file.tensor(f"method/{name}", shapes[name])
         with layout.writing([parameter]):
@@ -197,6 +206,25 @@ def _restore(file: _Reading, method: Method, layout: StateLayout, probe: nn.Modu
     if probe is not None and any(name.startswith("probe/") for name in file.names):
         for name, value in probe.state_dict().items():
             value.copy_(file.tensor(f"probe/{name}", value.shape))
+
+
+def _check(
+    file: _Reading, method: Method, layout: StateLayout, probe: nn.Module | None, shapes: dict[str, torch.Size]
+) -> None:
+    """Raise StateMismatch for anything that `_restore` could not load."""
+    expected: dict[str, Tensor | tuple[torch.Size, torch.dtype]] = {
+        f"method/{name}": (shapes[name], parameter.dtype) for name, parameter in method.named_parameters()
+    }
+    expected |= {f"method/{name}": value for name, value in _buffers(method).items()}
+    for teacher, module in method.teachers().items():
+        expected |= {f"teacher/{teacher}/{name}": value for name, value in module.state_dict().items()}
+    probes = {name for name in file.names if name.startswith("probe/")}
+    if probe is None:
+        file.names -= probes  # of a run that had one
+    elif probes:
+        expected |= {f"probe/{name}": value for name, value in probe.state_dict().items()}
+    check_tensors(file, expected)
+    check_optimizer(file, layout.optimizer, layout.shards, shapes)
 
 
 def _restore_groups(file: _Reading, layout: StateLayout) -> None:

@@ -10,7 +10,7 @@ import pytest
 from small_runs import TINY
 
 from wildfern.launch import pretrain
-from wildfern.launch.errors import RunError, disk_errors
+from wildfern.launch.errors import RunError, disk_errors, errors_after_training
 from wildfern.launch.run_folder import RunFolder
 from wildfern.ssl.tracking import read_records
 from wildfern.ssl.training import CheckpointStore
@@ -98,15 +98,37 @@ def test_a_read_only_folder_is_named(own_mounts, tmp_path):
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EFBIG])
 def test_disk_errors_become_messages(number, tmp_path):
-    inside, elsewhere = str(tmp_path / "run" / "views.png"), str(tmp_path / "images" / "1.png")
-    for name in (inside, None):
+    run, inside, elsewhere = tmp_path / "run", str(tmp_path / "run" / "views.png"), str(tmp_path / "images" / "1.png")
+    for name in (inside, inside.encode()):
         with (
-            pytest.raises(RunError, match=r"cannot write .*run.*--run .*run --resume"),
-            disk_errors(tmp_path / "run"),
+            pytest.raises(RunError, match=r"cannot write .*run/views\.png: no\..*--run .*run --resume"),
+            disk_errors(run),
         ):
             raise OSError(number, "no", name)
-    with pytest.raises(OSError, match=r"1\.png"), disk_errors(tmp_path / "run"):
-        raise OSError(number, "no", elsewhere)
+    for name in (elsewhere, elsewhere.encode()):
+        with pytest.raises(OSError, match=r"1\.png"), disk_errors(run):
+            raise OSError(number, "no", name)
+
+
+def test_an_error_that_names_no_file_is_not_blamed_on_the_run_folder(tmp_path):
+    expected = (
+        r"cannot write: full \(in tests/launch/test_disk_errors\.py, .*does not name the file.*--run .*run --resume"
+    )
+    for name in (None, 7):  # 7: a file descriptor
+        with pytest.raises(RunError, match=expected), disk_errors(tmp_path / "run"):
+            raise OSError(errno.ENOSPC, "full", name)
+    with pytest.raises(OSError, match="elsewhere") as caught, disk_errors(tmp_path / "run"):
+        raise OSError(errno.ENOSPC, "full") from OSError(errno.ENOSPC, "full", "elsewhere")
+    assert caught.value.filename == "elsewhere"
+
+
+def test_a_full_disk_after_training_says_what_is_complete(tmp_path):
+    run = tmp_path / "run"
+    expected = (
+        r"cannot write .*report\.html: full\. Training is complete, .*backbone\.safetensors: .*--run .*run --resume"
+    )
+    with pytest.raises(RunError, match=expected), disk_errors(run), errors_after_training(run):
+        raise OSError(errno.ENOSPC, "full", str(run / "report.html"))
 
 
 def test_a_backbone_that_cannot_be_written_leaves_the_previous_one(tmp_path, monkeypatch):

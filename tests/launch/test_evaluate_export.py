@@ -18,7 +18,7 @@ from wildfern.launch import evaluate, pretrain
 from wildfern.launch.cli import export
 from wildfern.launch.errors import RunError
 from wildfern.launch.evaluating import merged
-from wildfern.launch.exporting import export_backbone, loading_code
+from wildfern.launch.exporting import NAMES, export_backbone, loading_code
 from wildfern.launch.run_folder import RunFolder
 from wildfern.ssl.models import Backbone
 
@@ -222,6 +222,28 @@ def test_onnx_gives_the_same_features_for_any_number_of_images(run):
     found = ReferenceEvaluator(onnx.load(run / "exported.onnx")).run(None, {"images": x.numpy()})[0]
     with torch.no_grad():
         torch.testing.assert_close(torch.from_numpy(found), RunFolder(run).backbone()(x), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("format", ["timm", "safetensors"])
+def test_an_export_is_written_as_a_whole_and_follows_no_link_in_the_run_folder(format, run, tmp_path, monkeypatch):
+    victim, out = tmp_path / "victim", run / NAMES[format]
+    victim.write_text("precious")
+    out.unlink(missing_ok=True)
+    out.symlink_to(victim)
+    export_backbone(run, format)
+    assert victim.read_text() == "precious"
+    whole = out.read_bytes()
+
+    def full(state, path):
+        Path(path).write_bytes(b"half")
+        raise RuntimeError("PytorchStreamWriter failed writing file data.pkl: file write failed\nat …")
+
+    monkeypatch.setattr("torch.save", full)
+    monkeypatch.setattr("wildfern.launch.exporting.save_file", full)
+    with pytest.raises(RunError, match=rf"cannot write .*{NAMES[format]}: PytorchStreamWriter failed writing file"):
+        export_backbone(run, format)
+    assert out.read_bytes() == whole
+    assert not list(run.glob(".partial_*"))
 
 
 def test_the_backbone_has_the_read_permissions_of_the_folder(tmp_path):

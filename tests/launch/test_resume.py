@@ -1,14 +1,17 @@
 """A run resumes exactly from its folder; damaged files are reported, and no code in them is run."""
 
 import inspect
+import json
 import os
 import pickle
+import re
 import shutil
 import signal
 import time
 
 import pytest
 from forked_runs import ForkedRun, hostile_pickle
+from safetensors.torch import load_file, save_file
 from small_runs import TINY
 
 from wildfern.launch import pretrain
@@ -18,6 +21,7 @@ from wildfern.launch.run_folder import RunFolder
 from wildfern.recipes import RecipeErrors
 from wildfern.ssl.tracking import read_records
 from wildfern.ssl.training import TorchEngine, whole_state
+from wildfern.ssl.training.checksums import check, manifest, write_manifest
 
 STEPS = 150
 CHANGES = [*TINY, "training.precision=fp32", "training.checkpoint_every=5", "training.keep_checkpoints=3"]
@@ -165,20 +169,87 @@ def test_training_stops_soon_after_a_failed_checkpoint(tmp_path, monkeypatch):
     assert 200 <= len(read_records(tmp_path / "run" / "metrics.jsonl")) < 400
 
 
-def test_views_png_is_complete_or_absent(tmp_path):
-    folder = RunFolder(tmp_path)
+def recorded_id(run):
+    return json.loads((run / "environment.json").read_text())["run"]
 
-    def draw_half():
-        with folder.replacing("views.png") as image:
-            image.write_text("half")
-            raise OSError("full")
 
-    with pytest.raises(OSError, match="full"):
-        draw_half()
-    assert not (tmp_path / "views.png").exists()
-    with folder.replacing("views.png") as image:
-        image.write_text("whole")
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("views.png", "whole")]
+def ids_of_checkpoints(run):
+    return {json.loads(file.read_text())["run"] for file in (run / "checkpoints").glob("step_*/checkpoint.json")}
+
+
+def with_id(checkpoint, run_id):
+    """Write a checkpoint's manifest anew, with another id of the run or none."""
+    facts = check(checkpoint)
+    del facts["run"]
+    (checkpoint / "checkpoint.json").unlink()
+    write_manifest(checkpoint, facts | ({"run": run_id} if run_id else {}))
+
+
+def test_a_checkpoint_of_another_run_is_set_aside(run, whole, capsys):
+    assert ids_of_checkpoints(run) == {recorded_id(run)}
+    assert "run" not in read_records(run / "metrics.jsonl")[0]
+    newest = run / "checkpoints" / f"step_{STEPS:08d}"
+    with_id(newest, "0" * 32)
+    resumed(run)
+    shown = capsys.readouterr().out
+    assert (
+        f"{newest} cannot be used: it is a checkpoint of another run; it was renamed to damaged_{newest.name}" in shown
+    )
+    assert f"resumed from step {STEPS - 5}" in shown
+    same_bytes(run, whole)
+    assert ids_of_checkpoints(run) == {recorded_id(run)} == {recorded_id(whole)}
+
+
+@pytest.mark.parametrize("text", ["[", "[1]", "{}", '{"run": 5}', '{"run": "other"}', '{"run": "%s"}' % ("A" * 32)])
+def test_what_is_no_id_is_not_compared(text, tmp_path):
+    (tmp_path / "environment.json").write_text(text)
+    assert RunFolder(tmp_path).run_id() is None
+
+
+def test_without_an_id_the_run_takes_that_of_its_newest_checkpoint(run, whole, capsys):
+    assert RunFolder(run).run_id() == recorded_id(whole)
+    (run / "environment.json").unlink()
+    resumed(run)
+    assert f"resumed from step {STEPS}" in capsys.readouterr().out
+    assert recorded_id(run) == recorded_id(whole)
+
+
+def test_a_run_of_an_earlier_version_gets_an_id(run, whole, capsys):
+    described = json.loads((run / "environment.json").read_text())
+    del described["run"]
+    (run / "environment.json").write_text(json.dumps(described))
+    for checkpoint in (run / "checkpoints").iterdir():
+        with_id(checkpoint, None)
+    resumed(run)
+    new = recorded_id(run)
+    assert re.fullmatch("[0-9a-f]{32}", new)
+    assert new != recorded_id(whole)
+    resumed(run)
+    assert f"resumed from step {STEPS}" in capsys.readouterr().out
+    assert recorded_id(run) == new
+    same_bytes(run, whole)
+
+
+def test_a_checkpoint_that_does_not_fit_is_named_with_what_to_do(run):
+    newest = run / "checkpoints" / f"step_{STEPS:08d}"
+    state = load_file(newest / "training.safetensors")
+    save_file({name: value.double() for name, value in state.items()}, newest / "training.safetensors")
+    facts = check_again(newest)
+    assert facts["step"] == STEPS
+    before = (run / "metrics.jsonl").read_bytes()
+    expected = r"training.safetensors does not fit this recipe: .* is float64, not .* Rename or remove .*"
+    with pytest.raises(RunError, match=f"{newest.name}/{expected}{newest.name} "):
+        resumed(run)
+    assert (run / "metrics.jsonl").read_bytes() == before
+
+
+def check_again(checkpoint):
+    """Write the checksums of a checkpoint that was changed."""
+    facts = manifest(checkpoint)
+    del facts["files"]
+    (checkpoint / "checkpoint.json").unlink()
+    write_manifest(checkpoint, facts)
+    return check(checkpoint)
 
 
 def test_keep_every_must_be_a_multiple_of_checkpoint_every():

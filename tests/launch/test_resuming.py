@@ -17,7 +17,7 @@ class OtherRank(DistributedContext):
     """Rank 1, which gets from rank 0 the checkpoint at step 2."""
 
     def broadcast_from_main(self, work):
-        return 2, 1, ["step 3 is damaged"]
+        return 2, 1, ["step 3 is damaged"], "0" * 32
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def load(tmp_path):
 
 def test_a_rank_loads_the_checkpoint_that_rank_0_found(load, tmp_path):
     (tmp_path / "step_00000002").mkdir()
-    assert load() == ResumePoint(2, 1, ["step 3 is damaged"])
+    assert load() == ResumePoint(2, 1, ["step 3 is damaged"], "0" * 32)
     assert load.loaded == [tmp_path / "step_00000002"]
 
 

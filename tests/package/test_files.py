@@ -74,8 +74,18 @@ def test_only_regular_files_are_opened(tmp_path, victim, plant, use):
     assert not (tmp_path / "nowhere").exists()
 
 
-@pytest.mark.parametrize("plant", [link, dangling, fifo, device, bound])
-def test_what_is_planted_is_replaced_and_not_followed(tmp_path, victim, plant):
+@pytest.mark.parametrize("plant", [fifo, bound, folder])
+def test_what_is_neither_a_file_nor_a_link_is_not_replaced(tmp_path, plant):
+    path = tmp_path / "planted"
+    plant(path, None)
+    with pytest.raises(UnsafeFile, match="not a regular file"):
+        write_text(path, "new")
+    assert os.listdir(tmp_path) == ["planted"]
+    assert not is_regular(path)
+
+
+@pytest.mark.parametrize("plant", [link, dangling, device])
+def test_a_link_is_replaced_and_not_followed(tmp_path, victim, plant):
     path = tmp_path / "planted"
     plant(path, victim)
     write_text(path, "new")

@@ -210,6 +210,29 @@ def test_the_same_run_gives_the_same_page(run, tmp_path):
     assert pages[0] == pages[1]
 
 
+def test_a_report_is_written_as_a_whole_and_follows_no_link_in_a_run_folder(run, tmp_path, monkeypatch):
+    folder = run()
+    victim, inside, outside = tmp_path / "victim", folder / "report.html", tmp_path / "link.html"
+    victim.write_text("precious")
+    for link in (inside, outside):
+        link.symlink_to(victim)
+    write_report([folder], inside)
+    page = inside.read_text()
+    assert victim.read_text() == "precious"
+    assert not inside.is_symlink()
+    write_report([folder], outside)
+    assert (victim.read_text(), outside.is_symlink()) == (page, True)
+
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    (folder / "metrics.jsonl").unlink()
+    with pytest.raises(OSError, match=r"No space left on device: '.*report\.html'"):
+        write_report([folder], inside)
+    assert inside.read_text() == page
+
+
 def test_long_series_are_averaged_and_smoothed_evenly():
     series = Series(list(range(10)), [float(value) for value in range(10)])
     steps, values = _averaged(series, 4)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from wildfern.files import UnsafeFile
 from wildfern.ssl.tracking import JsonLines, read_records
 
 
@@ -158,10 +159,31 @@ def test_values_that_are_not_scalars_are_refused_by_name(tmp_path, value):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the device that is always full is Linux's")
-def test_a_full_disk_is_reported_with_the_name_of_the_file():
-    lines = JsonLines("/dev/full")
-    with pytest.raises(OSError, match=r"No space left on device: '/dev/full'"):
+def test_a_full_disk_is_reported_with_the_name_of_the_file(tmp_path):
+    lines = JsonLines(tmp_path / "metrics.jsonl")
+    with open("/dev/full", "ab") as full:
+        os.dup2(full.fileno(), lines._file.fileno())
+    with pytest.raises(OSError, match=r"No space left on device: '.*metrics\.jsonl'"):
         lines.write({"step": 0})
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no FIFOs")
+@pytest.mark.parametrize("plant", [lambda path, victim: path.symlink_to(victim), lambda path, _: os.mkfifo(path)])
+def test_links_and_fifos_are_neither_read_nor_written(plant, tmp_path):
+    victim, planted = tmp_path / "victim", tmp_path / "metrics.jsonl"
+    write(victim, range(3))
+    before = victim.read_bytes()
+    plant(planted, victim)
+    for use in (JsonLines, lambda path: JsonLines.resume(path, 1), read_records):
+        with pytest.raises(UnsafeFile):
+            use(planted)
+    assert victim.read_bytes() == before
+    plant(tmp_path / "metrics.jsonl.partial", victim)  # the temporary name of earlier versions
+    planted.unlink()
+    write(planted, range(3))
+    JsonLines.resume(planted, 2).close()
+    assert [record["step"] for record in read_records(planted)] == [0, 1]
+    assert victim.read_bytes() == before
 
 
 @pytest.mark.parametrize("taken", [0, 1, 7])

@@ -235,7 +235,7 @@ def test_a_folder_in_place_of_a_file_is_damage(tmp_path):
         write_manifest(tmp_path, {})
         (tmp_path / name).unlink()
         (tmp_path / name).mkdir()
-        with pytest.raises(CorruptCheckpoint, match=f"{name} is missing"):
+        with pytest.raises(CorruptCheckpoint, match=f"{name} is a folder, not a regular file"):
             check(tmp_path)
         (tmp_path / name).rmdir()
 

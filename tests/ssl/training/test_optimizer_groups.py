@@ -128,7 +128,8 @@ def test_files_of_earlier_versions_are_read(name, count, tmp_path):
 def test_files_of_earlier_versions_are_refused_if_the_optimizer_counted(tmp_path):
     engine = build("numbers of all kinds")
     advance(engine, range(3))
-    write({**engine.snapshot(), "optimizer/other/key": torch.zeros(1)}, tmp_path)
+    momenta = {f"optimizer/{name}/more": p.detach().clone() for name, p in engine.method.named_parameters()}
+    write({**engine.snapshot(), **momenta}, tmp_path)
     as_before(tmp_path)
     with pytest.raises(ValueError, match=r"counts d, k, late, seen in its parameter groups.*start a new run"):
         build("numbers of all kinds").load(tmp_path)

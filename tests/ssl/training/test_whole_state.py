@@ -1,5 +1,6 @@
 """Training states: writing and loading, and errors for files that do not fit."""
 
+import os
 import pickle
 import re
 
@@ -76,6 +77,67 @@ def test_optimizer_state_has_the_memory_layout_of_its_weight(tmp_path):
         (lambda s: s.update({"method/more": torch.zeros(4)}), "unexpected weight method/more in the checkpoint"),
         (lambda s: s.pop("teacher/teacher/0.norm.weight"), "teacher/teacher/0.norm.weight is missing"),
         (lambda s: s.update({"optimizer/idle.bias/exp_avg": torch.zeros(4)}), "exp_avg is [4], not [3]"),
+        (
+            lambda s: s.update({"method/idle.bias": s["method/idle.bias"].double()}),
+            "method/idle.bias is float64, not float32",
+        ),
+        (
+            lambda s: s.update({"method/idle.bias": s["method/idle.bias"].char()}),
+            "method/idle.bias is int8, not float32",
+        ),
+        (lambda s: s.update({"method/idle.bias": torch.zeros(3, dtype=torch.float8_e5m2)}), "is F8_E5M2, not float32"),
+        (lambda s: s.update({"teacher/teacher/more": torch.zeros(3)}), "unexpected weight teacher/teacher/more"),
+        (
+            lambda s: s.update({"teacher/other/0.norm.weight": torch.zeros(3)}),
+            "unexpected weight teacher/other/0.norm.weight",
+        ),
+        (lambda s: [s.pop(name) for name in list(s) if name.startswith("teacher/")], "is missing"),
+        (
+            lambda s: s.update({"teacher/teacher/0.norm.weight": s["teacher/teacher/0.norm.weight"].half()}),
+            "is float16, not",
+        ),
+        (lambda s: s.update({"more": torch.zeros(3)}), "unexpected weight more"),
+        (lambda s: s.update({"probe/weight": s["probe/weight"].double()}), "probe/weight is float64, not float32"),
+        (lambda s: s.pop("probe/weight"), "probe/weight is missing"),
+        (
+            lambda s: s.update({"optimizer/idle.bias/exp_avg": torch.zeros(3).double()}),
+            "exp_avg is float64, not float32",
+        ),
+        (lambda s: s.pop("optimizer/idle.bias/exp_avg"), "optimizer/idle.bias/exp_avg is missing"),
+        (lambda s: [s.pop(f"optimizer/idle.bias/{key}") for key in ("step", "exp_avg", "exp_avg_sq")], "is missing"),
+        (lambda s: s.update({"optimizer/other/exp_avg": torch.zeros(3)}), "unexpected optimizer/other/exp_avg"),
+        (
+            lambda s: s.update({"optimizer/idle.bias/step": torch.tensor(float("nan"))}),
+            "step is nan, not a number of steps",
+        ),
+        (
+            lambda s: s.update({"optimizer/idle.bias/step": torch.tensor(float("inf"))}),
+            "step is inf, not a number of steps",
+        ),
+        (lambda s: s.update({"optimizer/idle.bias/step": torch.tensor(-1.0)}), "step is -1, not a number of steps"),
+        (lambda s: s.update({"optimizer/idle.bias/step": torch.tensor(0.5)}), "step is 0.5, not a number of steps"),
+        (lambda s: s.update({"optimizer/idle.bias/step": torch.zeros(3)}), "optimizer/idle.bias/step is [3], not []"),
+        (
+            lambda s: s.update({"optimizer_groups/0/params": torch.tensor([5])}),
+            "optimizer_groups/0/params is no number",
+        ),
+        (
+            lambda s: s.update({"optimizer_groups/0/betas": torch.tensor([5.0])}),
+            "optimizer_groups/0/betas is no number",
+        ),
+        (
+            lambda s: s.update({"optimizer_groups/²/eps": torch.tensor([5.0])}),
+            "of a parameter group that this optimizer does not",
+        ),
+        (
+            lambda s: s.update({"optimizer_groups/99/eps": torch.tensor([5.0])}),
+            "of a parameter group that this optimizer does not",
+        ),
+        (lambda s: s.update({"optimizer_groups/0/eps": torch.tensor([float("nan")])}), "optimizer_groups/0/eps is NaN"),
+        (
+            lambda s: s.update({"optimizer_groups/0/eps": torch.zeros(2)}),
+            "optimizer_groups/0/eps is [2] of F32, not a number",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(change, what, tmp_path):
@@ -85,8 +147,13 @@ def test_what_does_not_fit_is_named(change, what, tmp_path):
     state = load_file(tmp_path / FILE)
     change(state)
     save_file(state, tmp_path / FILE)
-    with pytest.raises(ValueError, match=re.escape(what)):
-        build("dino-adamw", None).load(tmp_path)
+    other = build("dino-adamw", None)
+    before = other.snapshot()
+    with pytest.raises(ValueError, match=f"does not fit this recipe: .*{re.escape(what)}"):
+        other.load(tmp_path)
+    after = other.snapshot()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_files_with_earlier_names_are_read(tmp_path):
@@ -111,6 +178,35 @@ def method_on_a_backbone():
     method = DINO(Backbone("resnet10t", layers=[1, 1, 1, 1], channels=[8, 8, 8, 8], stem_width=8), 10, prototypes=8)
     device = torch.device("cpu")
     return TorchEngine(method, lambda g: OPTIMIZERS["sgd"](g, learning_rate=0.1), 0.0, device=device, precision="fp32")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no FIFOs")
+def test_what_is_no_regular_file_is_refused(tmp_path):
+    engine = build("simclr-sgd", None)
+    for plant, what in ((os.mkfifo, "a FIFO"), (lambda path: path.symlink_to("/dev/zero"), "a symbolic link")):
+        plant(tmp_path / FILE)
+        with pytest.raises(ValueError, match=f"{FILE} is {what}"):
+            engine.load(tmp_path)
+        (tmp_path / FILE).unlink()
+
+
+HEADER = b'{"method/idle.bias":{"dtype":"F32","shape":[3],"data_offsets":[%d,%d]}}'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        (2**63).to_bytes(8, "little"),
+        (2**40).to_bytes(8, "little") + b"{}",
+        len(HEADER % (0, 12)).to_bytes(8, "little") + HEADER % (0, 12),  # without the data
+        len(HEADER % (8, 20)).to_bytes(8, "little") + HEADER % (8, 20) + b"\0" * 20,
+        (200_000).to_bytes(8, "little") + b"[" * 200_000,
+    ],
+)
+def test_a_header_that_is_wrong_is_refused(content, tmp_path):
+    (tmp_path / FILE).write_bytes(content)
+    with pytest.raises(ValueError, match="is damaged"):
+        build("simclr-sgd", None).load(tmp_path)
 
 
 class Marker:
