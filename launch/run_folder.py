@@ -191,8 +191,9 @@ class RunFolder:
     def note_skipped(self, skipped: Mapping[str, str]) -> None:
         """Add to `skipped.jsonl` the files that could not be read, each with the reason; earlier rows stay."""
         file = self.path / "skipped.jsonl"
-        before = read_records(file) if is_regular(file) else []
-        reasons = {**skipped, **{row["file"]: row["reason"] for row in before}}
+        rows = read_records(file) if is_regular(file) else []
+        before = {row["file"]: row["reason"] for row in rows if isinstance(row.get("file"), str) and "reason" in row}
+        reasons = {**skipped, **before}
         if len(reasons) > len(before):
             rows = [{"file": name, "reason": why} for name, why in sorted(reasons.items())]
             write_text(file, "".join(json.dumps(row) + "\n" for row in rows))

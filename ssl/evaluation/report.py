@@ -255,7 +255,7 @@ def _flat(tree: dict, prefix: str = "") -> dict[str, str]:
 
 
 def _machines(records: Sequence[RunRecord], names: Sequence[str]) -> str:
-    flats = [_flat(record.environment) for record in records]
+    flats = [_flat({name: value for name, value in record.environment.items() if name != "run"}) for record in records]
     keys = dict.fromkeys(key for flat in flats for key in flat)
     if not keys:
         return ""
