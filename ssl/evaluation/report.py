@@ -272,7 +272,8 @@ def _flat(tree: dict, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _machines(records: Sequence[RunRecord], names: Sequence[str]) -> str:
-    flats = [dict(islice(_flat(record.environment), MOST_ROWS)) for record in records]
+    environments = [{name: value for name, value in record.environment.items() if name != "run"} for record in records]
+    flats = [dict(islice(_flat(found), MOST_ROWS)) for found in environments]
     keys = dict.fromkeys(key for flat in flats for key in flat)
     if not keys:
         return ""
