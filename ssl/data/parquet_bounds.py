@@ -1,0 +1,296 @@
+"""What a parquet file claims about itself, checked before anything of that size is allocated.
+
+Arrow believes the footer and the headers of pages: a file of a few KB can claim 2^60 rows, or hold pages that decompress to
+gigabytes. The limits here follow from the bytes that are stored.
+"""
+
+import io
+from collections.abc import Iterator
+from typing import Any, BinaryIO, NamedTuple
+
+from wildfern.ssl.data.base import DataError
+from wildfern.ssl.data.steady_file import SteadyFile
+
+MOST_FOOTER_BYTES = 256 * 2**20
+MOST_ROWS = 2**20  # of a file; a file of more bytes may have as many rows as bytes
+DECODED_BYTES = 2**29  # of a column in a row group
+DECODED_PER_STORED = 8  # a larger one may decode to this many times the bytes that are stored
+MOST_PAGES = 100_000  # of a column in a row group
+_PAGE_HEADER = 2**14  # bytes read at first; Arrow reads headers of up to 16 MiB
+_MOST_PAGE_HEADER = 2**24
+_MOST_RECORDS = 65_536  # of a batch
+
+
+class DamagedRows(ValueError):
+    """Why the rows of a row group cannot be read; the message does not name file and row group."""
+
+
+class Page(NamedTuple):
+    """Bytes of a page in memory, and how many values it has (0 for a dictionary)."""
+
+    size: int
+    values: int
+
+
+def read_metadata(file: SteadyFile) -> Any:
+    """The footer; raises DataError if it is damaged, too large, or claims what the file cannot hold."""
+    import pyarrow.parquet as parquet
+
+    with file.open() as opened:
+        opened.seek(max(0, file.size - 8))
+        size = int.from_bytes(opened.read(8)[:4], "little")
+        if MOST_FOOTER_BYTES < size < file.size:
+            raise DataError(f"{file.path} has a footer of {size:,} bytes; at most {MOST_FOOTER_BYTES:,} are read")
+        try:
+            metadata = parquet.read_metadata(opened)
+        except Exception as error:  # Arrow raises many kinds
+            raise cannot_be_read(file.path, error) from error
+    rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    most = max(MOST_ROWS, file.size)
+    if min(rows, default=0) < 0 or metadata.num_rows < 0 or sum(rows) != metadata.num_rows:
+        raise DataError(f"{file.path} is damaged: it claims {metadata.num_rows} rows, and its row groups {sum(rows)}")
+    if metadata.num_rows > most:
+        raise DataError(
+            f"{file.path} is damaged: it claims {metadata.num_rows:,} rows, which do not fit into its {file.size:,} bytes"
+        )
+    return metadata
+
+
+def read_schema(file: SteadyFile) -> Any:
+    """The Arrow schema of the footer; raises DataError."""
+    metadata = read_metadata(file)
+    try:
+        return metadata.schema.to_arrow_schema()
+    except Exception as error:
+        raise cannot_be_read(file.path, error) from error
+
+
+def cannot_be_read(path: str, error: Exception) -> DataError:
+    return DataError(f"{path} cannot be read as parquet: {first_line(error)}")
+
+
+def first_line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line), type(error).__name__)
+
+
+class _Unread(io.RawIOBase):
+    """A file that cannot be read: Arrow gets as far as the footer leads."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self._size, self._at, self.asked = size, 0, False
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, place: int, whence: int = 0) -> int:
+        self._at = place if whence == 0 else self._at + place if whence == 1 else self._size + place
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def read(self, count: int = -1) -> bytes:
+        self.asked = True
+        raise OSError("not read")
+
+
+def _check_footer(metadata: Any, size: int, groups: list[int], path: str) -> None:
+    """Raise DamagedRows if Arrow finds fault with what the footer says of a column.
+
+    Where it does, looking at the same through `metadata` ends the process (a C++ exception that pyarrow does not catch).
+    """
+    import pyarrow.parquet as parquet
+
+    groups = [group for group in groups if metadata.row_group(group).num_rows]
+    if not groups:
+        return
+    file = _Unread(size)
+    try:
+        reader = parquet.ParquetFile(file, metadata=metadata, pre_buffer=True)
+        next(reader.iter_batches(1, row_groups=groups, columns=[path], use_threads=False), None)
+    except MemoryError:
+        raise
+    except Exception as error:  # Arrow raises many kinds
+        if not file.asked:
+            raise DamagedRows(first_line(error)) from error
+
+
+def check_column(file: SteadyFile, metadata: Any, path: str, least: int) -> None:
+    """Raise DataError if a row group claims more bytes for this column than `most_decoded`; `path` is dotted."""
+    try:
+        _check_footer(metadata, file.size, list(range(metadata.num_row_groups)), path)
+    except DamagedRows as error:
+        raise DataError(f"{file.path} is damaged: column {path}: {error}") from error
+    for group in range(metadata.num_row_groups):
+        if metadata.row_group(group).num_rows:
+            for chunk in _chunks(metadata, group, path):
+                try:
+                    _check_chunk(chunk, file.size, least)
+                except DamagedRows as error:
+                    raise DataError(f"{file.path}: column {path} of row group {group}: {error}") from error
+
+
+def read_rows(reader: Any, file: BinaryIO, size: int, group: int, path: str, least: int) -> list[Any]:
+    """A column of a row group, or a field of its structs, as arrays of the top-level column, one after the other.
+
+    `reader` is the ParquetFile of `file`, which has `size` bytes. Raises DamagedRows; MemoryError for lack of memory.
+    """
+    _check_footer(reader.metadata, size, [group], path)
+    chunks = list(_chunks(reader.metadata, group, path))
+    if not chunks:
+        raise DamagedRows(f"there is no column {path}")
+    stored, records = 0, _MOST_RECORDS
+    for chunk in chunks:
+        _check_chunk(chunk, size, least)
+        stored += chunk.total_compressed_size
+        most = most_decoded(chunk.total_compressed_size, least)
+        largest = 1
+        decoded = values = 0
+        for page in _pages(file, chunk):
+            largest, decoded, values = max(largest, page.size), decoded + page.size, values + page.values
+            if max(decoded, values * _width(chunk)) > most:
+                raise DamagedRows(
+                    f"its pages claim more than {most:,} bytes, stored in {chunk.total_compressed_size:,}"
+                )
+        if (
+            chunk.physical_type == "BYTE_ARRAY"
+        ):  # by dictionaries and shared beginnings each row can be as large as a page
+            records = min(records, max(1, least // 2 // largest))
+    most, found, rows = most_decoded(stored, least), [], 0
+    try:
+        for batch in reader.iter_batches(records, row_groups=[group], columns=[path], use_threads=False):
+            found.append(batch.column(0))
+            rows += len(batch)
+            if (most := most - found[-1].nbytes) < 0:
+                raise DamagedRows(
+                    f"it decodes to more than {most_decoded(stored, least):,} bytes, stored in {stored:,}"
+                )
+    except (DamagedRows, MemoryError):
+        raise
+    except Exception as error:  # Arrow raises many kinds
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise DamagedRows(first_line(error)) from error
+    if rows != reader.metadata.row_group(group).num_rows:
+        raise DamagedRows(f"it has {rows:,} rows instead of {reader.metadata.row_group(group).num_rows:,}")
+    return found
+
+
+def most_decoded(stored: int, least: int) -> int:
+    """Bytes that a column of a row group may have in memory: `least`, or 8 times those that are stored."""
+    return max(least, DECODED_PER_STORED * stored)
+
+
+def _chunks(metadata: Any, group: int, path: str) -> Iterator[Any]:
+    """The stored columns of a row group that belong to a column or field."""
+    row_group, schema = metadata.row_group(group), metadata.schema
+    for number in range(metadata.num_columns):
+        name = schema.column(number).path
+        if name == path or name.startswith(f"{path}."):
+            yield row_group.column(number)
+
+
+def _start(chunk: Any) -> int:
+    first, dictionary = chunk.data_page_offset, chunk.dictionary_page_offset
+    return dictionary if chunk.has_dictionary_page and dictionary and 0 < dictionary < first else first
+
+
+def _check_chunk(chunk: Any, size: int, least: int) -> None:
+    stored, start, decoded = chunk.total_compressed_size, _start(chunk), chunk.total_uncompressed_size
+    if min(stored, start, decoded, chunk.num_values) < 0 or start + stored > size:
+        raise DamagedRows(f"it claims {stored:,} bytes at byte {start:,} of a file of {size:,} bytes")
+    most = most_decoded(stored, least)
+    if max(decoded, chunk.num_values * _width(chunk)) > most:
+        raise DamagedRows(
+            f"it claims {max(decoded, chunk.num_values * _width(chunk)):,} bytes in memory, stored in {stored:,}; at most "
+            f"{most:,} are possible"
+        )
+
+
+def _width(chunk: Any) -> int:
+    """Least bytes of a value in memory, with the levels that say where lists start and what is null."""
+    return {"INT64": 8, "DOUBLE": 8, "INT96": 12}.get(chunk.physical_type, 4)
+
+
+def _pages(file: BinaryIO, chunk: Any) -> Iterator[Page]:
+    """The headers of all pages of a stored column."""
+    at, end, values, count = _start(chunk), _start(chunk) + chunk.total_compressed_size, 0, 0
+    while at < end and values < chunk.num_values:
+        header, length = _page_header(file, at, end)
+        size, stored = header.get(2, -1), header.get(3, -1)
+        if not isinstance(size, int) or not isinstance(stored, int) or size < 0 or stored < 0:
+            raise DamagedRows(f"no header of a page at byte {at:,}")
+        own = header.get(5, header.get(8))
+        page = Page(size, own.get(1, 0) if isinstance(own, dict) else 0)
+        if page.values < 0 or (count := count + 1) > MOST_PAGES:
+            raise DamagedRows(
+                f"no header of a page at byte {at:,}" if page.values < 0 else f"more than {MOST_PAGES:,} pages"
+            )
+        yield page
+        values += page.values
+        at += length + stored
+
+
+def _page_header(file: BinaryIO, at: int, end: int) -> tuple[dict[int, Any], int]:
+    count = _PAGE_HEADER
+    while True:
+        file.seek(at)
+        data = file.read(min(count, end - at))
+        try:
+            return _struct(data, 0, 0)
+        except IndexError:
+            if len(data) < count or count >= _MOST_PAGE_HEADER:
+                raise DamagedRows(f"no header of a page at byte {at:,}") from None
+            count *= 32
+
+
+def _struct(data: bytes, at: int, depth: int) -> tuple[dict[int, Any], int]:
+    """Numbers and inner structs of a struct of thrift's compact protocol by their field, and the byte after it."""
+    fields: dict[int, Any] = {}
+    field = 0
+    while head := data[at]:
+        at += 1
+        if head >> 4:
+            field += head >> 4
+        else:
+            field, at = _signed(data, at)
+        fields[field], at = _value(data, at, head & 15, depth)
+    return fields, at + 1
+
+
+def _value(data: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
+    if kind in (1, 2):  # true, false
+        return kind == 1, at
+    if kind == 3:  # a byte
+        return data[at], at + 1
+    if kind in (4, 5, 6):  # numbers of 16, 32 and 64 bits
+        return _signed(data, at)
+    if kind == 7:
+        return None, at + 8
+    if kind == 8:  # bytes
+        count, at = _varint(data, at)
+        if at + count > len(data):
+            raise IndexError
+        return None, at + count
+    if kind == 12 and depth < 4:
+        return _struct(data, at, depth + 1)
+    raise DamagedRows("a header of a page has a field of an unknown type")
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = data[at + shift // 7]
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at + shift // 7 + 1
+    raise DamagedRows("a header of a page has a number of more than 64 bits")
+
+
+def _signed(data: bytes, at: int) -> tuple[int, int]:
+    value, at = _varint(data, at)
+    return (value >> 1) ^ -(value & 1), at
