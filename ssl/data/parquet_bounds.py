@@ -225,7 +225,8 @@ def _pages(file: BinaryIO, chunk: Any) -> Iterator[Page]:
         if not isinstance(size, int) or not isinstance(stored, int) or size < 0 or stored < 0:
             raise DamagedRows(f"no header of a page at byte {at:,}")
         own = header.get(5, header.get(8))
-        page = Page(size, own.get(1, 0) if isinstance(own, dict) else 0)
+        own_values = own.get(1) if isinstance(own, dict) else 0
+        page = Page(size, own_values if isinstance(own_values, int) else -1)
         if page.values < 0 or (count := count + 1) > MOST_PAGES:
             raise DamagedRows(
                 f"no header of a page at byte {at:,}" if page.values < 0 else f"more than {MOST_PAGES:,} pages"
