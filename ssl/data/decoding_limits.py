@@ -1,5 +1,6 @@
 """Limits on the work of decoding one image: scans of a JPEG, seconds, and memory."""
 
+import struct
 import time
 from typing import BinaryIO
 
@@ -57,9 +58,23 @@ class _Watched:
 
 def watch(image: Image.Image) -> None:
     """Let an opened image, whose header was read, raise UnreadableImage while it is decoded if it exceeds the limits."""
-    if image.format in _WATCHED:
-        width, height = image.size
-        image.fp = _Watched(image.fp, width * height, image.format != "PNG")  # type: ignore[attr-defined]
+    if image.format not in _WATCHED or (image.format != "PNG" and _has_one_scan(image)):
+        return
+    width, height = image.size
+    image.fp = _Watched(image.fp, width * height, image.format != "PNG")  # type: ignore[attr-defined]
+
+
+def _has_one_scan(image: Image.Image) -> bool:
+    """Whether the first scan of a JPEG holds the whole image: decoding ends with it, so that there is nothing to count."""
+    if "progressive" in image.info:
+        return False
+    file, layers = image.fp, getattr(image, "layers", 0)  # type: ignore[attr-defined]
+    place = file.tell()  # behind the header of the first scan
+    whole = _SCAN + struct.pack(">HB", 6 + 2 * layers, layers)
+    file.seek(max(0, place - 8 - 2 * layers))
+    start = file.read(len(whole))
+    file.seek(place)
+    return bool(start == whole)
 
 
 def is_free(count: int) -> bool:

@@ -1,7 +1,6 @@
 """Encoded images by row number from parquet files, within a memory budget."""
 
 import os
-import stat
 import threading
 from collections import OrderedDict
 from pathlib import Path
@@ -12,9 +11,8 @@ import numpy as np
 from wildfern.ssl.data.base import DataError, UnreadableImage
 from wildfern.ssl.data.image_column import ImageColumn
 from wildfern.ssl.data.parquet_bounds import DECODED_BYTES, DamagedRows, check_column, read_metadata, read_rows
+from wildfern.ssl.data.row_files import file_below
 from wildfern.ssl.data.steady_file import SteadyFile
-
-_MOST_PATH = 4096  # characters of a path in a row
 
 
 class RowGroups:
@@ -77,7 +75,12 @@ class RowGroups:
         if encoded is not None and (value := encoded[place]).is_valid:
             return _as_bytes(value)
         if paths is not None and (path := paths[place]).is_valid:
-            return _file_below(self._folders[self._groups[group][0]], path)
+            try:
+                named = path.as_py()
+            except UnicodeDecodeError:
+                raise UnreadableImage("the row has no bytes, and names a file by a text that is no UTF-8") from None
+            folder = self._folders[self._groups[group][0]]
+            return file_below([folder], named, "image_folder allows another folder")
         return None
 
     def _load(self, group: int) -> tuple[Any, Any]:
@@ -127,32 +130,6 @@ class RowGroups:
             return None
         arrays = read_rows(reader, file, size, group, f"{column}.{field}", self._least)
         return pa.chunked_array([compute.struct_field(array, field) for array in arrays])
-
-
-def _file_below(folder: str, cell: Any) -> Path:
-    """The regular file that a row names, below `folder` after links are followed; raises UnreadableImage."""
-    try:
-        named = cell.as_py()
-    except UnicodeDecodeError:
-        raise UnreadableImage("the row has no bytes, and names a file by a text that is no UTF-8") from None
-    if len(named) > _MOST_PATH:
-        raise UnreadableImage(f"the row has no bytes, and names a file by {len(named):,} characters")
-    there = os.path.join(folder, named)
-    shown = there if there.isprintable() else ascii(there)
-    try:
-        file = os.path.realpath(there)
-        if os.path.commonpath([folder, file]) != folder:
-            raise UnreadableImage(
-                f"the row has no bytes, and names {shown}, which is not below {folder}; image_folder allows another folder"
-            )
-        mode = os.stat(file).st_mode
-    except (OSError, ValueError) as error:
-        if isinstance(error, UnreadableImage):
-            raise
-        raise UnreadableImage(f"the row has no bytes, and there is no file {shown}") from None
-    if not stat.S_ISREG(mode):
-        raise UnreadableImage(f"the row has no bytes, and names {shown}, which is not a regular file")
-    return Path(file)
 
 
 def _nbytes(*arrays: Any) -> int:

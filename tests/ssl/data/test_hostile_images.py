@@ -76,6 +76,16 @@ class Bytes(io.BytesIO):
         return super().read(count if count < 1000 else 1)
 
 
+def test_a_baseline_jpeg_of_many_scans():
+    whole = encoded(noise(64, 64), "JPEG")
+    scan = whole[whole.rindex(b"\xff\xda") : -2]
+    with pytest.raises(UnreadableImage, match="truncated or damaged"):
+        decode_image(whole[:-2] + scan * 300 + whole[-2:])
+    start = whole.rindex(b"\xff\xda")
+    with pytest.raises(UnreadableImage, match=r"decompression bomb: \d+ scans"):
+        decode_image(whole[:start] + b"\xff\xda\0\x08\1\1\0\0\x3f\0" * 102 + whole[-2:])
+
+
 def test_scans_are_counted_across_reads():
     watched = decoding_limits._Watched(Bytes(b"\xff\xda\xff\0\xda\xff\xda"), 1, True)
     while watched.read(1000):
@@ -85,7 +95,7 @@ def test_scans_are_counted_across_reads():
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_decoding_ends_after_a_time(monkeypatch, kind):
-    data = encoded(noise(300, 300), kind)
+    data = encoded(noise(300, 300), kind, **({"progressive": True} if kind == "JPEG" else {}))
     assert decode_image(data).shape == (300, 300, 3)
     monkeypatch.setattr(decoding_limits, "MOST_SECONDS", -1.0)
     with pytest.raises(UnreadableImage, match="took more than -1 s to decode"):
