@@ -5,7 +5,8 @@ from typing import Any
 
 from wildfern.bounded_json import parse_json
 from wildfern.ssl.data.base import DataError
-from wildfern.ssl.data.parquet_bounds import DamagedRows, most_decoded, read_metadata, read_rows
+from wildfern.ssl.data.parquet_bounds import most_decoded, read_metadata, read_rows
+from wildfern.ssl.data.parquet_pages import DamagedRows
 from wildfern.ssl.data.steady_file import SteadyFile
 
 MOST_LABEL_BYTES = 2**28  # of a file in memory, or 8 times those that are stored

@@ -6,30 +6,17 @@ gigabytes. The limits here follow from the bytes that are stored.
 
 import io
 from collections.abc import Iterator
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 from wildfern.ssl.data.base import DataError
+from wildfern.ssl.data.parquet_pages import DamagedRows, pages
 from wildfern.ssl.data.steady_file import SteadyFile
 
 MOST_FOOTER_BYTES = 256 * 2**20
 MOST_ROWS = 2**20  # of a file; a file of more bytes may have as many rows as bytes
 DECODED_BYTES = 2**29  # of a column in a row group
 DECODED_PER_STORED = 8  # a larger one may decode to this many times the bytes that are stored
-MOST_PAGES = 100_000  # of a column in a row group
-_PAGE_HEADER = 2**14  # bytes read at first; Arrow reads headers of up to 16 MiB
-_MOST_PAGE_HEADER = 2**24
 _MOST_RECORDS = 65_536  # of a batch
-
-
-class DamagedRows(ValueError):
-    """Why the rows of a row group cannot be read; the message does not name file and row group."""
-
-
-class Page(NamedTuple):
-    """Bytes of a page in memory, and how many values it has (0 for a dictionary)."""
-
-    size: int
-    values: int
 
 
 def read_metadata(file: SteadyFile) -> Any:
@@ -150,7 +137,7 @@ def read_rows(reader: Any, file: BinaryIO, size: int, group: int, path: str, lea
         most = most_decoded(chunk.total_compressed_size, least)
         largest = 1
         decoded = values = 0
-        for page in _pages(file, chunk):
+        for page in pages(file, _start(chunk), _start(chunk) + chunk.total_compressed_size, chunk.num_values):
             largest, decoded, values = max(largest, page.size), decoded + page.size, values + page.values
             if max(decoded, values * _width(chunk)) > most:
                 raise DamagedRows(
@@ -214,84 +201,3 @@ def _check_chunk(chunk: Any, size: int, least: int) -> None:
 def _width(chunk: Any) -> int:
     """Least bytes of a value in memory, with the levels that say where lists start and what is null."""
     return {"INT64": 8, "DOUBLE": 8, "INT96": 12}.get(chunk.physical_type, 4)
-
-
-def _pages(file: BinaryIO, chunk: Any) -> Iterator[Page]:
-    """The headers of all pages of a stored column."""
-    at, end, values, count = _start(chunk), _start(chunk) + chunk.total_compressed_size, 0, 0
-    while at < end and values < chunk.num_values:
-        header, length = _page_header(file, at, end)
-        size, stored = header.get(2, -1), header.get(3, -1)
-        if not isinstance(size, int) or not isinstance(stored, int) or size < 0 or stored < 0:
-            raise DamagedRows(f"no header of a page at byte {at:,}")
-        own = header.get(5, header.get(8))
-        own_values = own.get(1) if isinstance(own, dict) else 0
-        page = Page(size, own_values if isinstance(own_values, int) else -1)
-        if page.values < 0 or (count := count + 1) > MOST_PAGES:
-            raise DamagedRows(
-                f"no header of a page at byte {at:,}" if page.values < 0 else f"more than {MOST_PAGES:,} pages"
-            )
-        yield page
-        values += page.values
-        at += length + stored
-
-
-def _page_header(file: BinaryIO, at: int, end: int) -> tuple[dict[int, Any], int]:
-    count = _PAGE_HEADER
-    while True:
-        file.seek(at)
-        data = file.read(min(count, end - at))
-        try:
-            return _struct(data, 0, 0)
-        except IndexError:
-            if len(data) < count or count >= _MOST_PAGE_HEADER:
-                raise DamagedRows(f"no header of a page at byte {at:,}") from None
-            count *= 32
-
-
-def _struct(data: bytes, at: int, depth: int) -> tuple[dict[int, Any], int]:
-    """Numbers and inner structs of a struct of thrift's compact protocol by their field, and the byte after it."""
-    fields: dict[int, Any] = {}
-    field = 0
-    while head := data[at]:
-        at += 1
-        if head >> 4:
-            field += head >> 4
-        else:
-            field, at = _signed(data, at)
-        fields[field], at = _value(data, at, head & 15, depth)
-    return fields, at + 1
-
-
-def _value(data: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
-    if kind in (1, 2):  # true, false
-        return kind == 1, at
-    if kind == 3:  # a byte
-        return data[at], at + 1
-    if kind in (4, 5, 6):  # numbers of 16, 32 and 64 bits
-        return _signed(data, at)
-    if kind == 7:
-        return None, at + 8
-    if kind == 8:  # bytes
-        count, at = _varint(data, at)
-        if at + count > len(data):
-            raise IndexError
-        return None, at + count
-    if kind == 12 and depth < 4:
-        return _struct(data, at, depth + 1)
-    raise DamagedRows("a header of a page has a field of an unknown type")
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = data[at + shift // 7]
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, at + shift // 7 + 1
-    raise DamagedRows("a header of a page has a number of more than 64 bits")
-
-
-def _signed(data: bytes, at: int) -> tuple[int, int]:
-    value, at = _varint(data, at)
-    return (value >> 1) ^ -(value & 1), at

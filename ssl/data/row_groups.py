@@ -10,7 +10,8 @@ import numpy as np
 
 from wildfern.ssl.data.base import DataError, UnreadableImage
 from wildfern.ssl.data.image_column import ImageColumn
-from wildfern.ssl.data.parquet_bounds import DECODED_BYTES, DamagedRows, check_column, read_metadata, read_rows
+from wildfern.ssl.data.parquet_bounds import DECODED_BYTES, check_column, read_metadata, read_rows
+from wildfern.ssl.data.parquet_pages import DamagedRows
 from wildfern.ssl.data.row_files import file_below
 from wildfern.ssl.data.steady_file import SteadyFile
 

@@ -12,8 +12,9 @@ import pyarrow.parquet as parquet
 import pytest
 from PIL import Image
 
-from wildfern.ssl.data import DataError, open_source, parquet_bounds, row_groups
+from wildfern.ssl.data import DataError, UnreadableImage, open_source, parquet_bounds, parquet_pages, row_groups
 from wildfern.ssl.data.label_column import class_names_of
+from wildfern.ssl.data.row_files import file_below
 
 
 def png(value: int) -> bytes:
@@ -182,7 +183,7 @@ def test_headers_of_pages(content, reason):
         num_columns=1,
     )
     reader = SimpleNamespace(metadata=metadata)
-    with pytest.raises(parquet_bounds.DamagedRows, match=reason):
+    with pytest.raises(parquet_pages.DamagedRows, match=reason):
         parquet_bounds.read_rows(reader, io.BytesIO(content), len(content), 0, "image", 2**20)
 
 
@@ -275,6 +276,18 @@ def test_rows_name_files_below_their_folder_only(tmp_path):
     for word, reason in zip(words, reasons[len(refused) :], strict=True):
         assert word in reason
         assert "\n" not in reason
+
+
+def test_files_of_rows_may_be_below_one_of_several_folders(tmp_path):
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.png").write_bytes(png(1))
+    folders = [str(tmp_path / "a"), str(tmp_path / "b")]
+    assert file_below(folders, "x.png") == tmp_path / "a/x.png"
+    assert file_below(folders, str(tmp_path / "b/x.png")) == tmp_path / "b/x.png"
+    with pytest.raises(UnreadableImage, match=f"c/x.png, which is not below {folders[0]} or {folders[1]}$"):
+        file_below(folders, str(tmp_path / "c/x.png"))
+    assert file_below(["/"], str(tmp_path / "c/x.png")) == tmp_path / "c/x.png"
 
 
 def test_another_folder_for_the_files_of_rows(tmp_path):

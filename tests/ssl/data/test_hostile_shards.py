@@ -10,7 +10,7 @@ import time
 import pytest
 from PIL import Image
 
-from wildfern.ssl.data import DataError, open_source
+from wildfern.ssl.data import DataError, classes_csv, open_source
 from wildfern.ssl.data.tar_headers import MOST_HEADER_BYTES, TarFault, members
 from wildfern.ssl.data.tar_index import MOST_LABEL_BYTES
 from wildfern.ssl.data.worker_threads import check_wanted, in_threads
@@ -270,3 +270,26 @@ def test_an_error_ends_all_threads_at_once(error):
         time.sleep(0.01)
     assert time.perf_counter() < ends - 30
     assert len(done) < 16
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "needs .*_classes.csv, which is not a regular file"),
+        (b"filename,a\nx.png," + b"1" * 5000, "row 2: a file name and 1 numbers, 0 or 1, are needed"),
+        (b"filename,a\nx.png\n", "row 2: a file name and 1 numbers"),
+        (b"filename," + b"a" * 200_000, "cannot be read: field larger than field limit"),
+        (b"\xff\xfe", "cannot be read: 'utf-8' codec"),
+        (b"\n\n", "needs a first line such as filename, cat, dog"),
+        (b"x" * 201, "is larger than 200 bytes"),
+    ],
+)
+def test_tables_of_classes(tmp_path, monkeypatch, content, reason):
+    if content is None:
+        os.mkfifo(tmp_path / classes_csv.NAME)
+    else:
+        (tmp_path / classes_csv.NAME).write_bytes(content)
+    if "larger than 200" in reason:
+        monkeypatch.setattr(classes_csv, "MOST_BYTES", 200)
+    with pytest.raises(DataError, match=reason):
+        classes_csv.read_classes_csv(tmp_path)
