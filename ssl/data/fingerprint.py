@@ -2,11 +2,11 @@
 
 import hashlib
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 
 from wildfern.ssl.data.base import DataError, SourceFile
+from wildfern.ssl.data.worker_threads import check_wanted, worker_threads
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ def fingerprint(files: Iterable[SourceFile], contents: bool = False) -> Fingerpr
     names, inside = hashlib.sha256(), hashlib.sha256()
     count = total = 0
     remaining = iter(files)
-    with ThreadPoolExecutor(8, "fingerprint") as pool:
+    with worker_threads("fingerprint", 8) as pool:
         while part := list(islice(remaining, 1024)):
             for file in part:
                 names.update(f"{file.size} {file.name}\n".encode("utf-8", "surrogateescape"))
@@ -37,7 +37,11 @@ def fingerprint(files: Iterable[SourceFile], contents: bool = False) -> Fingerpr
 
 def _sha256(path: str) -> bytes:
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
+        digest, part = hashlib.sha256(), memoryview(bytearray(2**20))
+        with open(path, "rb", buffering=0) as file:
+            while count := file.readinto(part):
+                digest.update(part[:count])
+                check_wanted()
+        return digest.digest()
     except OSError as error:
         raise DataError(f"{path} cannot be read for its fingerprint: {error.strerror}") from error

@@ -4,7 +4,6 @@ import os
 import stat
 from array import array
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +13,7 @@ from wildfern.ssl.data.base import UnreadableImage
 from wildfern.ssl.data.file_names import PassedOver, is_hidden, is_image
 from wildfern.ssl.data.image_file import Decoding
 from wildfern.ssl.data.path_store import PathStore
+from wildfern.ssl.data.worker_threads import check_wanted, worker_threads
 
 _CHUNK = 512  # headers checked per task of a thread
 
@@ -72,6 +72,7 @@ def good_headers(scan: FolderScan, decoding: Decoding) -> NDArray[np.int64]:
     def check(start: int) -> list[tuple[int, str]]:
         faults = []
         for number in range(start, min(start + _CHUNK, len(scan.names))):
+            check_wanted()
             try:
                 decoding.size(scan.path(scan.names[number]))
             except UnreadableImage as error:
@@ -79,7 +80,7 @@ def good_headers(scan: FolderScan, decoding: Decoding) -> NDArray[np.int64]:
         return faults
 
     good = np.ones(len(scan.names), bool)
-    with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1)), "header") as pool:
+    with worker_threads("header") as pool:
         for faults in pool.map(check, range(0, len(scan.names), _CHUNK)):
             for number, reason in faults:
                 good[number] = False

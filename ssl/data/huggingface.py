@@ -10,6 +10,7 @@ from wildfern.ssl.data.base import DataError, Split, UnreadableImage
 from wildfern.ssl.data.image_file import Bands, Decoding, File, Percentiles, ValueRange
 from wildfern.ssl.data.image_source import ImageSource
 from wildfern.ssl.data.labels import Numbered, number_labels
+from wildfern.ssl.data.row_files import file_below
 from wildfern.ssl.data.splits import ROLES, SPLIT_NAMES, rows_of_split, share_words
 
 
@@ -22,6 +23,8 @@ class HuggingFaceSource(ImageSource):
     image_column: None takes the only image column. label_column: integers, names, or lists of either for several classes; None,
         or no column of the default name: unlabeled. It is read when labels are needed.
     max_side, bands, value_range, percentiles: how the images are read; see `Decoding`.
+
+    Rows may name files below the caches of `datasets`, or below `name` if that is a folder; others are not read.
     """
 
     def __init__(
@@ -76,15 +79,18 @@ class HuggingFaceSource(ImageSource):
         ]
         self._label_column = label_column if label_column in table.features else None
         self._name = f"hf:{name} {part}"
+        caches = ("HF_CACHE_HOME", "HF_DATASETS_CACHE", "DOWNLOADED_DATASETS_PATH", "HF_HUB_CACHE")
+        folders = [str(folder) for key in caches if (folder := getattr(datasets.config, key, None))]
+        self._folders = [os.path.realpath(folder) for folder in [*folders, *([name] if os.path.isdir(name) else [])]]
 
     def item_name(self, item: int) -> str:
         return f"{self._name} {self._items[item]}"
 
     def encoded(self, item: int) -> File:
-        cell: dict[str, Any] = self._table[int(self._items[item])][self._column]
-        if cell is None or (cell["bytes"] is None and not (cell["path"] and os.path.isfile(cell["path"]))):
+        cell: dict[str, Any] | None = self._table[int(self._items[item])][self._column]
+        if cell is None or (cell["bytes"] is None and not cell["path"]):
             raise UnreadableImage("the row has no image")
-        return cell["bytes"] if cell["bytes"] is not None else cell["path"]
+        return cell["bytes"] if cell["bytes"] is not None else file_below(self._folders, cell["path"])
 
     def load_labels(self) -> Numbered:
         """Also reads those of the other split, so that a class has the same number in both."""

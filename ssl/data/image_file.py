@@ -2,6 +2,7 @@
 
 import io
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,8 +14,10 @@ from pydantic import Field
 
 from wildfern.ssl.data import pillow_image
 from wildfern.ssl.data.base import DataError, ImageArray, UnreadableImage
+from wildfern.ssl.data.decoding_limits import SLOW_SECONDS, is_free, watch
 from wildfern.ssl.data.resize import resize, within
 from wildfern.ssl.data.tiff_image import MIN_IS_BLACK, MIN_IS_WHITE, RGB, SIGNATURES, TiffImage
+from wildfern.ssl.data.tiff_pages import count_pages
 from wildfern.ssl.data.value_range import Range, RawImage, checked_ranges, percentile_range
 
 PIXEL_LIMIT = 89_478_485  # Pillow's limit against decompression bombs: a quarter of a GiB as RGB
@@ -24,6 +27,7 @@ EXTENSIONS = (
     *(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".avif", ".heic", ".heif", ".hif", ".jxl"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
 )
+_BYTES_PER_PIXEL = 16  # of the limit: four bands of 32 bits
 _PHOTOMETRIC, _SAMPLE_FORMAT, _UNSIGNED = 262, 339, 1
 _SAMPLES, _PLANAR, _SEPARATE = 277, 284, 2
 _PERCENTILES = (0.5, 99.5)
@@ -49,6 +53,10 @@ class Decoding:
       types from the smallest range that holds the image and [0, 1] (float) or [0, 255] (integers). Values that are NaN, infinite
       or marked as without data are ignored and become 0.
     - percentiles: of the values, for "image" and "dataset"; None: 0.5 and 99.5.
+
+    An image may have 89,478,485 pixels (or bands in its pages, as many values as four bands of that), 16 bytes for each of
+    these pixels as stored, and 10,000 pages; a JPEG 100 scans. Decoding takes at most about three times the stored values in
+    memory, and is ended after 30 s of computing where Pillow can be ended (JPEG, PNG).
 
     Raises DataError for settings that are impossible or do not fit together.
     """
@@ -80,13 +88,19 @@ class Decoding:
         return 3 if self.bands is None else len(self.bands)
 
     def decode(self, file: File, remark: Remark | None = None, pixel_limit: int = PIXEL_LIMIT) -> ImageArray:
-        """One image, uint8[H, W, C]; raises UnreadableImage. `remark` gets what the user should know about its values."""
+        """One image, uint8[H, W, C]; raises UnreadableImage. `remark` gets what the user should know about the image."""
+        began = time.perf_counter()
+        with _enough_memory():
+            pixels = self._decoded(file, remark, pixel_limit)
+        if remark is not None and (seconds := time.perf_counter() - began) > SLOW_SECONDS:
+            remark("slow", f"took {seconds:.0f} s to decode; training waits for such images: shrink them once")
+        return pixels
+
+    def _decoded(self, file: File, remark: Remark | None, pixel_limit: int) -> ImageArray:
         with self._opened(file, pixel_limit) as image, _damage():
             if isinstance(image, Image.Image):
-                if remark is not None and self.bands is None:
-                    _remark_on_pages(
-                        pillow_image.number_of_pages(image), remark, pillow_image.number_of_bands(image) == 1
-                    )
+                if remark is not None and self.bands is None and image.format == "TIFF":
+                    _remark_on_pages(count_pages(image.fp), remark, pillow_image.number_of_bands(image) == 1)
                 if self.value_range is None and self.bands is None and not pillow_image.is_deep_gray(image):
                     deep = remark is not None and pillow_image.is_deep_color(image)
                     pixels = pillow_image.to_pixels(image, self.max_side)
@@ -110,12 +124,12 @@ class Decoding:
 
     def raw(self, file: File, pixel_limit: int = PIXEL_LIMIT) -> RawImage:
         """The values that `decode` would scale: chosen bands, RGB, or one band of gray. Raises UnreadableImage."""
-        with self._opened(file, pixel_limit) as image, _damage():
+        with _enough_memory(), self._opened(file, pixel_limit) as image, _damage():
             return self._raw(image)
 
     def size(self, file: File, pixel_limit: int = PIXEL_LIMIT) -> tuple[int, int]:
         """(width, height) as stored, from the header alone; raises UnreadableImage like `decode`, except for truncation."""
-        with self._opened(file, pixel_limit) as image:
+        with _enough_memory(), self._opened(file, pixel_limit) as image:
             return image.size
 
     def with_range_of(self, images: Iterable[RawImage]) -> "Decoding":
@@ -148,21 +162,25 @@ class Decoding:
             image: Image.Image | None = pillow_image.opened(file)
         except pillow_image.NotIdentified:
             image = None
-            if pillow_image.first_bytes(file, 4) not in SIGNATURES:
-                raise
+            with _damage("cannot be opened"):
+                if pillow_image.first_bytes(file, 4) not in SIGNATURES:
+                    raise
         with _damage("damaged header"):
             by_pillow = image is not None and not self._better_by_tifffile(image)
         if image is not None and by_pillow:
             with image:
                 _check_size(image.size, self.min_side, pixel_limit)
+                watch(image)
                 if self.bands is not None:
                     self._check_bands(pillow_image.number_of_bands(image))
                 yield image
             return
         with _damage("damaged header"):
+            count_pages(file)
             tiff = TiffImage(file)
         with tiff:
-            _check_size(tiff.size, self.min_side, pixel_limit, tiff.bands)
+            read_bands = tiff.samples if self.bands is None or tiff.pages == 1 else len(self.bands)
+            _check_size(tiff.size, self.min_side, pixel_limit, tiff.bands, read_bands * tiff.dtype.itemsize)
             if self.bands is not None:
                 self._check_bands(tiff.bands)
             elif tiff.samples != 1 and not tiff.is_color:
@@ -208,16 +226,34 @@ def _damage(what: str = "truncated or damaged") -> Iterator[None]:
     except (UnreadableImage, MemoryError, ImportError):
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in pillow_image.MACHINE_FAULTS:
+            raise
         raise UnreadableImage(f"{what}: {pillow_image.first_line(error)}") from error
 
 
-def _check_size(size: tuple[int, int], min_side: int, pixel_limit: int, bands: int = 1) -> None:
+@contextmanager
+def _enough_memory() -> Iterator[None]:
+    """An image that claims absurd sizes is unreadable; a machine that is short of memory is an error."""
+    try:
+        yield
+    except MemoryError as error:
+        if not is_free(_BYTES_PER_PIXEL * PIXEL_LIMIT):
+            raise
+        raise UnreadableImage("needs more memory than there is, as a damaged file may claim") from error
+
+
+def _check_size(size: tuple[int, int], min_side: int, pixel_limit: int, bands: int = 1, bytes_each: int = 1) -> None:
     width, height = size
     if width * height > pixel_limit:
         raise UnreadableImage(f"decompression bomb: {width} x {height} pixels, more than {pixel_limit:,}")
     if bands > 4 and width * height * bands > 4 * pixel_limit:
         raise UnreadableImage(
             f"decompression bomb: {width} x {height} pixels of {bands} bands, more than {4 * pixel_limit:,} values"
+        )
+    if width * height * bytes_each > _BYTES_PER_PIXEL * pixel_limit:
+        raise UnreadableImage(
+            f"decompression bomb: {width} x {height} pixels of {bytes_each} bytes, more than "
+            f"{_BYTES_PER_PIXEL * pixel_limit:,} bytes"
         )
     if min(size) < min_side:
         raise UnreadableImage(f"too small: {width} x {height}, the shorter side must be {min_side} or more")

@@ -1,10 +1,16 @@
 """The label column of parquet files: its type is checked first, its values are read when labels are needed."""
 
-import json
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
+from wildfern.bounded_json import parse_json
 from wildfern.ssl.data.base import DataError
+from wildfern.ssl.data.parquet_bounds import most_decoded, read_metadata, read_rows
+from wildfern.ssl.data.parquet_pages import DamagedRows
+from wildfern.ssl.data.steady_file import SteadyFile
+
+MOST_LABEL_BYTES = 2**28  # of a file in memory, or 8 times those that are stored
+MOST_CLASSES = 1_000_000
 
 _USUAL = ("label", "labels", "class", "category", "target", "fine_label", "coarse_label")
 
@@ -25,27 +31,42 @@ def other_label_columns(schema: Any, missing: str) -> str | None:
     return f"no column {missing!r}; label_column could be {' or '.join(usual)}" if usual else None
 
 
-def read_column(files: list[Path], column: str) -> list[Any]:
-    """The values of all rows, as Python values."""
+def read_column(files: list[SteadyFile], column: str) -> list[Any]:
+    """The values of all rows, as Python values. Raises DataError if a row group is damaged, or a file has changed."""
+    return [value for file in files for value in _column_of(file, column)]
+
+
+def _column_of(file: SteadyFile, column: str) -> Iterator[Any]:
     import pyarrow.parquet as parquet
 
-    return [value for file in files for value in parquet.ParquetFile(file).read([column]).column(column).to_pylist()]
+    metadata, left = read_metadata(file), most_decoded(file.size, MOST_LABEL_BYTES)
+    with file.open() as opened:
+        reader = parquet.ParquetFile(opened, metadata=metadata)
+        for group in range(metadata.num_row_groups):
+            if not metadata.row_group(group).num_rows:
+                continue
+            try:
+                arrays = read_rows(reader, opened, file.size, group, column, MOST_LABEL_BYTES)
+                if (left := left - sum(array.nbytes for array in arrays)) < 0:
+                    raise DamagedRows(
+                        f"the column decodes to more than {most_decoded(file.size, MOST_LABEL_BYTES):,} bytes"
+                    )
+                for array in arrays:
+                    yield from array.to_pylist()
+            except (DamagedRows, UnicodeDecodeError) as error:
+                raise DataError(f"{file.path}: column {column} of row group {group} is damaged: {error}") from error
 
 
 def class_names_of(schema: Any, column: str) -> list[str] | None:
     """The names of a ClassLabel, or of a list of them, in the metadata that the package `datasets` writes."""
     try:
-        feature = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][column]
+        feature = parse_json((schema.metadata or {})[b"huggingface"])["info"]["features"][column]
         while "names" not in feature:
             feature = feature[0] if isinstance(feature, list) else feature["feature"]
-        return [str(name) for name in feature["names"]]
-    except (
-        KeyError,
-        TypeError,
-        ValueError,
-        IndexError,
-    ):  # optional metadata; without it classes are named by their label
+        names = feature["names"]
+    except (KeyError, TypeError, ValueError, IndexError):  # optional; without it classes are named by their label
         return None
+    return [str(name) for name in names] if isinstance(names, list) and len(names) <= MOST_CLASSES else None
 
 
 def _can_be_labels(kind: Any) -> bool:

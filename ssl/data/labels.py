@@ -92,22 +92,29 @@ def _multi_label(values: list[list], elsewhere: list[list], where: str, class_na
     if class_names is None and _are_multi_hot(everything):
         width = len(everything[0])
         names = [str(k) for k in range(width)]
-        hot = np.array([[bool(v) for v in row] or [False] * width for row in values], np.uint8)
-        return hot.reshape(len(values), width), names
+        hot = _no_classes(values, width, where)
+        for row, marks in zip(hot, values, strict=True):
+            if marks:
+                row[:] = [bool(v) for v in marks]
+        return hot, names
     known = {v for row in everything for v in row if v is not None}
     if not known:
         return None, None
     number, names = _classes(known, where, class_names)
-    size = len(values) * len(names)
-    if size > MOST_MULTI_HOT_BYTES:
-        raise DataError(
-            f"{where}: {len(names):,} classes of {len(values):,} images with several labels each need {size / 2**30:.0f} GiB; "
-            f"at most {MOST_MULTI_HOT_BYTES / 2**30:.0f} GiB are supported: keep only the frequent classes"
-        )
-    hot = np.zeros((len(values), len(names)), np.uint8)
+    hot = _no_classes(values, len(names), where)
     for row, classes in zip(hot, values, strict=True):
         row[[number[v] for v in classes if v is not None]] = 1
     return hot, names
+
+
+def _no_classes(values: list[list], classes: int, where: str) -> NDArray[np.uint8]:
+    """Zeros [N, K]; raises DataError if they are too large."""
+    if (size := len(values) * classes) > MOST_MULTI_HOT_BYTES:
+        raise DataError(
+            f"{where}: {classes:,} classes of {len(values):,} images with several labels each need {size / 2**30:.0f} GiB; "
+            f"at most {MOST_MULTI_HOT_BYTES / 2**30:.0f} GiB are supported: keep only the frequent classes"
+        )
+    return np.zeros((len(values), classes), np.uint8)
 
 
 def _are_multi_hot(rows: list[list]) -> bool:

@@ -1,9 +1,6 @@
 """`parquet:PATH`: images in parquet files, for example in the Hugging Face layout: image{bytes, path}, label."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,9 +11,12 @@ from wildfern.ssl.data.image_file import Bands, Decoding, File, Percentiles, Val
 from wildfern.ssl.data.image_source import ImageSource
 from wildfern.ssl.data.label_column import check_label_column, class_names_of, other_label_columns, read_column
 from wildfern.ssl.data.labels import Numbered, number_labels
+from wildfern.ssl.data.parquet_bounds import read_schema
 from wildfern.ssl.data.parquet_files import no_files, split_files
+from wildfern.ssl.data.paths import existing_folder
 from wildfern.ssl.data.row_groups import RowGroups
 from wildfern.ssl.data.splits import empty_share, rows_of_split, share_words
+from wildfern.ssl.data.steady_file import SteadyFile
 
 
 @register("source", "parquet")
@@ -27,12 +27,15 @@ class ParquetSource(ImageSource):
         validation, valid, val or dev. Without names of splits, all files are the train split.
     train_files, test_files: a file, a folder or a pattern (*) below `path` instead.
     test_fraction: where there are no test files, this share of the rows, chosen by a hash of their number, is the test split.
-    image_column: encoded images as bytes, structs with bytes (or with the path of a file, relative to the parquet file), or lists
-        of uint8; None finds it. label_column: integers, names, or lists of either for several classes; lists of one length with
+    image_column: encoded images as bytes, structs with bytes (or with the path of a file, see `image_folder`), or lists of
+        uint8; None finds it. label_column: integers, names, or lists of either for several classes; lists of one length with
         only 0 and 1 are multi-hot. None, or no column of the default name: unlabeled. It is read when labels are needed.
     max_side, bands, value_range, percentiles: how the images are read; see `Decoding`.
+    image_folder: folder that paths in rows are relative to, and below which they may lie; None: that of each parquet file.
     memory_gb: keep the encoded column in memory up to this size. A larger one is read by row groups, of which the last used are
         kept; this is slow in random order: unpack such a dataset into a folder, or write it as webdataset shards.
+
+    A damaged row group is skipped; a damaged footer is an error. So is a file that changes while it is read.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class ParquetSource(ImageSource):
         value_range: ValueRange | None = None,
         percentiles: Percentiles | None = None,
         memory_gb: float = 0.5,
+        image_folder: str | None = None,
     ) -> None:
         if not 0.0 <= test_fraction < 1.0:
             raise DataError(f"test_fraction must be in [0, 1), got {test_fraction}")
@@ -64,7 +68,7 @@ class ParquetSource(ImageSource):
         if not found.files:
             raise DataError(no_files(path, split))
         self._files = found.files
-        schemas = [_schema(file) for file in self._files]
+        schemas = [read_schema(SteadyFile.of(file)) for file in self._files]
         columns = [find_image_column(s, str(f), image_column) for f, s in zip(self._files, schemas, strict=True)]
         if len({column.name for column in columns}) > 1:
             odd = next(i for i, column in enumerate(columns) if column.name != columns[0].name)
@@ -74,7 +78,8 @@ class ParquetSource(ImageSource):
         for file, schema in zip(self._files, schemas, strict=True):
             if label_column not in (None, "label") and label_column not in schema.names:
                 raise DataError(f"{file}: no label column {label_column!r}; it has {', '.join(schema.names)}")
-        self._rows = RowGroups(self._files, columns, int(memory_gb * 2**30))
+        below = None if image_folder is None else existing_folder(image_folder)
+        self._rows = RowGroups(self._files, columns, int(memory_gb * 2**30), below)
         if not len(self._rows):
             raise DataError(f"no rows in {', '.join(map(str, self._files[:3]))}")
         self._items = rows_of_split(len(self._rows), split, test_fraction) if by_hash else np.arange(len(self._rows))
@@ -108,7 +113,7 @@ class ParquetSource(ImageSource):
         column = self._label_column
         if column is None:
             return None, None
-        schemas = [_schema(file) for file in self._files]
+        schemas = self._rows.schemas
         if missing := [i for i, schema in enumerate(schemas) if column not in schema.names]:
             if len(missing) < len(schemas):
                 self.note(f"{self._files[missing[0]]} has no column {column}: all images are read without labels")
@@ -119,21 +124,20 @@ class ParquetSource(ImageSource):
             check_label_column(schema, str(file), column)
         names = class_names_of(schemas[0], column)
         where = f"{self._files[0].parent}: column {column}"
-        with _parquet_errors(self._files[0].parent):
-            mine = read_column(self._files, column)
-            others = read_column(self._other_files(column), column) if names is None else []
+        mine = read_column(self._rows.noted, column)
+        others = read_column(self._other_files(column), column) if names is None else []
         numbers, class_names = number_labels(mine, others, where, names)
         return None if numbers is None else numbers[self._items], class_names
 
-    def _other_files(self, column: str) -> list[Path]:
+    def _other_files(self, column: str) -> list[SteadyFile]:
         """The files of the other split that have the column in a form that can be labels."""
         usable = []
         try:
             for file in split_files(*self._others).files if self._others is not None else []:
-                schema = _schema(file)
+                schema = read_schema(noted := SteadyFile.of(file))
                 if column in schema.names:
                     check_label_column(schema, str(file), column)
-                    usable.append(file)
+                    usable.append(noted)
         except DataError:  # reported when that split is opened
             return []
         return usable
@@ -141,20 +145,3 @@ class ParquetSource(ImageSource):
 
 def _there_are_test_files(path: str, test_files: str | None, train_files: str | None) -> bool:
     return bool(split_files(path, "test", test_files, train_files).files)
-
-
-def _schema(file: Path) -> Any:
-    import pyarrow.parquet as parquet
-
-    with _parquet_errors(file):
-        return parquet.read_schema(file)
-
-
-@contextmanager
-def _parquet_errors(file: Path) -> Iterator[None]:
-    try:
-        yield
-    except DataError:
-        raise
-    except (OSError, ValueError) as error:  # Arrow raises these
-        raise DataError(f"{file} cannot be read as parquet: {error}") from error

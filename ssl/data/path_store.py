@@ -3,6 +3,8 @@
 import os
 from array import array
 
+import numpy as np
+
 
 class PathStore:
     """An append-only list of strings; takes the bytes of the text plus 8 per string."""
@@ -14,6 +16,11 @@ class PathStore:
     def append(self, name: str) -> None:
         self._text += os.fsencode(name)
         self._ends.append(len(self._text))
+
+    def extend(self, other: "PathStore") -> None:
+        start = len(self._text)
+        self._text += other._text
+        self._ends.extend(array("q", (np.frombuffer(other._ends, np.int64)[1:] + start).tobytes()))
 
     def __len__(self) -> int:
         return len(self._ends) - 1

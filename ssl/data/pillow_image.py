@@ -7,6 +7,7 @@ color profiles are not applied.
 import errno
 import logging
 import os
+import stat
 from collections.abc import Sequence
 from functools import cache
 from typing import BinaryIO
@@ -21,7 +22,7 @@ from wildfern.ssl.data.value_range import RawImage
 
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "JPEG2000", "AVIF", "HEIF", "JXL", "PPM")
 _PLUGINS = ("pillow_heif", "pillow_jxl")  # packages that add HEIF and JXL
-_MACHINE_FAULTS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # faults of this process, not of the file
+MACHINE_FAULTS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # faults of this process, not of the file
 _BITS_PER_SAMPLE, _GDAL_NODATA = 258, 42113
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its remarks on files that tifffile reads go to stderr
@@ -49,8 +50,12 @@ class NotIdentified(UnreadableImage):
 def opened(file: str | os.PathLike | BinaryIO) -> Image.Image:
     """The image with its header read. Raises NotIdentified, or UnreadableImage with another reason."""
     try:
-        if isinstance(file, (str, os.PathLike)) and os.stat(file).st_size == 0:
-            raise UnreadableImage("empty file")
+        if isinstance(file, (str, os.PathLike)):
+            status = os.stat(file)
+            if not stat.S_ISREG(status.st_mode):  # reading from a pipe would wait forever
+                raise UnreadableImage("not a regular file")
+            if not status.st_size:
+                raise UnreadableImage("empty file")
         return Image.open(file, formats=_known_formats())
     except (UnreadableImage, MemoryError):
         raise
@@ -59,7 +64,7 @@ def opened(file: str | os.PathLike | BinaryIO) -> Image.Image:
     except Image.UnidentifiedImageError as error:
         raise NotIdentified(_named(first_bytes(file))) from error
     except OSError as error:
-        if error.errno in _MACHINE_FAULTS:
+        if error.errno in MACHINE_FAULTS:
             raise
         raise UnreadableImage(f"cannot be opened: {error.strerror or first_line(error)}") from error
     except Exception as error:
@@ -114,11 +119,6 @@ def number_of_bands(image: Image.Image) -> int:
     if image.mode in ("P", "PA"):
         return 4 if image.has_transparency_data else 3
     return {"L": 1, "1": 1, "LA": 2, "La": 2, "RGBA": 4, "RGBa": 4}.get(image.mode, 1 if is_deep_gray(image) else 3)
-
-
-def number_of_pages(image: Image.Image) -> int:
-    """Pages of a TIFF file; 1 for all else."""
-    return getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
 
 
 def tiff_bits(image: Image.Image) -> tuple[int, ...]:

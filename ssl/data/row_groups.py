@@ -8,21 +8,31 @@ from typing import Any
 
 import numpy as np
 
-from wildfern.ssl.data.base import UnreadableImage
+from wildfern.ssl.data.base import DataError, UnreadableImage
 from wildfern.ssl.data.image_column import ImageColumn
+from wildfern.ssl.data.parquet_bounds import DECODED_BYTES, check_column, read_metadata, read_rows
+from wildfern.ssl.data.parquet_pages import DamagedRows
+from wildfern.ssl.data.row_files import file_below
+from wildfern.ssl.data.steady_file import SteadyFile
 
 
 class RowGroups:
     """Random access to one image column of several files: the last used row groups are kept, up to `budget` bytes.
 
-    A row is the encoded file, or None if the column has no bytes. `columns` has the image column of each file.
+    A row is the encoded file, or None if the column has no bytes. `columns` has the image column of each file. Rows that name
+    files do so relative to `image_folder`, or the folder of their parquet file, and only files below it are read.
     """
 
-    def __init__(self, files: list[Path], columns: list[ImageColumn], budget: int) -> None:
-        import pyarrow.parquet as parquet
-
+    def __init__(
+        self, files: list[Path], columns: list[ImageColumn], budget: int, image_folder: Path | None = None
+    ) -> None:
         self.files, self._columns, self._budget = files, columns, budget
-        self._metadata = [parquet.read_metadata(file) for file in files]
+        self._least = max(budget, DECODED_BYTES)
+        self._folders = [os.path.realpath(image_folder or file.parent) for file in files]
+        self.noted = [SteadyFile.of(file) for file in files]
+        self._metadata = [read_metadata(file) for file in self.noted]
+        for file, metadata, column in zip(self.noted, self._metadata, columns, strict=True):
+            check_column(file, metadata, f"{column.name}.{column.field}" if column.field else column.name, self._least)
         groups = [
             (f, g, m.row_group(g).num_rows) for f, m in enumerate(self._metadata) for g in range(m.num_row_groups)
         ]
@@ -30,6 +40,7 @@ class RowGroups:
         self._starts = np.cumsum([0] + [rows for _, _, rows in groups])
         self._kept: OrderedDict[int, tuple[Any, Any]] = OrderedDict()
         self._kept_bytes = 0
+        self._damaged: dict[int, str] = {}
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -42,6 +53,11 @@ class RowGroups:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
+    @property
+    def schemas(self) -> list[Any]:
+        """The Arrow schema of each file."""
+        return [metadata.schema.to_arrow_schema() for metadata in self._metadata]
+
     def locate(self, row: int) -> tuple[Path, int]:
         """(file, row within the file)."""
         group = int(np.searchsorted(self._starts, row, "right")) - 1
@@ -50,9 +66,9 @@ class RowGroups:
         return self.files[file], row - int(self._starts[first])
 
     def __getitem__(self, row: int) -> memoryview | bytes | Path | None:
-        """The encoded image, or the existing file that the row names by its path, relative to the parquet file's folder.
+        """The encoded image, or the existing file that the row names by its path.
 
-        Raises UnreadableImage if there is no such file.
+        Raises UnreadableImage if there is no such file, or the row group is damaged; DataError if the parquet file has changed.
         """
         group = int(np.searchsorted(self._starts, row, "right")) - 1
         encoded, paths = self._load(group)
@@ -60,10 +76,12 @@ class RowGroups:
         if encoded is not None and (value := encoded[place]).is_valid:
             return _as_bytes(value)
         if paths is not None and (path := paths[place]).is_valid:
-            file = self.files[self._groups[group][0]].parent / os.path.expanduser(path.as_py())
-            if not file.is_file():
-                raise UnreadableImage(f"the row has no bytes, and there is no file {file}")
-            return file
+            try:
+                named = path.as_py()
+            except UnicodeDecodeError:
+                raise UnreadableImage("the row has no bytes, and names a file by a text that is no UTF-8") from None
+            folder = self._folders[self._groups[group][0]]
+            return file_below([folder], named, "image_folder allows another folder")
         return None
 
     def _load(self, group: int) -> tuple[Any, Any]:
@@ -74,30 +92,45 @@ class RowGroups:
             if group in self._kept:
                 self._kept.move_to_end(group)
                 return self._kept[group]
+            if group in self._damaged:
+                raise UnreadableImage(self._damaged[group])
             file, number = self._groups[group]
-            column = self._columns[file]
-            reader = parquet.ParquetFile(self.files[file], metadata=self._metadata[file])
-            encoded = _read(reader, number, column.name, column.field)
-            needs_paths = column.path_field is not None and (encoded is None or encoded.null_count)
-            paths = _read(reader, number, column.name, column.path_field) if needs_paths else None
+            column, noted = self._columns[file], self.noted[file]
+            try:
+                with noted.open() as opened:
+                    reader = parquet.ParquetFile(opened, metadata=self._metadata[file])
+                    encoded = self._read(reader, opened, noted.size, number, column.name, column.field)
+                    needs_paths = column.path_field is not None and (encoded is None or encoded.null_count)
+                    paths = None
+                    if needs_paths:
+                        paths = self._read(reader, opened, noted.size, number, column.name, column.path_field)
+            except DamagedRows as error:
+                self._damaged[group] = f"row group {number} is damaged: {error}"
+                raise UnreadableImage(self._damaged[group]) from error
+            except OSError as error:
+                raise DataError(f"{noted.path} cannot be read: {error.strerror}") from error
+            except MemoryError as error:
+                raise DataError(
+                    f"{noted.path}: there is not enough memory to read row group {number}: {error}"
+                ) from error
             self._kept[group] = encoded, paths
             self._kept_bytes += _nbytes(encoded, paths)
             while self._kept_bytes > self._budget and len(self._kept) > 1:
                 self._kept_bytes -= _nbytes(*self._kept.popitem(last=False)[1])
             return encoded, paths
 
+    def _read(self, reader: Any, file: Any, size: int, group: int, column: str, field: str | None) -> Any:
+        """A column of a row group, or a field of its structs; None for a column of structs without a field of this name."""
+        import pyarrow as pa
+        import pyarrow.compute as compute
+        import pyarrow.types as types
 
-def _read(reader: Any, group: int, column: str, field: str | None) -> Any:
-    """A column of a row group, or a field of its structs; None for a column of structs without a field of this name."""
-    import pyarrow.compute as compute
-    import pyarrow.types as types
-
-    if types.is_struct(reader.schema_arrow.field(column).type):
+        if not types.is_struct(reader.schema_arrow.field(column).type):
+            return pa.chunked_array(read_rows(reader, file, size, group, column, self._least))
         if field is None:
             return None
-        values = reader.read_row_group(group, columns=[f"{column}.{field}"], use_threads=False).column(column)
-        return compute.struct_field(values, field)
-    return reader.read_row_group(group, columns=[column], use_threads=False).column(column)
+        arrays = read_rows(reader, file, size, group, f"{column}.{field}", self._least)
+        return pa.chunked_array([compute.struct_field(array, field) for array in arrays])
 
 
 def _nbytes(*arrays: Any) -> int:

@@ -15,6 +15,8 @@ def shard_files(pattern: str) -> list[str]:
     missing = [file for file in files if not os.path.isfile(file)]
     if missing and os.path.isdir(missing[0]):
         raise DataError(f"{missing[0]} is a folder; name its shards, for example {missing[0]}/*.tar")
+    if missing and os.path.exists(missing[0]):
+        raise DataError(f"{missing[0]} is not a regular file; shards are tar files")
     if missing:
         raise DataError(
             f"{len(missing)} of the {len(files)} shards of {pattern} are missing, the first is {missing[0]}"

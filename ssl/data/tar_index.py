@@ -1,17 +1,24 @@
 """Offsets of the images and labels in plain tar files, for random access without unpacking."""
 
-import json
+import math
 import os
 import re
-import tarfile
-from collections.abc import Iterator
+from array import array
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from typing import Any
 
+from wildfern.bounded_json import parse_json
 from wildfern.ssl.data.base import DataError
 from wildfern.ssl.data.file_names import PassedOver, is_image, is_litter
+from wildfern.ssl.data.path_store import PathStore
+from wildfern.ssl.data.steady_file import SteadyFile
+from wildfern.ssl.data.tar_headers import Member, TarFault, members
+from wildfern.ssl.data.worker_threads import check_wanted
 
 PREFERRED = (".jpg", ".jpeg", ".png", ".webp")  # of several images of one sample, the first of these is read
+MOST_LABEL_BYTES = 2**20  # of a .cls or .json
+MOST_NAME = 1000  # characters of the name of a class
+MOST_CLASSES = 10_000  # of one image
 _COMPRESSED = re.compile(rb"\x1f\x8b|BZh\d1AY&SY|\xfd7zXZ|\x28\xb5\x2f\xfd", re.DOTALL)  # gzip, bzip2, xz, zstd
 _NO_LABEL = (0, 0)
 
@@ -20,12 +27,13 @@ _NO_LABEL = (0, 0)
 class ShardIndex:
     """The samples of one shard in order: key, offset and size of the image, offset and size of the label (size 0: none)."""
 
-    path: str
-    keys: list[str] = field(default_factory=list)
-    offsets: list[int] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
-    labels: list[tuple[int, int]] = field(default_factory=list)
-    in_json: list[bool] = field(default_factory=list)  # whether the label is "label" of a .json
+    file: SteadyFile
+    keys: PathStore = field(default_factory=PathStore)
+    offsets: array = field(default_factory=lambda: array("q"))
+    sizes: array = field(default_factory=lambda: array("q"))
+    label_offsets: array = field(default_factory=lambda: array("q"))
+    label_sizes: array = field(default_factory=lambda: array("q"))
+    in_json: bytearray = field(default_factory=bytearray)  # whether the label is "label" of a .json
     members: int = 0  # files, without those of operating systems
     passed_over: PassedOver = field(default_factory=PassedOver)
     lone_labels: int = 0  # .cls and .json with no image beside them
@@ -41,26 +49,35 @@ class _Sample:
     in_json: bool = False
 
 
+@dataclass(frozen=True)
+class UnusableLabel:
+    """A label that is there and cannot be used."""
+
+    reason: str
+
+
 def index_shard(path: str) -> ShardIndex:
     """Read the headers of one shard. Consecutive members with the same name up to the first dot of the base name are a sample.
 
     The image is the first member ending in jpg, jpeg, png or webp, else the first with another image extension; the label is the
     content of .cls, else "label" in .json. A damaged shard keeps the samples before the damage; `fault` describes it.
     """
-    index = ShardIndex(path)
-    length = os.path.getsize(path)
-    with open(path, "rb") as file:
+    index = ShardIndex(SteadyFile.of(path))
+    with index.file.open() as file:
         if _COMPRESSED.match(file.read(10)):
             raise DataError(
                 f"{path} is compressed; random access needs plain tar: gunzip it (images do not get smaller by it)"
             )
-        file.seek(0)
         sample, fault = _Sample(""), None
         try:
-            for member in _members(file):
-                if member.offset_data + member.size > length:
-                    raise tarfile.ReadError("the last file is cut off")
+            for number, member in enumerate(members(file, index.file.size)):
+                if not number % 256:
+                    check_wanted()
                 if is_litter(member.name):
+                    continue
+                if member.sparse:
+                    index.members += 1
+                    index.passed_over.add(member.name, "sparse")
                     continue
                 folder, base = os.path.split(member.name)
                 stem, _, extension = base.partition(".")
@@ -69,7 +86,7 @@ def index_shard(path: str) -> ShardIndex:
                     _add(index, sample)
                     sample = _Sample(key)
                 _take(index, sample, member, extension)
-        except (tarfile.TarError, OSError) as error:
+        except TarFault as error:
             fault = str(error)
         _add(index, sample)
     if fault is not None:
@@ -77,21 +94,28 @@ def index_shard(path: str) -> ShardIndex:
     return index
 
 
-def read_labels(path: str, labels: list[tuple[int, int, bool]]) -> list[Any]:
-    """The labels of a shard at these (offset, size, in_json), as written; None for size 0 and for what cannot be parsed."""
-    with open(path, "rb") as file:
-        found = []
-        for offset, size, in_json in labels:
-            file.seek(offset)
-            found.append(_label(file.read(size), in_json) if size else None)
+def read_labels(shard: SteadyFile, labels: list[tuple[int, int, bool]]) -> list[Any]:
+    """The labels of a shard at these (offset, size, in_json), as written; None for size 0; UnusableLabel."""
+    with shard.open() as file:
+        found: list[Any] = []
+        for number, (offset, size, in_json) in enumerate(labels):
+            if not number % 256:
+                check_wanted()
+            if size > MOST_LABEL_BYTES:
+                found.append(UnusableLabel(f"{size:,} bytes; at most {MOST_LABEL_BYTES:,} are read for a label"))
+            elif size:
+                file.seek(offset)
+                found.append(_label(file.read(size), in_json))
+            else:
+                found.append(None)
         return found
 
 
-def _take(index: ShardIndex, sample: _Sample, member: tarfile.TarInfo, extension: str) -> None:
+def _take(index: ShardIndex, sample: _Sample, member: Member, extension: str) -> None:
     index.members += 1
     ending = extension.lower()
     preferred = ending.endswith(tuple(e[1:] for e in PREFERRED))
-    place = (member.offset_data, member.size)
+    place = (member.offset, member.size)
     if is_image(member.name) and (sample.image is None or (preferred and not sample.is_preferred)):
         if sample.image is not None:
             index.passed_over.add(sample.image[0])
@@ -102,24 +126,14 @@ def _take(index: ShardIndex, sample: _Sample, member: tarfile.TarInfo, extension
         index.passed_over.add(member.name, f".{ending}" if ending else "")
 
 
-def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
-    with tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape") as tar:
-        while (member := tar.next()) is not None:
-            tar.members.clear()  # else it keeps every header
-            if member.isfile():
-                yield member
-        file.seek(tar.offset)
-        if file.read(512).strip(b"\0"):  # tarfile treats an unreadable header as the end
-            raise tarfile.ReadError(f"no tar header at byte {tar.offset}")
-
-
 def _add(index: ShardIndex, sample: _Sample) -> None:
     if sample.image is not None:
         name, offset, size = sample.image
         index.keys.append(name)
         index.offsets.append(offset)
         index.sizes.append(size)
-        index.labels.append(sample.label)
+        index.label_offsets.append(sample.label[0])
+        index.label_sizes.append(sample.label[1])
         index.in_json.append(sample.in_json)
     elif sample.label != _NO_LABEL:
         index.lone_labels += 1
@@ -128,19 +142,26 @@ def _add(index: ShardIndex, sample: _Sample) -> None:
 def _label(content: bytes, in_json: bool) -> Any:
     try:
         text = content.decode().strip()
-        value = json.loads(text).get("label") if in_json else _list_in(text)
-    except (ValueError, AttributeError, RecursionError):
-        return None
-    value = text if value is None and not in_json else value
+        parsed = parse_json(text) if in_json or text.startswith("[") else None
+    except ValueError as error:
+        if in_json or not content.isascii() or len(content) > MOST_NAME:
+            return UnusableLabel(str(error).splitlines()[0])
+        parsed = None  # a name such as [cat]
+    if in_json:
+        value = parsed.get("label") if isinstance(parsed, dict) else None
+    else:  # a list for an image of several classes, such as [0, 2]
+        value = parsed if isinstance(parsed, list) else text
     if isinstance(value, str):
+        if len(value) > MOST_NAME:
+            return UnusableLabel(f"a name of {len(value):,} characters; at most {MOST_NAME:,} are possible")
         return int(value) if re.fullmatch(r"-?\d{1,18}", value) else value or None
+    if isinstance(value, list) and len(value) > MOST_CLASSES:
+        return UnusableLabel(f"a list of {len(value):,} classes; at most {MOST_CLASSES:,} are possible")
+    for one in value if isinstance(value, list) else [value]:
+        if isinstance(one, dict | list) or (isinstance(one, float) and math.isinf(one)):
+            return UnusableLabel(f"has {_short(one)}; labels are whole numbers, names, or lists of these")
     return value
 
 
-def _list_in(text: str) -> list[Any] | None:
-    """The list that a .cls holds for an image of several classes, such as [0, 2]; None for other texts."""
-    try:
-        found = json.loads(text) if text.startswith("[") else None
-    except ValueError:
-        return None
-    return found if isinstance(found, list) else None
+def _short(value: Any) -> str:
+    return str(value) if isinstance(value, float) else "a list of lists" if isinstance(value, list) else "a mapping"

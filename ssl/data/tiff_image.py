@@ -1,5 +1,6 @@
 """TIFF files of any number of bands and any data type, by tifffile: what Pillow does not read."""
 
+import io
 import logging
 import os
 from collections.abc import Sequence
@@ -7,12 +8,15 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from wildfern.ssl.data.base import UnreadableImage
 from wildfern.ssl.data.value_range import RawImage
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MIN_IS_WHITE, MIN_IS_BLACK, RGB = 0, 1, 2
+_IMAGE_CODECS = {6, 7, 34892, 33003, 33004, 33005, 34712, 34927, 50001, 34933}  # JPEG, JPEG 2000, WebP and PNG
+_CODEC_FORMATS = ("JPEG", "JPEG2000", "WEBP", "PNG")
 _ORIENTATION, _GDAL_NODATA = 274, 42113
 
 
@@ -81,6 +85,8 @@ class TiffImage:
         end = self._tiff.filehandle.size
         if any(offset + count > end for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False)):
             raise UnreadableImage("truncated or damaged: the file ends before its pixels")
+        if int(page.compression) in _IMAGE_CODECS:
+            self._check_segments(page)
         try:
             values = page.asarray(squeeze=False)
         except ValueError as error:
@@ -90,6 +96,22 @@ class TiffImage:
             raise UnreadableImage(f"compressed by {name}, which needs a package: pip install imagecodecs") from error
         planes, depth, height, width, samples = values.shape
         return values.transpose(2, 3, 0, 1, 4).reshape(height, width, planes * depth * samples)
+
+    def _check_segments(self, page: Any) -> None:
+        """Refuse strips and tiles that are images of their own and far larger than their place in the page."""
+        most = 4 * int(np.prod(page.chunks[:3], dtype=np.int64)) + 2**20
+        file = self._tiff.filehandle
+        for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
+            file.seek(offset)
+            try:
+                with Image.open(io.BytesIO(file.read(min(count, 2**16))), formats=_CODEC_FORMATS) as segment:
+                    width, height = segment.size
+            except Image.DecompressionBombError:
+                width = height = 2**16
+            except Exception:  # the decoder finds the damage
+                continue
+            if width * height > most:
+                raise UnreadableImage(f"decompression bomb: a strip or tile that claims {width} x {height} pixels")
 
     def _tag(self, code: int) -> Any:
         tag = self._first.tags.get(code)

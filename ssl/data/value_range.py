@@ -12,6 +12,7 @@ from wildfern.ssl.data.base import DataError, ImageArray, UnreadableImage
 Range = tuple[float, float]
 
 DARK = 1 / 16  # an image that uses no more of its range looks black: 12 bits in 16
+_BLOCK = 2**20  # values that are computed with at a time
 _SAMPLED = 2**18  # values of an image from which percentiles are computed
 
 
@@ -26,6 +27,12 @@ class RawImage:
     values: NDArray
     bits: int | None
     nodata: float | None = None
+
+    def blocks(self) -> Iterator[slice]:
+        """Parts of the rows, one after the other, which take little memory whatever is computed from them."""
+        height, width = self.values.shape[:2]
+        step = max(1, _BLOCK // max(1, width))
+        return (slice(start, start + step) for start in range(0, height, step))
 
     def valid(self, band: int) -> NDArray[np.bool_] | None:
         """bool[H, W]: which values of a band are finite and not `nodata`; None if all are."""
@@ -51,8 +58,10 @@ class RawImage:
     @cached_property
     def extremes(self) -> Range | None:
         """The least and the greatest valid value of all bands; None without valid values."""
-        found = [values for band in range(self.values.shape[2]) if (values := self._valid_values(band)).size]
-        return (float(min(v.min() for v in found)), float(max(v.max() for v in found))) if found else None
+        parts = (RawImage(self.values[rows], self.bits, self.nodata) for rows in self.blocks())
+        each = (part._valid_values(band) for part in parts for band in range(self.values.shape[2]))
+        found = [(values.min(), values.max()) for values in each if values.size]
+        return (float(min(low for low, _ in found)), float(max(high for _, high in found))) if found else None
 
     def own_range(self) -> Range:
         """0 … 2^bits − 1; for other types the smallest range that holds the image and [0, 1] (float) or [0, 255] (integers).
@@ -73,23 +82,31 @@ class RawImage:
     def to_bytes(self, ranges: Sequence[Range]) -> ImageArray:
         """uint8[H, W, C]: of each band, low becomes 0 and high 255; values outside are clipped, those without data become 0."""
         out = np.empty(self.values.shape, np.uint8)
-        for band, (low, high) in enumerate(ranges):
-            valid = self.valid(band)
-            scaled = self.values[..., band].astype(np.float64)
-            if valid is not None:
-                scaled[~valid] = low
-            if not np.isfinite(high - low):  # float64 of both signs near its end
-                low, high, scaled = low / 2, high / 2, scaled / 2
-            np.clip(scaled, low, high, out=scaled)
-            scaled -= low
-            scaled *= 255.0 / (high - low)
-            out[..., band] = np.rint(scaled, out=scaled)
+        for rows in self.blocks():
+            part = RawImage(self.values[rows], self.bits, self.nodata)
+            for band, (low, high) in enumerate(ranges):
+                out[rows, :, band] = part._scaled(band, low, high)
         return out
+
+    def _scaled(self, band: int, low: float, high: float) -> NDArray[np.float64]:
+        """[H, W], whole numbers from 0 to 255."""
+        valid = self.valid(band)
+        scaled = self.values[..., band].astype(np.float64)
+        if valid is not None:
+            scaled[~valid] = low
+        if not np.isfinite(high - low):  # float64 of both signs near its end
+            low, high, scaled = low / 2, high / 2, scaled / 2
+        np.clip(scaled, low, high, out=scaled)
+        scaled -= low
+        scaled *= 255.0 / (high - low)
+        return np.rint(scaled, out=scaled)
 
     def remarks(self, ranges: Sequence[Range], given: bool) -> Iterator[tuple[str, str]]:
         """(kind, message) for what the user should know about these values; `given`: the ranges come from the user."""
         least, most = self.checked_extremes()
-        invalid = sum(np.count_nonzero(~v) for b in range(len(ranges)) if (v := self.valid(b)) is not None)
+        parts = [RawImage(self.values[rows], self.bits, self.nodata) for rows in self.blocks()]
+        masks = (part.valid(band) for part in parts for band in range(len(ranges)))
+        invalid = sum(np.count_nonzero(~mask) for mask in masks if mask is not None)
         if invalid:
             words = "NaN, infinite or without data"
             yield (

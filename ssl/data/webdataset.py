@@ -1,14 +1,13 @@
 """`webdataset:PATTERN`: images in tar shards, read in any order without unpacking."""
 
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal, TypeVar
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import numpy as np
 
 from wildfern.registry import register
-from wildfern.ssl.data.base import DataError, SourceFile, Split, listed_files
+from wildfern.ssl.data.base import DataError, SourceFile, Split, UnreadableImage, listed_files
 from wildfern.ssl.data.file_names import PassedOver
 from wildfern.ssl.data.image_file import Bands, Decoding, File, Percentiles, ValueRange
 from wildfern.ssl.data.image_source import ImageSource
@@ -16,9 +15,11 @@ from wildfern.ssl.data.labels import Numbered, number_labels
 from wildfern.ssl.data.path_store import PathStore
 from wildfern.ssl.data.shard_files import shard_files, split_shards
 from wildfern.ssl.data.splits import empty_share, name_in_test, share_words, split_pair
-from wildfern.ssl.data.tar_index import ShardIndex, index_shard, read_labels
+from wildfern.ssl.data.steady_file import SteadyFile
+from wildfern.ssl.data.tar_index import ShardIndex, UnusableLabel, index_shard, read_labels
+from wildfern.ssl.data.worker_threads import in_threads
 
-T, R = TypeVar("T"), TypeVar("R")
+MOST_ENCODED_BYTES = 2 * 2**30  # of one image in a shard, which is read into memory as a whole
 
 
 @register("source", "webdataset")
@@ -60,11 +61,11 @@ class WebDatasetSource(ImageSource):
             )
         else:
             self._shards = shard_files(pattern)
-        indexes = _in_threads(index_shard, self._shards)
+        indexes = in_threads(index_shard, self._shards, "shards")
+        self._files = [index.file for index in indexes]
         self._names = PathStore()
         for index in indexes:
-            for key in index.keys:
-                self._names.append(key)
+            self._names.extend(index.keys)
         self._offsets = np.concatenate([np.array(index.offsets, np.int64) for index in indexes])
         self._sizes = np.concatenate([np.array(index.sizes, np.int64) for index in indexes])
         self._shard = np.repeat(np.arange(len(indexes), dtype=np.int32), [len(index.keys) for index in indexes])
@@ -81,7 +82,7 @@ class WebDatasetSource(ImageSource):
         super().__init__(len(self._items), decoding=Decoding(max_side, 1, bands, value_range, percentiles))
         for index in indexes:
             if index.fault:
-                self.skip(index.path, index.fault)
+                self.skip(index.file.path, index.fault)
         over = _passed_over(indexes)
         if over.total:
             self.note(f"{pattern}: passed over {over.total:,} of {sum(i.members for i in indexes):,} members: {over}")
@@ -99,7 +100,9 @@ class WebDatasetSource(ImageSource):
         self._pattern, self._split, self._labels = pattern, split, labels
 
     def item_name(self, item: int) -> str:
-        sample = self._items[item]
+        return self._sample_name(self._items[item])
+
+    def _sample_name(self, sample: int) -> str:
         return f"{self._shards[self._shard[sample]]}/{self._names[sample]}"
 
     def files(self) -> Iterator[SourceFile]:
@@ -107,31 +110,36 @@ class WebDatasetSource(ImageSource):
 
     def encoded(self, item: int) -> File:
         sample = self._items[item]
-        with open(self._shards[self._shard[sample]], "rb") as shard:
+        size = int(self._sizes[sample])
+        if size > MOST_ENCODED_BYTES:
+            raise UnreadableImage(f"{size:,} bytes; a member of more than {MOST_ENCODED_BYTES:,} is not read")
+        with self._files[self._shard[sample]].open() as shard:
             shard.seek(int(self._offsets[sample]))
-            return shard.read(int(self._sizes[sample]))
+            return shard.read(size)
 
     def load_labels(self) -> Numbered:
         """Also reads those of the other split, so that a class has the same number in both."""
         if self._labels == "none":
             return None, None
-        mine = _written_labels(self._shards, self._shard, self._label_places)
+        mine = _written_labels(self._files, self._shard, self._label_places)
+        unusable = [sample for sample, label in enumerate(mine) if isinstance(label, UnusableLabel)]
+        if unusable:
+            self.note(
+                f"{self._pattern}: labels that cannot be used, whose images have none: {len(unusable):,}; for example of "
+                f"{self._sample_name(unusable[0])}: {mine[unusable[0]].reason}"
+            )
         others: list[Any] = []
         if "{split}" in self._pattern:
             try:
                 shards, _ = split_shards(self._pattern, "train" if self._split == "test" else "test")
             except DataError:
                 shards = []
-            indexes = _in_threads(index_shard, shards)
+            indexes = in_threads(index_shard, shards, "shards")
             shard = np.repeat(np.arange(len(indexes)), [len(index.keys) for index in indexes])
-            others = _written_labels(shards, shard, _label_places(indexes))
-        numbers, names = number_labels(mine, others, f"labels of {self._pattern}")
+            others = _written_labels([index.file for index in indexes], shard, _label_places(indexes))
+        usable = ([None if isinstance(v, UnusableLabel) else v for v in labels] for labels in (mine, others))
+        numbers, names = number_labels(*usable, f"labels of {self._pattern}")
         return None if numbers is None else numbers[self._items], names
-
-
-def _in_threads(function: Callable[[T], R], items: list[T]) -> list[R]:
-    with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1)), "shards") as pool:
-        return list(pool.map(function, items))
 
 
 _PLACE = np.dtype([("offset", np.int64), ("size", np.int64), ("in_json", np.bool_)])
@@ -139,19 +147,18 @@ _PLACE = np.dtype([("offset", np.int64), ("size", np.int64), ("in_json", np.bool
 
 def _label_places(indexes: list[ShardIndex]) -> np.ndarray:
     """Where the label of each sample is written, in the order of the samples."""
-    places = [
-        (offset, size, in_json)
-        for index in indexes
-        for (offset, size), in_json in zip(index.labels, index.in_json, strict=True)
-    ]
-    return np.array(places, _PLACE)
+    places = np.zeros(sum(len(index.keys) for index in indexes), _PLACE)
+    places["offset"] = np.concatenate([np.array(index.label_offsets, np.int64) for index in indexes])
+    places["size"] = np.concatenate([np.array(index.label_sizes, np.int64) for index in indexes])
+    places["in_json"] = np.concatenate([np.array(index.in_json, np.bool_) for index in indexes])
+    return places
 
 
-def _written_labels(shards: list[str], shard: np.ndarray, places: np.ndarray) -> list[Any]:
+def _written_labels(shards: list[SteadyFile], shard: np.ndarray, places: np.ndarray) -> list[Any]:
     """The label of each sample as written; `shard` holds the number of each sample's shard, ascending."""
     bounds = np.searchsorted(shard, np.arange(len(shards) + 1))
-    parts = [(path, places[bounds[i] : bounds[i + 1]].tolist()) for i, path in enumerate(shards)]
-    return [label for labels in _in_threads(lambda part: read_labels(*part), parts) for label in labels]
+    parts = [(file, places[bounds[i] : bounds[i + 1]].tolist()) for i, file in enumerate(shards)]
+    return [label for labels in in_threads(lambda part: read_labels(*part), parts, "shards") for label in labels]
 
 
 def _passed_over(indexes: list[ShardIndex]) -> PassedOver:
@@ -164,5 +171,5 @@ def _passed_over(indexes: list[ShardIndex]) -> PassedOver:
 def _no_images(pattern: str, indexes: list[ShardIndex]) -> str:
     over = _passed_over(indexes)
     message = f"no images in the {len(indexes)} shards of {pattern}" + (f"; they have {over}" if over.total else "")
-    faults = "; ".join(f"{index.path}: {index.fault}" for index in indexes if index.fault)
+    faults = "; ".join(f"{index.file.path}: {index.fault}" for index in indexes if index.fault)
     return message + (f" ({faults})" if faults else "")

@@ -1,0 +1,34 @@
+"""Image files that the rows of a table name by their paths, which a stranger may have written."""
+
+import os
+import stat
+from pathlib import Path
+
+from wildfern.ssl.data.base import UnreadableImage
+
+_MOST_PATH = 4096  # characters
+
+
+def file_below(folders: list[str], named: str, advice: str = "") -> Path:
+    """The regular file `named`, relative to the first of `folders`, if it is below one of them after links are followed.
+
+    `folders` are paths without links. Raises UnreadableImage for other files, folders, pipes and devices.
+    """
+    if len(named) > _MOST_PATH:
+        raise UnreadableImage(f"the row has no bytes, and names a file by {len(named):,} characters")
+    there = os.path.join(folders[0], named)
+    shown = there if there.isprintable() else ascii(there)
+    try:
+        file = os.path.realpath(there)
+        inside = any(file.startswith(os.path.join(folder, "")) or file == folder for folder in folders)
+        mode = os.stat(file).st_mode if inside else 0
+    except (OSError, ValueError):
+        raise UnreadableImage(f"the row has no bytes, and there is no file {shown}") from None
+    if not inside:
+        raise UnreadableImage(
+            f"the row has no bytes, and names {shown}, which is not below {' or '.join(dict.fromkeys(folders))}"
+            + (f"; {advice}" if advice else "")
+        )
+    if not stat.S_ISREG(mode):
+        raise UnreadableImage(f"the row has no bytes, and names {shown}, which is not a regular file")
+    return Path(file)

@@ -1,0 +1,60 @@
+"""A file of the data that must stay the same while it is read, from the first look to the end of a run."""
+
+import errno
+import os
+import stat
+from typing import BinaryIO, NamedTuple
+
+from wildfern.ssl.data.base import DataError
+
+_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+
+class SteadyFile(NamedTuple):
+    """A regular file with the bytes and the time of its last change (ns) that it had when it was first opened."""
+
+    path: str
+    size: int
+    changed: int
+
+    @classmethod
+    def of(cls, path: str | os.PathLike[str]) -> "SteadyFile":
+        """Note what the file is now. Raises DataError if it is missing, or a folder, FIFO or device."""
+        path = os.fspath(path)
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            raise DataError(f"{path} cannot be opened: {error.strerror}") from error
+        except ValueError as error:  # a zero byte in the name
+            raise DataError(f"{path!r} cannot be opened: {error}") from error
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(f"{path} is not a regular file")
+        return cls(path, status.st_size, status.st_mtime_ns)
+
+    def open(self) -> BinaryIO:
+        """The file, opened to read bytes. Raises DataError if it was changed, replaced or removed since it was noted."""
+        try:
+            handle = os.open(self.path, _READ)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                raise
+            raise DataError(
+                f"{self.path} is gone: it was there when it was first opened, and a run needs the same data to the end"
+            ) from error
+        try:
+            self.check(handle)
+            return os.fdopen(handle, "rb")
+        except BaseException:
+            os.close(handle)
+            raise
+
+    def check(self, handle: int) -> None:
+        """Raise DataError if the file behind this open handle is not as it was noted."""
+        status = os.fstat(handle)
+        if status.st_size != self.size or not stat.S_ISREG(status.st_mode):
+            what = f"it had {self.size:,} bytes, and has {status.st_size:,}"
+        elif status.st_mtime_ns != self.changed:
+            what = "it was written to"
+        else:
+            return
+        raise DataError(f"{self.path} has changed since it was opened: {what}; a run needs the same data to the end")
