@@ -66,6 +66,7 @@ setup(
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.6",
+            "hypothesis>=6.100",
             "jsonschema>=4",
             "ruff>=0.9",
             "mypy>=1.13",

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from wildfern.bounded_json import parse_json
 from wildfern.launch.cluster.distributed import ONE_ENGINE, said
 from wildfern.launch.cluster.launcher_environment import several_processes
 from wildfern.launch.errors import RunError
@@ -80,7 +81,7 @@ class _Contact:
             found = []
             for rank in range(self.world_size):
                 self._wait(f"read by {rank}")
-                found.append(json.loads(self.store.get(f"read by {rank}")))
+                found.append(parse_json(self.store.get(f"read by {rank}")))
             problem = difference(found)
             self.store.set("problem", problem or "")
             if problem is not None:  # the store ends with this process
