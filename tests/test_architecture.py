@@ -19,7 +19,7 @@ CODE = ("package", "ssl", "generators", "recipes", "launch", "benchmarks")
 SHIPPED = ("package", "ssl", "generators", "launch")
 
 # What each folder may import of wildfern, besides these, which all may.
-SHARED = {"wildfern.registry", "wildfern.files", "wildfern.bounded_json", "wildfern.bounded_yaml"}
+SHARED = {"wildfern.registry", "wildfern.files", "wildfern.printable", "wildfern.bounded_json", "wildfern.bounded_yaml"}
 MAY_IMPORT = {
     "generators": {"wildfern.generators"},
     "recipes": {"wildfern.recipes"},

@@ -10,6 +10,7 @@ import hmac
 import json
 import os
 import selectors
+import signal
 import socket
 import sys
 import threading
@@ -18,6 +19,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
+
+from wildfern.launch import interrupts
+from wildfern.printable import printable
 
 LOST = 75  # EX_TEMPFAIL of sysexits.h: the command is fine, try again
 FAILED = 1
@@ -35,8 +39,9 @@ class ProcessLost(RuntimeError):
 
 def end_process(text: str, exit_code: int) -> None:
     """Print and exit, from any thread: the main thread may be inside an operation that does not return."""
-    print(text, file=sys.stderr, flush=True)
-    sys.stdout.flush()
+    with suppress(OSError, ValueError, AttributeError):  # standard streams may be closed
+        print(printable(text), file=sys.stderr, flush=True)
+        sys.stdout.flush()
     os._exit(exit_code)
 
 
@@ -114,13 +119,17 @@ class Heartbeat:
             self._wake.close()
 
     def __enter__(self) -> "Heartbeat":
+        interrupts.at_end.append(self._interrupted)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        interrupts.at_end.remove(self._interrupted)
         if error is None or self._last_message is not None:
             self.leave()
+        elif isinstance(error, KeyboardInterrupt):
+            self._interrupted(interrupts.exit_code())
         elif _broken_collective(error):  # the name of the lost rank may arrive after the error
             self._over.wait(self.silence)
             self.leave({"bye": True})
@@ -132,6 +141,11 @@ class Heartbeat:
         else:
             what = f"{kind.__name__}: {error}"[:2000]
             self.leave({"failed": f"rank {self.rank} on host {self.host} failed: {what}"})
+
+    def _interrupted(self, exit_code: int) -> None:
+        """Leave, and end the other ranks with the same exit code: a signal to one process stops the run."""
+        signal_name = signal.Signals(exit_code - 128).name
+        self.leave({"failed": f"stopped by {signal_name} on rank {self.rank} (host {self.host})", "code": exit_code})
 
     def _run(self) -> None:
         before = beat = time.monotonic()
@@ -224,9 +238,9 @@ class Heartbeat:
             self._end_run(str(message["verdict"]), int(message["code"]))
             return False
         if "failed" in message and self._pending is None:
-            text = str(message["failed"])
-            self._pending = (time.monotonic() + min(GRACE_SECONDS, self.silence), text, FAILED)
-            self._send_all({"failed": text})
+            text, code = str(message["failed"]), int(message.get("code", FAILED))
+            self._pending = (time.monotonic() + min(GRACE_SECONDS, self.silence), text, code)
+            self._send_all({"failed": text, "code": code})
         return True
 
     def _admit(self, peer: Peer, message: object) -> bool:
