@@ -35,7 +35,7 @@ app = typer.Typer(
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        raise  # like other errors of output
+        raise
 
 
 console = _Console()

@@ -4,6 +4,7 @@
 """
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -36,6 +37,9 @@ def run_command(work: Callable[[], object]) -> None:
             interrupts.finish()
         if message:
             interrupts.say(message)
+        if interrupts.number is not None:
+            lost_output()  # print what is left
+            interrupts.leave(code)
         _leave(code)
 
 
@@ -45,6 +49,7 @@ def _outcome(work: Callable[[], object], interrupts: Interrupts) -> tuple[int, s
         work()
         return lost_output() or (0, "")
     except KeyboardInterrupt:
+        interrupts.number = interrupts.number or signal.SIGINT
         return exit_code(), interrupts.message()
     except Exception as error:
         if interrupts.number is not None:  # a library has turned the interrupt into an error of its own

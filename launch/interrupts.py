@@ -3,6 +3,7 @@
 Imports little, so that a command can install it before anything else. In training, `StopRequest` takes its place.
 """
 
+import atexit
 import os
 import signal
 import socket
@@ -58,6 +59,7 @@ class Interrupts:
     def __init__(self, end: Callable[[int], None] = os._exit) -> None:
         self.number: int | None = None
         self._end, self._raised, self._said, self._finishing = end, False, False, False
+        self._for_good = True
         self._before: dict[int, object] = {}
 
     def install(self) -> "Interrupts":
@@ -77,7 +79,9 @@ class Interrupts:
         self._thread.start()
         return self
 
-    __enter__ = install
+    def __enter__(self) -> "Interrupts":
+        self._for_good = False
+        return self.install()
 
     def __exit__(self, *exception: object) -> None:
         global current
@@ -93,10 +97,17 @@ class Interrupts:
         """From here on the process only ends: a signal no longer raises, it ends the process at once."""
         self._finishing = True
 
+    def leave(self, code: int) -> None:
+        """End the process after an interrupt if `install()` was for good, without waiting for its threads."""
+        if self._for_good:
+            atexit._run_exitfuncs()
+            self._end(code)
+
     def say(self, text: str) -> None:
         """Print the one line about an interrupt to standard error, once."""
         if not self._said and sys.stderr is not None:
             self._said = True
+            text = "\n" * getattr(sys.stderr, "within_line", False) + text
             with suppress(OSError, ValueError):
                 print(text, file=sys.stderr, flush=True)
 

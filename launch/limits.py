@@ -1,4 +1,4 @@
-"""Limits of the system that a command ran into: memory, open files, size of files, threads. What to do about each, in one line."""
+"""Limits of the system that a command ran into (memory, files, threads), and what to do about each, in one line."""
 
 import errno
 from collections.abc import Iterator

@@ -18,9 +18,13 @@ class LostOutput(OSError):
 
 
 class _Stream(io.TextIOWrapper):
-    """Standard output or error whose errors say so."""
+    """Standard output or error whose errors say so, and which knows whether a line is unfinished."""
+
+    within_line = False
 
     def write(self, text: str) -> int:
+        if text:
+            self.within_line = not text.endswith("\n")
         with self._named():
             return super().write(text)
 
