@@ -34,8 +34,8 @@ def check_compiler(device: torch.device) -> None:
         if (fault := _disk_fault(error)) is not None:
             place = fault.filename or os.environ.get("TORCHINDUCTOR_CACHE_DIR") or tempfile.gettempdir()
             raise RunError(
-                f"training.compile=true: the compile cache cannot be written: {place}: {fault.strerror}. Let TORCHINDUCTOR_CACHE_DIR "
-                "and TRITON_CACHE_DIR name another folder, or set training.compile=false"
+                f"training.compile=true: the compile cache cannot be written: {place}: {fault.strerror}. Let "
+                "TORCHINDUCTOR_CACHE_DIR and TRITON_CACHE_DIR name another folder, or set training.compile=false"
             ) from error
         needed = "Triton and a C compiler (gcc)" if device.type == "cuda" else "a C++ compiler (g++, or what CXX names)"
         reason = str(error).strip().splitlines() or [type(error).__name__]
