@@ -39,6 +39,8 @@ class _Console(Console):
 
 
 console = _Console()
+if console.width < 1:  # COLUMNS=0
+    console.width = 80
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="Changes to the recipe: key.sub=value", show_default=False)]
 RunOption = Annotated[Path | None, typer.Option("--run", help="Run folder (default: runs/NAME-DATE)")]

@@ -3,6 +3,11 @@
 import errno
 from collections.abc import Iterator
 
+try:
+    import resource  # now: when memory has run out, it cannot be loaded
+except ImportError:  # Windows
+    resource = None
+
 LESS = "set a smaller training.batch_size, or a larger training.accumulation (the same batch in smaller parts)"
 OUT_OF_MEMORY = (
     "can't allocate memory",
@@ -49,6 +54,7 @@ def _memory(error: BaseException) -> str | None:
     if any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
         return f"the memory of the GPU ran out: {LESS}; `wildfern plan` estimates the need ({lines[0]})"
     told = isinstance(error, RuntimeError | ImportError | SystemError) and any(words in text for words in OUT_OF_MEMORY)
+    told = told or (isinstance(error, SystemError) and _limit("RLIMIT_AS") is not None)  # an import without memory
     if not (told or isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM):
         return None
     remedy = f"{LESS} or fewer training.loader_threads, or use a machine with more memory"
@@ -77,9 +83,7 @@ def _threads(error: BaseException) -> str | None:
 
 def _limit(name: str) -> int | None:
     """The soft limit of this process; None without one."""
-    try:
-        import resource
-    except ImportError:  # Windows
+    if resource is None:
         return None
     soft, _ = resource.getrlimit(getattr(resource, name))
     return None if soft == resource.RLIM_INFINITY else soft
