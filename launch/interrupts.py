@@ -64,10 +64,10 @@ class Interrupts:
 
     def install(self) -> "Interrupts":
         """Start handling signals. Does nothing outside of the main thread."""
-        global current
+        global current, _advice
         if threading.current_thread() is not threading.main_thread():
             return self
-        current = self
+        current, _advice = self, str
         self._arrivals, self._wake = socket.socketpair()
         self._wake.setblocking(False)
         self._wake_before = signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
@@ -146,7 +146,7 @@ class Interrupts:
         if found.exc_type is not None and issubclass(found.exc_type, KeyboardInterrupt):
             with suppress(OSError):
                 self._wake.send(bytes([MISSED]))
-        else:
+        elif not (self._finishing and self._said):  # the reason has been said, this follows from it
             self._hooks_before[1](found)
 
     def _listen(self) -> None:
@@ -165,7 +165,10 @@ class Interrupts:
             if number == MISSED and self.number is not None:
                 time.sleep(0.01)
                 self._raised, again = False, again + 1
-                signal.raise_signal(self.number)
+                if hasattr(signal, "pthread_kill"):  # wakes the main thread if it sleeps
+                    signal.pthread_kill(threading.main_thread().ident, self.number)
+                else:
+                    signal.raise_signal(self.number)
             elif number in SIGNALS and not since:
                 since = now
                 self._arrivals.settimeout(UNWIND_SECONDS)
