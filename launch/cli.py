@@ -430,6 +430,7 @@ def invoke() -> None:
     except typer.Exit as end:
         sys.exit(end.exit_code)
     except USAGE_ERRORS as error:
+        error.message = printable_lines(error.message)
         error.show()
         sys.exit(error.exit_code)
 
