@@ -12,14 +12,15 @@ import pickle
 import stat
 import sys
 from pathlib import Path
+from typing import Any
 
-from numba.core.caching import Cache, IndexDataCacheFile
+from numba.core.caching import IndexDataCacheFile
 
 from wildfern.printable import encodable, printable
 
 
-def guard(cache: Cache) -> None:
-    """Make a cache of numba one that never fails: what it cannot load is compiled, what it cannot save is said once."""
+def guard(cache: Any) -> None:
+    """Make a cache (numba.core.caching.Cache) one that never fails: what it cannot load is compiled, what it cannot save is said once."""
     load, save, place = cache.load_overload, cache.save_overload, cache._impl.locator
     cache._cache_file = _CheckedFiles(cache.cache_path, cache._impl.filename_base, place.get_source_stamp())
 

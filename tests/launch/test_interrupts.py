@@ -12,6 +12,7 @@ from forked_commands import ForkedCommand
 from small_runs import TINY
 
 from wildfern.generators.threads import Threads
+from wildfern.launch import pretrain
 from wildfern.launch.command import run_command
 from wildfern.launch.interrupts import SAME_SECONDS, Interrupted, Interrupts, advising
 
@@ -150,6 +151,20 @@ def test_a_signal_before_or_after_training_is_one_line_and_the_run_resumes(numbe
         assert (tmp_path / "run" / "report.html").is_file()
         lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
         assert [json.loads(line)["step"] for line in lines] == [0, 1]
+
+
+def test_pretrain_as_a_function_raises_keyboard_interrupt_and_releases_its_lock(tmp_path, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    changes = [*TINY, "training.steps=1"]
+    with monkeypatch.context() as patch:
+        patch.setattr("wildfern.launch.training_run.write_views_image", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain("quickstart", changes, run=tmp_path / "run")
+    assert not (tmp_path / "run" / "views.png").exists()
+    pretrain("quickstart", changes, run=tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "views.png").is_file()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="fork")
