@@ -79,5 +79,5 @@ setup(
         "heif": ["pillow-heif>=0.18"],
         "onnx": ["onnx>=1.16", "onnxscript>=0.2"],
     },
-    entry_points={"console_scripts": ["wildfern=wildfern.launch.cli:main"]},
+    entry_points={"console_scripts": ["wildfern=wildfern.launch.command:main"]},
 )

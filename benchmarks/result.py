@@ -5,7 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from rich.table import Table
+from rich.text import Text
 
+from wildfern.printable import printable
 from wildfern.ssl.tracking import environment
 
 ROUNDS = 3
@@ -24,7 +26,10 @@ class Benchmark:
     def table(self) -> Table:
         """The rows as a table for the terminal."""
         table = Table(
-            title=f"{self.name}: {self.unit}", caption=self.words, caption_justify="left", title_justify="left"
+            title=Text(printable(f"{self.name}: {self.unit}")),
+            caption=Text(printable(self.words)),
+            caption_justify="left",
+            title_justify="left",
         )
         for heading in ("case", "what"):
             table.add_column(heading)
@@ -36,7 +41,8 @@ class Benchmark:
                 table.add_section()
             ratio = "1" if row["ratio"] is None else f"{row['ratio']:.3g} ×"
             rate = f"{row['rate']:,.0f}" if row["rate"] >= 10 else f"{row['rate']:.2g}"
-            table.add_row(row["case"] if row["case"] != last else "", row["what"], rate, ratio)
+            case = row["case"] if row["case"] != last else ""
+            table.add_row(*(Text(printable(words)) for words in (case, row["what"])), rate, ratio)
             last = row["case"]
         return table
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-import sys
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +10,9 @@ from pathlib import Path
 
 from numba import njit
 from numba.core import event
+
+from wildfern.files import open_regular
+from wildfern.generators.compile_cache import guard, say
 
 try:
     import fcntl
@@ -40,8 +43,8 @@ class Kernel:
         function = make(stamp_of_sources(make.__code__.co_filename))
         try:
             self._dispatcher = njit(nogil=True, cache=True)(function)
-            _recompile_unreadable(self._dispatcher)
-        except RuntimeError:  # no writable cache folder
+            guard(self._dispatcher._cache)
+        except (RuntimeError, OSError):  # no writable cache folder
             self._dispatcher = njit(nogil=True)(function)
         self.__doc__ = function.__doc__
 
@@ -63,34 +66,16 @@ def kernel(what: str) -> Callable[[Callable[[int], Callable]], Kernel]:
     return lambda make: Kernel(what, make)
 
 
-def _recompile_unreadable(dispatcher) -> None:
-    """Recompile and overwrite cache files that cannot be read: damaged, or written by another version of this package."""
-    cache = dispatcher._cache
-    load = cache.load_overload
-
-    def load_overload(signature, target):
-        try:
-            return load(signature, target)
-        except Exception:  # unpickling damaged bytes can raise any exception
-            try:
-                cache.flush()
-            except OSError:
-                cache.disable()
-            return None
-
-    cache.load_overload = load_overload
-
-
 @contextlib.contextmanager
 def _one_process(dispatcher) -> Iterator[None]:
     """Lock the cache folder, if there is one and the file system supports locks."""
     with contextlib.ExitStack() as stack:
         folder = dispatcher.stats.cache_path
-        if fcntl is not None and folder is not None:
+        if fcntl is not None and folder is not None and dispatcher._cache._enabled:
             with contextlib.suppress(OSError):
                 Path(folder).mkdir(parents=True, exist_ok=True)
-                file = stack.enter_context(open(Path(folder) / "wildfern.lock", "w"))
-                fcntl.flock(file, fcntl.LOCK_EX)
+                file = os.fdopen(open_regular(Path(folder) / "wildfern.lock", os.O_RDWR | os.O_CREAT))
+                fcntl.flock(stack.enter_context(file), fcntl.LOCK_EX)
         yield
 
 
@@ -101,14 +86,15 @@ class _Announcer(event.Listener):
     def on_start(self, event: event.Event) -> None:
         if event.data["dispatcher"] is self._dispatcher:
             self._began = time.perf_counter()
-            kept = (
-                "cached for later runs" if self._dispatcher.stats.cache_path else "not cached: no writable cache folder"
-            )
-            print(f"wildfern: compiling {self._what} for this machine ({kept}) …", end="", file=sys.stderr, flush=True)
+            cache = self._dispatcher._cache
+            kept = "not cached: no writable cache folder"
+            if cache.cache_path is not None:
+                kept = "cached for later runs" if cache._enabled else "not cached"
+            say(f"wildfern: compiling {self._what} for this machine ({kept}) …", end="")
 
     def on_end(self, event: event.Event) -> None:
         if event.data["dispatcher"] is self._dispatcher:
-            print(f" {time.perf_counter() - self._began:.0f} s", file=sys.stderr, flush=True)
+            say(f" {time.perf_counter() - self._began:.0f} s")
 
 
 @contextlib.contextmanager

@@ -15,7 +15,10 @@ class Threads:
         self._start_anew()
 
     def share(self, parts: int, work: Callable[[int], None]) -> None:
-        """Call work(part) for each of range(parts), in any order; after an error the others stop after their current part."""
+        """Call work(part) for each of range(parts), in any order; after an error the others stop after their current part.
+
+        They are waited for, except after KeyboardInterrupt and the like.
+        """
         left = deque(range(parts))
 
         def take() -> None:
@@ -31,13 +34,19 @@ class Threads:
                     raise
 
         others = [self._executor().submit(take) for _ in range(min(parts, self.count) - 1)]
-        try:
-            take()
-        finally:
+
+        def wait() -> None:
             for other in others:
                 # A thread that has not started yet has nothing left to do.
                 if not other.cancel():
                     other.result()
+
+        try:
+            take()
+        except Exception:
+            wait()
+            raise
+        wait()
 
     def _start_anew(self) -> None:
         self._pool: ThreadPoolExecutor | None = None

@@ -10,11 +10,18 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from wildfern.launch.exit_codes import EXIT_CODES, explained
+from wildfern.launch.command import run_command
+from wildfern.launch.exit_codes import EXIT_CODES
+from wildfern.launch.interrupts import Interrupts
+from wildfern.launch.streams import output_may_be_lost
+from wildfern.printable import printable, printable_lines
 from wildfern.recipes import list_recipes, read_argument, recipe_text
 from wildfern.registry import load_plugin
 
+# Of typer or of the package click, depending on the version of typer.
+USAGE_ERRORS = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 EPILOG = f"\b\n{EXIT_CODES}"  # \b: do not rewrap
 
 app = typer.Typer(
@@ -24,7 +31,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-console = Console()
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise
+
+
+console = _Console()
+if console.width < 1:  # COLUMNS=0
+    console.width = 80
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="Changes to the recipe: key.sub=value", show_default=False)]
 RunOption = Annotated[Path | None, typer.Option("--run", help="Run folder (default: runs/NAME-DATE)")]
@@ -35,6 +51,11 @@ PluginOption = Annotated[
     ),
 ]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue from the newest checkpoint of --run")]
+
+
+def say(message: str) -> None:
+    """Print a line, which may name files."""
+    console.print(printable(message), markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 def _version(asked: bool) -> None:
@@ -75,7 +96,9 @@ def pretrain(
     from wildfern.launch.summary import show_run
     from wildfern.launch.training_run import pretrain
 
-    show_run(pretrain(recipe, overrides or [], run, resume, process_start(), plugin or []), console)
+    folder = pretrain(recipe, overrides or [], run, resume, process_start(), plugin or [])
+    with output_may_be_lost():
+        show_run(folder, console)
 
 
 @app.command()
@@ -125,7 +148,7 @@ def plan(
         command = shlex.join(["wildfern", "plan", recipe, *(overrides or []), *plugins, "--measure"])
         found = estimate_json(estimate, machine, utilization, images_per_second, peak, command)
         write_json_file(json_file, found)
-        console.print(f"written to {json_file}", markup=False, soft_wrap=True)
+        say(f"written to {json_file}")
 
 
 @app.command()
@@ -194,9 +217,6 @@ def evaluate(
         )
     networks = list(zip(named, given or [None] * len(named), strict=True))
 
-    def say(message: str) -> None:
-        console.print(message, markup=False, highlight=False, soft_wrap=True)
-
     with console.status("evaluating") as status:
         evaluation = evaluate(
             runs,
@@ -204,7 +224,7 @@ def evaluate(
             protocols,
             shots,
             seeds,
-            announce=status.update,
+            announce=lambda text: status.update(Text(printable(text))),
             download=download,
             backbones=networks,
             size=size,
@@ -237,7 +257,7 @@ def render(
 
     run_plugins(plugin)
     words = write_gallery(generator, parsed(arguments or []), grid, out, start, parts)
-    console.print(words, highlight=False, markup=False, soft_wrap=True)
+    say(words)
 
 
 @app.command()
@@ -254,7 +274,7 @@ def views(
     from wildfern.launch.views_image import redraw_views
 
     words = redraw_views(recipe, overrides or [], indices, out, plugin or [])
-    console.print(words, highlight=False, markup=False, soft_wrap=True)
+    say(words)
 
 
 @app.command()
@@ -276,7 +296,7 @@ def stats(
 
     run_plugins(plugin)
     name, given = parse_source(source)
-    print(describe_source(name, given | parsed(arguments or []), split, images))
+    print(printable_lines(describe_source(name, given | parsed(arguments or []), split, images)))
 
 
 @app.command()
@@ -297,7 +317,7 @@ def recipes(
     else:
         table = Table(box=None, show_header=False)
         for recipe, line in list_recipes().items():
-            table.add_row(f"[bold]{recipe}[/]", line)
+            table.add_row(Text(recipe, "bold"), Text(line))
         console.print(table)
 
 
@@ -339,7 +359,7 @@ def bench(
     console.print(result.table())
     if json_file is not None:
         write_json_file(json_file, result.as_json())
-        console.print(f"written to {json_file}", markup=False, soft_wrap=True)
+        say(f"written to {json_file}")
 
 
 @app.command()
@@ -353,7 +373,7 @@ def export(
     from wildfern.launch.exporting import export_backbone
 
     run_plugins(plugin)
-    print(export_backbone(run, format, out))  # without rich, which would wrap and mark up the code
+    print(printable_lines(export_backbone(run, format, out)))  # without rich, which would wrap and mark up the code
 
 
 @app.command()
@@ -371,7 +391,7 @@ def report(
         page = report_page(runs)
     with writing(out) as path:
         path.write_bytes(page.encode("utf-8", "backslashreplace"))
-    console.print(f"written to {out}", markup=False, soft_wrap=True)
+    say(f"written to {out}")
 
 
 @app.command()
@@ -403,17 +423,25 @@ def run_plugins(paths: list[str] | None) -> None:
         load_plugin(path)
 
 
+def invoke() -> None:
+    """Run the command in `sys.argv`. Its errors and KeyboardInterrupt are raised, which typer's own main would report."""
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("wildfern", sys.argv[1:]) as context:
+            command.invoke(context)
+    except typer.Exit as end:
+        sys.exit(end.exit_code)
+    except USAGE_ERRORS as error:
+        error.message = printable_lines(error.message)
+        error.show()
+        sys.exit(error.exit_code)
+
+
 def main() -> None:
     """Run the command; print errors of command, recipe or data as one message to stderr, with exit code 2."""
-    try:
-        app()
-    except Exception as error:
-        code, message = explained(error)
-        if code is None:
-            raise
-        print(message, file=sys.stderr)
-        sys.exit(code)
+    run_command(invoke)
 
 
 if __name__ == "__main__":
+    Interrupts().install()
     main()

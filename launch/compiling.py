@@ -1,9 +1,13 @@
 """`training.compile`: compile the networks with torch.compile, after checking that it works on this machine."""
 
+import errno
+import os
+import tempfile
+
 import torch
 from torch import Tensor
 
-from wildfern.launch.errors import RunError
+from wildfern.launch.errors import DISK_FAULTS, RunError
 from wildfern.ssl.methods import Method
 
 
@@ -27,12 +31,32 @@ def check_compiler(device: torch.device) -> None:
     try:
         torch.compile(_small)(torch.ones(64, device=device))
     except Exception as error:  # torch.compile passes on any error of compiler and loader
+        if (fault := _disk_fault(error)) is not None:
+            place = fault.filename or os.environ.get("TORCHINDUCTOR_CACHE_DIR") or tempfile.gettempdir()
+            raise RunError(
+                f"training.compile=true: the compile cache cannot be written: {place}: {fault.strerror}. Let "
+                "TORCHINDUCTOR_CACHE_DIR and TRITON_CACHE_DIR name another folder, or set training.compile=false"
+            ) from error
         needed = "Triton and a C compiler (gcc)" if device.type == "cuda" else "a C++ compiler (g++, or what CXX names)"
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise RunError(
             f"training.compile=true needs {needed}: {reason[0]}. Install it (Debian, Ubuntu: apt-get install g++), or set "
             "training.compile=false"
         ) from error
+
+
+def _disk_fault(error: BaseException | None) -> OSError | None:
+    """The error of a file or folder that led to this one, if there is one; not that of a missing compiler."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in DISK_FAULTS | {
+            errno.EACCES,
+            errno.EIO,
+            errno.ENOTDIR,
+            errno.EEXIST,
+        }:
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _small(x: Tensor) -> Tensor:

@@ -3,9 +3,11 @@
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from wildfern.launch.backbone_arguments import backbone_takes, with_image_size
+from wildfern.printable import printable
 from wildfern.recipes import Components, Recipe, load_recipe
 from wildfern.recipes.checking import needs
 from wildfern.registry import (
@@ -83,7 +85,8 @@ def _beside(path: Path) -> list[Path]:
 
 def say(message: str) -> None:
     """Print a message on standard error, apart from the output of commands."""
-    print(message, file=sys.stderr)
+    with suppress(OSError):
+        print(printable(message), file=sys.stderr)
 
 
 def read_recipe(

@@ -14,6 +14,9 @@ from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from wildfern.printable import printable
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ def examine(console: Console) -> int:
     for part, check in CHECKS.items():
         finding = _guarded(check)
         broken += finding.state == "broken"
-        table.add_row(marks[finding.state], part, finding.seen, finding.remedy)
+        table.add_row(marks[finding.state], *(Text(printable(words)) for words in (part, finding.seen, finding.remedy)))
     console.print(table)
     console.print("ready to train" if not broken else f"{broken} to fix before training")
     return 1 if broken else 0
@@ -147,7 +150,7 @@ def _extra(package: str, extra: str, use: str) -> Callable[[], Finding]:
         try:
             return Finding("ok", importlib.metadata.version(package))
         except importlib.metadata.PackageNotFoundError:
-            return Finding("optional", f"not installed; needed for {use}", f"pip install 'wildfern\\[{extra}]'")
+            return Finding("optional", f"not installed; needed for {use}", f"pip install 'wildfern[{extra}]'")
 
     return check
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
+from wildfern.launch.limits import limit_of_files
 from wildfern.registry import Origin, origin_of_module
 from wildfern.ssl.data import DataError
 
@@ -92,9 +93,11 @@ def _inside(file: Path, folder: Path) -> bool:
 
 def cannot_write(file: str | Path, reason: object, folder: Path) -> str:
     """The message for a file of a run folder that cannot be written."""
-    return (
-        f"cannot write {file}: {reason}. Finished checkpoints are intact: free disk space, then --run {folder} --resume"
-    )
+    remedy = "free disk space"
+    for number in (errno.EFBIG, errno.EMFILE):
+        if os.strerror(number) in str(reason) and (limit := limit_of_files(number)):
+            reason, _, remedy = f"{reason}{limit}".rpartition(": ")
+    return f"cannot write {file}: {reason}. Finished checkpoints are intact: {remedy}, then --run {folder} --resume"
 
 
 def place_in_plugin(error: BaseException) -> str | None:

@@ -1,36 +1,58 @@
 """Exit codes of the commands, and which errors they stand for."""
 
-from wildfern.recipes import RecipeErrors
-from wildfern.registry import ComponentError, PluginError
+import sys
+from importlib import import_module
+
+from wildfern.launch.limits import reached_limit
+from wildfern.printable import printable, printable_lines
 
 EXIT_CODES = """Exit codes:
   0    done
-  1    training failed
-  2    invalid command, recipe or data
+  1    training failed, or memory or another limit of the system was reached
+  2    invalid command, recipe or data, or a file that cannot be read or written
   75   another process was lost; continue with --resume
-  130  stopped by SIGINT (Ctrl-C) after a checkpoint; continue with --resume
-  143  the same by SIGTERM, 138 by SIGUSR1
+  130  stopped by SIGINT (Ctrl-C), in training after a checkpoint; continue with --resume
+  141  standard output is a pipe that nobody reads any more
+  143  stopped by SIGTERM, 138 by SIGUSR1, like 130
 
 A second signal stops at once, with the same exit code and without a checkpoint."""
 
+FOR_USERS = (
+    "wildfern.launch.errors.RunError",
+    "wildfern.ssl.data.DataError",
+    "wildfern.registry.PluginError",
+    "wildfern.registry.ComponentError",
+)
 
-def explained(error: Exception) -> tuple[int | None, str]:
-    """Exit code and message for expected errors and for those of plugins; (None, "") for bugs, which keep their traceback."""
-    from wildfern.launch.cluster.heartbeat import ProcessLost
-    from wildfern.launch.errors import RunError, place_in_plugin, plugin_traceback
-    from wildfern.launch.training_run import Stopped
-    from wildfern.ssl.data import DataError
-    from wildfern.ssl.training import NotFinite
 
-    if isinstance(error, Stopped | ProcessLost):
-        return error.exit_code, str(error)
-    if isinstance(error, NotFinite):
-        return 1, str(error)
-    if isinstance(error, RecipeErrors | RunError | DataError | PluginError | ComponentError):
-        place = place_in_plugin(error.__cause__ or error)
-        return 2, f"{error} ({place})" if place else str(error)
+def explained(error: BaseException) -> tuple[int | None, str]:
+    """Exit code and message for expected errors and for those of plugins; (None, "") for bugs, which keep their traceback.
+
+    The message is printable, and one line; of a recipe's errors one line each, of a plugin's error its traceback.
+    """
+    if _is(error, "wildfern.launch.training_run.Stopped", "wildfern.launch.cluster.heartbeat.ProcessLost"):
+        return error.exit_code, printable(error)
+    if _is(error, "wildfern.ssl.training.NotFinite"):
+        return 1, printable(error)
+    if _is(error, "wildfern.recipes.RecipeErrors"):
+        return 2, "\n".join(map(printable, error.problems)) + _place(error)
+    if _is(error, *FOR_USERS):
+        return 2, printable(error) + _place(error)
+    if (words := reached_limit(error)) is not None:
+        return 1, printable(words)
     if isinstance(error, OSError) and error.filename is not None:
-        return 2, f"{error.filename}: {error.strerror}"
-    if (text := plugin_traceback(error)) is not None:
-        return 1, text
+        return 2, printable(f"{error.filename}: {error.strerror}")
+    if (errors := sys.modules.get("wildfern.launch.errors")) and (text := errors.plugin_traceback(error)) is not None:
+        return 1, printable_lines(text)
     return None, ""
+
+
+def _is(error: BaseException, *classes: str) -> bool:
+    """Whether the error is of one of these classes. Imports nothing: what is not loaded cannot have raised it."""
+    found = (getattr(sys.modules.get(name.rpartition(".")[0]), name.rpartition(".")[2], None) for name in classes)
+    return isinstance(error, tuple(one for one in found if one is not None))
+
+
+def _place(error: BaseException) -> str:
+    place = import_module("wildfern.launch.errors").place_in_plugin(error.__cause__ or error)
+    return f" ({printable(place)})" if place else ""

@@ -6,13 +6,19 @@ engine.
 
 import argparse
 import os
-import sys
 
-from wildfern.launch.cluster.slurm import launcher_variables
-from wildfern.launch.exit_codes import EXIT_CODES, explained
+from wildfern.launch import interrupts
+from wildfern.launch.command import run_command
 
 
 def main(arguments: list[str] | None = None) -> None:
+    run_command(lambda: train(arguments))
+
+
+def train(arguments: list[str] | None) -> None:
+    """Train with these arguments of the command line (None: those of this process)."""
+    from wildfern.launch.exit_codes import EXIT_CODES
+
     parser = argparse.ArgumentParser(
         prog="wildfern.launch.pretrain",
         description=__doc__,
@@ -29,21 +35,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # the launcher adds it
     parser.add_argument("overrides", nargs="*", help="changes to the recipe: key.sub=value")
     given = parser.parse_intermixed_args(arguments)
+    from wildfern.launch.cluster.slurm import launcher_variables
     from wildfern.launch.startup import process_start
     from wildfern.launch.training_run import pretrain
 
-    try:
-        os.environ.update(launcher_variables(os.environ))
-        overrides = launched(given.overrides)
-        pretrain(given.recipe, overrides, given.run, given.resume, process_start(), given.plugin)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except Exception as error:
-        code, message = explained(error)
-        if code is None:
-            raise
-        print(message, file=sys.stderr, flush=True)
-        _leave(code)
+    os.environ.update(launcher_variables(os.environ))
+    overrides = launched(given.overrides)
+    pretrain(given.recipe, overrides, given.run, given.resume, process_start(), given.plugin)
 
 
 def launched(overrides: list[str]) -> list[str]:
@@ -51,15 +49,6 @@ def launched(overrides: list[str]) -> list[str]:
     return ["engine.name=deepspeed", *overrides]
 
 
-def _leave(code: int) -> None:
-    """Exit; at once if a process was lost, because destroying the process group would wait for it."""
-    from wildfern.launch.cluster.heartbeat import LOST
-
-    if code == LOST:
-        sys.stdout.flush()
-        os._exit(code)
-    sys.exit(code)
-
-
 if __name__ == "__main__":
+    interrupts.Interrupts().install()
     main()

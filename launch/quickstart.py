@@ -7,8 +7,10 @@ from pathlib import Path
 from rich.console import Console
 
 from wildfern.launch.startup import process_start
+from wildfern.launch.streams import output_may_be_lost
 from wildfern.launch.summary import show_run
 from wildfern.launch.training_run import pretrain
+from wildfern.printable import printable
 
 WHAT = """[bold]wildfern quickstart[/]
 1. render fractals during training, without a dataset
@@ -21,13 +23,16 @@ def run_quickstart(
     overrides: list[str], run: Path | None, resume: bool, console: Console, plugins: Sequence[str] = ()
 ) -> None:
     """Run or resume the bundled recipe `quickstart` and print its results."""
-    console.print(WHAT)
+    with output_may_be_lost():
+        console.print(WHAT)
     began = time.monotonic()
     folder = pretrain("quickstart", overrides, run, resume, process_start(), plugins)
-    show_run(folder, console)
-    console.print(
-        f"{time.monotonic() - began:.0f} s in total. Next: wildfern evaluate {folder} --on cifar10 --download · "
-        "wildfern pretrain mix_folder_and_ifs data.0.source=folder:YOUR_IMAGES",
-        highlight=False,
-        markup=False,
-    )
+    with output_may_be_lost():
+        show_run(folder, console)
+        console.print(
+            f"{time.monotonic() - began:.0f} s in total. Next: wildfern evaluate {printable(folder)} --on cifar10 --download · "
+            "wildfern pretrain mix_folder_and_ifs data.0.source=folder:YOUR_IMAGES",
+            highlight=False,
+            markup=False,
+            emoji=False,
+        )

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from wildfern.printable import printable
 from wildfern.ssl.evaluation import EvaluationResult, read_run
 
 
@@ -13,7 +14,8 @@ def show_run(run: Path, console: Console) -> None:
     if record.evaluation:
         console.print(EvaluationResult.from_json(record.evaluation).table())
     console.print(
-        f"report: {run}/report.html · views: {run}/views.png",
+        printable(f"report: {run}/report.html · views: {run}/views.png"),
         highlight=False,
         markup=False,
+        emoji=False,
     )

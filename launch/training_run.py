@@ -18,6 +18,7 @@ from wildfern.launch.cluster.shared_folder import chosen_folder, exclusive
 from wildfern.launch.components import read_recipe
 from wildfern.launch.data_record import record_data, recorded_data
 from wildfern.launch.errors import RunError, disk_errors, errors_after_training, user_errors
+from wildfern.launch.interrupts import advising
 from wildfern.launch.resuming import ResumePoint, check_same_run, load_newest_checkpoint, schedule_changes
 from wildfern.launch.run_evaluation import backbone_state, evaluate_at_end, evaluate_during
 from wildfern.launch.run_folder import RunFolder
@@ -35,9 +36,10 @@ SLOW_BF16 = "training.precision is bf16, which is emulated on this CPU; fp32 or 
 class Stopped(Exception):
     """Training stopped on a signal, after a checkpoint; `exit_code` is 128 + the number of the signal."""
 
-    def __init__(self, run: Path, step: int, signal_number: int) -> None:
+    def __init__(self, run: Path, step: int, signal_number: int, complete: bool = False) -> None:
+        what = "training is complete, evaluate it" if complete else "continue"
         super().__init__(
-            f"stopped by {signal.Signals(signal_number).name} after step {step}; continue with --run {run} --resume"
+            f"stopped by {signal.Signals(signal_number).name} after step {step}; {what} with --run {run} --resume"
         )
         self.exit_code = 128 + signal_number
 
@@ -57,7 +59,8 @@ def pretrain(
     to the first step counts from `since` on `time.perf_counter` (now, if None). `plugins` are Python files that register
     components, in addition to those that the recipe names; both are run.
     Raises RecipeErrors, RunError or DataError for an invalid command, recipe or data, Stopped after SIGINT, SIGTERM or
-    SIGUSR1, NotFinite when the loss diverges, ProcessLost when another rank is gone.
+    SIGUSR1 in training (before and after it Ctrl-C raises KeyboardInterrupt), NotFinite when the loss diverges, ProcessLost
+    when another rank is gone.
     """
     since = time.perf_counter() if since is None else since
     overrides = [overrides] if isinstance(overrides, str) else list(overrides or ())
@@ -83,7 +86,7 @@ def pretrain(
             check_same_run(recipe, folder)
         assembly = assemble(recipe, folder, context)
         weights = assembly.engine.method.backbone.weights
-        with disk_errors(folder.path), exclusive(recipe, folder, resume, context):
+        with disk_errors(folder.path), exclusive(recipe, folder, resume, context), advising(partial(resuming, folder)):
             start = load_newest_checkpoint(recipe, folder, context, assembly) if resume else ResumePoint()
             assembly.engine.metadata["run"] = start.run_id
             if context.is_main:
@@ -113,12 +116,23 @@ def pretrain(
                 announce_new(assembly.mixture, notes, tracker)
                 assembly.engine.close()
                 context.leave()
-                if done < recipe.training.steps:
-                    raise Stopped(folder.path, done, signal_number)
+                if done < recipe.training.steps or signal_number is not None:
+                    raise Stopped(folder.path, done, signal_number, done == recipe.training.steps)
                 if context.is_main:
-                    with errors_after_training(folder.path):
+                    with errors_after_training(folder.path), advising(partial(trained, folder)):
                         evaluate_at_end(recipe, folder, assembly.evaluation_sources, tracker)
     return folder.path
+
+
+def resuming(folder: RunFolder) -> str:
+    """What to do after an interrupt, for its message; empty before the run has a recipe."""
+    started = (folder.path / "recipe.yaml").is_file()
+    return f"; continue with --run {folder.path} --resume" if started else ""
+
+
+def trained(folder: RunFolder) -> str:
+    """The same after training."""
+    return f" after training, which is complete; repeat the evaluation with --run {folder.path} --resume"
 
 
 def train_to_end(

@@ -20,7 +20,7 @@ CODE = ("package", "ssl", "generators", "recipes", "launch", "benchmarks")
 SHIPPED = ("package", "ssl", "generators", "launch")
 
 # What each folder may import of wildfern, besides these, which all may.
-SHARED = {"wildfern.registry", "wildfern.files", "wildfern.bounded_json", "wildfern.bounded_yaml"}
+SHARED = {"wildfern.registry", "wildfern.files", "wildfern.printable", "wildfern.bounded_json", "wildfern.bounded_yaml"}
 MAY_IMPORT = {
     "generators": {"wildfern.generators"},
     "recipes": {"wildfern.recipes"},
@@ -307,6 +307,7 @@ WRITE_FUNCTIONS = {
 # Each with the reason why it need not go through wildfern.files.
 WRITES_ALLOWED = {
     "launch/exporting.py: torch.onnx.export": "to a path from `writing`, which is an argument",
+    "launch/streams.py: os.open": "the null device, in place of a closed standard stream",
     "launch/recorded_plugins.py: copy.replace": "renames a copy that was opened as a regular file",
     "ssl/training/checkpoints.py: os.replace": "renames checkpoints, in a folder that is no link",
     "ssl/training/checksums.py: os.open": "syncs files that were just written",

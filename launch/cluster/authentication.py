@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wildfern.bounded_json import parse_json
+from wildfern.printable import printable_lines
 
 MOST_HELLO_BYTES = 1024
 MOST_BYTES = 1 << 16  # of one message
@@ -113,9 +114,9 @@ def proven(given: str, expected: str) -> bool:
     return hmac.compare_digest(given.encode(), expected.encode())
 
 
-def printable(text: str, most: int = MOST_TEXT) -> str:
+def shortened(text: str, most: int = MOST_TEXT) -> str:
     """The text within `most` characters, with escapes for all that could change a terminal or is no Unicode."""
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text[:most])[:most]
+    return printable_lines(text[:most])[:most]
 
 
 def _mac(key: bytes, number: int, text: bytes) -> bytes:

@@ -12,6 +12,7 @@ the other ranks miss its beats.
 import os
 import secrets
 import selectors
+import signal
 import socket
 import sys
 import threading
@@ -21,7 +22,8 @@ from contextlib import suppress
 from functools import partial
 from types import TracebackType
 
-from wildfern.launch.cluster.authentication import MOST_BYTES, MOST_HOST, Channel, Hello, printable
+from wildfern.launch import interrupts
+from wildfern.launch.cluster.authentication import MOST_BYTES, MOST_HOST, Channel, Hello, shortened
 from wildfern.launch.cluster.connecting import CannotConnect, connect
 from wildfern.launch.cluster.listener import Listener, addresses_of, listen
 from wildfern.launch.cluster.peer import Peer, checked
@@ -29,6 +31,7 @@ from wildfern.launch.errors import RunError
 
 LOST = 75  # EX_TEMPFAIL of sysexits.h: the command is fine, try again
 FAILED = 1
+CODES = {LOST, FAILED, *(128 + number for number in interrupts.SIGNALS)}  # with which a rank may end the others
 GRACE_SECONDS = 5.0  # before other ranks exit after a failure: most raise the same error themselves
 CLOSE_SECONDS = 2.0
 CLOSED = "its connection closed (killed, or crashed)"
@@ -42,8 +45,9 @@ class ProcessLost(RuntimeError):
 
 def end_process(text: str, exit_code: int) -> None:
     """Print and exit, from any thread: the main thread may be inside an operation that does not return."""
-    print(text, file=sys.stderr, flush=True)
-    sys.stdout.flush()
+    with suppress(OSError, ValueError, AttributeError):  # standard streams may be closed
+        print(shortened(text), file=sys.stderr, flush=True)
+        sys.stdout.flush()
     os._exit(exit_code)
 
 
@@ -118,13 +122,17 @@ class Heartbeat:
             self._wake.close()
 
     def __enter__(self) -> "Heartbeat":
+        interrupts.at_end.append(self._interrupted)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        interrupts.at_end.remove(self._interrupted)
         if error is None or self._last_message is not None or isinstance(error, HeartbeatEnded):
             self.leave()
+        elif isinstance(error, KeyboardInterrupt):
+            self._interrupted(interrupts.exit_code())
         elif _broken_collective(error):  # the name of the lost rank may arrive after the error
             if self.ended is None:
                 self._over.wait(self.silence)
@@ -135,8 +143,13 @@ class Heartbeat:
                 "Continue with the same command and --resume"
             ) from error
         else:
-            what = printable(f"{kind.__name__}: {error}", 2000)
-            self.leave({"failed": f"rank {self.rank} on host {self.host} failed: {what}"})
+            what = shortened(f"{kind.__name__}: {error}", 2000)
+            self.leave({"failed": f"rank {self.rank} on host {self.host} failed: {what}", "code": FAILED})
+
+    def _interrupted(self, exit_code: int) -> None:
+        """Leave, and end the other ranks with the same exit code: a signal to one process stops the run."""
+        signal_name = signal.Signals(exit_code - 128).name
+        self.leave({"failed": f"stopped by {signal_name} on rank {self.rank} (host {self.host})", "code": exit_code})
 
     def _run(self) -> None:
         try:
@@ -144,7 +157,7 @@ class Heartbeat:
                 self._turn()
             self._close()
         except BaseException as error:  # of whatever kind: the run has to learn of it
-            self.ended = printable(f"{type(error).__name__}: {error}", 500)
+            self.ended = shortened(f"{type(error).__name__}: {error}", 500)
 
     def _turn(self) -> None:
         for ready, _ in self._selector.select(self._interval):
@@ -189,7 +202,7 @@ class Heartbeat:
     def _end_run(self, text: str, exit_code: int) -> None:
         if not self._over.is_set():
             self._over.set()
-            self._send_and_close({"verdict": printable(text), "code": exit_code})
+            self._send_and_close({"verdict": shortened(text), "code": exit_code})
             self._end(text, exit_code)
 
     def _expects(self, rank: int) -> bool:
@@ -225,7 +238,7 @@ class Heartbeat:
         *lines, peer.rest = (peer.rest + arrived).split(b"\n")
         try:
             for line in lines:
-                if not self._handle(peer, checked(peer.channel.opened(line), (LOST, FAILED))):
+                if not self._handle(peer, checked(peer.channel.opened(line), CODES)):
                     return
             if len(peer.rest) > MOST_BYTES:
                 raise ValueError("it is too long")
@@ -246,9 +259,9 @@ class Heartbeat:
             self._end_run(message["verdict"], message["code"])
             return False
         if "failed" in message and self._pending is None:
-            text = message["failed"]
-            self._pending = (time.monotonic() + min(GRACE_SECONDS, self.silence), text, FAILED)
-            self._send_all({"failed": text})
+            text, code = message["failed"], message["code"]
+            self._pending = (time.monotonic() + min(GRACE_SECONDS, self.silence), text, code)
+            self._send_all({"failed": text, "code": code})
         return True
 
     def _send_all(self, message: dict) -> None:
@@ -313,7 +326,7 @@ def join_heartbeat(rank: int, world_size: int, address: str, silence: float) -> 
 
 def own_host() -> str:
     """The name of this host, as other ranks accept it."""
-    return printable(socket.gethostname(), MOST_HOST).replace("\n", "") or "localhost"
+    return shortened(socket.gethostname(), MOST_HOST).replace("\n", "") or "localhost"
 
 
 def _broken_collective(error: BaseException) -> bool:

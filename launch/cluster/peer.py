@@ -32,15 +32,14 @@ class Peer:
 
 
 def checked(message: object, codes: Collection[int]) -> dict[str, Any]:
-    """A message with the keys and values that ranks send; `codes` are the exit codes of verdicts. Raises ValueError."""
+    """A message with the keys and values that ranks send; `codes` are exit codes. Raises ValueError."""
     if message == {"beat": True} or message == {"bye": True}:
         return message
     if isinstance(message, dict):
         text = message.get("failed", message.get("verdict"))
         right = isinstance(text, str) and len(text) <= MOST_TEXT
-        if message.keys() == {"failed"} and right:
-            return message
         code = message.get("code")
-        if message.keys() == {"verdict", "code"} and right and type(code) is int and code in codes:
+        known = type(code) is int and code in codes
+        if message.keys() in ({"verdict", "code"}, {"failed", "code"}) and right and known:
             return message
     raise ValueError("its content is unknown")

@@ -8,6 +8,8 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.measure import Measurement
 from rich.text import Text
 
+from wildfern.printable import printable
+
 PIECE = re.compile(r"[^\s_/.,=:·-]*(?:[_/.,=:·-]+|\s+|$)")
 
 
@@ -15,7 +17,7 @@ class Breakable:
     """A cell of a table, or a line. A piece that is wider than all of the space is broken anywhere."""
 
     def __init__(self, text: str, style: str = "") -> None:
-        self.text, self.style = text, style
+        self.text, self.style = printable(text), style
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
         return Measurement(widest_piece([self.text]), cell_len(self.text)).with_maximum(options.max_width)

@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from wildfern.printable import printable
 from wildfern.ssl.evaluation.breakable import Breakable, FitToWidth, widest_piece
 
 Row = dict[str, Any]
@@ -124,7 +125,8 @@ class EvaluationResult:
         texts = ("protocol", *(("backbone",) if several else ()), "metric")
         value = evaluated[0]["backbone"] if evaluated and not several else "value"
         headings = (value, "interval", *(() if several else (str(self.baseline),)))
-        cells = [(row, self._cells(row, several)) for row in evaluated]
+        headings = tuple(map(printable, headings))
+        cells = [(row, tuple(map(printable, self._cells(row, several)))) for row in evaluated]
         columns = list(zip((*texts, *headings, "difference"), *(found for _, found in cells), strict=True))
         narrowest = [widest_piece(column) for column in columns[: len(texts)]]
         narrowest += [max(map(cell_len, column)) for column in columns[len(texts) :]]
@@ -135,7 +137,7 @@ class EvaluationResult:
             for number, (column, least) in enumerate(zip(columns, narrowest, strict=True)):
                 is_text = number < len(texts)
                 table.add_column(
-                    column[0],
+                    Text(column[0]),
                     justify="left" if is_text else "right",
                     overflow="fold",
                     no_wrap=fits and not is_text,
@@ -143,7 +145,7 @@ class EvaluationResult:
                 )
             for row, found in cells:
                 if row["dataset"] == dataset:
-                    table.add_row(*map(Breakable, found[: len(texts)]), *found[len(texts) :])
+                    table.add_row(*map(Breakable, found[: len(texts)]), *map(Text, found[len(texts) :]))
             parts += [Breakable(dataset, style="bold"), *map(Breakable, self.images_words(dataset)), table]
         several_sets = len({row["dataset"] for row in evaluated}) > 1
         notes = [

@@ -4,10 +4,13 @@ import atexit
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import TracebackType
 
 from rich.console import Console
 from rich.text import Text
+
+from wildfern.printable import encodable, printable
 
 from .formatting import duration, number, status_parts
 from .loss_curve import LossCurve
@@ -22,7 +25,8 @@ class TrainingDisplay:
     time left and the last evaluation, with messages and other output scrolling above it. Elsewhere (a
     file, a pipe, a notebook, TERM=dumb): one line at the first update, at every `log_every`-th step and at the last step.
 
-    Steps are the global steps of the data rule, counted from 0; shown is the number of steps done.
+    Steps are the global steps of the data rule, counted from 0; shown is the number of steps done. Output that cannot be
+    written (a closed pipe, a full disk, a terminal that is gone) ends the display, not the training.
     `enabled=False` (every rank but the first) shows nothing.
     """
 
@@ -42,6 +46,7 @@ class TrainingDisplay:
             raise ValueError(f"log_every must be at least 1, not {log_every}")
         self.console = console or Console(highlight=False)
         self.enabled = enabled
+        self._lost = False
         self._total = total_steps
         self._log_every = log_every
         self._time = TimeLeft(total_steps, start_step, clock)
@@ -53,7 +58,7 @@ class TrainingDisplay:
 
     def __enter__(self) -> "TrainingDisplay":
         if self._live:
-            self._live.start(refresh=True)
+            self._safely(lambda: self._live.start(refresh=True))
             atexit.register(self.close)  # restore the cursor even if the program ends inside the block
         return self
 
@@ -66,7 +71,8 @@ class TrainingDisplay:
         """Print the final state of the panel and restore the terminal."""
         if self._live:
             self._panel.finish()
-            self._live.stop()
+            with suppress(OSError, ValueError):
+                self._live.stop()
             atexit.unregister(self.close)
 
     def update(self, step: int, metrics: Mapping[str, float], timings: Mapping[str, float] | None = None) -> None:
@@ -95,7 +101,7 @@ class TrainingDisplay:
         """Show the scores of the model as global step `step` left it."""
         if not self.enabled:
             return
-        text = "  ".join(f"{key} {number(value)}" for key, value in scores.items())
+        text = printable("  ".join(f"{key} {number(value)}" for key, value in scores.items()))
         if self._live:
             self._panel.evaluation = (step + 1, text)
         self.message(f"step {step + 1}/{self._total}  evaluation  {text}")
@@ -105,9 +111,18 @@ class TrainingDisplay:
         if not self.enabled:
             return
         if self._live:
-            self.console.print(Text.assemble((time.strftime("%H:%M:%S "), "dim"), text))
+            line = Text.assemble((time.strftime("%H:%M:%S "), "dim"), printable(text))
+            self._safely(lambda: self.console.print(line))
         else:
             self._print(text)
 
     def _print(self, line: str) -> None:
-        print(line, file=self.console.file, flush=True)
+        line = encodable(printable(line), self.console.encoding)
+        self._safely(lambda: print(line, file=self.console.file, flush=True))
+
+    def _safely(self, show: Callable[[], None]) -> None:
+        if not self._lost:
+            try:
+                show()
+            except (OSError, ValueError):  # ValueError: a closed file
+                self._lost = True

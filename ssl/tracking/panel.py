@@ -44,7 +44,7 @@ class Panel:
 
     def spilled(self, width: int) -> int:
         """How many more rows the drawn lines take since the terminal was made `width` cells wide."""
-        return sum((cells - 1) // width for cells in self._drawn if cells)
+        return sum((cells - 1) // max(width, 1) for cells in self._drawn if cells)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = min(options.max_width - 1, WIDEST)

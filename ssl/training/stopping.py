@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
 ECHO_SECONDS = 2.0  # launchers and schedulers forward signals that the processes already got
@@ -18,7 +19,10 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1
 def end_at_once(number: int) -> None:
     """Exit without Python's cleanup: the main thread may be blocked."""
     name = signal.Signals(number).name
-    print(f"stopped at once by a second signal ({name}); the last checkpoint is complete", file=sys.stderr, flush=True)
+    with suppress(OSError, ValueError):  # standard error may be closed
+        print(
+            f"stopped at once by a second signal ({name}); the last checkpoint is complete", file=sys.stderr, flush=True
+        )
     os._exit(128 + number)
 
 

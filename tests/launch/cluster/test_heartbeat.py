@@ -157,6 +157,16 @@ def test_an_error_of_one_rank_ends_the_others_with_its_message(failing, cluster,
     assert verdicts.wait(2) == [(rank, expected, FAILED) for rank in others]
 
 
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_an_interrupt_of_one_rank_ends_the_others_with_its_exit_code_and_blames_none(stopped, cluster, monkeypatch):
+    monkeypatch.setattr("wildfern.launch.cluster.heartbeat.GRACE_SECONDS", 0.2)
+    ranks, verdicts = cluster(3, silence=30.0)
+    with pytest.raises(KeyboardInterrupt), ranks[stopped]:
+        raise KeyboardInterrupt
+    expected = f"stopped by SIGINT on rank {stopped} (host {socket.gethostname()})"
+    assert verdicts.wait(2) == [(rank, expected, 130) for rank in range(3) if rank != stopped]
+
+
 def test_a_rank_that_fails_soon_after_reports_its_own_error(cluster, monkeypatch):
     monkeypatch.setattr("wildfern.launch.cluster.heartbeat.GRACE_SECONDS", 0.5)
     ranks, verdicts = cluster(2, silence=30.0)

@@ -1,3 +1,4 @@
+import errno
 import io
 
 import pytest
@@ -67,6 +68,42 @@ def test_messages_and_evaluations_are_printed_verbatim():
     first, second = screen.getvalue().splitlines()
     assert first == "checkpoint written: [bold]checkpoints/50[/bold]"
     assert second == "step 50/100  evaluation  digits/knn 0.9150"
+
+
+def test_control_characters_of_a_message_do_not_reach_the_screen():
+    screen, display = plain(100)
+    raw, console = terminal(100)
+    for one in (display, TrainingDisplay(100, console=console)):
+        with one:
+            one.message("skipped a\x1b]0;title\x07\u202e.png")
+            one.evaluation(0, {"digits\x1b[31m/knn": 0.5})
+    assert screen.getvalue().startswith("skipped a\\x1b]0;title\\x07\\u202e.png\n")
+    assert "\\x1b[31m" in screen.getvalue()
+    assert b"\x1b]0;" not in raw.getvalue()
+    assert b"\x1b[31m/knn" not in raw.getvalue()
+
+
+class _Gone(io.StringIO):
+    def write(self, text):
+        raise OSError(errno.EIO, "the terminal is gone")
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_screen_that_cannot_be_written_ends_the_display_only(live):
+    console = Console(file=_Gone(), force_terminal=live, width=80, _environ={"TERM": "xterm"})
+    with TrainingDisplay(10, console=console) as display:
+        for step in range(10):
+            display.update(step, METRICS)
+            display.message("checkpoint")
+            display.evaluation(step, {"knn": 0.5})
+
+
+def test_what_the_screen_lacks_is_replaced():
+    raw = io.BytesIO()
+    console = Console(file=io.TextIOWrapper(raw, encoding="ascii", write_through=True))
+    with TrainingDisplay(10, console=console) as display:
+        display.message("3 × 4 … größe")
+    assert raw.getvalue() == b"3 x 4 ... gr\\xf6\\xdfe\n"
 
 
 def test_other_ranks_show_nothing():
