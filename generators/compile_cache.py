@@ -20,7 +20,10 @@ from wildfern.printable import encodable, printable
 
 
 def guard(cache: Any) -> None:
-    """Make a cache (numba.core.caching.Cache) one that never fails: what it cannot load is compiled, what it cannot save is said once."""
+    """Make a cache (numba.core.caching.Cache) one that never fails.
+
+    What it cannot load is compiled, what it cannot save is said once.
+    """
     load, save, place = cache.load_overload, cache.save_overload, cache._impl.locator
     cache._cache_file = _CheckedFiles(cache.cache_path, cache._impl.filename_base, place.get_source_stamp())
 
