@@ -13,7 +13,7 @@ from heartbeats import SILENCE, Verdicts, place
 from wildfern.launch.cluster import connecting, listener
 from wildfern.launch.cluster.authentication import Handshake, line_of, new_nonce, parse_nonce, shortened
 from wildfern.launch.cluster.connecting import connect
-from wildfern.launch.cluster.heartbeat import FAILED, LOST, Heartbeat, ProcessLost
+from wildfern.launch.cluster.heartbeat import LOST, Heartbeat, ProcessLost
 from wildfern.launch.cluster.listener import addresses_of, listen
 
 
