@@ -159,7 +159,7 @@ def test_pretrain_as_a_function_raises_keyboard_interrupt_and_releases_its_lock(
 
     changes = [*TINY, "training.steps=1"]
     with monkeypatch.context() as patch:
-        patch.setattr("wildfern.launch.training_run.write_views_image", interrupted)
+        patch.setattr("wildfern.launch.training_run.draw_views", interrupted)
         with pytest.raises(KeyboardInterrupt):
             pretrain("quickstart", changes, run=tmp_path / "run")
     assert not (tmp_path / "run" / "views.png").exists()
