@@ -26,6 +26,7 @@ from wildfern.registry import loaded_plugin
 FAILED_SECONDS = 30.0  # for which a rank that has failed waits for the others to learn of it
 SHOWN = 8
 UNUSED = {"plugins", "tracking"}  # plugins are compared by content; only rank 0 tracks
+WEIGHTS = "model.weights"  # their content is compared when they are read
 
 
 @contextmanager
@@ -101,12 +102,13 @@ class _Contact:
 def described(recipe: Recipe) -> dict[str, str]:
     """What must be the same on every rank: values by recipe key, and the content of plugin files by name.
 
-    Where data is may differ (a disk of each host): the files are compared, not their path.
+    Where data and weights are may differ (a disk of each host): the files are compared, not their path.
     """
     keys: dict[str, str] = {}
     for section, value in recipe.as_dict().items():
         if section not in UNUSED:
             keys |= _flat(section, value)
+    keys.pop(WEIGHTS, None)
     for path in recipe.plugins:
         if (plugin := loaded_plugin(path)) is not None:
             keys[f"the plugin {plugin.path.name}"] = f"SHA-256 {plugin.sha256[:12]}"

@@ -21,7 +21,7 @@ def launcher_variables(environment: Mapping[str, str]) -> dict[str, str]:
     that is missing or has no such value.
     """
     # A batch script has SLURM_PROCID and SLURM_NTASKS too; SLURM_STEP_NUM_TASKS is set in the tasks of a step only.
-    if "RANK" in environment or "SLURM_STEP_NUM_TASKS" not in environment or "SLURM_PROCID" not in environment:
+    if environment.get("RANK") or "SLURM_STEP_NUM_TASKS" not in environment or "SLURM_PROCID" not in environment:
         return {}
     try:
         tasks = environment["SLURM_STEP_TASKS_PER_NODE"]
@@ -42,7 +42,7 @@ def launcher_variables(environment: Mapping[str, str]) -> dict[str, str]:
             f"the environment variable SLURM_PROCID is {found['RANK']}, but SLURM_STEP_NUM_TASKS is {found['WORLD_SIZE']}: "
             f"{ADVICE}"
         )
-    return {name: str(value) for name, value in found.items() if name not in environment}
+    return {name: str(value) for name, value in found.items() if not environment.get(name)}
 
 
 def first_host(nodes: str) -> str:

@@ -9,6 +9,16 @@ from wildfern.ssl.data.base import UnreadableImage
 _MOST_PATH = 4096  # characters
 
 
+def folders_of(folder: str | os.PathLike[str]) -> list[str]:
+    """A folder that rows name files in, without links; in a cache of the Hugging Face hub, also that of the files' contents.
+
+    There the files of `snapshots/REVISION` are links into `blobs` beside `snapshots`.
+    """
+    found = os.path.realpath(folder)
+    before, snapshots, _ = found.rpartition("/snapshots/")
+    return [found, os.path.join(before, "blobs")] if snapshots else [found]
+
+
 def file_below(folders: list[str], named: str, advice: str = "") -> Path:
     """The regular file `named`, relative to the first of `folders`, if it is below one of them after links are followed.
 

@@ -126,6 +126,7 @@ def test_files_that_one_rank_cannot_read_are_an_error_of_all(tmp_path, monkeypat
         (["training.batch_size=4", "method.temperature=0.5"], "training.batch_size is 4 there and 8 on rank 0"),
         (["data.points=300"], "data.points is 300 there and 200 on rank 0"),
         (["tracking.run_name=x"], None),
+        (["model.weights=/disk/weights.pth"], None),
     ],
 )
 def test_another_recipe_is_refused_by_its_keys(changes, message):

@@ -282,7 +282,9 @@ def test_unreadable_files_are_refused_and_not_run(tmp_path):
     np.savez(tmp_path / "arrays.npz", x=np.zeros(2))
     (tmp_path / "arrays.npz").rename(tmp_path / "arrays.pth")
     torch.save([1, 2], tmp_path / "list.pt")
+    (tmp_path / "zip.pth").write_bytes((tmp_path / "list.pt").read_bytes().replace(b"PK\1\2", b"PK\1\3"))
     for name, words in {
+        "zip.pth": "is damaged: Bad magic number for central directory",
         "code.pth": "no tensors with names",
         "blocked.pth": r"Python objects \(posix.mkdir\)",
         "half.safetensors": "damaged",
