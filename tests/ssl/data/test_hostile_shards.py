@@ -6,11 +6,13 @@ import random
 import tarfile
 import threading
 import time
+from contextlib import nullcontext
 
 import pytest
 from PIL import Image
 
 from wildfern.ssl.data import DataError, classes_csv, open_source
+from wildfern.ssl.data.steady_file import SteadyFile
 from wildfern.ssl.data.tar_headers import MOST_HEADER_BYTES, TarFault, members
 from wildfern.ssl.data.tar_index import MOST_LABEL_BYTES
 from wildfern.ssl.data.worker_threads import check_wanted, in_threads
@@ -229,6 +231,18 @@ def test_a_shard_that_changes_while_it_is_read_is_named(tmp_path, change):
     for use in (lambda: source.read([1]), lambda: source.class_names):
         with pytest.raises(DataError, match=f"{path} {words}.* the same data to the end"):
             use()
+
+
+def test_a_time_may_be_rounded_to_seconds(tmp_path):
+    path = tmp_path / "a.tar"
+    path.write_bytes(FIRST)
+    second = 10**9
+    for then, now, same in ((5 * second + 7, 5 * second, True), (5 * second, 5 * second + 7, True), (5, 6, False)):
+        os.utime(path, ns=(then, then))
+        noted = SteadyFile.of(path)
+        os.utime(path, ns=(now, now))
+        with nullcontext() if same else pytest.raises(DataError, match=r"it was written to; .* with --resume"):
+            noted.open().close()
 
 
 LABELS = {
