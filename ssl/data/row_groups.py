@@ -79,8 +79,9 @@ class RowGroups:
                 named = path.as_py()
             except UnicodeDecodeError:
                 raise UnreadableImage("the row has no bytes, and names a file by a text that is no UTF-8") from None
-            folders = self._folders[self._groups[group][0]]
-            return file_below(folders, named, "image_folder allows another folder")
+            file = self._groups[group][0]
+            advice = "image_folder allows another folder, the one that links lead to"
+            return file_below(self._folders[file], named, advice, self.files[file].parent)
         return None
 
     def _load(self, group: int) -> tuple[Any, Any]:

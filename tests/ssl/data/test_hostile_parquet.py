@@ -290,7 +290,7 @@ def test_rows_name_files_below_their_folder_only(tmp_path):
     for name, reason in zip(refused, reasons, strict=False):
         assert reason == (
             f"the row has no bytes, and names {os.path.join(data, name)}, which is not below {data}; image_folder allows "
-            "another folder"
+            "another folder, the one that links lead to"
         )
     words = (
         ["there is no file"] * 2 + ["is not a regular file"] * 3 + ["there is no file"] * 2 + ["5,000 char", r"a\nb'"]
@@ -298,6 +298,22 @@ def test_rows_name_files_below_their_folder_only(tmp_path):
     for word, reason in zip(words, reasons[len(refused) :], strict=True):
         assert word in reason
         assert "\n" not in reason
+
+
+def test_image_folder_may_be_where_a_link_beside_the_rows_leads(tmp_path):
+    for folder in ("data", "disk/pixels", "disk/secret"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "x.png").write_bytes(png(6))
+    (tmp_path / "data/images").symlink_to(tmp_path / "disk/pixels")
+    path = by_path(tmp_path / "data/train.parquet", "images/x.png", "images/../secret/x.png", "x.png", "none.png")
+    source = open_source(f"parquet:{path}", image_folder=str(tmp_path / "disk/pixels"))
+    assert source.encoded(0) == source.encoded(2) == tmp_path / "disk/pixels/x.png"
+    for row, reason in (
+        (1, "data/images/../secret/x.png, which is not below"),
+        (3, "there is no file"),
+    ):
+        with pytest.raises(UnreadableImage, match=reason):
+            source.encoded(row)
 
 
 def test_files_of_rows_in_a_cache_of_the_hub_are_links_to_its_blobs(tmp_path):
