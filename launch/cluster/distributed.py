@@ -116,7 +116,7 @@ def start(recipe: Recipe) -> DistributedContext:
     if recipe.engine.name == "deepspeed":
         from wildfern.ssl.training.deepspeed_engine import start_processes
 
-        if "RANK" in os.environ:
+        if os.environ.get("RANK"):
             check_complete(os.environ)
         rank, local_rank, world_size = start_processes(device.type, recipe.engine.arguments["timeout_minutes"])
         if device.type == "cuda":

@@ -7,6 +7,7 @@ ranks meet in the store of the launcher's address and port, in which torch's pro
 import hashlib
 import json
 import os
+import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from wildfern.registry import loaded_plugin
 FAILED_SECONDS = 30.0  # for which a rank that has failed waits for the others to learn of it
 SHOWN = 8
 UNUSED = {"plugins", "tracking"}  # plugins are compared by content; only rank 0 tracks
+WEIGHTS = "model.weights"  # their content is compared when they are read
 
 
 @contextmanager
@@ -64,13 +66,22 @@ def read_by_all(read: Callable[[], Recipe]) -> Iterator[Recipe]:
 
 
 class _Contact:
-    """The store, in which rank 0 collects what each rank has read, and answers with a problem or none."""
+    """The store, in which rank 0 collects what each rank has read, and answers with a problem or none.
+
+    A launcher that starts the processes again after a failure may give them the same store, with what the failed ones wrote.
+    """
 
     def __init__(self, seconds: float) -> None:
         self.until = time.monotonic() + seconds
         found = torch.distributed.rendezvous("env://", timeout=timedelta(seconds=seconds))
         store, self.rank, self.world_size = next(iter(found))
-        self.store = torch.distributed.PrefixStore("wildfern", store)
+        self.shared = torch.distributed.PrefixStore("wildfern", store)
+        self.start = secrets.token_hex(8)
+        if self.rank:  # under a name of its own, which no earlier start of the processes has answered
+            self.shared.set(f"start of {self.rank}", self.start)
+            self.shared.wait([self.start], self._left())
+            self.start = self.shared.get(self.start).decode()
+        self.store = torch.distributed.PrefixStore(self.start, self.shared)
 
     def verdict(self, recipe: Recipe | None, error: Exception | None) -> str | None:
         """The problem of any rank, None if there is none; called by all ranks. Raises RuntimeError if it is not known in time."""
@@ -80,7 +91,7 @@ class _Contact:
         if self.rank == 0:
             found = []
             for rank in range(self.world_size):
-                self._wait(f"read by {rank}")
+                self._answer(rank)
                 found.append(parse_json(self.store.get(f"read by {rank}")))
             problem = difference(found)
             self.store.set("problem", problem or "")
@@ -89,24 +100,35 @@ class _Contact:
                 while self.store.add("known", 0) < self.world_size - 1 and time.monotonic() < until:
                     time.sleep(0.02)
             return problem
-        self._wait("problem")
+        self.store.wait(["problem"], self._left())
         problem = self.store.get("problem").decode() or None
         self.store.add("known", 1)
         return problem
 
-    def _wait(self, key: str) -> None:
-        self.store.wait([key], timedelta(seconds=max(0.01, self.until - time.monotonic())))
+    def _answer(self, rank: int) -> None:
+        """Tell a rank under which name the ranks of this start meet, until it has written there what it has read."""
+        named, wanted = f"start of {rank}", f"read by {rank}"
+        while not self.store.check([wanted]):
+            if self.shared.check([named]):  # perhaps by an earlier start, until the rank writes its own
+                self.shared.set(self.shared.get(named).decode(), self.start)
+            if time.monotonic() >= self.until:
+                self.store.wait([wanted], self._left())
+            time.sleep(0.01)
+
+    def _left(self) -> timedelta:
+        return timedelta(seconds=max(0.01, self.until - time.monotonic()))
 
 
 def described(recipe: Recipe) -> dict[str, str]:
     """What must be the same on every rank: values by recipe key, and the content of plugin files by name.
 
-    Where data is may differ (a disk of each host): the files are compared, not their path.
+    Where data and weights are may differ (a disk of each host): the files are compared, not their path.
     """
     keys: dict[str, str] = {}
     for section, value in recipe.as_dict().items():
         if section not in UNUSED:
             keys |= _flat(section, value)
+    keys.pop(WEIGHTS, None)
     for path in recipe.plugins:
         if (plugin := loaded_plugin(path)) is not None:
             keys[f"the plugin {plugin.path.name}"] = f"SHA-256 {plugin.sha256[:12]}"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from wildfern.launch.errors import RunError
 
-# Least and most of each; a variable that is not set is not checked.
+# Least and most of each; a variable that is not set is not checked, nor is any where none of OWN has a value.
 NUMBERS = {
     "RANK": (0, 2**31 - 1),
     "LOCAL_RANK": (0, 2**31 - 1),
@@ -16,6 +16,7 @@ NUMBERS = {
     "LOCAL_SIZE": (1, 2**31 - 1),
     "MASTER_PORT": (0, 2**16 - 1),
 }
+OWN = ("RANK", "LOCAL_RANK", "WORLD_SIZE")  # the others may be left over, or be those of a Kubernetes service "master"
 BELOW = (("RANK", "WORLD_SIZE"), ("LOCAL_RANK", "LOCAL_WORLD_SIZE"), ("LOCAL_RANK", "LOCAL_SIZE"))
 NEEDED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # by several processes
 RESOLVE_SECONDS = 5.0  # names of containers may be known somewhat later than these run
@@ -34,11 +35,13 @@ def number_of(environment: Mapping[str, str], name: str, least: int = 0, most: i
 
 def check_launcher_environment(environment: Mapping[str, str]) -> None:
     """Raise RunError, with its name and value, for a variable of a launcher that is not valid or does not fit another."""
-    numbers = {
-        name: number_of(environment, name, least, most)
-        for name, (least, most) in NUMBERS.items()
-        if name in environment
-    }
+    numbers = {}
+    if any(environment.get(name) for name in OWN):
+        numbers = {
+            name: number_of(environment, name, least, most)
+            for name, (least, most) in NUMBERS.items()
+            if name in environment
+        }
     for name, limit in BELOW:
         if name in numbers and limit in numbers and numbers[name] >= numbers[limit]:
             raise RunError(
@@ -57,7 +60,7 @@ def check_launcher_environment(environment: Mapping[str, str]) -> None:
 
 def several_processes(environment: Mapping[str, str]) -> bool:
     """Whether a launcher has started more than one process."""
-    return "WORLD_SIZE" in environment and number_of(environment, "WORLD_SIZE", 1) > 1
+    return bool(environment.get("WORLD_SIZE")) and number_of(environment, "WORLD_SIZE", 1) > 1
 
 
 def check_complete(environment: Mapping[str, str]) -> None:

@@ -14,14 +14,15 @@ ADVICE = "set RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR and MA
 
 
 def launcher_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT of a task of `srun`; empty elsewhere.
+    """RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT of one of several tasks of `srun`; else empty.
 
     Variables that are already set are not returned, and nothing is if a launcher has set RANK. The master is the first host
     of the step; its port follows from the job number. Raises RunError, naming it, for a Slurm variable
     that is missing or has no such value.
     """
     # A batch script has SLURM_PROCID and SLURM_NTASKS too; SLURM_STEP_NUM_TASKS is set in the tasks of a step only.
-    if "RANK" in environment or "SLURM_STEP_NUM_TASKS" not in environment or "SLURM_PROCID" not in environment:
+    alone = environment.get("SLURM_STEP_NUM_TASKS", "1") == "1"  # an interactive shell too
+    if environment.get("RANK") or alone or "SLURM_PROCID" not in environment:
         return {}
     try:
         tasks = environment["SLURM_STEP_TASKS_PER_NODE"]
@@ -42,7 +43,7 @@ def launcher_variables(environment: Mapping[str, str]) -> dict[str, str]:
             f"the environment variable SLURM_PROCID is {found['RANK']}, but SLURM_STEP_NUM_TASKS is {found['WORLD_SIZE']}: "
             f"{ADVICE}"
         )
-    return {name: str(value) for name, value in found.items() if name not in environment}
+    return {name: str(value) for name, value in found.items() if not environment.get(name)}
 
 
 def first_host(nodes: str) -> str:

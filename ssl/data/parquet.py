@@ -31,7 +31,8 @@ class ParquetSource(ImageSource):
         uint8; None finds it. label_column: integers, names, or lists of either for several classes; lists of one length with
         only 0 and 1 are multi-hot. None, or no column of the default name: unlabeled. It is read when labels are needed.
     max_side, bands, value_range, percentiles: how the images are read; see `Decoding`.
-    image_folder: folder that paths in rows are relative to, and below which they may lie; None: that of each parquet file.
+    image_folder: folder that paths in rows are relative to (else to their parquet file), and below which the files must be after
+        links are followed; None: that of each parquet file.
     memory_gb: keep the encoded column in memory up to this size. A larger one is read by row groups, of which the last used are
         kept; this is slow in random order: unpack such a dataset into a folder, or write it as webdataset shards.
 

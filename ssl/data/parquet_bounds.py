@@ -15,6 +15,7 @@ from wildfern.ssl.data.steady_file import SteadyFile
 MOST_FOOTER_BYTES = 256 * 2**20
 MOST_ROWS = 2**20  # of a file; a file of more bytes may have as many rows as bytes
 DECODED_BYTES = 2**29  # of a column in a row group
+MORE = "if the file is right, set memory_gb to more, or write smaller row groups"
 DECODED_PER_STORED = 8  # a larger one may decode to this many times the bytes that are stored
 _MOST_RECORDS = 65_536  # of a batch
 
@@ -58,6 +59,10 @@ def cannot_be_read(path: str, error: Exception) -> DataError:
 
 def first_line(error: Exception) -> str:
     return next((line for line in str(error).splitlines() if line), type(error).__name__)
+
+
+class TooLarge(DamagedRows):
+    """The rows need more memory than is allowed: they are malicious, or simply large and well compressed."""
 
 
 class _Unread(io.RawIOBase):
@@ -118,7 +123,8 @@ def check_column(file: SteadyFile, metadata: Any, path: str, least: int) -> None
                 try:
                     _check_chunk(chunk, file.size, least)
                 except DamagedRows as error:
-                    raise DataError(f"{file.path}: column {path} of row group {group}: {error}") from error
+                    more = f"; {MORE}" if isinstance(error, TooLarge) else ""
+                    raise DataError(f"{file.path}: column {path} of row group {group}: {error}{more}") from error
 
 
 def read_rows(reader: Any, file: BinaryIO, size: int, group: int, path: str, least: int) -> list[Any]:
@@ -140,9 +146,7 @@ def read_rows(reader: Any, file: BinaryIO, size: int, group: int, path: str, lea
         for page in pages(file, _start(chunk), _start(chunk) + chunk.total_compressed_size, chunk.num_values):
             largest, decoded, values = max(largest, page.size), decoded + page.size, values + page.values
             if max(decoded, values * _width(chunk)) > most:
-                raise DamagedRows(
-                    f"its pages claim more than {most:,} bytes, stored in {chunk.total_compressed_size:,}"
-                )
+                raise TooLarge(f"its pages claim more than {most:,} bytes, stored in {chunk.total_compressed_size:,}")
         if (
             chunk.physical_type == "BYTE_ARRAY"
         ):  # by dictionaries and shared beginnings each row can be as large as a page
@@ -150,12 +154,10 @@ def read_rows(reader: Any, file: BinaryIO, size: int, group: int, path: str, lea
     most, found, rows = most_decoded(stored, least), [], 0
     try:
         for batch in reader.iter_batches(records, row_groups=[group], columns=[path], use_threads=False):
-            found.append(batch.column(0))
+            found.append(_plain(batch.column(0)))
             rows += len(batch)
             if (most := most - found[-1].nbytes) < 0:
-                raise DamagedRows(
-                    f"it decodes to more than {most_decoded(stored, least):,} bytes, stored in {stored:,}"
-                )
+                raise TooLarge(f"it decodes to more than {most_decoded(stored, least):,} bytes, stored in {stored:,}")
     except (DamagedRows, MemoryError):
         raise
     except Exception as error:  # Arrow raises many kinds
@@ -165,6 +167,11 @@ def read_rows(reader: Any, file: BinaryIO, size: int, group: int, path: str, lea
     if rows != reader.metadata.row_group(group).num_rows:
         raise DamagedRows(f"it has {rows:,} rows instead of {reader.metadata.row_group(group).num_rows:,}")
     return found
+
+
+def _plain(array: Any) -> Any:
+    """The values themselves instead of a dictionary and numbers: each batch would keep the whole dictionary in memory."""
+    return array.dictionary_decode() if hasattr(array, "dictionary_decode") else array
 
 
 def most_decoded(stored: int, least: int) -> int:
@@ -192,7 +199,7 @@ def _check_chunk(chunk: Any, size: int, least: int) -> None:
         raise DamagedRows(f"it claims {stored:,} bytes at byte {start:,} of a file of {size:,} bytes")
     most = most_decoded(stored, least)
     if max(decoded, chunk.num_values * _width(chunk)) > most:
-        raise DamagedRows(
+        raise TooLarge(
             f"it claims {max(decoded, chunk.num_values * _width(chunk)):,} bytes in memory, stored in {stored:,}; at most "
             f"{most:,} are possible"
         )

@@ -1,6 +1,5 @@
 """Encoded images by row number from parquet files, within a memory budget."""
 
-import os
 import threading
 from collections import OrderedDict
 from pathlib import Path
@@ -10,9 +9,9 @@ import numpy as np
 
 from wildfern.ssl.data.base import DataError, UnreadableImage
 from wildfern.ssl.data.image_column import ImageColumn
-from wildfern.ssl.data.parquet_bounds import DECODED_BYTES, check_column, read_metadata, read_rows
+from wildfern.ssl.data.parquet_bounds import DECODED_BYTES, MORE, TooLarge, check_column, read_metadata, read_rows
 from wildfern.ssl.data.parquet_pages import DamagedRows
-from wildfern.ssl.data.row_files import file_below
+from wildfern.ssl.data.row_files import file_below, folders_of
 from wildfern.ssl.data.steady_file import SteadyFile
 
 
@@ -28,7 +27,7 @@ class RowGroups:
     ) -> None:
         self.files, self._columns, self._budget = files, columns, budget
         self._least = max(budget, DECODED_BYTES)
-        self._folders = [os.path.realpath(image_folder or file.parent) for file in files]
+        self._folders = [folders_of(image_folder or file.parent) for file in files]
         self.noted = [SteadyFile.of(file) for file in files]
         self._metadata = [read_metadata(file) for file in self.noted]
         for file, metadata, column in zip(self.noted, self._metadata, columns, strict=True):
@@ -80,8 +79,9 @@ class RowGroups:
                 named = path.as_py()
             except UnicodeDecodeError:
                 raise UnreadableImage("the row has no bytes, and names a file by a text that is no UTF-8") from None
-            folder = self._folders[self._groups[group][0]]
-            return file_below([folder], named, "image_folder allows another folder")
+            file = self._groups[group][0]
+            advice = "image_folder allows another folder, the one that links lead to"
+            return file_below(self._folders[file], named, advice, self.files[file].parent)
         return None
 
     def _load(self, group: int) -> tuple[Any, Any]:
@@ -105,7 +105,8 @@ class RowGroups:
                     if needs_paths:
                         paths = self._read(reader, opened, noted.size, number, column.name, column.path_field)
             except DamagedRows as error:
-                self._damaged[group] = f"row group {number} is damaged: {error}"
+                more = f"; {MORE}" if isinstance(error, TooLarge) else ""
+                self._damaged[group] = f"row group {number} is damaged: {error}{more}"
                 raise UnreadableImage(self._damaged[group]) from error
             except OSError as error:
                 raise DataError(f"{noted.path} cannot be read: {error.strerror}") from error

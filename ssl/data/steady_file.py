@@ -7,6 +7,8 @@ from typing import BinaryIO, NamedTuple
 
 from wildfern.ssl.data.base import DataError
 
+_SECOND = 10**9  # ns
+_NEEDED = "a run needs the same data to the end: restore it, unless its content is the same, and continue with --resume"
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
@@ -38,9 +40,7 @@ class SteadyFile(NamedTuple):
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR):
                 raise
-            raise DataError(
-                f"{self.path} is gone: it was there when it was first opened, and a run needs the same data to the end"
-            ) from error
+            raise DataError(f"{self.path} is gone: it was there when it was first opened; {_NEEDED}") from error
         try:
             self.check(handle)
             return os.fdopen(handle, "rb")
@@ -53,8 +53,14 @@ class SteadyFile(NamedTuple):
         status = os.fstat(handle)
         if status.st_size != self.size or not stat.S_ISREG(status.st_mode):
             what = f"it had {self.size:,} bytes, and has {status.st_size:,}"
-        elif status.st_mtime_ns != self.changed:
+        elif not _same_time(status.st_mtime_ns, self.changed):
             what = "it was written to"
         else:
             return
-        raise DataError(f"{self.path} has changed since it was opened: {what}; a run needs the same data to the end")
+        raise DataError(f"{self.path} has changed since it was opened: {what}; {_NEEDED}")
+
+
+def _same_time(one: int, other: int) -> bool:
+    """Whether two times in ns are one, which file systems and copies of the file may have rounded down to seconds."""
+    rounded = 0 in (one % _SECOND, other % _SECOND) and one // _SECOND == other // _SECOND
+    return one == other or rounded

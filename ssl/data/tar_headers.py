@@ -8,7 +8,7 @@ is bounded by the file.
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
-MOST_HEADER_BYTES = 2**20  # of one extended header: a long name, or attributes
+MOST_HEADER_BYTES = 2**24  # of one extended header: a long name, or attributes
 _BLOCK = 512
 _REGULAR = (b"0", b"\0", b"7")
 _WITHOUT_DATA = (b"1", b"2", b"3", b"4", b"5", b"6")  # links, devices, folders, FIFOs: their size counts no blocks
@@ -21,7 +21,7 @@ class TarFault(ValueError):
 
 
 class Member(NamedTuple):
-    """A regular file: where its content is. `sparse`: the content is stored without its zeros, and cannot be read in place."""
+    """A regular file: where its content is. `sparse`: it has holes that are not stored, and cannot be read in place."""
 
     name: str
     offset: int
@@ -52,7 +52,8 @@ def members(file: BinaryIO, length: int) -> Iterator[Member]:
         data = at + _BLOCK
         if kind == _SPARSE and header[482]:
             data = _after_sparse_map(file, data)
-        end = data if kind in _WITHOUT_DATA else data + size
+        is_folder = kind == b"\0" and header[:100].partition(b"\0")[0].endswith(b"/")  # of tar before 1988
+        end = data if kind in _WITHOUT_DATA or is_folder else data + size
         if end > length:
             raise TarFault("the last file is cut off")
         if is_extended:
@@ -71,11 +72,13 @@ def members(file: BinaryIO, length: int) -> Iterator[Member]:
             name = (
                 fields["path"].rstrip(b"/") if "path" in fields and kind != b"5" else fields.get("path", _name(header))
             )
-            if kind in _REGULAR and not (kind == b"\0" and name.endswith(b"/")):
-                sparse = any(key.startswith("GNU.sparse.") for key in fields)
-                yield Member(name.decode("utf-8", "surrogateescape"), data, size, sparse)
-            elif kind == _SPARSE:
-                yield Member(name.decode("utf-8", "surrogateescape"), data, size, True)
+            if (kind in _REGULAR and not is_folder) or kind == _SPARSE:
+                place = (data, size, False)
+                if kind == _SPARSE:
+                    place = (data, size, _number(header[483:495], at) != size)
+                elif any(key.startswith("GNU.sparse.") for key in fields):
+                    place = _sparse_place(file, data, size, fields)
+                yield Member(name.decode("utf-8", "surrogateescape"), *place)
             own = {}
         at = end + -end % _BLOCK
 
@@ -89,7 +92,7 @@ def _check(header: bytes, at: int) -> None:
     if len(header) < _BLOCK:
         raise TarFault("truncated header")
     try:
-        written = int(header[148:156].strip(b" \0") or b"0", 8)
+        written = int(header[148:156].partition(b"\0")[0].strip() or b"0", 8)
     except ValueError:
         raise TarFault(f"no tar header at byte {at}") from None
     bytes_of = header[:148] + b" " * 8 + header[156:]
@@ -124,7 +127,7 @@ def _records(content: bytes, at: int) -> dict[str, bytes]:
     """The records `LENGTH KEY=VALUE` of an extended header that say where or how a file is stored."""
     found: dict[str, bytes] = {}
     start = 0
-    while start < len(content) and content[start]:
+    while content[start : start + 1].isdigit():
         number = content[start : start + 20].partition(b" ")[0]
         stop = start + (int(number) if number.isdigit() else 0)
         if not start + len(number) + 2 < stop <= len(content):
@@ -136,6 +139,17 @@ def _records(content: bytes, at: int) -> dict[str, bytes]:
     if "GNU.sparse.name" in found:
         found["path"] = found["GNU.sparse.name"]
     return found
+
+
+def _sparse_place(file: BinaryIO, data: int, size: int, fields: dict[str, bytes]) -> tuple[int, int, bool]:
+    """Offset, size, and whether there are holes, of a sparse file in an extended header; `tar -S` also writes files without."""
+    if "GNU.sparse.major" not in fields:
+        return data, size, fields.get("GNU.sparse.size") != b"%d" % size
+    whole = fields.get("GNU.sparse.realsize", b"")
+    one_piece = b"1\n0\n" + whole + b"\n"  # the map, in the first block: from byte 0 to the end
+    if whole == b"%d" % (size - _BLOCK) and _read(file, data, _BLOCK).startswith(one_piece):
+        return data + _BLOCK, size - _BLOCK, False
+    return data, size, True
 
 
 def _after_sparse_map(file: BinaryIO, at: int) -> int:

@@ -67,10 +67,12 @@ def read_tensors(path: Path, only_safetensors: bool = False) -> dict[str, Tensor
             loaded = _without_classes(path)
     except UnpicklingError as error:
         raise ValueError(_not_only_tensors(path, error)) from error
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except (OSError, SafetensorError, RuntimeError, zipfile.BadZipFile) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"model.weights: {path} is damaged: {reason[:300]}") from error
-    except (EOFError, KeyError, AttributeError, TypeError, IndexError, ValueError) as error:  # of the unpickler
+    except MemoryError:
+        raise
+    except Exception as error:  # the unpickler raises many kinds
         if str(error).startswith("model.weights:"):
             raise
         raise ValueError(f"model.weights: {path} is damaged, or not a file of PyTorch") from error

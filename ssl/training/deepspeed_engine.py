@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 def start_processes(device_type: str, timeout_minutes: float) -> tuple[int, int, int]:
     """Join the process group of the launcher's variables, or a group of one; returns (rank, local rank, world size)."""
-    if "RANK" not in os.environ:
+    if not os.environ.get("RANK"):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])

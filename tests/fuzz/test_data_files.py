@@ -1,4 +1,4 @@
-"""Mutated tar shards, parquet files and images: read, skipped or refused with DataError, in bounded time."""
+"""Mutated tar shards, parquet files, tables of classes and images: read, skipped or refused with DataError, in bounded time."""
 
 import contextlib
 import io
@@ -6,12 +6,14 @@ import json
 import tarfile
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
+import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from mutations import BINARY, changed_documents, json_values, near
@@ -19,6 +21,7 @@ from PIL import Image
 from time_limit import at_most
 
 from wildfern.ssl.data import DataError, UnreadableImage, open_source
+from wildfern.ssl.data.classes_csv import read_classes_csv
 from wildfern.ssl.data.image_file import Decoding
 from wildfern.ssl.data.labels import number_labels
 from wildfern.ssl.data.steady_file import SteadyFile
@@ -35,12 +38,18 @@ def image(kind: str, mode: str = "RGB", **options) -> bytes:
     return buffer.getvalue()
 
 
-def tar(members: list[tuple[str, bytes]], form: int = tarfile.USTAR_FORMAT) -> bytes:
+def tar(
+    members: list[tuple[str, bytes]],
+    form: int = tarfile.USTAR_FORMAT,
+    of_all: dict[str, str] | None = None,
+    each: dict[str, str] | None = None,
+) -> bytes:
+    """An archive; `of_all` and `each`: records of its extended headers, for all members and for each."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=form) as file:
+    with tarfile.open(fileobj=buffer, mode="w", format=form, pax_headers=of_all) as file:
         for name, data in members:
             header = tarfile.TarInfo(name)
-            header.size = len(data)
+            header.size, header.pax_headers = len(data), each or {}
             file.addfile(header, io.BytesIO(data))
     return buffer.getvalue()
 
@@ -50,8 +59,28 @@ TARS = [
     tar(MEMBERS),
     tar([(f"{'long' * 40}/{name}", data) for name, data in MEMBERS], tarfile.GNU_FORMAT),
     tar([(f"ä{'long' * 80}/{name}", data) for name, data in MEMBERS], tarfile.PAX_FORMAT),
+    tar(MEMBERS, tarfile.PAX_FORMAT, {"comment": "of all", "path": "of all.png"}),
+    tar(MEMBERS, tarfile.PAX_FORMAT, each={"size": "80", "SCHILY.xattr.user.a": "b"}),
+    tar(MEMBERS, tarfile.PAX_FORMAT, each={"GNU.sparse.map": "0,9,20,80", "GNU.sparse.size": "100"}),
+    tar(
+        [(name, b"2\n0\n9\n20\n80\n".ljust(BLOCK, b"\0") + data) for name, data in MEMBERS],
+        tarfile.PAX_FORMAT,
+        each={"GNU.sparse.major": "1", "GNU.sparse.realsize": "100", "GNU.sparse.name": "0.png"},
+    ),
 ]
-FIELDS = [(0, 100), (100, 8), (124, 12), (136, 12), (156, 1), (157, 100), (257, 8), (345, 155), (386, 96), (482, 1)]
+FIELDS = [
+    (0, 100),
+    (100, 8),
+    (124, 12),
+    (136, 12),
+    (156, 1),
+    (157, 100),
+    (257, 8),
+    (345, 155),
+    (386, 96),
+    (482, 1),
+    (483, 12),
+]
 VALUES = [*BINARY, b"-1", b"77777777777", b"\x80" + b"\0" * 10 + b"\1", b"x", b"g", b"L", b"K", b"S", b"1", b"2", b"6"]
 
 
@@ -90,17 +119,27 @@ def test_tar_shards(content):
             source.labels  # noqa: B018
 
 
-def parquet_file(**options) -> bytes:
+def parquet_file(images: Any = None, labels: Any = (0, 1, 2, 0, 1, 2), **options) -> bytes:
     buffer = io.BytesIO()
-    images = [{"bytes": image("PNG"), "path": "a.png"}, {"bytes": image("JPEG"), "path": "b.jpg"}] * 3
-    table = pa.table({"image": images, "label": [0, 1, 2, 0, 1, 2]})
+    both = [{"bytes": image("PNG"), "path": "a.png"}, {"bytes": image("JPEG"), "path": "b.jpg"}]
+    table = pa.table({"image": images or both * 3, "label": pa.array(labels)})
     features = {"info": {"features": {"label": {"names": ["a", "b", "c"], "_type": "ClassLabel"}}}}
     table = table.replace_schema_metadata({"huggingface": json.dumps(features)})
     parquet.write_table(table, buffer, row_group_size=3, **options)
     return buffer.getvalue()
 
 
-PARQUETS = [parquet_file(), parquet_file(compression="zstd"), parquet_file(compression="none", use_dictionary=False)]
+PLAIN = {"compression": "none", "use_dictionary": False}
+PARQUETS = [
+    parquet_file(),
+    parquet_file(compression="zstd"),
+    parquet_file(**PLAIN),
+    parquet_file(pa.array([image("PNG")] * 6).dictionary_encode(), labels=["a", "b", "c"] * 2),
+    parquet_file(pa.array([list(image("PNG"))] * 6, pa.list_(pa.uint8())), labels=[[0], [1, 2], None] * 2, **PLAIN),
+    parquet_file([image("PNG")] * 6, data_page_version="2.0", write_page_checksum=True, write_page_index=True, **PLAIN),
+    parquet_file([image("PNG")] * 6, column_encoding={"image": "DELTA_BYTE_ARRAY"}, **PLAIN),
+    parquet_file([{"bytes": None, "path": path} for path in ("a.png", "../a", "/dev/zero")] * 2, **PLAIN),
+]
 
 
 @given(near(PARQUETS, stumbles=[*BINARY, b'"names"', b'{"info": 1}', b"[" * 3000]))
@@ -112,6 +151,18 @@ def test_parquet_files(content):
             source = open_source(f"parquet:{path}")
             source.read(np.arange(min(source.num_items, 6)))
             source.labels  # noqa: B018
+
+
+@given(near([b"filename, cat, dog\na.png,1,0\r\n\nb.png, 0,1\n", b'\xef\xbb\xbffile,x\n"a,b",1\n'], most=3))
+def test_tables_of_classes(content):
+    with tempfile.TemporaryDirectory() as folder, at_most(SECONDS):
+        (Path(folder) / "_classes.csv").write_bytes(content)
+        try:
+            names, rows = read_classes_csv(Path(folder))
+        except DataError as error:
+            assert folder in str(error)
+            return
+    assert all(len(row) == len(names) for row in rows.values())
 
 
 @given(st.lists(json_values(), max_size=6), st.lists(json_values(), max_size=2), st.none() | st.just(["a", "b"]))
@@ -148,6 +199,16 @@ def test_labels_in_json_members(documents):
             number_labels(found, [], "labels")
 
 
+def tiff(gray: bool = False, **options) -> bytes:
+    """One page of color, or pages of gray."""
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 11, 9), dtype=np.uint8)
+    if options.get("planarconfig") != "separate" and not gray:
+        pixels = np.ascontiguousarray(np.moveaxis(pixels, 0, -1))
+    tifffile.imwrite(buffer, pixels, photometric="minisblack" if gray else "rgb", **options)
+    return buffer.getvalue()
+
+
 IMAGES = [
     image("PNG"),
     image("PNG", "P"),
@@ -161,6 +222,13 @@ IMAGES = [
     image("TIFF"),
     image("TIFF", compression="tiff_lzw"),
     image("TIFF", "F"),
+    image("JPEG", "CMYK"),
+    image("MPO", save_all=True, append_images=[Image.new("RGB", (9, 11))]),
+    image("PNG", save_all=True, append_images=[Image.new("RGB", (9, 11))]),
+    tiff(bigtiff=True, tile=(16, 16), compression="deflate"),
+    tiff(planarconfig="separate", byteorder=">"),
+    tiff(compression="jpeg", tile=(16, 16)),
+    tiff(gray=True, compression="zstd"),
     imagecodecs.png_encode(np.arange(9 * 11 * 3, dtype=np.uint16).reshape(9, 11, 3)),
 ]
 

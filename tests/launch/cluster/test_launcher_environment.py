@@ -17,7 +17,14 @@ RIGHT = {
 }
 
 
-@pytest.mark.parametrize("environment", [{}, RIGHT, {"WORLD_SIZE": "1"}, {"RANK": "0", "WORLD_SIZE": "1"}])
+LEFT_OVER = [
+    dict.fromkeys(RIGHT, ""),
+    {"WORLD_SIZE": "", "MASTER_PORT": "29500"},
+    {"MASTER_PORT": "tcp://10.0.0.1:80"},  # Kubernetes sets it in every pod beside a service of the name master
+]
+
+
+@pytest.mark.parametrize("environment", [{}, RIGHT, {"WORLD_SIZE": "1"}, {"RANK": "0", "WORLD_SIZE": "1"}, *LEFT_OVER])
 @pytest.mark.parametrize("threads", ["", "4", "4,2", " 8 ", "004"])
 def test_valid_variables_pass(environment, threads):
     check_launcher_environment({**environment, "OMP_NUM_THREADS": threads})

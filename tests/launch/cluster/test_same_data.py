@@ -3,17 +3,21 @@
 import os
 import socket
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from forked_runs import ForkedRun
 from PIL import Image
 from small_runs import TINY
 
 from wildfern.launch.builders import open_mixture, open_second_images
-from wildfern.launch.cluster.first_contact import described, difference
+from wildfern.launch.cluster.first_contact import _Contact, described, difference
 from wildfern.launch.cluster.same_data import check_same_data, check_same_facts, facts
 from wildfern.launch.components import read_recipe
 from wildfern.launch.errors import RunError
@@ -126,6 +130,7 @@ def test_files_that_one_rank_cannot_read_are_an_error_of_all(tmp_path, monkeypat
         (["training.batch_size=4", "method.temperature=0.5"], "training.batch_size is 4 there and 8 on rank 0"),
         (["data.points=300"], "data.points is 300 there and 200 on rank 0"),
         (["tracking.run_name=x"], None),
+        (["model.weights=/disk/weights.pth"], None),
     ],
 )
 def test_another_recipe_is_refused_by_its_keys(changes, message):
@@ -136,6 +141,31 @@ def test_another_recipe_is_refused_by_its_keys(changes, message):
     else:
         assert found.startswith("rank 1 on host b has another recipe than rank 0 on host a: ")
         assert message in found
+
+
+def test_what_an_earlier_start_left_in_the_store_is_not_read(monkeypatch):
+    store, recipe = torch.distributed.HashStore(), read_recipe("quickstart", TINY)
+    ranks = threading.local()
+    monkeypatch.setattr(torch.distributed, "rendezvous", lambda *_, **__: iter([(store, ranks.own, 3)]))
+
+    def verdict(rank, failing, begins):
+        time.sleep(begins[rank])
+        ranks.own = rank
+        return _Contact(20.0).verdict(recipe, ValueError("the first start") if rank == failing else None)
+
+    with ThreadPoolExecutor(3) as pool:
+        for begins in ([0, 0, 0], [0.1, 0, 0], [0, 0.1, 0.2]):
+            for failing, problem in ((1, "the first start"), (None, None)):
+                found = pool.map(partial(verdict, failing=failing, begins=begins), range(3))
+                assert [one and one.partition(": ")[2] for one in found] == [problem] * 3
+
+
+def test_a_rank_that_does_not_come_is_waited_for_in_vain(monkeypatch):
+    store = torch.distributed.HashStore()
+    torch.distributed.PrefixStore("wildfern", store).set("start of 1", "of an earlier start")
+    monkeypatch.setattr(torch.distributed, "rendezvous", lambda *_, **__: iter([(store, 0, 2)]))
+    with pytest.raises(RuntimeError):
+        _Contact(0.1).verdict(read_recipe("quickstart", TINY), None)
 
 
 def test_data_may_have_another_path_on_every_host(tmp_path, monkeypatch):

@@ -38,7 +38,11 @@ def test_variables_that_are_set_are_kept():
     assert found["RANK"] == "9"
 
 
-@pytest.mark.parametrize("environment", [{}, {**TASK, "RANK": "0"}, {k: v for k, v in TASK.items() if "STEP" not in k}])
+BATCH_SCRIPT = {name: value for name, value in TASK.items() if "STEP" not in name}
+ONE_TASK = {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}
+
+
+@pytest.mark.parametrize("environment", [{}, {**TASK, "RANK": "0"}, BATCH_SCRIPT, ONE_TASK])
 def test_a_launcher_below_srun_and_a_batch_script_are_not_tasks(environment):
     assert launcher_variables(environment) == {}
 

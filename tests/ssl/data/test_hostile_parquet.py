@@ -12,7 +12,15 @@ import pyarrow.parquet as parquet
 import pytest
 from PIL import Image
 
-from wildfern.ssl.data import DataError, UnreadableImage, open_source, parquet_bounds, parquet_pages, row_groups
+from wildfern.ssl.data import (
+    DataError,
+    UnreadableImage,
+    label_column,
+    open_source,
+    parquet_bounds,
+    parquet_pages,
+    row_groups,
+)
 from wildfern.ssl.data.label_column import class_names_of
 from wildfern.ssl.data.row_files import file_below
 
@@ -131,7 +139,8 @@ def test_a_row_group_that_decodes_to_far_more_than_is_stored(tmp_path, form, mon
         parquet.write_table(table, path, compression="zstd", **FORMS[form])
         if form == "plain" and not fits:
             with pytest.raises(
-                DataError, match=r"it claims 1,114,.* bytes in memory, stored in .* at most 1,048,576 are"
+                DataError,
+                match=r"it claims 1,114,.* bytes in memory, stored in .* at most 1,048,576 are possible; .* memory_gb to more",
             ):
                 open_source(f"parquet:{path}", memory_gb=0)
             assert open_source(f"parquet:{path}", memory_gb=1).encoded(16) == bytes(2**16)
@@ -140,8 +149,21 @@ def test_a_row_group_that_decodes_to_far_more_than_is_stored(tmp_path, form, mon
         if fits:
             assert source.encoded(14) == bytes(2**16)
         else:
-            with pytest.raises(DataError, match="row group 0 is damaged: it decodes to more than 1,048,576 bytes"):
+            with pytest.raises(
+                DataError, match=r"row group 0 is damaged: it decodes to more than 1,048,576 bytes.* memory_gb"
+            ):
                 source.encoded(3)
+
+
+def test_a_dictionary_of_names_is_in_memory_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(label_column, "MOST_LABEL_BYTES", 2**21)
+    names = pa.array([f"{n:05d} {'name' * 5}" for n in range(5000)])
+    labels = pa.DictionaryArray.from_arrays(pa.array(np.arange(20_000, dtype=np.int32) % 5000), names)
+    images = pa.array([png(1)] + [None] * 19_999)
+    parquet.write_table(pa.table({"image": images, "label": labels}), tmp_path / "train.parquet")
+    source = open_source(f"parquet:{tmp_path / 'train.parquet'}")
+    assert source.class_names == names.to_pylist()
+    assert source.labels[[0, 5001]].tolist() == [0, 1]
 
 
 def test_lists_that_decode_to_far_more_than_is_stored(tmp_path, monkeypatch):
@@ -268,7 +290,7 @@ def test_rows_name_files_below_their_folder_only(tmp_path):
     for name, reason in zip(refused, reasons, strict=False):
         assert reason == (
             f"the row has no bytes, and names {os.path.join(data, name)}, which is not below {data}; image_folder allows "
-            "another folder"
+            "another folder, the one that links lead to"
         )
     words = (
         ["there is no file"] * 2 + ["is not a regular file"] * 3 + ["there is no file"] * 2 + ["5,000 char", r"a\nb'"]
@@ -276,6 +298,38 @@ def test_rows_name_files_below_their_folder_only(tmp_path):
     for word, reason in zip(words, reasons[len(refused) :], strict=True):
         assert word in reason
         assert "\n" not in reason
+
+
+def test_image_folder_may_be_where_a_link_beside_the_rows_leads(tmp_path):
+    for folder in ("data", "disk/pixels", "disk/secret"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "x.png").write_bytes(png(6))
+    (tmp_path / "data/images").symlink_to(tmp_path / "disk/pixels")
+    path = by_path(tmp_path / "data/train.parquet", "images/x.png", "images/../secret/x.png", "x.png", "none.png")
+    source = open_source(f"parquet:{path}", image_folder=str(tmp_path / "disk/pixels"))
+    assert source.encoded(0) == source.encoded(2) == tmp_path / "disk/pixels/x.png"
+    for row, reason in (
+        (1, "data/images/../secret/x.png, which is not below"),
+        (3, "there is no file"),
+    ):
+        with pytest.raises(UnreadableImage, match=reason):
+            source.encoded(row)
+
+
+def test_files_of_rows_in_a_cache_of_the_hub_are_links_to_its_blobs(tmp_path):
+    snapshot, blobs = tmp_path / "datasets--me--x/snapshots/abc", tmp_path / "datasets--me--x/blobs"
+    for folder in (snapshot / "images", blobs):
+        folder.mkdir(parents=True)
+    (blobs / "0").write_bytes(png(3))
+    (tmp_path / "x.png").write_bytes(png(4))
+    (snapshot / "images/0.png").symlink_to("../../../blobs/0")
+    (snapshot / "images/1.png").symlink_to(tmp_path / "x.png")
+    by_path(blobs / "table", "images/0.png", "images/1.png")
+    (snapshot / "train.parquet").symlink_to("../../blobs/table")
+    source = open_source(f"parquet:{snapshot}")
+    assert source.read([0]).pixels[0, 0, 0, 0] == 3
+    with pytest.raises(UnreadableImage, match=f"not below {snapshot} or {blobs}; image_folder allows"):
+        source.encoded(1)
 
 
 def test_files_of_rows_may_be_below_one_of_several_folders(tmp_path):

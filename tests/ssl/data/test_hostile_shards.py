@@ -6,11 +6,13 @@ import random
 import tarfile
 import threading
 import time
+from contextlib import nullcontext
 
 import pytest
 from PIL import Image
 
 from wildfern.ssl.data import DataError, classes_csv, open_source
+from wildfern.ssl.data.steady_file import SteadyFile
 from wildfern.ssl.data.tar_headers import MOST_HEADER_BYTES, TarFault, members
 from wildfern.ssl.data.tar_index import MOST_LABEL_BYTES
 from wildfern.ssl.data.worker_threads import check_wanted, in_threads
@@ -85,6 +87,9 @@ def test_a_damaged_header_is_a_fault_of_the_shard(tmp_path, name):
     assert reason in source.skipped[f"{tmp_path}/a.tar"]
 
 
+SIZE_9 = bytes(326) + b"%011o\0" % 9  # of a sparse file with its holes
+
+
 def test_unusual_headers_that_are_right(tmp_path):
     chain = b"".join(member(b"n", b"deep/%d.png" % k, b"L") for k in range(20_000))
     sparse = member(b"p", record(b"GNU.sparse.major", b"1") + record(b"GNU.sparse.name", b"s.png"), b"x")
@@ -96,7 +101,12 @@ def test_unusual_headers_that_are_right(tmp_path):
             member(b"p", record(b"path", b"a\nb\0\xff.png"), b"x"),
             member(b"other", png(2)),
         ),
-        *(sparse, member(b"other", png(3)), header(b"old.png", b"S"), member(b"t.tar", FIRST + FIRST)),
+        *(
+            sparse,
+            member(b"other", png(3)),
+            header(b"old.png", b"S", rest=bytes(326) + b"%011o\0" % 9),
+            member(b"t.tar", FIRST + FIRST),
+        ),
         member(b"9.png", png(9))[: 512 + len(png(9))],  # nothing after the last byte
     )
     (tmp_path / "a.tar").write_bytes(b"".join(parts))
@@ -106,6 +116,40 @@ def test_unusual_headers_that_are_right(tmp_path):
     assert names == ["0.png", "deep/0.png", "a\nb\0\udcff.png", "9.png"]
     assert "2 sparse, 1 .tar" in source.notes[0]
     assert not source.skipped
+
+
+def without_holes(data: bytes) -> dict[str, bytes]:
+    """A file without holes as `tar -S` may write it on a disk that compresses, in each format."""
+    zero, size = b"%011o\0" % 0, b"%011o\0" % len(data)
+    old = header(b"4.png", b"S", size, bytes(229) + zero + size + bytes(73) + size) + data
+    fields = record(b"GNU.sparse.size", b"%d" % len(data)) + record(b"GNU.sparse.map", b"0,%d" % len(data))
+    new = record(b"GNU.sparse.major", b"1") + record(b"GNU.sparse.minor", b"0") + record(b"GNU.sparse.name", b"4.png")
+    new += record(b"GNU.sparse.realsize", b"%d" % len(data))
+    return {
+        "old": old + bytes(-len(old) % 512),
+        "0.1": member(b"p", fields, b"x") + member(b"4.png", data),
+        "1.0": member(b"p", new, b"x") + member(b"s", (b"1\n0\n%d\n" % len(data)).ljust(512, b"\0") + data),
+    }
+
+
+UNUSUAL = {
+    **without_holes(png(4)),
+    "folder with a size, before POSIX": header(b"folder/", b"\0", b"%011o\0" % 4096) + member(b"4.png", png(4)),
+    "bytes after the checksum": member(b"4.png", png(4)).replace(b"\0 0", b"\0x0", 1),
+    "text after the records": member(b"p", record(b"path", b"4.png") + b"\n", b"x") + member(b"s", png(4)),
+    "attributes of 2 MB": member(b"p", record(b"SCHILY.xattr.user.a", bytes(2 * 10**6)), b"x")
+    + member(b"4.png", png(4)),
+}
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_what_only_some_programs_write(tmp_path, name):
+    (tmp_path / "a.tar").write_bytes(FIRST + UNUSUAL[name] + AFTER)
+    source = open_source(f"webdataset:{tmp_path}/a.tar")
+    assert source.read(range(3)).pixels[:, 0, 0, 0].tolist() == [7, 4, 9]
+    assert (source.item_name(1), dict(source.skipped)) == (f"{tmp_path}/a.tar/4.png", {})
+    with tarfile.open(tmp_path / "a.tar") as tar:
+        assert [(m.name, tar.extractfile(m).read()) for m in tar if m.isfile()][1] == ("4.png", png(4))
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -187,6 +231,18 @@ def test_a_shard_that_changes_while_it_is_read_is_named(tmp_path, change):
     for use in (lambda: source.read([1]), lambda: source.class_names):
         with pytest.raises(DataError, match=f"{path} {words}.* the same data to the end"):
             use()
+
+
+def test_a_time_may_be_rounded_to_seconds(tmp_path):
+    path = tmp_path / "a.tar"
+    path.write_bytes(FIRST)
+    second = 10**9
+    for then, now, same in ((5 * second + 7, 5 * second, True), (5 * second, 5 * second + 7, True), (5, 6, False)):
+        os.utime(path, ns=(then, then))
+        noted = SteadyFile.of(path)
+        os.utime(path, ns=(now, now))
+        with nullcontext() if same else pytest.raises(DataError, match=r"it was written to; .* with --resume"):
+            noted.open().close()
 
 
 LABELS = {

@@ -282,7 +282,15 @@ def test_unreadable_files_are_refused_and_not_run(tmp_path):
     np.savez(tmp_path / "arrays.npz", x=np.zeros(2))
     (tmp_path / "arrays.npz").rename(tmp_path / "arrays.pth")
     torch.save([1, 2], tmp_path / "list.pt")
+    (tmp_path / "zip.pth").write_bytes((tmp_path / "list.pt").read_bytes().replace(b"PK\1\2", b"PK\1\3"))
+    torch.save({"a": torch.zeros(2)}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    old = (tmp_path / "old.pth").read_bytes()
+    for name, content in {"cut": old[:-30], "key": old.replace(b"cpu", b"cp\xff"), "start": b"\x80\x02X\1"}.items():
+        (tmp_path / f"{name}.pth").write_bytes(content)
+    (tmp_path / "struct.pth").write_bytes(old[: old.index(b"protocol_version")] + b"X\1")
     for name, words in {
+        **{f"{name}.pth": "is damaged" for name in ("cut", "key", "start", "struct")},
+        "zip.pth": "is damaged: Bad magic number for central directory",
         "code.pth": "no tensors with names",
         "blocked.pth": r"Python objects \(posix.mkdir\)",
         "half.safetensors": "damaged",
