@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from wildfern.launch.backbone_arguments import backbone_takes, with_image_size
+from wildfern.launch.output_paths import is_recipe_of_run
 from wildfern.printable import printable
 from wildfern.recipes import Components, Recipe, load_recipe
 from wildfern.recipes.checking import needs
@@ -99,11 +100,19 @@ def read_recipe(
 ) -> Recipe:
     """The recipe, checked on its own and against the files on this machine. Raises RecipeErrors with all errors.
 
-    Runs the recipe's plugins and `plugins`. `data_here=False`: the images will not be read, they may be on another machine.
-    `announce` gets a message for each automatic change.
+    Runs `plugins`, and the recipe's own unless it is the recipe of a run folder, which may be a stranger's. `data_here=False`:
+    the images will not be read, they may be on another machine. `announce` gets a message for each automatic change.
     """
     known = components(data_here)
-    recipe = load_recipe(name_or_path, overrides, known, extra_checks=CHECKS, plugins=plugins, announce=announce)
+    recipe = load_recipe(
+        name_or_path,
+        overrides,
+        known,
+        extra_checks=CHECKS,
+        plugins=plugins,
+        run_own_plugins=not is_recipe_of_run(Path(name_or_path)),
+        announce=announce,
+    )
     if "." in recipe.model.backbone and recipe.model.weights is None:
         announce(
             f"model.backbone is {recipe.model.backbone}, but its weights are loaded only with model.weights=timm: training "

@@ -94,6 +94,12 @@ def check_not_of_a_run(file: Path) -> None:
         raise RunError(f"cannot write {file}: it belongs to the run {folder.name}; choose another file")
 
 
+def is_recipe_of_run(file: Path) -> bool:
+    """Whether a recipe file lies in the folder of a run, complete or not."""
+    parts = ("environment.json", "metrics.jsonl", "backbone.safetensors", "checkpoints")
+    return file.name == "recipe.yaml" and any(os.path.lexists(file.parent / name) for name in parts)
+
+
 def is_run(folder: Path) -> bool:
     """Whether a folder is that of a run, rather than one with a recipe."""
     return all((folder / name).is_file() for name in ("recipe.yaml", "environment.json"))

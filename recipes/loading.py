@@ -53,6 +53,7 @@ def load_recipe(
     extra_checks: Sequence[ExtraCheck] = (),
     plugins: Sequence[str | os.PathLike[str]] = (),
     trusted: bool = True,
+    run_own_plugins: bool = True,
     announce: Callable[[str], None] = lambda message: None,
 ) -> Recipe:
     """The recipe of a bundled name or of a file (anything with a slash or ending in .yaml), checked and complete.
@@ -63,6 +64,7 @@ def load_recipe(
 
     Runs the Python files of the key `plugins`, and those of `plugins`. With `trusted=False`, for the recipe in a run folder, its
     own plugins are not run, it extends nothing, and components that are not registered keep their arguments unchecked.
+    `run_own_plugins=False`: each of its own plugins that is not in `plugins` too is an error.
     """
     base_dir = Path(base_dir or ".")
     chain, problems = _read_chain(name_or_path, base_dir, extends=trusted)
@@ -70,9 +72,11 @@ def load_recipe(
     layers = Layers(components, main=chain[-1].label if chain else str(name_or_path))
     files = PluginFiles()
     for layer in chain:
-        files.add(layer.tree.pop("plugins", []), layer.label, layer.folder, run=trusted)
+        files.add(layer.tree.pop("plugins", []), layer.label, layer.folder, run=trusted and run_own_plugins)
     settings = files.take_from(overrides, base_dir)
     files.add([os.fspath(path) for path in plugins], COMMAND_LINE, base_dir)
+    if not run_own_plugins:
+        files.require_all()
     problems += files.problems
     for layer in chain:
         layers.lay(layer.tree, layer.label)

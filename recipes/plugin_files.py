@@ -17,6 +17,7 @@ class PluginFiles:
     def __init__(self) -> None:
         self.paths: list[str] = []
         self.problems: list[Problem] = []
+        self._not_run: dict[str, str] = {}  # path: who names it
 
     def add(self, value: Any, writer: str, folder: Path, run: bool = True) -> None:
         """Add the files that `writer` names, relative to `folder`; with `run=False`, without running them."""
@@ -29,11 +30,19 @@ class PluginFiles:
             if path not in self.paths:
                 self.paths.append(path)
             if not run:  # the user may name it again with --plugin
+                self._not_run[path] = writer
                 continue
             try:
                 load_plugin(path)
+                self._not_run = {other: by for other, by in self._not_run.items() if not _same(other, path)}
             except PluginError as error:
                 self.problems.append(Problem(writer, "plugins", str(error)))
+
+    def require_all(self) -> None:
+        """Add a problem for each file that was named without being run, and not named again."""
+        for path, writer in self._not_run.items():
+            message = "those of a run folder are programs that are not run by themselves"
+            self.problems.append(Problem(writer, "plugins", f"{message}: read {path}, then pass --plugin {path}"))
 
     def take_from(self, overrides: Sequence[str], folder: Path) -> list[str]:
         """Add the plugins of overrides `plugins=[…]`, and return the other overrides."""
@@ -50,3 +59,7 @@ class PluginFiles:
                 if not unreadable:
                     self.add(value, COMMAND_LINE, folder)
         return others
+
+
+def _same(one: str, other: str) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)

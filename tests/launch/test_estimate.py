@@ -48,9 +48,12 @@ def run(tmp_path, monkeypatch, capsys):
 
     def plan(*arguments):
         monkeypatch.setattr(sys, "argv", ["wildfern", "plan", *arguments])
-        with pytest.raises(SystemExit) as end:
+        try:
             main()
-        return end.value.code, *capsys.readouterr()
+            code = 0
+        except SystemExit as end:
+            code = end.code
+        return code, *capsys.readouterr()
 
     return plan
 

@@ -266,7 +266,7 @@ def test_plugins_of_a_strangers_folder_are_not_run(run, victim):
     (run / "plugins" / "mine.py").write_text(f"open({str(victim / 'secret')!r}, 'w').write('run')")
     text = (run / "recipe.yaml").read_text()
     (run / "recipe.yaml").write_text(text.replace("plugins: []", "plugins: [plugins/mine.py]"))
-    for use in (score, export, load):
+    for use in (score, export, load, resume):
         used(use, run, victim)
 
 

@@ -151,9 +151,22 @@ def test_one_file_adds_every_kind_and_a_run_uses_and_records_them(file, tmp_path
     }
     text = (run / "recipe.yaml").read_text()
     assert "plugins: [plugins/every_kind.py]" in text
-    again = read_recipe(run / "recipe.yaml")  # a recipe given explicitly runs its plugins
+    again = read_recipe(run / "recipe.yaml", plugins=[run / "plugins" / "every_kind.py"])
     assert (again.method.name, again.method.arguments) == ("mine", {"heat": 0.2})
     assert [(p.name, p.arguments) for p in again.evaluation.protocols] == [("mine", {"k": 5}), ("linear", {})]
+
+
+def test_the_recipe_of_a_run_folder_does_not_run_its_plugins(tmp_path):
+    (tmp_path / "plugins").mkdir()
+    plugin = tmp_path / "plugins" / "mine.py"
+    plugin.write_text(f"open({str(tmp_path / 'was_run')!r}, 'w').close()")
+    for part in ("recipe.yaml", "metrics.jsonl"):
+        (tmp_path / part).write_text("extends: quickstart\nplugins: [plugins/mine.py]\n" * (part == "recipe.yaml"))
+    with pytest.raises(RecipeErrors, match=f"are not run by themselves: read {plugin}, then pass --plugin {plugin}"):
+        read_recipe(tmp_path / "recipe.yaml")
+    assert not (tmp_path / "was_run").exists()
+    read_recipe(tmp_path / "recipe.yaml", plugins=[plugin])
+    assert (tmp_path / "was_run").exists()
 
 
 def test_components_of_plugins_are_in_the_schema_in_hints_and_in_known_lists(file):

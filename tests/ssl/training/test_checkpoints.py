@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -232,6 +231,7 @@ def test_if_all_are_damaged_an_error_is_raised_and_nothing_is_renamed(tmp_path):
 def test_a_folder_in_place_of_a_file_is_damage(tmp_path):
     for name in ("state", "checkpoint.json"):
         (tmp_path / "state").write_bytes(STATE)
+        (tmp_path / "checkpoint.json").unlink(missing_ok=True)
         write_manifest(tmp_path, {})
         (tmp_path / name).unlink()
         (tmp_path / name).mkdir()
@@ -245,7 +245,7 @@ def test_a_folder_in_place_of_a_file_is_damage(tmp_path):
 def test_an_unreadable_file_is_not_damage_and_nothing_is_renamed(name, number, tmp_path, monkeypatch):
     store = CheckpointStore(tmp_path, keep=2)
     write(store, 5, 10)
-    sick, opened = store.path(10) / name, io.open
+    sick, opened = store.path(10) / name, os.open
 
     def broken(file, *arguments, **keywords):
         if os.fspath(file) == str(sick):
@@ -253,7 +253,7 @@ def test_an_unreadable_file_is_not_damage_and_nothing_is_renamed(name, number, t
         return opened(file, *arguments, **keywords)
 
     with monkeypatch.context() as now:
-        now.setattr(io, "open", broken)
+        now.setattr(os, "open", broken)
         with pytest.raises(CheckpointError, match=f"cannot read .*{name}: {os.strerror(number)}.*Nothing was changed"):
             store.newest()
     assert sorted(os.listdir(tmp_path)) == ["step_00000005", "step_00000010"]
