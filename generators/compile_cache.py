@@ -11,6 +11,7 @@ import os
 import pickle
 import stat
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,21 @@ class _CheckedFiles(IndexDataCacheFile):
         self._save_data(overloads[key], data)
         self._save_index(overloads)
 
+    @contextlib.contextmanager
+    def _open_for_write(self, path):
+        with super()._open_for_write(path) as file:
+            if os.name == "posix":
+                os.fchmod(file.fileno(), stat.S_IMODE(os.fstat(file.fileno()).st_mode) & ~stat.S_IWOTH)
+            yield file
+
+    def _load_index(self):
+        self._check_mode(self._index_path)
+        return super()._load_index()
+
+    def _check_mode(self, path):
+        if os.name == "posix" and os.path.exists(path) and os.stat(path).st_mode & stat.S_IWOTH:
+            raise ValueError("every user can write to it")
+
     def _save_data(self, name, data):
         content = self._dump(data)
         with self._open_for_write(self._data_path(name)) as file:
@@ -71,11 +87,23 @@ class _CheckedFiles(IndexDataCacheFile):
             os.fsync(file.fileno())
 
     def _load_data(self, name):
+        self._check_mode(self._data_path(name))
         content = Path(self._data_path(name)).read_bytes()
         size = hashlib.blake2b().digest_size
         if hashlib.blake2b(content[:-size]).digest() != content[-size:]:
             raise ValueError("damaged")
         return pickle.loads(content[:-size])
+
+
+@contextlib.contextmanager
+def not_for_strangers() -> Iterator[None]:
+    """Folders and files that this process makes inside the block are not for every user to write, even with umask 000."""
+    before = os.umask(0o777)
+    os.umask(before | stat.S_IWOTH)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def distrusted(folder: str) -> str | None:
@@ -90,7 +118,7 @@ def distrusted(folder: str) -> str | None:
             if shared:
                 return f"every user can write to {place} (chmod o-w)"
             if place == path and status.st_uid not in trusted_users():
-                return f"it belongs to another user (number {status.st_uid})"
+                return f"it belongs to another user (number {status.st_uid}), so let NUMBA_CACHE_DIR name one of yours"
     except OSError:  # there is nothing to load
         return None
     return None

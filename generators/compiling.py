@@ -12,7 +12,7 @@ from numba import njit
 from numba.core import event
 
 from wildfern.files import open_regular
-from wildfern.generators.compile_cache import guard, say
+from wildfern.generators.compile_cache import guard, not_for_strangers, say
 
 try:
     import fcntl
@@ -42,7 +42,8 @@ class Kernel:
         self._what, self._lock, self._ready = what, threading.Lock(), False
         function = make(stamp_of_sources(make.__code__.co_filename))
         try:
-            self._dispatcher = njit(nogil=True, cache=True)(function)
+            with not_for_strangers():  # makes the folder
+                self._dispatcher = njit(nogil=True, cache=True)(function)
             guard(self._dispatcher._cache)
         except (RuntimeError, OSError):  # no writable cache folder
             self._dispatcher = njit(nogil=True)(function)

@@ -201,6 +201,7 @@ def evaluate(
     from wildfern.launch.evaluating import evaluate
     from wildfern.launch.output_paths import output_file, write_json_file
     from wildfern.launch.protocols import parse_datasets, parse_protocols
+    from wildfern.launch.run_folder import RunFolder
 
     json_file = json_file and output_file(json_file)
     run_plugins(plugin)
@@ -231,7 +232,7 @@ def evaluate(
             say=say,
         )
     console.print(evaluation.table())
-    if runs is not None and len(runs) == 1:
+    if runs is not None and len(runs) == 1 and RunFolder(runs[0]).is_writable():
         say(f"written to {runs[0] / 'evaluation.json'} and {runs[0] / 'report.html'}")
     elif json_file is None:
         say("not written to a file: --json FILE keeps these results")

@@ -62,8 +62,9 @@ def evaluate(
     class, with `seeds` draws. `backbones` are names ("resnet50", random weights) or pairs ("resnet50", "timm"), ("resnet50",
     "x.pth"), on images of `size` px (default: the network's own size), with the network's mean, deviation and interpolation.
 
-    One run writes its `evaluation.json` and report; its rows are `random`, `start` (if it started from weights) and `pretrained`.
-    Several runs write nothing; their rows have the names of the runs. `announce` gets progress, `say` messages to keep.
+    One run writes its `evaluation.json` and report, unless its folder is read-only; its rows are `random`, `start` (if it started
+    from weights) and `pretrained`. Several runs write nothing; their rows have the names of the runs. `announce` gets progress,
+    `say` messages to keep.
     Raises RecipeErrors with all wrong names and arguments before anything is read, RunError for a folder that is not a run
     and for backbones that cannot be built, and DataError for a data set that cannot be opened.
     """
@@ -88,6 +89,7 @@ def evaluate(
         sources = evaluation_sources(datasets, download)  # all are opened before the first one is evaluated
         # Hashed before the weights are read, so that a training that replaces them in between cannot mislabel these rows.
         sha256 = folders[0].backbone_sha256() if len(folders) == 1 else None
+        written = folders[0] if len(folders) == 1 and folders[0].is_writable() else None
         models: dict[str, Evaluated] = {}
         for folder, name, recipe in zip(folders, names, recipes, strict=True):
             start, reason = folder.start_backbone(recipe)
@@ -103,13 +105,13 @@ def evaluate(
             models[next(text for n in count(1) if (text := label + (f" ({n})" if n > 1 else "")) not in models)] = model
 
         def save(result: EvaluationResult) -> None:
-            if len(folders) == 1:
-                _save(folders[0], sha256, result.only(own, "random"), say)
+            if written is not None:
+                _save(written, sha256, result.only(own, "random"), say)
 
         baseline = "random" if len(folders) == 1 and not backbones else baselines(models)
         evaluation = _evaluate_on(sources, models, evaluators, announce, save, baseline)
-    if len(folders) == 1:
-        write_report([folders[0].path], folders[0].path / "report.html")
+    if written is not None:
+        write_report([written.path], written.path / "report.html")
     return evaluation
 
 

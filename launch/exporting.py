@@ -42,7 +42,8 @@ def export_backbone(run: Path, format: str = "timm", out: Path | None = None) ->
             if format == "onnx":
                 return _onnx(backbone.network, recipe, path, out)
             if format == "timm":
-                torch.save(state, path)
+                with path.open("wb") as file:  # to a path, torch would not say why a write failed
+                    torch.save(state, file)
                 read = f"torch.load({str(out)!r}, weights_only=True)"
             else:
                 save_file(state, path)
@@ -51,7 +52,8 @@ def export_backbone(run: Path, format: str = "timm", out: Path | None = None) ->
     except OSError as error:
         raise RunError(f"cannot write {out}: {error.strerror or error}") from error
     except (RuntimeError, SafetensorError) as error:  # of torch's and safetensors' writers
-        raise RunError(f"cannot write {out}: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
+        cause = error.__context__.strerror if isinstance(error.__context__, OSError) else str(error)
+        raise RunError(f"cannot write {out}: {((cause or '').splitlines() or [type(error).__name__])[0]}") from error
     return f"written to {out}; load it with\n\n{loading_code(recipe, read)}"
 
 

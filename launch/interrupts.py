@@ -63,20 +63,23 @@ class Interrupts:
         self._before: dict[int, object] = {}
 
     def install(self) -> "Interrupts":
-        """Start handling signals. Does nothing outside of the main thread."""
+        """Start handling signals. Does nothing outside of the main thread, and where the system gives no socket or thread."""
         global current, _advice
         if threading.current_thread() is not threading.main_thread():
             return self
+        self._thread = threading.Thread(target=self._listen, name="interrupts", daemon=True)
+        try:
+            self._arrivals, self._wake = socket.socketpair()
+            self._thread.start()
+        except (OSError, RuntimeError):  # a limit is reached: Python's own handlers stay, and the work will say more
+            return self
         current, _advice = self, str
-        self._arrivals, self._wake = socket.socketpair()
         self._wake.setblocking(False)
         self._wake_before = signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
         for number in SIGNALS:
             self._before[number] = signal.signal(number, self._handle)
         self._hooks_before = sys.excepthook, sys.unraisablehook
         sys.excepthook, sys.unraisablehook = self._uncaught, self._unraisable
-        self._thread = threading.Thread(target=self._listen, name="interrupts", daemon=True)
-        self._thread.start()
         return self
 
     def __enter__(self) -> "Interrupts":
@@ -88,7 +91,6 @@ class Interrupts:
         if self._before:
             current = None
             self._restore()
-            sys.excepthook, sys.unraisablehook = self._hooks_before
             self._wake.close()
             self._thread.join()
             self._arrivals.close()
@@ -124,6 +126,7 @@ class Interrupts:
         for number, handler in self._before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         self._before = {}
+        sys.excepthook, sys.unraisablehook = self._hooks_before
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         """Python's signal handler: runs in the main thread once it returns to Python."""
@@ -201,10 +204,13 @@ def handled() -> "Interrupts | nullcontext[Interrupts]":
 
 
 def _in_forked_child() -> None:
-    """A forked process must not write to the socket of its parent."""
+    """A forked process writes nothing to the socket of its parent, and does not end the other ranks."""
     global current
+    at_end.clear()
     if current is not None and current._before:
-        current._restore()
+        handles = current._handle
+        current._before = {n: before for n, before in current._before.items() if signal.getsignal(n) == handles}
+        current._restore()  # and not what a StopRequest has set
         current = None
 
 

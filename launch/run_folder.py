@@ -99,6 +99,10 @@ class RunFolder:
             raise RunError(f"there is no run folder {path}")
         raise RunError(f"{path} is not a run folder: it has no recipe.yaml")
 
+    def is_writable(self) -> bool:
+        """Whether files can be written here; not on a read-only file system, even by root."""
+        return os.access(self.path, os.W_OK)
+
     def check_new(self) -> None:
         """Raise RunError if the folder holds a run."""
         saved = self.has_checkpoints()
@@ -173,7 +177,7 @@ class RunFolder:
     def run_id(self) -> str | None:
         """The id of the run, which its checkpoints carry; None before its start, and for runs of earlier versions."""
         try:
-            found = read_json(self.path / "environment.json")
+            found = read_json(self.path / "environment.json", MOST_ENVIRONMENT)
         except (OSError, ValueError):
             return None
         found = found.get("run") if isinstance(found, dict) else None
@@ -267,6 +271,8 @@ class RunFolder:
         except RunError:
             raise
         except ValueError as error:
+            if not str(error).startswith("model.weights:"):
+                raise RunError(f"{self.path / 'recipe.yaml'}: {error}") from error
             raise RunError(f"{error}; resuming the run writes {self._weights()} again") from error
 
     def backbone_tensors(self) -> dict[str, Tensor]:

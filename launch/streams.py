@@ -41,6 +41,9 @@ class _Stream(io.TextIOWrapper):
             raise LostOutput(error.errno, error.strerror or str(error), name) from error
 
 
+_kept: list[_Stream] = []  # a stream that is collected closes its file, which a program may use after the command
+
+
 def prepare_streams() -> None:
     """Print replacements for what an encoding lacks, and open closed standard streams to nothing.
 
@@ -59,6 +62,7 @@ def prepare_streams() -> None:
             ours = _Stream(stream.buffer, stream.encoding, REPLACE, **buffering)
             ours.mode = name
             setattr(sys, name, ours)
+            _kept.append(ours)
 
 
 def lost_output() -> tuple[int, str] | None:

@@ -163,8 +163,9 @@ def _find(
         if place.is_file():
             return _File(os.path.join(label_folder, text), place, place.parent)
         beside = [file.name for file in place.parent.iterdir()] if place.parent.is_dir() else []
-        near = nearest(place.name, [name for name in beside if name.endswith(SUFFIXES)])
-        message = "is a folder, not a recipe" if place.is_dir() else "no such file"
+        near = nearest(place.name, [name for name in beside if name.endswith(SUFFIXES) and name != place.name])
+        there = "is neither a file nor a folder" if place.exists() else "no such file"
+        message = "is a folder, not a recipe" if place.is_dir() else there
         suggestion = str(Path(text).parent / near) if near else None
         if (place / "recipe.yaml").is_file():  # of a run
             suggestion = str(Path(text) / "recipe.yaml")

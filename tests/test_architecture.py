@@ -306,6 +306,7 @@ WRITE_FUNCTIONS = {
 }
 # Each with the reason why it need not go through wildfern.files.
 WRITES_ALLOWED = {
+    "launch/exporting.py: torch.save": "to a file opened at a path from `writing`",
     "launch/exporting.py: torch.onnx.export": "to a path from `writing`, which is an argument",
     "launch/streams.py: os.open": "the null device, in place of a closed standard stream",
     "launch/recorded_plugins.py: copy.replace": "renames a copy that was opened as a regular file",

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from errno import ENAMETOOLONG
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,7 @@ class CheckpointStore:
         made = False
         try:
             check_folder(self.folder)
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(exist_ok=True)  # without its parent: the run folder may have been moved away
             for name in filter(_LEFTOVER.fullmatch, os.listdir(self.folder)):
                 _delete(self.folder / name)
             unfinished.mkdir()
@@ -243,6 +244,9 @@ def _check_metadata(metadata: dict[str, Any], step: int, run: str | None) -> Non
 def _delete(path: Path) -> None:
     """Delete a folder with its content; of a link, the link only."""
     if stat.S_ISDIR(os.lstat(path).st_mode):
-        shutil.rmtree(path)
+        try:
+            shutil.rmtree(path)
+        except RecursionError:
+            raise OSError(ENAMETOOLONG, "folders are nested too deeply to be deleted: delete it", str(path)) from None
     else:
         path.unlink()

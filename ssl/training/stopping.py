@@ -31,6 +31,7 @@ class StopRequest:
 
     Another SIGINT raises KeyboardInterrupt. A SIGTERM or SIGUSR1 that comes more than `ECHO_SECONDS` after the first signal
     calls `end` from a separate thread, so that it also works while the main thread waits for another process.
+    Processes that are forked inside, such as workers that read data, end on SIGTERM only: the step needs them to finish.
     """
 
     def __init__(self, end: Callable[[int], None] = end_at_once, clock: Callable[[], float] = time.monotonic) -> None:
@@ -49,10 +50,12 @@ class StopRequest:
                 self._before[number] = signal.signal(number, self._handle)
             self._thread = threading.Thread(target=self._listen, name="signals", daemon=True)
             self._thread.start()
+            _entered.add(self)
         return self
 
     def __exit__(self, *exception: object) -> None:
         if self._before:
+            _entered.discard(self)
             for number, handler in self._before.items():
                 signal.signal(number, handler)
             signal.set_wakeup_fd(self._wake_before)
@@ -91,6 +94,22 @@ class StopRequest:
     def _note(self, number: int) -> None:
         if self.signal_number is None:
             self._since, self.signal_number = self._clock(), number
+
+
+_entered: set[StopRequest] = set()
+
+
+def _in_forked_child() -> None:
+    """The signals of a forked process are not those of its parent, to whose socket it would write them."""
+    if _entered:
+        _entered.clear()
+        signal.set_wakeup_fd(-1)
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_forked_child)
 
 
 class Consultation:

@@ -141,3 +141,21 @@ def test_a_link_in_the_place_of_the_lock_is_not_followed(square, tmp_path):
     lock.symlink_to(precious)
     assert square(tmp_path / "cache") == (49, "")
     assert precious.read_text() == "precious"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions")
+def test_a_cache_that_is_made_without_a_umask_is_not_for_every_user(square, tmp_path):
+    folder = tmp_path / "above" / "cache"
+    before = os.umask(0)
+    try:
+        square(folder)
+        assert square(folder) == (49, "")
+        assert os.umask(0) == 0
+    finally:
+        os.umask(before)
+    made = [folder.parent, *folder.parent.rglob("*")]
+    assert not [path for path in made if path.stat().st_mode & 0o002 and path.name != "wildfern.lock"]
+    (index,) = cached(folder, "nbi")
+    index.chmod(0o666)
+    assert "compiling squares" in square(folder)[1]
+    assert not cached(folder, "nbi")[0].stat().st_mode & 0o002

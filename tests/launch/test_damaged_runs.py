@@ -332,6 +332,20 @@ def test_a_recipe_with_huge_numbers_is_refused_soon(folder, changes, words):
         folder.backbone()
 
 
+def test_a_wrong_value_in_the_recipe_is_not_blamed_on_the_weights(folder):
+    file = folder.path / "recipe.yaml"
+    put(file, file.read_text().replace("layers: [1, 1, 1, 1]", "checkpoint_path: /etc/passwd"))
+    with pytest.raises(RunError, match=rf"^{file}: checkpoint_path is not an argument here: [^;]*$"):
+        folder.backbone()
+
+
+def test_no_id_is_read_from_a_huge_environment(folder, monkeypatch):
+    put(folder.path / "environment.json", json.dumps({"run": "a" * 32}))
+    assert folder.run_id() == "a" * 32
+    monkeypatch.setattr("wildfern.launch.run_folder.MOST_ENVIRONMENT", 20)
+    assert folder.run_id() is None
+
+
 @pytest.mark.parametrize(
     "make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/etc/passwd"), lambda path: path.symlink_to("no")]
 )

@@ -235,7 +235,7 @@ def test_an_export_is_written_as_a_whole_and_follows_no_link_in_the_run_folder(f
     whole = out.read_bytes()
 
     def full(state, path):
-        Path(path).write_bytes(b"half")
+        (path if isinstance(path, Path) else Path(path.name)).write_bytes(b"half")
         raise RuntimeError("PytorchStreamWriter failed writing file data.pkl: file write failed\nat …")
 
     monkeypatch.setattr("torch.save", full)
@@ -250,3 +250,17 @@ def test_the_backbone_has_the_read_permissions_of_the_folder(tmp_path):
     tmp_path.chmod(0o755)
     RunFolder(tmp_path).write_backbone({"weight": torch.ones(1)})
     assert (tmp_path / "backbone.safetensors").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_read_only_run_is_evaluated_and_nothing_is_written(run, tmp_path, monkeypatch):
+    folder = shutil.copytree(run, tmp_path / "run")
+    before = sorted((file.name, file.stat().st_mtime_ns) for file in folder.iterdir())
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != folder)
+    assert evaluate(folder, "digits", "knn").rows
+    assert sorted((file.name, file.stat().st_mtime_ns) for file in folder.iterdir()) == before
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux")
+def test_an_export_to_a_full_disk_says_so(run):
+    with pytest.raises(RunError, match="cannot write /dev/full: No space left on device"):
+        export_backbone(run, out=Path("/dev/full"))

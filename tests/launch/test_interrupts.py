@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -12,9 +13,10 @@ from forked_commands import ForkedCommand
 from small_runs import TINY
 
 from wildfern.generators.threads import Threads
-from wildfern.launch import pretrain
+from wildfern.launch import interrupts, pretrain
 from wildfern.launch.command import run_command
 from wildfern.launch.interrupts import SAME_SECONDS, Interrupted, Interrupts, advising
+from wildfern.ssl.training import StopRequest
 
 TRAIN = ["pretrain", "quickstart", *TINY, "training.steps=2", "training.precision=fp32", "--run", "run"]
 
@@ -176,3 +178,30 @@ def test_a_forked_child_does_not_signal_its_parent(ended):
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
         assert interrupts.number is None
     assert ended == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="fork")
+def test_a_forked_child_has_pythons_own_hooks_and_ends_no_other_rank(monkeypatch):
+    told = []
+    monkeypatch.setattr("wildfern.launch.interrupts.at_end", [told.append])
+    hooks = sys.excepthook, sys.unraisablehook
+    with Interrupts(), StopRequest():
+        if (child := os.fork()) == 0:
+            handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+            right = handlers == [signal.SIG_DFL, signal.SIG_IGN] and (sys.excepthook, sys.unraisablehook) == hooks
+            os._exit(0 if right and not interrupts.at_end else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert (sys.excepthook, sys.unraisablehook) == hooks
+
+
+@pytest.mark.parametrize(("place", "error"), [("socket.socketpair", OSError), ("threading.Thread.start", RuntimeError)])
+def test_without_a_socket_or_thread_pythons_handlers_stay(place, error, monkeypatch):
+    def none(*arguments):
+        raise error(24, "Too many open files")
+
+    before = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        patch.setattr(place, none)
+        with Interrupts():
+            assert signal.getsignal(signal.SIGINT) is before
+    assert interrupts.current is None

@@ -1,6 +1,8 @@
 """Standard output that is closed, full, ASCII, or a pipe that nobody reads."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from forked_commands import ForkedCommand
@@ -44,3 +46,10 @@ def test_what_ascii_lacks_is_replaced(tmp_path):
     assert text.isascii()
     assert b"+ " in text  # for a check mark
     assert b"pip install 'wildfern[" in text or b"onnx" in text
+
+
+def test_a_program_may_set_its_streams_back():
+    script = "import sys; from wildfern.launch.command import run_command; run_command(lambda: print('work'))"
+    script += "; sys.stdout = sys.__stdout__; sys.stderr = sys.__stderr__; print('afterwards')"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "work\nafterwards\n", "")

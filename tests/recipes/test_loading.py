@@ -1,6 +1,7 @@
 """Loading and merging of recipes (extends, file, command line), and writing them as YAML."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 from typing import Annotated
@@ -227,3 +228,10 @@ def test_importing_recipes_does_not_import_torch():
     )
     done = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no FIFOs")
+def test_a_recipe_that_is_a_fifo_is_not_called_missing(tmp_path, components):
+    os.mkfifo(tmp_path / "recipe.yaml")
+    with pytest.raises(RecipeErrors, match=r"recipe\.yaml: is neither a file nor a folder$"):
+        load_recipe(tmp_path / "recipe.yaml", [], components)

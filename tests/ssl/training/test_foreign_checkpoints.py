@@ -193,3 +193,24 @@ def test_a_file_of_another_size_is_not_read(store):
     os.truncate(store.path(10) / "state", 2**40)  # with a hole
     with pytest.raises(CorruptCheckpoint, match="state has 1099511627776 bytes, not the 5"):
         check(store.path(10))
+
+
+def test_folders_that_are_too_deep_to_delete_are_told(store, monkeypatch):
+    def too_deep(path):
+        raise RecursionError
+
+    (store.folder / ".unfinished_00000015").mkdir()
+    monkeypatch.setattr("shutil.rmtree", too_deep)
+    store.write(15, lambda: save, {})
+    with pytest.raises(
+        CheckpointError, match=r"\.unfinished_00000015: folders are nested too deeply.*step 10 is complete"
+    ):
+        store.wait()
+
+
+def test_a_run_folder_that_was_moved_is_not_made_again(store, tmp_path):
+    store.folder = tmp_path / "moved" / "checkpoints"
+    store.write(15, lambda: save, {})
+    with pytest.raises(CheckpointError, match=r"moved/checkpoints: No such file"):
+        store.wait()
+    assert not (tmp_path / "moved").exists()

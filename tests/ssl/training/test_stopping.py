@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 
@@ -176,3 +177,24 @@ def test_one_ctrl_c_is_not_counted_twice_after_the_main_thread_was_blocked():
         """
     )
     assert (code, printed.strip()) == (0, "continued")
+
+
+@posix
+def test_a_forked_worker_can_be_ended_and_does_not_stop_its_parent():
+    def worker(reader):
+        os.kill(os.getpid(), signal.SIGINT)  # Ctrl-C reaches all processes; the step needs this one to finish
+        os.read(reader, 1)
+
+    with StopRequest(end=lambda number: pytest.fail("ended")) as stop:
+        reader, writer = os.pipe()
+        if (child := os.fork()) == 0:
+            worker(reader)
+            os._exit(1)
+        time.sleep(0.05)
+        assert os.waitpid(child, os.WNOHANG) == (0, 0)
+        os.kill(child, signal.SIGTERM)  # as multiprocessing.Pool.terminate does
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+        time.sleep(0.05)
+        assert stop.signal_number is None
+    os.close(reader)
+    os.close(writer)
