@@ -3,6 +3,7 @@
 from functools import partial
 
 from wildfern.benchmarks import Benchmark
+from wildfern.launch.backbones import initial_backbone
 from wildfern.launch.builders import (
     build_method,
     build_views,
@@ -13,7 +14,6 @@ from wildfern.launch.builders import (
 )
 from wildfern.launch.compiling import check_compiler, compile_networks
 from wildfern.launch.evaluating import choose_device
-from wildfern.launch.run_folder import initial_backbone
 from wildfern.recipes import Recipe
 from wildfern.ssl.training import OPTIMIZERS
 

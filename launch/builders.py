@@ -6,10 +6,10 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from wildfern.launch.backbone_arguments import backbone_takes, size_argument
+from wildfern.launch.backbones import initial_backbone, seeded
 from wildfern.launch.cluster.distributed import DistributedContext
 from wildfern.launch.components import different_channels
 from wildfern.launch.errors import RunError, place_in_plugin
-from wildfern.launch.run_folder import initial_backbone, seeded
 from wildfern.recipes import Recipe
 from wildfern.recipes.schema import DataEntry
 from wildfern.ssl.augmentation import VIEWS, Views

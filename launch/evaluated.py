@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from wildfern.launch.backbone_arguments import size_argument
+from wildfern.launch.backbones import chosen_weights, named_backbone, recipe_backbone
 from wildfern.launch.errors import RunError
-from wildfern.launch.run_folder import RunFolder, chosen_weights, named_backbone, recipe_backbone
+from wildfern.launch.run_folder import RunFolder
 from wildfern.recipes import Recipe
 from wildfern.ssl.augmentation import VIEWS
 from wildfern.ssl.evaluation import Preprocessing, TransformedBackbone

@@ -9,7 +9,8 @@ from wildfern.launch.builders import build_schedule, method_steps
 from wildfern.launch.cluster.distributed import DistributedContext
 from wildfern.launch.data_record import check_same_files
 from wildfern.launch.errors import RunError
-from wildfern.launch.run_folder import RunFolder, is_run_id, new_run_id
+from wildfern.launch.run_folder import RunFolder
+from wildfern.launch.run_id import is_run_id, new_run_id
 from wildfern.recipes import Recipe
 
 MAY_CHANGE = {"plugins", "training", "engine", "evaluation", "tracking"}

@@ -5,11 +5,12 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from wildfern.launch.assembly import Assembly
+from wildfern.launch.backbones import recipe_backbone
 from wildfern.launch.cluster.distributed import DistributedContext
 from wildfern.launch.errors import RunError
 from wildfern.launch.evaluated import run_backbones
 from wildfern.launch.evaluating import evaluate_on, merged, scores
-from wildfern.launch.run_folder import RunFolder, recipe_backbone
+from wildfern.launch.run_folder import RunFolder
 from wildfern.recipes import Component, Recipe
 from wildfern.ssl.data import Source
 from wildfern.ssl.evaluation import EvaluationResult, write_report

@@ -4,14 +4,12 @@ import hashlib
 import json
 import os
 import re
-import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -29,11 +27,12 @@ from wildfern.files import (
     set_aside,
     write_text,
 )
-from wildfern.generators.counter_rng import key
+from wildfern.launch.backbones import chosen_weights, initial_backbone, named_backbone, recipe_backbone
 from wildfern.launch.components import components
 from wildfern.launch.errors import RunError, cannot_write
 from wildfern.launch.output_paths import APPENDED, REPLACED, is_run, written_path
 from wildfern.launch.recorded_plugins import changed_plugins, check_registered, copy_plugins, describe_plugins
+from wildfern.launch.run_id import is_run_id, new_run_id
 from wildfern.recipes import Recipe, load_recipe
 from wildfern.ssl.evaluation.run_record import MOST_ENVIRONMENT
 from wildfern.ssl.models import Backbone
@@ -42,7 +41,6 @@ from wildfern.ssl.models.networks import unknown_network
 from wildfern.ssl.tracking import environment, read_undamaged
 from wildfern.ssl.training.checkpoints import checkpoint_steps
 
-RANDOM = ("random", "none")  # in place of weights: none
 SUB_FOLDERS = ("checkpoints", "plugins", "wandb")
 
 
@@ -344,16 +342,6 @@ def _refused(file: Path) -> str:
     return f"{file} was replaced while it was read: try again"
 
 
-def new_run_id() -> str:
-    """A random id of 32 hexadecimal digits."""
-    return secrets.token_hex(16)
-
-
-def is_run_id(value: object) -> bool:
-    """Whether this may be what `new_run_id` returned."""
-    return isinstance(value, str) and re.fullmatch("[0-9a-f]{32}", value) is not None
-
-
 def load_backbone(source: str | Path | tuple[str, str | Path | None], trained: bool = True) -> Backbone:
     """A backbone in eval mode: that of a run folder, pretrained or (`trained=False`) as before training, or (name, weights).
 
@@ -370,44 +358,3 @@ def load_backbone(source: str | Path | tuple[str, str | Path | None], trained: b
             f"there is no run folder {source}; a network of this name is ({source!r}, None), with random weights"
         )
     return RunFolder.for_reading(source).backbone(trained)
-
-
-def chosen_weights(weights: str | Path | None) -> str | Path | None:
-    """None for `random` and `none`, unless there is a file of this name."""
-    return None if weights is None or (str(weights) in RANDOM and not Path(weights).exists()) else weights
-
-
-def named_backbone(name: str, weights: str | Path | None, **arguments: Any) -> Backbone:
-    """Any network with weights, or initialized from seed 0, in eval mode."""
-    with seeded(0, "backbone"):
-        return Backbone(name, weights, **arguments).eval()
-
-
-def initial_backbone(recipe: Recipe, replaced: bool = False) -> Backbone:
-    """The backbone at the start of training: a pure function of the recipe and of the weights that it names.
-
-    `replaced`: a checkpoint will replace the weights, so that their file may be gone.
-    """
-    model = recipe.model
-    try:
-        return recipe_backbone(recipe, model.weights, model.weights_key)
-    except ValueError:
-        if not replaced or model.weights is None:
-            raise
-        return recipe_backbone(recipe)
-
-
-def recipe_backbone(recipe: Recipe, weights: str | None = None, key: str | None = None) -> Backbone:
-    """The recipe's network with `weights`, or initialized from its seed."""
-    model = recipe.model
-    stem = "cifar" if model.stem == "small" else model.stem  # small: its name in recipes of earlier versions
-    with seeded(recipe.seed, "backbone"):
-        return Backbone(model.backbone, weights, stem, weights_key=key, **model.arguments)
-
-
-@contextmanager
-def seeded(seed: int, purpose: str) -> Iterator[None]:
-    """Seed torch's generator from (seed, purpose) inside the block; restore it afterwards."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(key(purpose, seed))
-        yield

@@ -5,10 +5,10 @@ from small_runs import TINY
 
 from wildfern.launch import pretrain
 from wildfern.launch.backbone_arguments import backbone_takes
+from wildfern.launch.backbones import initial_backbone
 from wildfern.launch.builders import build_method, build_views, unseen_pixels
 from wildfern.launch.components import read_recipe
 from wildfern.launch.errors import RunError
-from wildfern.launch.run_folder import initial_backbone
 from wildfern.recipes import RecipeErrors
 
 OTHERS = ["vit_tiny_patch16_224", "vgg11", "mobilenetv3_small_100", "dla46x_c", "small_alexnet", "efficientvit_m0"]

@@ -13,13 +13,14 @@ from safetensors.torch import load_file, save_file
 from small_runs import TINY
 
 import wildfern
+from wildfern.launch.backbones import initial_backbone
 from wildfern.launch.components import read_recipe
 from wildfern.launch.data_record import _recorded_sizes, recorded_data
 from wildfern.launch.errors import RunError
 from wildfern.launch.evaluating import merged
 from wildfern.launch.exporting import export_backbone
 from wildfern.launch.run_evaluation import evaluate_weights
-from wildfern.launch.run_folder import RunFolder, initial_backbone
+from wildfern.launch.run_folder import RunFolder
 from wildfern.recipes import RecipeErrors
 from wildfern.ssl.models import Backbone
 
