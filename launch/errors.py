@@ -97,7 +97,9 @@ def cannot_write(file: str | Path, reason: object, folder: Path) -> str:
     for number in (errno.EFBIG, errno.EMFILE):
         if os.strerror(number) in str(reason) and (limit := limit_of_files(number)):
             reason, _, remedy = f"{reason}{limit}".rpartition(": ")
-    return f"cannot write {file}: {reason}. Finished checkpoints are intact: {remedy}, then --run {folder} --resume"
+    saved = any((folder / "checkpoints").glob("step_*"))
+    state = "Finished checkpoints are intact" if saved else "There is no checkpoint yet"
+    return f"cannot write {file}: {reason}. {state}: {remedy}, then repeat the command with --run {folder} --resume"
 
 
 def place_in_plugin(error: BaseException) -> str | None:

@@ -57,8 +57,12 @@ def _memory(error: BaseException) -> str | None:
     told = told or (isinstance(error, SystemError) and _limit("RLIMIT_AS") is not None)  # an import without memory
     if not (told or isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM):
         return None
+    most = _limit("RLIMIT_AS")
+    if isinstance(error, ImportError) and most is not None:
+        most_gib = f"{most / 2**30:.3g} GiB"
+        return f"a library cannot be loaded in the {most_gib} that this process may use (ulimit -v): raise the limit ({lines[0]})"
     remedy = f"{LESS} or fewer training.loader_threads, or use a machine with more memory"
-    if (most := _limit("RLIMIT_AS")) is not None:
+    if most is not None:
         remedy = f"this process may use {most / 2**30:.3g} GiB (ulimit -v): raise the limit, or {LESS}"
     return f"memory ran out: {remedy} ({lines[0]})"
 

@@ -73,7 +73,12 @@ def writing(file: Path) -> Iterator[Path]:
         status = None
     direct = status is not None and place is not file and not stat.S_ISREG(status.st_mode)
     if direct or not os.access(place.parent, os.W_OK):
-        yield file
+        try:
+            yield file
+        except OSError as error:
+            if error.errno is not None and error.filename is None:
+                raise OSError(error.errno, error.strerror, os.fspath(file)) from error
+            raise
         return
     with replacing(place) as beside:
         yield beside

@@ -271,7 +271,8 @@ class RunFolder:
         except ValueError as error:
             if not str(error).startswith("model.weights:"):
                 raise RunError(f"{self.path / 'recipe.yaml'}: {error}") from error
-            raise RunError(f"{error}; resuming the run writes {self._weights()} again") from error
+            reason = str(error).removeprefix("model.weights: ")
+            raise RunError(f"{reason}; resuming the run writes it again") from error
 
     def backbone_tensors(self) -> dict[str, Tensor]:
         """The weights in `backbone.safetensors`, by name. Raises RunError for a missing or damaged file."""

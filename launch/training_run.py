@@ -39,7 +39,8 @@ class Stopped(Exception):
     def __init__(self, run: Path, step: int, signal_number: int, complete: bool = False) -> None:
         what = "training is complete, evaluate it" if complete else "continue"
         super().__init__(
-            f"stopped by {signal.Signals(signal_number).name} after step {step}; {what} with --run {run} --resume"
+            f"stopped by {signal.Signals(signal_number).name} after step {step}; {what} with the same command, --run {run} and "
+            "--resume"
         )
         self.exit_code = 128 + signal_number
 
@@ -127,12 +128,12 @@ def pretrain(
 def resuming(folder: RunFolder) -> str:
     """What to do after an interrupt, for its message; empty before the run has a recipe."""
     started = (folder.path / "recipe.yaml").is_file()
-    return f"; continue with --run {folder.path} --resume" if started else ""
+    return f"; continue with the same command, --run {folder.path} and --resume" if started else ""
 
 
 def trained(folder: RunFolder) -> str:
     """The same after training."""
-    return f" after training, which is complete; repeat the evaluation with --run {folder.path} --resume"
+    return f" after training, which is complete; repeat the evaluation with the same command, --run {folder.path} and --resume"
 
 
 def train_to_end(

@@ -75,8 +75,7 @@ def load_recipe(
         files.add(layer.tree.pop("plugins", []), layer.label, layer.folder, run=trusted and run_own_plugins)
     settings = files.take_from(overrides, base_dir)
     files.add([os.fspath(path) for path in plugins], COMMAND_LINE, base_dir)
-    if not run_own_plugins:
-        files.require_all()
+    waiting = not run_own_plugins and files.require_all()
     problems += files.problems
     for layer in chain:
         layers.lay(layer.tree, layer.label)
@@ -84,7 +83,7 @@ def load_recipe(
     layers.tree["plugins"] = files.paths
     for message in layers.messages:
         announce(message)
-    return check_recipe(layers, components, extra_checks, problems, whole, keep_unknown=not trusted)
+    return check_recipe(layers, components, extra_checks, problems, whole, keep_unknown=not trusted or waiting)
 
 
 def list_recipes() -> dict[str, str]:

@@ -38,11 +38,12 @@ class PluginFiles:
             except PluginError as error:
                 self.problems.append(Problem(writer, "plugins", str(error)))
 
-    def require_all(self) -> None:
-        """Add a problem for each file that was named without being run, and not named again."""
+    def require_all(self) -> bool:
+        """Add a problem for each file that was named without being run, and not named again; returns whether there are any."""
         for path, writer in self._not_run.items():
             message = "those of a run folder are programs that are not run by themselves"
             self.problems.append(Problem(writer, "plugins", f"{message}: read {path}, then pass --plugin {path}"))
+        return bool(self._not_run)
 
     def take_from(self, overrides: Sequence[str], folder: Path) -> list[str]:
         """Add the plugins of overrides `plugins=[…]`, and return the other overrides."""

@@ -116,7 +116,7 @@ class CheckpointStore:
         if faults and all(isinstance(fault, ForeignCheckpoint) for fault in faults.values()):
             raise CheckpointError(
                 f"every checkpoint in {self.folder} is of another run than `run` in environment.json says. To continue from them "
-                "anyway, remove environment.json"
+                "anyway, if they are yours, remove environment.json"
             )
         if faults:
             listed = "; ".join(f"{self.path(step).name}: {fault}" for step, fault in faults.items())
@@ -227,6 +227,8 @@ class CheckpointStore:
 
 def _check_metadata(metadata: dict[str, Any], step: int, run: str | None) -> None:
     """Raise CorruptCheckpoint if a valid manifest is of another step or run, or has values of another type."""
+    if run is not None and metadata.get("run", run) != run:
+        raise ForeignCheckpoint("it is a checkpoint of another run")
     if type(metadata.get("step")) is not int or metadata["step"] != step:
         raise CorruptCheckpoint("it is a checkpoint of another step")
     numbers = [metadata.get("skipped_in_a_row", 0)]
@@ -237,8 +239,6 @@ def _check_metadata(metadata: dict[str, Any], step: int, run: str | None) -> Non
         numbers += [number for number in items if number is not None]
     if not all(type(number) is int and number >= 0 for number in numbers):
         raise CorruptCheckpoint("items or skipped_in_a_row in its manifest are no whole numbers")
-    if run is not None and metadata.get("run", run) != run:
-        raise ForeignCheckpoint("it is a checkpoint of another run")
 
 
 def _delete(path: Path) -> None:

@@ -135,12 +135,12 @@ def test_an_interrupt_does_not_wait_for_threads_that_render():
         (
             signal.SIGTERM,
             ("open", r"run/\.?.*views\.png$", 1),
-            "stopped by SIGTERM; continue with --run run --resume\n",
+            "stopped by SIGTERM; continue with the same command, --run run and --resume\n",
         ),
         (
             signal.SIGINT,
             ("open", r"run/\.?.*report\.html$", 1),
-            "stopped by SIGINT after training, which is complete; repeat the evaluation with --run run --resume\n",
+            "stopped by SIGINT after training, which is complete; repeat the evaluation with the same command, --run run and --resume\n",
         ),
     ],
 )
