@@ -140,7 +140,8 @@ def test_an_interrupt_does_not_wait_for_threads_that_render():
         (
             signal.SIGINT,
             ("open", r"run/\.?.*report\.html$", 1),
-            "stopped by SIGINT after training, which is complete; repeat the evaluation with the same command, --run run and --resume\n",
+            "stopped by SIGINT after training, which is complete; repeat the evaluation with the same command, --run run and "
+            "--resume\n",
         ),
     ],
 )
