@@ -198,7 +198,7 @@ def evaluate(
     The baseline is the same network with random weights. One run writes its evaluation.json and report.html.
     """
     from wildfern.launch.errors import RunError
-    from wildfern.launch.evaluating import evaluate
+    from wildfern.launch.evaluating import NotWritten, evaluate
     from wildfern.launch.output_paths import output_file, write_json_file
     from wildfern.launch.protocols import parse_datasets, parse_protocols
     from wildfern.launch.run_folder import RunFolder
@@ -218,27 +218,33 @@ def evaluate(
         )
     networks = list(zip(named, given or [None] * len(named), strict=True))
 
+    unwritten = None
     with console.status("evaluating") as status:
-        evaluation = evaluate(
-            runs,
-            datasets,
-            protocols,
-            shots,
-            seeds,
-            announce=lambda text: status.update(Text(printable(text))),
-            download=download,
-            backbones=networks,
-            size=size,
-            say=say,
-        )
+        try:
+            evaluation = evaluate(
+                runs,
+                datasets,
+                protocols,
+                shots,
+                seeds,
+                announce=lambda text: status.update(Text(printable(text))),
+                download=download,
+                backbones=networks,
+                size=size,
+                say=say,
+            )
+        except NotWritten as error:
+            evaluation, unwritten = error.evaluation, error
     console.print(evaluation.table())
-    if runs is not None and len(runs) == 1 and RunFolder(runs[0]).is_writable():
+    if unwritten is None and runs is not None and len(runs) == 1 and RunFolder(runs[0]).is_writable():
         say(f"written to {runs[0] / 'evaluation.json'} and {runs[0] / 'report.html'}")
-    elif json_file is None:
+    elif unwritten is None and json_file is None:
         say("not written to a file: --json FILE keeps these results")
     if json_file is not None:
         write_json_file(json_file, evaluation.as_json())
         say(f"written to {json_file}")
+    if unwritten is not None:
+        raise unwritten
 
 
 @app.command()

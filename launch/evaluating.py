@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from wildfern.launch.errors import RunError, user_errors
+from wildfern.launch.errors import DISK_FAULTS, RunError, user_errors
 from wildfern.launch.evaluated import (
     BackboneLike,
     Evaluated,
@@ -43,6 +43,17 @@ from wildfern.ssl.evaluation.result import upgraded_rows
 from wildfern.ssl.evaluation.stored_result import EVALUATION, read_evaluation
 
 
+class NotWritten(RunError):
+    """The scores are complete, in `evaluation`, but a file of the run folder could not be written: a full disk, for example."""
+
+    def __init__(self, evaluation: EvaluationResult, reason: OSError) -> None:
+        super().__init__(
+            f"cannot write {reason.filename}: {reason.strerror}. The scores are complete; free disk space and repeat the command "
+            "to keep them in the run folder, or write them elsewhere with --json FILE"
+        )
+        self.evaluation = evaluation
+
+
 def evaluate(
     run: str | Path | Sequence[str | Path] | None = None,
     on: DatasetLike | Sequence[DatasetLike] = (),
@@ -66,7 +77,8 @@ def evaluate(
     from weights) and `pretrained`. Several runs write nothing; their rows have the names of the runs. `announce` gets progress,
     `say` messages to keep.
     Raises RecipeErrors with all wrong names and arguments before anything is read, RunError for a folder that is not a run
-    and for backbones that cannot be built, and DataError for a data set that cannot be opened.
+    and for backbones that cannot be built, DataError for a data set that cannot be opened, and NotWritten, which holds the
+    scores, where the disk is full.
     """
     if not on:
         raise RunError("nothing to evaluate on: name a data set, for example digits")
@@ -104,15 +116,32 @@ def evaluate(
                 say(message)
             models[next(text for n in count(1) if (text := label + (f" ({n})" if n > 1 else "")) not in models)] = model
 
+        unwritten: OSError | None = None
+
         def save(result: EvaluationResult) -> None:
+            nonlocal unwritten
             if written is not None:
-                _save(written, sha256, result.only(own, "random"), say)
+                unwritten = _disk_fault(lambda: _save(written, sha256, result.only(own, "random"), say))
 
         baseline = "random" if len(folders) == 1 and not backbones else baselines(models)
         evaluation = _evaluate_on(sources, models, evaluators, announce, save, baseline)
     if written is not None:
-        write_report([written.path], written.path / "report.html")
+        report = written.path / "report.html"
+        unwritten = unwritten or _disk_fault(lambda: write_report([written.path], report))
+    if unwritten is not None:
+        raise NotWritten(evaluation, unwritten) from unwritten
     return evaluation
+
+
+def _disk_fault(write: Callable[[], object]) -> OSError | None:
+    """The error of a full or read-only disk that `write` met, if any; others are raised."""
+    try:
+        write()
+    except OSError as error:
+        if error.errno not in DISK_FAULTS or error.filename is None:
+            raise
+        return error
+    return None
 
 
 def as_list(value: Any, single: tuple[type, ...], expected: str) -> list[Any]:

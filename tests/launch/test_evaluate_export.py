@@ -1,5 +1,6 @@
 """Evaluation and export of a finished run."""
 
+import errno
 import hashlib
 import json
 import re
@@ -12,12 +13,13 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 from small_runs import TINY
+from typer.testing import CliRunner
 
 import wildfern
 from wildfern.launch import evaluate, pretrain
-from wildfern.launch.cli import export
+from wildfern.launch.cli import app, export
 from wildfern.launch.errors import RunError
-from wildfern.launch.evaluating import merged
+from wildfern.launch.evaluating import NotWritten, merged
 from wildfern.launch.exporting import NAMES, export_backbone, loading_code
 from wildfern.launch.run_folder import RunFolder
 from wildfern.ssl.models import Backbone
@@ -258,6 +260,25 @@ def test_a_read_only_run_is_evaluated_and_nothing_is_written(run, tmp_path, monk
     monkeypatch.setattr("os.access", lambda path, mode: Path(path) != folder)
     assert evaluate(folder, "digits", "knn").rows
     assert sorted((file.name, file.stat().st_mtime_ns) for file in folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("module", ["wildfern.launch.run_folder", "wildfern.ssl.evaluation.report"])
+def test_scores_are_shown_where_the_disk_is_full(module, run, tmp_path, monkeypatch):
+    folder, other = shutil.copytree(run, tmp_path / "run"), tmp_path / "other.json"
+    before = sorted(file.name for file in folder.iterdir())
+
+    def full(path, text):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(f"{module}.write_text", full)
+    words = ["evaluate", str(folder), "--on", "digits", "--protocol", "knn", "--json", str(other)]
+    done = CliRunner().invoke(app, words)
+    assert isinstance(done.exception, NotWritten)
+    assert re.search(r"cannot write .*(evaluation\.json|report\.html): No space left", str(done.exception))
+    assert "pretrained" in done.output
+    assert "written to " + str(folder) not in done.output
+    assert json.loads(other.read_text())["rows"] == done.exception.evaluation.as_json()["rows"]
+    assert set(file.name for file in folder.iterdir()) - set(before) <= {"evaluation.json"}
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux")
