@@ -18,6 +18,7 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1
 SAME_SECONDS = 0.2  # `timeout` sends a signal to the process and to its group
 ECHO_SECONDS = 2.0  # launchers and schedulers forward signals that the processes already got
 UNWIND_SECONDS = 5.0  # then the process ends, whatever it waits for
+POLL_SECONDS = 0.1
 CHECKPOINT_THREAD = "checkpoint"  # is waited for
 MISSED = 0
 
@@ -154,12 +155,16 @@ class Interrupts:
 
     def _listen(self) -> None:
         """Each byte is the number of a signal, written by the interpreter's C handler when it arrives."""
-        since = again = 0.0
+        since = 0.0
+        missed, sent = False, 0
         while True:
             try:
                 arrived = self._arrivals.recv(1)
             except TimeoutError:
-                if not any(thread.name == CHECKPOINT_THREAD for thread in threading.enumerate()):
+                if missed and not self._raised:  # it came just before the main thread began to sleep
+                    sent += self._send_again()
+                checkpoint = any(thread.name == CHECKPOINT_THREAD for thread in threading.enumerate())
+                if time.monotonic() - since > UNWIND_SECONDS and not checkpoint:
                     self._end_now(self.message())
                 continue
             if not arrived:
@@ -167,18 +172,26 @@ class Interrupts:
             number, now = arrived[0], time.monotonic()
             if number == MISSED and self.number is not None:
                 time.sleep(0.01)
-                self._raised, again = False, again + 1
-                if hasattr(signal, "pthread_kill"):  # wakes the main thread if it sleeps
-                    signal.pthread_kill(threading.main_thread().ident, self.number)
-                else:
-                    signal.raise_signal(self.number)
+                self._raised, missed = False, True
+                sent += self._send_again()
             elif number in SIGNALS and not since:
                 since = now
-                self._arrivals.settimeout(UNWIND_SECONDS)
-            elif number in SIGNALS and again:
-                again -= 1
+                self._arrivals.settimeout(POLL_SECONDS)
+            elif number in SIGNALS and sent:
+                sent -= 1
             elif number in SIGNALS and now - since > (SAME_SECONDS if number == signal.SIGINT else ECHO_SECONDS):
                 self._end_now(f"stopped at once by a second signal ({signal.Signals(number).name})")
+
+    def _send_again(self) -> int:
+        """Send the signal to the main thread, which wakes it if it sleeps; 0 where something else handles signals by now."""
+        number = self.number or signal.SIGINT
+        if signal.getsignal(number) != self._handle:
+            return 0
+        if hasattr(signal, "pthread_kill"):
+            signal.pthread_kill(threading.main_thread().ident, number)
+        else:
+            signal.raise_signal(number)
+        return 1
 
     def _end_now(self, text: str) -> None:
         """Exit without Python's cleanup."""
