@@ -185,7 +185,7 @@ def _backbone_takes_the_channels(recipe: Recipe) -> Problems:
             f"small_alexnet takes three channels, and views have {made}",
         )
     elif made != taken:
-        why = "views.local_intensity_order makes so many of a view" if made == 4 else "the channels of a view"
+        why = "the number of channels that views.local_intensity_order makes" if made == 4 else "the channels of a view"
         yield "model.arguments.in_chans", f"must be {made}, {why}; got {taken!r}"
 
 

@@ -70,7 +70,7 @@ class Estimate:
     stages: dict[int | None, RankMemory]
     chosen: int | None  # the stage that the recipe names
     checkpoint: int  # bytes of one checkpoint
-    kept: int  # at most so many checkpoints on disk
+    kept: int  # number of checkpoints kept on disk
     footprint: Footprint
 
     def step_seconds(self, stage: int | None, hardware: Hardware, utilization: float) -> float | None:

@@ -63,7 +63,7 @@ def run_backbones(recipe: Recipe, start: Backbone | None, pretrained: Backbone) 
 
 
 def check_networks(wanted: Sequence[BackboneLike], size: int | None) -> None:
-    """Raise RunError for networks that are no names or pairs (name, weights), and for a size that is no number of pixels."""
+    """Raise RunError unless each network is a name or a pair (name, weights), and the size a positive whole number."""
     if size is not None and (type(size) is not int or size < 1):
         raise RunError(f"size must be a whole number of pixels, at least 1, got {size!r}")
     for number, entry in enumerate(wanted):

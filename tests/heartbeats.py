@@ -30,7 +30,7 @@ def place(main):
 
 
 def fail_after(beats):
-    """The heartbeat of this process fails with an error after so many turns in which every rank is connected."""
+    """The heartbeat of this process fails with an error after that number of turns with every rank connected."""
     from wildfern.launch.cluster.heartbeat import Heartbeat
 
     original = Heartbeat._check_peers

@@ -102,7 +102,7 @@ def count_points(
 def judge(first_cell, across, middle, square, boxes, done, cells, points, attempt, BLOCK: tl.constexpr):
     """Decide whether an object is `done`; if too little is visible, clear its cells and set up the next attempt.
 
-    As in `raster.too_sparse`: a quarter of the points, in so many pixels. Attempt 0 lets the box fill the square, attempts
+    As in `raster.too_sparse`: the points and pixels that must be visible. Attempt 0 lets the box fill the square, attempts
     1 … 4 a quarter of the square around the fullest pixel; the last is to find a new box.
     """
     number = tl.program_id(0)

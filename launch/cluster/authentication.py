@@ -5,9 +5,9 @@ The peer answers with its rank, host, a nonce of its own, and an HMAC-SHA256 of 
 text under another label. Each later message carries an HMAC of its number and its text, with a key for this connection and
 direction: a message that was altered, repeated, left out or moved is detected.
 
-This keeps out whoever can connect to the port or listen to the network, but does not know the secret. It does not encrypt: hosts,
-ranks and error messages can be read on the network. Whoever can alter packets can still cut connections, which ends the run. The
-process group itself, through which the secret comes, is torch's, and has no authentication.
+This excludes attackers who can connect to the port or listen to the network, but do not know the secret. It does not encrypt:
+hosts, ranks and error messages can be read on the network. An attacker who can alter packets can still cut connections, which
+ends the run. The process group itself, through which the secret comes, is torch's, and has no authentication.
 """
 
 import hashlib

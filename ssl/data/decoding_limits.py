@@ -78,7 +78,7 @@ def _has_one_scan(image: Image.Image) -> bool:
 
 
 def is_free(count: int) -> bool:
-    """Whether so many bytes can be allocated."""
+    """Whether `count` bytes can be allocated."""
     try:
         np.empty(count, np.uint8)
     except MemoryError:

@@ -1,4 +1,4 @@
-"""Whoever connects to the heartbeat without the secret is dropped, and disturbs no rank; a rank that sends nonsense is named."""
+"""A peer without the secret is dropped by the heartbeat, and disturbs no rank; a rank that sends nonsense is named."""
 
 import errno
 import json

@@ -1,0 +1,136 @@
+"""The commands on finished runs: evaluate, export, report."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from wildfern.launch.plugin_option import PluginOption, run_plugins
+from wildfern.launch.terminal import console, say
+from wildfern.printable import printable, printable_lines
+
+
+def evaluate(
+    runs: Annotated[list[Path] | None, typer.Argument(help="Run folders", show_default=False)] = None,
+    on: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--on",
+            help="A data set with labels: digits, 'parquet:X image_column=img' or '{source: parquet:X, …}'; repeat for several",
+            show_default=False,
+        ),
+    ] = None,
+    backbone: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Also evaluate this network: a timm name or torchvision/NAME; repeat for several", show_default=False
+        ),
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Weights of each --backbone, in the same order: a file, a run folder, timm, timm:TAG or random (default: "
+            "random)",
+            show_default=False,
+        ),
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(min=1, help="Image size in pixels for --backbone (default: the network's own)")
+    ] = None,
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="How to evaluate: linear,knn,finetune,retrieval, 'knn k=5' or '{name: knn, k: 5}'; repeat for several "
+            "(default: linear,knn)",
+            show_default=False,
+        ),
+    ] = None,
+    few_shot: Annotated[str, typer.Option(help="Also evaluate with N labels per class, for example 5,20")] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="Draws of each few-label set")] = 3,
+    download: Annotated[bool, typer.Option("--download", help="Download data sets that are missing here")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write this evaluation here")] = None,
+    plugin: PluginOption = None,
+) -> None:
+    """Evaluate backbones of runs and any other networks on labeled datasets.
+
+    The baseline is the same network with random weights. One run writes its evaluation.json and report.html.
+    """
+    from wildfern.launch.errors import RunError
+    from wildfern.launch.evaluating import NotWritten, evaluate
+    from wildfern.launch.output_paths import output_file, write_json_file
+    from wildfern.launch.protocols import parse_datasets, parse_protocols
+    from wildfern.launch.run_folder import RunFolder
+
+    json_file = json_file and output_file(json_file)
+    run_plugins(plugin)
+    try:
+        shots = [int(n) for n in few_shot.split(",") if n.strip()]
+    except ValueError:
+        raise RunError(f"--few-shot must be comma-separated numbers, for example 5,20; got {few_shot!r}") from None
+    datasets, protocols = parse_datasets(on or []), parse_protocols(["linear,knn"] if protocol is None else protocol)
+    named, given = backbone or [], weights or []
+    if given and len(given) != len(named):
+        raise RunError(
+            f"--weights must be given once for each --backbone, in the same order (random for none): got {len(given)} for "
+            f"{len(named)}"
+        )
+    networks = list(zip(named, given or [None] * len(named), strict=True))
+
+    unwritten = None
+    with console.status("evaluating") as status:
+        try:
+            evaluation = evaluate(
+                runs,
+                datasets,
+                protocols,
+                shots,
+                seeds,
+                announce=lambda text: status.update(Text(printable(text))),
+                download=download,
+                backbones=networks,
+                size=size,
+                say=say,
+            )
+        except NotWritten as error:
+            evaluation, unwritten = error.evaluation, error
+    console.print(evaluation.table())
+    if unwritten is None and runs is not None and len(runs) == 1 and RunFolder(runs[0]).is_writable():
+        say(f"written to {runs[0] / 'evaluation.json'} and {runs[0] / 'report.html'}")
+    elif unwritten is None and json_file is None:
+        say("not written to a file: --json FILE keeps these results")
+    if json_file is not None:
+        write_json_file(json_file, evaluation.as_json())
+        say(f"written to {json_file}")
+    if unwritten is not None:
+        raise unwritten
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="Run folder")],
+    format: Annotated[str, typer.Option(help="One of timm, safetensors, onnx")] = "timm",
+    out: Annotated[Path | None, typer.Option(help="File to write (default: exported.… in the run folder)")] = None,
+    plugin: PluginOption = None,
+) -> None:
+    """Export the pretrained backbone."""
+    from wildfern.launch.exporting import export_backbone
+
+    run_plugins(plugin)
+    print(printable_lines(export_backbone(run, format, out)))  # without rich, which would wrap and mark up the code
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders")],
+    out: Annotated[Path, typer.Option(help="HTML file to write")] = Path("report.html"),
+) -> None:
+    """Compare runs in one self-contained HTML file."""
+    from wildfern.launch.errors import user_errors
+    from wildfern.launch.output_paths import output_file, writing
+    from wildfern.ssl.evaluation import report_page
+
+    out = output_file(out)
+    with user_errors():
+        page = report_page(runs)
+    with writing(out) as path:
+        path.write_bytes(page.encode("utf-8", "backslashreplace"))
+    say(f"written to {out}")
