@@ -12,6 +12,7 @@ from wildfern.launch.data_record import fingerprint_of
 from wildfern.launch.errors import RunError
 from wildfern.recipes import Recipe
 from wildfern.ssl.data import Mixture
+from wildfern.ssl.data.fingerprint import sampled_contents
 
 Facts = dict[str, Any]  # of one source: what is compared, by its name in messages
 SHOWN = 3
@@ -26,9 +27,10 @@ def check_same_data(
 ) -> None:
     """Raise RunError on every rank where the images of some rank differ from those of rank 0; called by all ranks.
 
-    Compares numbers of items, and names and sizes of files (contents too, if the recipe asks for that fingerprint); classes and
-    labels if they are used; of the second images of views (`second_images`, by argument) the same without labels; and `weights`,
-    the SHA-256 of those that training starts from. An error of one rank in reading them is raised on every rank.
+    Compares numbers of items, names and sizes of files, and the contents of a sample of them (of all, if the recipe asks for that
+    fingerprint); classes and labels if they are used; of the second images of views (`second_images`, by argument) the same
+    without labels; and `weights`, the SHA-256 of those that training starts from. An error of one rank in reading them is raised
+    on every rank.
     """
     if context.world_size == 1:
         return
@@ -55,7 +57,7 @@ def facts(recipe: Recipe, mixture: Mixture, second_images: Mapping[str, Mixture]
         files = fingerprint_of(images, number, entry.fingerprint == "contents")
         if files is not None:
             one |= {"files": files.files, "bytes": files.bytes, "names or sizes of files": files.names}
-            one |= {"contents of files": files.contents} if files.contents is not None else {}
+            one["contents of files"] = files.contents or sampled_contents(list(source.files() or ()))
         if source.reads_labels:
             names, labels = source.class_names, getattr(source, "labels", None)
             one["classes"] = source.num_classes

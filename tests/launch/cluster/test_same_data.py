@@ -62,7 +62,7 @@ def seen_in(folder, monkeypatch, *changes):
         ),
         (6, 0, "x{}.bmp", [], "folder:images is not the same: other names or sizes of files"),
         (6, 9, "{}.bmp", [], "folder:images is not the same: other contents of files"),
-        (6, 9, "{}.bmp", ["data.fingerprint=names"], None),
+        (6, 9, "{}.bmp", ["data.fingerprint=names"], "folder:images is not the same: other contents of files"),
         (
             5,
             0,

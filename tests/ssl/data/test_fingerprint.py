@@ -6,7 +6,7 @@ import pytest
 
 from wildfern.ssl.data import DataError
 from wildfern.ssl.data.base import SourceFile
-from wildfern.ssl.data.fingerprint import fingerprint
+from wildfern.ssl.data.fingerprint import SAMPLED, SAMPLED_BYTES, fingerprint, sampled_contents
 
 
 @pytest.fixture
@@ -41,3 +41,30 @@ def test_contents_are_read_only_on_request(files, tmp_path):
     assert fingerprint(files()) == fingerprint(files())
     with pytest.raises(DataError, match=r"/b cannot be read for its fingerprint: No such file"):
         fingerprint(files(), contents=True)
+
+
+@pytest.mark.parametrize("number", [1, SAMPLED, 3 * SAMPLED + 1])
+def test_a_sample_is_of_the_ends_of_evenly_spaced_files(number, tmp_path):
+    chosen = set(range(number)) if number <= SAMPLED else {n * number // SAMPLED for n in range(SAMPLED)}
+    files = [SourceFile(f"{n}", 3, str(tmp_path / f"{n}")) for n in range(number)]
+    for n in range(number):
+        (tmp_path / f"{n}").write_bytes(b"abc")
+    before = sampled_contents(files)
+    assert sampled_contents(files) == before
+    for n in (0, number // 2, number - 1):
+        (tmp_path / f"{n}").write_bytes(b"xyz")
+        assert (sampled_contents(files) != before) == (n in chosen)
+        (tmp_path / f"{n}").write_bytes(b"abc")
+
+
+@pytest.mark.parametrize("size", [0, 1, SAMPLED_BYTES, SAMPLED_BYTES + 1, 2 * SAMPLED_BYTES + 9])
+def test_both_ends_of_a_file_count(size, tmp_path):
+    files = [SourceFile("a", size, str(tmp_path / "a"))]
+    (tmp_path / "a").write_bytes(content := b"x" * size)
+    before = sampled_contents(files)
+    for place in {0, size - 1, SAMPLED_BYTES - 1, size - SAMPLED_BYTES} & set(range(size)):
+        (tmp_path / "a").write_bytes(content[:place] + b"y" + content[place + 1 :])
+        assert sampled_contents(files) != before
+    (tmp_path / "a").unlink()
+    with pytest.raises(DataError, match=r"/a cannot be read for its fingerprint: No such file"):
+        sampled_contents(files)
