@@ -104,7 +104,7 @@ def test_all_errors_are_reported_together():
     [
         (
             ["views.local_intensity_order=true"],
-            "model.arguments.in_chans: must be 4, views.local_intensity_order makes",
+            "model.arguments.in_chans: must be 4, the number of channels that views.local_intensity_order makes",
         ),
         (["model.arguments.in_chans=4"], "model.arguments.in_chans: must be 3, the channels of a view; got 4"),
         (
