@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from wildfern.files import updating
 from wildfern.launch.errors import DISK_FAULTS, RunError, user_errors
 from wildfern.launch.evaluated import (
     BackboneLike,
@@ -121,7 +122,7 @@ def evaluate(
         def save(result: EvaluationResult) -> None:
             nonlocal unwritten
             if written is not None:
-                unwritten = _disk_fault(lambda: _save(written, sha256, result.only(own, "random"), say))
+                unwritten = _disk_fault(lambda: save_merged(written, result.only(own, "random"), say, sha256))
 
         baseline = "random" if len(folders) == 1 and not backbones else baselines(models)
         evaluation = _evaluate_on(sources, models, evaluators, announce, save, baseline)
@@ -164,8 +165,15 @@ def _named(
     return {labels[row]: model for row, model in found.items() if not (model.random and model.network in there)}
 
 
-def _save(folder: RunFolder, sha256: str | None, evaluation: EvaluationResult, say: Callable[[str], None]) -> None:
-    folder.write_json(EVALUATION, merged(folder, evaluation.as_json(), sha256, say))
+def save_merged(
+    folder: RunFolder,
+    evaluation: EvaluationResult,
+    say: Callable[[str], None],
+    backbone_sha256: str | None = None,
+) -> None:
+    """Write what is `merged` to the folder's `evaluation.json`; of two processes that do so at once, both keep their rows."""
+    with updating(folder.path):
+        folder.write_json(EVALUATION, merged(folder, evaluation.as_json(), backbone_sha256, say))
 
 
 def merged(

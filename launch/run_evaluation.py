@@ -9,7 +9,7 @@ from wildfern.launch.backbones import recipe_backbone
 from wildfern.launch.cluster.distributed import DistributedContext
 from wildfern.launch.errors import RunError
 from wildfern.launch.evaluated import run_backbones
-from wildfern.launch.evaluating import evaluate_on, merged, scores
+from wildfern.launch.evaluating import evaluate_on, save_merged, scores
 from wildfern.launch.run_folder import RunFolder
 from wildfern.recipes import Component, Recipe
 from wildfern.ssl.data import Source
@@ -45,7 +45,7 @@ def evaluate_at_end(
         state = folder.backbone_tensors()
 
         def save(evaluation: EvaluationResult) -> None:
-            folder.write_json("evaluation.json", merged(folder, evaluation.as_json(), say=tracker.message))
+            save_merged(folder, evaluation, tracker.message)
 
         start, reason = folder.start_backbone(recipe)
         if reason is not None:

@@ -7,6 +7,7 @@ not at all. Each error names its file.
 import os
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from errno import EINVAL
@@ -29,6 +30,7 @@ __all__ = [
     "replacing",
     "set_aside",
     "sync_folder",
+    "updating",
     "write_text",
 ]
 
@@ -37,6 +39,7 @@ PathLike = str | os.PathLike[str]
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows
 _PARTIAL = ".partial_"
+_WAIT = 10.0  # s for another process that updates a file
 
 
 class UnsafeFile(OSError):
@@ -167,6 +170,36 @@ def replacing(path: PathLike, sync: bool = True) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             beside.unlink()
+
+
+@contextmanager
+def updating(folder: PathLike) -> Iterator[None]:
+    """A block that reads a file of the folder, changes it and replaces it: no other process is in such a block meanwhile.
+
+    Waits for that process, for 10 s at most: a stranger may hold the lock, the system's flock on the folder. Does not wait where
+    the system has no locks on folders.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    try:
+        until = time.monotonic() + _WAIT
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() < until:
+                    time.sleep(0.05)
+                    continue
+            except OSError:  # a file system without locks
+                pass
+            break
+        yield
+    finally:
+        os.close(handle)
 
 
 def write_text(path: PathLike, text: str) -> None:

@@ -5,8 +5,11 @@ import hashlib
 import json
 import re
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import timm
@@ -16,12 +19,13 @@ from small_runs import TINY
 from typer.testing import CliRunner
 
 import wildfern
-from wildfern.launch import evaluate, pretrain
+from wildfern.launch import evaluate, evaluating, pretrain
 from wildfern.launch.cli import app, export
 from wildfern.launch.errors import RunError
-from wildfern.launch.evaluating import NotWritten, merged
+from wildfern.launch.evaluating import NotWritten, merged, save_merged
 from wildfern.launch.exporting import NAMES, export_backbone, loading_code
 from wildfern.launch.run_folder import RunFolder
+from wildfern.ssl.evaluation import EvaluationResult
 from wildfern.ssl.models import Backbone
 
 MODEL = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]}
@@ -169,6 +173,27 @@ def test_rows_of_another_backbone_are_not_kept(run, tmp_path):
     folder.write_json("evaluation.json", {**later, "rows": [old]})
     rows = {row["protocol"]: row for row in written("knn")["rows"]}
     assert (rows["linear"]["metric"], rows["linear"]["value"]) == ("accuracy", 0.25)
+
+
+def test_two_evaluations_that_end_at_once_both_keep_their_rows(run, tmp_path, monkeypatch):
+    folder = RunFolder(shutil.copytree(run, tmp_path / "run"))
+    (folder.path / "evaluation.json").unlink(missing_ok=True)
+
+    def slow(*arguments: Any) -> dict:
+        found = merged(*arguments)
+        time.sleep(0.1)
+        return found
+
+    monkeypatch.setattr(evaluating, "merged", slow)
+
+    def save(protocol: str) -> None:
+        row = {"dataset": "digits", "backbone": "pretrained", "protocol": protocol, "metric": "accuracy", "value": 0.5}
+        save_merged(folder, EvaluationResult((row,), {}), lambda message: None)
+
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(save, ["knn", "linear", "finetune"]))
+    written = json.loads((folder.path / "evaluation.json").read_text())
+    assert {row["protocol"] for row in written["rows"]} == {"knn", "linear", "finetune"}
 
 
 def test_notes_of_other_data_sets_are_kept(run, tmp_path):

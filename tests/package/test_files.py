@@ -3,9 +3,12 @@
 import errno
 import os
 import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from wildfern import files
 from wildfern.files import (
     UnsafeFile,
     check_folder,
@@ -17,6 +20,7 @@ from wildfern.files import (
     remove_partial_files,
     replacing,
     set_aside,
+    updating,
     write_text,
 )
 
@@ -167,3 +171,26 @@ def test_what_is_set_aside_keeps_its_bytes_and_replaces_nothing(tmp_path):
     assert [file.read_text() for file in sorted(tmp_path.iterdir())] == ["0", "1", "2"]
     path.symlink_to("/etc/passwd")
     assert set_aside(path).is_symlink()
+
+
+def test_two_that_update_a_file_at_once_both_keep_their_change(tmp_path):
+    file = tmp_path / "count"
+    file.write_text("0")
+
+    def add(times: int) -> None:
+        for _ in range(times):
+            with updating(tmp_path):
+                value = int(file.read_text())
+                time.sleep(0.001)
+                write_text(file, str(value + 1))
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(add, [10] * 4))
+    assert file.read_text() == "40"
+
+
+def test_a_lock_that_a_stranger_holds_delays_an_update_and_no_more(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_WAIT", 0.2)
+    began = time.monotonic()
+    with updating(tmp_path), updating(tmp_path):
+        assert 0.2 <= time.monotonic() - began < 5
