@@ -91,7 +91,7 @@ def explained_loss(error: LostOutput) -> tuple[int, str]:
 
 @contextmanager
 def output_may_be_lost() -> Iterator[None]:
-    """Around output that is no result: if it cannot be printed, one line on standard error says so, and that is all."""
+    """Around output that is not a result: if it cannot be printed, one line on standard error says so, and that is all."""
     try:
         yield
         lost = lost_output()

@@ -310,7 +310,7 @@ WRITES_ALLOWED = {
     "launch/exporting.py: torch.onnx.export": "to a path from `writing`, which is an argument",
     "launch/streams.py: os.open": "the null device, in place of a closed standard stream",
     "launch/recorded_plugins.py: copy.replace": "renames a copy that was opened as a regular file",
-    "ssl/training/checkpoints.py: os.replace": "renames checkpoints, in a folder that is no link",
+    "ssl/training/checkpoints.py: os.replace": "renames checkpoints, in a folder that is not a link",
     "ssl/training/checksums.py: os.open": "syncs files that were just written",
     "ssl/training/whole_state.py: save_file": "in a folder that was just made",
 }

@@ -109,12 +109,12 @@ def _number(field: bytes, at: int) -> int:
     try:
         return int(field.partition(b"\0")[0].strip() or b"0", 8)
     except ValueError:
-        raise TarFault(f"a header with a size that is no number at byte {at}") from None
+        raise TarFault(f"a header with a size that is not a number at byte {at}") from None
 
 
 def _decimal(text: bytes, at: int) -> int:
     if not text.isdigit() or len(text) > 20:
-        raise TarFault(f"a header with a size that is no number of bytes at byte {at}")
+        raise TarFault(f"a header with a size that is not a number of bytes at byte {at}")
     return int(text)
 
 

@@ -235,7 +235,7 @@ def _check_metadata(metadata: dict[str, Any], step: int, run: str | None) -> Non
     items = metadata.get("items")
     if items is not None:
         if not isinstance(items, list):
-            raise CorruptCheckpoint("items in its manifest is no list")
+            raise CorruptCheckpoint("items in its manifest is not a list")
         numbers += [number for number in items if number is not None]
     if not all(type(number) is int and number >= 0 for number in numbers):
         raise CorruptCheckpoint("items or skipped_in_a_row in its manifest are no whole numbers")

@@ -99,7 +99,7 @@ def manifest(folder: Path) -> dict[str, Any]:
     if len(files) > MOST_FILES:
         raise CorruptCheckpoint(f"{MANIFEST} names {len(files):,} files, over the limit of {MOST_FILES:,}")
     if outside := [name for name in files if not _is_inside(name)]:
-        raise CorruptCheckpoint(f"{MANIFEST} names {outside[0][:100]!r}, which is no file of the checkpoint")
+        raise CorruptCheckpoint(f"{MANIFEST} names {outside[0][:100]!r}, which is not a file of the checkpoint")
     return content
 
 

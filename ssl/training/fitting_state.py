@@ -105,7 +105,7 @@ def check_optimizer(
 
 
 def check_count(name: str, value: Tensor) -> None:
-    """Raise StateMismatch for a step count that is no whole number from 0."""
+    """Raise StateMismatch for a step count that is not a whole number from 0."""
     count = float(value)
     if not (math.isfinite(count) and count >= 0 and count == int(count)):
         raise StateMismatch(f"{name} is {count:g}, not a number of steps")

@@ -44,7 +44,7 @@ def set_group_numbers(optimizer: torch.optim.Optimizer, numbers: dict[str, Tenso
 
 
 def check_group_number(optimizer: torch.optim.Optimizer, name: str, value: Tensor) -> None:
-    """Raise ValueError for `INDEX/KEY` that is no number of the optimizer's parameter groups, and for NaN."""
+    """Raise ValueError for `INDEX/KEY` that is not among the numbers of the optimizer's parameter groups, and for NaN."""
     where = f"optimizer_groups/{name}"
     index, _, key = name.partition("/")
     if not re.fullmatch("[0-9]{1,6}", index) or int(index) >= len(optimizer.param_groups):
@@ -52,7 +52,7 @@ def check_group_number(optimizer: torch.optim.Optimizer, name: str, value: Tenso
     now = optimizer.param_groups[int(index)].get(key, 0.0)
     number = now.ndim == 0 if isinstance(now, Tensor) else type(now) in PYTHON
     if key in NOT_STATE or not number or (isinstance(now, bool) and value.dtype != torch.bool):
-        raise ValueError(f"{where} is no number that this optimizer counts")
+        raise ValueError(f"{where} is not a number of this optimizer's parameter groups")
     if value.isnan().any():
         raise ValueError(f"{where} is NaN")
 

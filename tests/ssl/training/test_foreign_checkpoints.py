@@ -1,4 +1,4 @@
-"""Checkpoint folders from a stranger: nothing outside them is read, and what is no checkpoint is refused in words."""
+"""Checkpoint folders from a stranger: nothing outside them is read, and what is not a checkpoint is refused in words."""
 
 import hashlib
 import json
@@ -53,7 +53,7 @@ def replaced(path, make):
     make(path)
 
 
-NO_FILE = "which is no file of the checkpoint"
+NO_FILE = "which is not a file of the checkpoint"
 FORGED = {
     "nested": (lambda c: (c / "checkpoint.json").write_text('{"files":' * 100_000), "nested too deeply"),
     "huge": (lambda c: os.truncate(c / "checkpoint.json", MOST_BYTES + 1), "is larger than 4,194,304 bytes"),
@@ -78,7 +78,7 @@ FORGED = {
     "step is a text": (lambda c: sealed(c, step="10"), "of another step"),
     "step is a fraction": (lambda c: sealed(c, step=10.0), "of another step"),
     "step is large": (lambda c: sealed(c, step=10**30), "more than 64 bits"),
-    "items": (lambda c: sealed(c, items="100"), "items in its manifest is no list"),
+    "items": (lambda c: sealed(c, items="100"), "items in its manifest is not a list"),
     "number of items": (lambda c: sealed(c, items=[1, None, 2.5]), "no whole numbers"),
     "skipped": (lambda c: sealed(c, skipped_in_a_row="many"), "no whole numbers"),
     "FIFO": (lambda c: replaced(c / "state", os.mkfifo), "state is a FIFO"),
@@ -91,7 +91,7 @@ FORGED = {
     "a file": (lambda c: replaced(c, lambda p: p.write_bytes(b"")), "it is a file, not a folder"),
     "all behind a link": (lambda c: replaced(c, lambda p: p.symlink_to(c.parent / "step_00000005")), "it is a symbolic link"),
     "of another run": (lambda c: sealed(c, run=OTHER), "cannot be used: it is a checkpoint of another run"),
-    "of a run that is no text": (lambda c: sealed(c, run=[1]), "cannot be used: it is a checkpoint of another run"),
+    "of a run that is not a text": (lambda c: sealed(c, run=[1]), "cannot be used: it is a checkpoint of another run"),
 }  # fmt: skip
 
 

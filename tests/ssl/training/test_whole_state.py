@@ -119,11 +119,11 @@ def test_optimizer_state_has_the_memory_layout_of_its_weight(tmp_path):
         (lambda s: s.update({"optimizer/idle.bias/step": torch.zeros(3)}), "optimizer/idle.bias/step is [3], not []"),
         (
             lambda s: s.update({"optimizer_groups/0/params": torch.tensor([5])}),
-            "optimizer_groups/0/params is no number",
+            "optimizer_groups/0/params is not a number",
         ),
         (
             lambda s: s.update({"optimizer_groups/0/betas": torch.tensor([5.0])}),
-            "optimizer_groups/0/betas is no number",
+            "optimizer_groups/0/betas is not a number",
         ),
         (
             lambda s: s.update({"optimizer_groups/²/eps": torch.tensor([5.0])}),
