@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from wildfern.launch.limits import limit_of_files
+from wildfern.recipes import RecipeErrors
 from wildfern.registry import Origin, origin_of_module
 from wildfern.ssl.data import DataError
 
@@ -21,10 +22,13 @@ class RunError(ValueError):
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Turn the ValueErrors of components, which say what the user asked for that is not possible, into RunErrors."""
+    """Turn the ValueErrors of components, which say what the user asked for that is not possible, into RunErrors.
+
+    RecipeErrors pass: they are several.
+    """
     try:
         yield
-    except (RunError, DataError):
+    except (RunError, DataError, RecipeErrors):
         raise
     except ValueError as error:
         raise RunError(str(error)) from error

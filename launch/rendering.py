@@ -30,7 +30,7 @@ def write_gallery(
     if generator not in STREAMS:
         near = difflib.get_close_matches(generator, STREAMS, n=1)
         raise RunError(
-            f"unknown generator {generator!r}{f'; did you mean {near[0]}?' if near else ''} Available: {', '.join(STREAMS)}"
+            f"unknown generator {generator!r}{f'; did you mean {near[0]}?' if near else '.'} There are: {', '.join(STREAMS)}"
         )
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise RunError(f"--out must be a .png, .jpg or .webp file, got {out}")

@@ -70,7 +70,7 @@ def source_signature(name: str) -> Callable[..., Any]:
             raise DataError(f"unknown source {name!r}; write the kind of a path before it: {_with_kind(name)}")
         near = get_close_matches(scheme, SOURCES, 1, 0.5)
         known = ", ".join(SOURCES)
-        raise DataError(f"unknown source {name!r}{f'; did you mean {near[0]!r}?' if near else ';'} There are: {known}")
+        raise DataError(f"unknown source {name!r}{f'; did you mean {near[0]!r}?' if near else '.'} There are: {known}")
     component: Callable[..., Any] = SOURCES[scheme]
     parameter = location_parameter(component)
     if parameter is None and colon:

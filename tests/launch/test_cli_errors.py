@@ -53,6 +53,20 @@ def test_all_errors_of_a_recipe_are_reported_together(wildfern):
     assert len(lines) == 9
 
 
+@pytest.mark.parametrize("command", [["pretrain"], ["plan"], ["views"], ["bench", "pipeline", "--recipe"]])
+def test_every_command_reports_the_errors_of_a_recipe_on_lines_of_their_own(command, tmp_path, monkeypatch, capsys):
+    (tmp_path / "r.yaml").write_text("extends: quickstart\ntraining: {steps: -1, batch_size: few}\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["wildfern", *command, "r.yaml"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "r.yaml: training.steps: must be greater than 0, got -1",
+        'r.yaml: training.batch_size: must be an integer, got "few"',
+    ]
+
+
 def test_a_comment_that_cuts_a_path_short_is_named(wildfern, tmp_path):
     (tmp_path / "pics #1").mkdir()
     text = said(wildfern("pretrain", "quickstart", "data.source=folder:pics #1"))
