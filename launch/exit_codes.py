@@ -13,7 +13,7 @@ EXIT_CODES = """Exit codes:
   75   another process was lost; continue with --resume
   130  stopped by SIGINT (Ctrl-C), in training after a checkpoint; continue with --resume
   141  standard output is a pipe that nobody reads any more
-  143  stopped by SIGTERM, 138 by SIGUSR1, like 130
+  143  stopped by SIGTERM, 129 by SIGHUP, 138 by SIGUSR1, like 130
 
 A second signal stops at once, with the same exit code and without a checkpoint."""
 

@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGUSR1 outside of training: the command unwinds, says so in one line and exits with 128 + the number.
+"""SIGINT, SIGTERM, SIGHUP and SIGUSR1 outside of training: the command unwinds, says so in one line, exits with 128 + the number.
 
 Imports little, so that a command can install it before anything else. In training, `StopRequest` takes its place.
 """
@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from types import FrameType, TracebackType
 
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
+_HANGUP = getattr(signal, "SIGHUP", None)
 SAME_SECONDS = 0.2  # `timeout` sends a signal to the process and to its group
 ECHO_SECONDS = 2.0  # launchers and schedulers forward signals that the processes already got
 UNWIND_SECONDS = 5.0  # then the process ends, whatever it waits for
@@ -78,7 +79,8 @@ class Interrupts:
         self._wake.setblocking(False)
         self._wake_before = signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
         for number in SIGNALS:
-            self._before[number] = signal.signal(number, self._handle)
+            if number != _HANGUP or signal.getsignal(number) != signal.SIG_IGN:  # ignored by nohup: it stays so
+                self._before[number] = signal.signal(number, self._handle)
         self._hooks_before = sys.excepthook, sys.unraisablehook
         sys.excepthook, sys.unraisablehook = self._uncaught, self._unraisable
         return self

@@ -59,9 +59,9 @@ def pretrain(
     checkpoint in `run` (repeat the recipe and overrides), or starts at step 0 if there is none, with a message. The time
     to the first step counts from `since` on `time.perf_counter` (now, if None). `plugins` are Python files that register
     components, in addition to those that the recipe names; both are run.
-    Raises RecipeErrors, RunError or DataError for an invalid command, recipe or data, Stopped after SIGINT, SIGTERM or
-    SIGUSR1 in training (before and after it Ctrl-C raises KeyboardInterrupt), NotFinite when the loss diverges, ProcessLost
-    when another rank is gone.
+    Raises RecipeErrors, RunError or DataError for an invalid command, recipe or data, Stopped after SIGINT, SIGTERM,
+    SIGHUP or SIGUSR1 in training (before and after it Ctrl-C raises KeyboardInterrupt), NotFinite when the loss diverges,
+    ProcessLost when another rank is gone.
     """
     since = time.perf_counter() if since is None else since
     overrides = [overrides] if isinstance(overrides, str) else list(overrides or ())

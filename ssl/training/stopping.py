@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGUSR1 stop training after the current step, with a checkpoint; a second one exits at once."""
+"""SIGINT, SIGTERM, SIGHUP and SIGUSR1 stop training after the current step, with a checkpoint; a second one exits at once."""
 
 import os
 import signal
@@ -12,8 +12,9 @@ from types import FrameType
 
 ECHO_SECONDS = 2.0  # launchers and schedulers forward signals that the processes already got
 
-# Batch systems send SIGUSR1 before the time limit; Windows has none.
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+# A terminal that is closed sends SIGHUP, a batch system SIGUSR1 before the time limit; Windows has neither.
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
+_HANGUP = getattr(signal, "SIGHUP", None)
 
 
 def end_at_once(number: int) -> None:
@@ -27,10 +28,11 @@ def end_at_once(number: int) -> None:
 
 
 class StopRequest:
-    """A context in which SIGINT, SIGTERM and SIGUSR1 set `signal_number` instead of ending the process.
+    """A context in which SIGINT, SIGTERM, SIGHUP and SIGUSR1 set `signal_number` instead of ending the process.
 
-    Another SIGINT raises KeyboardInterrupt. A SIGTERM or SIGUSR1 that comes more than `ECHO_SECONDS` after the first signal
+    Another SIGINT raises KeyboardInterrupt. Another signal that comes more than `ECHO_SECONDS` after the first signal
     calls `end` from a separate thread, so that it also works while the main thread waits for another process.
+    SIGHUP stays ignored if it was: by `nohup`.
     Processes that are forked inside, such as workers that read data, end on SIGTERM only: the step needs them to finish.
     """
 
@@ -47,7 +49,8 @@ class StopRequest:
             self._wake.setblocking(False)
             self._wake_before = signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
             for number in SIGNALS:
-                self._before[number] = signal.signal(number, self._handle)
+                if number != _HANGUP or signal.getsignal(number) != signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._handle)
             self._thread = threading.Thread(target=self._listen, name="signals", daemon=True)
             self._thread.start()
             _entered.add(self)

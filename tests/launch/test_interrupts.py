@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGUSR1 outside of training: one line, the exit code of the signal, nothing broken."""
+"""Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 outside of training: one line, the exit code of the signal, nothing broken."""
 
 import gc
 import json
@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import nullcontext
 
 import pytest
 from forked_commands import ForkedCommand
@@ -111,6 +112,17 @@ def test_an_interrupt_that_a_library_turns_into_its_own_error_is_one(number, cap
         run_command(work)
     assert end.value.code == 128 + number
     assert capsys.readouterr().err == f"stopped by {signal.Signals(number).name}\n"
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_terminal_that_is_closed_ends_the_command_unless_nohup_ignores_it(ignored, capsys):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        with nullcontext() if ignored else pytest.raises(SystemExit, match=str(128 + signal.SIGHUP)):
+            run_command(lambda: signal.raise_signal(signal.SIGHUP))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert capsys.readouterr().err == ("" if ignored else "stopped by SIGHUP\n")
 
 
 def test_an_interrupt_does_not_wait_for_threads_that_render():

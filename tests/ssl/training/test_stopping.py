@@ -95,6 +95,19 @@ def test_the_first_signal_is_recorded_and_handlers_are_restored(name):
 
 
 @posix
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_terminal_that_is_closed_stops_unless_nohup_ignores_it(ignored):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        with StopRequest(end=lambda number: pytest.fail("ended")) as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.signal_number == (None if ignored else signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) == (signal.SIG_IGN if ignored else signal.SIG_DFL)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@posix
 @pytest.mark.parametrize(
     "numbers", [(None, signal.SIGTERM), (signal.SIGUSR1, None), (None, None, signal.SIGINT), (None,)]
 )
