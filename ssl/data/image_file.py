@@ -56,7 +56,7 @@ class Decoding:
 
     An image may have 89,478,485 pixels (or bands in its pages, as many values as four bands of that), 16 bytes for each of
     these pixels as stored, and 10,000 pages; a JPEG 100 scans. Decoding takes at most about three times the stored values in
-    memory, and is ended after 30 s of computing where Pillow can be ended (JPEG, PNG).
+    memory, and is ended after 30 s of computing where Pillow can be ended (JPEG, PNG, GIF, BMP, PPM).
 
     Raises DataError for settings that are impossible or do not fit together.
     """

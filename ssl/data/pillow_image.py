@@ -16,6 +16,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from wildfern.ssl.data.base import ImageArray, UnreadableImage
+from wildfern.ssl.data.decoding_limits import watched
 from wildfern.ssl.data.resize import within
 from wildfern.ssl.data.tiff_image import turned
 from wildfern.ssl.data.value_range import RawImage
@@ -56,7 +57,11 @@ def opened(file: str | os.PathLike | BinaryIO) -> Image.Image:
                 raise UnreadableImage("not a regular file")
             if not status.st_size:
                 raise UnreadableImage("empty file")
-        return Image.open(file, formats=_known_formats())
+            size = status.st_size
+        else:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+        return Image.open(watched(file, size), formats=_known_formats())
     except (UnreadableImage, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

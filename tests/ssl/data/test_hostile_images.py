@@ -1,11 +1,13 @@
 """Image files that are made to take minutes or gigabytes, and files that are no files."""
 
 import errno
+import gc
 import io
 import os
 import struct
 import time
 import zlib
+from contextlib import nullcontext, suppress
 
 import imagecodecs
 import numpy as np
@@ -87,7 +89,8 @@ def test_a_baseline_jpeg_of_many_scans():
 
 
 def test_scans_are_counted_across_reads():
-    watched = decoding_limits._Watched(Bytes(b"\xff\xda\xff\0\xda\xff\xda"), 1, True)
+    watched = decoding_limits.Watched(Bytes(b"\xff\xda\xff\0\xda\xff\xda"))
+    watched.count_scans(1)
     while watched.read(1000):
         pass
     assert watched._scans == 3
@@ -95,12 +98,59 @@ def test_scans_are_counted_across_reads():
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_decoding_ends_after_a_time(monkeypatch, kind):
-    data = encoded(noise(300, 300), kind, **({"progressive": True} if kind == "JPEG" else {}))
-    assert decode_image(data).shape == (300, 300, 3)
+    data = encoded(noise(200, 200), kind, **({"progressive": True} if kind == "JPEG" else {}))
+    assert decode_image(data).shape == (200, 200, 3)
     monkeypatch.setattr(decoding_limits, "MOST_SECONDS", -1.0)
     with pytest.raises(UnreadableImage, match="took more than -1 s to decode"):
         decode_image(data)
-    assert image_size(data) == (300, 300)
+    assert image_size(data) == (200, 200)
+
+
+PLAIN = b"P3 9 7 255 " + b" ".join(b"%d" % n for n in range(9 * 7 * 3))
+LONG_FILES = {  # of more than 256 KiB
+    "JPEG": encoded(noise(600, 600), "JPEG", quality=95),
+    "progressive JPEG": encoded(noise(600, 600), "JPEG", quality=95, progressive=True),
+    **{kind: encoded(noise(600, 600), kind) for kind in ("PNG", "GIF", "BMP", "PPM")},
+    "text": PLAIN.replace(b"255", b"255\n" + b"#\n" * 2**17),
+    "header": encoded(noise(9, 7), "PPM").replace(b"P6\n", b"P6\n#" + b"a" * 2**18 + b"\n"),
+    "TIFF": encoded(noise(600, 600), "TIFF"),
+}
+
+
+@pytest.mark.parametrize("what", LONG_FILES)
+@pytest.mark.parametrize("by_name", [True, False])
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_the_time_of_large_images_is_limited_from_the_first_byte(tmp_path, monkeypatch, what, by_name):
+    data = LONG_FILES[what]
+    assert len(data) > decoding_limits._SMALL
+    file = tmp_path / "image"
+    file.write_bytes(data)
+    found = decode_image(file if by_name else data)
+    gc.collect()
+    assert not [name for name in open_files() if name == str(file)]
+    with monkeypatch.context() as change:
+        change.setattr(decoding_limits, "_SMALL", len(data) + 1)
+        np.testing.assert_array_equal(found, decode_image(file if by_name else data))
+    monkeypatch.setattr(decoding_limits, "MOST_SECONDS", -1.0)
+    with nullcontext() if what == "TIFF" else pytest.raises(UnreadableImage, match="took more than -1 s to decode"):
+        image_size(file if by_name else data)
+
+
+def open_files() -> list[str]:
+    found = []
+    for number in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
+        with suppress(OSError):
+            found.append(os.readlink(f"/proc/self/fd/{number}"))
+    return found
+
+
+def test_comments_in_a_text_image_take_time_in_proportion_to_their_number(monkeypatch):
+    """Pillow takes comments out of what it has read in quadratic time, so that it may read only a little at once."""
+    read = []
+    pieces = decoding_limits.Watched.read
+    monkeypatch.setattr(decoding_limits.Watched, "read", lambda self, n=-1: read.append(p := pieces(self, n)) or p)
+    assert decode_image(LONG_FILES["text"]).shape == (7, 9, 3)
+    assert max(map(len, read)) == decoding_limits._PIECE
 
 
 def test_a_slow_image_is_named(tmp_path, monkeypatch):
