@@ -143,7 +143,7 @@ def render(
     ] = None,
     grid: Annotated[str, typer.Option(help="Columns x rows")] = "8x8",
     out: Annotated[Path, typer.Option(help="Image file to write")] = Path("gallery.png"),
-    start: Annotated[int, typer.Option(min=0, help="Index of the first sample")] = 0,
+    start: Annotated[int, typer.Option(min=0, max=2**62, help="Index of the first sample")] = 0,
     parts: Annotated[bool, typer.Option("--parts", help="Also draw masks, width maps and center lines")] = False,
     plugin: PluginOption = None,
 ) -> None:
@@ -191,7 +191,7 @@ def stats(
 
     run_plugins(plugin)
     name, given = parse_source(source)
-    print(printable_lines(describe_source(name, given | parsed(arguments or []), split, images)))
+    print(describe_source(name, given | parsed(arguments or []), split, images))
 
 
 @app.command()

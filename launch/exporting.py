@@ -12,6 +12,7 @@ from wildfern.launch.errors import RunError
 from wildfern.launch.evaluated import of_recipe
 from wildfern.launch.output_paths import check_not_of_a_run, writing
 from wildfern.launch.run_folder import RunFolder
+from wildfern.printable import printable
 from wildfern.recipes import Recipe
 from wildfern.ssl.augmentation import MEAN, STD, VIEWS
 from wildfern.ssl.models.networks import TORCHVISION, torchvision_recipe
@@ -54,7 +55,7 @@ def export_backbone(run: Path, format: str = "timm", out: Path | None = None) ->
     except (RuntimeError, SafetensorError) as error:  # of torch's and safetensors' writers
         cause = error.__context__.strerror if isinstance(error.__context__, OSError) else str(error)
         raise RunError(f"cannot write {out}: {((cause or '').splitlines() or [type(error).__name__])[0]}") from error
-    return f"written to {out}; load it with\n\n{loading_code(recipe, read)}"
+    return f"written to {printable(out)}; load it with\n\n{loading_code(recipe, read)}"
 
 
 def _check_out(out: Path, format: str) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wildfern.launch.protocols import checked_arguments
+from wildfern.printable import printable
 from wildfern.ssl.data import DataError, Source, UnreadableImage, open_source, source_signature
 from wildfern.ssl.data.image_source import ImageSource
 from wildfern.ssl.data.value_range import RawImage
@@ -49,7 +50,7 @@ class _Found:
 
 
 def describe_source(name: str, arguments: Mapping[str, Any], split: str = "train", images: int = 100) -> str:
-    """A report on a source, opened with these arguments, from a sample of `images` images spread evenly over it.
+    """A printable report on a source, opened with these arguments, from a sample of `images` images spread evenly over it.
 
     Raises RecipeErrors for arguments that the source does not take, and DataError for a source that cannot be opened.
     """
@@ -62,7 +63,7 @@ def describe_source(name: str, arguments: Mapping[str, Any], split: str = "train
     found, labels = _examined(source, items)
     if not found.sizes:
         name_of_first, reason = next(iter(source.skipped.items()))
-        return f"{name}: none of {len(items)} images can be read; for example {name_of_first}: {reason}"
+        return printable(f"{name}: none of {len(items)} images can be read; for example {name_of_first}: {reason}")
     total = "endless" if source.num_items is None else f"{source.num_items:,} images"
     words = ", ".join(word for word in (split, source.split_words) if word)
     lines = [
@@ -71,7 +72,7 @@ def describe_source(name: str, arguments: Mapping[str, Any], split: str = "train
     ]
     lines += [*_class_lines(source, labels), *_skipped_lines(source)]
     lines += [f"note: {note}" for note in source.notes]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _opened(name: str, split: str, given: dict[str, Any], explicit: bool) -> Source:

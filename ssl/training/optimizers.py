@@ -9,8 +9,10 @@ from timm.optim import Lamb
 
 from wildfern.registry import OPTIMIZERS, register
 
+MOST_RATE = 1e6  # far above any use; torch fails on products beyond float32
+Rate = Annotated[float, Field(gt=0, le=MOST_RATE)]
+Decay = Annotated[float, Field(ge=0, le=MOST_RATE)]
 Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 Groups = list[dict]
@@ -20,8 +22,8 @@ Groups = list[dict]
 def adamw(
     groups: Groups,
     *,
-    learning_rate: Positive,
-    weight_decay: NotNegative = 0.05,
+    learning_rate: Rate,
+    weight_decay: Decay = 0.05,
     betas: tuple[Beta, Beta] = (0.9, 0.999),
 ) -> torch.optim.Optimizer:
     """AdamW (Loshchilov & Hutter, 2019); one fused kernel on a GPU."""
@@ -32,8 +34,8 @@ def adamw(
 def sgd(
     groups: Groups,
     *,
-    learning_rate: Positive,
-    weight_decay: NotNegative = 1e-4,
+    learning_rate: Rate,
+    weight_decay: Decay = 1e-4,
     momentum: Beta = 0.9,
     nesterov: bool = False,
 ) -> torch.optim.Optimizer:
@@ -45,8 +47,8 @@ def sgd(
 def lars(
     groups: Groups,
     *,
-    learning_rate: Positive,
-    weight_decay: Positive = 1e-6,
+    learning_rate: Rate,
+    weight_decay: Annotated[float, Field(gt=0, le=MOST_RATE)] = 1e-6,
     momentum: Beta = 0.9,
     trust_coefficient: Positive = 0.001,
 ) -> torch.optim.Optimizer:
@@ -61,8 +63,8 @@ def lars(
 def lamb(
     groups: Groups,
     *,
-    learning_rate: Positive,
-    weight_decay: NotNegative = 0.01,
+    learning_rate: Rate,
+    weight_decay: Decay = 0.01,
     betas: tuple[Beta, Beta] = (0.9, 0.999),
 ) -> torch.optim.Optimizer:
     """LAMB (You et al., 2020, algorithm 2) from timm. Layer-wise: not for ZeRO stages above 0.

@@ -121,7 +121,15 @@ def test_a_comment_that_cuts_a_path_short_is_named(wildfern, tmp_path):
         (["evaluate", "run", "--on", "digits", "--protocol", "linaer"], ["linear"]),
         (["render", "ifs", "size=0"], ["size"]),
         (["render", "ifs", "points=1000000000"], ["points"]),
-        (["render", "isf"], ["ifs"]),
+        (["render", "isf"], ["unknown generator 'isf'; did you mean ifs? There are: contours"]),
+        (["render", "ifs", "--start", "9223372036854775807"], ["--start", "4611686018427387904"]),
+        (
+            ["pretrain", "quickstart", "optimizer.learning_rate=1e308", "optimizer.weight_decay=1e39"],
+            [
+                f"optimizer.{key}: must be less than or equal to 1000000, got 1e+3"
+                for key in ("learning_rate", "weight_decay")
+            ],
+        ),
         (["render", "ifs", "--grid", "8"], ["8x8"]),
         (["export", "run", "--format", "tim"], ["timm"]),
         (["report", "empty", "--out", "r.html"], ["empty"]),

@@ -2,12 +2,15 @@
 
 import io
 
+import numpy as np
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from wildfern.benchmarks.result import Benchmark
 from wildfern.launch import doctor
 from wildfern.launch.exit_codes import explained
+from wildfern.launch.stats import describe_source
 from wildfern.ssl.data import DataError
 from wildfern.ssl.evaluation import EvaluationResult
 
@@ -66,3 +69,12 @@ def test_a_path_in_a_command(wildfern, tmp_path):
     result = wildfern(HOSTILE)
     assert result.returncode == 2
     assert "\x07" not in result.stderr
+
+
+def test_stats_keeps_the_name_of_a_class_on_its_line(tmp_path):
+    for name in ("a", "b\nnote: checked"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "train" / name / "0.png")
+    lines = describe_source(f"folder:{tmp_path / 'train'}", {}).split("\n")
+    assert "classes: 2, in all images: a 1, b\\nnote: checked 1" in lines
+    assert not [line for line in lines if line.startswith("note: checked")]
