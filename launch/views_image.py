@@ -56,7 +56,9 @@ def _numbers(text: str) -> list[int]:
         found = re.fullmatch(r"\s*(\d{1,18})(?:\s*-\s*(\d{1,18}))?\s*", word)
         first, last = (int(n) for n in (found[1], found[2] or found[1])) if found else (0, -1)
         if last < first:
-            raise RunError(f"--indices must be numbers of at most 18 digits and ranges, for example 0-7,40; got {text!r}")
+            raise RunError(
+                f"--indices must be numbers of at most 18 digits and ranges, for example 0-7,40; got {text!r}"
+            )
         if len(numbers) + last - first >= MOST_ROWS:
             raise RunError(f"--indices may name at most {MOST_ROWS} images")
         numbers.extend(range(first, last + 1))
