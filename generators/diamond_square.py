@@ -47,11 +47,11 @@ def field_space(size, levels):
 
 
 @njit
-def _refine_row(above, below, previous, current, side, states, amplitude, cells, m, columns):
+def _refine_row(above, below, previous, current, side, states, amplitude, m, columns):
     """One row of cells of an m-grid: centers into current[1:], edge points into side[0] (right) and side[1] (down).
 
     `above` and `below` are the corner rows with one wrapped column; previous[j + 1] and current[j + 1] hold the centers of
-    columns j of the last and of this row, with column -1 (that is m - 1) in front.
+    columns j of the last and of this row, with column -1 (that is m - 1) in front. Only centers if `columns` is 0.
     """
     step = amplitude / _MIDDLE
     for j in range(m):
@@ -60,8 +60,6 @@ def _refine_row(above, below, previous, current, side, states, amplitude, cells,
         total = (above[j] + above[j + _ONE]) + (below[j] + below[j + _ONE])
         current[j + _ONE] = total * _QUARTER + noise * step
     current[0] = current[m]
-    if not cells:
-        return
     right, down = side[0], side[1]
     for j in range(columns):
         noise = np.float32(np.int32((states[j] >> _S10) & _TEN_BITS)) - _MIDDLE
@@ -97,15 +95,18 @@ def _interleave_bytes(even, odd, columns, low, scale, out):
 def _extremes(grid, m, width, low, high):
     """Least and greatest of m rows of a grid, by columns first, which vectorizes; low, high: float32[≥ m] workspace."""
     columns = np.uint64(m)
-    low[:m] = grid[:m]
-    high[:m] = grid[:m]
+    for j in range(columns):
+        low[j] = high[j] = grid[j]
     for i in range(1, m):
         row = grid[i * width : i * width + m]
         for j in range(columns):
             value = row[j]
             low[j] = value if value < low[j] else low[j]
             high[j] = value if value > high[j] else high[j]
-    return low[:m].min(), high[:m].max()
+    least, greatest = low[0], high[0]
+    for j in range(columns):
+        least, greatest = min(least, low[j]), max(greatest, high[j])
+    return least, greatest
 
 
 @njit
@@ -128,7 +129,7 @@ def byte_field(field_key, size, levels, space):
     ratio = amplitude_ratio(field_key)
     amplitude = np.float32(0.5)
     grid[0] = grid[1] = np.float32(0.0)
-    m = 1
+    m = np.int64(1)  # a literal 1 would be compiled separately
     for level in range(1, levels + 1):
         last = level == levels
         used = (size + 1) // 2 if last else m
@@ -140,12 +141,12 @@ def byte_field(field_key, size, levels, space):
         previous, current = rows[0], rows[1]
         # Row 0 needs centers above it; they are computed again rather than stored from the last row.
         above, below = grid[(m - 1) * width : m * width], grid[0:width]
-        _refine_row(above, below, current, previous, rows[2:4], states, amplitude, False, um, columns)
+        _refine_row(above, below, current, previous, rows[2:4], states, amplitude, um, _ZERO)
         for i in range(used):
             above = grid[i * width : (i + 1) * width]
             following = i + 1 if i + 1 < m else 0
             below = grid[following * width : (following + 1) * width]
-            _refine_row(above, below, previous, current, rows[2:4], states, amplitude, True, um, columns)
+            _refine_row(above, below, previous, current, rows[2:4], states, amplitude, um, columns)
             if last:
                 _interleave_bytes(above, rows[2], columns, low, scale, field[2 * i])
                 _interleave_bytes(rows[3], current[1:], columns, low, scale, field[2 * i + 1])

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .batch import ImageBatch
+from .compiling import Kernel
 from .counter_rng import key
 from .options import checked_integer
 from .threads import Threads
@@ -29,6 +30,7 @@ class Stream(ABC):
     """
 
     name: ClassVar[str]
+    kernels: ClassVar[tuple[Kernel, ...]] = ()  #: What its first batch compiles, if that is not cached.
     num_classes: int | None = None
 
     def __init__(self, size: int, seed: int, threads: int) -> None:

@@ -59,6 +59,9 @@ def quickstart(
     overrides: Overrides = None, run: RunOption = None, resume: ResumeOption = False, plugin: PluginOption = None
 ) -> None:
     """Pretrain on rendered fractals, evaluate on digits."""
+    from wildfern.launch.compile_ahead import compile_ahead
+
+    compile_ahead("quickstart", overrides or [])
     from wildfern.launch.quickstart import run_quickstart
 
     run_quickstart(overrides or [], run, resume, console, plugin or [])
@@ -73,6 +76,9 @@ def pretrain(
     plugin: PluginOption = None,
 ) -> None:
     """Pretrain from a recipe and write a run folder."""
+    from wildfern.launch.compile_ahead import compile_ahead
+
+    compile_ahead(recipe, overrides or [])
     from wildfern.launch.startup import process_start
     from wildfern.launch.summary import show_run
     from wildfern.launch.training_run import pretrain

@@ -10,7 +10,7 @@ from wildfern.recipes.checking import ExtraCheck
 from wildfern.recipes.components import Components
 from wildfern.recipes.editor_schema import json_schema
 from wildfern.recipes.errors import Problem, RecipeErrors, nearest
-from wildfern.recipes.loading import list_recipes, load_recipe, recipe_text
+from wildfern.recipes.loading import likely_sources, list_recipes, load_recipe, recipe_text
 from wildfern.recipes.schema import Component, DataEntry, Evaluation, EvaluationEntry, Model, Recipe, Tracking, Training
 from wildfern.recipes.yaml_text import read_argument, read_yaml
 
@@ -28,6 +28,7 @@ __all__ = [
     "Tracking",
     "Training",
     "json_schema",
+    "likely_sources",
     "list_recipes",
     "load_recipe",
     "nearest",

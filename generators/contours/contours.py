@@ -34,6 +34,7 @@ class ContoursStream(Stream):
     """
 
     name = "contours"
+    kernels = (render_slice,)
 
     def __init__(
         self,

@@ -32,6 +32,7 @@ class DeadLeavesStream(Stream):
     """
 
     name = "dead_leaves"
+    kernels = (render_slice,)
 
     def __init__(
         self,

@@ -24,6 +24,8 @@ REACH = np.float32(1e4)
 _NONE, _ONE, WIDTH, ROW = np.uint64(0), np.uint64(1), np.uint64(LANES), np.uint64(2 * LANES)
 START = np.uint64(FIRST_ROW * 2 * LANES)
 _ALWAYS_BELOW = np.uint32(0xFFFFFFFF)
+#: How often maps are chosen. Of numpy's type: functions would be compiled once for a literal False and once for a literal True.
+BY_DETERMINANT, EVENLY = np.bool_(False), np.bool_(True)
 
 
 def rows_for(points: int) -> int:
@@ -144,7 +146,11 @@ def bounding_box(track, points, low, high):
     for i in range(rest):
         for j in (i, i + WIDTH):
             low[j], high[j] = min(low[j], track[first + j]), max(high[j], track[first + j])
-    return low[:LANES].min(), low[LANES:].min(), high[:LANES].max(), high[LANES:].max()
+    xmin, ymin, xmax, ymax = low[0], low[LANES], high[0], high[LANES]
+    for i in range(1, LANES):
+        xmin, ymin = min(xmin, low[i]), min(ymin, low[LANES + i])
+        xmax, ymax = max(xmax, high[i]), max(ymax, high[LANES + i])
+    return xmin, ymin, xmax, ymax
 
 
 @njit
@@ -163,6 +169,10 @@ def is_bounded(track, points):
     return strays == 0
 
 
+#: Called from Python, while the one above is a part of kernels.
+_play_alone = njit(play.py_func)
+
+
 def attractor_points(system: NDArray[np.float64], points: int, seed: int = 0) -> NDArray[np.float32]:
     """Points of the attractor of a system float[n, 2, 3] = [A | b], 1 ≤ n ≤ 8: float32[points, 2]."""
     system = np.ascontiguousarray(system, np.float64)
@@ -173,5 +183,5 @@ def attractor_points(system: NDArray[np.float64], points: int, seed: int = 0) ->
     rows = rows_for(points)
     track = np.empty(rows * 2 * LANES, np.float32)
     workspace = np.empty((6, 8), np.float32), np.empty(8, np.uint32), np.empty(LANES, np.uint32)
-    play(system, len(system), False, np.uint64(key("attractor", seed)), rows, *workspace, track)
+    _play_alone(system, len(system), BY_DETERMINANT, np.uint64(key("attractor", seed)), rows, *workspace, track)
     return track.reshape(-1, 2, LANES)[FIRST_ROW:].transpose(0, 2, 1).reshape(-1, 2)[:points]

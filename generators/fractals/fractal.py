@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 
 from ..counter_rng import fold64
-from .chaos_game import LANES, bounding_box, play
+from .chaos_game import EVENLY, LANES, bounding_box, play
 from .ifs_sampler import CLASS_KEYS, FACTORS, MAX_MAPS, compose, map_count, sample_factors, sigma_factor
 from .jitter import JITTERS, jitter_factors, weigh_a_parameter
 from .raster import box_of_the_fullest, count_points, fill_canvas, fit_box, too_sparse
@@ -14,6 +14,8 @@ from .raster import box_of_the_fullest, count_points, fill_canvas, fit_box, too_
 JITTER, CHAOS, PLACEMENT, RENDER, COLOR, BACKGROUND, BLUR = (np.uint64(part) for part in range(7))
 SAMPLE_KEYS = np.uint64(2)
 ATTEMPTS = 6
+#: No swap of the axes. Of numpy's type: functions would be compiled again for a literal False.
+AS_DRAWN = np.bool_(False)
 _NO_JITTER, _WEIGHT = JITTERS.index("none"), JITTERS.index("fractaldb")
 
 
@@ -90,11 +92,11 @@ def show(n, swap, chaos_key, points, rows, size, counts, work):
         if not too_sparse(counts, points):
             break
         if attempt == ATTEMPTS - 1:
-            play_system(n, True, chaos_key, rows, work)
+            play_system(n, EVENLY, chaos_key, rows, work)
             box = bounding_box(work.track, points, work.low, work.high)
         elif attempt > 0:
             box = box_of_the_fullest(counts, size, work.affine, swap)
-        swap = False
+        swap = AS_DRAWN
         fill_canvas(work.placement)
         fit_box(work.placement, size, box, work.affine)
         count_points(work.track, points, work.affine, swap, size, work.cells, counts)

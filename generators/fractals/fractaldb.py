@@ -13,13 +13,15 @@ from ..options import checked_integer, checked_number
 from ..stream import Stream
 from .ifs_kernel import render_fractals
 from .ifs_sampler import CLASS_KEYS, MAX_MAPS
-from .parameter_systems import BY_PARAMETERS, Origin, find_systems
+from .parameter_systems import BY_PARAMETERS, Origin, find_systems, search
 from .raster import Render
 from .settings import checked_settings
 
 
 class FoundStream(Stream):
     """A stream of fractals whose classes are found by search, at the first sample of each, and then cached."""
+
+    kernels = (search, render_fractals)
 
     def __init__(self, size, seed, classes, filling_rate, weight_step, threads, **settings) -> None:
         super().__init__(size, seed, threads)

@@ -37,6 +37,7 @@ class IFSStream(DeviceStream):
     """
 
     name = "ifs"
+    kernels = (render_fractals,)
 
     def __init__(
         self,

@@ -8,7 +8,9 @@ from ..color import FRACTALDB_GRAY, background_table, fractal_table
 from ..compiling import kernel
 from ..counter_rng import fold64
 from ..diamond_square import byte_field, field_space
+from .chaos_game import BY_DETERMINANT
 from .fractal import (
+    AS_DRAWN,
     BACKGROUND,
     BLUR,
     CHAOS,
@@ -61,8 +63,8 @@ def render_fractals(sources: int):
                 play_bounded(systems[i], n, instance, step, chaos_key, settings, work)
             else:
                 n = draw_by_singular_values(stream_key, indices[i] % classes, sample_key, settings, work)
-                play_system(n, False, chaos_key, settings.rows, work)
-            swap = False
+                play_system(n, BY_DETERMINANT, chaos_key, settings.rows, work)
+            swap = AS_DRAWN
             fill_canvas(work.placement)
             if counts.size:
                 work.placement[0] = work.placement[1] = 1.0 - 2.0 * max(2.0, size * SEARCH_PAD / SEARCH_SIZE) / size
@@ -80,7 +82,8 @@ def render_fractals(sources: int):
             render_key = fold64(sample_key, RENDER)
             full = palette_entries(settings.render, render_key, size, work.counts, work.stamped, clouds.field, entries)
             if counts.size and settings.render == PATCH and not settings.color and not full:
-                palette[:, 256:] = FRACTALDB_GRAY
+                for level in range(256, 512):
+                    palette[0, level] = palette[1, level] = palette[2, level] = FRACTALDB_GRAY
             outer = blur_weight(fold64(sample_key, BLUR)) if settings.blur else 0
             _paint((entries, palette), outer, soft, images[i])
 

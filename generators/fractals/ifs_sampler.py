@@ -122,6 +122,15 @@ def compose(factors, n, system):
 
 
 @njit
+def copy_system(system, n, target):
+    """target[:n] = system[:n], in a loop: the assignment of a slice takes a second longer to compile."""
+    for i in range(n):
+        for row in range(2):
+            for column in range(3):
+                target[i, row, column] = system[i, row, column]
+
+
+@njit
 def sigma_factor(class_key, n):
     """α ~ U((5 + n)/2, (6 + n)/2), the range in which attractors are neither sparse nor filled (section 3.2)."""
     return 0.5 * (5.0 + n + uniform64(class_key, np.uint64(1)))

@@ -23,6 +23,7 @@ MOST_CLASSES = 100_000
 class _SceneStream(DeviceStream):
     """Base class of scene streams: the settings of the kernel."""
 
+    kernels = (render_scenes,)
     images = 1
 
     def __init__(self, size, seed, classes, fractals, sides, threads, device, **settings) -> None:

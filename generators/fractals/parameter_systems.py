@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from ..compiling import kernel
 from ..counter_rng import fold64, uniform64
-from .chaos_game import LANES, ROW, START, WIDTH, bounding_box, is_bounded, rows_for
+from .chaos_game import BY_DETERMINANT, LANES, ROW, START, WIDTH, bounding_box, is_bounded, rows_for
 from .fractal import CHAOS, play_system, workspace
-from .ifs_sampler import MAX_MAPS, MAX_SINGULAR, compose, sample_factors
+from .ifs_sampler import MAX_MAPS, MAX_SINGULAR, compose, copy_system, sample_factors
 from .jitter import weight_of
 from .raster import fill_canvas, fit_box
 
@@ -100,9 +100,9 @@ def play_bounded(system, n, instance, step, chaos_key, settings, work):
     Instances count through flips first (4), then through the 25 rows of weights.
     """
     for tame in range(TAMEST + 1):
-        work.system[:n] = system[:n]
+        copy_system(system, n, work.system)
         weigh_instance((instance // 4) % 25 if step > 0.0 else 0, step, tame, n, work.system)
-        play_system(n, False, chaos_key, settings.rows, work)
+        play_system(n, BY_DETERMINANT, chaos_key, settings.rows, work)
         if is_bounded(work.track, settings.points):
             break
 
@@ -144,7 +144,7 @@ def _first_look(rate: float) -> float:
 
 
 @kernel("the search for fractal classes")
-def _search(sources: int):
+def search(sources: int):
     """Find systems that fill the canvas."""
 
     def find(keys, origin, needed, needed_at_once, rows, counts, systems):
@@ -162,7 +162,7 @@ def _search(sources: int):
                 system_key = fold64(keys[i], np.uint64(attempt))
                 n = draw_system(system_key, origin, work.factors, work.system)
                 chaos_key = fold64(system_key, CHAOS)
-                play_system(n, False, chaos_key, LOOK_ROWS, work)
+                play_system(n, BY_DETERMINANT, chaos_key, LOOK_ROWS, work)
                 lit = 0
                 if is_bounded(work.track, LOOK_POINTS):
                     stamp += np.uint32(1)
@@ -171,10 +171,10 @@ def _search(sources: int):
                     fullest_at_once = lit
                     counts[i] = n
                     systems[i] = 0.0
-                    systems[i, :n] = work.system[:n]
+                    copy_system(work.system, n, systems[i])
                 if lit < needed_at_once:
                     continue
-                play_system(n, False, chaos_key, rows, work)
+                play_system(n, BY_DETERMINANT, chaos_key, rows, work)
                 if not is_bounded(work.track, SEARCH_POINTS):
                     continue
                 stamp += np.uint32(1)
@@ -183,7 +183,7 @@ def _search(sources: int):
                     fullest = lit
                     counts[i] = n
                     systems[i] = 0.0
-                    systems[i, :n] = work.system[:n]
+                    copy_system(work.system, n, systems[i])
                 if lit >= needed:
                     break
 
@@ -198,5 +198,5 @@ def find_systems(
     Returns systems float64[N, 8, 2, 3] as [A | b], of which the first `counts` (int64[N]) maps are used.
     """
     systems, counts = np.zeros((keys.size, MAX_MAPS, 2, 3)), np.zeros(keys.size, np.int64)
-    _search(keys, origin, rate * SEARCH_SIZE**2, _first_look(rate), rows_for(SEARCH_POINTS), counts, systems)
+    search(keys, origin, rate * SEARCH_SIZE**2, _first_look(rate), rows_for(SEARCH_POINTS), counts, systems)
     return systems, counts

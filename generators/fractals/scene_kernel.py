@@ -8,6 +8,7 @@ from ..color import background_table, fractal_table
 from ..compiling import kernel
 from ..counter_rng import fold64, uniform64
 from ..diamond_square import byte_field, field_space
+from .chaos_game import BY_DETERMINANT
 from .fractal import (
     BACKGROUND,
     BLUR,
@@ -132,13 +133,14 @@ def render_scenes(sources: int):
                     background_table(color_key, settings.color, palette[:, :256])
                     byte_field(fold64(image_key, BACKGROUND), size, levels, clouds)
                 for row in range(size):
-                    row_entries[:] = clouds.field[row, :size]
+                    for column in range(size):
+                        row_entries[column] = clouds.field[row, column]
                     composite_row(row_entries, palette, canvas[row])
                 for k in range(count):
                     object_key = fold64(image_key, OBJECTS + np.uint64(k))
                     n = draw_by_singular_values(stream_key, labels[i, k], object_key, settings, work)
                     chaos_key = fold64(object_key, CHAOS)
-                    play_system(n, False, chaos_key, settings.rows, work)
+                    play_system(n, BY_DETERMINANT, chaos_key, settings.rows, work)
                     left, top, side, swap = draw_object_placement(
                         fold64(object_key, PLACEMENT), smallest, largest, size, work.placement
                     )

@@ -15,7 +15,7 @@ from ..color import background_table, fractal_table
 from ..compiling import kernel
 from ..counter_rng import fold64
 from ..diamond_square import amplitude_ratio, lanes_key
-from .chaos_game import choose_limits, fixed_point, round_maps
+from .chaos_game import BY_DETERMINANT, EVENLY, choose_limits, fixed_point, round_maps
 from .fractal import (
     BACKGROUND,
     BLUR,
@@ -119,8 +119,8 @@ def _draw_object(scene, object_key, label, o, work, table):
     settings, size = scene.settings, scene.settings.size
     n = draw_by_singular_values(scene.stream_key, label, object_key, settings, work)
     table.chaos_key[o] = fold64(object_key, CHAOS)
-    choose_limits(work.system, n, False, table.limits[o, 0])
-    choose_limits(work.system, n, True, table.limits[o, 1])
+    choose_limits(work.system, n, BY_DETERMINANT, table.limits[o, 0])
+    choose_limits(work.system, n, EVENLY, table.limits[o, 1])
     round_maps(work.system, n, table.maps[o])
     for i in range(n):
         table.starts[o, 0, i], table.starts[o, 1, i] = fixed_point(work.system, i)

@@ -49,6 +49,7 @@ class LSystemStream(Stream):
     """
 
     name = "lsystem"
+    kernels = (render_slice,)
 
     def __init__(
         self,

@@ -24,6 +24,7 @@ class SpectrumStream(Stream):
     """
 
     name = "spectrum"
+    kernels = (render_slice,)
 
     def __init__(
         self,

@@ -42,6 +42,7 @@ class TextureStream(Stream):
     """
 
     name = "texture"
+    kernels = (render_slice,)
 
     def __init__(
         self,

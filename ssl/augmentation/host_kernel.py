@@ -227,3 +227,16 @@ def render_slice(sources: int):
             _render_view(source[stride * v + i], numbers, v, i, scale, shift, space, wide[v, i], narrow[v, i])
 
     return render_slice
+
+
+def render_example() -> None:
+    """Render one small view, with arguments of the types of every call: compiles the kernel or loads it from the cache."""
+    view, size = (1, 1), 4
+    pixels, whole, no = np.zeros((1, size, 3 * size), np.uint8), np.array([0, 0, size, size]), np.zeros(view, np.bool_)
+    order, nothing = np.arange(4).reshape(*view, 4), np.zeros(view, np.float32)
+    numbers = ViewNumbers(
+        whole.reshape(*view, 4), no, False, np.ones((*view, 4), np.float32), order, no, nothing, nothing + 2
+    )
+    wide, narrow = np.empty((*view, 3 * size * size), np.float32), np.empty((*view, 0), np.uint16)
+    scale, shift = np.ones(3, np.float32), np.zeros(3, np.float32)
+    render_slice(pixels, pixels, np.zeros(1, np.bool_), 0, numbers, scale, shift, size, 0, 1, wide, narrow)
