@@ -18,7 +18,9 @@ def main() -> None:
 
     def work() -> None:
         from wildfern.launch.cli import invoke
+        from wildfern.launch.light_start import defer_imports
 
+        defer_imports()
         invoke()
 
     run_command(work)

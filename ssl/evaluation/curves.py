@@ -4,10 +4,7 @@ import io
 import re
 from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
 from wildfern.ssl.evaluation.series import Series
 
@@ -33,6 +30,10 @@ def line_chart(
 
     Long series are averaged down to 600 points; `smooth` draws them faint under their running mean.
     """
+    import matplotlib  # a quarter of a second
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
+
     settings = {
         "svg.fonttype": "none",
         "svg.hashsalt": label,

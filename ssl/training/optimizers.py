@@ -3,9 +3,7 @@
 from typing import Annotated
 
 import torch
-from lightly.utils.lars import LARS
 from pydantic import Field
-from timm.optim import Lamb
 
 from wildfern.registry import OPTIMIZERS, register
 
@@ -56,6 +54,8 @@ def lars(
 
     Weight decay must be greater than 0, since a group without it is not scaled layer by layer.
     """
+    from lightly.utils.lars import LARS
+
     return LARS(groups, lr=learning_rate, momentum=momentum, trust_coefficient=trust_coefficient)
 
 
@@ -72,6 +72,8 @@ def lamb(
     As in the authors' implementation, groups without weight decay are not scaled layer by layer; the others are, even if
     the schedule sets their weight decay to 0. The engine clips the gradient.
     """
+    from timm.optim import Lamb  # imports all of timm's optimizers, and torch._dynamo
+
     groups = [{**group, "always_adapt": group["decays"]} for group in groups]
     return Lamb(groups, lr=learning_rate, betas=betas, max_grad_norm=None)
 
