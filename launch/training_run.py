@@ -9,7 +9,7 @@ from pathlib import Path
 
 from wildfern.files import UnsafeFile, is_regular, replacing
 from wildfern.launch.assembly import Assembly, assemble
-from wildfern.launch.builders import agreed_precision, separate_parts, unseen_pixels, untrained
+from wildfern.launch.builders import agreed_precision, scaled_learning_rate, separate_parts, unseen_pixels, untrained
 from wildfern.launch.cluster.distributed import DistributedContext, started
 from wildfern.launch.cluster.first_contact import read_by_all
 from wildfern.launch.cluster.heartbeat import HeartbeatEnded
@@ -105,7 +105,7 @@ def pretrain(
                 notes = [*assembly.mixture.notes, *assembly.views.notes]
                 method = assembly.engine.method
                 messages += [*notes, *separate_parts(recipe, method), *unseen_pixels(method, assembly.views)]
-                messages += [*untrained(recipe), *start.messages]
+                messages += [*scaled_learning_rate(recipe), *untrained(recipe), *start.messages]
                 announce(recipe, folder, context, messages, tracker)
                 if resume:
                     tracker.message(
