@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -71,8 +72,22 @@ def pretrain(
     run: RunOption = None,
     resume: ResumeOption = False,
     plugin: PluginOption = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Print the resolved recipe, data, memory, time and disk; train a few steps only"
+        ),
+    ] = False,
 ) -> None:
     """Pretrain from a recipe and write a run folder."""
+    if dry_run:
+        from wildfern.launch import dry_run as dry_runs
+        from wildfern.launch.errors import RunError
+
+        if resume:
+            raise RunError("--dry-run describes a new run: leave out --resume")
+        dry_runs.dry_run(recipe, overrides or [], run, plugin or [])
+        return
     from wildfern.launch.startup import process_start
     from wildfern.launch.summary import show_run
     from wildfern.launch.training_run import pretrain
@@ -121,6 +136,7 @@ def plan(
         wanted = read_recipe(recipe, overrides or [], plugins=plugin or [], data_here=False)
         wanted = with_precision(wanted, choose_device(wanted.training.device) if measure else None)
         machine = estimates.hardware(wanted.training.precision, gpu, memory, tflops, bandwidth)
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # no messages of torch's profiler
         peak = estimates.measure(wanted, gpus) if measure else None
         estimate = estimates.estimate(wanted, gpus)
     console.print(estimate_table(estimate, machine, utilization, images_per_second, peak))
