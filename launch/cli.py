@@ -233,6 +233,29 @@ def recipes(
 
 
 @app.command()
+def init(
+    folder: Annotated[str, typer.Argument(help="A folder of images, searched recursively; no labels needed")],
+    out: Annotated[Path, typer.Option(help="Recipe file to write")] = Path("recipe.yaml"),
+    time: Annotated[str, typer.Option(help="Time for training on this machine: 30m, 1h, 1h30m, 2d")] = "1h",
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file")] = False,
+    plugin: PluginOption = None,
+) -> None:
+    """Write a recipe for a folder of your images.
+
+    Chooses network, sizes and steps for the time given on this machine, and says why.
+    """
+    from wildfern.launch.init import init_recipe
+
+    file, lines = init_recipe(folder, out, time, plugin or [], force)
+    for line in lines:
+        say(line)
+    name = shlex.quote(str(file if "/" in str(file) or file.suffix in (".yaml", ".yml") else Path(".") / file))
+    say(f"written to {file}; next:")
+    for command in (f"views {name}", f"pretrain {name} --dry-run", f"pretrain {name}"):
+        say(f"  wildfern {command}")
+
+
+@app.command()
 def bench(
     what: Annotated[str, typer.Argument(help="generators, augmentation, losses or pipeline")],
     overrides: Annotated[

@@ -15,7 +15,7 @@ from wildfern.launch.builders import scaled_learning_rate, separate_parts, unsee
 from wildfern.launch.cluster.distributed import DistributedContext, start
 from wildfern.launch.components import read_recipe, say
 from wildfern.launch.errors import RunError, user_errors
-from wildfern.launch.expected_time import UTILIZATION, cpu_flops, rough_duration
+from wildfern.launch.expected_time import UTILIZATION, matrix_flops, rough_duration
 from wildfern.launch.memory_available import memory_available
 from wildfern.launch.run_folder import RunFolder
 from wildfern.printable import printable
@@ -175,7 +175,7 @@ def _expected(recipe: Recipe, device: torch.device) -> _Expected | None:
         return None
     seconds = None
     if device.type == "cpu":
-        seconds = found.step_flops / (UTILIZATION * cpu_flops(recipe.training.precision))
+        seconds = found.step_flops / (UTILIZATION * matrix_flops(device, recipe.training.precision))
     return _Expected(found.stages[None].total, seconds)
 
 
