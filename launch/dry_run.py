@@ -14,6 +14,7 @@ from wildfern.launch.assembly import Assembly, assemble
 from wildfern.launch.builders import scaled_learning_rate, separate_parts, unseen_pixels, untrained, with_precision
 from wildfern.launch.cluster.distributed import DistributedContext, start
 from wildfern.launch.components import read_recipe, say
+from wildfern.launch.departures import departures
 from wildfern.launch.errors import RunError, user_errors
 from wildfern.launch.expected_time import UTILIZATION, matrix_flops, rough_duration
 from wildfern.launch.memory_available import memory_available
@@ -53,7 +54,8 @@ def dry_run(name: str, overrides: Sequence[str], run: Path | None = None, plugin
             raise RunError(f"{error}{more}") from error
         method = assembly.engine.method
         messages += [*assembly.mixture.notes, *assembly.views.notes, *separate_parts(here, method)]
-        messages += [*unseen_pixels(method, assembly.views), *scaled_learning_rate(here), *untrained(here)]
+        messages += [*unseen_pixels(method, assembly.views), *scaled_learning_rate(here)]
+        messages += [*departures(here), *untrained(here)]
         for lines in (_data(recipe, assembly), _network(recipe, assembly), [f"note: {m}" for m in messages]):
             _print_comments(lines)
         say("a few real steps …")

@@ -124,6 +124,7 @@ class Layers:
         """Drop what the layer of `writer` has replaced; `choices` and `backbone` are those before it."""
         self._drop_former_arguments(choices, writer)
         self._drop_former_rate(writer)
+        self._note_former_optimizer(choices.get(("method", ("method",))), writer)
         self._drop_arguments_of_backbone(backbone, writer)
 
     def _drop_former_rate(self, writer: str) -> None:
@@ -138,6 +139,17 @@ class Layers:
                 self._drop(("optimizer", key))
             if former and writer == COMMAND_LINE:
                 self.messages.append(f"optimizer.{form[0]} replaces {' and '.join(former)} of the recipe")
+
+    def _note_former_optimizer(self, former: Any, writer: str) -> None:
+        """A message if a layer names a method whose paper trains otherwise than the former one's, and no optimizer."""
+        now, methods = self.value(("method", "name")), self._components.methods
+        if not {former, now} <= {name for name in methods if isinstance(name, str)} or former == now:
+            return
+        if any(written[:1] == ("optimizer",) and by == writer for written, by in self._writers.items()):
+            return
+        if getattr(methods[now], "usual", None) != getattr(methods[former], "usual", None):
+            name = self.value(("optimizer", "name"))
+            self.messages.append(f"method.name is now {now}: the section optimizer ({name}) is that of {former}")
 
     def _drop_former_arguments(self, before: dict[tuple[str, Path], Any], writer: str) -> None:
         for (section, path), choice in self.choices():
