@@ -144,7 +144,7 @@ def build_engine(
     recipe: Recipe, method: Method, probe: OnlineProbe | None, micro_batch_size: int, device: torch.device
 ) -> Engine:
     """The engine that the recipe names, around the method."""
-    name, arguments = recipe.optimizer.name, recipe.optimizer.arguments
+    name, arguments = recipe.optimizer.name, recipe.optimizer_arguments
 
     def optimizer(groups: list[dict]) -> torch.optim.Optimizer:
         return OPTIMIZERS[name](groups, **arguments)

@@ -29,7 +29,7 @@ def bench_pipeline(recipe: Recipe, name: str, seconds: float, compiled: bool = F
     recipe = with_precision(recipe, device)
     if compiled:
         check_compiler(device)
-    views, method, optimizer = build_views(recipe), recipe.method.arguments, recipe.optimizer.arguments
+    views, method, optimizer = build_views(recipe), recipe.method.arguments, recipe.optimizer_arguments
     check_backbone(recipe, device, build_method(recipe), views)
     plain = recipe.method.name == "simclr" and recipe.views.name == "simclr" and views.shape[0][0] == 2
     parts = Parts(

@@ -139,6 +139,16 @@ def separate_parts(recipe: Recipe, method: Method) -> list[str]:
     ]
 
 
+def scaled_learning_rate(recipe: Recipe) -> list[str]:
+    """A message if the learning rate follows from the batch size."""
+    optimizer, batch_size = recipe.optimizer, recipe.training.batch_size
+    if optimizer.base_learning_rate is None:
+        return []
+    factor = f"{batch_size}/256" if optimizer.scaling == "linear" else f"√({batch_size}/256)"
+    rate = recipe.optimizer_arguments["learning_rate"]
+    return [f"learning rate {rate:g}: optimizer.base_learning_rate {optimizer.base_learning_rate:g} × {factor}"]
+
+
 def untrained(recipe: Recipe) -> list[str]:
     """A message if the backbone's weights stay for the whole run."""
     frozen, steps = recipe.model.freeze, recipe.training.steps
@@ -200,8 +210,8 @@ def loop_config(recipe: Recipe) -> LoopConfig:
         total_steps=training.steps,
         batch_size=training.batch_size,
         accumulation=training.accumulation,
-        learning_rate=recipe.optimizer.arguments["learning_rate"],
-        weight_decay=recipe.optimizer.arguments["weight_decay"],
+        learning_rate=recipe.optimizer_arguments["learning_rate"],
+        weight_decay=recipe.optimizer_arguments["weight_decay"],
         loader_threads=training.loader_threads,
         channels_last=training.channels_last,
         checkpoint_every=training.checkpoint_every,

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -12,6 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from wildfern.launch.command import run_command
+from wildfern.launch.completion import (
+    complete,
+    generator_words,
+    recipe_or_run_words,
+    recipe_words,
+    run_words,
+    source_words,
+)
 from wildfern.launch.exit_codes import EXIT_CODES
 from wildfern.launch.finished_runs import evaluate, export, report
 from wildfern.launch.interrupts import Interrupts
@@ -24,18 +33,24 @@ from wildfern.recipes import list_recipes, read_argument, recipe_text
 # Of typer or of the package click, depending on the version of typer.
 USAGE_ERRORS = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 EPILOG = f"\b\n{EXIT_CODES}"  # \b: do not rewrap
+EXAMPLES = """\b
+Examples:
+  wildfern pretrain simclr_cifar10 data.download=true
+  wildfern pretrain mix_folder_and_ifs data.0.source=folder:PATH training.steps=5000 --dry-run
+  wildfern pretrain my.yaml --run runs/mine --resume"""
 
 app = typer.Typer(
     help="Self-supervised pretraining of vision backbones on rendered and uncurated images.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="Changes to the recipe: key.sub=value", show_default=False)]
-RunOption = Annotated[Path | None, typer.Option("--run", help="Run folder (default: runs/NAME-DATE)")]
+RunOption = Annotated[
+    Path | None, typer.Option("--run", help="Run folder (default: runs/NAME-DATE)", autocompletion=run_words)
+]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue from the newest checkpoint of --run")]
 
 
@@ -67,15 +82,34 @@ def quickstart(
     run_quickstart(overrides or [], run, resume, console, plugin or [])
 
 
-@app.command(epilog=EPILOG)
+@app.command(epilog=f"{EXAMPLES}\n\n{EPILOG}")
 def pretrain(
-    recipe: Annotated[str, typer.Argument(help="A bundled recipe (wildfern recipes) or a path to a YAML file")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="A bundled recipe (wildfern recipes) or a path to a YAML file", autocompletion=recipe_words
+        ),
+    ],
     overrides: Overrides = None,
     run: RunOption = None,
     resume: ResumeOption = False,
     plugin: PluginOption = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Print the resolved recipe, data, memory, time and disk; train a few steps only"
+        ),
+    ] = False,
 ) -> None:
     """Pretrain from a recipe and write a run folder."""
+    if dry_run:
+        from wildfern.launch import dry_run as dry_runs
+        from wildfern.launch.errors import RunError
+
+        if resume:
+            raise RunError("--dry-run describes a new run: leave out --resume")
+        dry_runs.dry_run(recipe, overrides or [], run, plugin or [])
+        return
     from wildfern.launch.compile_ahead import compile_ahead
 
     compile_ahead(recipe, overrides or [])
@@ -90,7 +124,12 @@ def pretrain(
 
 @app.command()
 def plan(
-    recipe: Annotated[str, typer.Argument(help="A bundled recipe (wildfern recipes) or a path to a YAML file")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="A bundled recipe (wildfern recipes) or a path to a YAML file", autocompletion=recipe_words
+        ),
+    ],
     overrides: Overrides = None,
     gpus: Annotated[int, typer.Option(min=1, help="Number of GPUs on all hosts")] = 1,
     gpu: Annotated[
@@ -127,6 +166,7 @@ def plan(
         wanted = read_recipe(recipe, overrides or [], plugins=plugin or [], data_here=False)
         wanted = with_precision(wanted, choose_device(wanted.training.device) if measure else None)
         machine = estimates.hardware(wanted.training.precision, gpu, memory, tflops, bandwidth)
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # no messages of torch's profiler
         peak = estimates.measure(wanted, gpus) if measure else None
         estimate = estimates.estimate(wanted, gpus)
     console.print(estimate_table(estimate, machine, utilization, images_per_second, peak))
@@ -143,7 +183,9 @@ app.command()(evaluate)
 
 @app.command()
 def render(
-    generator: Annotated[str, typer.Argument(help="Name of a generator, for example ifs")],
+    generator: Annotated[
+        str, typer.Argument(help="Name of a generator, for example ifs", autocompletion=generator_words)
+    ],
     arguments: Annotated[
         list[str] | None, typer.Argument(help="Arguments of the generator: key=value", show_default=False)
     ] = None,
@@ -163,7 +205,9 @@ def render(
 
 @app.command()
 def views(
-    recipe: Annotated[str, typer.Argument(help="A bundled recipe, a YAML file or a run folder")],
+    recipe: Annotated[
+        str, typer.Argument(help="A bundled recipe, a YAML file or a run folder", autocompletion=recipe_or_run_words)
+    ],
     overrides: Overrides = None,
     indices: Annotated[
         str, typer.Option(help="Images, in training order: numbers and ranges, for example 0-7,40")
@@ -180,7 +224,9 @@ def views(
 
 @app.command()
 def stats(
-    source: Annotated[str, typer.Argument(help="A data source, for example folder:PATH, digits or ifs")],
+    source: Annotated[
+        str, typer.Argument(help="A data source, for example folder:PATH, digits or ifs", autocompletion=source_words)
+    ],
     arguments: Annotated[
         list[str] | None, typer.Argument(help="Arguments of the source: key=value", show_default=False)
     ] = None,
@@ -202,7 +248,7 @@ def stats(
 
 @app.command()
 def recipes(
-    name: Annotated[str | None, typer.Argument(help="Print this recipe")] = None,
+    name: Annotated[str | None, typer.Argument(help="Print this recipe", autocompletion=recipe_words)] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of recipes, for editors")] = False,
     plugin: PluginOption = None,
 ) -> None:
@@ -223,13 +269,39 @@ def recipes(
 
 
 @app.command()
+def init(
+    folder: Annotated[str, typer.Argument(help="A folder of images, searched recursively; no labels needed")],
+    out: Annotated[Path, typer.Option(help="Recipe file to write")] = Path("recipe.yaml"),
+    time: Annotated[str, typer.Option(help="Time for training on this machine: 30m, 1h, 1h30m, 2d")] = "1h",
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file")] = False,
+    plugin: PluginOption = None,
+) -> None:
+    """Write a recipe for a folder of your images.
+
+    Chooses network, sizes and steps for the time given on this machine, and says why.
+    """
+    from wildfern.launch.init import init_recipe
+
+    file, lines = init_recipe(folder, out, time, plugin or [], force)
+    for line in lines:
+        say(line)
+    name = shlex.quote(str(file if "/" in str(file) or file.suffix in (".yaml", ".yml") else Path(".") / file))
+    say(f"written to {file}; next:")
+    for command in (f"views {name}", f"pretrain {name} --dry-run", f"pretrain {name}"):
+        say(f"  wildfern {command}")
+
+
+@app.command()
 def bench(
     what: Annotated[str, typer.Argument(help="generators, augmentation, losses or pipeline")],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="For pipeline: changes to the recipe: key.sub=value", show_default=False)
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="For pipeline: a bundled recipe or a path (default: quickstart)")
+        str | None,
+        typer.Option(
+            help="For pipeline: a bundled recipe or a path (default: quickstart)", autocompletion=recipe_words
+        ),
     ] = None,
     seconds: Annotated[float, typer.Option(min=0.1, help="Duration of each measurement")] = 3.0,
     compiled: Annotated[
@@ -293,6 +365,7 @@ def parsed(arguments: list[str]) -> dict[str, object]:
 def invoke() -> None:
     """Run the command in `sys.argv`. Its errors and KeyboardInterrupt are raised, which typer's own main would report."""
     command = typer.main.get_command(app)
+    complete(command)
     try:
         with command.make_context("wildfern", sys.argv[1:]) as context:
             command.invoke(context)

@@ -228,6 +228,8 @@ def _something_to_evaluate(recipe: Recipe) -> Problems:
 @needs("optimizer")
 def _optimizer_takes_the_schedule(recipe: Recipe) -> Problems:
     missing = {"learning_rate", "weight_decay"} - set(recipe.optimizer.arguments)
+    if recipe.optimizer.base_learning_rate is not None:
+        missing -= {"learning_rate"}
     if missing:
         yield (
             "optimizer.name",

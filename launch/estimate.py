@@ -100,7 +100,7 @@ def estimate(recipe: Recipe, gpus: int) -> Estimate:
             method = build_method(recipe)
         foot = step_footprint(
             method,
-            partial(OPTIMIZERS[optimizer.name], **optimizer.arguments),
+            partial(OPTIMIZERS[optimizer.name], **recipe.optimizer_arguments),
             views.shape,
             training.batch_size // parts,
             precision=training.precision,
@@ -195,8 +195,8 @@ def measure(recipe: Recipe, gpus: int) -> int:
         module.to(device, **layout)
     engine = TorchEngine(
         method,
-        partial(OPTIMIZERS[recipe.optimizer.name], **recipe.optimizer.arguments),
-        recipe.optimizer.arguments["weight_decay"],
+        partial(OPTIMIZERS[recipe.optimizer.name], **recipe.optimizer_arguments),
+        recipe.optimizer_arguments["weight_decay"],
         device=device,
         precision=recipe.training.precision,
     )

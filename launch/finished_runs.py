@@ -6,19 +6,23 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from wildfern.launch.completion import run_words, source_words
 from wildfern.launch.plugin_option import PluginOption, run_plugins
 from wildfern.launch.terminal import console, say
 from wildfern.printable import printable, printable_lines
 
 
 def evaluate(
-    runs: Annotated[list[Path] | None, typer.Argument(help="Run folders", show_default=False)] = None,
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Run folders", show_default=False, autocompletion=run_words)
+    ] = None,
     on: Annotated[
         list[str] | None,
         typer.Option(
             "--on",
             help="A data set with labels: digits, 'parquet:X image_column=img' or '{source: parquet:X, …}'; repeat for several",
             show_default=False,
+            autocompletion=source_words,
         ),
     ] = None,
     backbone: Annotated[

@@ -28,8 +28,11 @@ def check_same_run(recipe: Recipe, folder: RunFolder) -> None:
     other = [
         name
         for name in type(then).model_fields
-        if name not in MAY_CHANGE | {"data", "schedule"} and getattr(then, name) != getattr(now, name)
+        if name not in MAY_CHANGE | {"data", "schedule", "optimizer"} and getattr(then, name) != getattr(now, name)
     ]
+    # Not as they are stated: a rate may be stated for 256 images now, and for the batch then.
+    if (then.optimizer.name, then.optimizer_arguments) != (now.optimizer.name, now.optimizer_arguments):
+        other.append("optimizer")
     if _curve(then) != _curve(now):
         other.append("schedule")
     if _images(then) != _images(now):
@@ -63,7 +66,7 @@ def schedule_changes(then: Recipe, now: Recipe, step: int, teacher: bool) -> lis
         ("learning rate", before.learning_rate, after.learning_rate),
         ("weight decay", before.weight_decay, after.weight_decay),
     ):
-        base = now.optimizer.arguments[name.replace(" ", "_")]
+        base = now.optimizer_arguments[name.replace(" ", "_")]
         was, is_now = base * old(step - trained), base * new(step)
         if not math.isclose(was, is_now, rel_tol=0.01):
             times = f" ({is_now / was:.2g} ×)" if was else ""

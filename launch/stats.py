@@ -21,8 +21,8 @@ _LISTED = 20
 
 
 @dataclass
-class _Found:
-    """Sums over the images of a sample, as they are read and as they are stored."""
+class Sample:
+    """Sizes, values and sums over images, as they are read and as they are stored."""
 
     sizes: list[tuple[int, int]] = field(default_factory=list)  # (width, height)
     channels: Counter[int] = field(default_factory=Counter)
@@ -48,6 +48,25 @@ class _Found:
         if raw.extremes is not None:
             self.least, self.most = min(self.least, raw.extremes[0]), max(self.most, raw.extremes[1])
 
+    @property
+    def is_deep(self) -> bool:
+        """Whether images are stored in other types than 8 bits."""
+        return bool(self.types) and set(self.types) != {"uint8"}
+
+    def bands(self) -> list[NDArray]:
+        """Values as stored, of each band."""
+        return [np.concatenate(parts) for parts in zip(*self.values, strict=False)]
+
+    def ranges(self) -> list[tuple[float, float]]:
+        """The range of values of each band, without outliers."""
+        ends = (np.percentile(values, (PERCENTILES[0], PERCENTILES[-1])) for values in self.bands())
+        return [(float(low), float(high)) for low, high in ends]
+
+    def moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and standard deviation of the pixels of each channel, in [0, 1]."""
+        mean = self.sums / self.count
+        return mean, np.maximum(np.sqrt(np.maximum(self.squares / self.count - np.square(mean), 0)), 1e-4)
+
 
 def describe_source(name: str, arguments: Mapping[str, Any], split: str = "train", images: int = 100) -> str:
     """A printable report on a source, opened with these arguments, from a sample of `images` images spread evenly over it.
@@ -55,15 +74,11 @@ def describe_source(name: str, arguments: Mapping[str, Any], split: str = "train
     Raises RecipeErrors for arguments that the source does not take, and DataError for a source that cannot be opened.
     """
     given = checked_arguments(source_signature(name), arguments, name, "stats")
-    source = _opened(name, split, given, explicit="labels" in arguments)
-    number = images if source.num_items is None else min(images, source.num_items)
-    items = np.arange(number)
-    if source.num_items is not None:
-        items = np.unique(np.linspace(0, source.num_items - 1, number).astype(np.int64))
-    found, labels = _examined(source, items)
+    source = open_with_classes(name, split, given, explicit="labels" in arguments)
+    found, labels, items = examine(source, images)
     if not found.sizes:
         name_of_first, reason = next(iter(source.skipped.items()))
-        return printable(f"{name}: none of {len(items)} images can be read; for example {name_of_first}: {reason}")
+        return printable(f"{name}: none of {items} images can be read; for example {name_of_first}: {reason}")
     total = "endless" if source.num_items is None else f"{source.num_items:,} images"
     words = ", ".join(word for word in (split, source.split_words) if word)
     lines = [
@@ -75,7 +90,7 @@ def describe_source(name: str, arguments: Mapping[str, Any], split: str = "train
     return "\n".join(map(printable, lines))
 
 
-def _opened(name: str, split: str, given: dict[str, Any], explicit: bool) -> Source:
+def open_with_classes(name: str, split: str, given: dict[str, Any], explicit: bool) -> Source:
     """The source; of a folder with its class folders, if it has any and the arguments do not say otherwise."""
     if name.startswith("folder:") and not explicit:
         with suppress(DataError):
@@ -92,9 +107,13 @@ def _labels_of(source: Source) -> NDArray | None:
         return None
 
 
-def _examined(source: Source, items: NDArray[np.int64]) -> tuple[_Found, NDArray | None]:
-    """The sums, and the labels of all items or else of the examined ones."""
-    found, labels = _Found(), []
+def examine(source: Source, images: int) -> tuple[Sample, NDArray | None, int]:
+    """A sample of `images` images spread evenly over a source, the labels of all items or else of the sample, and its number."""
+    number = images if source.num_items is None else min(images, source.num_items)
+    items = np.arange(number)
+    if source.num_items is not None:
+        items = np.unique(np.linspace(0, source.num_items - 1, number).astype(np.int64))
+    found, labels = Sample(), []
     if isinstance(source, ImageSource):
         as_stored = type(source).decode is ImageSource.decode
         for item in items.tolist():
@@ -104,7 +123,7 @@ def _examined(source: Source, items: NDArray[np.int64]) -> tuple[_Found, NDArray
                     found.add_raw(source.raw(item))
             except UnreadableImage as error:
                 source.skip(source.item_name(item), error.reason)
-        return found, _labels_of(source)
+        return found, _labels_of(source), len(items)
     for start in range(0, len(items), 16):
         images = source.read(items[start : start + 16]).as_lists()
         for pixels in images.pixels:
@@ -112,11 +131,11 @@ def _examined(source: Source, items: NDArray[np.int64]) -> tuple[_Found, NDArray
         labels.append(images.labels)
     whole = _labels_of(source)
     if whole is not None and len(whole) == source.num_items:
-        return found, whole
-    return found, None if any(part is None for part in labels) else np.concatenate(labels)
+        return found, whole, len(items)
+    return found, None if any(part is None for part in labels) else np.concatenate(labels), len(items)
 
 
-def _pixel_lines(found: _Found, ranged: bool) -> Iterator[str]:
+def _pixel_lines(found: Sample, ranged: bool) -> Iterator[str]:
     widths, heights = np.array(found.sizes).T
     common = Counter(found.sizes).most_common(1)[0][0]
     if len(set(found.sizes)) == 1:
@@ -130,17 +149,16 @@ def _pixel_lines(found: _Found, ranged: bool) -> Iterator[str]:
     yield f"channels: {channels}" + ("" if channels == 3 else f"; needs model.arguments: {{in_chans: {channels}}}")
     if found.types:
         yield from _value_lines(found, ranged)
-    mean = found.sums / found.count
-    std = np.sqrt(np.maximum(found.squares / found.count - np.square(mean), 0))
+    mean, std = found.moments()
     yield "mean and standard deviation of the pixels as they are read now, in [0, 1]:"
-    yield f"views: {{mean: {_numbers(mean)}, std: {_numbers(np.maximum(std, 1e-4))}}}"
+    yield f"views: {{mean: {_numbers(mean)}, std: {_numbers(std)}}}"
 
 
-def _value_lines(found: _Found, ranged: bool) -> Iterator[str]:
+def _value_lines(found: Sample, ranged: bool) -> Iterator[str]:
     """The values as stored, and the range that follows from them, unless the source is `ranged` already."""
     types = ", ".join(name if len(found.types) == 1 else f"{name} ({n})" for name, n in found.types.most_common())
     yield f"stored values: {types}, {found.least:.6g} to {found.most:.6g}"
-    bands = [np.concatenate(parts) for parts in zip(*found.values, strict=False)]
+    bands = found.bands()
     if len(bands) > 1:
         for number, values in enumerate(bands, 1):
             shares = ", ".join(
@@ -150,8 +168,8 @@ def _value_lines(found: _Found, ranged: bool) -> Iterator[str]:
     else:
         shares = zip(PERCENTILES, np.percentile(bands[0], PERCENTILES), strict=True)
         yield "  " + ", ".join(f"{p:g} %: {v:.6g}" for p, v in shares)
-    if set(found.types) != {"uint8"} and not ranged:
-        ends = [np.percentile(values, (PERCENTILES[0], PERCENTILES[-1])) for values in bands]
+    if found.is_deep and not ranged:
+        ends = found.ranges()
         pairs = ", ".join(f"[{low:.6g}, {high:.6g}]" for low, high in ends)
         written = f"[{pairs}]" if len(ends) > 1 else pairs
         yield f"value_range: {written}    # {PERCENTILES[0]:g} % to {PERCENTILES[-1]:g} %; with it, run stats again"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from wildfern.files import UnsafeFile, is_regular, replacing
 from wildfern.launch.assembly import Assembly, assemble
-from wildfern.launch.builders import agreed_precision, separate_parts, unseen_pixels, untrained
+from wildfern.launch.builders import agreed_precision, scaled_learning_rate, separate_parts, unseen_pixels, untrained
 from wildfern.launch.cluster.distributed import DistributedContext, started
 from wildfern.launch.cluster.first_contact import read_by_all
 from wildfern.launch.cluster.heartbeat import HeartbeatEnded
@@ -17,6 +17,7 @@ from wildfern.launch.cluster.launcher_environment import check_launcher_environm
 from wildfern.launch.cluster.shared_folder import chosen_folder, exclusive
 from wildfern.launch.components import read_recipe
 from wildfern.launch.data_record import record_data, recorded_data
+from wildfern.launch.departures import departures
 from wildfern.launch.errors import RunError, disk_errors, errors_after_training, user_errors
 from wildfern.launch.interrupts import advising
 from wildfern.launch.resuming import ResumePoint, check_same_run, load_newest_checkpoint, schedule_changes
@@ -105,7 +106,8 @@ def pretrain(
                 notes = [*assembly.mixture.notes, *assembly.views.notes]
                 method = assembly.engine.method
                 messages += [*notes, *separate_parts(recipe, method), *unseen_pixels(method, assembly.views)]
-                messages += [*untrained(recipe), *start.messages]
+                messages += [*scaled_learning_rate(recipe), *departures(recipe), *untrained(recipe)]
+                messages += start.messages
                 announce(recipe, folder, context, messages, tracker)
                 if resume:
                     tracker.message(

@@ -22,6 +22,7 @@ from wildfern.recipes.components import (
     takes_data,
 )
 from wildfern.recipes.errors import Problem, RecipeErrors, dotted, nearest
+from wildfern.recipes.learning_rate import IMAGES, scaled_rate
 from wildfern.recipes.merging import Layers, Path, data_entries, data_places, entry_section
 from wildfern.recipes.schema import (
     COMPONENT_SECTIONS,
@@ -30,6 +31,7 @@ from wildfern.recipes.schema import (
     DataEntry,
     Evaluation,
     EvaluationEntry,
+    OptimizerChoice,
     Recipe,
     ScheduleChoice,
     Seed,
@@ -53,6 +55,7 @@ def needs(*sections: str) -> Callable[[Check], Check]:
 
 
 BUILT = ("data", "views")  # sections whose components can be built from their arguments alone
+OWN_MODELS = {"data": DataEntry, "on": EvaluationEntry, "schedule": ScheduleChoice, "optimizer": OptimizerChoice}
 _MISSING = "is missing"
 
 
@@ -187,7 +190,7 @@ class _Checking:
             value = {key: DEFAULT_CHOICE[section], **value}
         own = {name: value[name] for name in value if name in own_keys(section)}
         given = {name: value[name] for name in value if name not in own}
-        model: Any = {"data": DataEntry, "on": EvaluationEntry, "schedule": ScheduleChoice}.get(section, Component)
+        model: Any = OWN_MODELS.get(section, Component)
         entry = self._validate(model, own, path, self._names(section), self.layers.last_writer(path))
         choice = value.get(key)
         if not isinstance(choice, str):
@@ -202,7 +205,13 @@ class _Checking:
             signature = None
         if signature is None:
             return None
+        follows = section == "optimizer" and self._rate_follows(
+            own, given, "learning_rate" in argument_names(signature)
+        )
+        number = len(self.problems)
         arguments = self._validate(signature, given, path, writer=self.layers.writer((*path, key)))
+        if follows:
+            self.problems[number:] = [self._blame_base_rate(problem, given) for problem in self.problems[number:]]
         data = self._data_of_arguments(signature, given, path)
         if arguments is None or entry is None:
             return None
@@ -210,9 +219,39 @@ class _Checking:
         for argument, entries in data.items():
             values[argument] = values[argument].model_copy(update={"data": entries})
         self._check_together(section, choice, values, path)
+        if follows:
+            del values["learning_rate"]  # Recipe.optimizer_arguments has it
         if section in EVALUATION_LISTS:
             values = differing(arguments)
         return entry.model_copy(update={"arguments": values})
+
+    def _rate_follows(self, own: dict[str, Any], given: dict[str, Any], takes_rate: bool) -> bool:
+        """Whether the learning rate follows from the batch size; it is then added to `given`, to be checked like a stated one."""
+        base, path = own.get("base_learning_rate"), ("optimizer", "base_learning_rate")
+        if base is None:
+            if "scaling" in own:
+                self.complain(("optimizer", "scaling"), "applies to optimizer.base_learning_rate, which is not given")
+            return False
+        if "learning_rate" in given:
+            message = "is given together with optimizer.learning_rate: give one of the two"
+            self.complain(path, f"{message} (base_learning_rate is for {IMAGES} images and follows the batch size)")
+            return False
+        if not takes_rate:
+            self.complain(path, f"{own['name']} has no learning_rate")
+            return False
+        batch_size = self.layers.value(("training", "batch_size"))
+        valid = all(isinstance(value, int | float) and 0 < value < 1e9 for value in (base, batch_size))
+        # Invalid ones have errors of their own; the value stands in for them.
+        given["learning_rate"] = scaled_rate(base, batch_size, own.get("scaling", "linear")) if valid else 1e-3
+        return True
+
+    def _blame_base_rate(self, problem: Problem, given: dict[str, Any]) -> Problem:
+        """A problem of the learning rate that follows, as one of `base_learning_rate`."""
+        if problem.key != "optimizer.learning_rate":
+            return problem
+        key, batch_size = ("optimizer", "base_learning_rate"), self.layers.value(("training", "batch_size"))
+        message = f"makes learning_rate {given['learning_rate']:g} for batches of {batch_size} images, which {problem.message}"
+        return Problem(self.layers.writer(key), dotted(key), message)
 
     def _named(self, section: str, name: str, path: Path) -> bool:
         registry = self.components.of_section(section)

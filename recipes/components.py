@@ -12,6 +12,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.errors import PydanticUserError
 
+from wildfern.recipes.learning_rate import RATE_KEYS
 from wildfern.recipes.wording import complaints
 from wildfern.registry import LOCATION, ComponentError
 
@@ -110,7 +111,7 @@ class Components:
 
 def own_keys(section: str) -> set[str]:
     """The keys of a component section that are not arguments of the component."""
-    further = {"data": {"weight", "fingerprint"}, "schedule": {"length", "afterwards"}}
+    further = {"data": {"weight", "fingerprint"}, "schedule": {"length", "afterwards"}, "optimizer": {*RATE_KEYS}}
     return {CHOICE.get(section, "name")} | further.get(section, set())
 
 

@@ -4,7 +4,16 @@ import re
 from typing import Any
 
 from wildfern.recipes.components import CHOICE, EVALUATION_LISTS, Components
-from wildfern.recipes.schema import COMPONENT_SECTIONS, FIXED_SECTIONS, DataEntry, Evaluation, Recipe, ScheduleChoice
+from wildfern.recipes.learning_rate import RATE_KEYS
+from wildfern.recipes.schema import (
+    COMPONENT_SECTIONS,
+    FIXED_SECTIONS,
+    DataEntry,
+    Evaluation,
+    OptimizerChoice,
+    Recipe,
+    ScheduleChoice,
+)
 from wildfern.registry import location_parameter
 
 EXTENDS = {"type": "string", "description": "A bundled recipe or a path relative to this file, to start from."}
@@ -71,6 +80,7 @@ def _form(components: Components, section: str, name: str, definitions: dict[str
     """The section with the component `name` chosen."""
     model = components.arguments(section, name)
     arguments = _partial(model.model_json_schema(), definitions)["properties"] if model else {}
+    rules: dict[str, Any] = {}
     if CHOICE.get(section) == "source":
         takes_location = location_parameter(components.sources[name]) is not None
         pattern = f"^{re.escape(name)}(:.+)?$" if takes_location else f"^{re.escape(name)}$"
@@ -85,7 +95,12 @@ def _form(components: Components, section: str, name: str, definitions: dict[str
         if section == "schedule":
             described = ScheduleChoice.model_json_schema()["properties"]
             own |= {key: described[key] for key in ("length", "afterwards")}
-    return {"title": name, "type": "object", "properties": {**own, **arguments}, "additionalProperties": False}
+        if section == "optimizer":
+            described = OptimizerChoice.model_json_schema()["properties"]
+            own |= {key: described[key] for key in RATE_KEYS}
+            rules = {"not": {"required": ["learning_rate", "base_learning_rate"]}}
+    properties = {**own, **arguments}
+    return {"title": name, "type": "object", "properties": properties, "additionalProperties": False, **rules}
 
 
 def _partial(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from wildfern.recipes.components import CHOICE, EVALUATION_LISTS, Components
 from wildfern.recipes.errors import COMMAND_LINE, Problem, dotted
+from wildfern.recipes.learning_rate import RATE_KEYS
 from wildfern.recipes.schema import COMPONENT_SECTIONS
 from wildfern.recipes.yaml_text import read_argument
 
@@ -31,8 +32,7 @@ class Layers:
         before, backbone = dict(self.choices()), self.value(("model", "backbone"))
         for key, value in tree.items():
             self._write((key,), value, file)
-        self._drop_former_arguments(before, file)
-        self._drop_arguments_of_backbone(backbone, file)
+        self._settle(before, backbone, file)
 
     def lay_overrides(self, overrides: list[str]) -> list[Problem]:
         """Merge `key.sub=value` arguments over the files as one layer; returns the problems of invalid ones."""
@@ -46,8 +46,7 @@ class Layers:
                 continue
             value, unreadable = read_argument(text, COMMAND_LINE, key)
             problems += unreadable or self._override(key, value)
-        self._drop_former_arguments(before, COMMAND_LINE)
-        self._drop_arguments_of_backbone(backbone, COMMAND_LINE)
+        self._settle(before, backbone, COMMAND_LINE)
         return problems
 
     def writer(self, path: Path) -> str:
@@ -120,6 +119,37 @@ class Layers:
             node = node[part]
         self._write(path, value, COMMAND_LINE)
         return []
+
+    def _settle(self, choices: dict[tuple[str, Path], Any], backbone: Any, writer: str) -> None:
+        """Drop what the layer of `writer` has replaced; `choices` and `backbone` are those before it."""
+        self._drop_former_arguments(choices, writer)
+        self._drop_former_rate(writer)
+        self._note_former_optimizer(choices.get(("method", ("method",))), writer)
+        self._drop_arguments_of_backbone(backbone, writer)
+
+    def _drop_former_rate(self, writer: str) -> None:
+        """A layer that states the learning rate in one form replaces an inherited one in the other form."""
+        stated = {key for key in ("learning_rate", *RATE_KEYS) if self.value(("optimizer", key)) is not None}
+        here = {key for key in stated if self.writer(("optimizer", key)) == writer}
+        for form, other in ((["learning_rate"], RATE_KEYS), (RATE_KEYS[:1], ("learning_rate",))):
+            if not here.issuperset(form):
+                continue
+            former = [f"optimizer.{key}" for key in other if key in stated - here]
+            for key in stated.intersection(other) - here:
+                self._drop(("optimizer", key))
+            if former and writer == COMMAND_LINE:
+                self.messages.append(f"optimizer.{form[0]} replaces {' and '.join(former)} of the recipe")
+
+    def _note_former_optimizer(self, former: Any, writer: str) -> None:
+        """A message if a layer names a method whose paper trains otherwise than the former one's, and no optimizer."""
+        now, methods = self.value(("method", "name")), self._components.methods
+        if not {former, now} <= {name for name in methods if isinstance(name, str)} or former == now:
+            return
+        if any(written[:1] == ("optimizer",) and by == writer for written, by in self._writers.items()):
+            return
+        if getattr(methods[now], "usual", None) != getattr(methods[former], "usual", None):
+            name = self.value(("optimizer", "name"))
+            self.messages.append(f"method.name is now {now}: the section optimizer ({name}) is that of {former}")
 
     def _drop_former_arguments(self, before: dict[tuple[str, Path], Any], writer: str) -> None:
         for (section, path), choice in self.choices():

@@ -17,6 +17,7 @@ from pydantic import (
 from pydantic_core import to_jsonable_python
 
 from wildfern.recipes.components import CHOICE, DEFAULT_CHOICE, EVALUATION_LISTS, STRICT, choice_name
+from wildfern.recipes.learning_rate import RATE_KEYS, scaled_rate
 from wildfern.recipes.yaml_text import write_yaml
 from wildfern.registry import load_plugin
 
@@ -42,6 +43,24 @@ class ScheduleChoice(Component):
         "hold",
         description="After `length` steps: hold the last values, or start again, with the warm-up, over the remaining steps.",
     )
+
+
+class OptimizerChoice(Component):
+    """An optimizer; its learning rate is an argument, or follows from `base_learning_rate` and the batch size."""
+
+    base_learning_rate: PositiveFloat | None = Field(
+        None, description="Learning rate for 256 images of the global batch, instead of learning_rate."
+    )
+    scaling: Literal["linear", "sqrt"] = Field(
+        "linear",
+        description="Of base_learning_rate with training.batch_size B: linear: × B/256; sqrt: × the square root of B/256.",
+    )
+
+    def arguments_for(self, batch_size: int) -> dict[str, Any]:
+        """All arguments of the optimizer, with the learning rate for a global batch of this size."""
+        if self.base_learning_rate is None:
+            return self.arguments
+        return {"learning_rate": scaled_rate(self.base_learning_rate, batch_size, self.scaling), **self.arguments}
 
 
 class DataEntry(Section):
@@ -198,7 +217,7 @@ class Recipe(Seed):
     views: Component = Field(description="Augmented views of each image.")
     model: Model = Field(description="The backbone to pretrain.")
     method: Component = Field(description="The pretraining method.")
-    optimizer: Component = Field(description="The optimizer.")
+    optimizer: OptimizerChoice = Field(description="The optimizer.")
     schedule: ScheduleChoice = Field(description="Learning rate schedule.")
     training: Training = Field(description="Length, batch size, precision, checkpoints and device of training.")
     engine: Component = Field(
@@ -206,6 +225,11 @@ class Recipe(Seed):
     )
     evaluation: Evaluation = Field(Evaluation(), description="Datasets and protocols that evaluate the backbone.")
     tracking: Tracking = Field(Tracking(), description="Experiment tracking besides the run folder.")
+
+    @property
+    def optimizer_arguments(self) -> dict[str, Any]:
+        """The arguments of the optimizer, with the learning rate for this batch size."""
+        return self.optimizer.arguments_for(self.training.batch_size)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as in a recipe file."""
@@ -247,6 +271,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
         plain = {name: _plain(getattr(value, name)) for name in type(value).model_fields}
         arguments = plain.pop("arguments") if isinstance(value, Component | DataEntry | EvaluationEntry) else {}
+        if isinstance(value, OptimizerChoice) and value.base_learning_rate is None:
+            plain = {name: plain[name] for name in plain if name not in RATE_KEYS}
         return {**plain, **arguments}
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}

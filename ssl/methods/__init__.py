@@ -9,6 +9,7 @@ from wildfern.ssl.methods.dino import DINO
 from wildfern.ssl.methods.mae import MAE
 from wildfern.ssl.methods.simclr import SimCLR
 from wildfern.ssl.methods.supervised import Supervised
+from wildfern.ssl.methods.usual import Usual
 
 __all__ = [
     "CACR",
@@ -25,4 +26,5 @@ __all__ = [
     "ParameterGroup",
     "SimCLR",
     "Supervised",
+    "Usual",
 ]

@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from wildfern.ssl.methods.batch import Batch, Output
+from wildfern.ssl.methods.usual import Usual
 from wildfern.ssl.models.backbone import Backbone
 from wildfern.ssl.models.teacher import MomentumTeacher, whole
 
@@ -99,6 +100,7 @@ class Method(nn.Module):
     """
 
     needs: Needs = Needs()
+    usual: Usual | None = None  # what its paper trains with
     backbone: Backbone
     freeze: int = 0  # steps at the start of training in which the backbone's weights do not change
 

@@ -13,6 +13,7 @@ from wildfern.ssl.losses.full_precision import full_precision
 from wildfern.ssl.methods.base import Count, Needs, NotNegative, Positive, embedding_std
 from wildfern.ssl.methods.batch import Batch, Embedded, Output
 from wildfern.ssl.methods.comparing import ComparingMethod
+from wildfern.ssl.methods.usual import Usual
 from wildfern.ssl.models.backbone import Backbone
 from wildfern.ssl.models.heads import moco_v3_projector
 from wildfern.ssl.models.teacher import cosine_momentum
@@ -23,6 +24,7 @@ class CACR(ComparingMethod):
     """CACR without a momentum encoder: K + 1 views per image, each a query, a positive and a negative."""
 
     needs = Needs(views=(2, None), float32_views=False, images=2)
+    usual = Usual("Zheng et al.: batches of 128 to 4096", batch_size=32)
 
     def __init__(
         self,
@@ -68,6 +70,7 @@ class MomentumCACR(ComparingMethod):
     """
 
     needs = Needs(views=(2, None), full_size_views=2, float32_views=False, images=2)
+    usual = Usual("Zheng et al.: batches of 128 to 4096", batch_size=32)
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ from wildfern.ssl.losses.full_precision import full_precision
 from wildfern.ssl.methods.base import Count, Fraction, Method, Needs, Positive
 from wildfern.ssl.methods.batch import Batch, Output
 from wildfern.ssl.methods.gather import mean_over_ranks
+from wildfern.ssl.methods.usual import Usual
 from wildfern.ssl.models.backbone import Backbone
 from wildfern.ssl.models.heads import DINOHead
 from wildfern.ssl.models.teacher import cosine_momentum
@@ -29,6 +30,9 @@ class DINO(Method):
     _mean: Tensor  # of the teacher's logits in the parts so far
 
     needs = Needs(views=(2, None), full_size_views=2, float32_views=False)
+    usual = Usual(
+        "Caron et al., 2021, section 3.2", optimizers=("adamw",), only_transformers=True, warmup=True, weight_decay=True
+    )
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ from wildfern.registry import register
 from wildfern.ssl.losses.full_precision import full_precision
 from wildfern.ssl.methods.base import Count, Method, Needs
 from wildfern.ssl.methods.batch import Batch, Output
+from wildfern.ssl.methods.usual import Usual
 from wildfern.ssl.models.backbone import Backbone
 
 
@@ -25,6 +26,7 @@ class MAE(Method):
     """
 
     needs = Needs(views=(1, None), float32_views=True)
+    usual = Usual("He et al., 2022, appendix A.1", optimizers=("adamw",), warmup=True, weight_decay=True, beta2=0.95)
 
     position: Tensor
 

@@ -10,6 +10,7 @@ from wildfern.ssl.losses.full_precision import full_precision
 from wildfern.ssl.methods.base import Count, Needs, Positive, embedding_std
 from wildfern.ssl.methods.batch import Batch, Embedded, Output
 from wildfern.ssl.methods.comparing import ComparingMethod
+from wildfern.ssl.methods.usual import Usual
 from wildfern.ssl.models.backbone import Backbone
 
 
@@ -18,6 +19,7 @@ class SimCLR(ComparingMethod):
     """Backbone, two-layer projection (section 2), NT-Xent over the global batch. Two or more views of one size."""
 
     needs = Needs(views=(2, None), float32_views=False, images=2)
+    usual = Usual("Chen et al., 2020, section 5.1: batches of 256 to 8192", batch_size=32)
 
     def __init__(
         self,

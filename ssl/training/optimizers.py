@@ -6,6 +6,7 @@ import torch
 from pydantic import Field
 
 from wildfern.registry import OPTIMIZERS, register
+from wildfern.ssl.methods.usual import UsualRates
 
 MOST_RATE = 1e6  # far above any use; torch fails on products beyond float32
 Rate = Annotated[float, Field(gt=0, le=MOST_RATE)]
@@ -16,7 +17,7 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 Groups = list[dict]
 
 
-@register("optimizer", "adamw")
+@register("optimizer", "adamw", usual=UsualRates("DINO, MAE and MoCo v3: 1.5e-4 to 2e-3", most=0.02))
 def adamw(
     groups: Groups,
     *,
@@ -41,7 +42,12 @@ def sgd(
     return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum, nesterov=nesterov, fused=_on_gpu(groups))
 
 
-@register("optimizer", "lars", layer_wise=True)
+@register(
+    "optimizer",
+    "lars",
+    layer_wise=True,
+    usual=UsualRates("You et al., 2017; SimCLR and BYOL: 0.2 to 0.45 for 256 images", least=0.01, batch_size=512),
+)
 def lars(
     groups: Groups,
     *,

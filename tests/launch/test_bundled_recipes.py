@@ -8,7 +8,7 @@ from PIL import Image
 
 from wildfern.launch import pretrain
 from wildfern.launch.components import read_recipe
-from wildfern.recipes import list_recipes, recipe_text
+from wildfern.recipes import RecipeErrors, list_recipes, recipe_text
 from wildfern.ssl.tracking import read_records
 
 SMALL = ["training.steps=3", "training.batch_size=8", "training.log_every=1", "training.loader_threads=1"]
@@ -74,3 +74,36 @@ def test_runs_a_few_steps(name, images, tmp_path):
 
 def test_the_first_line_of_each_is_a_description():
     assert [name for name in CHANGES if not re.match(r"# \w.{30}", recipe_text(name))] == []
+
+
+RATES = {  # of the papers, at the batch size of the recipe; None: for batches of 256 images there is none
+    "cacr_cifar10": (0.12, 0.06),
+    "cacr_imagenet_resnet50": (0.3, 4.8),
+    "dino_ifs_vit_small": (5e-4, 2e-3),
+    "dino_pass_vit_small": (5e-4, 2e-3),
+    "mae_ifs_vit_small": (1.5e-4, 6e-4),
+    "mix_folder_and_ifs": (None, 1e-3),
+    "simclr_cifar10": (0.12, 0.24),
+    "simclr_ifs_resnet18": (0.4, 0.8),
+    "simclr_ifs_resnet50": (0.3, 1.2),
+    "supervised_ifs_multi_resnet50": (0.1, 0.1),
+}
+
+
+@pytest.mark.parametrize("name", RATES)
+def test_learning_rates_for_256_images_give_those_of_the_papers_exactly(name):
+    recipe = read_recipe(name, data_here=False)
+    assert (recipe.optimizer.base_learning_rate, recipe.optimizer_arguments["learning_rate"]) == RATES[name]
+
+
+def test_a_smaller_batch_of_dino_needs_no_learning_rate():
+    recipe = read_recipe("dino_ifs_vit_small", ["training.batch_size=32"], data_here=False)
+    assert recipe.optimizer_arguments["learning_rate"] == 6.25e-5
+
+
+def test_an_error_of_the_scaled_rate_names_the_key_that_was_stated():
+    with pytest.raises(RecipeErrors) as caught:
+        read_recipe("quickstart", ["optimizer.base_learning_rate=9e5", "training.batch_size=512"])
+    key = "command line: optimizer.base_learning_rate"
+    made = "makes learning_rate 1.8e+06 for batches of 512 images, which must be less than or equal to 1000000"
+    assert str(caught.value).startswith(f"{key}: {made}")

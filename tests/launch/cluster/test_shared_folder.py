@@ -56,3 +56,11 @@ def test_arguments_that_change_no_image_may_change(tmp_path):
     check_same_run(recipe("data.threads=2"), folder)
     with pytest.raises(RunError, match="another recipe: data differ"):
         check_same_run(recipe("data.threads=2", "data.points=300"), folder)
+
+
+def test_the_same_learning_rate_may_be_stated_in_the_other_form(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.begin(recipe("optimizer.learning_rate=0.25", "training.batch_size=64"))
+    check_same_run(recipe("optimizer.base_learning_rate=1.0", "training.batch_size=64"), folder)
+    with pytest.raises(RunError, match="another recipe: optimizer differ"):
+        check_same_run(recipe("optimizer.base_learning_rate=0.5", "training.batch_size=64"), folder)
