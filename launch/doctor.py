@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wildfern.printable import printable
+from wildfern.ssl.tracking.cpu_cores import cores_allowed, cores_of_machine, cores_of_quota, load
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,15 @@ def _python() -> Finding:
 
 
 def _machine() -> Finding:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores, allowed, quota, loaded = cores_of_machine(), cores_allowed(), cores_of_quota(), load()
+    words = [f"{cores} CPU cores" if allowed == cores else f"{allowed} of {cores} CPU cores (affinity)"]
+    words.append("no quota" if quota is None else f"quota {quota:g} cores")
+    words += [] if loaded is None else [f"load {loaded:.1f}"]
     free = shutil.disk_usage(Path.cwd()).free / 2**30
-    return Finding("ok", f"{cores} CPU cores, {free:.0f} GiB free in the current folder")
+    seen = f"{', '.join(words)}; {free:.0f} GiB free in the current folder"
+    if loaded is not None and loaded >= cores:
+        return Finding("optional", seen, "other programs are running; training.threads=1 may be faster")
+    return Finding("ok", seen)
 
 
 def _torch() -> Finding:

@@ -30,6 +30,7 @@ from wildfern.launch.protocols import (
     check_request,
 )
 from wildfern.launch.run_folder import RunFolder, kept_aside
+from wildfern.launch.threads import set_threads
 from wildfern.recipes import Recipe
 from wildfern.ssl.data import Source, open_source, source_signature
 from wildfern.ssl.evaluation import (
@@ -79,7 +80,8 @@ def evaluate(
 
     One run writes its `evaluation.json` and report, unless its folder is read-only; its rows are `random`, `start` (if it started
     from weights) and `pretrained`. Several runs write nothing; their rows have the names of the runs. `announce` gets progress (a
-    function: a line for each part, and every 5 s within it), `say` messages to keep. `batch_size` is that of feature extraction.
+    function: a line for each part, and every 5 s within it), `say` messages to keep. `batch_size` is that of feature extraction,
+    `threads` the number of torch's.
     Raises RecipeErrors with all wrong names and arguments before anything is read, RunError for a folder that is not a run
     and for backbones that cannot be built, DataError for a data set that cannot be opened, and NotWritten, which holds the
     scores, where the disk is full.
@@ -91,8 +93,6 @@ def evaluate(
     few_shot = as_list(few_shot, (int, str), "few_shot must be a number of labels per class, or a list of them")
     runs = as_list(run, (str, Path), "run must be a run folder, or a list of them")
     progress = progress_of(announce)
-    if threads is not None:
-        torch.set_num_threads(threads)
     backbones = as_list(backbones, (str,), "backbones must be a list of networks")
     if not runs and not backbones:
         raise RunError("nothing to evaluate: name a run folder, or a network with --backbone NAME")
@@ -104,6 +104,8 @@ def evaluate(
     datasets, evaluators = check_request(on, protocols, few_shot, seeds)
     recipes = [folder.recipe() for folder in folders]
     device = choose_device(recipes[0].training.device if recipes else "auto")
+    for message in set_threads(threads):
+        say(message.replace("training.threads=1", "--threads 1"))
     with user_errors():
         progress.part(f"opening {', '.join(dataset.label for dataset in datasets)}")
         sources = evaluation_sources(datasets, download)  # all are opened before the first one is evaluated

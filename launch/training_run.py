@@ -112,7 +112,12 @@ def pretrain(
                 messages += [weights.message] if weights and not start.step else []
                 notes = [*assembly.mixture.notes, *assembly.views.notes]
                 method = assembly.engine.method
-                messages += [*notes, *separate_parts(recipe, method), *unseen_pixels(method, assembly.views)]
+                messages += [
+                    *context.notes,
+                    *notes,
+                    *separate_parts(recipe, method),
+                    *unseen_pixels(method, assembly.views),
+                ]
                 messages += [*untrained(recipe), *start.messages]
                 announce(recipe, folder, context, messages, tracker)
                 if resume:

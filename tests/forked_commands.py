@@ -31,9 +31,9 @@ class ForkedCommand:
         )
 
     def wait(self, seconds: float = 60) -> tuple[int | None, str]:
-        """Exit code and standard error."""
+        """Exit code and standard error, without the lines of a slow machine about what has taken more than 5 s."""
         self.process.join(seconds)
-        return self.process.exitcode, self.err.read_text(errors="replace")
+        return self.process.exitcode, re.sub(r"(?m)^.* so far\n", "", self.err.read_text(errors="replace"))
 
 
 def _command(
