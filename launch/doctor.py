@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from wildfern.launch.torch_pair import broken_import, build_of, mismatch
 from wildfern.printable import printable
 from wildfern.ssl.tracking.cpu_cores import cores_allowed, cores_of_machine, cores_of_quota, load
 
@@ -49,6 +50,9 @@ def _guarded(check: Callable[[], Finding]) -> Finding:
     try:
         return check()
     except Exception as error:  # any failure of a check is its result
+        if (words := broken_import(error)) is not None:
+            reason = str(error).splitlines()[0]
+            return Finding("broken", reason, "see torch and torchvision") if mismatch() else Finding("broken", words)
         return Finding("broken", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
 
 
@@ -81,6 +85,14 @@ def _torch() -> Finding:
     torch.testing.assert_close(x @ torch.eye(64), x)
     bf16 = "native" if computes_in_bf16(torch.device("cpu")) else "emulated (slow)"
     return Finding("ok", f"{torch.__version__}, {torch.get_num_threads()} threads, bf16 on the CPU: {bf16}")
+
+
+def _pair() -> Finding:
+    if (found := mismatch()) is not None:
+        return Finding("broken", found.seen, found.remedy)
+    import torchvision  # noqa: F401
+
+    return Finding("ok", f"torch {build_of('torch')}, torchvision {build_of('torchvision')}")
 
 
 def _gpu() -> Finding:
@@ -166,6 +178,7 @@ CHECKS: dict[str, Callable[[], Finding]] = {
     "python": _python,
     "machine": _machine,
     "current folder": _temporary,
+    "torch and torchvision": _pair,
     "torch": _torch,
     "gpu": _gpu,
     "timm, kornia, lightly": _libraries,
