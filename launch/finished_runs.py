@@ -131,11 +131,24 @@ def report(
     """Compare runs in one self-contained HTML file."""
     from wildfern.launch.errors import user_errors
     from wildfern.launch.output_paths import output_file, writing
-    from wildfern.ssl.evaluation import report_page
+    from wildfern.ssl.evaluation import read_run, report_page
 
     out = output_file(out)
+    records, left_out = [], []
     with user_errors():
-        page = report_page(runs)
+        for run in runs:
+            try:
+                records.append(read_run(run))
+            except ValueError as error:
+                left_out.append(error)
+        if left_out and not records:
+            raise left_out[0]
+        page = report_page(records)
+    for reason in left_out:
+        say(f"left out: {reason}")
+    for record in records:
+        for remark in record.remarks:
+            say(f"{record.folder}: {remark}")
     with writing(out) as path:
         path.write_bytes(page.encode("utf-8", "backslashreplace"))
     say(f"written to {out}")
