@@ -27,6 +27,7 @@ from wildfern.recipes import Recipe
 from wildfern.ssl.augmentation import Views
 from wildfern.ssl.data import Mixture, Source
 from wildfern.ssl.methods import Method
+from wildfern.ssl.tracking.progress import SILENT, Progress
 from wildfern.ssl.training import (
     ENGINES,
     OPTIMIZERS,
@@ -56,13 +57,16 @@ class Assembly:
     evaluation_sources: dict[str, tuple[Source, Source]]  # train and test part by name; empty except on rank 0
 
 
-def assemble(recipe: Recipe, folder: RunFolder, context: DistributedContext) -> Assembly:
+def assemble(recipe: Recipe, folder: RunFolder, context: DistributedContext, progress: Progress = SILENT) -> Assembly:
     """The parts that the recipe names; called on every rank, loads no checkpoint."""
-    mixture, views, evaluated, second_images = open_data(recipe, context)
+    mixture, views, evaluated, second_images = open_data(recipe, context, progress)
+    progress.part(f"building {recipe.model.backbone} and its {recipe.method.name} heads")
     views.to(context.device)
     config = loop_config(recipe)
     method = build_method(recipe, replaced=folder.has_checkpoints())
+    progress.part("reading labels")
     check_classes(recipe, mixture, method)
+    progress.part("comparing the data of the ranks" if context.world_size > 1 else "preparing the views")
     check_same_data(recipe, mixture, second_images, method.backbone.weights_sha256, context)
     check_batch_norm(recipe, method)
     reader = BatchReader(
@@ -76,6 +80,7 @@ def assemble(recipe: Recipe, folder: RunFolder, context: DistributedContext) -> 
         rank=context.rank,
         world_size=context.world_size,
     )
+    progress.part(f"trying {recipe.model.backbone} on one image of each size")
     check_backbone(recipe, context.device, method, views)
     # DeepSpeed broadcasts weights as flat bytes, so there they stay contiguous and only the images are channels_last.
     channels_last = recipe.training.channels_last and recipe.engine.name == "torch"
@@ -83,9 +88,12 @@ def assemble(recipe: Recipe, folder: RunFolder, context: DistributedContext) -> 
     for module in (method, *method.teachers().values()):
         module.to(context.device, **layout)
     view_dtype = input_dtype(method, recipe.training.precision, views)
+    progress.part("preparing the device")
     if recipe.training.compile:
+        progress.part("checking torch.compile")
         compile_networks(method, context.device)
     probe = build_probe(recipe, mixture, method, context.device)
+    progress.part(f"starting the engine {recipe.engine.name}")
     engine = build_engine(recipe, method, probe, reader.size, context.device)
     numbers = (source.num_items for source in mixture.sources)
     # Of the weights that training started from.
@@ -104,7 +112,7 @@ def assemble(recipe: Recipe, folder: RunFolder, context: DistributedContext) -> 
 
 
 def open_data(
-    recipe: Recipe, context: DistributedContext
+    recipe: Recipe, context: DistributedContext, progress: Progress = SILENT
 ) -> tuple[Mixture, Views, dict[str, tuple[Source, Source]], dict[str, Mixture]]:
     """Training images, views, on rank 0 the datasets to evaluate on, and the second images of views.
 
@@ -119,9 +127,11 @@ def open_data(
 
     if context.is_main:
         try:
+            progress.part(f"opening {', '.join(entry.source for entry in recipe.data)}")
             mixture, second_images, views = opened()
             check_channels(recipe, mixture, views)
             wanted = recipe.evaluation
+            progress.part("opening the data sets to evaluate on")
             evaluated = evaluation_sources(wanted.on)
             check_channels_of(evaluated, views.input_channels)
             check_labels_of(
@@ -129,6 +139,7 @@ def open_data(
             )
         except (ValueError, OSError) as caught:
             error = caught
+    progress.part("waiting for the other ranks to open the data" if context.world_size > 1 else "")
     context.raise_on_all(error)
     if not context.is_main:
         try:

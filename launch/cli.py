@@ -25,6 +25,7 @@ from wildfern.launch.exit_codes import EXIT_CODES
 from wildfern.launch.finished_runs import evaluate, export, report
 from wildfern.launch.interrupts import Interrupts
 from wildfern.launch.plugin_option import PluginOption, run_plugins
+from wildfern.launch.startup import Startup, process_start
 from wildfern.launch.streams import output_may_be_lost
 from wildfern.launch.terminal import console, say
 from wildfern.printable import printable_lines
@@ -77,9 +78,10 @@ def quickstart(
     from wildfern.launch.compile_ahead import compile_ahead
 
     compile_ahead("quickstart", overrides or [])
-    from wildfern.launch.quickstart import run_quickstart
+    with Startup() as startup:
+        from wildfern.launch.quickstart import run_quickstart
 
-    run_quickstart(overrides or [], run, resume, console, plugin or [])
+        run_quickstart(overrides or [], run, resume, console, plugin or [], startup)
 
 
 @app.command(epilog=f"{EXAMPLES}\n\n{EPILOG}")
@@ -113,11 +115,11 @@ def pretrain(
     from wildfern.launch.compile_ahead import compile_ahead
 
     compile_ahead(recipe, overrides or [])
-    from wildfern.launch.startup import process_start
-    from wildfern.launch.summary import show_run
-    from wildfern.launch.training_run import pretrain
+    with Startup() as startup:
+        from wildfern.launch.summary import show_run
+        from wildfern.launch.training_run import pretrain
 
-    folder = pretrain(recipe, overrides or [], run, resume, process_start(), plugin or [])
+        folder = pretrain(recipe, overrides or [], run, resume, process_start(), plugin or [], startup)
     with output_may_be_lost():
         show_run(folder, console)
 

@@ -16,7 +16,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from wildfern.launch.torch_pair import broken_import, build_of, mismatch
 from wildfern.printable import printable
+from wildfern.ssl.tracking.cpu_cores import cores_allowed, cores_of_machine, cores_of_quota, load
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,9 @@ def _guarded(check: Callable[[], Finding]) -> Finding:
     try:
         return check()
     except Exception as error:  # any failure of a check is its result
+        if (words := broken_import(error)) is not None:
+            reason = str(error).splitlines()[0]
+            return Finding("broken", reason, "see torch and torchvision") if mismatch() else Finding("broken", words)
         return Finding("broken", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
 
 
@@ -60,9 +65,15 @@ def _python() -> Finding:
 
 
 def _machine() -> Finding:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores, allowed, quota, loaded = cores_of_machine(), cores_allowed(), cores_of_quota(), load()
+    words = [f"{cores} CPU cores" if allowed == cores else f"{allowed} of {cores} CPU cores (affinity)"]
+    words.append("no quota" if quota is None else f"quota {quota:g} cores")
+    words += [] if loaded is None else [f"load {loaded:.1f}"]
     free = shutil.disk_usage(Path.cwd()).free / 2**30
-    return Finding("ok", f"{cores} CPU cores, {free:.0f} GiB free in the current folder")
+    seen = f"{', '.join(words)}; {free:.0f} GiB free in the current folder"
+    if loaded is not None and loaded >= cores:
+        return Finding("optional", seen, "other programs are running; training.threads=1 may be faster")
+    return Finding("ok", seen)
 
 
 def _torch() -> Finding:
@@ -74,6 +85,14 @@ def _torch() -> Finding:
     torch.testing.assert_close(x @ torch.eye(64), x)
     bf16 = "native" if computes_in_bf16(torch.device("cpu")) else "emulated (slow)"
     return Finding("ok", f"{torch.__version__}, {torch.get_num_threads()} threads, bf16 on the CPU: {bf16}")
+
+
+def _pair() -> Finding:
+    if (found := mismatch()) is not None:
+        return Finding("broken", found.seen, found.remedy)
+    import torchvision  # noqa: F401
+
+    return Finding("ok", f"torch {build_of('torch')}, torchvision {build_of('torchvision')}")
 
 
 def _gpu() -> Finding:
@@ -159,6 +178,7 @@ CHECKS: dict[str, Callable[[], Finding]] = {
     "python": _python,
     "machine": _machine,
     "current folder": _temporary,
+    "torch and torchvision": _pair,
     "torch": _torch,
     "gpu": _gpu,
     "timm, kornia, lightly": _libraries,

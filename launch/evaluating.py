@@ -30,6 +30,7 @@ from wildfern.launch.protocols import (
     check_request,
 )
 from wildfern.launch.run_folder import RunFolder, kept_aside
+from wildfern.launch.threads import set_threads
 from wildfern.recipes import Recipe
 from wildfern.ssl.data import Source, open_source, source_signature
 from wildfern.ssl.evaluation import (
@@ -42,6 +43,7 @@ from wildfern.ssl.evaluation.labeled_chunks import check_number_of_labels, label
 from wildfern.ssl.evaluation.protocol import check_labels
 from wildfern.ssl.evaluation.result import upgraded_rows
 from wildfern.ssl.evaluation.stored_result import EVALUATION, read_evaluation
+from wildfern.ssl.tracking import Progress, progress_of
 
 
 class NotWritten(RunError):
@@ -61,11 +63,13 @@ def evaluate(
     protocols: ProtocolLike | Sequence[ProtocolLike] = ("linear", "knn"),
     few_shot: Sequence[int] = (),
     seeds: int = 3,
-    announce: Callable[[str], None] = lambda text: None,
+    announce: Callable[[str], None] | Progress = lambda text: None,
     download: bool = False,
     backbones: Sequence[BackboneLike] = (),
     size: int | None = None,
     say: Callable[[str], None] = lambda text: None,
+    batch_size: int = 256,
+    threads: int | None = None,
 ) -> EvaluationResult:
     """Compare backbones on labeled data sets: those of runs with the same networks at random weights, and any others.
 
@@ -75,8 +79,9 @@ def evaluate(
     "x.pth"), on images of `size` px (default: the network's own size), with the network's mean, deviation and interpolation.
 
     One run writes its `evaluation.json` and report, unless its folder is read-only; its rows are `random`, `start` (if it started
-    from weights) and `pretrained`. Several runs write nothing; their rows have the names of the runs. `announce` gets progress,
-    `say` messages to keep.
+    from weights) and `pretrained`. Several runs write nothing; their rows have the names of the runs. `announce` gets progress (a
+    function: a line for each part, and every 5 s within it), `say` messages to keep. `batch_size` is that of feature extraction,
+    `threads` the number of torch's.
     Raises RecipeErrors with all wrong names and arguments before anything is read, RunError for a folder that is not a run
     and for backbones that cannot be built, DataError for a data set that cannot be opened, and NotWritten, which holds the
     scores, where the disk is full.
@@ -87,6 +92,7 @@ def evaluate(
     protocols = as_list(protocols, (str, Mapping), "protocols must be a protocol such as knn, or a list of them")
     few_shot = as_list(few_shot, (int, str), "few_shot must be a number of labels per class, or a list of them")
     runs = as_list(run, (str, Path), "run must be a run folder, or a list of them")
+    progress = progress_of(announce)
     backbones = as_list(backbones, (str,), "backbones must be a list of networks")
     if not runs and not backbones:
         raise RunError("nothing to evaluate: name a run folder, or a network with --backbone NAME")
@@ -98,11 +104,15 @@ def evaluate(
     datasets, evaluators = check_request(on, protocols, few_shot, seeds)
     recipes = [folder.recipe() for folder in folders]
     device = choose_device(recipes[0].training.device if recipes else "auto")
+    for message in set_threads(threads):
+        say(message.replace("training.threads=1", "--threads 1"))
     with user_errors():
+        progress.part(f"opening {', '.join(dataset.label for dataset in datasets)}")
         sources = evaluation_sources(datasets, download)  # all are opened before the first one is evaluated
         # Hashed before the weights are read, so that a training that replaces them in between cannot mislabel these rows.
         sha256 = folders[0].backbone_sha256() if len(folders) == 1 else None
         written = folders[0] if len(folders) == 1 and folders[0].is_writable() else None
+        progress.part("building the networks")
         models: dict[str, Evaluated] = {}
         for folder, name, recipe in zip(folders, names, recipes, strict=True):
             start, reason = folder.start_backbone(recipe)
@@ -125,8 +135,9 @@ def evaluate(
                 unwritten = _disk_fault(lambda: save_merged(written, result.only(own, "random"), say, sha256))
 
         baseline = "random" if len(folders) == 1 and not backbones else baselines(models)
-        evaluation = _evaluate_on(sources, models, evaluators, announce, save, baseline)
+        evaluation = _evaluate_on(sources, models, evaluators, progress, save, baseline, batch_size)
     if written is not None:
+        progress.part("writing the report")
         report = written.path / "report.html"
         unwritten = unwritten or _disk_fault(lambda: write_report([written.path], report))
     if unwritten is not None:
@@ -249,7 +260,7 @@ def evaluate_on(
     protocols: Sequence[ProtocolLike],
     few_shot: Sequence[int],
     seeds: int,
-    announce: Callable[[str], None],
+    progress: Progress,
     save: Callable[[EvaluationResult], None] = lambda evaluation: None,
 ) -> EvaluationResult:
     """Evaluate on every data set in turn, with images at the size of the recipe's largest views and preprocessed like these.
@@ -258,16 +269,17 @@ def evaluate_on(
     """
     evaluators = check_protocols(protocols, few_shot, seeds)
     models = of_recipe(recipe, backbones, choose_device(recipe.training.device))
-    return _evaluate_on(sources, models, evaluators, announce, save, "random")
+    return _evaluate_on(sources, models, evaluators, progress, save, "random")
 
 
 def _evaluate_on(
     sources: Mapping[str, tuple[Source, Source]],
     models: Mapping[str, Evaluated],
     evaluators: Mapping[str, Evaluator],
-    announce: Callable[[str], None],
+    progress: Progress,
     save: Callable[[EvaluationResult], None],
     baseline: str | Mapping[str, str],
+    batch_size: int = 256,
 ) -> EvaluationResult:
     if not sources or not evaluators:
         raise RunError(
@@ -288,7 +300,8 @@ def _evaluate_on(
             evaluators=evaluators,
             preprocessing=preprocessing,
             baseline=baseline,
-            announce=announce,
+            batch_size=batch_size,
+            progress=progress,
         )
         save(result)
         results.append(result)

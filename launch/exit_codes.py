@@ -4,12 +4,13 @@ import sys
 from importlib import import_module
 
 from wildfern.launch.limits import reached_limit
+from wildfern.launch.torch_pair import broken_import
 from wildfern.printable import printable, printable_lines
 
 EXIT_CODES = """Exit codes:
   0    done
   1    training failed, or memory or another limit of the system was reached
-  2    invalid command, recipe or data, or a file that cannot be read or written
+  2    invalid command, recipe, data or installation, or a file that cannot be read or written
   75   another process was lost; continue with --resume
   130  stopped by SIGINT (Ctrl-C), in training after a checkpoint; continue with --resume
   141  standard output is a pipe that nobody reads any more
@@ -40,6 +41,8 @@ def explained(error: BaseException) -> tuple[int | None, str]:
         return 2, printable(error) + _place(error)
     if (words := reached_limit(error)) is not None:
         return 1, printable(words)
+    if (words := broken_import(error)) is not None:
+        return 2, printable(words)
     if isinstance(error, OSError) and error.filename is not None:
         return 2, printable(f"{error.filename}: {error.strerror}")
     if (errors := sys.modules.get("wildfern.launch.errors")) and (text := errors.plugin_traceback(error)) is not None:

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from wildfern.launch.completion import run_words, source_words
 from wildfern.launch.plugin_option import PluginOption, run_plugins
+from wildfern.launch.startup import Startup
 from wildfern.launch.terminal import console, say
-from wildfern.printable import printable, printable_lines
+from wildfern.printable import printable_lines
 
 
 def evaluate(
@@ -54,35 +54,38 @@ def evaluate(
     seeds: Annotated[int, typer.Option(min=1, help="Draws of each few-label set")] = 3,
     download: Annotated[bool, typer.Option("--download", help="Download data sets that are missing here")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write this evaluation here")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of torch (default: those of the CPU cores this process may use)")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images in one forward pass")] = 256,
     plugin: PluginOption = None,
 ) -> None:
     """Evaluate backbones of runs and any other networks on labeled datasets.
 
     The baseline is the same network with random weights. One run writes its evaluation.json and report.html.
     """
-    from wildfern.launch.errors import RunError
-    from wildfern.launch.evaluating import NotWritten, evaluate
-    from wildfern.launch.output_paths import output_file, write_json_file
-    from wildfern.launch.protocols import parse_datasets, parse_protocols
-    from wildfern.launch.run_folder import RunFolder
+    with Startup() as startup:
+        from wildfern.launch.errors import RunError
+        from wildfern.launch.evaluating import NotWritten, evaluate
+        from wildfern.launch.output_paths import output_file, write_json_file
+        from wildfern.launch.protocols import parse_datasets, parse_protocols
+        from wildfern.launch.run_folder import RunFolder
 
-    json_file = json_file and output_file(json_file)
-    run_plugins(plugin)
-    try:
-        shots = [int(n) for n in few_shot.split(",") if n.strip()]
-    except ValueError:
-        raise RunError(f"--few-shot must be comma-separated numbers, for example 5,20; got {few_shot!r}") from None
-    datasets, protocols = parse_datasets(on or []), parse_protocols(["linear,knn"] if protocol is None else protocol)
-    named, given = backbone or [], weights or []
-    if given and len(given) != len(named):
-        raise RunError(
-            f"--weights must be given once for each --backbone, in the same order (random for none): got {len(given)} for "
-            f"{len(named)}"
-        )
-    networks = list(zip(named, given or [None] * len(named), strict=True))
-
-    unwritten = None
-    with console.status("evaluating") as status:
+        json_file = json_file and output_file(json_file)
+        run_plugins(plugin)
+        try:
+            shots = [int(n) for n in few_shot.split(",") if n.strip()]
+        except ValueError:
+            raise RunError(f"--few-shot must be comma-separated numbers, for example 5,20; got {few_shot!r}") from None
+        datasets = parse_datasets(on or [])
+        protocols = parse_protocols(["linear,knn"] if protocol is None else protocol)
+        named, given = backbone or [], weights or []
+        if given and len(given) != len(named):
+            raise RunError(
+                f"--weights must be given once for each --backbone, in the same order (random for none): got {len(given)} "
+                f"for {len(named)}"
+            )
+        unwritten = None
         try:
             evaluation = evaluate(
                 runs,
@@ -90,11 +93,13 @@ def evaluate(
                 protocols,
                 shots,
                 seeds,
-                announce=lambda text: status.update(Text(printable(text))),
+                announce=startup.progress,
                 download=download,
-                backbones=networks,
+                backbones=list(zip(named, given or [None] * len(named), strict=True)),
                 size=size,
                 say=say,
+                batch_size=batch_size,
+                threads=threads,
             )
         except NotWritten as error:
             evaluation, unwritten = error.evaluation, error
@@ -130,11 +135,24 @@ def report(
     """Compare runs in one self-contained HTML file."""
     from wildfern.launch.errors import user_errors
     from wildfern.launch.output_paths import output_file, writing
-    from wildfern.ssl.evaluation import report_page
+    from wildfern.ssl.evaluation import read_run, report_page
 
     out = output_file(out)
+    records, left_out = [], []
     with user_errors():
-        page = report_page(runs)
+        for run in runs:
+            try:
+                records.append(read_run(run))
+            except ValueError as error:
+                left_out.append(error)
+        if left_out and not records:
+            raise left_out[0]
+        page = report_page(records)
+    for reason in left_out:
+        say(f"left out: {reason}")
+    for record in records:
+        for remark in record.remarks:
+            say(f"{record.folder}: {remark}")
     with writing(out) as path:
         path.write_bytes(page.encode("utf-8", "backslashreplace"))
     say(f"written to {out}")

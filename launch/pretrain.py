@@ -36,12 +36,20 @@ def train(arguments: list[str] | None) -> None:
     parser.add_argument("overrides", nargs="*", help="changes to the recipe: key.sub=value")
     given = parser.parse_intermixed_args(arguments)
     from wildfern.launch.cluster.slurm import launcher_variables
-    from wildfern.launch.startup import process_start
-    from wildfern.launch.training_run import pretrain
+    from wildfern.launch.startup import Startup, process_start
+    from wildfern.launch.streams import output_may_be_lost
+    from wildfern.launch.terminal import console
 
     os.environ.update(launcher_variables(os.environ))
     overrides = launched(given.overrides)
-    pretrain(given.recipe, overrides, given.run, given.resume, process_start(), given.plugin)
+    with Startup() as startup:
+        from wildfern.launch.summary import show_run
+        from wildfern.launch.training_run import pretrain
+
+        folder = pretrain(given.recipe, overrides, given.run, given.resume, process_start(), given.plugin, startup)
+    if os.environ.get("RANK", "0") == "0":
+        with output_may_be_lost():
+            show_run(folder, console)
 
 
 def launched(overrides: list[str]) -> list[str]:

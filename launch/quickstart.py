@@ -6,7 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from wildfern.launch.startup import process_start
+from wildfern.launch.run_folder import RunFolder
+from wildfern.launch.startup import Startup, process_start
 from wildfern.launch.streams import output_may_be_lost
 from wildfern.launch.summary import show_run
 from wildfern.launch.training_run import pretrain
@@ -20,13 +21,19 @@ WHAT = """[bold]wildfern quickstart[/]
 
 
 def run_quickstart(
-    overrides: list[str], run: Path | None, resume: bool, console: Console, plugins: Sequence[str] = ()
+    overrides: list[str],
+    run: Path | None,
+    resume: bool,
+    console: Console,
+    plugins: Sequence[str] = (),
+    startup: Startup | None = None,
 ) -> None:
     """Run or resume the bundled recipe `quickstart` and print its results."""
+    RunFolder.for_writing(run, "quickstart", resume)  # refuses an existing run before anything is said
     with output_may_be_lost():
         console.print(WHAT)
     began = time.monotonic()
-    folder = pretrain("quickstart", overrides, run, resume, process_start(), plugins)
+    folder = pretrain("quickstart", overrides, run, resume, process_start(), plugins, startup)
     with output_may_be_lost():
         show_run(folder, console)
         console.print(

@@ -15,7 +15,8 @@ from wildfern.recipes import Component, Recipe
 from wildfern.ssl.data import Source
 from wildfern.ssl.evaluation import EvaluationResult, write_report
 from wildfern.ssl.models import Backbone
-from wildfern.ssl.tracking import Tracker
+from wildfern.ssl.tracking import Progress, Tracker
+from wildfern.ssl.tracking.progress import SILENT
 from wildfern.ssl.training import Engine
 
 
@@ -26,12 +27,16 @@ def backbone_state(engine: Engine) -> dict[str, Tensor]:
         return {name: value.detach().cpu().clone() for name, value in backbone.network.state_dict().items()}
 
 
-def evaluate_during(recipe: Recipe, context: DistributedContext, assembly: Assembly) -> dict[str, float]:
+def evaluate_during(
+    recipe: Recipe, context: DistributedContext, assembly: Assembly, tracker: Tracker
+) -> dict[str, float]:
     """Scores in the middle of training, without few-shot sets; computed on rank 0, empty elsewhere. Called on every rank."""
     state = backbone_state(assembly.engine)
     found: dict[str, float] = {}
     if context.is_main:
-        found = scores(evaluate_weights(state, recipe, assembly.evaluation_sources, recipe.evaluation.protocols, ()))
+        with tracker.progress() as progress:
+            sources, protocols = assembly.evaluation_sources, recipe.evaluation.protocols
+            found = scores(evaluate_weights(state, recipe, sources, protocols, (), progress))
     assembly.engine.barrier()
     return found
 
@@ -50,7 +55,8 @@ def evaluate_at_end(
         start, reason = folder.start_backbone(recipe)
         if reason is not None:
             tracker.message(reason)
-        evaluate_weights(state, recipe, sources, wanted.protocols, wanted.few_shot, tracker.message, save, start)
+        with tracker.progress() as progress:
+            evaluate_weights(state, recipe, sources, wanted.protocols, wanted.few_shot, progress, save, start)
     tracker.sync()
     write_report([folder.path], folder.path / "report.html")
 
@@ -61,7 +67,7 @@ def evaluate_weights(
     sources: dict[str, tuple[Source, Source]],
     protocols: Sequence[Component],
     few_shot: Sequence[int],
-    announce: Callable[[str], None] = lambda text: None,
+    progress: Progress = SILENT,
     save: Callable[[EvaluationResult], None] = lambda evaluation: None,
     start: Backbone | None = None,
 ) -> EvaluationResult:
@@ -73,4 +79,4 @@ def evaluate_weights(
         reason = " ".join(str(error).split())
         raise RunError(f"the weights are not those of this run's backbone: {reason[:300]}") from error
     backbones = run_backbones(recipe, start, pretrained)
-    return evaluate_on(sources, backbones, recipe, protocols, few_shot, recipe.evaluation.seeds, announce, save)
+    return evaluate_on(sources, backbones, recipe, protocols, few_shot, recipe.evaluation.seeds, progress, save)

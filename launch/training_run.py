@@ -13,7 +13,7 @@ from wildfern.launch.builders import agreed_precision, scaled_learning_rate, sep
 from wildfern.launch.cluster.distributed import DistributedContext, started
 from wildfern.launch.cluster.first_contact import read_by_all
 from wildfern.launch.cluster.heartbeat import HeartbeatEnded
-from wildfern.launch.cluster.launcher_environment import check_launcher_environment
+from wildfern.launch.cluster.launcher_environment import check_launcher_environment, several_processes
 from wildfern.launch.cluster.shared_folder import chosen_folder, exclusive
 from wildfern.launch.components import read_recipe
 from wildfern.launch.data_record import record_data, recorded_data
@@ -23,6 +23,7 @@ from wildfern.launch.interrupts import advising
 from wildfern.launch.resuming import ResumePoint, check_same_run, load_newest_checkpoint, schedule_changes
 from wildfern.launch.run_evaluation import backbone_state, evaluate_at_end, evaluate_during
 from wildfern.launch.run_folder import RunFolder
+from wildfern.launch.startup import Startup
 from wildfern.launch.views_image import draw_views
 from wildfern.recipes import Recipe
 from wildfern.ssl.data import Mixture
@@ -53,13 +54,14 @@ def pretrain(
     resume: bool = False,
     since: float | None = None,
     plugins: str | Path | Sequence[str | Path] = (),
+    startup: Startup | None = None,
 ) -> Path:
     """Train a recipe and return the run folder.
 
     `recipe` is a bundled name, a path or a `Recipe`; `overrides` are `key.sub=value`. `resume` continues from the newest
     checkpoint in `run` (repeat the recipe and overrides), or starts at step 0 if there is none, with a message. The time
     to the first step counts from `since` on `time.perf_counter` (now, if None). `plugins` are Python files that register
-    components, in addition to those that the recipe names; both are run.
+    components, in addition to those that the recipe names; both are run. `startup` shows what is done until training begins.
     Raises RecipeErrors, RunError or DataError for an invalid command, recipe or data, Stopped after SIGINT, SIGTERM,
     SIGHUP or SIGUSR1 in training (before and after it Ctrl-C raises KeyboardInterrupt), NotFinite when the loss diverges,
     ProcessLost when another rank is gone.
@@ -74,21 +76,25 @@ def pretrain(
     name = "run" if isinstance(recipe, Recipe) else str(recipe)
     messages: list[str] = []
     check_launcher_environment(os.environ)
-    given = recipe
+    given, startup = recipe, startup or Startup()
 
     def read() -> Recipe:
+        startup.part("reading the recipe")
         if isinstance(given, Recipe):
             return given.with_plugins(plugins)
-        return read_recipe(given, overrides, plugins=plugins, announce=messages.append)
+        found = read_recipe(given, overrides, plugins=plugins, announce=messages.append)
+        startup.part("connecting the ranks" if several_processes(os.environ) else "preparing torch")
+        return found
 
-    with read_by_all(read) as recipe, user_errors(), started(recipe) as context:
+    with startup, read_by_all(read) as recipe, user_errors(), started(recipe) as context:
         folder = chosen_folder(run, name, resume, context)
         recipe = agreed_precision(recipe, context, folder.recipe_if_started() if resume else None)
         if resume:
             check_same_run(recipe, folder)
-        assembly = assemble(recipe, folder, context)
+        assembly = assemble(recipe, folder, context, startup.progress)
         weights = assembly.engine.method.backbone.weights
         with disk_errors(folder.path), exclusive(recipe, folder, resume, context), advising(partial(resuming, folder)):
+            startup.part("loading the newest checkpoint" if resume else "writing the run folder")
             start = load_newest_checkpoint(recipe, folder, context, assembly) if resume else ResumePoint()
             assembly.engine.metadata["run"] = start.run_id
             if context.is_main:
@@ -100,20 +106,23 @@ def pretrain(
                     messages.append(message)
                 folder.begin(recipe, weights.as_json() if weights else None, start.run_id)
                 if start.step == 0 or not recorded_data(folder):
+                    startup.part(f"listing the files of {', '.join(entry.source for entry in recipe.data)}")
                     record_data(recipe, assembly.mixture, folder, messages.append)
+            startup.close()
             with open_tracker(recipe, folder, context, start.step, since) as tracker:
                 messages += [weights.message] if weights and not start.step else []
                 notes = [*assembly.mixture.notes, *assembly.views.notes]
                 method = assembly.engine.method
-                messages += [*notes, *separate_parts(recipe, method), *unseen_pixels(method, assembly.views)]
-                messages += [*scaled_learning_rate(recipe), *departures(recipe), *untrained(recipe)]
-                messages += start.messages
+                messages += [*context.notes, *notes, *separate_parts(recipe, method)]
+                messages += [*unseen_pixels(method, assembly.views), *scaled_learning_rate(recipe), *departures(recipe)]
+                messages += [*untrained(recipe), *start.messages]
                 announce(recipe, folder, context, messages, tracker)
                 if resume:
                     tracker.message(
                         f"resumed from step {start.step}" if start.step else "no checkpoint yet: starting at step 0"
                     )
-                draw_first_views(recipe, folder, context, assembly)
+                with tracker.progress("drawing views.png"):
+                    draw_first_views(recipe, folder, context, assembly)
                 notes += announce_new(assembly.mixture, notes, tracker)
                 done, signal_number = train_to_end(recipe, folder, context, assembly, start, tracker)
                 announce_new(assembly.mixture, notes, tracker)
@@ -163,7 +172,7 @@ def train_to_end(
             stop,
             start.step,
             start.skipped_in_a_row,
-            evaluate=partial(evaluate_during, recipe, context, assembly)
+            evaluate=partial(evaluate_during, recipe, context, assembly, tracker)
             if evaluation.every and evaluation.on
             else None,
             on_checkpoint=partial(write_backbone, folder, context, assembly, tracker),

@@ -66,6 +66,9 @@ def _command(
     if signal_at is not None:
         _signal_at(*signal_at, number)
     from wildfern.launch import command
+    from wildfern.ssl.tracking import plain_lines
+
+    plain_lines.SHORTEST = plain_lines.LONGEST = 3600.0  # no lines of a slow machine about what it is doing
 
     command.main()
 

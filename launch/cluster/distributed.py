@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
@@ -14,6 +14,7 @@ from wildfern.launch.cluster.launcher_environment import check_complete, number_
 from wildfern.launch.cluster.versions import check_same_versions
 from wildfern.launch.errors import RunError
 from wildfern.launch.evaluating import choose_device
+from wildfern.launch.threads import set_threads
 from wildfern.recipes import Recipe
 from wildfern.ssl.training.long_timeout_group import long_timeout_group
 
@@ -30,6 +31,7 @@ class DistributedContext:
     world_size: int
     device: torch.device
     heartbeat: Heartbeat | None = None  # with several processes
+    notes: Sequence[str] = ()  # about its threads
 
     @property
     def is_main(self) -> bool:
@@ -124,33 +126,16 @@ def start(recipe: Recipe) -> DistributedContext:
             torch.cuda.set_device(device)
     elif several_processes(os.environ):
         raise RunError(ONE_ENGINE)
-    threads = recipe.training.threads
-    if threads is None and world_size > 1:
-        name = next((name for name in ("LOCAL_WORLD_SIZE", "LOCAL_SIZE") if name in os.environ), None)
-        local = world_size if name is None else number_of(os.environ, name, 1)
-        threads = fair_threads(local, os.environ)
-    if threads is not None:
-        torch.set_num_threads(threads)
+    name = next((name for name in ("LOCAL_WORLD_SIZE", "LOCAL_SIZE") if name in os.environ), None)
+    local = world_size if name is None else number_of(os.environ, name, 1)
+    notes = set_threads(recipe.training.threads, local if world_size > 1 else 1)
     if world_size == 1:
-        return DistributedContext(rank, world_size, device)
+        return DistributedContext(rank, world_size, device, notes=notes)
     # Half of the collective timeout: a lost rank is named before the other ranks time out.
     silence = 30.0 * recipe.engine.arguments["timeout_minutes"]
     return DistributedContext(
-        rank, world_size, device, join_heartbeat(rank, world_size, os.environ["MASTER_ADDR"], silence)
+        rank, world_size, device, join_heartbeat(rank, world_size, os.environ["MASTER_ADDR"], silence), notes
     )
-
-
-def fair_threads(local: int, environment: Mapping[str, str]) -> int | None:
-    """Torch threads for one of `local` processes on this host; None if OMP_NUM_THREADS is set.
-
-    Its share of the host's cores, at most those of its CPU affinity (set by batch systems and containers).
-    """
-    if environment.get("OMP_NUM_THREADS"):
-        return None
-    share = (os.cpu_count() or 1) // local
-    if hasattr(os, "sched_getaffinity"):  # Linux only
-        share = min(share, len(os.sched_getaffinity(0)))
-    return max(1, share)
 
 
 def own_gpu(local_rank: int) -> torch.device:

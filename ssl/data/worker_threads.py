@@ -1,11 +1,12 @@
 """Threads that read many files; an error or Ctrl-C ends them at once, whatever is left to read."""
 
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
+
+from wildfern.ssl.tracking.cpu_cores import usable_cores
 
 T, R = TypeVar("T"), TypeVar("R")
 
@@ -25,14 +26,12 @@ def check_wanted() -> None:
 
 @contextmanager
 def worker_threads(name: str, threads: int | None = None) -> Iterator[ThreadPoolExecutor]:
-    """A pool of threads, by default two for each core and at most 8.
+    """A pool of threads, by default two for each usable core and at most 8.
 
     If an exception leaves the block, pending work is dropped, and running work ends at its next `check_wanted`.
     """
     ended = threading.Event()
-    pool = ThreadPoolExecutor(
-        threads or min(8, 2 * (os.cpu_count() or 1)), name, lambda: setattr(_thread, "ended", ended)
-    )
+    pool = ThreadPoolExecutor(threads or min(8, 2 * usable_cores()), name, lambda: setattr(_thread, "ended", ended))
     try:
         yield pool
     except BaseException:

@@ -10,6 +10,7 @@ from torch import Tensor
 from wildfern.generators.counter_rng import fold, integers, key
 from wildfern.ssl.evaluation.evaluator import Score
 from wildfern.ssl.evaluation.metrics import Z, joined
+from wildfern.ssl.tracking.progress import SILENT, Progress
 
 DRAWS = (
     500  # the relative error of a standard error from B draws is 1 / √(2B): 3 % (Efron & Tibshirani, 1993, section 6.4)
@@ -33,7 +34,7 @@ def mean_average_precision(scores: Tensor, labels: Tensor) -> float:
     return _mean(average_precision(scores, labels))
 
 
-def multi_label_scores(scores: Tensor, labels: Tensor, detail: str = "") -> list[Score]:
+def multi_label_scores(scores: Tensor, labels: Tensor, detail: str = "", progress: Progress = SILENT) -> list[Score]:
     """Mean average precision, and micro average precision over all pairs of image and class; arguments are [N, K].
 
     Their intervals are ± 1.96 standard deviations over 500 bootstrap resamples of the images, which are a function of N
@@ -47,19 +48,21 @@ def multi_label_scores(scores: Tensor, labels: Tensor, detail: str = "") -> list
     pairs = [_Ranking(scores.ravel(), labels.ravel(), classes)]
     of_pairs = f"over all {n * classes:,} pairs of test image and class"
     return [
-        _score("mean_average_precision", present, n, of_classes, detail),
-        _score("micro_average_precision", pairs, n, of_pairs, detail),
+        _score("mean_average_precision", present, n, of_classes, detail, progress),
+        _score("micro_average_precision", pairs, n, of_pairs, detail, progress),
     ]
 
 
-def _score(metric: str, rankings: Sequence["_Ranking"], n: int, what: str, detail: str) -> Score:
+def _score(metric: str, rankings: Sequence["_Ranking"], n: int, what: str, detail: str, progress: Progress) -> Score:
     value = _mean(np.concatenate([r.precision(np.ones((n, 1), np.int32)) for r in rankings] or [np.full(1, np.nan)]))
     if n < 2:
         return Score(metric, value, None, None, n, joined(detail, what, "no interval from one test image"))
     block = max(1, ELEMENTS // len(rankings[0]))
-    draws = np.concatenate(
-        [_mean_of_each_draw(np.stack([r.precision(counts) for r in rankings])) for counts in resampled_counts(n, block)]
-    )
+    draws: NDArray[np.float64] = np.empty(0)
+    name = metric.replace("_", " ")
+    for counts in resampled_counts(n, block):
+        progress.count(len(draws), DRAWS, "bootstrap resamples", name)
+        draws = np.append(draws, _mean_of_each_draw(np.stack([r.precision(counts) for r in rankings])))
     reach = Z * float(np.nanstd(draws, ddof=1))
     how = f"95 % interval from {DRAWS} bootstrap resamples of {n} test images"
     return Score(metric, value, max(0.0, value - reach), min(1.0, value + reach), n, joined(detail, what, how))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wildfern.ssl.evaluation.preprocessing import Preprocessing
+from wildfern.ssl.tracking.progress import SILENT, Progress
 
 Needs = Literal["features", "tokens", "maps", "images"]
 T = TypeVar("T")
@@ -150,12 +151,14 @@ class Evaluator(ABC):
     `needs` decides what `train` and `test` are: "features" → `Features`; "tokens" and "maps" → `ChunkStream`;
     "images" → `LabeledImages`; `test` is a `HeldOut` of the same. `needs_labels` False: images without a label (-1) are kept.
     An evaluator that needs labels gets multi-hot ones only if it declares `multi_label`; otherwise the data set is refused.
+    What takes long may tell how far it is: `self.progress.count(done, total, "images")`, `self.progress.detail("epoch 2 of 10")`.
     """
 
     needs: ClassVar[Needs] = "features"
     needs_labels: ClassVar[bool] = True
     multi_label: ClassVar[bool] = False
     named: ClassVar[tuple[str, ...]] = ()  # arguments that are part of the protocol's name even at their defaults
+    progress: Progress = SILENT  # set by whoever shows it
 
     @abstractmethod
     def __call__(self, train: Any, test: HeldOut[Any]) -> list[Score]:

@@ -55,11 +55,13 @@ def extract_features(
     std: Sequence[float] = IMAGENET_STD,
     precision: Precision = "fp32",
     interpolation: Interpolation = "bilinear",
+    done: Callable[[int], None] = lambda images: None,
 ) -> Features:
     """Run the frozen backbone over chunks of (images, labels as of `Features`); a chunk without labels gives labels -1.
 
     Images are uint8[N, H, W, C] or a list of uint8[Hi, Wi, C], preprocessed to `size` by `resize_center_crop`. The backbone
-    returns one row per image (timm: `num_classes=0`); it is moved to `device`, by default its own.
+    returns one row per image (timm: `num_classes=0`); it is moved to `device`, by default its own. `done` gets the number of
+    images of the present chunk that are done, after each batch.
     Raises ValueError for a backbone that returns anything else, and if there are no images.
     """
     device = torch.device(device) if device is not None else device_of(backbone)
@@ -79,6 +81,7 @@ def extract_features(
                     shape = list(row.shape) if isinstance(row, Tensor) else type(row).__name__
                     raise ValueError(f"a backbone returns one row [N, D] an image (num_classes=0), got {shape}")
                 rows.append(row.float())
+                done(min(start + batch_size, len(pixels)))
     if not rows:
         raise ValueError("there are no images to extract features from")
     return Features(torch.cat(rows), torch.cat(labels))

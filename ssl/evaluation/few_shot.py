@@ -16,6 +16,7 @@ from wildfern.ssl.evaluation.label_counts import unseen_words
 from wildfern.ssl.evaluation.linear_probe import linear_probe
 from wildfern.ssl.evaluation.metrics import classification_scores, joined
 from wildfern.ssl.evaluation.stratified import class_ranks
+from wildfern.ssl.tracking.progress import SILENT, Progress
 
 FewShotProtocol = Literal["linear", "knn"]
 # So few images are linearly separable: weaker regularization than this only grows the weights.
@@ -53,6 +54,7 @@ def few_shot(
     protocols: Sequence[FewShotProtocol] = ("linear", "knn"),
     k: int = 20,
     temperature: float = 0.07,
+    progress: Progress = SILENT,
 ) -> dict[str, FewShotResult]:
     """Each protocol on `seeds` draws (seeds 0, 1, …) of `shots` images of each class.
 
@@ -66,6 +68,7 @@ def few_shot(
     accuracies: dict[str, list[float]] = {protocol: [] for protocol in protocols}
     ranked: dict[str, list[Tensor]] = {protocol: [] for protocol in protocols}
     for seed in range(seeds):
+        progress.count(seed, seeds, "draws")
         drawn = draw_shots(train, shots, seed)
         for protocol in protocols:
             if protocol == "linear":
@@ -116,7 +119,7 @@ class FewShot(Evaluator):
     def __call__(self, train: Features, test: HeldOut[Features]) -> list[Score]:
         held = test.read()
         options = {"shots": self.shots, "seeds": self.seeds, "k": self.k, "temperature": self.temperature}
-        result = few_shot(train, held, protocols=(self.classifier,), **options)[self.classifier]
+        result = few_shot(train, held, protocols=(self.classifier,), **options, progress=self.progress)[self.classifier]
         classes = len(train.y.unique())
         draws = [classification_scores(ranked, held.y, classes) for ranked in result.ranked]
         unseen = unseen_words(train.y, held.y, train.class_names)

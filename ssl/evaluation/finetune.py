@@ -29,6 +29,7 @@ from wildfern.ssl.evaluation.preprocessing import (
     normalized,
     resize_center_crop,
 )
+from wildfern.ssl.tracking.progress import SILENT, Progress
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ def finetune(
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
     precision: Precision = "fp32",
+    progress: Progress = SILENT,
 ) -> FinetuneResult:
     """Train a copy of the backbone and a linear head on all of train, then score test once; `backbone` is not changed.
 
@@ -109,6 +111,7 @@ def finetune(
         mean=mean,
         std=std,
         precision=precision,
+        progress=progress,
     ).result(np.asarray(test_labels))
 
 
@@ -158,10 +161,10 @@ class Finetune(Evaluator):
         # The images are resized already.
         settings = {name: value for name, value in vars(train.preprocessing).items() if name != "interpolation"}
         options = {**settings, **self.options}
-        tuned = _finetune(train.backbone, train.pixels, train.y, read, **options)
+        tuned = _finetune(train.backbone, train.pixels, train.y, read, **options, progress=self.progress)
         detail = joined(tuned.detail, unseen_words(train.y, labels[0], train.class_names))
         if train.multi_label:
-            return multi_label_scores(tuned.logits.float(), torch.from_numpy(labels[0]), detail)
+            return multi_label_scores(tuned.logits.float(), torch.from_numpy(labels[0]), detail, self.progress)
         result = tuned.result(labels[0])
         return classification_scores(result.ranked, torch.from_numpy(labels[0]), len(np.unique(train.y)), detail)
 
@@ -219,6 +222,7 @@ def _finetune(
     mean: Sequence[float],
     std: Sequence[float],
     precision: Precision,
+    progress: Progress,
 ) -> _Tuned:
     """`finetune`, with test read after the last epoch."""
     _check(epochs, batch_size, learning_rate, weight_decay, warmup, padding)
@@ -248,7 +252,9 @@ def _finetune(
             ].argsort()
             crop_key = np.uint64(key("finetune crop", seed, epoch))
             total = torch.zeros((), device=device)
+            of_epochs = f"epoch {epoch + 1} of {epochs}"
             for batch in range(batches):
+                progress.count(epoch * batches + batch, epochs * batches, "batches", of_epochs)
                 index = order[batch * batch_size : (batch + 1) * batch_size]
                 rate = _warm_cosine(epoch * batches + batch, epochs * batches, warmup) * learning_rate
                 for group in optimizer.param_groups:
@@ -275,6 +281,7 @@ def _finetune(
     logits = []
     with frozen(network), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         for start in range(0, len(test_bytes), batch_size):
+            progress.count(start, len(test_bytes), "test images", "")
             images = normalized(test_bytes[start : start + batch_size].float() / 255, mean, std)
             logits.append(network(images).cpu())
     return _Tuned(torch.cat(logits), classes, tuple(losses), _words(epochs, learning_rate, weight_decay, flip, padding))

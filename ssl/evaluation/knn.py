@@ -13,6 +13,7 @@ from wildfern.ssl.evaluation.average_precision import multi_label_scores
 from wildfern.ssl.evaluation.evaluator import Evaluator, Features, HeldOut, Score, check_single_label, check_test
 from wildfern.ssl.evaluation.label_counts import unseen_words
 from wildfern.ssl.evaluation.metrics import RANKED, classification_scores, joined
+from wildfern.ssl.tracking.progress import SILENT, Progress
 
 Weighting = Literal["exponential", "uniform"]
 
@@ -35,13 +36,16 @@ def knn_predict(
     temperature: float = 0.07,
     weighting: Weighting = "exponential",
     chunk: int = 512,
+    progress: Progress = SILENT,
 ) -> Tensor:
     """Labels int64[M] of the queries float[M, D]: the class with the most votes among the k nearest images of the bank.
 
     A neighbor of similarity s votes with exp(s / temperature), or with 1 when `weighting` is "uniform"; the lowest
     label wins a tie. The search is exact, `chunk` queries at a time. A bank smaller than k votes as a whole.
     """
-    return knn_rank(bank, queries, k=k, temperature=temperature, weighting=weighting, chunk=chunk)[:, 0]
+    return knn_rank(bank, queries, k=k, temperature=temperature, weighting=weighting, chunk=chunk, progress=progress)[
+        :, 0
+    ]
 
 
 def knn_rank(
@@ -52,6 +56,7 @@ def knn_rank(
     temperature: float = 0.07,
     weighting: Weighting = "exponential",
     chunk: int = 512,
+    progress: Progress = SILENT,
 ) -> Tensor:
     """The (at most) five classes with the most votes, int64[M, min(5, C)], best first.
 
@@ -60,7 +65,7 @@ def knn_rank(
     check_single_label("knn_rank", "KNN", bank.y)
     classes, targets = torch.unique(bank.y, return_inverse=True)
     ranked = []
-    for votes, nearest in _votes(bank, queries, k, temperature, weighting, chunk):
+    for votes, nearest in _votes(bank, queries, k, temperature, weighting, chunk, progress):
         chosen = F.one_hot(targets[nearest], len(classes)).to(votes)
         total, order = (votes[:, :, None] * chosen).sum(1).sort(dim=1, descending=True, stable=True)
         ranked.append(torch.where(total == 0, -1, classes[order])[:, :RANKED])
@@ -75,6 +80,7 @@ def knn_scores(
     temperature: float = 0.07,
     weighting: Weighting = "exponential",
     chunk: int = 512,
+    progress: Progress = SILENT,
 ) -> Tensor:
     """For multi-hot labels: each class's share of the votes of the k nearest images, float32[M, K] in [0, 1].
 
@@ -83,7 +89,7 @@ def knn_scores(
     if not bank.multi_label:
         raise ValueError("knn_scores() is for multi-hot labels [N, K]: use knn_rank")
     scores = []
-    for votes, nearest in _votes(bank, queries, k, temperature, weighting, chunk):
+    for votes, nearest in _votes(bank, queries, k, temperature, weighting, chunk, progress):
         labels = bank.y[nearest].to(votes)
         right, wrong = ((votes[:, :, None] * part).sum(1) for part in (labels, 1 - labels))
         scores.append(right / (right + wrong))  # exactly 0 or 1 where the neighbors agree
@@ -91,14 +97,15 @@ def knn_scores(
 
 
 def _votes(
-    bank: Features, queries: Tensor, k: int, temperature: float, weighting: Weighting, chunk: int
+    bank: Features, queries: Tensor, k: int, temperature: float, weighting: Weighting, chunk: int, progress: Progress
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The votes of the nearest images and their places in the bank, both [chunk, min(k, N)]."""
     _check(k, temperature)
     if not len(bank):
         raise ValueError("the bank has no images")
     keys = F.normalize(bank.x.float(), dim=1).T
-    for rows in queries.float().split(chunk):
+    for number, rows in enumerate(queries.float().split(chunk)):
+        progress.count(number * chunk, len(queries), "test images")
         similarity, nearest = (F.normalize(rows, dim=1) @ keys).topk(min(k, len(bank)), dim=1)
         if weighting == "exponential":  # relative to the nearest one, so that no temperature overflows
             votes = ((similarity - similarity[:, :1]) / temperature).exp()
@@ -114,11 +121,12 @@ def knn(
     k: int = 20,
     temperature: float = 0.07,
     weighting: Weighting = "exponential",
+    progress: Progress = SILENT,
 ) -> KNNResult:
     """Accuracy on test with train as the bank; see `knn_predict`. Raises ValueError for an empty test."""
     check_single_label("knn", "KNN", train.y, test.y)
     check_test(test)
-    ranked = knn_rank(train, test.x, k=k, temperature=temperature, weighting=weighting)
+    ranked = knn_rank(train, test.x, k=k, temperature=temperature, weighting=weighting, progress=progress)
     return KNNResult(
         accuracy=int((ranked[:, 0] == test.y).sum()) / len(test),
         protocol=_words(k, temperature, weighting),
@@ -143,10 +151,15 @@ class KNN(Evaluator):
     def __call__(self, train: Features, test: HeldOut[Features]) -> list[Score]:
         held = test.read()
         unseen = unseen_words(train.y, held.y, train.class_names)
-        settings = {"k": self.k, "temperature": self.temperature, "weighting": self.weighting}
+        settings = {
+            "k": self.k,
+            "temperature": self.temperature,
+            "weighting": self.weighting,
+            "progress": self.progress,
+        }
         if train.multi_label:
             scores = knn_scores(train, held.x, **settings)
-            return multi_label_scores(scores, held.y, joined(f"bank of {len(train)} images", unseen))
+            return multi_label_scores(scores, held.y, joined(f"bank of {len(train)} images", unseen), self.progress)
         result = knn(train, held, **settings)
         return classification_scores(result.ranked, held.y, len(train.y.unique()), joined(result.detail, unseen))
 

@@ -16,11 +16,16 @@ MULTI_LABEL = "linear, knn, finetune and retrieval"  # the built-in evaluators t
 
 
 class LabeledChunk(NamedTuple):
-    """Images uint8[n, H, W, C] or a list of uint8[Hi, Wi, C], labels as of `label_array`, masks of the images or None."""
+    """Images uint8[n, H, W, C] or a list of uint8[Hi, Wi, C], labels as of `label_array`, masks of the images or None.
+
+    They come from the items `first` to `stop` - 1 of the source, some of which may have no label.
+    """
 
     pixels: Pixels
     labels: Labels
     masks: Pixels | None = None
+    first: int = 0
+    stop: int = 0
 
 
 def label_array(labels: Any) -> Labels:
@@ -63,7 +68,8 @@ def labeled_chunks(
             "for a folder, put the images of each class into a separate sub-folder"
         )
     for start in range(0, source.num_items, chunk):
-        images = source.read(np.arange(start, min(start + chunk, source.num_items), dtype=np.int64))
+        stop = min(start + chunk, source.num_items)
+        images = source.read(np.arange(start, stop, dtype=np.int64))
         labels, masks = images.labels, images.masks
         if labels is None and not unlabeled:
             raise ValueError(f"{name}: images {start} to {start + len(images.pixels) - 1} came without labels")
@@ -76,9 +82,8 @@ def labeled_chunks(
         check_number_of_labels(labels, name, single_label)
         kept = np.arange(len(labels)) if unlabeled or labels.ndim == 2 else np.flatnonzero(labels >= 0)
         if len(kept):
-            yield LabeledChunk(
-                _picked(images.pixels, kept), labels[kept], None if masks is None else _picked(masks, kept)
-            )
+            masks = None if masks is None else _picked(masks, kept)
+            yield LabeledChunk(_picked(images.pixels, kept), labels[kept], masks, start, stop)
 
 
 def _picked(images: Pixels, index: NDArray[np.int64]) -> Pixels:

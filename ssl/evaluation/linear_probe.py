@@ -17,10 +17,12 @@ from wildfern.ssl.evaluation.logistic_regression import (
     LinearClassifier,
     RegularizationPath,
     one_thread,
+    told_path,
 )
 from wildfern.ssl.evaluation.metrics import classification_scores, joined
 from wildfern.ssl.evaluation.multi_label_probe import multi_label_probe
 from wildfern.ssl.evaluation.stratified import class_ranks
+from wildfern.ssl.tracking.progress import SILENT, Progress
 
 STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 # With fewer held-out images one split is too noisy: every part of train is held out in turn.
@@ -50,6 +52,7 @@ def linear_probe(
     strengths: Sequence[float] = STRENGTHS,
     holdout: float = 0.2,
     seed: int = 0,
+    progress: Progress = SILENT,
 ) -> LinearResult:
     """Choose λ on a held-out, stratified part of train, fit all of train with it, and score test once.
 
@@ -60,7 +63,7 @@ def linear_probe(
     empty test and for multi-hot labels (`LinearProbe` takes these).
     """
     check_single_label("linear_probe", "LinearProbe", train.y, test.y)
-    return _probe(train, lambda: test, strengths, holdout, seed)[0]
+    return _probe(train, lambda: test, strengths, holdout, seed, progress)[0]
 
 
 @register("evaluator", "linear")
@@ -80,7 +83,7 @@ class LinearProbe(Evaluator):
     def __call__(self, train: Features, test: HeldOut[Features]) -> list[Score]:
         if train.multi_label:
             return self._multi_label(train, test)
-        result, held = _probe(train, test.read, self.strengths, self.holdout, self.seed)
+        result, held = _probe(train, test.read, self.strengths, self.holdout, self.seed, self.progress)
         detail = joined(result.detail, unseen_words(train.y, held.y, train.class_names))
         return classification_scores(result.ranked, held.y, len(train.y.unique()), detail)
 
@@ -88,21 +91,27 @@ class LinearProbe(Evaluator):
         check_finite(train)
         parts = _parts(self.holdout)
         settings = {"parts": parts, "cross_validate_below": CROSS_VALIDATE_BELOW, "seed": self.seed}
+        settings["progress"] = self.progress
         found, held = multi_label_probe(train, test.read, self.strengths, **settings)
         detail = joined(found.detail, unseen_words(train.y, held.y, train.class_names))
-        return multi_label_scores(found.scores, held.y, detail)
+        return multi_label_scores(found.scores, held.y, detail, self.progress)
 
     def describe(self) -> str:
         return _words(len(set(self.strengths)), _parts(self.holdout))
 
 
 def _probe(
-    train: Features, read_test: Callable[[], Features], strengths: Sequence[float], holdout: float, seed: int
+    train: Features,
+    read_test: Callable[[], Features],
+    strengths: Sequence[float],
+    holdout: float,
+    seed: int,
+    progress: Progress,
 ) -> tuple[LinearResult, Features]:
     """The result and the test features, which are read after all choices."""
     strengths = _checked(train, strengths, holdout)
     with one_thread(train.x.numel() <= ONE_THREAD_UP_TO):
-        classifier, strength, holdout_accuracy, how = _choose_and_fit(train, strengths, _parts(holdout), seed)
+        classifier, strength, holdout_accuracy, how = _choose_and_fit(train, strengths, _parts(holdout), seed, progress)
         test = read_test()
         check_test(test)
         result = LinearResult(
@@ -117,7 +126,7 @@ def _probe(
 
 
 def _choose_and_fit(
-    train: Features, strengths: list[float], parts: int, seed: int
+    train: Features, strengths: list[float], parts: int, seed: int, progress: Progress
 ) -> tuple[LinearClassifier, float, float | None, str]:
     """Classifier, strength, its hold-out accuracy, and a description of how it was chosen."""
     part = class_ranks(train.y, key("linear probe", seed)) % parts
@@ -133,18 +142,18 @@ def _choose_and_fit(
         for turn in in_turn:
             fitted, held = train[part != turn], train[part == turn]
             if len(held):
-                path = RegularizationPath(fitted)
+                fold = f"part {turn + 1} of {parts} held out, " if len(in_turn) > 1 else ""
+                path = told_path(RegularizationPath, fitted, strengths, progress, fold)
                 right += len(held) * torch.tensor(
-                    [path.solve(strength).accuracy(held) for strength in strengths], dtype=torch.float64
+                    [classifier.accuracy(held) for classifier in path], dtype=torch.float64
                 )
         seen = sum(int((part == turn).sum()) for turn in in_turn)
         best = int((right.round() == right.round().max()).nonzero()[0])  # round: a count, so equals are equal
         strength, holdout_accuracy = strengths[best], (right[best] / seen).item()
         judge = f"{parts}-fold cross-validation" if len(in_turn) > 1 else f"{held_out} train images held out"
         how = f"{100 * holdout_accuracy:.1f} % right in {judge}"
-    path = RegularizationPath(train)
-    for passed in strengths[: strengths.index(strength) + 1]:
-        classifier = path.solve(passed)
+    passed = strengths[: strengths.index(strength) + 1]
+    *_, classifier = told_path(RegularizationPath, train, passed, progress, "all of train, ")
     return classifier, strength, holdout_accuracy, how
 
 

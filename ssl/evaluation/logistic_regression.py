@@ -5,7 +5,7 @@ bias left free: scikit-learn's `LogisticRegression(C=1 / (λ n))`. It is strictl
 data and λ alone, not on a learning rate, a batch size or a number of epochs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from wildfern.ssl.evaluation.evaluator import Features
 from wildfern.ssl.evaluation.metrics import ranked_classes
+from wildfern.ssl.tracking.progress import Progress
 
 # The largest problem (elements of the feature matrix) that is solved in float64.
 FLOAT64_UP_TO = 2**22
@@ -156,3 +157,14 @@ class OneVsRestPath(RegularizationPath):
 
     def _loss(self, scores: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(scores, self.target, reduction="none").mean(0).sum()
+
+
+def told_path(
+    kind: type[RegularizationPath], train: Features, strengths: Sequence[float], progress: Progress, what: str
+) -> Iterator[LinearClassifier]:
+    """The classifier of each strength in turn; `progress` is told which one, after `what`."""
+    progress.detail(f"{what}principal axes")
+    path = kind(train)
+    for number, strength in enumerate(strengths, start=1):
+        progress.detail(f"{what}strength {number} of {len(strengths)}")
+        yield path.solve(strength)

@@ -14,8 +14,10 @@ from wildfern.ssl.evaluation.logistic_regression import (
     LinearClassifier,
     OneVsRestPath,
     one_thread,
+    told_path,
 )
 from wildfern.ssl.evaluation.stratified import class_ranks
+from wildfern.ssl.tracking.progress import SILENT, Progress
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ def multi_label_probe(
     parts: int,
     cross_validate_below: int,
     seed: int,
+    progress: Progress = SILENT,
 ) -> tuple[MultiLabelResult, Features]:
     """The result and the test features, which are read after all choices; labels are multi-hot.
 
@@ -57,15 +60,16 @@ def multi_label_probe(
         if not train.y[held].any():
             strength, holdout, how = strengths[len(strengths) // 2], None, "fixed: too few images to hold any out"
         else:
-            pooled = [_held_out_scores(train, part, turn, strengths) for turn in in_turn if (part == turn).any()]
+            pooled = [
+                _held_out_scores(train, part, turn, strengths, progress) for turn in in_turn if (part == turn).any()
+            ]
             values = [mean_average_precision(torch.cat(scores), train.y[held]) for scores in zip(*pooled, strict=True)]
             best = max(range(len(strengths)), key=lambda number: (round(values[number], 9), -number))
             strength, holdout = strengths[best], values[best]
             judge = f"{parts}-fold cross-validation" if len(in_turn) > 1 else f"{held_out} train images held out"
             how = f"{100 * holdout:.1f} % mean average precision in {judge}"
-        path = OneVsRestPath(train)
-        for passed in strengths[: strengths.index(strength) + 1]:
-            classifier = path.solve(passed)
+        passed = strengths[: strengths.index(strength) + 1]
+        *_, classifier = told_path(OneVsRestPath, train, passed, progress, "all of train, ")
         test = read_test()
         check_test(test)
         scores = _all_classes(classifier, train.y, test)
@@ -98,11 +102,13 @@ def _parts_of_images(labels: Tensor, parts: int, seed: int) -> Tensor:
     return part
 
 
-def _held_out_scores(train: Features, part: Tensor, turn: int, strengths: Sequence[float]) -> list[Tensor]:
+def _held_out_scores(
+    train: Features, part: Tensor, turn: int, strengths: Sequence[float], progress: Progress
+) -> list[Tensor]:
     """The scores of the images of part `turn` at each strength, fitted on the others."""
     fitted, held = train[part != turn], train[part == turn]
-    path = OneVsRestPath(fitted)
-    return [_all_classes(path.solve(strength), fitted.y, held) for strength in strengths]
+    path = told_path(OneVsRestPath, fitted, strengths, progress, f"part {turn + 1} held out, ")
+    return [_all_classes(classifier, fitted.y, held) for classifier in path]
 
 
 def _all_classes(classifier: LinearClassifier, fitted: Tensor, features: Features) -> Tensor:

@@ -15,6 +15,7 @@ from wildfern.ssl.evaluation.label_counts import LabelCounts, class_words, unsee
 from wildfern.ssl.evaluation.labeled_chunks import LabeledChunk, Labels, labeled_chunks
 from wildfern.ssl.evaluation.preprocessing import Preprocessing, resize_center_crop
 from wildfern.ssl.evaluation.result import EvaluationResult
+from wildfern.ssl.tracking.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from wildfern.ssl.data import Source
@@ -30,14 +31,14 @@ def evaluate_backbones(
     preprocessing: Preprocessing | Mapping[str, Preprocessing] | None = None,
     baseline: str | Mapping[str, str] = "random",
     batch_size: int = 256,
-    announce: Callable[[str], None] = lambda step: None,
+    progress: Progress = SILENT,
 ) -> EvaluationResult:
     """Compare every backbone with the baseline on one data set, by evaluators named by their protocol.
 
     `preprocessing` and `baseline` are those of all backbones, or mappings by name; a backbone without a baseline of its own is
     compared with none. The images are read once for all backbones; features are extracted once and kept in memory for all
     evaluators. Tokens and maps are computed again whenever an evaluator iterates over them. Each evaluator gets test as a
-    `HeldOut`. `announce` gets progress messages. Notes of the sources, and the classes of test that no train image has, are the
+    `HeldOut`, and `progress` as an attribute. Notes of the sources, and the classes of test that no train image has, are the
     notes of the result. Raises ValueError when `backbones` has no `baseline`, when nothing is to be evaluated, for features that
     are not finite, for sources that are endless, empty, without labels, of fewer than two classes or with classes numbered in
     two ways, and for multi-hot labels with an evaluator that needs one label per image.
@@ -60,7 +61,7 @@ def evaluate_backbones(
     for needs_labels in (True, False):
         needs = {e.needs for e in evaluators.values() if e.needs_labels == needs_labels}
         for split, source in sources.items() if needs & {"features", "images"} else ():
-            announce(f"{dataset}: features of {split}")
+            progress.part(f"{dataset}: features of {split}")
             found = _read(
                 {name: backbones[name] for name in names} if "features" in needs else {},
                 labeled_chunks(source, f"{dataset} ({split})", unlabeled=not needs_labels, single_label=single_label),
@@ -68,6 +69,7 @@ def evaluate_backbones(
                 device_of(backbones[names[0]]),
                 batch_size,
                 settings,
+                _Counted(progress, source.num_items or 0),
             )
             if not len(found.labels):
                 raise ValueError(f"{dataset} ({split}): no image has a label")
@@ -95,6 +97,7 @@ def evaluate_backbones(
                 source, f"{dataset} ({split})", unlabeled=unlabeled, single_label=single_label if not unlabeled else ()
             )
             chunks = _counted(chunks, lambda found: counts.update({(split, not unlabeled): found}))
+            chunks = _told(chunks, progress, source.num_items or 0, f"reading {split}")
             return stream(backbones[name], chunks, evaluator.needs, settings[name])
 
         return ChunkStream(opened, class_names)
@@ -102,7 +105,8 @@ def evaluate_backbones(
     rows = []
     for protocol, evaluator in evaluators.items():
         for name in names:
-            announce(f"{dataset}: {protocol} of {name}")
+            progress.part(f"{dataset}: {protocol} of {name}")
+            object.__setattr__(evaluator, "progress", progress)  # also of a frozen dataclass
             scores = evaluator(data(evaluator, name, "train"), HeldOut(data(evaluator, name, "test")))
             given = {}
             for split, source in sources.items():
@@ -141,6 +145,7 @@ def _read(
     device: torch.device,
     batch_size: int,
     preprocessing: Mapping[str, Preprocessing],
+    counted: "_Counted",
 ) -> _Split:
     """Features of every backbone, reading the chunks once; with `keep` also the preprocessed images, as bytes."""
     parts: dict[str, list[Features]] = {name: [] for name in backbones}
@@ -148,12 +153,14 @@ def _read(
     images: dict[Crop, list[NDArray[np.uint8]]] = {_crop(one): [] for one in preprocessing.values()} if keep else {}
     for chunk in chunks:
         labels.append(chunk.labels)
-        for name, backbone in backbones.items():
-            pair = (chunk.pixels, chunk.labels)
-            parts[name].append(extract_features(backbone, [pair], batch_size=batch_size, **vars(preprocessing[name])))
+        for number, (name, backbone) in enumerate(backbones.items()):
+            pair, told = (chunk.pixels, chunk.labels), counted.of(chunk, number / len(backbones), 1 / len(backbones))
+            settings = vars(preprocessing[name])
+            parts[name].append(extract_features(backbone, [pair], batch_size=batch_size, done=told, **settings))
         for (size, interpolation), kept in images.items():
             resized = resize_center_crop(chunk.pixels, size, device, interpolation)
             kept.append(resized.permute(0, 2, 3, 1).mul(255).round_().byte().cpu().numpy())
+        counted.done(chunk)
     features = {name: Features.concatenated(found) for name, found in parts.items() if found}
     whole = {crop: np.concatenate(kept) for crop, kept in images.items() if kept}
     return _Split(np.concatenate(labels or [np.empty(0, np.int64)]), features, whole)
@@ -166,6 +173,35 @@ def _counted(chunks: Iterable[LabeledChunk], done: Callable[[LabelCounts], None]
         found.add(chunk.labels)
         yield chunk
     done(found)
+
+
+class _Counted:
+    """Counts the images of a split of which the features of all backbones are there; one that only some have counts in part."""
+
+    def __init__(self, progress: Progress, images: int) -> None:
+        self.progress, self.images = progress, images
+        progress.count(0, images, "images")
+
+    def of(self, chunk: LabeledChunk, before: float, share: float) -> Callable[[int], None]:
+        """What gets the number of images of the chunk that one backbone, of `share` of the work, has done."""
+        per_image = (chunk.stop - chunk.first) / len(chunk.labels)  # some items have no label
+
+        def told(images: int) -> None:
+            done = before * len(chunk.labels) + share * images
+            self.progress.count(chunk.first + done * per_image, self.images, "images")
+
+        return told
+
+    def done(self, chunk: LabeledChunk) -> None:
+        self.progress.count(chunk.stop, self.images, "images")
+
+
+def _told(chunks: Iterable[LabeledChunk], progress: Progress, images: int, detail: str) -> Iterator[LabeledChunk]:
+    """The same chunks, counted when the next one is asked for."""
+    progress.count(0, images, "images", detail)
+    for chunk in chunks:
+        yield chunk
+        progress.count(chunk.stop, images, "images", detail)
 
 
 def _check_class_names(dataset: str, train: "Source", test: "Source") -> None:

@@ -60,6 +60,7 @@ def report_page(runs: Sequence[RunRecord | Path | str]) -> str:
     body = [
         f"<header><p class=kicker>wildfern report</p><h1>{escape(title)}</h1><p class=lead>{escape(lead)}</p></header>",
         _overview(records, names),
+        _data(records, names),
         _scores(records, names),
         _curves(records, names),
         _speed(records),
@@ -96,7 +97,8 @@ def _section(title: str, content: str) -> str:
 def _table(head: Iterable[str], rows: Iterable[str], numbers: int = 0) -> str:
     """`numbers`: how many of the last columns hold figures."""
     head = list(head)
-    cells = "".join(f"<th{' class=num' * (i >= len(head) - numbers)}>{cell}</th>" for i, cell in enumerate(head))
+    kinds = ["num" if i >= len(head) - numbers else "" if cell or not i else "bar" for i, cell in enumerate(head)]
+    cells = "".join(f"<th{f' class={kind}' * bool(kind)}>{cell}</th>" for kind, cell in zip(kinds, head, strict=True))
     return f"<div class=scroll><table><thead><tr>{cells}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
 
 
@@ -119,7 +121,7 @@ def _overview(records: Sequence[RunRecord], names: Sequence[str]) -> str:
             _median(record.timings.get("data_wait"), "{:.1%}"),
         )
         figures = "".join(f"<td class=num>{cell}</td>" for cell in cells)
-        rows.append(f"<tr><td>{_run(names, index)}</td><td>{escape(record.title)}</td>{figures}</tr>")
+        rows.append(f"<tr><td class=run>{_run(names, index)}</td><td>{escape(record.title)}</td>{figures}</tr>")
     head = ("run", "recipe", "steps", "last loss", "images/s (median)", "data wait (median)")
     remarks = "".join(
         f"<li>{_run(names, index)}: {escape('; '.join(record.remarks))}</li>"
@@ -128,6 +130,29 @@ def _overview(records: Sequence[RunRecord], names: Sequence[str]) -> str:
     )
     missing = f"<div class=note><p>Missing or left out:</p><ul>{remarks}</ul></div>" if remarks else ""
     return _section("Overview", _table(head, rows, numbers=4) + missing)
+
+
+def _data(records: Sequence[RunRecord], names: Sequence[str]) -> str:
+    """The sources of mixtures with their shares, and files that could not be used; empty where there is neither."""
+    parts = []
+    for index, record in enumerate(records):
+        sources = record.sources if len(record.sources) > 1 else []
+        rows = [
+            f"<tr><td>{escape(source)}</td><td class=num>{'–' if share is None else f'{share:.1%}'}</td></tr>"
+            for source, share in sources
+        ]
+        content = _table(("source", "share of the images"), rows, numbers=1) if rows else ""
+        if count := record.skipped.count:
+            files = "".join(f"<li>{escape(name)}: {escape(why)}</li>" for name, why in record.skipped.first)
+            more = f"<li>… and {count - len(record.skipped.first):,} more, in skipped.jsonl</li>"
+            said = f"{count:,} file{' was' if count == 1 else 's were'} skipped, because they could not be used:"
+            said = said.replace("they", "it") if count == 1 else said
+            content += (
+                f"<div class=note><p>{said}</p><ul>{files}{more * (count > len(record.skipped.first))}</ul></div>"
+            )
+        if content:
+            parts.append(f"<p class=legend><span>{_run(names, index)}</span></p>" * (len(records) > 1) + content)
+    return _section("Training images", "".join(parts))
 
 
 def _scores(records: Sequence[RunRecord], names: Sequence[str]) -> str:
@@ -169,7 +194,7 @@ def _scores(records: Sequence[RunRecord], names: Sequence[str]) -> str:
                 if number == place == 0:
                     first = f"<td rowspan={span}>{escape(protocol)}</td>"
                 if place == 0:
-                    first += f"<td class=run rowspan={len(groups[group])}>{escape(metric_words(group[2]))}</td>"
+                    first += f"<td class=metric rowspan={len(groups[group])}>{escape(metric_words(group[2]))}</td>"
                 lines.append(_score(*member, names, first, place == 0, number > 0))
     said = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in words.items())
     note = (

@@ -17,7 +17,8 @@ STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink);
   font: 16px/1.55 system-ui, "Segoe UI", Helvetica, Arial, sans-serif; }
-main { max-width: 70rem; margin: 0 auto; padding: 3rem 1.5rem 5rem; }
+main { max-width: 70rem; margin: 0 auto; padding: 3rem 1.5rem 5rem; overflow-wrap: anywhere; }
+table { overflow-wrap: break-word; } /* and not anywhere, which would make columns as narrow as a letter */
 h1 { font-size: 2rem; line-height: 1.2; margin: 0 0 .3rem; letter-spacing: -.01em; }
 h2 { font-size: 1.15rem; margin: 2.8rem 0 .8rem; }
 .kicker { margin: 0 0 .4rem; color: var(--run-1); font-weight: 600; font-size: .85rem; }
@@ -36,7 +37,7 @@ tbody tr:first-child > *, tbody tr > th, tbody tr > th ~ td { border-top: 1px so
 .bar i { position: absolute; height: .6rem; border-radius: 2px; opacity: .75; }
 .bar b { position: absolute; top: -.1rem; height: .8rem; border: solid var(--ink); border-width: 0 1.5px;
   background: linear-gradient(var(--ink), var(--ink)) center / 100% 1.5px no-repeat; }
-.run { white-space: nowrap; }
+.run, .metric { white-space: nowrap; }
 .dataset th { padding-top: 1rem; color: var(--ink); font-weight: 600; overflow-wrap: anywhere; }
 .dataset small { display: block; color: var(--soft); font-size: .86rem; font-weight: 400; }
 .secondary td { padding-top: .25rem; padding-bottom: .25rem; font-size: .86rem; color: var(--soft); }
@@ -60,5 +61,14 @@ img { max-width: 100%; display: block; border-radius: 4px; }
 details { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .6rem 1rem; margin-top: .6rem; }
 summary { cursor: pointer; }
 pre { overflow-x: auto; font: .85rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
+@media (max-width: 56rem) {
+  main { padding: 2rem .8rem 3rem; }
+  table { font-size: .82rem; }
+  th, td { padding: .4rem .45rem; }
+  thead th, .metric { white-space: normal; }
+  .bar { display: none; }
+  .words { grid-template-columns: 1fr; }
+  .words dd { margin-bottom: .4rem; }
+}
 @media print { details > pre { display: block; } body { background: none; } }
 """

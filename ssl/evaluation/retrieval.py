@@ -12,6 +12,7 @@ from wildfern.registry import register
 from wildfern.ssl.evaluation.evaluator import Evaluator, Features, HeldOut, Score, check_test
 from wildfern.ssl.evaluation.label_counts import LabelCounts, class_words, unseen_classes
 from wildfern.ssl.evaluation.metrics import Z, joined, proportion
+from wildfern.ssl.tracking.progress import SILENT, Progress
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,14 @@ class Retrieved:
     queries: Tensor
 
 
-def retrieve(gallery: Features, queries: Features, *, leave_one_out: bool = False, chunk: int = 256) -> Retrieved:
+def retrieve(
+    gallery: Features,
+    queries: Features,
+    *,
+    leave_one_out: bool = False,
+    chunk: int = 256,
+    progress: Progress = SILENT,
+) -> Retrieved:
     """Rank the whole gallery for each query by cosine similarity; among equals the earlier image of the gallery comes first.
 
     Average precision is the mean of precision@r over the ranks r of the query's class (Manning et al., 2008, section 8.4).
@@ -44,6 +52,7 @@ def retrieve(gallery: Features, queries: Features, *, leave_one_out: bool = Fals
     ranks = torch.arange(1, count + 1, device=keys.device, dtype=torch.float64)
     precision, first, places = [], [], []
     for start in range(0, len(rows), chunk):
+        progress.count(start, len(rows), "test images")
         similarity = rows[start : start + chunk] @ keys.T
         if leave_one_out:
             own = torch.arange(start, start + len(similarity), device=keys.device)
@@ -87,7 +96,7 @@ class Retrieval(Evaluator):
         alone = self.gallery == "test"
         if alone and len(held) < 2:
             raise ValueError(f"retrieval with gallery: test needs at least two test images, got {len(held)}")
-        found = retrieve(held if alone else train, held, leave_one_out=alone)
+        found = retrieve(held if alone else train, held, leave_one_out=alone, progress=self.progress)
         n = len(found.queries)
         if n == 0:
             where = f"the {len(held) - 1} other test images" if alone else f"the {len(train)} train images"

@@ -13,10 +13,12 @@ from wildfern.bounded_yaml import parse_yaml
 from wildfern.files import open_reading, read_bytes
 from wildfern.ssl.evaluation.png import check_png
 from wildfern.ssl.evaluation.series import Series, read_series
+from wildfern.ssl.evaluation.skipped_files import SkippedFiles, read_skipped
 from wildfern.ssl.evaluation.stored_result import EVALUATION, read_evaluation
 
 MOST_ENVIRONMENT = 2**20
 MOST_IMAGE = 32 * 2**20
+MOST_SOURCES = 20  # that are named
 
 PARTS = {
     "recipe.yaml": "the resolved recipe",
@@ -42,17 +44,29 @@ class RunRecord:
     views_png: bytes | None = None
     evaluation: dict = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    skipped: SkippedFiles = field(default_factory=SkippedFiles)
 
     @property
     def title(self) -> str:
         """The recipe in a few words: its own name, or method, backbone and data."""
         if isinstance(self.recipe.get("name"), str):
             return self.recipe["name"]
-        data = _at(self.recipe, "data", "source")
-        if isinstance(data, list):
-            data = " + ".join(str(_at(part, "source") or part) for part in data)
+        data = " + ".join(source if share is None else f"{share:.0%} {source}" for source, share in self.sources)
         words = (_at(self.recipe, "method", "name"), _at(self.recipe, "model", "backbone"), data)
         return " · ".join(str(word) for word in words if word) or self.name
+
+    @property
+    def sources(self) -> list[tuple[str, float | None]]:
+        """The sources of the training images, each with its share of them; None for a single one."""
+        data = self.recipe.get("data")
+        entries = [data] if isinstance(data, dict) else data[:MOST_SOURCES] if isinstance(data, list) else []
+        found = [(str(_at(entry, "source") or entry), _at(entry, "weight")) for entry in entries]
+        weights = [1.0 if weight is None else weight for _, weight in found]
+        known = all(isinstance(w, int | float) and not isinstance(w, bool) and 0 <= w < 1e9 for w in weights)
+        total = sum(weights) if known else 0.0
+        if len(found) < 2 or total <= 0:
+            return [(source, None) for source, _ in found]
+        return [(source, weight / total) for (source, _), weight in zip(found, weights, strict=True)]
 
 
 def read_run(folder: Path | str) -> RunRecord:
@@ -84,6 +98,7 @@ def read_run(folder: Path | str) -> RunRecord:
         timings=read_series(folder / "timings.jsonl", remarks),
         views_png=_views(folder, remarks),
         evaluation=evaluation,
+        skipped=read_skipped(folder / "skipped.jsonl", remarks),
         remarks=tuple(remarks),
     )
 

@@ -3,19 +3,24 @@
 import atexit
 import math
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from types import TracebackType
 
 from rich.console import Console
 from rich.text import Text
 
-from wildfern.printable import encodable, printable
+from wildfern.printable import printable
 
 from .formatting import duration, number, status_parts
 from .loss_curve import LossCurve
 from .panel import Panel, ResizableLive
+from .panel_stream import PanelStream
+from .plain_lines import PlainLines
+from .progress import Progress
 from .throughput import TimeLeft
+
+LEFT_SECONDS = 5.0  # after which the time left is estimated anew, also between logged steps
 
 
 class TrainingDisplay:
@@ -23,7 +28,8 @@ class TrainingDisplay:
 
     In a terminal: a bar with loss curve, learning rate, speed, time of a step, share of it spent waiting for data, memory,
     time left and the last evaluation, with messages and other output scrolling above it. Elsewhere (a
-    file, a pipe, a notebook, TERM=dumb): one line at the first update, at every `log_every`-th step and at the last step.
+    file, a pipe, a notebook, TERM=dumb): one line at the first update, at every `log_every`-th step and at the last step, and
+    the number of steps done when there was no line for some seconds (`PlainLines`).
 
     Steps are the global steps of the data rule, counted from 0; shown is the number of steps done. Output that cannot be
     written (a closed pipe, a full disk, a terminal that is gone) ends the display, not the training.
@@ -49,17 +55,26 @@ class TrainingDisplay:
         self._lost = False
         self._total = total_steps
         self._log_every = log_every
+        self._clock = clock
         self._time = TimeLeft(total_steps, start_step, clock)
         self._curve = LossCurve()
         self._last_shown: int | None = None
+        self._done, self._start, self._left_at = start_step, start_step, clock()
+        self._progress: Progress | None = None  # of what is done besides steps
         self._panel = Panel(total_steps, start_step, self._curve, self._time)
         live = enabled and self.console.is_terminal and not self.console.is_dumb_terminal
         self._live = ResizableLive(self._panel, self.console) if live else None
+        self._lines = PlainLines(self.console, self._about, clock)
+        self._stderr = PanelStream(self._above)
+        self._panel.stderr = self._stderr
 
     def __enter__(self) -> "TrainingDisplay":
         if self._live:
+            self._stderr.begin()
             self._safely(lambda: self._live.start(refresh=True))
             atexit.register(self.close)  # restore the cursor even if the program ends inside the block
+        elif self.enabled:
+            self._lines.__enter__()
         return self
 
     def __exit__(
@@ -71,9 +86,28 @@ class TrainingDisplay:
         """Print the final state of the panel and restore the terminal."""
         if self._live:
             self._panel.finish()
+            self._stderr.end()
             with suppress(OSError, ValueError):
                 self._live.stop()
             atexit.unregister(self.close)
+        self._lines.close()
+
+    def stepped(self, step: int) -> None:
+        """Note that global step `step` is done; costs next to nothing and shows nothing by itself."""
+        self._done = self._panel.done = step + 1
+        if self._clock() - self._left_at >= LEFT_SECONDS:
+            self._estimate()
+
+    @contextmanager
+    def progress(self, text: str = "") -> Iterator[Progress]:
+        """Show how far something besides steps is, such as an evaluation, inside the block."""
+        before, self._progress = self._progress, Progress()
+        self._progress.part(text)
+        self._panel.progress = self._progress
+        try:
+            yield self._progress
+        finally:
+            self._progress = self._panel.progress = before
 
     def update(self, step: int, metrics: Mapping[str, float], timings: Mapping[str, float] | None = None) -> None:
         """Show global step `step`.
@@ -83,13 +117,13 @@ class TrainingDisplay:
         """
         if not self.enabled:
             return
-        done = step + 1
-        left = self._time.update(done)
+        self._done = done = step + 1
+        left = self._estimate()
         self._curve.append(float(metrics.get("loss", math.nan)))
         parts = status_parts(metrics, timings or {})
         if self._live:
             rest = {key: value for key, value in metrics.items() if key not in ("loss", "learning_rate")}
-            self._panel.show(done, left, parts, {key: number(value) for key, value in rest.items()})
+            self._panel.show(done, parts, {key: number(value) for key, value in rest.items()})
         elif done != self._last_shown and (
             self._last_shown is None or done % self._log_every == 0 or done == self._total
         ):
@@ -116,9 +150,28 @@ class TrainingDisplay:
         else:
             self._print(text)
 
+    def _estimate(self) -> float | None:
+        self._left_at = self._clock()
+        left = self._time.update(self._done)
+        self._panel.left(left)
+        return left
+
+    def _about(self) -> tuple[str, float]:
+        """What is being done and for how many seconds, for a log without a line for some time."""
+        if (progress := self._progress) is not None and (line := progress.line()):
+            return line, progress.age
+        elapsed = self._time.elapsed
+        if self._done == self._start:
+            return f"step {self._done}/{self._total}  {duration(elapsed)} so far, with the first batch", elapsed
+        left = self._panel.time_left
+        return f"step {self._done}/{self._total}" + (f"  left {duration(left)}" if left is not None else ""), elapsed
+
+    def _above(self, text: str) -> None:
+        """Print text of others above the panel."""
+        self._safely(lambda: self.console.print(Text.from_ansi(text)))
+
     def _print(self, line: str) -> None:
-        line = encodable(printable(line), self.console.encoding)
-        self._safely(lambda: print(line, file=self.console.file, flush=True))
+        self._lines.print(line)
 
     def _safely(self, show: Callable[[], None]) -> None:
         if not self._lost:

@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from .cpu_cores import cores_of_quota, load, usable_cores
+
 PACKAGES = ("torch", "torchvision", "numpy", "numba", "timm", "kornia", "lightly", "deepspeed")
 
 
@@ -23,7 +25,7 @@ def environment() -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cpu": {"model": _cpu_model(), "cores": os.cpu_count(), "usable_cores": _usable_cores()},
+        "cpu": _cpu(),
         "memory_bytes": _memory_bytes(),
         "gpus": _gpus(),
         "packages": {name: _version(name) for name in PACKAGES},
@@ -48,8 +50,16 @@ def _cpu_model() -> str | None:
     return platform.processor() or platform.machine() or None
 
 
-def _usable_cores() -> int | None:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+def _cpu() -> dict[str, Any]:
+    torch = sys.modules.get("torch")
+    return {
+        "model": _cpu_model(),
+        "cores": os.cpu_count(),
+        "usable_cores": usable_cores(),
+        "quota_cores": cores_of_quota(),
+        "load": load(),
+        "torch_threads": None if torch is None else torch.get_num_threads(),
+    }
 
 
 def _memory_bytes() -> int | None:

@@ -9,8 +9,12 @@ from rich.live import Live
 from rich.segment import ControlType
 from rich.text import Text
 
+from wildfern.printable import printable
+
 from .formatting import duration
 from .loss_curve import LossCurve
+from .panel_stream import PanelStream
+from .progress import Progress
 from .throughput import TimeLeft
 
 WIDEST = 100  # on a wider screen a longer bar says no more
@@ -22,8 +26,10 @@ class Panel:
 
     def __init__(self, total_steps: int, start_step: int, curve: LossCurve, time: TimeLeft) -> None:
         self.evaluation: tuple[int, str] | None = None
+        self.progress: Progress | None = None  # of what is done besides steps
+        self.stderr: PanelStream | None = None
+        self.done = start_step
         self._total = total_steps
-        self._done = start_step
         self._curve = curve
         self._time = time
         self._left_at: tuple[float, float] | None = None  # time left, and the time elapsed when that was said
@@ -32,14 +38,25 @@ class Panel:
         self._rest: Mapping[str, str] = {}
         self._drawn: list[int] = []  # the cells of each line as it stands on the screen
 
-    def show(self, done: int, left: float | None, parts: Mapping[str, str], rest: Mapping[str, str]) -> None:
+    def show(self, done: int, parts: Mapping[str, str], rest: Mapping[str, str]) -> None:
         """`parts`: the numbers every run has, by name, as text; `rest`: all others."""
-        self._done, self._parts, self._rest = done, parts, rest
-        self._left_at = None if left is None else (left, self._time.elapsed)
+        self.done, self._parts, self._rest = done, parts, rest
+
+    def left(self, seconds: float | None) -> None:
+        """Show the time left, which then counts down."""
+        self._left_at = None if seconds is None else (seconds, self._time.elapsed)
+
+    @property
+    def time_left(self) -> float | None:
+        """Seconds left, by the last estimate; None if unknown."""
+        if self._left_at is None:
+            return None
+        left, then = self._left_at
+        return max(left - (self._time.elapsed - then), 0)
 
     def finish(self) -> None:
         """Stop the clocks: the next drawing is the last."""
-        word = "took" if self._done >= self._total else "stopped after"
+        word = "took" if self.done >= self._total else "stopped after"
         self._finished = f"{word} {duration(self._time.elapsed)}"
 
     def spilled(self, width: int) -> int:
@@ -55,23 +72,26 @@ class Panel:
         yield from lines
 
     def _lines(self, width: int, ascii_only: bool) -> Iterator[Text]:
-        share = self._done / self._total if self._total else 1.0
-        tail = f"  step {self._done}/{self._total}  {share:.0%}  {self._clocks(width)}"
+        share = self.done / self._total if self._total else 1.0
+        tail = f"  step {self.done}/{self._total}  {share:.0%}  {self._clocks(width)}"
         yield _bar(share, width - len(tail), ascii_only).append(tail, "bold")
         yield self._numbers(width, ascii_only)
         yield _fitting((f"{key} {value}" for key, value in self._rest.items()), width, "dim")
         if self.evaluation:
             step, scores = self.evaluation
             yield Text.assemble((f"evaluation at {step}  ", "dim"), (scores, "green"), no_wrap=True)
+        if not self._finished:
+            doing = self.progress.line() if self.progress is not None else ""
+            yield Text(printable(doing), "bold", no_wrap=True)
+            yield Text(printable(self.stderr.unfinished if self.stderr is not None else ""), no_wrap=True)
 
     def _clocks(self, width: int) -> str:
         if self._finished:
             return self._finished
         elapsed = self._time.elapsed
-        if self._left_at is None:
+        if (left := self.time_left) is None:
             return f"elapsed {duration(elapsed)}"
-        left, then = self._left_at
-        text = f"left {duration(max(left - (elapsed - then), 0))}"
+        text = f"left {duration(left)}"
         return f"elapsed {duration(elapsed)}  {text}" if width >= 80 else text
 
     def _numbers(self, width: int, ascii_only: bool) -> Text:
@@ -95,7 +115,8 @@ class ResizableLive(Live):
     """
 
     def __init__(self, panel: Panel, console: Console) -> None:
-        super().__init__(panel, console=console, refresh_per_second=4)
+        # Standard error goes through a `PanelStream`, which keeps lines whole.
+        super().__init__(panel, console=console, refresh_per_second=4, redirect_stderr=False)
         self._panel = panel
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:

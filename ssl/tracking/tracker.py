@@ -11,6 +11,7 @@ from rich.console import Console
 
 from .console import TrainingDisplay
 from .jsonl import JsonLines
+from .progress import Progress
 from .throughput import Throughput
 from .wandb_run import WandbRun
 
@@ -68,6 +69,16 @@ class Tracker:
         Depends only on the step, not on where the run was resumed. Ask before moving metrics off the device.
         """
         return step == 0 or (step + 1) % self._log_every == 0 or step == self._total - 1
+
+    def stepped(self, step: int) -> None:
+        """Note that global step `step` is done, so that the display moves between logged steps; nothing is recorded."""
+        self._display.stepped(step)
+
+    @contextmanager
+    def progress(self, text: str = "") -> Iterator[Progress]:
+        """Show how far something besides steps is inside the block; nothing is recorded."""
+        with self._display.progress(text) as progress:
+            yield progress
 
     def log(self, step: int, metrics: Mapping[str, float], timings: Mapping[str, float] | None = None) -> None:
         """Record global step `step`; numbers may be one-element tensors."""

@@ -96,6 +96,7 @@ def train(
             result = train_step(step, config, engine, reader, loader, schedule, watch)
             interval.waited += result.wait_seconds
             done = step + 1
+            tracker.stepped(step)
             if step == start_step:
                 state.check()
                 if engine.device.type == "cuda":

@@ -221,6 +221,8 @@ def test_the_hash_is_that_of_the_weights_before_the_evaluation(run, tmp_path):
     before = folder.backbone_sha256()
 
     def replace(words: str) -> None:
+        if "features" not in words:  # the networks are not built yet
+            return
         folder.write_backbone({name: value + 1 for name, value in folder.backbone().network.state_dict().items()})
 
     evaluate(folder.path, on=["digits"], protocols=[], few_shot=[5], seeds=1, announce=replace)
@@ -310,3 +312,16 @@ def test_scores_are_shown_where_the_disk_is_full(module, run, tmp_path, monkeypa
 def test_an_export_to_a_full_disk_says_so(run):
     with pytest.raises(RunError, match="cannot write /dev/full: No space left on device"):
         export_backbone(run, out=Path("/dev/full"))
+
+
+def test_a_report_says_what_it_leaves_out(run, tmp_path, wildfern):
+    (tmp_path / "empty").mkdir()
+    whole = shutil.copytree(run, tmp_path / "whole")
+    (whole / "timings.jsonl").unlink()
+    process = wildfern("report", "empty", "whole", "--out", "r.html")
+    assert process.returncode == 0, process.stderr
+    lines = process.stdout.splitlines()
+    assert lines[0] == "left out: empty is not a run folder: it has neither recipe.yaml nor metrics.jsonl"
+    assert "whole: no timings.jsonl (images/s and data wait)" in lines
+    assert lines[-1] == "written to r.html"
+    assert "whole" in (tmp_path / "r.html").read_text()

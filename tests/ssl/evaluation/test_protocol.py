@@ -25,6 +25,7 @@ from wildfern.ssl.evaluation import (
     linear_probe,
 )
 from wildfern.ssl.evaluation.preprocessing import resize_center_crop, resize_center_crop_masks
+from wildfern.ssl.tracking import Progress
 
 
 class Stripes(Source):
@@ -83,6 +84,41 @@ def test_a_diverged_backbone_gets_no_score(backbones, evaluator):
     backbones["pretrained"][0].weight.data[0, 0, 0, 0] = float("nan")
     with pytest.raises(ValueError, match="diverged"):
         evaluate_backbones(backbones, Stripes(140, 0), Stripes(70, 1), dataset="stripes", evaluators={"it": evaluator})
+
+
+class Reading(Evaluator):
+    """Reads maps, as an evaluator of another package may."""
+
+    needs = "maps"
+
+    def __call__(self, train, test):
+        return [Score("images", sum(len(chunk.y) for chunk in train), None, None, 1, share=False)]
+
+
+def test_progress_is_counted_and_changes_no_score(backbones):
+    backbones["random"].maps = backbones["pretrained"].maps = lambda images: [images]
+    evaluators = {**BOTH, "few": FewShot(shots=2, seeds=2), "finetune": Finetune(epochs=2), "mine": Reading()}
+    evaluators["retrieval"] = Retrieval()
+    told = []
+    results = [
+        evaluate_backbones(
+            backbones, Stripes(140, 0), Stripes(70, 1), dataset="s", evaluators=evaluators, batch_size=64, **watched
+        )
+        for watched in ({}, {"progress": Progress(told.append, every=0.0)})
+    ]
+    assert results[0] == results[1]
+    features = [line for line in told if line.startswith("s: features of train")]
+    assert features == [
+        "s: features of train",
+        *(f"s: features of train: {done}/140 images" for done in (0, 37, 70, 107, 140, 140)),
+    ]
+    assert "s: linear of random: part 2 of 5 held out, strength 3 of 7" in told
+    assert "s: linear of pretrained: all of train, strength 1 of 1" in told
+    assert "s: knn of pretrained: 0/60 test images" in told
+    assert "s: few of pretrained: 1/2 draws" in told
+    assert "s: finetune of random: epoch 2 of 2, 1/2 batches" in told
+    assert "s: mine of pretrained: reading train, 140/140 images" in told
+    assert "s: retrieval of pretrained: 0/60 test images" in told
 
 
 def test_rows_hold_what_the_functions_give_and_the_baseline_comes_first(backbones):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imsave
 
-from wildfern.ssl.evaluation import read_run, write_report
+from wildfern.ssl.evaluation import read_run, report_page, write_report
 from wildfern.ssl.evaluation.curves import _averaged, _running_mean, line_chart
 from wildfern.ssl.evaluation.run_record import PARTS
 from wildfern.ssl.evaluation.series import Series
@@ -261,3 +261,40 @@ def test_images_and_notes_of_a_data_set_are_shown(run, tmp_path):
     assert text.count("train: 1,258 images · test: 1 image (folder <valid>)") == 1
     assert "digits: 1 class of test has no train image: <fern> (3 test images)" in text
     assert "<fern>" not in page
+
+
+@pytest.mark.parametrize(
+    ("data", "title", "shares"),
+    [
+        (
+            "[{source: folder:me/<mine>, weight: 7.0}, {source: ifs, weight: 3.0}]",
+            "70% folder:me/<mine> + 30% ifs",
+            ["70.0%", "30.0%"],
+        ),
+        ("[{source: folder:me}, {source: ifs, weight: 3}]", "25% folder:me + 75% ifs", ["25.0%", "75.0%"]),
+        ("[{source: folder:me}, {source: ifs, weight: many}]", "folder:me + ifs", ["–", "–"]),
+        ("[{source: folder:me, weight: 2.0}]", "folder:me", []),
+        ("{source: digits}", "digits", []),
+    ],
+)
+def test_sources_of_a_mixture_are_named_with_their_shares(run, data, title, shares):
+    folder = run()
+    (folder / "recipe.yaml").write_text(f"method:\n  name: simclr\nmodel:\n  backbone: resnet18\ndata: {data}\n")
+    page = Outline(report_page([folder]))
+    assert f"simclr · resnet18 · {title}" in page.text
+    start = page.text.index("Training images") if shares else page.text.index("Scores on test")
+    listed = page.text[start : page.text.index("Scores on test")]
+    assert [text for text in listed if text.endswith("%") or text == "–"] == shares
+
+
+def test_skipped_files_are_counted_and_the_first_named(run):
+    folder = run()
+    rows = [{"file": f"a<{number}>.png", "reason": "Truncated"} for number in range(1200)]
+    (folder / "skipped.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\nbroken\n[1]\n")
+    page = Outline(report_page([folder]))
+    assert "1,200 files were skipped, because they could not be used:" in page.text
+    assert [text for text in page.text if text.endswith("Truncated")] == [f"a<{n}>.png: Truncated" for n in range(5)]
+    assert "… and 1,195 more, in skipped.jsonl" in page.text
+    assert any("skipped.jsonl: 2 unreadable lines left out" in text for text in page.text)
+    (folder / "skipped.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    assert "1 file was skipped, because it could not be used:" in Outline(report_page([folder])).text

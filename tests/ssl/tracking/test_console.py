@@ -1,5 +1,6 @@
 import errno
 import io
+import sys
 
 import pytest
 from rich.cells import cell_len
@@ -177,3 +178,64 @@ def test_numbers_and_durations():
         "3.2154", "0.0000", "3.00e-07", "2.50e+06", "nan", "7",
     ]  # fmt: skip
     assert [duration(s) for s in (0, 34.4, 725, 3600 * 3 + 59)] == ["0:00", "0:34", "12:05", "3:00:59"]
+
+
+def test_a_log_says_how_far_it_is_between_logged_steps():
+    clock = Clock()
+    screen, display = plain(1000, log_every=500, clock=clock)
+    display._lines.look()
+    for step in range(38):
+        clock.now += 3.0
+        display.stepped(step)
+        if step == 0:
+            display.update(step, METRICS)
+        display._lines.look()
+    lines = screen.getvalue().splitlines()
+    assert lines[0].startswith("step 1/1000  loss 3.2154")
+    assert lines[1] == "step 3/1000  left 49:51"
+    assert lines[-1].startswith("step 3")
+    assert len(lines) < 20
+
+
+def test_a_log_says_what_it_waits_for_before_the_first_step():
+    clock = Clock()
+    screen, display = plain(1000, clock=clock)
+    clock.now = 5.0
+    display._lines.look()
+    with display.progress("drawing views.png"):
+        clock.now = 10.0
+        display._lines.look()
+    assert screen.getvalue().splitlines() == ["step 0/1000  0:05 so far, with the first batch", "drawing views.png"]
+
+
+def test_the_panel_moves_between_logged_steps():
+    clock = Clock()
+    _, console = terminal(110)
+    with TrainingDisplay(400, console=console, clock=clock) as display:
+        display.update(0, METRICS, TIMINGS)
+        for step in range(1, 40):
+            clock.now += 1.0
+            display.stepped(step)
+        with display.progress("digits: linear of random") as progress:
+            progress.detail("strength 3 of 7")
+            drawn = [line.plain for line in display._panel.__rich_console__(console, console.options)]
+        after = [line.plain for line in display._panel.__rich_console__(console, console.options)]
+    assert drawn[0].endswith("step 40/400  10%  elapsed 0:39  left 6:00")
+    assert drawn[1].startswith("loss 3.2154")
+    assert drawn[-1] == "digits: linear of random: strength 3 of 7"
+    assert after == drawn[:-1]
+
+
+def test_unfinished_lines_of_standard_error_are_whole_above_the_panel(capsys):
+    raw, console = terminal(110)
+    sys.stderr.write("earlier\n")
+    with TrainingDisplay(400, console=console) as display:
+        print("compiling fractals …", end="", file=sys.stderr, flush=True)
+        drawn = [line.plain for line in display._panel.__rich_console__(console, console.options)]
+        assert drawn[-1] == "compiling fractals …"
+        print(" 66 s", file=sys.stderr, flush=True)
+        assert sys.stderr.unfinished == ""
+        print("left", end="", file=sys.stderr)
+    assert "compiling fractals … 66 s\r\n" in raw.getvalue().decode().replace("\n", "\r\n")
+    assert "left" in raw.getvalue().decode()
+    assert capsys.readouterr().err == "earlier\n"
