@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from wildfern.launch.command import run_command
@@ -264,10 +263,10 @@ def recipes(
     elif name is not None:
         print(recipe_text(name), end="")
     else:
-        table = Table(box=None, show_header=False)
-        for recipe, line in list_recipes().items():
-            table.add_row(Text(recipe, "bold"), Text(line))
-        console.print(table)
+        found = list_recipes()
+        width = max(map(len, found), default=0)
+        for recipe, line in found.items():  # without a table, which would pad the lines
+            console.print(Text.assemble((recipe.ljust(width), "bold"), f"  {line}"), soft_wrap=True)
 
 
 @app.command()

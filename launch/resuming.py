@@ -1,6 +1,8 @@
 """Resume a run: whether recipe and data are still the same, and from which checkpoint."""
 
+import json
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,6 +47,34 @@ def check_same_run(recipe: Recipe, folder: RunFolder) -> None:
             f"{folder.path} is a run of another recipe: {', '.join(other)} differ. Repeat the command that started it with "
             f"--resume, or use {folder.path / 'recipe.yaml'} as the recipe"
         )
+
+
+def changed_settings(then: Recipe, now: Recipe) -> list[str]:
+    """A message that lists the settings that differ from those the run had, which all may differ; plugins have their own."""
+    before, after = (dict(_settings(recipe.as_dict())) for recipe in (then, now))
+    names = [name for name in before | after if before.get(name) != after.get(name)]
+    if not names:
+        return []
+    said = [f"{name} {_short(before.get(name))} → {_short(after.get(name))}" for name in names[:SHOWN]]
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return [f"changed settings: {', '.join(said)}{more}"]
+
+
+def _settings(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Values by recipe key, such as ("data.0.threads", 2); lists of values are one value."""
+    if isinstance(tree, list) and any(isinstance(entry, dict) for entry in tree):
+        tree = dict(enumerate(tree))
+    if not isinstance(tree, dict):
+        yield name, tree
+        return
+    for key, value in tree.items():
+        if name or key != "plugins":
+            yield from _settings(value, f"{name}.{key}" if name else key)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 1]}…"
 
 
 def _curve(recipe: Recipe) -> tuple[str, dict[str, Any]]:
@@ -120,6 +150,9 @@ def _images(recipe: Recipe) -> list[tuple[str, float, dict[str, Any]]]:
         )
         for entry in recipe.data
     ]
+
+
+SHOWN, MOST_SHOWN = 8, 40  # changed settings, and characters of a value
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,13 @@ from wildfern.launch.data_record import record_data, recorded_data
 from wildfern.launch.departures import departures
 from wildfern.launch.errors import RunError, disk_errors, errors_after_training, user_errors
 from wildfern.launch.interrupts import advising
-from wildfern.launch.resuming import ResumePoint, check_same_run, load_newest_checkpoint, schedule_changes
+from wildfern.launch.resuming import (
+    ResumePoint,
+    changed_settings,
+    check_same_run,
+    load_newest_checkpoint,
+    schedule_changes,
+)
 from wildfern.launch.run_evaluation import backbone_state, evaluate_at_end, evaluate_during
 from wildfern.launch.run_folder import RunFolder
 from wildfern.launch.startup import Startup
@@ -100,7 +106,7 @@ def pretrain(
             if context.is_main:
                 if resume and (former := folder.recipe_if_started()) is not None:
                     teacher = bool(assembly.engine.method.teachers())
-                    messages += folder.changed_plugins(recipe)
+                    messages += [*folder.changed_plugins(recipe), *changed_settings(former, recipe)]
                     messages += schedule_changes(former, recipe, start.step, teacher)
                 if resume and (message := folder.keep_damaged_environment()) is not None:
                     messages.append(message)
@@ -118,9 +124,7 @@ def pretrain(
                 messages += [*untrained(recipe), *start.messages]
                 announce(recipe, folder, context, messages, tracker)
                 if resume:
-                    tracker.message(
-                        f"resumed from step {start.step}" if start.step else "no checkpoint yet: starting at step 0"
-                    )
+                    tracker.message(resumed(recipe, start))
                 with tracker.progress("drawing views.png"):
                     draw_first_views(recipe, folder, context, assembly)
                 notes += announce_new(assembly.mixture, notes, tracker)
@@ -134,6 +138,18 @@ def pretrain(
                     with errors_after_training(folder.path), advising(partial(trained, folder)):
                         evaluate_at_end(recipe, folder, assembly.evaluation_sources, tracker)
     return folder.path
+
+
+def resumed(recipe: Recipe, start: ResumePoint) -> str:
+    """Where training goes on, or that there is nothing left to train."""
+    if start.step < recipe.training.steps:
+        return f"resumed from step {start.step}" if start.step else "no checkpoint yet: starting at step 0"
+    if recipe.evaluation.on:
+        return f"the run was already complete after step {start.step}: nothing is trained, only evaluated again"
+    return (
+        f"the run was already complete after step {start.step}: nothing is trained, and nothing evaluated (evaluation.on is empty); "
+        "scores that it has are from an earlier evaluation"
+    )
 
 
 def resuming(folder: RunFolder) -> str:
@@ -179,7 +195,8 @@ def train_to_end(
             on_nonfinite=partial(folder.add_lines, "nonfinite.jsonl"),
             must_stop=context.heartbeat_ended,
         )
-    tracker.message(f"trained {done - start.step} steps in {duration(time.monotonic() - began)}")
+    if done > start.step:
+        tracker.message(f"trained {done - start.step} steps in {duration(time.monotonic() - began)}")
     if skipped := assembly.mixture.skipped | assembly.views.skipped:
         name, reason = next(iter(skipped.items()))
         files, more = ("1 file", "") if len(skipped) == 1 else (f"{len(skipped):,} files", " …")

@@ -47,7 +47,11 @@ def redraw_views(recipe: str, overrides: Sequence[str], indices: str, out: Path,
     with writing(out) as path:
         sheet.save(path)
     steps = sorted({index // batch_size for index in wanted})
-    return f"written to {out}: {len(set(wanted))} images of step {', '.join(map(str, steps))}"
+    count = len(set(wanted))
+    images = "1 image" if count == 1 else f"{count} images"
+    shown, last = ", ".join(map(str, steps[:-1])), steps[-1]
+    which = f"step {last}" if len(steps) == 1 else f"steps {shown} and {last}"
+    return f"{out} shows {images} that training uses in {which}, with {'its' if count == 1 else 'their'} views"
 
 
 def _numbers(text: str) -> list[int]:
