@@ -16,6 +16,7 @@ from wildfern.launch.exit_codes import EXIT_CODES
 from wildfern.launch.finished_runs import evaluate, export, report
 from wildfern.launch.interrupts import Interrupts
 from wildfern.launch.plugin_option import PluginOption, run_plugins
+from wildfern.launch.series_commands import compare, sweep
 from wildfern.launch.streams import output_may_be_lost
 from wildfern.launch.terminal import console, say
 from wildfern.printable import printable_lines
@@ -70,9 +71,17 @@ def pretrain(
     overrides: Overrides = None,
     run: RunOption = None,
     resume: ResumeOption = False,
+    seeds: Annotated[
+        str, typer.Option(help="Train once for each seed, for example 0,1,2, and print one table", show_default=False)
+    ] = "",
     plugin: PluginOption = None,
 ) -> None:
     """Pretrain from a recipe and write a run folder."""
+    if seeds:
+        from wildfern.launch.series_commands import pretrain_with_seeds
+
+        pretrain_with_seeds(recipe, overrides or [], seeds, run, resume, plugin or [])
+        return
     from wildfern.launch.startup import process_start
     from wildfern.launch.summary import show_run
     from wildfern.launch.training_run import pretrain
@@ -80,6 +89,9 @@ def pretrain(
     folder = pretrain(recipe, overrides or [], run, resume, process_start(), plugin or [])
     with output_may_be_lost():
         show_run(folder, console)
+
+
+app.command(epilog=EPILOG)(sweep)
 
 
 @app.command()
@@ -259,6 +271,7 @@ def bench(
 
 app.command()(export)
 app.command()(report)
+app.command()(compare)
 
 
 @app.command()

@@ -17,6 +17,7 @@ from wildfern.ssl.evaluation.stored_result import EVALUATION, read_evaluation
 
 MOST_ENVIRONMENT = 2**20
 MOST_IMAGE = 32 * 2**20
+MOST_DATA = 2**20
 
 PARTS = {
     "recipe.yaml": "the resolved recipe",
@@ -30,7 +31,10 @@ PARTS = {
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run: `metrics` and `timings` hold a series {steps, values} for each numeric key; `remarks` names what is missing."""
+    """One run: `metrics` and `timings` hold a series {steps, values} for each numeric key; `remarks` names what is missing.
+
+    `data` has an entry for each source, if they are recorded.
+    """
 
     folder: Path
     name: str
@@ -41,6 +45,7 @@ class RunRecord:
     timings: dict[str, Series] = field(default_factory=dict)
     views_png: bytes | None = None
     evaluation: dict = field(default_factory=dict)
+    data: list[dict] = field(default_factory=list)
     remarks: tuple[str, ...] = ()
 
     @property
@@ -84,6 +89,7 @@ def read_run(folder: Path | str) -> RunRecord:
         timings=read_series(folder / "timings.jsonl", remarks),
         views_png=_views(folder, remarks),
         evaluation=evaluation,
+        data=_data(folder, remarks),
         remarks=tuple(remarks),
     )
 
@@ -120,6 +126,16 @@ def _environment(folder: Path, remarks: list[str]) -> dict:
             raise ValueError("it must be a mapping")
         return found
     return {}
+
+
+def _data(folder: Path, remarks: list[str]) -> list[dict]:
+    """What `data.json` records of each source; nothing for runs of versions that did not write it."""
+    with _remarked("data.json", remarks):
+        found = read_json(folder / "data.json", MOST_DATA)
+        if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
+            raise ValueError("it must be a list of a mapping for each source")
+        return found
+    return []
 
 
 def _views(folder: Path, remarks: list[str]) -> bytes | None:
