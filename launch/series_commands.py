@@ -90,7 +90,6 @@ def _show(train: Callable[[], "Comparison"], json_file: Path | None) -> None:
     with output_may_be_lost():
         if table.groups:
             console.print(table.table())
-            say(f"table: {folder / 'results.json'} · report: {folder / 'report.html'}")
     if json_file is not None:
         write_json_file(json_file, table.as_json())
         say(f"written to {json_file}")

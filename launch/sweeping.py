@@ -209,6 +209,8 @@ def _train_series(
         if signal_number is not None:
             raise SeriesStopped(place, done, len(entries), signal_number)
         table = _write_results(record)
+        if done:
+            say(f"table in {place / RESULTS}, report in {place / REPORT}")
     failed = {entry.run.name: entry.message for entry in entries if entry.state == FAILED}
     if failed:
         raise SeriesFailed(place, failed, table, len(entries))

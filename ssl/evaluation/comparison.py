@@ -7,15 +7,16 @@ from itertools import groupby
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Group as Lines
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from wildfern.printable import printable
-from wildfern.ssl.evaluation.breakable import Breakable
+from wildfern.ssl.evaluation.breakable import Breakable, FitToWidth, widest_piece
 from wildfern.ssl.evaluation.group_scores import GroupScore, group_scores
-from wildfern.ssl.evaluation.result import metric_words, short_name
+from wildfern.ssl.evaluation.result import GAP, metric_words, short_name
 from wildfern.ssl.evaluation.run_groups import Group, differing_settings, groups_by_seed
 from wildfern.ssl.evaluation.run_record import RunRecord
 
@@ -91,8 +92,11 @@ class Comparison:
             scores.append(row)
         return {"groups": groups, "settings": self.settings, "scores": scores, "left_out": self.left_out}
 
-    def table(self) -> RenderableType:
+    def table(self) -> FitToWidth:
         """Both tables, for a terminal."""
+        return FitToWidth(self._table)
+
+    def _table(self, width: int) -> Lines:
         parts: list[RenderableType] = []
         if not self.series:
             parts += [Text("Settings that differ", style="table.title"), self._settings_table()]
@@ -105,7 +109,7 @@ class Comparison:
         for key, scores in groupby(main, lambda score: score.key):
             parts += [
                 Breakable(f"{key[0]} · {short_name(key[1])} · {metric_words(key[2])}", style="bold"),
-                self._scores_table(list(scores)),
+                self._scores_table(list(scores), width),
             ]
         return Lines(*parts, *(Breakable(note, style="table.caption") for note in self.notes()))
 
@@ -120,11 +124,16 @@ class Comparison:
             table.add_row(Breakable(key), *map(Breakable, row))
         return table
 
-    def _scores_table(self, scores: Sequence[GroupScore]) -> Table:
+    def _scores_table(self, scores: Sequence[GroupScore], width: int) -> Table:
         head, rows = score_cells(self, scores)
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        widths = [max(map(cell_len, column)) for column in zip(head, *rows, strict=True)]
+        widths[0] = widest_piece([head[0], *(row[0] for row in rows)])
+        fits = sum(widths) + GAP * len(widths) <= width
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, GAP, 0, 0))
         for number, name in enumerate(head):
-            table.add_column(name, justify="left" if number == 0 else "right", overflow="fold", no_wrap=number > 0)
+            table.add_column(
+                name, justify="left" if number == 0 else "right", overflow="fold", no_wrap=fits and number > 0
+            )
         for label, *cells in rows:
             table.add_row(Breakable(label), *map(Text, map(printable, cells)))
         return table
@@ -135,7 +144,7 @@ def score_cells(comparison: Comparison, scores: Sequence[GroupScore]) -> tuple[l
     backbones = list(dict.fromkeys(name for score in scores for name in score.backbones))
     backbones.sort(key=["pretrained", "start", "random", *backbones].index)
     head = ["setting" if comparison.series else "run", "n", *backbones, "gain", "interval"]
-    head += [] if comparison.series else ["to the first", "intervals overlap"]
+    head += [] if comparison.series else ["vs first", "overlap"]
     rows = []
     for score in scores:
         first = comparison.first(score)

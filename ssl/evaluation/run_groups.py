@@ -1,6 +1,7 @@
 """Groups of runs that differ only in their seed, and the settings in which runs differ."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -82,6 +83,11 @@ def _commit(record: RunRecord) -> dict[str, str]:
 
 
 def _label(names: Sequence[str]) -> str:
+    """The names of the runs of a group; what they have in common, and their seeds, where these end their names."""
+    ends = [re.fullmatch(r"(.*?),?seed=(\d+)", name, re.DOTALL) for name in names]
+    found = [end for end in ends if end]
+    if len(names) > 1 and len(found) == len(names) and len({end[1] for end in found}) == 1:
+        return f"{found[0][1]} seed={_label([end[2] for end in found])}".lstrip()
     shown = ", ".join(names[:3])
     return shown + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
