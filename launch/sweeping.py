@@ -277,8 +277,10 @@ def _train_waiting(record: SeriesRecord, recipes: Sequence[Recipe], gpus: Sequen
         entry.state = DONE if code == 0 else STOPPED if code > 128 else FAILED
         entry.message = "" if code == 0 else message[:MOST_MESSAGE]
         record.write()
-        if gpus or code:
+        if gpus:
             say(f"{entry.run.name}: {'done' if code == 0 else message}")
+        elif entry.state == FAILED:  # its own words have been shown
+            say(f"{entry.run.name}: failed")
 
     commands = [
         (number, lambda number=number: arguments(number), folder / LOGS / _log(entries[number]) if gpus else None)

@@ -129,7 +129,7 @@ class Comparison:
         widths = [max(map(cell_len, column)) for column in zip(head, *rows, strict=True)]
         widths[0] = widest_piece([head[0], *(row[0] for row in rows)])
         fits = sum(widths) + GAP * len(widths) <= width
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, GAP, 0, 0))
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
         for number, name in enumerate(head):
             table.add_column(
                 name, justify="left" if number == 0 else "right", overflow="fold", no_wrap=fits and number > 0
