@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from wildfern.launch.evaluating import evaluate
     from wildfern.launch.run_folder import load_backbone
+    from wildfern.launch.sweeping import SeriesFailed, score, sweep
     from wildfern.launch.training_run import pretrain
 
-__all__ = ["evaluate", "load_backbone", "pretrain"]
+__all__ = ["SeriesFailed", "evaluate", "load_backbone", "pretrain", "score", "sweep"]
 
 
 def __getattr__(name: str) -> object:
@@ -31,6 +32,10 @@ def __getattr__(name: str) -> object:
         from wildfern.launch.run_folder import load_backbone
 
         return load_backbone
+    if name in ("SeriesFailed", "score", "sweep"):
+        from wildfern.launch import sweeping
+
+        return getattr(sweeping, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

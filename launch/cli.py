@@ -24,6 +24,7 @@ from wildfern.launch.exit_codes import EXIT_CODES
 from wildfern.launch.finished_runs import evaluate, export, report
 from wildfern.launch.interrupts import Interrupts
 from wildfern.launch.plugin_option import PluginOption, run_plugins
+from wildfern.launch.series_commands import compare, sweep
 from wildfern.launch.startup import Startup, process_start
 from wildfern.launch.streams import output_may_be_lost
 from wildfern.launch.terminal import console, say
@@ -94,6 +95,9 @@ def pretrain(
     overrides: Overrides = None,
     run: RunOption = None,
     resume: ResumeOption = False,
+    seeds: Annotated[
+        str, typer.Option(help="Train once for each seed, for example 0,1,2, and print one table", show_default=False)
+    ] = "",
     plugin: PluginOption = None,
     dry_run: Annotated[
         bool,
@@ -103,6 +107,11 @@ def pretrain(
     ] = False,
 ) -> None:
     """Pretrain from a recipe and write a run folder."""
+    if seeds:
+        from wildfern.launch.series_commands import pretrain_with_seeds
+
+        pretrain_with_seeds(recipe, overrides or [], seeds, run, resume, plugin or [], dry_run)
+        return
     if dry_run:
         from wildfern.launch import dry_run as dry_runs
         from wildfern.launch.errors import RunError
@@ -121,6 +130,9 @@ def pretrain(
         folder = pretrain(recipe, overrides or [], run, resume, process_start(), plugin or [], startup)
     with output_may_be_lost():
         show_run(folder, console)
+
+
+app.command(epilog=EPILOG)(sweep)
 
 
 @app.command()
@@ -338,6 +350,7 @@ def bench(
 
 app.command()(export)
 app.command()(report)
+app.command()(compare)
 
 
 @app.command()

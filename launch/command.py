@@ -73,3 +73,7 @@ def _leave(code: int) -> None:
         os._exit(code)
     if code:
         sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -9,7 +9,7 @@ from wildfern.printable import printable, printable_lines
 
 EXIT_CODES = """Exit codes:
   0    done
-  1    training failed, or memory or another limit of the system was reached
+  1    training failed (of a series: of at least one run), or memory or another limit of the system was reached
   2    invalid command, recipe, data or installation, or a file that cannot be read or written
   75   another process was lost; continue with --resume
   130  stopped by SIGINT (Ctrl-C), in training after a checkpoint; continue with --resume
@@ -18,6 +18,12 @@ EXIT_CODES = """Exit codes:
 
 A second signal stops at once, with the same exit code and without a checkpoint."""
 
+WITH_CODE = (
+    "wildfern.launch.training_run.Stopped",
+    "wildfern.launch.cluster.heartbeat.ProcessLost",
+    "wildfern.launch.sweeping.SeriesFailed",
+    "wildfern.launch.sweeping.SeriesStopped",
+)
 FOR_USERS = (
     "wildfern.launch.errors.RunError",
     "wildfern.ssl.data.DataError",
@@ -31,8 +37,8 @@ def explained(error: BaseException) -> tuple[int | None, str]:
 
     The message is printable, and one line; of a recipe's errors one line each, of a plugin's error its traceback.
     """
-    if _is(error, "wildfern.launch.training_run.Stopped", "wildfern.launch.cluster.heartbeat.ProcessLost"):
-        return error.exit_code, printable(error)
+    if _is(error, *WITH_CODE):
+        return error.exit_code, printable_lines(error)
     if _is(error, "wildfern.ssl.training.NotFinite"):
         return 1, printable(error)
     if _is(error, "wildfern.recipes.RecipeErrors"):

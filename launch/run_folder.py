@@ -59,11 +59,7 @@ class RunFolder:
         else:
             if resume:
                 raise RunError("--resume requires --run DIR")
-            stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(recipe_name).stem)
-            base = Path("runs") / f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
-            path = next(
-                p for n in range(1000) if not (p := base.with_name(base.name + (f"-{n}" if n else ""))).exists()
-            )
+            path = new_folder(recipe_name)
         if not resume:
             cls(path).check_new()
         there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
@@ -312,6 +308,13 @@ class RunFolder:
         if not is_regular(weights):
             raise RunError(_refused(weights))
         return weights
+
+
+def new_folder(recipe_name: str) -> Path:
+    """A path that does not exist yet: `runs/NAME-DATE`, NAME of the recipe."""
+    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(recipe_name).stem)
+    base = Path("runs") / f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    return next(p for n in range(1000) if not (p := base.with_name(base.name + (f"-{n}" if n else ""))).exists())
 
 
 def kept_aside(file: Path, damage: object) -> str:

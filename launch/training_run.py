@@ -235,6 +235,7 @@ def open_tracker(
             recipe.tracking.run_name or folder.path.name,
             folder.path,
             recipe.as_dict(),
+            group=recipe.tracking.group,
             enabled=context.is_main,
         )
     except UnsafeFile as caught:

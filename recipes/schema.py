@@ -201,6 +201,7 @@ class Tracking(Section):
     wandb: Literal["off", "offline", "online"] = Field("off", description="Weights & Biases.")
     project: str = Field("wildfern", description="The wandb project.")
     run_name: str | None = Field(None, description="The run's name; null: the name of its folder.")
+    group: str | None = Field(None, description="The wandb group; null: none, in a series the name of its folder.")
 
 
 class Seed(Section):

@@ -1,6 +1,7 @@
 """Evaluation of backbones: evaluators, their scores and intervals, diagnostics, the table and the report."""
 
 from wildfern.ssl.evaluation.average_precision import average_precision, mean_average_precision, multi_label_scores
+from wildfern.ssl.evaluation.comparison import Comparison, compare_runs
 from wildfern.ssl.evaluation.diagnostics import alignment, diagnostics, feature_std, rank_me, uniformity
 from wildfern.ssl.evaluation.evaluator import Chunk, ChunkStream, Evaluator, Features, HeldOut, LabeledImages, Score
 from wildfern.ssl.evaluation.features import extract_features
@@ -11,7 +12,7 @@ from wildfern.ssl.evaluation.linear_probe import LinearProbe, LinearResult, line
 from wildfern.ssl.evaluation.metrics import classification_scores, proportion, wilson_interval
 from wildfern.ssl.evaluation.preprocessing import Preprocessing
 from wildfern.ssl.evaluation.protocol import evaluate_backbones
-from wildfern.ssl.evaluation.report import report_page, write_report
+from wildfern.ssl.evaluation.report import record_names, report_page, write_report
 from wildfern.ssl.evaluation.result import EvaluationResult
 from wildfern.ssl.evaluation.retrieval import Retrieval, retrieve
 from wildfern.ssl.evaluation.run_record import RunRecord, read_run
@@ -21,6 +22,7 @@ __all__ = [
     "KNN",
     "Chunk",
     "ChunkStream",
+    "Comparison",
     "EvaluationResult",
     "Evaluator",
     "Features",
@@ -41,6 +43,7 @@ __all__ = [
     "alignment",
     "average_precision",
     "classification_scores",
+    "compare_runs",
     "diagnostics",
     "evaluate_backbones",
     "extract_features",
@@ -54,6 +57,7 @@ __all__ = [
     "proportion",
     "rank_me",
     "read_run",
+    "record_names",
     "report_page",
     "retrieve",
     "uniformity",

@@ -2,16 +2,17 @@
 
 import base64
 import os
-import re
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
-from html import escape as html
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
 from wildfern.bounded_yaml import MOST_BYTES as MOST_YAML
 from wildfern.files import write_text
+from wildfern.ssl.evaluation.comparison import Comparison, compare_runs
+from wildfern.ssl.evaluation.comparison_section import comparison_sections
 from wildfern.ssl.evaluation.curves import line_chart
+from wildfern.ssl.evaluation.report_parts import MOST_CHARACTERS, escape, section, table
 from wildfern.ssl.evaluation.report_style import STYLE
 from wildfern.ssl.evaluation.result import EvaluationResult, Row, interval_words, metric_words, value_words
 from wildfern.ssl.evaluation.run_record import RunRecord, Series, read_run
@@ -22,23 +23,16 @@ MAIN = ("loss", "learning_rate")
 # Of what a run folder holds, which may come from a stranger.
 MOST_CHARTS = 100  # small ones, of a section
 MOST_ROWS = 300  # of the table of machines
-MOST_CHARACTERS = 2_000  # of a text
 MOST_NOTES = 1_000
-NOT_SHOWN = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")  # control characters
 
 
-def escape(text: str, most: int = MOST_CHARACTERS) -> str:
-    """The first `most` characters of a text for the page, control characters and halves of surrogate pairs replaced."""
-    return html(NOT_SHOWN.sub("\ufffd", text if len(text) <= most else f"{text[:most]} …"))
-
-
-def write_report(runs: Sequence[RunRecord | Path | str], out: Path | str) -> Path:
+def write_report(runs: Sequence[RunRecord | Path | str], out: Path | str, comparison: Comparison | None = None) -> Path:
     """Write the `report_page` of one or more run folders to `out`, as a whole, and return its path.
 
     A link at `out` is followed, but replaced in the folder of one of the runs. Raises ValueError for a folder without a run, and
     if there are no runs; OSError if the file cannot be written.
     """
-    page, out = report_page(runs), Path(out)
+    page, out = report_page(runs, comparison), Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     folders = [run.folder if isinstance(run, RunRecord) else Path(run) for run in runs]
     within = any(folder.samefile(out.parent) for folder in folders if folder.exists())
@@ -46,19 +40,24 @@ def write_report(runs: Sequence[RunRecord | Path | str], out: Path | str) -> Pat
     return out
 
 
-def report_page(runs: Sequence[RunRecord | Path | str]) -> str:
+def report_page(runs: Sequence[RunRecord | Path | str], comparison: Comparison | None = None) -> str:
     """The page, self-contained: images, charts and style are in it. It names what a folder lacks.
+
+    On top of several runs is their comparison, grouped by seed, or the one given.
 
     Raises ValueError for a folder without a run, and if there are no runs.
     """
     records = [run if isinstance(run, RunRecord) else read_run(run) for run in runs]
     if not records:
         raise ValueError("a report needs at least one run folder")
-    names = _names(records)
+    names = record_names(records)
+    if comparison is None and len(records) > 1:
+        comparison = compare_runs(records, names)
     title = records[0].title if len(records) == 1 else f"{len(records)} runs compared"
     lead = names[0] if len(records) == 1 else " · ".join(dict.fromkeys(record.title for record in records))
     body = [
         f"<header><p class=kicker>wildfern report</p><h1>{escape(title)}</h1><p class=lead>{escape(lead)}</p></header>",
+        comparison_sections(comparison) if comparison is not None else "",
         _overview(records, names),
         _data(records, names),
         _scores(records, names),
@@ -76,7 +75,7 @@ def report_page(runs: Sequence[RunRecord | Path | str]) -> str:
     )
 
 
-def _names(records: Sequence[RunRecord]) -> list[str]:
+def record_names(records: Sequence[RunRecord]) -> list[str]:
     """Folder names, with the parent's name if two are equal."""
     plain = [record.name for record in records]
     return [
@@ -88,18 +87,6 @@ def _names(records: Sequence[RunRecord]) -> list[str]:
 def _run(names: Sequence[str], index: int) -> str:
     """A run's name, after a dot in its color in the charts."""
     return f'<span class=dot style="background: var(--run-{index % 8 + 1})"></span>{escape(names[index])}'
-
-
-def _section(title: str, content: str) -> str:
-    return f"<section><h2>{title}</h2>{content}</section>" if content else ""
-
-
-def _table(head: Iterable[str], rows: Iterable[str], numbers: int = 0) -> str:
-    """`numbers`: how many of the last columns hold figures."""
-    head = list(head)
-    kinds = ["num" if i >= len(head) - numbers else "" if cell or not i else "bar" for i, cell in enumerate(head)]
-    cells = "".join(f"<th{f' class={kind}' * bool(kind)}>{cell}</th>" for kind, cell in zip(kinds, head, strict=True))
-    return f"<div class=scroll><table><thead><tr>{cells}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
 
 
 def _last(series: Series | None) -> str:
@@ -129,7 +116,7 @@ def _overview(records: Sequence[RunRecord], names: Sequence[str]) -> str:
         if record.remarks
     )
     missing = f"<div class=note><p>Missing or left out:</p><ul>{remarks}</ul></div>" if remarks else ""
-    return _section("Overview", _table(head, rows, numbers=4) + missing)
+    return section("Overview", table(head, rows, numbers=4) + missing)
 
 
 def _data(records: Sequence[RunRecord], names: Sequence[str]) -> str:
@@ -141,7 +128,7 @@ def _data(records: Sequence[RunRecord], names: Sequence[str]) -> str:
             f"<tr><td>{escape(source)}</td><td class=num>{'–' if share is None else f'{share:.1%}'}</td></tr>"
             for source, share in sources
         ]
-        content = _table(("source", "share of the images"), rows, numbers=1) if rows else ""
+        content = table(("source", "share of the images"), rows, numbers=1) if rows else ""
         if count := record.skipped.count:
             files = "".join(f"<li>{escape(name)}: {escape(why)}</li>" for name, why in record.skipped.first)
             more = f"<li>… and {count - len(record.skipped.first):,} more, in skipped.jsonl</li>"
@@ -152,7 +139,7 @@ def _data(records: Sequence[RunRecord], names: Sequence[str]) -> str:
             )
         if content:
             parts.append(f"<p class=legend><span>{_run(names, index)}</span></p>" * (len(records) > 1) + content)
-    return _section("Training images", "".join(parts))
+    return section("Training images", "".join(parts))
 
 
 def _scores(records: Sequence[RunRecord], names: Sequence[str]) -> str:
@@ -204,7 +191,7 @@ def _scores(records: Sequence[RunRecord], names: Sequence[str]) -> str:
     legend = f"<dl class=words>{said}</dl>" if said else ""
     remarks = "".join(f"<li>{escape(text)}</li>" for text in islice(notes, MOST_NOTES))
     about = f"<div class=note><p>About the data sets:</p><ul>{remarks}</ul></div>" if remarks else ""
-    return _section("Scores on test", _table(head, lines, numbers=3) + about + note + legend)
+    return section("Scores on test", table(head, lines, numbers=3) + about + note + legend)
 
 
 def _score(
@@ -257,7 +244,7 @@ def _curves(records: Sequence[RunRecord], names: Sequence[str]) -> str:
     )
     runs = "".join(f"<span>{_run(names, index)}</span>" for index in range(len(names)))
     legend = f"<p class=legend>{runs}</p>" if len(names) > 1 else ""
-    return _section("Training", legend + content if content else "")
+    return section("Training", legend + content if content else "")
 
 
 def _speed(records: Sequence[RunRecord]) -> str:
@@ -272,7 +259,7 @@ def _speed(records: Sequence[RunRecord]) -> str:
     content = f"<div class=charts>{charts}</div>" * bool(charts) + f"<div class='charts small'>{small}</div>" * bool(
         small
     )
-    return _section("Speed", content)
+    return section("Speed", content)
 
 
 def _views(records: Sequence[RunRecord], names: Sequence[str]) -> str:
@@ -282,7 +269,7 @@ def _views(records: Sequence[RunRecord], names: Sequence[str]) -> str:
         for index, record in enumerate(records)
         if record.views_png
     )
-    return _section("Views", f"<div class=views>{figures}</div>" if figures else "")
+    return section("Views", f"<div class=views>{figures}</div>" if figures else "")
 
 
 def _flat(tree: dict, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -309,11 +296,11 @@ def _machines(records: Sequence[RunRecord], names: Sequence[str]) -> str:
         rows.append(f"<tr{mark}><th>{escape(key)}</th>{''.join(f'<td>{escape(value)}</td>' for value in values)}</tr>")
     cut = any(len(flat) == MOST_ROWS for flat in flats)
     note = f"<p class=legend>The first {MOST_ROWS} values of a run are shown.</p>" * cut
-    return _section("Machine", _table(("", *(_run(names, index) for index in range(len(records)))), rows) + note)
+    return section("Machine", table(("", *(_run(names, index) for index in range(len(records)))), rows) + note)
 
 
 def _recipes(records: Sequence[RunRecord], names: Sequence[str]) -> str:
-    return _section(
+    return section(
         "Recipe, as resolved",
         "".join(
             f"<details><summary>{_run(names, index)}</summary><pre>{escape(record.recipe_text, MOST_YAML)}</pre></details>"

@@ -21,6 +21,7 @@ main { max-width: 70rem; margin: 0 auto; padding: 3rem 1.5rem 5rem; overflow-wra
 table { overflow-wrap: break-word; } /* and not anywhere, which would make columns as narrow as a letter */
 h1 { font-size: 2rem; line-height: 1.2; margin: 0 0 .3rem; letter-spacing: -.01em; }
 h2 { font-size: 1.15rem; margin: 2.8rem 0 .8rem; }
+h3 { font-size: .95rem; font-weight: 600; margin: 1.2rem 0 .5rem; }
 .kicker { margin: 0 0 .4rem; color: var(--run-1); font-weight: 600; font-size: .85rem; }
 .lead { margin: 0; color: var(--soft); }
 .scroll { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: 8px; }

@@ -19,6 +19,7 @@ from wildfern.ssl.evaluation.stored_result import EVALUATION, read_evaluation
 MOST_ENVIRONMENT = 2**20
 MOST_IMAGE = 32 * 2**20
 MOST_SOURCES = 20  # that are named
+MOST_DATA = 2**20
 
 PARTS = {
     "recipe.yaml": "the resolved recipe",
@@ -32,7 +33,10 @@ PARTS = {
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run: `metrics` and `timings` hold a series {steps, values} for each numeric key; `remarks` names what is missing."""
+    """One run: `metrics` and `timings` hold a series {steps, values} for each numeric key; `remarks` names what is missing.
+
+    `data` has an entry for each source, if they are recorded.
+    """
 
     folder: Path
     name: str
@@ -43,6 +47,7 @@ class RunRecord:
     timings: dict[str, Series] = field(default_factory=dict)
     views_png: bytes | None = None
     evaluation: dict = field(default_factory=dict)
+    data: list[dict] = field(default_factory=list)
     remarks: tuple[str, ...] = ()
     skipped: SkippedFiles = field(default_factory=SkippedFiles)
 
@@ -98,6 +103,7 @@ def read_run(folder: Path | str) -> RunRecord:
         timings=read_series(folder / "timings.jsonl", remarks),
         views_png=_views(folder, remarks),
         evaluation=evaluation,
+        data=_data(folder, remarks),
         skipped=read_skipped(folder / "skipped.jsonl", remarks),
         remarks=tuple(remarks),
     )
@@ -135,6 +141,16 @@ def _environment(folder: Path, remarks: list[str]) -> dict:
             raise ValueError("it must be a mapping")
         return found
     return {}
+
+
+def _data(folder: Path, remarks: list[str]) -> list[dict]:
+    """What `data.json` records of each source; nothing for runs of versions that did not write it."""
+    with _remarked("data.json", remarks):
+        found = read_json(folder / "data.json", MOST_DATA)
+        if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
+            raise ValueError("it must be a list of a mapping for each source")
+        return found
+    return []
 
 
 def _views(folder: Path, remarks: list[str]) -> bytes | None:

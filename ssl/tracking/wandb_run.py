@@ -25,6 +25,7 @@ class WandbRun:
     All files are in `run_dir`, and the run's id in `run_dir/wandb_id`, so that a resumed run continues under the same id
     (`run_id` overrides it). "online" without credentials raises ValueError at once, because wandb would wait at a prompt; so
     does a process without a home folder.
+    `group` joins runs in wandb's pages. A run that an agent of a wandb sweep starts takes the id that the agent has chosen.
     If the server cannot be reached, a message says so and the run continues offline. A later failure is reported once and ends
     the logging, not the training. Only one process of a run logs: pass `enabled=rank == 0`.
     """
@@ -38,6 +39,7 @@ class WandbRun:
         config: Mapping[str, Any],
         run_id: str | None = None,
         *,
+        group: str | None = None,
         enabled: bool = True,
         announce: Callable[[str], None] = print,
     ) -> None:
@@ -59,7 +61,7 @@ class WandbRun:
         self.id = _stable_id(run_dir, run_id, announce)
         with _quiet_surroundings(run_dir):
             self._run = self._start(
-                dict(project=project, name=run_name, config=dict(config), id=self.id, dir=str(run_dir))
+                dict(project=project, name=run_name, group=group, config=dict(config), id=self.id, dir=str(run_dir))
             )
 
     def _start(self, arguments: dict[str, Any]) -> Any:
@@ -115,11 +117,17 @@ def _stable_id(run_dir: Path, run_id: str | None, announce: Callable[[str], None
         aside = set_aside(file)
         announce(f"{file} is damaged ({damage}): kept as {aside.name}; wandb gets a new run")
         known = ""
-    run_id = run_id or known or secrets.token_hex(4)
+    run_id = run_id or known or _id_of_agent() or secrets.token_hex(4)
     if run_id != known:
         run_dir.mkdir(parents=True, exist_ok=True)
         write_text(file, run_id + "\n")
     return run_id
+
+
+def _id_of_agent() -> str | None:
+    """The id that `wandb agent` gives to the run that it starts; wandb itself ignores any other one."""
+    chosen = os.environ.get("WANDB_RUN_ID", "") if os.environ.get("WANDB_SWEEP_ID") else ""
+    return chosen if ID.fullmatch(chosen) else None
 
 
 def _require_credentials(server: str) -> None:
