@@ -147,7 +147,7 @@ def resumed(recipe: Recipe, start: ResumePoint) -> str:
     if recipe.evaluation.on:
         return f"the run was already complete after step {start.step}: nothing is trained, only evaluated again"
     return (
-        f"the run was already complete after step {start.step}: nothing is trained, and nothing evaluated (evaluation.on is empty); "
+        f"the run was already complete after step {start.step}: nothing is trained, and evaluation.on is empty; "
         "scores that it has are from an earlier evaluation"
     )
 
