@@ -20,6 +20,7 @@ from wildfern.launch.data_record import record_data, recorded_data
 from wildfern.launch.departures import departures
 from wildfern.launch.errors import RunError, disk_errors, errors_after_training, user_errors
 from wildfern.launch.interrupts import advising
+from wildfern.launch.long_run import MeasuredLongRun, expected_long_run
 from wildfern.launch.resuming import ResumePoint, check_same_run, load_newest_checkpoint, schedule_changes
 from wildfern.launch.run_evaluation import backbone_state, evaluate_at_end, evaluate_during
 from wildfern.launch.run_folder import RunFolder
@@ -107,7 +108,7 @@ def pretrain(
                 method = assembly.engine.method
                 messages += [*notes, *separate_parts(recipe, method), *unseen_pixels(method, assembly.views)]
                 messages += [*scaled_learning_rate(recipe), *departures(recipe), *untrained(recipe)]
-                messages += start.messages
+                messages += [*start.messages, *_expected_long_run(recipe, context, start.step)]
                 announce(recipe, folder, context, messages, tracker)
                 if resume:
                     tracker.message(
@@ -125,6 +126,11 @@ def pretrain(
                     with errors_after_training(folder.path), advising(partial(trained, folder)):
                         evaluate_at_end(recipe, folder, assembly.evaluation_sources, tracker)
     return folder.path
+
+
+def _expected_long_run(recipe: Recipe, context: DistributedContext, done: int) -> list[str]:
+    """A message on rank 0, which prints, if the rest of the run is expected to take long on this CPU."""
+    return expected_long_run(recipe, context.device, done, context.world_size) if context.is_main else []
 
 
 def resuming(folder: RunFolder) -> str:
@@ -169,6 +175,7 @@ def train_to_end(
             on_checkpoint=partial(write_backbone, folder, context, assembly, tracker),
             on_nonfinite=partial(folder.add_lines, "nonfinite.jsonl"),
             must_stop=context.heartbeat_ended,
+            **({"on_step": MeasuredLongRun(recipe, tracker.message)} if context.device.type == "cpu" else {}),
         )
     tracker.message(f"trained {done - start.step} steps in {duration(time.monotonic() - began)}")
     if skipped := assembly.mixture.skipped | assembly.views.skipped:
