@@ -163,6 +163,8 @@ class TrainingDisplay:
         elapsed = self._time.elapsed
         if self._done == self._start:
             return f"step {self._done}/{self._total}  {duration(elapsed)} so far, with the first batch", elapsed
+        if self._done == self._total:
+            return f"step {self._done}/{self._total}  finishing", elapsed
         left = self._panel.time_left
         return f"step {self._done}/{self._total}" + (f"  left {duration(left)}" if left is not None else ""), elapsed
 
