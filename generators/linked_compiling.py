@@ -16,7 +16,7 @@ from numba.core.dispatcher import Dispatcher
 
 _lock = threading.Lock()
 #: Overloads of inner functions that were compiled for linking, reused by the next kernel.
-_linkable: dict[Dispatcher, dict[tuple, Any]] = {}
+_linkable: dict[Any, dict[tuple, Any]] = {}
 
 
 class _LinkedLibrary(JITCodeLibrary):
@@ -47,7 +47,7 @@ class _InnerFunctions(event.Listener):
     """Notes the functions that this thread compiles."""
 
     def __init__(self) -> None:
-        self.found: list[tuple[Dispatcher, tuple]] = []
+        self.found: list[tuple[Any, tuple]] = []
         self._thread = threading.get_ident()
 
     def on_start(self, event: event.Event) -> None:
@@ -61,31 +61,10 @@ class _InnerFunctions(event.Listener):
 @contextmanager
 def linked_inner_functions(kernel: Dispatcher) -> Iterator[None]:
     """Inside the block, what this thread compiles for `kernel` is linked into it; results are those of numba's own way."""
-    codegen, thread = (
-        kernel.targetctx.codegen(),
-        threading.get_ident(),
-    )  # made before the block, with their own libraries
-    plain, name = codegen._library_class, kernel.py_func.__qualname__
-    wrap_python, wrap_c = CPUContext.create_cpython_wrapper, CPUContext.create_cfunc_wrapper
-
-    def library(codegen: object, wanted: str) -> JITCodeLibrary:
-        ours = threading.get_ident() == thread and wanted != name
-        return (_LinkedLibrary if ours else plain)(codegen, wanted)
-
-    library._unserialize = plain._unserialize  # how a kernel is loaded from the cache
-
-    def python_wrapper(context: CPUContext, library: JITCodeLibrary, *arguments: Any, **named: Any) -> None:
-        if not isinstance(library, _LinkedLibrary):
-            wrap_python(context, library, *arguments, **named)
-
-    def c_wrapper(context: CPUContext, library: JITCodeLibrary, *arguments: Any, **named: Any) -> None:
-        if threading.get_ident() != thread:
-            wrap_c(context, library, *arguments, **named)
-
-    with _lock:
-        inner = _InnerFunctions()
-        codegen._library_class = library
-        CPUContext.create_cpython_wrapper, CPUContext.create_cfunc_wrapper = python_wrapper, c_wrapper
+    target: Any = kernel.targetctx
+    codegen = target.codegen()  # made before the block, with its own libraries
+    inner = _InnerFunctions()
+    with _lock, _numba_replaced(codegen, kernel.py_func.__qualname__):
         event.register("numba:compile", inner)
         for dispatcher, overloads in _linkable.items():
             for signature, compiled in overloads.items():
@@ -94,12 +73,40 @@ def linked_inner_functions(kernel: Dispatcher) -> Iterator[None]:
             yield
         finally:
             event.unregister("numba:compile", inner)
-            CPUContext.create_cpython_wrapper, CPUContext.create_cfunc_wrapper = wrap_python, wrap_c
-            del codegen._library_class  # that of the class is seen again
             _take_back(kernel, inner.found)
 
 
-def _take_back(kernel: Dispatcher, found: list[tuple[Dispatcher, tuple]]) -> None:
+@contextmanager
+def _numba_replaced(codegen: Any, kernel: str) -> Iterator[None]:
+    """Inside the block, this thread makes linked libraries of all functions but `kernel`, and no wrappers for them."""
+    context: Any = CPUContext
+    thread, plain = threading.get_ident(), codegen._library_class
+    wrap_python, wrap_c = context.create_cpython_wrapper, context.create_cfunc_wrapper
+
+    def library(codegen: Any, name: str) -> JITCodeLibrary:
+        ours = threading.get_ident() == thread and name != kernel
+        return (_LinkedLibrary if ours else plain)(codegen, name)
+
+    vars(library)["_unserialize"] = plain._unserialize  # how a kernel is loaded from the cache
+
+    def python_wrapper(context: Any, library: JITCodeLibrary, *arguments: Any, **named: Any) -> None:
+        if not isinstance(library, _LinkedLibrary):
+            wrap_python(context, library, *arguments, **named)
+
+    def c_wrapper(context: Any, library: JITCodeLibrary, *arguments: Any, **named: Any) -> None:
+        if threading.get_ident() != thread:
+            wrap_c(context, library, *arguments, **named)
+
+    codegen._library_class = library
+    context.create_cpython_wrapper, context.create_cfunc_wrapper = python_wrapper, c_wrapper
+    try:
+        yield
+    finally:
+        context.create_cpython_wrapper, context.create_cfunc_wrapper = wrap_python, wrap_c
+        del codegen._library_class  # that of the class is seen again
+
+
+def _take_back(kernel: Dispatcher, found: list[tuple[Any, tuple]]) -> None:
     """A call from Python compiles an inner function anew, as one that can be called."""
     for dispatcher, signature in found:
         compiled = dispatcher.overloads.get(signature)

@@ -172,6 +172,7 @@ def plan(
     from wildfern.launch.errors import user_errors
     from wildfern.launch.estimate_table import estimate_json, estimate_table
     from wildfern.launch.evaluating import choose_device
+    from wildfern.launch.expected_time import cpu_flops
     from wildfern.launch.output_paths import output_file, write_json_file
 
     json_file = json_file and output_file(json_file)
@@ -182,7 +183,8 @@ def plan(
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # no messages of torch's profiler
         peak = estimates.measure(wanted, gpus) if measure else None
         estimate = estimates.estimate(wanted, gpus)
-    console.print(estimate_table(estimate, machine, utilization, images_per_second, peak))
+    cpu = None if gpus > 1 or images_per_second else cpu_flops()
+    console.print(estimate_table(estimate, machine, utilization, images_per_second, peak, cpu))
     if json_file is not None:
         plugins = [word for path in plugin or [] for word in ("--plugin", path)]
         command = shlex.join(["wildfern", "plan", recipe, *(overrides or []), *plugins, "--measure"])

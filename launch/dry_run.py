@@ -23,6 +23,7 @@ from wildfern.printable import printable
 from wildfern.recipes import Component, Recipe
 from wildfern.ssl.data import DataError, Source
 from wildfern.ssl.tracking.formatting import speed, step_time
+from wildfern.ssl.training import Engine
 from wildfern.ssl.training.footprint import bytes_of
 from wildfern.ssl.training.trial_steps import Trial, trial_steps
 
@@ -59,8 +60,12 @@ def dry_run(name: str, overrides: Sequence[str], run: Path | None = None, plugin
         for lines in (_data(recipe, assembly), _network(recipe, assembly), [f"note: {m}" for m in messages]):
             _print_comments(lines)
         say("a few real steps …")
-        trial, words = _measured(here, assembly, folder, context)
-        for lines in (words, _time(recipe, trial, context.device), _disk(recipe, assembly, folder)):
+        trial, words, engine = _measured(here, assembly, folder, context)
+        for lines in (
+            words,
+            _time(recipe, trial, context.device),
+            _disk(recipe, bytes_of(engine.snapshot().values()), folder),
+        ):
             _print_comments(lines)
         _print_comments(_evaluation(recipe))
 
@@ -132,8 +137,8 @@ class _Expected:
 
 def _measured(
     recipe: Recipe, assembly: Assembly, folder: RunFolder, context: DistributedContext
-) -> tuple[Trial, list[str]]:
-    """The trial, its time scaled to the whole batch, and lines about memory.
+) -> tuple[Trial, list[str], Engine]:
+    """The trial, its time scaled to the whole batch, lines about memory, and the engine that trained.
 
     A batch that is expected to be too slow or too large here is measured with fewer images.
     """
@@ -162,12 +167,13 @@ def _measured(
         why = "would not fit" if available and expected.bytes > MOST_MEMORY * available else "would take long"
         lines = [f"memory: about {size_words(expected.bytes)}, estimated{there}", f"note: {few}{why}"]
     factor = batch_size / trial.batch_size
-    return replace(
+    whole = replace(
         trial,
         batch_size=batch_size,
         step_seconds=trial.step_seconds * factor,
         data_seconds=trial.data_seconds * factor,
-    ), lines
+    )
+    return whole, lines, engine
 
 
 def _expected(recipe: Recipe, device: torch.device) -> _Expected | None:
@@ -198,9 +204,9 @@ def _time(recipe: Recipe, trial: Trial, device: torch.device) -> Iterator[str]:
     yield f"time: {total}; checkpoints and evaluation not included"
 
 
-def _disk(recipe: Recipe, assembly: Assembly, folder: RunFolder) -> Iterator[str]:
+def _disk(recipe: Recipe, one: int, folder: RunFolder) -> Iterator[str]:
+    """`one`: bytes of a checkpoint."""
     training = recipe.training
-    one = bytes_of(assembly.engine.snapshot().values())
     kept = training.keep_checkpoints + (training.steps // training.keep_every if training.keep_every else 0)
     kept = min(kept + 1, -(-training.steps // training.checkpoint_every) + (1 if training.checkpoint_minutes else 0))
     there = next(p for p in (folder.path.absolute(), *folder.path.absolute().parents) if p.exists())

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wildfern.launch.estimate import Estimate, Hardware
+from wildfern.launch.expected_time import rough_duration
 
 ROWS = {
     "weights": "weights",
@@ -21,9 +22,14 @@ GIB = 2**30
 
 
 def estimate_table(
-    estimate: Estimate, hardware: Hardware, utilization: float, images_per_second: float | None, measured: int | None
+    estimate: Estimate,
+    hardware: Hardware,
+    utilization: float,
+    images_per_second: float | None,
+    measured: int | None,
+    cpu_flops: float | None = None,
 ) -> Group:
-    """Memory by ZeRO stage, then FLOPs, disk and time."""
+    """Memory by ZeRO stage, then FLOPs, disk and time; `cpu_flops`: FLOP/s that training reaches on this machine's CPU."""
     table = Table(title=f"memory of each of {estimate.gpus} GPU{'s' * (estimate.gpus > 1)}, GiB", title_justify="left")
     table.add_column("")
     for stage in estimate.stages:
@@ -48,6 +54,11 @@ def estimate_table(
     summary = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for name, value in _summary(estimate, hardware, utilization, images_per_second):
         summary.add_row(name, value)
+    if cpu_flops is not None:
+        seconds = estimate.steps * estimate.step_flops / cpu_flops
+        summary.add_row(
+            "on this CPU", f"about {rough_duration(seconds)} for {estimate.steps:,} steps, expected from the FLOPs"
+        )
     notes = "Not included: the CUDA context and kernel workspaces, about 1 GiB, and the allocator's fragmentation."
     return Group(table, *([Text("* stage of this recipe")] if len(estimate.stages) > 1 else []), summary, Text(notes))
 

@@ -4,6 +4,9 @@ import time
 
 import torch
 
+from wildfern.launch.evaluating import choose_device
+from wildfern.ssl.training.precision import computes_in_bf16
+
 # Share of the speed of large matrix products that training steps reach: on CPUs 0.35 to 0.85 for ResNets and vision
 # transformers in float32 and bfloat16.
 UTILIZATION = 0.5
@@ -24,6 +27,14 @@ def matrix_flops(device: torch.device, precision: str, seconds: float = 0.05) ->
         finish()
         products += 1
     return 2 * side**3 * products / (time.perf_counter() - began)
+
+
+def cpu_flops() -> float | None:
+    """FLOP/s that training is expected to reach on this CPU; None on a machine with a GPU."""
+    device = choose_device("auto")
+    if device.type != "cpu":
+        return None
+    return UTILIZATION * matrix_flops(device, "bf16" if computes_in_bf16(device) else "fp32")
 
 
 def rough_duration(seconds: float) -> str:

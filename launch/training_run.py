@@ -20,6 +20,7 @@ from wildfern.launch.data_record import record_data, recorded_data
 from wildfern.launch.departures import departures
 from wildfern.launch.errors import RunError, disk_errors, errors_after_training, user_errors
 from wildfern.launch.interrupts import advising
+from wildfern.launch.long_run import MeasuredLongRun, expected_long_run
 from wildfern.launch.resuming import (
     ResumePoint,
     changed_settings,
@@ -121,7 +122,7 @@ def pretrain(
                 method = assembly.engine.method
                 messages += [*context.notes, *notes, *separate_parts(recipe, method)]
                 messages += [*unseen_pixels(method, assembly.views), *scaled_learning_rate(recipe), *departures(recipe)]
-                messages += [*untrained(recipe), *start.messages]
+                messages += [*untrained(recipe), *start.messages, *_expected_long_run(recipe, context, start.step)]
                 announce(recipe, folder, context, messages, tracker)
                 if resume:
                     tracker.message(resumed(recipe, start))
@@ -150,6 +151,11 @@ def resumed(recipe: Recipe, start: ResumePoint) -> str:
         f"the run was already complete after step {start.step}: nothing is trained, and evaluation.on is empty; "
         "scores that it has are from an earlier evaluation"
     )
+
+
+def _expected_long_run(recipe: Recipe, context: DistributedContext, done: int) -> list[str]:
+    """A message on rank 0, which prints, if the rest of the run is expected to take long on this CPU."""
+    return expected_long_run(recipe, context.device, done, context.world_size) if context.is_main else []
 
 
 def resuming(folder: RunFolder) -> str:
@@ -194,6 +200,7 @@ def train_to_end(
             on_checkpoint=partial(write_backbone, folder, context, assembly, tracker),
             on_nonfinite=partial(folder.add_lines, "nonfinite.jsonl"),
             must_stop=context.heartbeat_ended,
+            **({"on_step": MeasuredLongRun(recipe, tracker.message)} if context.device.type == "cpu" else {}),
         )
     if done > start.step:
         tracker.message(f"trained {done - start.step} steps in {duration(time.monotonic() - began)}")

@@ -104,7 +104,7 @@ def likely_sources(name_or_path: str | os.PathLike[str], overrides: Sequence[str
     chain, problems = _read_chain(name_or_path, Path("."))
     texts = [override.partition("=")[::2] for override in overrides]
     given = [text for key, text in texts if key.startswith("data") and key.endswith(("data", "source"))]
-    entries = next((layer.tree["data"] for layer in reversed(chain) if "data" in layer.tree), [])
+    entries: Any = next((layer.tree["data"] for layer in reversed(chain) if "data" in layer.tree), [])
     entries = entries if isinstance(entries, list) else [entries]
     named = [entry.get("source") if isinstance(entry, dict) else entry for entry in entries]
     return [] if problems else [str(name) for name in [*given, *named] if name]

@@ -74,15 +74,16 @@ def train(
     on_checkpoint: Callable[[], None] = lambda: None,
     on_nonfinite: Callable[[list[Row]], None] = lambda rows: None,
     must_stop: Callable[[], bool] = lambda: False,
+    on_step: Callable[[int], None] = lambda step: None,
 ) -> int:
     """Train from `start_step` to the end, or until a stop is requested; returns the number of steps done.
 
     A signal on any rank stops it, and so does `must_stop()`, which is asked whenever ranks synchronize.
 
     `skipped_in_a_row` comes from the checkpoint that training resumes from. `evaluate` returns scores to log every
-    `config.evaluate_every` steps. `on_checkpoint` runs on every rank after a checkpoint. `on_nonfinite` gets a row for
-    each micro-batch whose loss or gradient is NaN or infinite. More than `config.skip_nonfinite` such steps in a row raise
-    NotFinite before the next checkpoint; with 0, at the next step that is logged, evaluated or saved.
+    `config.evaluate_every` steps. `on_checkpoint` runs on every rank after a checkpoint, `on_step` after each step.
+    `on_nonfinite` gets a row for each micro-batch whose loss or gradient is NaN or infinite. More than `config.skip_nonfinite`
+    such steps in a row raise NotFinite before the next checkpoint; with 0, at the next step that is logged, evaluated or saved.
     """
     done = start_step
     watch = FiniteWatch(engine, config.skip_nonfinite, reader.indices, on_nonfinite, skipped_in_a_row)
@@ -102,6 +103,7 @@ def train(
                 if engine.device.type == "cuda":
                     torch.cuda.synchronize(engine.device)
                 tracker.first_step(step)
+            on_step(step)
 
             consulting = consultation.due()
             if consulting and engine.any(checkpoints.failed):

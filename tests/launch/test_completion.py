@@ -41,7 +41,7 @@ def test_runs_are_folders():
 
 
 def test_sources_and_generators():
-    assert {"folder:", "food101"} <= set(words(source_words("fo")))
+    assert {"folder:", "food101"} <= set(words(source_words("f")))
     assert words(generator_words("ifs")) == ["ifs", "ifs_multi", "ifs_pair"]
 
 

@@ -1,12 +1,14 @@
 """`wildfern pretrain … --dry-run` and the trial steps that it measures."""
 
 import re
+from functools import partial
 
 import pytest
 import torch
 from PIL import Image
 from small_runs import TINY
 
+from wildfern.launch import dry_run
 from wildfern.launch.assembly import assemble
 from wildfern.launch.cluster.distributed import start
 from wildfern.launch.components import read_recipe
@@ -14,6 +16,12 @@ from wildfern.launch.dry_run import size_words
 from wildfern.launch.expected_time import matrix_flops, rough_duration
 from wildfern.launch.run_folder import RunFolder
 from wildfern.ssl.training import trial_steps as trials
+
+
+@pytest.fixture(autouse=True)
+def two_timed_steps(monkeypatch):
+    monkeypatch.setattr(dry_run, "trial_steps", partial(trials.trial_steps, seconds=0.0))
+
 
 CHANGES = [*TINY, "training.precision=fp32", "training.steps=40", "optimizer.base_learning_rate=0.05"]
 
@@ -56,6 +64,19 @@ def test_a_dry_run_reports_the_errors_of_a_run(wildfern):
     done = wildfern("pretrain", "quickstart", *TINY, "data=folder:nowhere", "--dry-run")
     assert done.returncode == 2
     assert "there is no nowhere" in done.stderr
+
+
+def test_a_batch_that_would_take_long_is_measured_with_fewer_images(wildfern, monkeypatch):
+    changes = [*CHANGES, "training.steps=400000", "training.checkpoint_every=1000", "training.loader_threads=0"]
+    whole = wildfern("pretrain", "quickstart", *changes, "--dry-run")
+    monkeypatch.setattr(dry_run, "LONGEST_STEP", 1e-9)
+    few = wildfern("pretrain", "quickstart", *changes, "--dry-run")
+    assert "# note: measured with 2 of 8 images, since a step with all of them would take long" in few.stdout
+    assert re.search(r"# memory: about .* MiB, estimated", few.stdout)
+    disk = [re.search(r"# disk: (.*); ", done.stdout)[1] for done in (whole, few)]
+    assert disk[0] == disk[1]
+    size = float(re.match(r"checkpoints of (\d+) KiB, at most 3 at a time", disk[0])[1])
+    assert size == pytest.approx(3 * 4 * 19_376 / 1024, rel=0.02)  # weights and two moments, besides batch statistics
 
 
 def test_trial_steps_are_those_of_the_run(tmp_path, monkeypatch):
