@@ -20,7 +20,7 @@ from .plain_lines import PlainLines
 from .progress import Progress
 from .throughput import TimeLeft
 
-LEFT_SECONDS = 5.0  # after which the time left is estimated anew, also between logged steps
+LEFT_SECONDS = 2.0  # after which the time left is estimated anew, also between logged steps
 
 
 class TrainingDisplay:
