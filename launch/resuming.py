@@ -61,7 +61,7 @@ def changed_settings(then: Recipe, now: Recipe) -> list[str]:
 
 
 def _settings(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Values by recipe key, such as ("data.0.threads", 2); lists of values are one value."""
+    """Values by recipe key, such as ("data.threads", 2) or ("data.0.threads", 2); a list of values is one value."""
     if isinstance(tree, list) and any(isinstance(entry, dict) for entry in tree):
         tree = dict(enumerate(tree))
     if not isinstance(tree, dict):

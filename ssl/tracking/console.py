@@ -20,7 +20,7 @@ from .plain_lines import PlainLines
 from .progress import Progress
 from .throughput import TimeLeft
 
-LEFT_SECONDS = 5.0  # after which the time left is estimated anew, also between logged steps
+LEFT_SECONDS = 2.0  # after which the time left is estimated anew, also between logged steps
 
 
 class TrainingDisplay:
@@ -163,6 +163,8 @@ class TrainingDisplay:
         elapsed = self._time.elapsed
         if self._done == self._start:
             return f"step {self._done}/{self._total}  {duration(elapsed)} so far, with the first batch", elapsed
+        if self._done == self._total:
+            return f"step {self._done}/{self._total}  finishing", elapsed
         left = self._panel.time_left
         return f"step {self._done}/{self._total}" + (f"  left {duration(left)}" if left is not None else ""), elapsed
 

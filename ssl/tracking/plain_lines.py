@@ -49,7 +49,13 @@ class PlainLines:
                 self._lost = True
 
     def look(self) -> None:
-        """Print a line about the progress if it is due."""
+        """Print a line about the progress if it is due.
+
+        Not into an unfinished line of standard error: whoever left it, such as a kernel that is compiled, adds to it.
+        """
+        if getattr(sys.stderr, "within_line", False):
+            self._last = self._clock()
+            return
         line, age = self._about()
         if line and self._clock() - self._last >= min(max(age / GROWTH, SHORTEST), LONGEST):
             self.print(line)

@@ -28,7 +28,7 @@ class _State:
 class Progress:
     """What long work tells whoever shows it: a `part` that begins, a `detail` of it, and a `count` within it.
 
-    Telling costs about a microsecond: nothing is formatted before a display reads `line()`, in a thread of its own. `show` gets
+    Telling costs a few microseconds: nothing is formatted before a display reads `line()`, in a thread of its own. `show` gets
     the line when a part begins, and while it is counted or its detail changes after at least `every` seconds.
     """
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import warnings
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from datetime import timedelta
@@ -26,6 +27,9 @@ from wildfern.ssl.training.zero_shards import ZeroLayout
 
 T = TypeVar("T")
 
+# DeepSpeed and batch normalization over ranks call them: the versions of torch before 2.14 have no other names.
+DEPRECATED = ("reduce_scatter_tensor", "all_gather_into_tensor")
+
 
 def start_processes(device_type: str, timeout_minutes: float) -> tuple[int, int, int]:
     """Join the process group of the launcher's variables, or a group of one; returns (rank, local rank, world size)."""
@@ -38,6 +42,8 @@ def start_processes(device_type: str, timeout_minutes: float) -> tuple[int, int,
     if device_type != "cuda":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    for name in DEPRECATED:
+        warnings.filterwarnings("ignore", rf"`torch\.distributed\.{name}` is deprecated", FutureWarning)
     import deepspeed
 
     if device_type != "cuda":  # otherwise DeepSpeed would compile an inference op with g++

@@ -215,7 +215,7 @@ class _Saver:
     def __call__(self, done: int) -> None:
         began = time.perf_counter()
         self.state.check()
-        with self.tracker.untimed():
+        with self.tracker.untimed(), self.tracker.progress(f"saving a checkpoint after step {done}"):
             self.tracker.sync()
             metadata = {"batch_size": self.config.batch_size, "skipped_in_a_row": self.watch.skipped}
             self.report(self.checkpoints.write(done, self._copy, metadata | self.engine.metadata))

@@ -16,8 +16,12 @@ def quickstart(*words: str) -> str:
 def test_the_quickstart_resumes(tmp_path):
     run = str(tmp_path / "run")
     quickstart("training.steps=2", "--run", run)
+    refused = CliRunner().invoke(app, ["quickstart", *TINY, "--run", run])
+    assert "already holds a run: add --resume" in str(refused.exception)
+    assert "wildfern quickstart" not in refused.output  # nothing is promised first
     shown = quickstart("training.steps=3", "--run", run, "--resume")
     assert "resumed from step 2" in shown
+    assert "changed settings: training.steps 2 → 3" in shown
     assert [row["step"] for row in read_records(tmp_path / "run" / "metrics.jsonl")] == [0, 1, 2]
 
 

@@ -128,7 +128,9 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_used(run, whole,
     same_bytes(run, whole)
     capsys.readouterr()
     resumed(run)
-    assert f"resumed from step {STEPS}" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"the run was already complete after step {STEPS}: nothing is trained" in shown
+    assert "trained 0 steps" not in shown
 
 
 def test_if_every_checkpoint_is_damaged_an_error_is_raised(run):
@@ -210,7 +212,9 @@ def test_without_an_id_the_run_takes_that_of_its_newest_checkpoint(run, whole, c
     assert RunFolder(run).run_id() == recorded_id(whole)
     (run / "environment.json").unlink()
     resumed(run)
-    assert f"resumed from step {STEPS}" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"the run was already complete after step {STEPS}: nothing is trained" in shown
+    assert "trained 0 steps" not in shown
     assert recorded_id(run) == recorded_id(whole)
 
 
@@ -225,7 +229,9 @@ def test_a_run_of_an_earlier_version_gets_an_id(run, whole, capsys):
     assert re.fullmatch("[0-9a-f]{32}", new)
     assert new != recorded_id(whole)
     resumed(run)
-    assert f"resumed from step {STEPS}" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"the run was already complete after step {STEPS}: nothing is trained" in shown
+    assert "trained 0 steps" not in shown
     assert recorded_id(run) == new
     same_bytes(run, whole)
 

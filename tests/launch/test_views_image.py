@@ -23,7 +23,7 @@ def test_views_are_shown_next_to_their_images(tmp_path):
     out = tmp_path / "views.png"
     run = CliRunner().invoke(app, ["views", "quickstart", *TINY, "--indices", "41-42, 3", "--out", str(out)])
     assert run.exit_code == 0, run.output
-    assert "3 images of step 0, 5" in run.output.replace("\n", "")
+    assert "shows 3 images that training uses in steps 0 and 5, with their views" in run.output.replace("\n", "")
     recipe = read_recipe("quickstart", TINY)
     mixture, views = open_mixture(recipe), build_views(recipe)
     for row, index in enumerate((3, 41, 42)):  # batches of eight

@@ -65,5 +65,8 @@ def test_a_line_of_standard_error_that_is_unfinished_ends_first(monkeypatch):
     both = Unfinished("compiling …")
     both.seek(0, io.SEEK_END)
     monkeypatch.setattr("sys.stderr", both)
-    PlainLines(Console(file=both), lambda: ("", 0.0)).print("step 3/4")
+    clock = Clock()
+    lines = PlainLines(Console(file=both), lambda: ("step 2/4", 0.0), clock)
+    assert looked(clock, lines, 20.0) == []  # who left it says how far it is
+    lines.print("step 3/4")
     assert both.getvalue() == "compiling …\nstep 3/4\n"
