@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from small_runs import TINY
 
+from wildfern.launch import sweeping
 from wildfern.launch.cli import app
 from wildfern.registry import REGISTRIES
 
@@ -110,6 +111,11 @@ def small(words: list[str]) -> list[str]:
     """The command with its training made small; everything else as written."""
     if words[0] == "quickstart":
         return [*words, *TINY, "training.steps=2"]
+    if words[0] == "sweep" or "--seeds" in words:
+        words = [f"runs/{time.monotonic_ns()}" if word.startswith("runs/") else word for word in words]
+        return [*words, *TINY, "training.steps=1"]
+    if words[0] == "compare":
+        return [{"runs/quickstart": "runs/export", "runs/other": "runs/export"}.get(word, word) for word in words]
     if words[0] == "pretrain":
         if "--resume" in words:  # resumes the run of the fixture, which has another recipe
             return ["pretrain", "runs/mine/recipe.yaml", "training.steps=3", "--run", "runs/mine", "--resume"]
@@ -135,10 +141,19 @@ def small(words: list[str]) -> list[str]:
     return words
 
 
+def run_all_here(commands, gpus, began, ended) -> None:
+    """Train the runs of a series in this process."""
+    for number, arguments, _ in commands:
+        began(number, None)
+        assert app(list(arguments()), standalone_mode=False) in (None, 0)
+        ended(number, 0, "")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", commands())
 def test_commands_run(command, workplace, monkeypatch):
     monkeypatch.chdir(workplace)
+    monkeypatch.setattr(sweeping, "run_all", run_all_here)
     words = shlex.split(command)[1:]
     assert app(small(words), standalone_mode=False) in (None, 0)
 
