@@ -1,5 +1,6 @@
 """README and docs: Python blocks and `wildfern` commands run (made small), links exist, the site builds."""
 
+import json
 import re
 import shlex
 import shutil
@@ -15,10 +16,11 @@ import pytest
 import tifffile
 import timm
 import torch
+import yaml
+from forked_series import ForkedChild
 from PIL import Image
 from small_runs import TINY
 
-from wildfern.launch import sweeping
 from wildfern.launch.cli import app
 from wildfern.registry import REGISTRIES
 
@@ -68,6 +70,40 @@ def commands() -> list[str]:
     return sorted(set(found))
 
 
+def test_the_objective_for_optuna_returns_the_score(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = blocks(ROOT / "docs" / "series.md", "python")[-1]
+    changes = [*TINY[:-1], "training.steps=1", "evaluation.protocols=[linear]", "evaluation.few_shot=[]"]
+    small = source.replace('"training.steps=500"', ", ".join(map(repr, changes)))
+    assert small != source
+    names: dict = {}
+    exec(compile(small, "series.md", "exec"), names)
+
+    class Trial:
+        number = 3
+
+        def suggest_float(self, name, low, high, log):
+            return (low * high) ** 0.5
+
+    found = names["objective"](Trial())
+    rows = json.loads((tmp_path / "runs/optuna/3/evaluation.json").read_text())["rows"]
+    assert [found] == [row["value"] for row in rows if (row["backbone"], row["metric"]) == ("pretrained", "accuracy")]
+    assert "learning_rate: 0.001\n" in (tmp_path / "runs/optuna/3/recipe.yaml").read_text()
+
+
+def test_the_command_of_the_wandb_sweep_is_one_of_ours():
+    from wildfern.launch.components import read_recipe
+
+    [sweep] = [yaml.safe_load(block) for block in blocks(ROOT / "docs" / "series.md", "yaml") if "program:" in block]
+    program, command, recipe, *changes, given = sweep["command"]
+    assert (program, command, given) == ("wildfern", "pretrain", "${args_no_hyphens}")
+    drawn = [f"{key}={space.get('min', space.get('values', [0])[0])}" for key, space in sweep["parameters"].items()]
+    evaluation = read_recipe(recipe, [*changes, *drawn]).evaluation
+    names = [f"{data.source}/{protocol.name}" for data in evaluation.on for protocol in evaluation.protocols]
+    assert sweep["metric"]["name"] in names
+    assert evaluation.every is not None
+
+
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
     """A folder with what the commands need: images and a finished run."""
@@ -78,7 +114,7 @@ def workplace(tmp_path_factory):
     for i in range(8):
         Image.new("RGB", (48, 48), (i * 30, 255 - i * 30, i * 7)).save(folder / "images" / f"{i}.png")
     pretrain("quickstart", [*TINY, "training.steps=2"], run=folder / "runs" / "mine")
-    for name in ("microscope", "export", "flowers"):
+    for name in ("microscope", "export", "flowers", "other"):
         shutil.copytree(folder / "runs" / "mine", folder / "runs" / name)
     write_data(folder)
     return folder
@@ -115,7 +151,7 @@ def small(words: list[str]) -> list[str]:
         words = [f"runs/{time.monotonic_ns()}" if word.startswith("runs/") else word for word in words]
         return [*words, *TINY, "training.steps=1"]
     if words[0] == "compare":
-        return [{"runs/quickstart": "runs/export", "runs/other": "runs/export"}.get(word, word) for word in words]
+        return ["runs/other" if word == "runs/quickstart" else word for word in words]
     if words[0] == "pretrain":
         if "--resume" in words:  # resumes the run of the fixture, which has another recipe
             return ["pretrain", "runs/mine/recipe.yaml", "training.steps=3", "--run", "runs/mine", "--resume"]
@@ -141,19 +177,11 @@ def small(words: list[str]) -> list[str]:
     return words
 
 
-def run_all_here(commands, gpus, began, ended) -> None:
-    """Train the runs of a series in this process."""
-    for number, arguments, _ in commands:
-        began(number, None)
-        assert app(list(arguments()), standalone_mode=False) in (None, 0)
-        ended(number, 0, "")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("command", commands())
 def test_commands_run(command, workplace, monkeypatch):
     monkeypatch.chdir(workplace)
-    monkeypatch.setattr(sweeping, "run_all", run_all_here)
+    monkeypatch.setattr("wildfern.launch.series_processes.start", ForkedChild)
     words = shlex.split(command)[1:]
     assert app(small(words), standalone_mode=False) in (None, 0)
 

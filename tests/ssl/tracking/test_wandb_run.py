@@ -126,6 +126,23 @@ def test_a_netrc_entry_is_enough(tmp_path, bare_user, monkeypatch):
     )  # fmt: skip
 
 
+def test_a_group_is_passed_on(tmp_path, bare_user, monkeypatch):
+    fake = FakeWandb(reachable=True)
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    start(tmp_path / "run", "offline", group="my sweep")
+    assert fake.calls[0][1]["group"] == "my sweep"
+
+
+def test_the_agent_of_a_wandb_sweep_chooses_the_id(tmp_path, bare_user, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", FakeWandb(reachable=True))
+    monkeypatch.setenv("WANDB_RUN_ID", "of-agent")
+    assert start(tmp_path / "other", "offline").id != "of-agent"  # that of another run, without a sweep
+    monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
+    assert start(tmp_path / "run", "offline").id == "of-agent"
+    monkeypatch.delenv("WANDB_SWEEP_ID")
+    assert start(tmp_path / "run", "offline").id == "of-agent"  # resumed by hand
+
+
 def test_an_unreachable_server_is_announced_and_the_run_goes_on_offline(tmp_path, bare_user, monkeypatch):
     fake = FakeWandb(reachable=False)
     monkeypatch.setitem(sys.modules, "wandb", fake)
