@@ -20,10 +20,10 @@ VIEWS = "views"
 
 def compile_ahead(recipe: str | os.PathLike[str], overrides: Sequence[str]) -> None:
     """Start to compile the kernels of the generators that a recipe likely uses, and of views, if the cache lacks the former."""
-    if cpu_cores() < 2:
-        return
     from wildfern.generators import STREAMS, compiling
 
+    if cpu_cores() < 2 or compiling.fcntl is None:  # without locks this process would not wait for the others
+        return
     missing = {}
     for name in likely_sources(recipe, overrides):
         kernels = STREAMS[name].kernels if name in STREAMS else ()

@@ -32,13 +32,13 @@ def run_quickstart(
     RunFolder.for_writing(run, "quickstart", resume)  # refuses an existing run before anything is said
     with output_may_be_lost():
         console.print(WHAT)
-    began = time.monotonic()
-    folder = pretrain("quickstart", overrides, run, resume, process_start(), plugins, startup)
+    began = process_start()
+    folder = pretrain("quickstart", overrides, run, resume, began, plugins, startup)
     with output_may_be_lost():
         show_run(folder, console)
         console.print(
-            f"{time.monotonic() - began:.0f} s in total. Next: wildfern evaluate {printable(folder)} --on cifar10 --download · "
-            "wildfern pretrain mix_folder_and_ifs data.0.source=folder:YOUR_IMAGES",
+            f"{time.perf_counter() - began:.0f} s in total. Next: wildfern evaluate {printable(folder)} --on cifar10 "
+            "--download · wildfern pretrain mix_folder_and_ifs data.0.source=folder:YOUR_IMAGES",
             highlight=False,
             markup=False,
             emoji=False,
