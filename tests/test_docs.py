@@ -145,6 +145,10 @@ def write_data(folder: Path) -> None:
 
 def small(words: list[str]) -> list[str]:
     """The command with its training made small; everything else as written."""
+    if "--seeds" in words:
+        words[words.index("--seeds") + 1] = "0,1"
+        words[words.index("--run") + 1] = f"runs/{time.monotonic_ns()}"
+        return [*words, *TINY, "training.steps=2", *(["--random", "1"] if words[0] == "sweep" else [])]
     if words[0] == "quickstart":
         return [*words, *TINY, "training.steps=2"]
     if words[0] == "pretrain":
@@ -156,9 +160,6 @@ def small(words: list[str]) -> list[str]:
         if "--run" in words:
             words[words.index("--run") + 1] = f"runs/{time.monotonic_ns()}"
         return [*words, *changes]
-    if words[0] == "sweep":
-        words[words.index("--run") + 1] = f"runs/{time.monotonic_ns()}"
-        return [*words, *TINY, "training.steps=2"]
     if words[0] == "evaluate":  # the run of the fixture, on data that needs no network
         changed = {"runs/quickstart": "runs/mine", "parquet:cifar10": "digits"}
         changed |= {"vit_small_patch14_dinov2": "vit_tiny_patch16_224", "224": "32"}
