@@ -145,6 +145,10 @@ def write_data(folder: Path) -> None:
 
 def small(words: list[str]) -> list[str]:
     """The command with its training made small; everything else as written."""
+    if "--seeds" in words:
+        words[words.index("--seeds") + 1] = "0,1"
+        words[words.index("--run") + 1] = f"runs/{time.monotonic_ns()}"
+        return [*words, *TINY, "training.steps=2", *(["--random", "1"] if words[0] == "sweep" else [])]
     if words[0] == "quickstart":
         return [*words, *TINY, "training.steps=2"]
     if words[0] == "sweep" or "--seeds" in words:

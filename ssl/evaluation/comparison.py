@@ -29,7 +29,7 @@ SEVERAL = "± is the sample standard deviation over the runs (n − 1), which di
 
 @dataclass(frozen=True)
 class Comparison:
-    """Groups of runs with the settings in which they differ, and their scores; `left_out` names runs without one, with reasons.
+    """Groups of runs with the settings in which they differ, and their scores; `left_out` says what runs lack, by name.
 
     `series`: the groups are the settings of a series; else each is compared with the first one. `names`: of the runs.
     """
@@ -178,7 +178,7 @@ def compare_runs(
     With `groups`, which are then the settings of a series, and in their order.
     """
     found = groups_by_seed(records, names) if groups is None else list(groups)
-    without = {names[i]: "no scores" for group in found for i in group.members if not records[i].evaluation.get("rows")}
+    without = {names[i]: words for group in found for i in group.members if (words := _lacks(records[i]))}
     return Comparison(
         list(names),
         found,
@@ -187,3 +187,16 @@ def compare_runs(
         groups is not None,
         {**without, **(left_out or {})},
     )
+
+
+def _lacks(record: RunRecord) -> str:
+    """What a run lacks for a comparison, in words; empty if nothing."""
+    found = [remark for remark in record.remarks if remark.startswith(("recipe.yaml", "evaluation.json", "backbone"))]
+    training = record.recipe.get("training")
+    numbers = [training.get(key) for key in ("steps", "log_every")] if isinstance(training, dict) else []
+    if numbers and all(type(number) is int for number in numbers):
+        steps, log_every = numbers
+        logged = max((int(series.steps[-1]) + 1 for series in record.metrics.values() if series.steps), default=0)
+        if logged + log_every <= steps:
+            found.append(f"not finished, {logged:,} of {steps:,} steps")
+    return "; ".join(found + ([] if record.evaluation.get("rows") else ["no scores"]))

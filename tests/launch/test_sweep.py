@@ -254,6 +254,24 @@ def test_one_clear_message(wildfern, arguments, said):
     assert said in done.stderr
 
 
+def test_compare_names_what_it_cannot_read_and_compares_the_others(wildfern, tmp_path):
+    for number, name in enumerate("ab"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "recipe.yaml").write_text(f"seed: 1\noptimizer: {{learning_rate: {number}}}\n")
+        row = {"dataset": "digits", "protocol": "knn", "backbone": "pretrained", "metric": "accuracy", "share": True}
+        rows = [row | {"value": 0.25 + number / 4, "low": 0.2, "high": 0.3}]
+        (tmp_path / name / "evaluation.json").write_text(json.dumps({"rows": rows}))
+    done = wildfern("compare", "a", "nowhere", "b", "--json", "c.json", "--out", "c.html")
+    assert done.returncode == 0, done.stderr
+    assert "nowhere: there is no such folder" in done.stdout
+    found = json.loads((tmp_path / "c.json").read_text())
+    assert found["settings"] == {"optimizer.learning_rate": ["0", "1"]}
+    assert [row["difference"] for row in found["scores"]] == [None, 25.0]
+    assert found["left_out"] == {"nowhere": "there is no such folder"}
+    assert "nowhere: there is no such folder" in (tmp_path / "c.html").read_text()
+    assert "a is named twice" in wildfern("compare", "a", "b", "./a").stderr
+
+
 def test_seeds_are_numbers():
     assert parse_seeds("0, 1,12") == [0, 1, 12]
     with pytest.raises(RunError, match="at least 0, got True"):

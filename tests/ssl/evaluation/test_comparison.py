@@ -150,6 +150,20 @@ def test_runs_without_scores_and_values_that_are_no_scores_are_named_or_left_out
     assert "none of the runs has scores" in " ".join(printed(compared(run("b"), run("c", changes={"x": 1}))).split())
 
 
+def test_unfinished_and_damaged_runs_are_named(run):
+    half = run("half", 0.5, {"training": {"steps": 100, "log_every": 10}})
+    (half / "metrics.jsonl").write_text('{"step": 49, "loss": 1}\n')
+    whole = run("whole", 0.5, {"training": {"steps": 100, "log_every": 10}})
+    (whole / "metrics.jsonl").write_text('{"step": 90, "loss": 1}\n')
+    damaged = run("damaged", 0.5)
+    (damaged / "recipe.yaml").write_text("a: [")
+    found = compared(half, whole, damaged)
+    assert found.left_out["half"] == "not finished, 50 of 100 steps"
+    assert found.left_out["damaged"].startswith("recipe.yaml cannot be read")
+    assert len(found.groups) == 2  # the damaged one is not taken for the same setting
+    assert len(found.main_scores()) == 2
+
+
 @pytest.mark.parametrize("width", [40, 80, 200])
 def test_no_number_is_cut_off(run, width):
     folders = [run(f"optimizer.learning_rate=0.00{n}", 0.5 + n / 100, {"x": n}) for n in range(3)]
