@@ -92,7 +92,7 @@ def test_labels_of_the_evaluation_are_checked_before_training(tmp_path, labels, 
     file = tmp_path / "a.parquet"
     parquet.write_table(pa.table({"image": [png(v) for v in range(40)], "label": labels}), file)
     recipe = read_recipe("quickstart", [*TINY, f"evaluation.on=['parquet:{file}']", "evaluation.few_shot=[]", *changes])
-    context = SimpleNamespace(is_main=True, raise_on_all=raised, barrier=lambda: None)
+    context = SimpleNamespace(is_main=True, world_size=1, raise_on_all=raised, barrier=lambda: None)
     if message is None:
         assert len(open_data(recipe, context)[2]) == 1
         return
