@@ -158,7 +158,7 @@ class Evaluator(ABC):
     needs_labels: ClassVar[bool] = True
     multi_label: ClassVar[bool] = False
     named: ClassVar[tuple[str, ...]] = ()  # arguments that are part of the protocol's name even at their defaults
-    progress: Progress = SILENT  # set by whoever shows it
+    progress: Progress = SILENT  # set by the caller that displays it
 
     @abstractmethod
     def __call__(self, train: Any, test: HeldOut[Any]) -> list[Score]:

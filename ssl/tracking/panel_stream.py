@@ -14,7 +14,7 @@ class PanelStream(io.TextIOBase):
     it took is added later.
     """
 
-    within_line = False  # for whoever prints a message of its own: it does not end up inside a line
+    within_line = False  # an unfinished line: other messages start on a new one
 
     def __init__(self, show: Callable[[str], None]) -> None:
         self.unfinished = ""

@@ -51,7 +51,7 @@ class PlainLines:
     def look(self) -> None:
         """Print a line about the progress if it is due.
 
-        Not into an unfinished line of standard error: whoever left it, such as a kernel that is compiled, adds to it.
+        Not into an unfinished line of standard error, which the compilation of a kernel, for example, completes later.
         """
         if getattr(sys.stderr, "within_line", False):
             self._last = self._clock()

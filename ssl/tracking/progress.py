@@ -26,9 +26,9 @@ class _State:
 
 
 class Progress:
-    """What long work tells whoever shows it: a `part` that begins, a `detail` of it, and a `count` within it.
+    """Progress of long work, for a display: a `part` that begins, a `detail` of it, and a `count` within it.
 
-    Telling costs a few microseconds: nothing is formatted before a display reads `line()`, in a thread of its own. `show` gets
+    An update costs a few microseconds: nothing is formatted before a display reads `line()`, in a thread of its own. `show` gets
     the line when a part begins, and while it is counted or its detail changes after at least `every` seconds.
     """
 
