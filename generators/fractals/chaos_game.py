@@ -10,6 +10,7 @@ from numba import njit
 from numba.np.unsafe.ndarray import to_fixed_tuple
 from numpy.typing import NDArray
 
+from ..compiling import kernel
 from ..counter_rng import key
 from ..xorshift import seed_lanes, xorshift32
 
@@ -163,6 +164,15 @@ def is_bounded(track, points):
     return strays == 0
 
 
+@kernel("points of attractors")
+def _play_alone(sources: int):
+    def play_alone(system, chaos_key, rows, maps, limits, states, track):
+        _ = sources
+        return play(system, len(system), False, chaos_key, rows, maps, limits, states, track)
+
+    return play_alone
+
+
 def attractor_points(system: NDArray[np.float64], points: int, seed: int = 0) -> NDArray[np.float32]:
     """Points of the attractor of a system float[n, 2, 3] = [A | b], 1 ≤ n ≤ 8: float32[points, 2]."""
     system = np.ascontiguousarray(system, np.float64)
@@ -173,5 +183,5 @@ def attractor_points(system: NDArray[np.float64], points: int, seed: int = 0) ->
     rows = rows_for(points)
     track = np.empty(rows * 2 * LANES, np.float32)
     workspace = np.empty((6, 8), np.float32), np.empty(8, np.uint32), np.empty(LANES, np.uint32)
-    play(system, len(system), False, np.uint64(key("attractor", seed)), rows, *workspace, track)
+    _play_alone(system, np.uint64(key("attractor", seed)), rows, *workspace, track)
     return track.reshape(-1, 2, LANES)[FIRST_ROW:].transpose(0, 2, 1).reshape(-1, 2)[:points]
