@@ -19,6 +19,7 @@ from wildfern.generators import STREAMS, make_stream
 from wildfern.generators.fractals.ifs_sampler import sample_systems
 
 SIZES = ((224, 100_000), (64, 20_000), (32, 1_000))
+SCENE = (224, 100_000)
 BATCH = 64
 THREADS_BATCH = 1024
 
@@ -52,10 +53,10 @@ def run(seconds: float) -> Benchmark:
 
     def published_scenes() -> None:
         for _ in range(BATCH):
-            scalar_scene(systems, counts, 224, 100_000)
+            scalar_scene(systems, counts, *SCENE)
 
-    things = {"scalar numba": published_scenes, "wildfern": _Next("ifs_multi")}
-    rows += compare("ifs_multi, 224 px, 1 to 5 fractals of 100,000 points", BATCH, things, seconds)
+    things = {"scalar numba": published_scenes, "wildfern": _Next("ifs_multi", size=SCENE[0], points=SCENE[1])}
+    rows += compare(f"ifs_multi, {SCENE[0]} px, 1 to 5 fractals of {SCENE[1]:,} points", BATCH, things, seconds)
     for size, points in SIZES:
         given = {"size": size, "points": points}
         things = {f"{n} threads": _Next("ifs", THREADS_BATCH, **given, threads=n) for n in (1, 2)}

@@ -11,27 +11,30 @@ from torch.nn import functional as F
 from wildfern.benchmarks.result import Benchmark, compare
 from wildfern.ssl.losses import CACRLoss, DINOLoss, NTXentLoss
 
+IMAGES, DIMENSIONS = 256, 128
+DINO_IMAGES, PROTOTYPES = 64, 4096
+
 
 def run(seconds: float) -> Benchmark:
-    """256 images, embeddings of 128 numbers; DINO with 4 096 prototypes and ten views."""
+    """`IMAGES` images, embeddings of `DIMENSIONS` numbers; DINO with `PROTOTYPES` prototypes and ten views."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
-    two = F.normalize(torch.randn(2, 256, 128, device=device), dim=-1).requires_grad_()
-    five = F.normalize(torch.randn(5, 256, 128, device=device), dim=-1).requires_grad_()
-    student = torch.randn(10, 64, 4096, device=device, requires_grad=True)
-    teacher = torch.randn(2, 64, 4096, device=device)
+    two = F.normalize(torch.randn(2, IMAGES, DIMENSIONS, device=device), dim=-1).requires_grad_()
+    five = F.normalize(torch.randn(5, IMAGES, DIMENSIONS, device=device), dim=-1).requires_grad_()
+    student = torch.randn(10, DINO_IMAGES, PROTOTYPES, device=device, requires_grad=True)
+    teacher = torch.randn(2, DINO_IMAGES, PROTOTYPES, device=device)
     theirs = LightlyNTXentLoss(0.1)
-    their_dino, dino = LightlyDINOLoss(4096).to(device), DINOLoss(4096).to(device)
+    their_dino, dino = LightlyDINOLoss(PROTOTYPES).to(device), DINOLoss(PROTOTYPES).to(device)
     cases = {
-        "NT-Xent, 2 × 256": {
+        f"NT-Xent, 2 × {IMAGES}": {
             "lightly": lambda: theirs(two[0], two[1]).backward(),
             "wildfern": lambda: NTXentLoss(0.1)(two).backward(),
         },
-        "CACR, 5 × 256": {
+        f"CACR, 5 × {IMAGES}": {
             "all pairs at once": lambda: all_pairs_cacr(five).backward(),
             "wildfern": lambda: CACRLoss()(five).total.backward(),
         },
-        "DINO, 10 × 64, 4 096 prototypes": {
+        f"DINO, 10 × {DINO_IMAGES}, {f'{PROTOTYPES:,}'.replace(',', ' ')} prototypes": {
             "lightly": lambda: their_dino(list(teacher), list(student), epoch=0).backward(),
             "wildfern": lambda: dino(student, teacher, 0.04).backward(),
         },

@@ -1,78 +1,169 @@
-"""README and docs: Python blocks and `wildfern` commands run (made small), links exist, the site builds."""
+"""README and docs: Python blocks and all commands run (made small) or are marked, links exist, the site builds."""
 
 import json
 import re
+import runpy
 import shlex
-import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
-import numpy as np
-import pyarrow
-import pyarrow.parquet
 import pytest
-import tifffile
-import timm
+import sklearn.datasets
 import torch
 import yaml
+from documented_commands import PROGRAMS, Command, commands, commands_in, idle_marks, python_blocks
+from documented_launchers import launch
 from forked_series import ForkedChild
-from PIL import Image
+from small_commands import (
+    ELSEWHERE,
+    check_pip,
+    check_pytest,
+    make_benchmarks_small,
+    make_workplace,
+    small,
+    small_launch,
+)
 from small_runs import TINY
+from typer.main import get_command
 
+from wildfern import registry as registry_module
 from wildfern.launch.cli import app
 from wildfern.registry import REGISTRIES
+from wildfern.ssl.evaluation import logistic_regression
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMANDS = [command for page in PAGES for command in commands(page)]
+SCRIPT = "docs/train_on_a_stream.py"
+
+# Python of the pages, made small: each text on the left is on some page.
+SMALLER = {
+    '["training.steps=200"]': repr([*TINY, "training.steps=2"]),
+    'Backbone("resnet18", stem="cifar")': 'Backbone("resnet18", layers=[1, 1, 1, 1], channels=[8, 8, 8, 8])',
+    'Backbone("resnet18", "student.pth", stem="cifar")': 'Backbone("resnet18", "student.pth", layers=[1] * 4, channels=[8] * 4)',
+    "torch.nn.Linear(512, ": "torch.nn.Linear(8, ",
+    ".read(np.arange(200))": ".read(np.arange(60))",
+    '"training.batch_size=16",': f'*{[word for word in TINY if word.startswith("model.")]}, "training.batch_size=16",',
+}
 
 
-def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+@pytest.fixture(scope="module", autouse=True)
+def few_digits():
+    """A sixth of the handwritten digits, and linear probes that are not trained to the end."""
+    whole = sklearn.datasets.load_digits()
+    few = SimpleNamespace(images=whole.images[::6], target=whole.target[::6], target_names=whole.target_names)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sklearn.datasets, "load_digits", lambda: few)
+        patch.setattr(logistic_regression, "MAX_ITERATIONS", 3)
+        yield
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
-def test_python_blocks_run(page, tmp_path, monkeypatch):
+@pytest.fixture
+def unregistered():
+    """What pages register is not for other tests."""
+    yield
+    for registry in REGISTRIES.values():
+        for origin in set(registry.foreign().values()):
+            registry.forget(origin)
+    registry_module._plugins.clear()
+    registry_module._modules.clear()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if python_blocks(page)], ids=lambda p: p.name)
+def test_python_blocks_run(page, tmp_path, monkeypatch, unregistered):
     monkeypatch.chdir(tmp_path)
-    source = "\n".join(blocks(page, "python"))
-    if not source:
-        pytest.skip("no Python on this page")
-    source = source.replace('["training.steps=200"]', repr([*TINY, "training.steps=2"]))
-    source = source.replace('stem="cifar"', 'stem="standard"')  # sixteen times less to compute
-    try:
-        exec(compile(source, str(page), "exec"), {})
-    finally:
-        for registry in REGISTRIES.values():  # what the page registered is not for other tests
-            for origin in set(registry.foreign().values()):
-                registry.forget(origin)
+    source = "\n".join(python_blocks(page))
+    for text, smaller in SMALLER.items():
+        source = source.replace(text, smaller)
+    exec(compile(source, str(page), "exec"), {})
+
+
+def test_the_replaced_texts_are_on_the_pages():
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert [old for old in SMALLER if old not in text] == []
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder with what the commands need; with the Python files of the pages, by the comment in their first line."""
+    folder = tmp_path_factory.mktemp("workplace")
+    make_workplace(folder)
+    for page in PAGES:
+        for block in python_blocks(page):
+            if name := re.match(r"# (\w+\.py)\b", block):
+                (folder / name[1]).write_text(block, encoding="utf-8")
+    return folder
+
+
+RUNNABLE = sorted({shlex.join(c.words): c for c in COMMANDS if not (c.reason or c.is_name)}.items())
 
 
 @pytest.mark.slow
-def test_the_script_that_trains_on_a_stream_runs(tmp_path):
-    source = (ROOT / "docs" / "train_on_a_stream.py").read_text(encoding="utf-8")
+@pytest.mark.parametrize("command", [command for _, command in RUNNABLE], ids=[text for text, _ in RUNNABLE])
+def test_commands_run(command, workplace, monkeypatch, capsys, unregistered):
+    monkeypatch.chdir(workplace)
+    for name, value in command.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("wildfern.launch.series_processes.start", ForkedChild)
+    run(command, workplace, monkeypatch, capsys)
+
+
+def run(command: Command, workplace: Path, monkeypatch, capsys) -> None:
+    program, *arguments = command.arguments
+    if " ".join(command.arguments) in ELSEWHERE:
+        assert ELSEWHERE[" ".join(command.arguments)] in globals()
+    elif program == "wildfern":
+        make_benchmarks_small(monkeypatch)
+        assert app(small(arguments), standalone_mode=False) in (None, 0)
+    elif program in ("deepspeed", "torchrun"):
+        codes, output = launch([program, *small_launch(arguments)], workplace)
+        assert set(codes) == {0}, output
+    elif arguments[:1] == ["-m"]:
+        run_module(arguments[1], arguments[2:], monkeypatch)
+    elif arguments == [SCRIPT]:
+        run_script(workplace, monkeypatch, capsys)
+    elif program == "pip":
+        check_pip(arguments)
+    elif program == "pytest":
+        check_pytest(arguments, ROOT)
+    elif program == "cp":
+        subprocess.run(["bash", "-c", command.text], check=True, timeout=60)
+    else:
+        pytest.fail(f"{command.page}: nothing runs {command.text!r}: add it to tests/small_commands.py, or mark it")
+
+
+def run_module(module: str, arguments: list[str], monkeypatch) -> None:
+    """`python -m`, in this process: the benchmarks."""
+    make_benchmarks_small(monkeypatch)
+    changed = {"--seeds": "1", "--steps": "1"}
+    for option, value in changed.items():
+        if option in arguments:
+            arguments[arguments.index(option) + 1] = value
+    monkeypatch.setattr(sys, "argv", [module, *arguments])
+    threads = torch.get_num_threads()
+    try:
+        sys.modules[module].main()  # imported, with its constants made small
+    finally:
+        torch.set_num_threads(threads)
+
+
+def run_script(workplace: Path, monkeypatch, capsys) -> None:
+    source = (ROOT / SCRIPT).read_text(encoding="utf-8")
     assert len(source.splitlines()) <= 30
     small = source.replace("else 300, 64\n", "else 300, 8\n").replace("size=64, points=4000", "size=32, points=400")
     assert small != source
-    script = tmp_path / "train.py"
+    script = workplace / "train.py"
     script.write_text(small, encoding="utf-8")
-    run = subprocess.run([sys.executable, str(script), "20"], cwd=tmp_path, capture_output=True, text=True, timeout=600)
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.startswith("step 20  loss ")
-
-
-def commands() -> list[str]:
-    found = []
-    for page in PAGES:
-        for block in blocks(page, "bash"):
-            lines = re.sub(r"\\\n\s*", " ", block).splitlines()
-            found += [line.split("  #")[0].strip() for line in lines if line.startswith("wildfern ")]
-    return sorted(set(found))
+    monkeypatch.setattr(sys, "argv", [str(script), "20"])
+    runpy.run_path(str(script), run_name="__main__")
+    assert capsys.readouterr().out.startswith("step 20  loss ")
 
 
 def test_the_objective_for_optuna_returns_the_score(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    source = blocks(ROOT / "docs" / "series.md", "python")[-1]
+    source = python_blocks(ROOT / "docs" / "series.md")[-1]
     changes = [*TINY[:-1], "training.steps=1", "evaluation.protocols=[linear]", "evaluation.few_shot=[]"]
     small = source.replace('"training.steps=500"', ", ".join(map(repr, changes)))
     assert small != source
@@ -94,7 +185,9 @@ def test_the_objective_for_optuna_returns_the_score(tmp_path, monkeypatch):
 def test_the_command_of_the_wandb_sweep_is_one_of_ours():
     from wildfern.launch.components import read_recipe
 
-    [sweep] = [yaml.safe_load(block) for block in blocks(ROOT / "docs" / "series.md", "yaml") if "program:" in block]
+    page = (ROOT / "docs" / "series.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    [sweep] = [yaml.safe_load(block) for block in blocks if "program:" in block]
     program, command, recipe, *changes, given = sweep["command"]
     assert (program, command, given) == ("wildfern", "pretrain", "${args_no_hyphens}")
     drawn = [f"{key}={space.get('min', space.get('values', [0])[0])}" for key, space in sweep["parameters"].items()]
@@ -104,90 +197,54 @@ def test_the_command_of_the_wandb_sweep_is_one_of_ours():
     assert evaluation.every is not None
 
 
-@pytest.fixture(scope="module")
-def workplace(tmp_path_factory):
-    """A folder with what the commands need: images and a finished run."""
-    from wildfern.launch import pretrain
-
-    folder = tmp_path_factory.mktemp("workplace")
-    (folder / "images").mkdir()
-    for i in range(8):
-        Image.new("RGB", (48, 48), (i * 30, 255 - i * 30, i * 7)).save(folder / "images" / f"{i}.png")
-    pretrain("quickstart", [*TINY, "training.steps=2"], run=folder / "runs" / "mine")
-    for name in ("microscope", "export", "flowers", "other"):
-        shutil.copytree(folder / "runs" / "mine", folder / "runs" / name)
-    write_data(folder)
-    return folder
+def test_names_of_commands_exist():
+    """A code span with a program and one word, such as `wildfern plan`, names a command; `wildfern` has it."""
+    known = get_command(app).commands
+    named = {command.arguments[1]: command for command in COMMANDS if command.is_name and command.words[1:]}
+    assert [f"{command.page}: {command.text}" for name, command in named.items() if name not in known] == []
 
 
-def write_data(folder: Path) -> None:
-    """What docs/data.md is about: TIFFs of 12 bits, an export with splits, parquet files and a checkpoint."""
-    rng = np.random.default_rng(0)
-    for number in range(16):
-        place = folder / "microscope" / "ab"[number % 2] / f"{number}.tif"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 4096, (40, 40), dtype=np.uint16)).save(place)
-        place = folder / "satellite" / f"{number}.tif"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        tifffile.imwrite(place, rng.integers(0, 9000, (40, 40, 5), dtype=np.uint16), planarconfig="contig")
-        for split in ("train", "valid", "test"):
-            place = folder / "export" / split / "ab"[number % 2] / f"{number}.jpg"
-            place.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(place)
-    encoded = [file.read_bytes() for file in sorted((folder / "export/train").rglob("*.jpg"))]
-    table = pyarrow.table({"img": [{"bytes": b, "path": None} for b in encoded], "kind": [7, 10**9] * 8})
-    for split in ("train", "test"):
-        (folder / "flowers").mkdir(exist_ok=True)
-        pyarrow.parquet.write_table(table, folder / "flowers" / f"{split}.parquet")
-    state = timm.create_model("vit_tiny_patch16_224", num_classes=0).state_dict()
-    torch.save({"teacher": {f"backbone.{name}": value for name, value in state.items()}}, folder / "checkpoint.pth")
+def test_marks_of_commands_belong_to_commands():
+    found = {page.name: idle_marks(page.read_text(encoding="utf-8")) for page in PAGES}
+    assert {name: reasons for name, reasons in found.items() if reasons} == {}
 
 
-def small(words: list[str]) -> list[str]:
-    """The command with its training made small; everything else as written."""
-    if "--seeds" in words:
-        words[words.index("--seeds") + 1] = "0,1"
-        words[words.index("--run") + 1] = f"runs/{time.monotonic_ns()}"
-        return [*words, *TINY, "training.steps=2", *(["--random", "1"] if words[0] == "sweep" else [])]
-    if words[0] == "quickstart":
-        return [*words, *TINY, "training.steps=2"]
-    if words[0] == "sweep" or "--seeds" in words:
-        words = [f"runs/{time.monotonic_ns()}" if word.startswith("runs/") else word for word in words]
-        return [*words, *TINY, "training.steps=1"]
-    if words[0] == "compare":
-        return ["runs/other" if word == "runs/quickstart" else word for word in words]
-    if words[0] == "pretrain":
-        if "--resume" in words:  # resumes the run of the fixture, which has another recipe
-            return ["pretrain", "runs/mine/recipe.yaml", "training.steps=3", "--run", "runs/mine", "--resume"]
-        changes = ["training.steps=2", "training.batch_size=8", "views.size=32", "evaluation.on=[]"]
-        if "dino" in words[1]:
-            changes += ["views.local_size=16", "method.prototypes=32", "model.backbone=vit_tiny_patch16_224"]
-        if "--run" in words:
-            words[words.index("--run") + 1] = f"runs/{time.monotonic_ns()}"
-        return [*words, *changes]
-    if words[0] == "evaluate":  # the run of the fixture, on data that needs no network
-        changed = {"runs/quickstart": "runs/mine", "parquet:cifar10": "digits"}
-        changed |= {"vit_small_patch14_dinov2": "vit_tiny_patch16_224", "224": "32"}
-        return [changed.get(word, word) for word in words]
-    if words[0] == "bench":
-        changes = (
-            []
-            if "pipeline" not in words
-            else ["data.size=32", "data.points=200", "views.size=32", "model.stem=standard"]
-        )
-        return [*words, *changes, "--seconds", "0.1"]
-    if words[0] == "render":
-        return [*words, "--grid", "2x2"]
-    return words
+def test_commands_are_found_with_their_marks():
+    """In blocks of any language, in code spans over two lines, behind variables; and no output of commands."""
+    page = (
+        "Text `wildfern\nplan RECIPE` and `A=1 python -m some.module` <!-- not run: slow --> and `wildfernish` and `pip`.\n"
+        "```bash\ncp a b && wildfern doctor   # check\nwildfern pretrain \\\n    quickstart\n```\n"
+        "<!-- not run: needs two hosts -->\n```\ndeepspeed --hostfile hosts\nrank 5 is gone\n```\n"
+        "- item\n  ```\n  $ wildfern stats digits\n  ```\n```python\nwildfern = 1\n```\n<!-- not run: of nothing -->\n"
+    )
+    found = commands_in(page, "page.md")
+    assert [(c.arguments, c.environment, c.reason, c.is_name) for c in found] == [
+        (["cp", "a", "b"], {}, None, False),
+        (["wildfern", "doctor"], {}, None, False),
+        (["wildfern", "pretrain", "quickstart"], {}, None, False),
+        (["deepspeed", "--hostfile", "hosts"], {}, "needs two hosts", False),
+        (["wildfern", "stats", "digits"], {}, None, False),
+        (["wildfern", "plan", "RECIPE"], {}, None, False),
+        (["python", "-m", "some.module"], {"A": "1"}, "slow", False),
+        (["pip"], {}, None, True),
+    ]
+    assert idle_marks(page) == ["of nothing"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("command", commands())
-def test_commands_run(command, workplace, monkeypatch):
-    monkeypatch.chdir(workplace)
-    monkeypatch.setattr("wildfern.launch.series_processes.start", ForkedChild)
-    words = shlex.split(command)[1:]
-    assert app(small(words), standalone_mode=False) in (None, 0)
+def test_every_page_is_read_for_commands():
+    """A program in the middle of a line or behind another one is not found; no page has such a line in a block."""
+    hidden = []
+    for page in PAGES:
+        text = "\n".join(re.findall(r"^ *```(?:bash|)\n(.*?)^ *```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL))
+        whole = "\n".join(command.text for command in commands(page))
+        text = re.sub(r"\\\n\s*", "", text)
+        for line in text.splitlines():
+            if (
+                re.search(rf"(?:^|[|;&(] *)(?:{'|'.join(PROGRAMS)}) ", line)
+                and line.split(" && ")[0].strip() not in whole
+            ):
+                hidden.append(f"{page.name}: {line}")
+    assert hidden == []
 
 
 @pytest.mark.slow

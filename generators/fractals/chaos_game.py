@@ -10,6 +10,7 @@ from numba import njit
 from numba.np.unsafe.ndarray import to_fixed_tuple
 from numpy.typing import NDArray
 
+from ..compiling import kernel
 from ..counter_rng import key
 from ..xorshift import seed_lanes, xorshift32
 
@@ -169,8 +170,13 @@ def is_bounded(track, points):
     return strays == 0
 
 
-#: Called from Python, while the one above is a part of kernels.
-_play_alone = njit(play.py_func)
+@kernel("points of attractors")
+def _play_alone(sources: int):
+    def play_alone(system, chaos_key, rows, maps, limits, states, track):
+        _ = sources
+        return play(system, len(system), BY_DETERMINANT, chaos_key, rows, maps, limits, states, track)
+
+    return play_alone
 
 
 def attractor_points(system: NDArray[np.float64], points: int, seed: int = 0) -> NDArray[np.float32]:
@@ -183,5 +189,5 @@ def attractor_points(system: NDArray[np.float64], points: int, seed: int = 0) ->
     rows = rows_for(points)
     track = np.empty(rows * 2 * LANES, np.float32)
     workspace = np.empty((6, 8), np.float32), np.empty(8, np.uint32), np.empty(LANES, np.uint32)
-    _play_alone(system, len(system), BY_DETERMINANT, np.uint64(key("attractor", seed)), rows, *workspace, track)
+    _play_alone(system, np.uint64(key("attractor", seed)), rows, *workspace, track)
     return track.reshape(-1, 2, LANES)[FIRST_ROW:].transpose(0, 2, 1).reshape(-1, 2)[:points]

@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from ..compiling import kernel
 from ..counter_rng import fold64, key, uniform64
 from ..elementary import cos_sin
 from ..options import checked_choice
@@ -136,15 +137,19 @@ def sigma_factor(class_key, n):
     return 0.5 * (5.0 + n + uniform64(class_key, np.uint64(1)))
 
 
-@njit
-def _sample_many(stream_key, classes, fewest, most, even, systems, counts):
-    factors = np.empty((most, FACTORS))
-    for row in range(classes.size):
-        class_key = fold64(fold64(stream_key, CLASS_KEYS), np.uint64(classes[row]))
-        counts[row] = map_count(class_key, fewest, most)
-        alpha = sigma_factor(class_key, counts[row])
-        sample_factors(class_key, counts[row], alpha, even, factors)
-        compose(factors, counts[row], systems[row])
+@kernel("systems of fractals")
+def _sample_many(sources: int):
+    def sample_many(stream_key, classes, fewest, most, even, systems, counts):
+        _ = sources
+        factors = np.empty((most, FACTORS))
+        for row in range(classes.size):
+            class_key = fold64(fold64(stream_key, CLASS_KEYS), np.uint64(classes[row]))
+            counts[row] = map_count(class_key, fewest, most)
+            alpha = sigma_factor(class_key, counts[row])
+            sample_factors(class_key, counts[row], alpha, even, factors)
+            compose(factors, counts[row], systems[row])
+
+    return sample_many
 
 
 def sample_systems(
