@@ -16,6 +16,9 @@ PAGE_COLORS = {INK: "currentColor", GRID: "var(--line)"} | {
 }
 POINTS = 600
 
+# Inches at 9 points: the width of a digit, the height of a line of text, and the space around the axes.
+CHARACTER, LINE, PAD = 0.08, 0.18, 0.09
+
 
 def line_chart(
     series: Sequence[Series | None],
@@ -43,7 +46,7 @@ def line_chart(
         "axes.formatter.useoffset": False,
     }
     with matplotlib.rc_context(settings):
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(width, height))
         axes = figure.add_subplot()
         for number, one in enumerate(series):
             if one is None or not one.values:
@@ -65,6 +68,15 @@ def line_chart(
         axes.set_axisbelow(True)
         axes.tick_params(colors=INK, length=0)
         axes.spines[["top", "right", "left"]].set_visible(False)
+        numbers = axes.yaxis.get_major_formatter()
+        longest = max(map(len, numbers.format_ticks(axes.yaxis.get_majorticklocs())))
+        above = PAD + (LINE if numbers.get_offset() else 0.0)  # a power of ten
+        figure.subplots_adjust(  # a layout engine would draw everything twice
+            left=(longest * CHARACTER + PAD) / width,
+            right=1 - PAD / width,
+            bottom=(2 * LINE + PAD) / height,
+            top=1 - above / height,
+        )
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
