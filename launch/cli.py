@@ -24,6 +24,7 @@ from wildfern.launch.interrupts import Interrupts
 from wildfern.launch.plugin_option import PluginOption, run_plugins
 from wildfern.launch.pretrain_commands import PRETRAIN_EXAMPLES, Overrides, plan, pretrain, quickstart
 from wildfern.launch.series_commands import compare, sweep
+from wildfern.launch.startup import Startup
 from wildfern.launch.terminal import console, say
 from wildfern.printable import printable_lines
 from wildfern.recipes import list_recipes, read_argument, recipe_text
@@ -98,9 +99,11 @@ def views(
     plugin: PluginOption = None,
 ) -> None:
     """Render training images and their views."""
-    from wildfern.launch.views_image import redraw_views
+    with Startup() as startup:
+        from wildfern.launch.views_image import redraw_views
 
-    words = redraw_views(recipe, overrides or [], indices, out, plugin or [])
+        startup.part(f"drawing the images of {recipe}")
+        words = redraw_views(recipe, overrides or [], indices, out, plugin or [])
     say(words)
 
 
@@ -120,12 +123,15 @@ def stats(
 
     Also prints value_range and the mean and standard deviation for views, as recipe keys.
     """
-    from wildfern.launch.protocols import parse_source
-    from wildfern.launch.stats import describe_source
+    with Startup() as startup:
+        from wildfern.launch.protocols import parse_source
+        from wildfern.launch.stats import describe_source
 
-    run_plugins(plugin)
-    name, given = parse_source(source)
-    print(describe_source(name, given | parsed(arguments or []), split, images))
+        run_plugins(plugin)
+        name, given = parse_source(source)
+        startup.part(f"examining {name}")
+        words = describe_source(name, given | parsed(arguments or []), split, images)
+    print(words)
 
 
 @app.command()
@@ -162,9 +168,10 @@ def init(
 
     Chooses network, sizes and steps for the time given on this machine, and says why.
     """
-    from wildfern.launch.init import init_recipe
+    with Startup() as startup:
+        from wildfern.launch.init import init_recipe
 
-    file, lines = init_recipe(folder, out, time, plugin or [], force)
+        file, lines = init_recipe(folder, out, time, plugin or [], force, startup.progress)
     for line in lines:
         say(line)
     name = shlex.quote(str(file if "/" in str(file) or file.suffix in (".yaml", ".yml") else Path(".") / file))
