@@ -68,7 +68,6 @@ def init_recipe(
             plugins=beside,
         )
         say(f"{survey.images:,} images; a few real steps of {choice.network.backbone} at {choice.network.size} px …")
-        progress.part("a few real steps")
         per_step = _step_seconds(survey, replace(choice, plugins=[]), plugins)
     steps = max(1, int(FOR_TRAINING * seconds / per_step))
     choice = replace(choice, steps=_rounded_down(steps), log_every=max(1, min(100, round(10 / per_step))))

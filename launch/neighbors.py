@@ -95,7 +95,7 @@ def write_neighbors(
         ),
         run=folder.path.resolve().name,
         source=", ".join(part for part in (dataset.label, split, source.split_words) if part),
-        network=f"{recipe.model.backbone} at {size} px ({width:,} features)",
+        network=f"{recipe.model.backbone} at {size} px (width {width:,})",
         of=source.num_items if source.num_items > images else len(items),
         unreadable=source.skipped,
         notes=source.notes,

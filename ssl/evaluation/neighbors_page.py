@@ -115,7 +115,7 @@ def _copies(neighbors: Neighbors, thumbnails: Mapping[int, Thumbnail]) -> list[s
     if not copies:
         return []
     what = "1 neighbor looks" if copies == 1 else f"{copies} neighbors look"
-    return [f"{what} like a copy of the query, pixel by pixel, marked =. A network without training finds these too."]
+    return [f"{what} like a copy of the query, pixel by pixel, marked =: it says little about the network."]
 
 
 def _queries(neighbors: Neighbors, thumbnails: Mapping[int, Thumbnail]) -> list[str]:
