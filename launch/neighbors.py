@@ -58,7 +58,7 @@ def write_neighbors(
     folder, progress = RunFolder.for_reading(run), progress_of(announce)
     file = output_file(folder.path / PAGE if out is None else out)
     recipe = folder.recipe()
-    dataset = _of_recipe(recipe) if on is None else check_dataset(on)
+    dataset = _of_recipe(recipe) if on is None else check_dataset(on, "neighbors", "on")
     device = choose_device(recipe.training.device)
     for message in set_threads(threads):
         say(message.replace("training.threads=1", "--threads 1"))

@@ -66,7 +66,8 @@ def test_without_images_or_weights_one_line_says_what_to_do(wildfern, trained, t
         return done.stderr
 
     assert "name images with --on, for example --on digits" in said(str(run))
-    assert "ifs is endless" in said(str(run), "--on", "ifs")
+    assert said(str(run), "--on", "ifs").startswith("neighbors: on: ifs is endless")
+    assert "did you mean 'folder'?" in said(str(run), "--on", "foldr:images")
     assert "cannot write" in said(str(run), "--on", "digits", "--out", str(run / "recipe.yaml"))
     assert "there is no run folder nowhere" in said("nowhere")
     (run / "backbone.safetensors").unlink()
