@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -17,16 +16,15 @@ from wildfern.launch.completion import (
     generator_words,
     recipe_or_run_words,
     recipe_words,
-    run_words,
     source_words,
 )
 from wildfern.launch.exit_codes import EXIT_CODES
-from wildfern.launch.finished_runs import evaluate, export, report
+from wildfern.launch.finished_runs import evaluate, export, neighbors, report
 from wildfern.launch.interrupts import Interrupts
 from wildfern.launch.plugin_option import PluginOption, run_plugins
+from wildfern.launch.pretrain_commands import PRETRAIN_EXAMPLES, Overrides, plan, pretrain, quickstart
 from wildfern.launch.series_commands import compare, sweep
-from wildfern.launch.startup import Startup, process_start
-from wildfern.launch.streams import output_may_be_lost
+from wildfern.launch.startup import Startup
 from wildfern.launch.terminal import console, say
 from wildfern.printable import printable_lines
 from wildfern.recipes import list_recipes, read_argument, recipe_text
@@ -34,11 +32,6 @@ from wildfern.recipes import list_recipes, read_argument, recipe_text
 # Of typer or of the package click, depending on the version of typer.
 USAGE_ERRORS = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 EPILOG = f"\b\n{EXIT_CODES}"  # \b: do not rewrap
-EXAMPLES = """\b
-Examples:
-  wildfern pretrain simclr_cifar10 data.download=true
-  wildfern pretrain mix_folder_and_ifs data.0.source=folder:PATH training.steps=5000 --dry-run
-  wildfern pretrain my.yaml --run runs/mine --resume"""
 
 app = typer.Typer(
     help="Self-supervised pretraining of vision backbones on rendered and uncurated images.",
@@ -46,13 +39,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-
-Overrides = Annotated[list[str] | None, typer.Argument(help="Changes to the recipe: key.sub=value", show_default=False)]
-RunOption = Annotated[
-    Path | None, typer.Option("--run", help="Run folder (default: runs/NAME-DATE)", autocompletion=run_words)
-]
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue from the newest checkpoint of --run")]
 
 
 def _version(asked: bool) -> None:
@@ -70,130 +56,12 @@ def _options(
     pass
 
 
-@app.command(epilog=EPILOG)
-def quickstart(
-    overrides: Overrides = None, run: RunOption = None, resume: ResumeOption = False, plugin: PluginOption = None
-) -> None:
-    """Pretrain on rendered fractals, evaluate on digits."""
-    from wildfern.launch.compile_ahead import compile_ahead
-
-    compile_ahead("quickstart", overrides or [])
-    with Startup() as startup:
-        from wildfern.launch.quickstart import run_quickstart
-
-        run_quickstart(overrides or [], run, resume, console, plugin or [], startup)
-
-
-@app.command(epilog=f"{EXAMPLES}\n\n{EPILOG}")
-def pretrain(
-    recipe: Annotated[
-        str,
-        typer.Argument(
-            help="A bundled recipe (wildfern recipes) or a path to a YAML file", autocompletion=recipe_words
-        ),
-    ],
-    overrides: Overrides = None,
-    run: RunOption = None,
-    resume: ResumeOption = False,
-    seeds: Annotated[
-        str, typer.Option(help="Train once for each seed, for example 0,1,2, and print one table", show_default=False)
-    ] = "",
-    plugin: PluginOption = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run", help="Print the resolved recipe, data, memory, time and disk; train a few steps only"
-        ),
-    ] = False,
-) -> None:
-    """Pretrain from a recipe and write a run folder."""
-    if seeds:
-        from wildfern.launch.series_commands import pretrain_with_seeds
-
-        pretrain_with_seeds(recipe, overrides or [], seeds, run, resume, plugin or [], dry_run)
-        return
-    if dry_run:
-        from wildfern.launch import dry_run as dry_runs
-        from wildfern.launch.errors import RunError
-
-        if resume:
-            raise RunError("--dry-run describes a new run: leave out --resume")
-        dry_runs.dry_run(recipe, overrides or [], run, plugin or [])
-        return
-    from wildfern.launch.compile_ahead import compile_ahead
-
-    compile_ahead(recipe, overrides or [])
-    with Startup() as startup:
-        from wildfern.launch.summary import show_run
-        from wildfern.launch.training_run import pretrain
-
-        folder = pretrain(recipe, overrides or [], run, resume, process_start(), plugin or [], startup)
-    with output_may_be_lost():
-        show_run(folder, console)
-
-
+app.command(epilog=EPILOG)(quickstart)
+app.command(epilog=f"{PRETRAIN_EXAMPLES}\n\n{EPILOG}")(pretrain)
 app.command(epilog=EPILOG)(sweep)
-
-
-@app.command()
-def plan(
-    recipe: Annotated[
-        str,
-        typer.Argument(
-            help="A bundled recipe (wildfern recipes) or a path to a YAML file", autocompletion=recipe_words
-        ),
-    ],
-    overrides: Overrides = None,
-    gpus: Annotated[int, typer.Option(min=1, help="Number of GPUs on all hosts")] = 1,
-    gpu: Annotated[
-        str | None, typer.Option(help="GPU model, for example h100; the options below replace its figures")
-    ] = None,
-    memory: Annotated[float | None, typer.Option(help="GiB of memory of each GPU")] = None,
-    tflops: Annotated[float | None, typer.Option(help="Dense TFLOP/s of each GPU at the recipe's precision")] = None,
-    bandwidth: Annotated[float | None, typer.Option(help="GB/s between two GPUs, one way")] = None,
-    utilization: Annotated[float, typer.Option(min=0.001, max=1, help="Assumed share of the peak TFLOP/s")] = 0.3,
-    images_per_second: Annotated[
-        float | None,
-        typer.Option(min=0.001, help="Measured throughput of all GPUs; replaces --tflops and --utilization"),
-    ] = None,
-    measure: Annotated[
-        bool, typer.Option("--measure", help="Also run two real steps on this machine and print their peak memory")
-    ] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results to this JSON file")] = None,
-    plugin: PluginOption = None,
-) -> None:
-    """Estimate what a recipe needs, without running it.
-
-    Memory per GPU and ZeRO stage, FLOPs, traffic, hours and disk.
-    """
-    from wildfern.launch import estimate as estimates
-    from wildfern.launch.builders import with_precision
-    from wildfern.launch.components import read_recipe
-    from wildfern.launch.errors import user_errors
-    from wildfern.launch.estimate_table import estimate_json, estimate_table
-    from wildfern.launch.evaluating import choose_device
-    from wildfern.launch.expected_time import cpu_flops
-    from wildfern.launch.output_paths import output_file, write_json_file
-
-    json_file = json_file and output_file(json_file)
-    with user_errors():
-        wanted = read_recipe(recipe, overrides or [], plugins=plugin or [], data_here=False)
-        wanted = with_precision(wanted, choose_device(wanted.training.device) if measure else None)
-        machine = estimates.hardware(wanted.training.precision, gpu, memory, tflops, bandwidth)
-        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # no messages of torch's profiler
-        peak = estimates.measure(wanted, gpus) if measure else None
-        estimate = estimates.estimate(wanted, gpus)
-    cpu = None if gpus > 1 or images_per_second else cpu_flops()
-    console.print(estimate_table(estimate, machine, utilization, images_per_second, peak, cpu))
-    if json_file is not None:
-        plugins = [word for path in plugin or [] for word in ("--plugin", path)]
-        command = shlex.join(["wildfern", "plan", recipe, *(overrides or []), *plugins, "--measure"])
-        found = estimate_json(estimate, machine, utilization, images_per_second, peak, command)
-        write_json_file(json_file, found)
-        say(f"written to {json_file}")
-
-
+app.command()(plan)
 app.command()(evaluate)
+app.command()(neighbors)
 
 
 @app.command()
@@ -231,9 +99,11 @@ def views(
     plugin: PluginOption = None,
 ) -> None:
     """Render training images and their views."""
-    from wildfern.launch.views_image import redraw_views
+    with Startup() as startup:
+        from wildfern.launch.views_image import redraw_views
 
-    words = redraw_views(recipe, overrides or [], indices, out, plugin or [])
+        startup.part(f"drawing the images of {recipe}")
+        words = redraw_views(recipe, overrides or [], indices, out, plugin or [])
     say(words)
 
 
@@ -253,12 +123,15 @@ def stats(
 
     Also prints value_range and the mean and standard deviation for views, as recipe keys.
     """
-    from wildfern.launch.protocols import parse_source
-    from wildfern.launch.stats import describe_source
+    with Startup() as startup:
+        from wildfern.launch.protocols import parse_source
+        from wildfern.launch.stats import describe_source
 
-    run_plugins(plugin)
-    name, given = parse_source(source)
-    print(describe_source(name, given | parsed(arguments or []), split, images))
+        run_plugins(plugin)
+        name, given = parse_source(source)
+        startup.part(f"examining {name}")
+        words = describe_source(name, given | parsed(arguments or []), split, images)
+    print(words)
 
 
 @app.command()
@@ -295,9 +168,10 @@ def init(
 
     Chooses network, sizes and steps for the time given on this machine, and says why.
     """
-    from wildfern.launch.init import init_recipe
+    with Startup() as startup:
+        from wildfern.launch.init import init_recipe
 
-    file, lines = init_recipe(folder, out, time, plugin or [], force)
+        file, lines = init_recipe(folder, out, time, plugin or [], force, startup.progress)
     for line in lines:
         say(line)
     name = shlex.quote(str(file if "/" in str(file) or file.suffix in (".yaml", ".yml") else Path(".") / file))

@@ -19,6 +19,7 @@ from wildfern.launch.errors import RunError, user_errors
 from wildfern.launch.expected_time import UTILIZATION, matrix_flops, rough_duration
 from wildfern.launch.memory_available import memory_available
 from wildfern.launch.run_folder import RunFolder
+from wildfern.launch.startup import Startup
 from wildfern.printable import printable
 from wildfern.recipes import Component, Recipe
 from wildfern.ssl.data import DataError, Source
@@ -31,11 +32,17 @@ LONGEST_STEP = 8.0  # seconds expected of one step; else fewer images are measur
 MOST_MEMORY = 0.7  # share of the available memory
 
 
-def dry_run(name: str, overrides: Sequence[str], run: Path | None = None, plugins: Sequence[str | Path] = ()) -> None:
+def dry_run(
+    name: str,
+    overrides: Sequence[str],
+    run: Path | None = None,
+    plugins: Sequence[str | Path] = (),
+    ranks: int = 1,
+) -> None:
     """Print the resolved recipe, and as YAML comments what it reads, its network, memory, time, disk and evaluations.
 
     The whole output is a recipe. Trains a few steps in this process with the torch engine; downloads no data set.
-    Raises the errors of `pretrain`.
+    `ranks` is the number of processes of the run, for a note. Raises the errors of `pretrain`.
     """
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # no messages of torch's profiler, which measures memory
     messages: list[str] = []
@@ -49,7 +56,8 @@ def dry_run(name: str, overrides: Sequence[str], run: Path | None = None, plugin
         _print_comments([f"wildfern pretrain {command}, a dry run: nothing is written"])
         print(recipe.as_yaml(), end="", flush=True)
         try:
-            assembly = assemble(here, folder, context)
+            with Startup() as startup:  # a large folder takes long
+                assembly = assemble(here, folder, context, startup.progress)
         except DataError as error:
             more = "" if here.data == recipe.data else " (--dry-run downloads nothing; the run itself will)"
             raise RunError(f"{error}{more}") from error
@@ -57,6 +65,9 @@ def dry_run(name: str, overrides: Sequence[str], run: Path | None = None, plugin
         messages += [*assembly.mixture.notes, *assembly.views.notes, *separate_parts(here, method)]
         messages += [*unseen_pixels(method, assembly.views), *scaled_learning_rate(here)]
         messages += [*departures(here), *untrained(here)]
+        if ranks > 1:
+            batch = f"the whole batch of {recipe.training.batch_size} images"
+            messages.append(f"memory and time below are those of one process with {batch}, which {ranks} will share")
         for lines in (_data(recipe, assembly), _network(recipe, assembly), [f"note: {m}" for m in messages]):
             _print_comments(lines)
         say("a few real steps …")

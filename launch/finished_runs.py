@@ -1,4 +1,4 @@
-"""The commands on finished runs: evaluate, export, report."""
+"""The commands on finished runs: evaluate, neighbors, export, report."""
 
 from pathlib import Path
 from typing import Annotated
@@ -113,6 +113,62 @@ def evaluate(
         say(f"written to {json_file}")
     if unwritten is not None:
         raise unwritten
+
+
+def neighbors(
+    run: Annotated[Path, typer.Argument(help="Run folder", autocompletion=run_words)],
+    on: Annotated[
+        str | None,
+        typer.Option(
+            "--on",
+            help="Images: digits, folder:PATH or 'parquet:X image_column=img'; no labels needed (default: those that the run "
+            "trained on; if it trained on rendered images only, the first dataset of its evaluation)",
+            show_default=False,
+            autocompletion=source_words,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="HTML file to write (default: neighbors.html in the run folder)")
+    ] = None,
+    queries: Annotated[
+        int, typer.Option(min=1, max=1000, help="Images whose neighbors are shown, drawn at random")
+    ] = 16,
+    k: Annotated[int, typer.Option("--k", min=1, max=100, help="Neighbors of each image")] = 8,
+    images: Annotated[
+        int, typer.Option(min=2, help="Search among at most this many images, spread evenly over the source")
+    ] = 3000,
+    split: Annotated[str, typer.Option(help="train or test; a folder without these folders is all train")] = "train",
+    seed: Annotated[int, typer.Option(min=0, help="Another number draws other images")] = 0,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of torch (default: those of the CPU cores this process may use)")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images in one forward pass")] = 64,
+    plugin: PluginOption = None,
+) -> None:
+    """Show images with their nearest neighbors, in one HTML file.
+
+    Neighbors by cosine similarity of the frozen features of the pretrained network, and of the same network with random weights.
+    """
+    with Startup() as startup:
+        from wildfern.launch.neighbors import write_neighbors
+        from wildfern.launch.protocols import parse_datasets
+
+        run_plugins(plugin)
+        file = write_neighbors(
+            run,
+            None if on is None else parse_datasets([on])[0],
+            out=out,
+            split=split,
+            queries=queries,
+            k=k,
+            images=images,
+            seed=seed,
+            batch_size=batch_size,
+            threads=threads,
+            announce=startup.progress,
+            say=say,
+        )
+    say(f"written to {file}")
 
 
 def export(

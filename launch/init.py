@@ -23,6 +23,7 @@ from wildfern.launch.network_choice import choose_network
 from wildfern.launch.output_paths import output_file, writing
 from wildfern.launch.plugin_option import run_plugins
 from wildfern.launch.run_folder import RunFolder
+from wildfern.ssl.tracking.progress import SILENT, Progress
 from wildfern.ssl.training.precision import computes_in_bf16
 from wildfern.ssl.training.trial_steps import trial_steps
 
@@ -33,7 +34,12 @@ FOR_TRAINING = 0.9  # share of the time; the rest is for starting, checkpoints a
 
 
 def init_recipe(
-    folder: str, out: Path, time: str = "1h", plugins: Sequence[str] = (), force: bool = False
+    folder: str,
+    out: Path,
+    time: str = "1h",
+    plugins: Sequence[str] = (),
+    force: bool = False,
+    progress: Progress = SILENT,
 ) -> tuple[Path, list[str]]:
     """Write a commented recipe for the images in `folder`; returns its path, and lines about what was found and chosen.
 
@@ -46,7 +52,9 @@ def init_recipe(
         raise RunError(f"{out} exists: add --force to replace it, or choose another file with --out")
     run_plugins(list(plugins))
     with user_errors():
+        progress.part(f"examining {folder}")
         survey = survey_folder(folder)
+        progress.part("measuring the speed of this machine")
         device = choose_device("auto")
         precision = "bf16" if computes_in_bf16(device) else "fp32"
         flops = UTILIZATION * matrix_flops(device, precision)

@@ -6,6 +6,7 @@ engine.
 
 import argparse
 import os
+from pathlib import Path
 
 from wildfern.launch import interrupts
 from wildfern.launch.command import run_command
@@ -32,6 +33,11 @@ def train(arguments: list[str] | None) -> None:
     parser.add_argument(
         "--plugin", action="append", default=[], help="Python file that registers components; is run on every rank"
     )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the resolved recipe, data, memory, time and disk, from a few steps of rank 0 alone; write nothing",
+    )
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # the launcher adds it
     parser.add_argument("overrides", nargs="*", help="changes to the recipe: key.sub=value")
     given = parser.parse_intermixed_args(arguments)
@@ -42,6 +48,9 @@ def train(arguments: list[str] | None) -> None:
 
     os.environ.update(launcher_variables(os.environ))
     overrides = launched(given.overrides)
+    if given.dry_run:
+        describe(given, overrides)
+        return
     with Startup() as startup:
         from wildfern.launch.summary import show_run
         from wildfern.launch.training_run import pretrain
@@ -50,6 +59,24 @@ def train(arguments: list[str] | None) -> None:
     if os.environ.get("RANK", "0") == "0":
         with output_may_be_lost():
             show_run(folder, console)
+
+
+def describe(given: argparse.Namespace, overrides: list[str]) -> None:
+    """The dry run, by rank 0 alone and without the other ranks, which end at once."""
+    from wildfern.launch.cluster.launcher_environment import NUMBERS, check_launcher_environment
+    from wildfern.launch.errors import RunError
+
+    if given.resume:
+        raise RunError("--dry-run describes a new run: leave out --resume")
+    check_launcher_environment(os.environ)
+    if (os.environ.get("RANK") or "0") != "0":
+        return
+    from wildfern.launch.dry_run import dry_run
+
+    ranks = int(os.environ.get("WORLD_SIZE") or 1)
+    for name in (*NUMBERS, "MASTER_ADDR"):
+        os.environ.pop(name, None)
+    dry_run(given.recipe, overrides, given.run and Path(given.run), given.plugin, ranks)
 
 
 def launched(overrides: list[str]) -> list[str]:

@@ -71,9 +71,13 @@ def check_protocols(
     return check_request((), protocols, few_shot, seeds)[1]
 
 
-def check_dataset(entry: DatasetLike) -> Dataset:
-    """One data set, checked as by `check_request`."""
-    return check_request((entry,), ())[0][0]
+def check_dataset(entry: DatasetLike, command: str = "evaluate", key: str = "on.0") -> Dataset:
+    """One data set, checked as by `check_request`; errors name `command` and `key`."""
+    request = _Request(command)
+    dataset = request.dataset(entry, key)
+    if dataset is None or request.problems:
+        raise RecipeErrors(request.problems)
+    return dataset
 
 
 def checked_arguments(

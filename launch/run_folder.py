@@ -304,7 +304,10 @@ class RunFolder:
     def _weights(self) -> Path:
         weights = self.path / "backbone.safetensors"
         if not os.path.lexists(weights):
-            raise RunError(f"{self.path} has no backbone.safetensors yet: it is written with the first checkpoint")
+            raise RunError(
+                f"{self.path} has no backbone.safetensors yet: it is written with the first checkpoint; if the run has stopped, "
+                f"continue it with --run {self.path} --resume"
+            )
         if not is_regular(weights):
             raise RunError(_refused(weights))
         return weights

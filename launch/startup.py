@@ -12,6 +12,7 @@ from rich.console import Console
 from wildfern.launch.terminal import console
 from wildfern.printable import encodable
 from wildfern.ssl.tracking import Progress, progress_line
+from wildfern.ssl.tracking.current_progress import shown_by
 
 LOADING = "starting: loading torch and its libraries"
 
@@ -58,6 +59,7 @@ class Startup:
                 if not shown_on.is_terminal:
                     print(encodable(f"{LOADING} …", shown_on.encoding), file=sys.stderr, flush=True)
             self._stack.enter_context(progress_line(self.progress, shown_on))
+            self._stack.enter_context(shown_by(self.progress))
         return self
 
     def __exit__(

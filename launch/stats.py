@@ -14,6 +14,7 @@ from wildfern.printable import printable
 from wildfern.ssl.data import DataError, Source, UnreadableImage, open_source, source_signature
 from wildfern.ssl.data.image_source import ImageSource
 from wildfern.ssl.data.value_range import RawImage
+from wildfern.ssl.tracking.current_progress import current_progress
 
 PERCENTILES = (0.5, 50.0, 99.5)
 _VALUES = 2**14  # of each band of an image, for the percentiles
@@ -113,10 +114,11 @@ def examine(source: Source, images: int) -> tuple[Sample, NDArray | None, int]:
     items = np.arange(number)
     if source.num_items is not None:
         items = np.unique(np.linspace(0, source.num_items - 1, number).astype(np.int64))
-    found, labels = Sample(), []
+    found, labels, progress = Sample(), [], current_progress()
     if isinstance(source, ImageSource):
         as_stored = type(source).decode is ImageSource.decode
-        for item in items.tolist():
+        for place, item in enumerate(items.tolist()):
+            progress.count(place, len(items), "images")
             try:
                 found.add(source.decode(item))
                 if as_stored:
@@ -125,6 +127,7 @@ def examine(source: Source, images: int) -> tuple[Sample, NDArray | None, int]:
                 source.skip(source.item_name(item), error.reason)
         return found, _labels_of(source), len(items)
     for start in range(0, len(items), 16):
+        progress.count(start, len(items), "images")
         images = source.read(items[start : start + 16]).as_lists()
         for pixels in images.pixels:
             found.add(np.asarray(pixels))

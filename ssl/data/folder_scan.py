@@ -14,7 +14,9 @@ from wildfern.ssl.data.file_names import PassedOver, is_hidden, is_image
 from wildfern.ssl.data.image_file import Decoding
 from wildfern.ssl.data.path_store import PathStore
 from wildfern.ssl.data.worker_threads import check_wanted, worker_threads
+from wildfern.ssl.tracking.current_progress import current_progress
 
+_SHOWN_EVERY = 1000  # files
 _CHUNK = 512  # headers checked per task of a thread
 
 
@@ -39,8 +41,10 @@ def scan_folder(root: str, wanted: Callable[[str], bool]) -> FolderScan:
     Hidden files and folders, and those of operating systems (Thumbs.db), are ignored. Links are followed; a folder that is
     reached again is not entered again.
     """
-    scan = FolderScan(root)
-    for name, entry in _files(scan):
+    scan, progress = FolderScan(root), current_progress()
+    for number, (name, entry) in enumerate(_files(scan)):
+        if number % _SHOWN_EVERY == 0 and number:
+            progress.detail(f"scanning {root}: {number:,} files")
         if not is_image(name):
             scan.others.add(entry.name)
             if len(scan.some_others) < 3:
@@ -52,6 +56,7 @@ def scan_folder(root: str, wanted: Callable[[str], bool]) -> FolderScan:
                 scan.sizes.append(size)
             else:
                 scan.skipped[scan.path(name)] = fault
+    progress.detail("")
     return scan
 
 
@@ -79,12 +84,14 @@ def good_headers(scan: FolderScan, decoding: Decoding) -> NDArray[np.int64]:
                 faults.append((number, error.reason))
         return faults
 
-    good = np.ones(len(scan.names), bool)
+    good, progress = np.ones(len(scan.names), bool), current_progress()
     with worker_threads("header") as pool:
-        for faults in pool.map(check, range(0, len(scan.names), _CHUNK)):
+        for chunk, faults in enumerate(pool.map(check, range(0, len(scan.names), _CHUNK))):
+            progress.count(chunk * _CHUNK, len(scan.names), "files", "checking headers")
             for number, reason in faults:
                 good[number] = False
                 scan.skipped[scan.path(scan.names[number])] = reason
+    progress.detail("")
     return np.flatnonzero(good)
 
 

@@ -58,7 +58,7 @@ def retrieve(
             own = torch.arange(start, start + len(similarity), device=keys.device)
             similarity[torch.arange(len(similarity), device=keys.device), own] = -math.inf  # last, and cut off
         order = similarity.sort(dim=1, descending=True, stable=True).indices[:, :count]
-        right = _relevant(gallery.y, queries.y[start : start + chunk]).gather(1, order)
+        right = relevant(gallery.y, queries.y[start : start + chunk]).gather(1, order)
         kept = right.any(1)
         right = right[kept]
         found = right.cumsum(1)
@@ -68,7 +68,7 @@ def retrieve(
     return Retrieved(torch.cat(precision), torch.cat(first), torch.cat(places))
 
 
-def _relevant(gallery: Tensor, queries: Tensor) -> Tensor:
+def relevant(gallery: Tensor, queries: Tensor) -> Tensor:
     """Whether each image of the gallery has the query's class, or one of its classes: bool[M, N]."""
     if gallery.ndim == 1:
         return queries[:, None] == gallery

@@ -14,6 +14,7 @@ from wildfern.launch.cluster.distributed import start
 from wildfern.launch.components import read_recipe
 from wildfern.launch.dry_run import size_words
 from wildfern.launch.expected_time import matrix_flops, rough_duration
+from wildfern.launch.pretrain import main
 from wildfern.launch.run_folder import RunFolder
 from wildfern.ssl.training import trial_steps as trials
 
@@ -125,3 +126,33 @@ def test_sizes_in_words():
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_speed_of_matrix_products_is_that_of_a_processor(precision):
     assert 1e8 < matrix_flops(torch.device("cpu"), precision, 0.0) < 1e15
+
+
+RANKS = {"LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+
+
+def test_of_several_processes_rank_0_describes_the_run_and_the_others_end(tmp_path, monkeypatch, capsys):
+    """Nobody waits for anybody: no process listens at the address of the master."""
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--recipe", "quickstart", *CHANGES, "--run", "run", "--dry-run"]
+    said = []
+    for rank in "10":
+        for name, value in {**RANKS, "RANK": rank, "LOCAL_RANK": rank}.items():
+            monkeypatch.setenv(name, value)
+        main(arguments)
+        said.append(capsys.readouterr().out)
+    assert said[0] == ""
+    assert (
+        "# note: memory and time below are those of one process with the whole batch of 8 images, which 2 will"
+        in said[1]
+    )
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "printed.yaml").write_text(said[1])
+    asked = read_recipe("quickstart", [*CHANGES, "engine.name=deepspeed"], data_here=False)
+    assert read_recipe(tmp_path / "printed.yaml", data_here=False) == asked
+
+
+def test_a_launched_dry_run_of_a_resumed_run_is_refused(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--recipe", "quickstart", "--run", "x", "--resume", "--dry-run"])
+    assert (end.value.code, capsys.readouterr().err) == (2, "--dry-run describes a new run: leave out --resume\n")

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wildfern.ssl.data import DataError, open_source, square
+from wildfern.ssl.data import DataError, folder_scan, open_source, square
 from wildfern.ssl.data.path_store import PathStore
 from wildfern.ssl.data.splits import name_in_test
+from wildfern.ssl.tracking import Progress
+from wildfern.ssl.tracking.current_progress import shown_by
 
 
 def image(path: Path, color: int = 0, size: tuple[int, int] = (8, 6)) -> Path:
@@ -224,3 +226,25 @@ def test_small_and_narrow_photographs_can_be_left_out(shared):
     source = open_source(f"folder:{root}", min_side=21)
     small = {os.path.relpath(name, root) for name, reason in source.skipped.items() if reason.startswith("too small")}
     assert small == {path for kind in ("too_small", "extreme_aspect") for path, _ in kinds[kind]}
+
+
+def test_a_scan_counts_files_and_headers(tmp_path, monkeypatch):
+    for number in range(5):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    monkeypatch.setattr(folder_scan, "_SHOWN_EVERY", 2)
+    monkeypatch.setattr(folder_scan, "_CHUNK", 3)
+    lines = []
+    progress = Progress(lines.append, every=0.0)
+    with shown_by(progress):
+        progress.part("opening")
+        open_source(f"folder:{tmp_path}")
+    open_source(f"folder:{tmp_path}")  # outside of the block nothing is shown
+    assert lines == [
+        "opening",
+        f"opening: scanning {tmp_path}: 2 files",
+        f"opening: scanning {tmp_path}: 4 files",
+        "opening",
+        "opening: checking headers, 0/5 files",
+        "opening: checking headers, 3/5 files",
+        "opening",
+    ]

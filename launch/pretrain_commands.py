@@ -1,0 +1,143 @@
+"""The commands before and during one training: quickstart, pretrain, plan."""
+
+import os
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wildfern.launch.completion import recipe_words, run_words
+from wildfern.launch.plugin_option import PluginOption
+from wildfern.launch.startup import Startup, process_start
+from wildfern.launch.streams import output_may_be_lost
+from wildfern.launch.terminal import console, say
+
+PRETRAIN_EXAMPLES = """\b
+Examples:
+  wildfern pretrain simclr_cifar10 data.download=true
+  wildfern pretrain mix_folder_and_ifs data.0.source=folder:PATH training.steps=5000 --dry-run
+  wildfern pretrain my.yaml --run runs/mine --resume"""
+
+Overrides = Annotated[list[str] | None, typer.Argument(help="Changes to the recipe: key.sub=value", show_default=False)]
+RunOption = Annotated[
+    Path | None, typer.Option("--run", help="Run folder (default: runs/NAME-DATE)", autocompletion=run_words)
+]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue from the newest checkpoint of --run")]
+
+
+def quickstart(
+    overrides: Overrides = None, run: RunOption = None, resume: ResumeOption = False, plugin: PluginOption = None
+) -> None:
+    """Pretrain on rendered fractals, evaluate on digits."""
+    from wildfern.launch.compile_ahead import compile_ahead
+
+    compile_ahead("quickstart", overrides or [])
+    with Startup() as startup:
+        from wildfern.launch.quickstart import run_quickstart
+
+        run_quickstart(overrides or [], run, resume, console, plugin or [], startup)
+
+
+def pretrain(
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="A bundled recipe (wildfern recipes) or a path to a YAML file", autocompletion=recipe_words
+        ),
+    ],
+    overrides: Overrides = None,
+    run: RunOption = None,
+    resume: ResumeOption = False,
+    seeds: Annotated[
+        str, typer.Option(help="Train once for each seed, for example 0,1,2, and print one table", show_default=False)
+    ] = "",
+    plugin: PluginOption = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Print the resolved recipe, data, memory, time and disk; train a few steps only"
+        ),
+    ] = False,
+) -> None:
+    """Pretrain from a recipe and write a run folder."""
+    if seeds:
+        from wildfern.launch.series_commands import pretrain_with_seeds
+
+        pretrain_with_seeds(recipe, overrides or [], seeds, run, resume, plugin or [], dry_run)
+        return
+    if dry_run:
+        from wildfern.launch import dry_run as dry_runs
+        from wildfern.launch.errors import RunError
+
+        if resume:
+            raise RunError("--dry-run describes a new run: leave out --resume")
+        dry_runs.dry_run(recipe, overrides or [], run, plugin or [])
+        return
+    from wildfern.launch.compile_ahead import compile_ahead
+
+    compile_ahead(recipe, overrides or [])
+    with Startup() as startup:
+        from wildfern.launch.summary import show_run
+        from wildfern.launch.training_run import pretrain
+
+        folder = pretrain(recipe, overrides or [], run, resume, process_start(), plugin or [], startup)
+    with output_may_be_lost():
+        show_run(folder, console)
+
+
+def plan(
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="A bundled recipe (wildfern recipes) or a path to a YAML file", autocompletion=recipe_words
+        ),
+    ],
+    overrides: Overrides = None,
+    gpus: Annotated[int, typer.Option(min=1, help="Number of GPUs on all hosts")] = 1,
+    gpu: Annotated[
+        str | None, typer.Option(help="GPU model, for example h100; the options below replace its figures")
+    ] = None,
+    memory: Annotated[float | None, typer.Option(help="GiB of memory of each GPU")] = None,
+    tflops: Annotated[float | None, typer.Option(help="Dense TFLOP/s of each GPU at the recipe's precision")] = None,
+    bandwidth: Annotated[float | None, typer.Option(help="GB/s between two GPUs, one way")] = None,
+    utilization: Annotated[float, typer.Option(min=0.001, max=1, help="Assumed share of the peak TFLOP/s")] = 0.3,
+    images_per_second: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="Measured throughput of all GPUs; replaces --tflops and --utilization"),
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Also run two real steps on this machine and print their peak memory")
+    ] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results to this JSON file")] = None,
+    plugin: PluginOption = None,
+) -> None:
+    """Estimate what a recipe needs, without running it.
+
+    Memory per GPU and ZeRO stage, FLOPs, traffic, hours and disk.
+    """
+    from wildfern.launch import estimate as estimates
+    from wildfern.launch.builders import with_precision
+    from wildfern.launch.components import read_recipe
+    from wildfern.launch.errors import user_errors
+    from wildfern.launch.estimate_table import estimate_json, estimate_table
+    from wildfern.launch.evaluating import choose_device
+    from wildfern.launch.expected_time import cpu_flops
+    from wildfern.launch.output_paths import output_file, write_json_file
+
+    json_file = json_file and output_file(json_file)
+    with user_errors():
+        wanted = read_recipe(recipe, overrides or [], plugins=plugin or [], data_here=False)
+        wanted = with_precision(wanted, choose_device(wanted.training.device) if measure else None)
+        machine = estimates.hardware(wanted.training.precision, gpu, memory, tflops, bandwidth)
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # no messages of torch's profiler
+        peak = estimates.measure(wanted, gpus) if measure else None
+        estimate = estimates.estimate(wanted, gpus)
+    cpu = None if gpus > 1 or images_per_second else cpu_flops()
+    console.print(estimate_table(estimate, machine, utilization, images_per_second, peak, cpu))
+    if json_file is not None:
+        plugins = [word for path in plugin or [] for word in ("--plugin", path)]
+        command = shlex.join(["wildfern", "plan", recipe, *(overrides or []), *plugins, "--measure"])
+        found = estimate_json(estimate, machine, utilization, images_per_second, peak, command)
+        write_json_file(json_file, found)
+        say(f"written to {json_file}")
