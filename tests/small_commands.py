@@ -104,6 +104,7 @@ SMALL: dict[str, Callable[[list[str]], list[str]]] = {
     "compare": lambda words: ["runs/other" if word == "runs/quickstart" else word for word in words],
     "evaluate": small_evaluate,
     "init": lambda words: [*words, "--out", f"{time.monotonic_ns()}.yaml"],
+    "neighbors": lambda words: words if "--on" in words else [*words, "--on", "folder:images"],
     "plan": small_plan,
     "pretrain": small_pretrain,
     "quickstart": lambda words: [*words, *TINY, "training.steps=2"],
@@ -195,8 +196,10 @@ def make_workplace(folder: Path) -> None:
     pretrain("quickstart", [*TINY, "training.steps=2"], run=folder / "runs" / "mine")
     for name in ("microscope", "export", "flowers", "a", "b", "other", "launched"):
         shutil.copytree(folder / "runs" / "mine", folder / "runs" / name)
+    shutil.copy(folder / "runs" / "mine" / "recipe.yaml", folder)  # as of `wildfern init`
     for number in range(16):
         image(f"images/{number}.png")
+        image(f"labeled/{'ab'[number % 2]}/{number}.png")
         place = folder / "microscope" / "ab"[number % 2] / f"{number}.tif"
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 4096, (40, 40), dtype=np.uint16)).save(place)

@@ -55,7 +55,12 @@ def build_network(name: str, stem: Stem = "standard", in_chans: int = 3, **argum
         network = _made(_torchvision, name.removeprefix(TORCHVISION), arguments)
     else:
         channels = {} if in_chans == 3 else {"in_chans": in_chans}
-        network = _made(timm.create_model, name, {"num_classes": 0, **channels, **arguments})
+        given = {"num_classes": 0, **channels, **arguments}
+        network = _made(timm.create_model, name, given)
+        width = arguments.get("stem_width")
+        if width is not None and isinstance(network, ResNet) and isinstance(network.conv1, nn.Conv2d):
+            network = _made(timm.create_model, name, given | deep_stem(name, width))
+            network.conv1 = stem_convolution(in_chans, width)
     if isinstance(network, ResNet):  # which would ignore further stages
         for key in {"layers", "channels"} & arguments.keys():
             if len(arguments[key]) != STAGES:
@@ -138,6 +143,24 @@ def nearest_backbones(name: str) -> str:
     near = near or difflib.get_close_matches(plain, known, n=3)
     near = near or sorted((m for m in known if len(words[0]) > 4 and words[0] in m), key=len)
     return f"did you mean {', '.join(near[:3])}?" if near else "timm.list_models() lists them"
+
+
+def deep_stem(name: str, width: int) -> dict[str, Any]:
+    """Arguments of a timm ResNet whose stem has `width` channels after three convolutions.
+
+    timm documents `stem_width` as the width of a stem of one convolution too, but makes that always 64 channels wide. So
+    `build_network` makes the network with this stem and replaces its convolutions by one. Raises ValueError for an odd width.
+    """
+    if type(width) is not int or width < 2 or width % 2:
+        raise ValueError(f"{name}: model.arguments.stem_width must be an even number of at least 2, got {width!r}")
+    return {"stem_type": "deep", "stem_width": width // 2}
+
+
+def stem_convolution(in_chans: int, width: int) -> nn.Conv2d:
+    """The 7×7 convolution of stride 2 of a ResNet's stem, initialized as timm does."""
+    convolution = nn.Conv2d(in_chans, width, 7, stride=2, padding=3, bias=False)
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+    return convolution
 
 
 def cifar_stem(resnet: nn.Module) -> None:
