@@ -7,6 +7,8 @@ backbone = wildfern.load_backbone(run)
 Importing this package imports nothing else: torch and the rest are loaded when a name is first used.
 """
 
+import sys
+import warnings
 from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -34,6 +36,8 @@ def __getattr__(name: str) -> object:
     if name == "__version__":
         return version("wildfern")
     if name in _HOMES:
+        if "IPython" in sys.modules:  # progress in notebooks is our own: it does not need the widgets that tqdm misses
+            warnings.filterwarnings("ignore", "IProgress not found")
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
