@@ -31,6 +31,7 @@ from wildfern.launch.resuming import (
 )
 from wildfern.launch.run_evaluation import backbone_state, evaluate_at_end, evaluate_during
 from wildfern.launch.run_folder import RunFolder
+from wildfern.launch.run_path import RunPath
 from wildfern.launch.startup import Startup
 from wildfern.launch.views_image import draw_views
 from wildfern.recipes import Recipe
@@ -64,7 +65,7 @@ def pretrain(
     plugins: str | Path | Sequence[str | Path] = (),
     startup: Startup | None = None,
 ) -> Path:
-    """Train a recipe and return the run folder.
+    """Train a recipe and return the path of the run folder, of which a notebook shows a summary.
 
     `recipe` is a bundled name, a path or a `Recipe`; `overrides` are `key.sub=value`. `resume` continues from the newest
     checkpoint in `run` (repeat the recipe and overrides), or starts at step 0 if there is none, with a message. The time
@@ -139,7 +140,7 @@ def pretrain(
                 if context.is_main:
                     with errors_after_training(folder.path), advising(partial(trained, folder)):
                         evaluate_at_end(recipe, folder, assembly.evaluation_sources, tracker)
-    return folder.path
+    return RunPath(folder.path)
 
 
 def resumed(recipe: Recipe, start: ResumePoint) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from wildfern.generators import make_stream
     from wildfern.launch.evaluating import evaluate
-    from wildfern.launch.run_folder import load_backbone
+    from wildfern.launch.loaded_backbone import load_backbone
     from wildfern.launch.training_run import pretrain
     from wildfern.ssl.data import open_source
 
