@@ -30,7 +30,7 @@ from wildfern.launch.protocols import (
     check_protocols,
     check_request,
 )
-from wildfern.launch.python_errors import brief_in_notebooks
+from wildfern.launch.python_errors import brief_in_notebooks, in_command
 from wildfern.launch.run_folder import RunFolder, kept_aside
 from wildfern.launch.threads import set_threads
 from wildfern.recipes import Recipe
@@ -108,7 +108,7 @@ def evaluate(
     device = choose_device(recipes[0].training.device if recipes else "auto")
     with shown_in_notebook(announce, say, "evaluated") as (progress, say), user_errors():
         for message in set_threads(threads):
-            say(message.replace("training.threads=1", "--threads 1"))
+            say(message.replace("training.threads=1", "--threads 1" if in_command() else "threads=1"))
         progress.part(f"opening {', '.join(dataset.label for dataset in datasets)}")
         sources = evaluation_sources(datasets, download)  # all are opened before the first one is evaluated
         # Hashed before the weights are read, so that a training that replaces them in between cannot mislabel these rows.

@@ -15,7 +15,7 @@ def brief_in_notebooks() -> Iterator[None]:
     An interrupt gets the advice on how to go on, elsewhere as a note. Errors pass unchanged otherwise, and bugs keep their
     traceback. Does nothing in a command, which prints such messages itself.
     """
-    if interrupts.current is not None:
+    if in_command():
         yield
         return
     interrupts.forget_advice()
@@ -35,9 +35,14 @@ def brief_in_notebooks() -> Iterator[None]:
         interrupts.forget_advice()
 
 
+def in_command() -> bool:
+    """Whether this is a command of wildfern, and not a program that imports it."""
+    return interrupts.current is not None
+
+
 def to_resume(run: Path) -> str:
     """How to repeat what was stopped: in the words of the command line in a command, else in those of Python."""
-    if interrupts.current is not None:
+    if in_command():
         return f"the same command, --run {run} and --resume"
     return f"the same call, run={str(run)!r} and resume=True"
 
