@@ -28,7 +28,11 @@ class Kernel:
         self.folder = folder
         self.notebook = nbformat.read(NOTEBOOK, as_version=4)
         self.client = nbclient.NotebookClient(
-            self.notebook, timeout=300, allow_errors=True, resources={"metadata": {"path": str(folder)}}
+            self.notebook,
+            timeout=300,
+            allow_errors=True,
+            shutdown_kernel="immediate",
+            resources={"metadata": {"path": str(folder)}},
         )
 
     def run(self, cell):

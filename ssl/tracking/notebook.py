@@ -113,5 +113,5 @@ class NotebookDisplay:
 def _cell() -> str | None:
     """The id of the request that the kernel is executing: another one for each run of a cell; None if it does not say."""
     shell = sys.modules["IPython"].get_ipython()
-    parent = getattr(shell, "get_parent", dict)()
+    parent = getattr(shell, "get_parent", dict)() or {}
     return parent.get("header", {}).get("msg_id")
