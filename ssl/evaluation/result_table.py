@@ -77,7 +77,9 @@ def html_table(result: "EvaluationResult", explained: bool = True) -> str:
 
     lines = []
     for dataset in content.datasets():
-        images = "".join(f"<br><small>{escape(line)}</small>" for line in result.images_words(dataset))
+        images = "".join(
+            f'<br><small style="font-weight: normal">{escape(line)}</small>' for line in result.images_words(dataset)
+        )
         span = len(content.headings)
         lines.append(f'<tr><th colspan={span} style="text-align: left">{escape(dataset)}{images}</th></tr>')
         lines += [f"<tr>{row(cells, 'td')}</tr>" for cells in content.of(dataset)]
