@@ -68,6 +68,8 @@ setup(
             "pytest-xdist>=3.6",
             "hypothesis>=6.100",
             "jsonschema>=4",
+            "nbclient>=0.10",
+            "ipykernel>=6.29",
             "ruff>=0.9",
             "mypy>=1.13",
             "types-PyYAML",

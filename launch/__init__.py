@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from wildfern.launch.evaluating import evaluate
-    from wildfern.launch.run_folder import load_backbone
+    from wildfern.launch.loaded_backbone import load_backbone
     from wildfern.launch.sweeping import SeriesFailed, score, sweep
     from wildfern.launch.training_run import pretrain
 
@@ -29,7 +29,7 @@ def __getattr__(name: str) -> object:
 
         return evaluate
     if name == "load_backbone":
-        from wildfern.launch.run_folder import load_backbone
+        from wildfern.launch.loaded_backbone import load_backbone
 
         return load_backbone
     if name in ("SeriesFailed", "score", "sweep"):

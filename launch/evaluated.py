@@ -14,6 +14,7 @@ from wildfern.launch.run_folder import RunFolder
 from wildfern.recipes import Recipe
 from wildfern.ssl.augmentation import VIEWS
 from wildfern.ssl.evaluation import Preprocessing, TransformedBackbone
+from wildfern.ssl.evaluation.preprocessing import Interpolation
 from wildfern.ssl.models import Backbone
 from wildfern.ssl.models.networks import unknown_network
 from wildfern.ssl.models.width import measure_width
@@ -89,17 +90,17 @@ def of_name(wanted: BackboneLike, size: int | None, device: torch.device) -> tup
     backbone = named_backbone(name, weights, **arguments)
     if size is not None and size != backbone.size:
         measure_width(backbone.network, (3, size, size), name)
-    preprocessing = Preprocessing(
-        size or backbone.size,
-        device,
-        backbone.mean,
-        backbone.std,
-        interpolation="bicubic" if backbone.interpolation == "bicubic" else "bilinear",
-    )
+    preprocessing = named_preprocessing(backbone, size, device)
     what = "random" if weights is None else str(weights) if not Path(weights).exists() else Path(weights).resolve().name
     network = (name, "standard", repr([]), repr(preprocessing.size))
     message = None if backbone.weights is None else backbone.weights.message
     return f"{name} {what}", Evaluated(backbone.to(device), preprocessing, network, weights is None), message
+
+
+def named_preprocessing(backbone: Backbone, size: int | None, device: torch.device) -> Preprocessing:
+    """That of a network by its name: with its own mean, deviation and interpolation, and its own size unless one is given."""
+    interpolation: Interpolation = "bicubic" if backbone.interpolation == "bicubic" else "bilinear"
+    return Preprocessing(size or backbone.size, device, backbone.mean, backbone.std, interpolation=interpolation)
 
 
 def baselines(models: Mapping[str, Evaluated]) -> dict[str, str]:

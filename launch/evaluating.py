@@ -21,6 +21,7 @@ from wildfern.launch.evaluated import (
     of_run,
     run_names,
 )
+from wildfern.launch.notebook_progress import shown_in_notebook
 from wildfern.launch.protocols import (
     Dataset,
     DatasetLike,
@@ -29,6 +30,7 @@ from wildfern.launch.protocols import (
     check_protocols,
     check_request,
 )
+from wildfern.launch.python_errors import brief_in_notebooks, in_command
 from wildfern.launch.run_folder import RunFolder, kept_aside
 from wildfern.launch.threads import set_threads
 from wildfern.recipes import Recipe
@@ -43,7 +45,7 @@ from wildfern.ssl.evaluation.labeled_chunks import check_number_of_labels, label
 from wildfern.ssl.evaluation.protocol import check_labels
 from wildfern.ssl.evaluation.result import upgraded_rows
 from wildfern.ssl.evaluation.stored_result import EVALUATION, read_evaluation
-from wildfern.ssl.tracking import Progress, progress_of
+from wildfern.ssl.tracking import Progress
 
 
 class NotWritten(RunError):
@@ -57,17 +59,18 @@ class NotWritten(RunError):
         self.evaluation = evaluation
 
 
+@brief_in_notebooks()
 def evaluate(
     run: str | Path | Sequence[str | Path] | None = None,
     on: DatasetLike | Sequence[DatasetLike] = (),
     protocols: ProtocolLike | Sequence[ProtocolLike] = ("linear", "knn"),
     few_shot: Sequence[int] = (),
     seeds: int = 3,
-    announce: Callable[[str], None] | Progress = lambda text: None,
+    announce: Callable[[str], None] | Progress | None = None,
     download: bool = False,
     backbones: Sequence[BackboneLike] = (),
     size: int | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    say: Callable[[str], None] | None = None,
     batch_size: int = 256,
     threads: int | None = None,
 ) -> EvaluationResult:
@@ -80,8 +83,8 @@ def evaluate(
 
     One run writes its `evaluation.json` and report, unless its folder is read-only; its rows are `random`, `start` (if it started
     from weights) and `pretrained`. Several runs write nothing; their rows have the names of the runs. `announce` gets progress (a
-    function: a line for each part, and every 5 s within it), `say` messages to keep. `batch_size` is that of feature extraction,
-    `threads` the number of torch's.
+    function: a line for each part, and every 5 s within it), `say` messages to keep; without `announce` both are shown in a
+    notebook only. `batch_size` is that of feature extraction, `threads` the number of torch's.
     Raises RecipeErrors with all wrong names and arguments before anything is read, RunError for a folder that is not a run
     and for backbones that cannot be built, DataError for a data set that cannot be opened, and NotWritten, which holds the
     scores, where the disk is full.
@@ -92,7 +95,6 @@ def evaluate(
     protocols = as_list(protocols, (str, Mapping), "protocols must be a protocol such as knn, or a list of them")
     few_shot = as_list(few_shot, (int, str), "few_shot must be a number of labels per class, or a list of them")
     runs = as_list(run, (str, Path), "run must be a run folder, or a list of them")
-    progress = progress_of(announce)
     backbones = as_list(backbones, (str,), "backbones must be a list of networks")
     if not runs and not backbones:
         raise RunError("nothing to evaluate: name a run folder, or a network with --backbone NAME")
@@ -104,9 +106,9 @@ def evaluate(
     datasets, evaluators = check_request(on, protocols, few_shot, seeds)
     recipes = [folder.recipe() for folder in folders]
     device = choose_device(recipes[0].training.device if recipes else "auto")
-    for message in set_threads(threads):
-        say(message.replace("training.threads=1", "--threads 1"))
-    with user_errors():
+    with shown_in_notebook(announce, say, "evaluated") as (progress, say), user_errors():
+        for message in set_threads(threads):
+            say(message.replace("training.threads=1", "--threads 1" if in_command() else "threads=1"))
         progress.part(f"opening {', '.join(dataset.label for dataset in datasets)}")
         sources = evaluation_sources(datasets, download)  # all are opened before the first one is evaluated
         # Hashed before the weights are read, so that a training that replaces them in between cannot mislabel these rows.
@@ -136,10 +138,10 @@ def evaluate(
 
         baseline = "random" if len(folders) == 1 and not backbones else baselines(models)
         evaluation = _evaluate_on(sources, models, evaluators, progress, save, baseline, batch_size)
-    if written is not None:
-        progress.part("writing the report")
-        report = written.path / "report.html"
-        unwritten = unwritten or _disk_fault(lambda: write_report([written.path], report))
+        if written is not None:
+            progress.part("writing the report")
+            report = written.path / "report.html"
+            unwritten = unwritten or _disk_fault(lambda: write_report([written.path], report))
     if unwritten is not None:
         raise NotWritten(evaluation, unwritten) from unwritten
     return evaluation

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from wildfern.launch.errors import RunError
-from wildfern.launch.evaluated import of_recipe
+from wildfern.launch.loaded_backbone import recipe_transform, timm_images
 from wildfern.launch.output_paths import check_not_of_a_run, writing
 from wildfern.launch.run_folder import RunFolder
 from wildfern.printable import printable
@@ -73,7 +73,7 @@ def _check_out(out: Path, format: str) -> None:
 def loading_code(recipe: Recipe, read: str) -> str:
     """Python code that builds the network without wildfern and loads all weights, with the preprocessing of its images."""
     model = recipe.model
-    images = _images(recipe)
+    images = timm_images(*recipe_transform(recipe))
     if model.backbone == "small_alexnet":
         make = [
             "import torch",
@@ -115,21 +115,6 @@ def loading_code(recipe: Recipe, read: str) -> str:
         if said := [f"{key}={list(value)}" for key, value in given.items() if isinstance(value, tuple | list)]:
             make.append(f"# {entry.source} was read with {', '.join(said)}: scale the values of files in the same way")
     return "\n".join(f"    {line}" for line in make)
-
-
-def _images(recipe: Recipe) -> dict[str, Any]:
-    """Size, mean, standard deviation and interpolation of the images, as in wildfern's evaluation, in timm's words."""
-    [model] = of_recipe(recipe, {"pretrained": torch.nn.Identity()}, torch.device("cpu")).values()
-    settings = model.preprocessing
-    size, channels = settings.size, VIEWS[recipe.views.name](**recipe.views.arguments).channels
-    mean, std = (tuple((*values, *[values[-1]] * channels)[:channels]) for values in (settings.mean, settings.std))
-    return {
-        "input_size": (channels, size, size),
-        "mean": mean,
-        "std": std,
-        "interpolation": settings.interpolation,
-        "crop_pct": 1.0,
-    }
 
 
 def _written(arguments: dict[str, Any]) -> str:

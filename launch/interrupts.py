@@ -50,6 +50,21 @@ def advising(advice: Callable[[], str]) -> Iterator[None]:
         _advice = before
 
 
+def advised(number: int = signal.SIGINT) -> str:
+    """What to say about a signal, with the advice for the place where it came."""
+    name = signal.Signals(number).name
+    with suppress(OSError):
+        if advice := _advice():
+            return f"stopped by {name}{advice}"
+    return f"stopped by {name}"
+
+
+def forget_advice() -> None:
+    """Outside of a command: the advice of an earlier interrupt is not for the next one."""
+    global _advice
+    _advice = str
+
+
 class Interrupts:
     """Handles signals from `install()` on, in the main thread; a context for a command inside another program.
 
@@ -118,11 +133,7 @@ class Interrupts:
 
     def message(self) -> str:
         """The line, with the advice for the place where the signal came."""
-        name = signal.Signals(self.number or signal.SIGINT).name
-        with suppress(OSError):
-            if advice := _advice():
-                return f"stopped by {name}{advice}"
-        return f"stopped by {name}"
+        return advised(self.number or signal.SIGINT)
 
     def _restore(self) -> None:
         signal.set_wakeup_fd(self._wake_before)

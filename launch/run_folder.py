@@ -27,7 +27,7 @@ from wildfern.files import (
     set_aside,
     write_text,
 )
-from wildfern.launch.backbones import chosen_weights, initial_backbone, named_backbone, recipe_backbone
+from wildfern.launch.backbones import initial_backbone, recipe_backbone
 from wildfern.launch.components import components
 from wildfern.launch.errors import RunError, cannot_write
 from wildfern.launch.output_paths import APPENDED, REPLACED, is_run, written_path
@@ -347,21 +347,3 @@ def _refused(file: Path) -> str:
     except OSError as error:
         return f"{file}: {error.strerror}"
     return f"{file} was replaced while it was read: try again"
-
-
-def load_backbone(source: str | Path | tuple[str, str | Path | None], trained: bool = True) -> Backbone:
-    """A backbone in eval mode: that of a run folder, pretrained or (`trained=False`) as before training, or (name, weights).
-
-    A name is one of timm, `torchvision/NAME` or small_alexnet; weights are a file, a run folder, `timm`, `timm:TAG`, or None for
-    random ones. Raises RunError for a folder without a run or without weights, ValueError for what does not fit.
-    """
-    if isinstance(source, tuple | list):
-        if len(source) != 2 or not isinstance(source[0], str):
-            raise RunError("give a run folder, or a pair of name and weights such as ('resnet50', 'x.pth')")
-        name, weights = source
-        return named_backbone(name, chosen_weights(weights))
-    if isinstance(source, str) and not Path(source).exists() and unknown_network(source, nearest=False) is None:
-        raise RunError(
-            f"there is no run folder {source}; a network of this name is ({source!r}, None), with random weights"
-        )
-    return RunFolder.for_reading(source).backbone(trained)

@@ -13,6 +13,7 @@ from wildfern.launch.terminal import console
 from wildfern.printable import encodable
 from wildfern.ssl.tracking import Progress, progress_line
 from wildfern.ssl.tracking.current_progress import shown_by
+from wildfern.ssl.tracking.notebook import in_notebook
 
 LOADING = "starting: loading torch and its libraries"
 
@@ -31,8 +32,8 @@ def process_start() -> float:
 class Startup:
     """Shows what a command does until its own display begins; a context manager.
 
-    `progress` is a live line in a terminal. Elsewhere it is a line on standard error when a part takes more than 5 s, and one
-    at once if torch is still to be imported, which takes long. Ranks other than 0 of a launcher show nothing.
+    `progress` is a live line in a terminal or a notebook. Elsewhere it is a line on standard error when a part takes more than
+    5 s, and one at once if torch is still to be imported, which takes long. Ranks other than 0 of a launcher show nothing.
     """
 
     def __init__(self) -> None:
@@ -56,7 +57,7 @@ class Startup:
             shown_on = screen()
             if "torch" not in sys.modules:
                 self.progress.part(LOADING)
-                if not shown_on.is_terminal:
+                if not shown_on.is_terminal and not in_notebook(shown_on):
                     print(encodable(f"{LOADING} …", shown_on.encoding), file=sys.stderr, flush=True)
             self._stack.enter_context(progress_line(self.progress, shown_on))
             self._stack.enter_context(shown_by(self.progress))

@@ -21,6 +21,7 @@ from wildfern.launch.departures import departures
 from wildfern.launch.errors import RunError, disk_errors, errors_after_training, user_errors
 from wildfern.launch.interrupts import advising
 from wildfern.launch.long_run import MeasuredLongRun, expected_long_run
+from wildfern.launch.python_errors import brief_in_notebooks, to_resume
 from wildfern.launch.resuming import (
     ResumePoint,
     changed_settings,
@@ -30,6 +31,7 @@ from wildfern.launch.resuming import (
 )
 from wildfern.launch.run_evaluation import backbone_state, evaluate_at_end, evaluate_during
 from wildfern.launch.run_folder import RunFolder
+from wildfern.launch.run_path import RunPath
 from wildfern.launch.startup import Startup
 from wildfern.launch.views_image import draw_views
 from wildfern.recipes import Recipe
@@ -48,12 +50,12 @@ class Stopped(Exception):
     def __init__(self, run: Path, step: int, signal_number: int, complete: bool = False) -> None:
         what = "training is complete, evaluate it" if complete else "continue"
         super().__init__(
-            f"stopped by {signal.Signals(signal_number).name} after step {step}; {what} with the same command, --run {run} and "
-            "--resume"
+            f"stopped by {signal.Signals(signal_number).name} after step {step}; {what} with {to_resume(run)}"
         )
         self.exit_code = 128 + signal_number
 
 
+@brief_in_notebooks()
 def pretrain(
     recipe: str | Path | Recipe,
     overrides: str | Sequence[str] = (),
@@ -63,15 +65,15 @@ def pretrain(
     plugins: str | Path | Sequence[str | Path] = (),
     startup: Startup | None = None,
 ) -> Path:
-    """Train a recipe and return the run folder.
+    """Train a recipe and return the path of the run folder, of which a notebook shows a summary.
 
     `recipe` is a bundled name, a path or a `Recipe`; `overrides` are `key.sub=value`. `resume` continues from the newest
     checkpoint in `run` (repeat the recipe and overrides), or starts at step 0 if there is none, with a message. The time
     to the first step counts from `since` on `time.perf_counter` (now, if None). `plugins` are Python files that register
     components, in addition to those that the recipe names; both are run. `startup` shows what is done until training begins.
     Raises RecipeErrors, RunError or DataError for an invalid command, recipe or data, Stopped after SIGINT, SIGTERM,
-    SIGHUP or SIGUSR1 in training (before and after it Ctrl-C raises KeyboardInterrupt), NotFinite when the loss diverges,
-    ProcessLost when another rank is gone.
+    SIGHUP or SIGUSR1 in training (before and after it Ctrl-C raises KeyboardInterrupt; both say how to resume), NotFinite when
+    the loss diverges, ProcessLost when another rank is gone.
     """
     since = time.perf_counter() if since is None else since
     overrides = [overrides] if isinstance(overrides, str) else list(overrides or ())
@@ -138,7 +140,7 @@ def pretrain(
                 if context.is_main:
                     with errors_after_training(folder.path), advising(partial(trained, folder)):
                         evaluate_at_end(recipe, folder, assembly.evaluation_sources, tracker)
-    return folder.path
+    return RunPath(folder.path)
 
 
 def resumed(recipe: Recipe, start: ResumePoint) -> str:
@@ -161,12 +163,12 @@ def _expected_long_run(recipe: Recipe, context: DistributedContext, done: int) -
 def resuming(folder: RunFolder) -> str:
     """What to do after an interrupt, for its message; empty before the run has a recipe."""
     started = (folder.path / "recipe.yaml").is_file()
-    return f"; continue with the same command, --run {folder.path} and --resume" if started else ""
+    return f"; continue with {to_resume(folder.path)}" if started else ""
 
 
 def trained(folder: RunFolder) -> str:
     """The same after training."""
-    return f" after training, which is complete; repeat the evaluation with the same command, --run {folder.path} and --resume"
+    return f" after training, which is complete; repeat the evaluation with {to_resume(folder.path)}"
 
 
 def train_to_end(

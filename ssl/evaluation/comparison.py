@@ -16,9 +16,10 @@ from rich.text import Text
 from wildfern.printable import printable
 from wildfern.ssl.evaluation.breakable import Breakable, FitToWidth, widest_piece
 from wildfern.ssl.evaluation.group_scores import GroupScore, group_scores
-from wildfern.ssl.evaluation.result import GAP, metric_words, short_name
+from wildfern.ssl.evaluation.result_table import GAP
 from wildfern.ssl.evaluation.run_groups import Group, differing_settings, groups_by_seed
 from wildfern.ssl.evaluation.run_record import RunRecord
+from wildfern.ssl.evaluation.score_words import metric_words, short_name
 
 ONE_RUN = (
     "With n = 1 there is no deviation, and the interval is over test images only: it does not contain the variation between "

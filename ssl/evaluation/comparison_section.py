@@ -4,7 +4,7 @@ from itertools import groupby, islice
 
 from wildfern.ssl.evaluation.comparison import Comparison, score_cells
 from wildfern.ssl.evaluation.report_parts import escape, section, table
-from wildfern.ssl.evaluation.result import metric_words, short_name
+from wildfern.ssl.evaluation.score_words import metric_words, short_name
 
 MOST_SETTINGS = 300  # rows
 MOST_TABLES = 100

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wildfern.ssl.evaluation.result import EvaluationResult, Row
+from wildfern.ssl.evaluation.result import EvaluationResult
 from wildfern.ssl.evaluation.run_groups import Group
 from wildfern.ssl.evaluation.run_record import RunRecord
+from wildfern.ssl.evaluation.score_words import Row
 
 PRETRAINED = "pretrained"
 MOST_VALUE = 1e100  # larger ones are no scores

@@ -14,8 +14,9 @@ from wildfern.ssl.evaluation.comparison_section import comparison_sections
 from wildfern.ssl.evaluation.curves import line_chart
 from wildfern.ssl.evaluation.report_parts import MOST_CHARACTERS, escape, section, table
 from wildfern.ssl.evaluation.report_style import STYLE
-from wildfern.ssl.evaluation.result import EvaluationResult, Row, interval_words, metric_words, value_words
+from wildfern.ssl.evaluation.result import EvaluationResult
 from wildfern.ssl.evaluation.run_record import RunRecord, Series, read_run
+from wildfern.ssl.evaluation.score_words import Row, interval_words, metric_words, value_words
 
 # Keys with their own section; all others become small plots.
 MAIN = ("loss", "learning_rate")

@@ -1,27 +1,22 @@
 """The scores of several backbones: rows for `evaluation.json`, and a table that compares them with the baseline."""
 
-import re
+import io
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from rich import box
-from rich.cells import cell_len
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
+from rich.console import Console
 
-from wildfern.printable import printable
-from wildfern.ssl.evaluation.breakable import Breakable, FitToWidth, widest_piece
+from wildfern.ssl.evaluation.breakable import FitToWidth
+from wildfern.ssl.evaluation.result_table import html_table, text_table
+from wildfern.ssl.evaluation.score_words import Row, images_words, short_name
 
-Row = dict[str, Any]
-GAP = 2  # blanks between the columns of the table
 GROUP = ("dataset", "protocol", "backbone")
 FORMER_BASELINE = "untrained"  # what earlier versions call `random`
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EvaluationResult:
     """Rows {dataset, protocol, backbone, metric, value, low, high, n, share, detail}; the main metric of a protocol is first.
 
@@ -108,62 +103,19 @@ class EvaluationResult:
 
     def table(self) -> FitToWidth:
         """A table for each data set: a line for the main metric of each protocol and backbone, with the baseline's value."""
-        return FitToWidth(self._table)
+        return FitToWidth(lambda width: text_table(self, width))
 
-    def _table(self, width: int) -> Group:
-        main = self.main_rows()
-        others = [row for row in main if not self.is_baseline(row["backbone"])] or main
-        several = len({row["backbone"] for row in others}) > 1 or not isinstance(self.baseline, str)
-        evaluated = main if several else others  # for a single one, the baseline's values are a column
-        words = [f"{short_name(name)}: {text}" for name, text in self.protocols.items()]
-        few = (
-            ", over few-label draws ± one standard deviation"
-            if any("few_shot" in name for name in self.protocols)
-            else ""
-        )
-        words.append(f"intervals: 95 %{few}; all metrics: evaluation.json, report.html, or --json FILE")
-        texts = ("protocol", *(("backbone",) if several else ()), "metric")
-        value = evaluated[0]["backbone"] if evaluated and not several else "value"
-        headings = (value, "interval", *(() if several else (str(self.baseline),)))
-        headings = tuple(map(printable, headings))
-        cells = [(row, tuple(map(printable, self._cells(row, several)))) for row in evaluated]
-        columns = list(zip((*texts, *headings, "difference"), *(found for _, found in cells), strict=True))
-        narrowest = [widest_piece(column) for column in columns[: len(texts)]]
-        narrowest += [max(map(cell_len, column)) for column in columns[len(texts) :]]
-        fits = sum(narrowest) + GAP * len(columns) <= width
-        parts: list[RenderableType] = [Text("Scores on test", style="table.title")]
-        for dataset in dict.fromkeys(row["dataset"] for row in evaluated):
-            table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
-            for number, (column, least) in enumerate(zip(columns, narrowest, strict=True)):
-                is_text = number < len(texts)
-                table.add_column(
-                    Text(column[0]),
-                    justify="left" if is_text else "right",
-                    overflow="fold",
-                    no_wrap=fits and not is_text,
-                    min_width=least if fits else None,
-                )
-            for row, found in cells:
-                if row["dataset"] == dataset:
-                    table.add_row(*map(Breakable, found[: len(texts)]), *map(Text, found[len(texts) :]))
-            parts += [Breakable(dataset, style="bold"), *map(Breakable, self.images_words(dataset)), table]
-        several_sets = len({row["dataset"] for row in evaluated}) > 1
-        notes = [
-            f"{dataset}: {note}" if several_sets else note for dataset, found in self.notes.items() for note in found
-        ]
-        return Group(*parts, *map(Breakable, notes), *(Breakable(text, style="table.caption") for text in words))
+    def __str__(self) -> str:
+        """The table as text, as wide as the terminal."""
+        console = Console(file=io.StringIO(), highlight=False, force_jupyter=False, color_system=None)
+        console.print(self.table())
+        return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
 
-    def _cells(self, row: Row, several: bool) -> tuple[str, ...]:
-        other, difference = self.baseline_row(row), self.difference(row)
-        return (
-            short_name(row["protocol"]),
-            *((row["backbone"],) if several else ()),
-            metric_words(row["metric"]),
-            value_words(row),
-            interval_words(row),
-            *(() if several else ("" if other is None else value_words(other),)),
-            "" if difference is None else f"{difference:+.1f}" if row["share"] else f"{difference:+.4g}",
-        )
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """The table in a notebook."""
+        return html_table(self)
 
     def images_words(self, dataset: str) -> list[str]:
         """The images of a data set: `train: 1,258 images · test: 539 images (folder valid)`; none if its rows do not say.
@@ -179,23 +131,6 @@ class EvaluationResult:
         return [f"{line}: {', '.join(dict.fromkeys(protocols))}" for line, protocols in found.items()]
 
 
-def images_words(row: Row) -> str:
-    """How many images of which split a row is of: `train: 1,258 images · test: 539 images (folder valid)`."""
-    parts = []
-    for split in ("train", "test"):
-        images, words = row.get(f"{split}_images"), row.get(f"{split}_split")
-        if images is not None:
-            plural = "" if images == 1 else "s"
-            parts.append(f"{split}: {images:,} image{plural}" + (f" ({words})" if words else ""))
-    return " · ".join(parts)
-
-
-def short_name(protocol: str) -> str:
-    """The name of a protocol in the table, where columns are narrow: `few_shot (classifier=knn, shots=5)` is `knn, 5-shot`."""
-    few = re.fullmatch(r"few_shot \(classifier=(\w+), shots=(\d+)(?:, seeds=\d+)?\)", protocol)
-    return f"{few[1]}, {few[2]}-shot" if few else protocol
-
-
 def upgraded_rows(rows: Iterable[Row]) -> list[Row]:
     """Rows as they are written now: those of earlier versions with `accuracy` and `std`, or named `untrained`, are converted."""
     found = []
@@ -209,21 +144,3 @@ def upgraded_rows(rows: Iterable[Row]) -> list[Row]:
             row = {**kept, "metric": "accuracy", "value": accuracy, "low": bounds[0], "high": bounds[1]}
         found.append({"n": None, "share": True, "detail": "", "low": None, "high": None, **row})
     return [row for row in found if isinstance(row.get("value"), int | float)]
-
-
-def metric_words(metric: str) -> str:
-    """A metric as people read it: `top5_accuracy` → "top-5 accuracy"."""
-    return metric.replace("top5", "top-5").replace("_", " ")
-
-
-def value_words(row: Row) -> str:
-    """The value, in percent for a share."""
-    return f"{100 * row['value']:.1f} %" if row["share"] else f"{row['value']:.4g}"
-
-
-def interval_words(row: Row) -> str:
-    """The interval as "low to high" in the unit of the value; empty where there is none."""
-    if row["low"] is None or row["high"] is None:
-        return ""
-    low, high = row["low"], row["high"]
-    return f"{100 * low:.1f} to {100 * high:.1f}" if row["share"] else f"{low:.4g} to {high:.4g}"

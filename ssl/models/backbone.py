@@ -36,10 +36,14 @@ class Backbone(nn.Module):
     `network` is the wrapped module: `network.state_dict()` has the names that timm gives the weights. `mean`, `std`, `size`
     (pixels) and `interpolation` describe its input images; mean and standard deviation are ImageNet's, as in wildfern's views,
     unless the weights were trained with others. `weights_sha256` identifies the loaded weights, `weights` describes them.
+    `wildfern.load_backbone` adds `transform`, which gives images as an evaluation does, and timm's `pretrained_cfg`.
 
     Raises ValueError for an unknown name, with the nearest ones, for arguments or a stem that do not fit the network, for a
     network that does not return one vector for each image, and for weights that cannot be found, read or used.
     """
+
+    transform: Callable[[Any], Tensor]
+    pretrained_cfg: dict[str, Any]
 
     def __init__(
         self,

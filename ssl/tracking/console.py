@@ -1,4 +1,4 @@
-"""Progress of a run: a live panel in a terminal, plain lines elsewhere."""
+"""Progress of a run: a live panel in a terminal or a notebook, plain lines elsewhere."""
 
 import atexit
 import math
@@ -14,6 +14,7 @@ from wildfern.printable import printable
 
 from .formatting import duration, number, status_parts
 from .loss_curve import LossCurve
+from .notebook import NotebookDisplay, in_notebook
 from .panel import Panel, ResizableLive
 from .panel_stream import PanelStream
 from .plain_lines import PlainLines
@@ -27,9 +28,9 @@ class TrainingDisplay:
     """Shows logged steps of a run; a context manager that always restores the cursor.
 
     In a terminal: a bar with loss curve, learning rate, speed, time of a step, share of it spent waiting for data, memory,
-    time left and the last evaluation, with messages and other output scrolling above it. Elsewhere (a
-    file, a pipe, a notebook, TERM=dumb): one line at the first update, at every `log_every`-th step and at the last step, and
-    the number of steps done when there was no line for some seconds (`PlainLines`).
+    time left and the last evaluation, with messages and other output scrolling above it. In a notebook: the same as one output
+    of the cell, updated in place. Elsewhere (a file, a pipe, TERM=dumb): one line at the first update, at every `log_every`-th
+    step and at the last step, and the number of steps done when there was no line for some seconds (`PlainLines`).
 
     Steps are the global steps of the data rule, counted from 0; shown is the number of steps done. Output that cannot be
     written (a closed pipe, a full disk, a terminal that is gone) ends the display, not the training.
@@ -62,8 +63,13 @@ class TrainingDisplay:
         self._done, self._start, self._left_at = start_step, start_step, clock()
         self._progress: Progress | None = None  # of what is done besides steps
         self._panel = Panel(total_steps, start_step, self._curve, self._time)
-        live = enabled and self.console.is_terminal and not self.console.is_dumb_terminal
-        self._live = ResizableLive(self._panel, self.console) if live else None
+        self._live: ResizableLive | NotebookDisplay | None = None
+        self._print_above: Callable[[Text], None] = self.console.print
+        if enabled and in_notebook(self.console):
+            self._live = NotebookDisplay(self._panel)
+            self._print_above = self._live.print
+        elif enabled and self.console.is_terminal and not self.console.is_dumb_terminal:
+            self._live = ResizableLive(self._panel, self.console)
         self._lines = PlainLines(self.console, self._about, clock)
         self._stderr = PanelStream(self._above)
         self._panel.stderr = self._stderr
@@ -146,7 +152,7 @@ class TrainingDisplay:
             return
         if self._live:
             line = Text.assemble((time.strftime("%H:%M:%S "), "dim"), printable(text))
-            self._safely(lambda: self.console.print(line))
+            self._safely(lambda: self._print_above(line))
         else:
             self._print(text)
 
@@ -170,7 +176,7 @@ class TrainingDisplay:
 
     def _above(self, text: str) -> None:
         """Print text of others above the panel."""
-        self._safely(lambda: self.console.print(Text.from_ansi(text)))
+        self._safely(lambda: self._print_above(Text.from_ansi(text)))
 
     def _print(self, line: str) -> None:
         self._lines.print(line)

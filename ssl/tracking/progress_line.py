@@ -1,4 +1,4 @@
-"""A `Progress` as a live line in a terminal, or as plain lines elsewhere."""
+"""A `Progress` as a live line in a terminal or a notebook, or as plain lines elsewhere."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,6 +10,7 @@ from rich.text import Text
 
 from wildfern.printable import printable
 
+from .notebook import NotebookDisplay, in_notebook
 from .panel_stream import PanelStream
 from .plain_lines import PlainLines
 from .progress import Progress
@@ -17,13 +18,24 @@ from .progress import Progress
 
 @contextmanager
 def progress_line(progress: Progress, console: Console) -> Iterator[None]:
-    """Show the progress inside the block: a live line in a terminal, which vanishes at the end, else a line every 5 s or more."""
-    if not console.is_terminal or console.is_dumb_terminal:
+    """Show the progress inside the block: a live line in a terminal or a notebook, else a line every 5 s or more.
+
+    The live line vanishes at the end.
+    """
+    notebook = in_notebook(console)
+    if not notebook and (not console.is_terminal or console.is_dumb_terminal):
         with PlainLines(console, lambda: (progress.line(), progress.age)):
             yield
         return
-    stderr = PanelStream(lambda text: console.print(Text.from_ansi(text)))
-    live = Live(_Line(progress, stderr), console=console, transient=True, refresh_per_second=4, redirect_stderr=False)
+    stderr = PanelStream(lambda text: show(Text.from_ansi(text)))
+    line = _Line(progress, stderr, spinning=not notebook)
+    live: Live | NotebookDisplay
+    if notebook:
+        live = NotebookDisplay(line, transient=True)
+        show = live.print
+    else:
+        live = Live(line, console=console, transient=True, refresh_per_second=4, redirect_stderr=False)
+        show = console.print
     stderr.begin()
     try:
         with suppress(OSError, ValueError):  # a terminal that is gone
@@ -36,12 +48,15 @@ def progress_line(progress: Progress, console: Console) -> Iterator[None]:
 
 
 class _Line:
-    def __init__(self, progress: Progress, stderr: PanelStream) -> None:
-        self._progress, self._stderr, self._spinner = progress, stderr, Spinner("dots")
+    def __init__(self, progress: Progress, stderr: PanelStream, spinning: bool = True) -> None:
+        self._progress, self._stderr = progress, stderr
+        self._spinner = Spinner("dots") if spinning else None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        self._spinner.update(text=_fitting(self._progress.line(), options.max_width - 3))
-        yield self._spinner
+        line = _fitting(self._progress.line(), options.max_width - 3)
+        if self._spinner is not None:
+            self._spinner.update(text=line)
+        yield self._spinner or line
         if rest := self._stderr.unfinished:
             yield _fitting(rest, options.max_width - 1)
 

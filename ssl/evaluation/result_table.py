@@ -1,0 +1,128 @@
+"""The table of an `EvaluationResult`, as text of any width and as HTML: the same rows, numbers and words."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from wildfern.printable import printable
+from wildfern.ssl.evaluation.breakable import Breakable, widest_piece
+from wildfern.ssl.evaluation.report_parts import escape
+from wildfern.ssl.evaluation.score_words import Row, interval_words, metric_words, short_name, value_words
+
+if TYPE_CHECKING:
+    from wildfern.ssl.evaluation.result import EvaluationResult
+
+TITLE = "Scores on test"
+GAP = 2  # blanks between the columns of the text
+
+
+@dataclass(frozen=True)
+class _Content:
+    """A line of `cells` for the main metric of each protocol and backbone; the first `texts` are texts, others numbers."""
+
+    headings: tuple[str, ...]
+    texts: int
+    lines: list[tuple[Row, tuple[str, ...]]]
+    notes: list[str]
+    words: list[str]
+
+    def datasets(self) -> list[str]:
+        return list(dict.fromkeys(row["dataset"] for row, _ in self.lines))
+
+    def of(self, dataset: str) -> list[tuple[str, ...]]:
+        return [cells for row, cells in self.lines if row["dataset"] == dataset]
+
+
+def text_table(result: "EvaluationResult", width: int) -> Group:
+    """A table for each data set that fits `width` cells."""
+    content = _content(result)
+    texts = content.texts
+    columns = list(zip(content.headings, *(cells for _, cells in content.lines), strict=True))
+    narrowest = [widest_piece(column) for column in columns[:texts]]
+    narrowest += [max(map(cell_len, column)) for column in columns[texts:]]
+    fits = sum(narrowest) + GAP * len(columns) <= width
+    parts: list[RenderableType] = [Text(TITLE, style="table.title")]
+    for dataset in content.datasets():
+        table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+        for number, (column, least) in enumerate(zip(columns, narrowest, strict=True)):
+            is_text = number < texts
+            table.add_column(
+                Text(column[0]),
+                justify="left" if is_text else "right",
+                overflow="fold",
+                no_wrap=fits and not is_text,
+                min_width=least if fits else None,
+            )
+        for cells in content.of(dataset):
+            table.add_row(*map(Breakable, cells[:texts]), *map(Text, cells[texts:]))
+        parts += [Breakable(dataset, style="bold"), *map(Breakable, result.images_words(dataset)), table]
+    words = (Breakable(text, style="table.caption") for text in content.words)
+    return Group(*parts, *map(Breakable, content.notes), *words)
+
+
+def html_table(result: "EvaluationResult", explained: bool = True) -> str:
+    """The same as one table, escaped, in the style of the page around it; without notes and words if not `explained`."""
+    content = _content(result)
+
+    def row(cells: tuple[str, ...], tag: str) -> str:
+        sides = ("left" if number < content.texts else "right" for number in range(len(cells)))
+        return "".join(
+            f'<{tag} style="text-align: {side}">{escape(cell)}</{tag}>' for side, cell in zip(sides, cells, strict=True)
+        )
+
+    lines = []
+    for dataset in content.datasets():
+        images = "".join(
+            f'<br><small style="font-weight: normal">{escape(line)}</small>' for line in result.images_words(dataset)
+        )
+        span = len(content.headings)
+        lines.append(f'<tr><th colspan={span} style="text-align: left">{escape(dataset)}{images}</th></tr>')
+        lines += [f"<tr>{row(cells, 'td')}</tr>" for cells in content.of(dataset)]
+    head = f"<thead><tr>{row(content.headings, 'th')}</tr></thead>"
+    table = f"<b>{TITLE}</b><table>{head}<tbody>{''.join(lines)}</tbody></table>"
+    if not explained:
+        return f"<div>{table}</div>"
+    notes = "".join(f"<li>{escape(note)}</li>" for note in content.notes)
+    words = "<br>".join(map(escape, content.words))
+    return f"<div>{table}{f'<ul>{notes}</ul>' if notes else ''}<small>{words}</small></div>"
+
+
+def _content(result: "EvaluationResult") -> _Content:
+    main = result.main_rows()
+    others = [row for row in main if not result.is_baseline(row["backbone"])] or main
+    several = len({row["backbone"] for row in others}) > 1 or not isinstance(result.baseline, str)
+    evaluated = main if several else others  # for a single one, the baseline's values are a column
+    few = any("few_shot" in name for name in result.protocols)
+    said = ", over few-label draws ± one standard deviation" if few else ""
+    texts = ("protocol", *(("backbone",) if several else ()), "metric")
+    value = evaluated[0]["backbone"] if evaluated and not several else "value"
+    numbers = (value, "interval", *(() if several else (str(result.baseline),)), "difference")
+    several_sets = len({row["dataset"] for row in evaluated}) > 1
+    return _Content(
+        (*texts, *map(printable, numbers)),
+        len(texts),
+        [(row, tuple(map(printable, _cells(result, row, several)))) for row in evaluated],
+        [f"{dataset}: {note}" if several_sets else note for dataset, found in result.notes.items() for note in found],
+        [
+            *(f"{short_name(name)}: {text}" for name, text in result.protocols.items()),
+            f"intervals: 95 %{said}; all metrics: evaluation.json, report.html, or --json FILE",
+        ],
+    )
+
+
+def _cells(result: "EvaluationResult", row: Row, several: bool) -> tuple[str, ...]:
+    other, difference = result.baseline_row(row), result.difference(row)
+    return (
+        short_name(row["protocol"]),
+        *((row["backbone"],) if several else ()),
+        metric_words(row["metric"]),
+        value_words(row),
+        interval_words(row),
+        *(() if several else ("" if other is None else value_words(other),)),
+        "" if difference is None else f"{difference:+.1f}" if row["share"] else f"{difference:+.4g}",
+    )

@@ -1,0 +1,58 @@
+"""Scores in a notebook and in a plain shell."""
+
+import re
+from html import unescape
+
+from wildfern.ssl.evaluation import EvaluationResult
+
+ROW = {"metric": "accuracy", "n": 50, "share": True, "detail": "", "low": 0.5, "high": 0.75}
+
+
+def result(backbones=("random", "pretrained"), dataset="digits", **more):
+    rows = [
+        {**ROW, "dataset": dataset, "protocol": "knn", "backbone": name, "value": 0.25 * (number + 1)}
+        for number, name in enumerate(backbones)
+    ]
+    rows[-1] |= {"train_images": 1258, "test_images": 539, "train_split": "", "test_split": "folder valid"}
+    return EvaluationResult(tuple(rows), {"knn": "nearest neighbors"}, **more)
+
+
+def html_cells(html):
+    lines = re.findall(r"<tr>(.*?)</tr>", html)
+    return [[unescape(cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", line)] for line in lines]
+
+
+def text_cells(text):
+    lines = [re.split(r"  +", line.strip()) for line in text.splitlines()]
+    return [cells for cells in lines if len(cells) > 2]
+
+
+def test_the_html_has_the_cells_of_the_text():
+    for scores in (result(), result(("resnet18 random", "mine", "other"), baseline={"mine": "resnet18 random"})):
+        text, html = str(scores), scores._repr_html_()
+        head, dataset, *lines = html_cells(html)
+        assert [[cell for cell in line if cell] for line in (head, *lines)] == text_cells(text)
+        assert re.sub("<.*?>", " ", dataset[0]) == "digits  train: 1,258 images · test: 539 images (folder valid) "
+        assert [words for words in ("knn: nearest neighbors", "intervals: 95 %") if words not in html] == []
+
+
+def test_the_text_is_what_a_shell_shows():
+    scores = result()
+    assert repr(scores) == str(scores)
+    assert text_cells(str(scores)) == [
+        ["protocol", "metric", "pretrained", "interval", "random", "difference"],
+        ["knn", "accuracy", "50.0 %", "50.0 to 75.0", "25.0 %", "+25.0"],
+    ]
+
+
+def test_names_of_strangers_are_escaped():
+    html = result(dataset="<script>", notes={"<script>": ["<img>"]})._repr_html_()
+    assert "<script>" not in html
+    assert "<img>" not in html
+    assert "&lt;script&gt;" in html
+
+
+def test_no_rows_are_an_empty_table():
+    nothing = EvaluationResult((), {})
+    assert "Scores on test" in nothing._repr_html_()
+    assert "Scores on test" in str(nothing)
