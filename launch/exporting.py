@@ -15,7 +15,7 @@ from wildfern.launch.run_folder import RunFolder
 from wildfern.printable import printable
 from wildfern.recipes import Recipe
 from wildfern.ssl.augmentation import MEAN, STD, VIEWS
-from wildfern.ssl.models.networks import TORCHVISION, torchvision_recipe
+from wildfern.ssl.models.networks import TORCHVISION, deep_stem, replaces_stem, torchvision_recipe
 
 # Suffixes of the files of each format; the first is the default.
 SUFFIXES = {"timm": (".pth", ".pt", ".bin", ".ckpt"), "safetensors": (".safetensors",), "onnx": (".onnx",)}
@@ -55,7 +55,7 @@ def export_backbone(run: Path, format: str = "timm", out: Path | None = None) ->
     except (RuntimeError, SafetensorError) as error:  # of torch's and safetensors' writers
         cause = error.__context__.strerror if isinstance(error.__context__, OSError) else str(error)
         raise RunError(f"cannot write {out}: {((cause or '').splitlines() or [type(error).__name__])[0]}") from error
-    return f"written to {printable(out)}; load it with\n\n{loading_code(recipe, read)}"
+    return f"written to {printable(out)}; load it with\n\n{loading_code(recipe, backbone.network, read)}"
 
 
 def _check_out(out: Path, format: str) -> None:
@@ -70,7 +70,7 @@ def _check_out(out: Path, format: str) -> None:
     check_not_of_a_run(out)
 
 
-def loading_code(recipe: Recipe, read: str) -> str:
+def loading_code(recipe: Recipe, network: nn.Module, read: str) -> str:
     """Python code that builds the network without wildfern and loads all weights, with the preprocessing of its images."""
     model = recipe.model
     images = timm_images(*recipe_transform(recipe))
@@ -89,11 +89,19 @@ def loading_code(recipe: Recipe, read: str) -> str:
             f'model.set_submodule("{classifier}", torch.nn.Identity())',
         ]
     else:
+        arguments, stem = dict(model.arguments), []
+        if replaces_stem(network, arguments):
+            arguments |= deep_stem(model.backbone, arguments["stem_width"])
+            first = network.conv1
+            stem = [
+                f"model.conv1 = torch.nn.Conv2d({first.in_channels}, {first.out_channels}, 7, stride=2, padding=3, bias=False)"
+                "  # one convolution, of the recipe's stem_width"
+            ]
         make = [
             "import timm, torch",
             f"images = {images}",
-            f'model = timm.create_model("{model.backbone}", num_classes=0{_written(model.arguments)}, '
-            "pretrained_cfg_overlay=images)",
+            f'model = timm.create_model("{model.backbone}", num_classes=0{_written(arguments)}, pretrained_cfg_overlay=images)',
+            *stem,
         ]
     if model.stem == "cifar":
         make += [

@@ -55,11 +55,11 @@ def build_network(name: str, stem: Stem = "standard", in_chans: int = 3, **argum
         network = _made(_torchvision, name.removeprefix(TORCHVISION), arguments)
     else:
         channels = {} if in_chans == 3 else {"in_chans": in_chans}
-        given = {"num_classes": 0, **channels, **arguments}
-        network = _made(timm.create_model, name, given)
-        width = arguments.get("stem_width")
-        if width is not None and isinstance(network, ResNet) and isinstance(network.conv1, nn.Conv2d):
-            network = _made(timm.create_model, name, given | deep_stem(name, width))
+        settings = {"num_classes": 0, **channels, **arguments}
+        network = _made(timm.create_model, name, settings)
+        if replaces_stem(network, arguments):
+            width = arguments["stem_width"]
+            network = _made(timm.create_model, name, settings | deep_stem(name, width))
             network.conv1 = stem_convolution(in_chans, width)
     if isinstance(network, ResNet):  # which would ignore further stages
         for key in {"layers", "channels"} & arguments.keys():
@@ -143,6 +143,12 @@ def nearest_backbones(name: str) -> str:
     near = near or difflib.get_close_matches(plain, known, n=3)
     near = near or sorted((m for m in known if len(words[0]) > 4 and words[0] in m), key=len)
     return f"did you mean {', '.join(near[:3])}?" if near else "timm.list_models() lists them"
+
+
+def replaces_stem(network: nn.Module, arguments: dict[str, Any]) -> bool:
+    """Whether `build_network` replaces the stem of timm's network because of the argument `stem_width`."""
+    plain = isinstance(network, ResNet) and isinstance(network.conv1, nn.Conv2d)
+    return plain and arguments.get("stem_width") is not None
 
 
 def deep_stem(name: str, width: int) -> dict[str, Any]:

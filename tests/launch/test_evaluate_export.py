@@ -47,7 +47,7 @@ def test_timm_loads_the_export_strictly(run):
     assert "timm.create_model" in said
 
 
-@pytest.mark.parametrize("extra", [[], ["model.stem=small"]])
+@pytest.mark.parametrize("extra", [[], ["model.stem=small"], ["model.arguments.stem_width=16"]])
 def test_the_code_that_export_prints_loads_the_weights(extra, tmp_path):
     run = pretrain("quickstart", [*TINY, *extra, "training.steps=1"], run=tmp_path / "run")
     for format in ("timm", "safetensors"):
@@ -67,12 +67,8 @@ def test_torchvision_models_are_loaded_with_torchvision_only(name, tmp_path):
     model = SimpleNamespace(backbone=backbone.name, arguments={}, stem="standard")
     read = f'safetensors.torch.load_file("{tmp_path / "weights.safetensors"}")'
     names: dict = {}
-    exec(
-        "\n".join(
-            line[4:] for line in loading_code(SimpleNamespace(model=model, views=views, data=[]), read).splitlines()
-        ),
-        names,
-    )
+    code = loading_code(SimpleNamespace(model=model, views=views, data=[]), backbone.network, read)
+    exec("\n".join(line[4:] for line in code.splitlines()), names)
     x = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(names["model"].eval()(x), backbone(x))

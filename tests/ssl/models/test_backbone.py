@@ -103,6 +103,7 @@ def test_measuring_draws_no_random_numbers():
         ("resnet18", {"drop_rate": 2}, "drop_rate must be at least 0 and less than 1, got 2"),
         ("resnet18", {"pretrained": True}, "pretrained is not an argument here: set weights to timm or a file"),
         ("resnet18.a1", {}, "unknown tag 'a1' of resnet18; it has a1_in1k"),
+        ("resnet18", {"stem_width": 33}, r"resnet18: model\.arguments\.stem_width must be an even number .*, got 33"),
         ("small_alexnet", {"in_chans": 4}, "3 channels"),
         ("resnet18", {"global_pool": ""}, r"resnet18 .*returns \[N, 512, 7, 7\].*global_pool"),
         ("vit_tiny_patch16_224", {"global_pool": "", **VIT}, r"returns \[N, 17, 24\]"),
@@ -119,6 +120,25 @@ def test_the_cifar_stem_keeps_the_resolution_and_timms_names():
     assert standard.network.state_dict().keys() == cifar.network.state_dict().keys()
     assert cifar.network.conv1(torch.randn(1, 3, 32, 32)).shape[-1] == 32
     assert [m.shape[-1] for m in cifar.maps(torch.randn(2, 3, 32, 32))] == [32, 32, 16, 8, 4]
+
+
+@pytest.mark.parametrize("stem", ["standard", "cifar"])
+def test_a_stem_of_one_convolution_has_the_width_that_is_asked_for(stem):
+    """timm makes it 64 channels wide whatever `stem_width` is, and takes it for stems of three convolutions only."""
+    settings = {"layers": [1, 1, 1, 1], "channels": [32, 48, 64, 80], "in_chans": 2}
+    wide, narrow = (Backbone("resnet18", stem=stem, stem_width=width, **settings) for width in (64, 32))
+    timms = Backbone("resnet18", stem=stem, **settings)
+    shapes = [{name: value.shape for name, value in one.network.state_dict().items()} for one in (wide, timms)]
+    assert shapes[0] == shapes[1]
+    assert narrow.network.conv1.weight.shape == (32, 2, *timms.network.conv1.kernel_size)
+    assert narrow.network.conv1.stride == timms.network.conv1.stride
+    assert narrow.network.layer1[0].downsample is None  # 32 channels come in and go out
+    assert [m.shape[1] for m in narrow.maps(torch.randn(2, 2, 32, 32))] == [32, 32, 48, 64, 80]
+    assert narrow.network.conv1.weight.std().item() == pytest.approx(
+        (2 / (32 * narrow.network.conv1.kernel_size[0] ** 2)) ** 0.5, rel=0.05
+    )
+    deep = Backbone("resnet18", stem_width=16, stem_type="deep", **settings)
+    assert isinstance(deep.network.conv1, torch.nn.Sequential)
 
 
 @pytest.fixture(params=["plain", "dynamic size", "registers", "no class token", "class token without position"])
