@@ -25,8 +25,8 @@ from wildfern.ssl.models import Backbone
 from wildfern.ssl.tracking import environment
 from wildfern.ssl.training.parameter_groups import parameter_groups
 
-STEPS, BATCH, SIZE = 4, 64, 48  # batch, views and network of the bundled recipe `quickstart`
-NETWORK = {"layers": [1, 1, 1, 1], "channels": [32, 64, 128, 256], "stem_width": 32, "zero_init_last": False}
+STEPS, BATCH, SIZE = 4, 64, 48  # batch and views of the recipe `quickstart`; its network with the usual stem
+NETWORK = {"layers": [1, 1, 1, 1], "channels": [32, 64, 128, 256], "zero_init_last": False}
 PRECISIONS = ("fp64", "fp32", "bf16")
 LAYOUTS = {"channels last": torch.channels_last, "channels first": torch.contiguous_format}
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
