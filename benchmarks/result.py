@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from rich.table import Table
 from rich.text import Text
 
-from wildfern.printable import printable
+from wildfern.printable import printable, printable_lines
 from wildfern.ssl.tracking import environment
 
 ROUNDS = 3
@@ -27,7 +27,7 @@ class Benchmark:
         """The rows as a table for the terminal."""
         table = Table(
             title=Text(printable(f"{self.name}: {self.unit}")),
-            caption=Text(printable(self.words)),
+            caption=Text(printable_lines(self.words)),
             caption_justify="left",
             title_justify="left",
         )

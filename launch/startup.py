@@ -33,7 +33,7 @@ class Startup:
     """Shows what a command does until its own display begins; a context manager.
 
     `progress` is a live line in a terminal or a notebook. Elsewhere it is a line on standard error when a part takes more than
-    5 s, and one at once if torch is still to be imported, which takes long. Ranks other than 0 of a launcher show nothing.
+    4 s, and one at once if torch is still to be imported, which takes long. Ranks other than 0 of a launcher show nothing.
     """
 
     def __init__(self) -> None:

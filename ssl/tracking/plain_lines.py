@@ -11,7 +11,7 @@ from rich.console import Console
 
 from wildfern.printable import encodable, printable
 
-SHORTEST, LONGEST = 5.0, 60.0  # seconds without a line: at first, and after a long time
+SHORTEST, LONGEST = 4.0, 60.0  # seconds without a line: at first, and after a long time
 GROWTH = 12  # the pause is this part of the time that the work takes already
 LOOK_SECONDS = 0.5
 
@@ -19,7 +19,7 @@ LOOK_SECONDS = 0.5
 class PlainLines:
     """A context manager: while it is entered, a thread prints what `about()` says when there was no line for some seconds.
 
-    `about` returns the line (empty for none) and for how many seconds this has been going on: lines come every 5 s in the first
+    `about` returns the line (empty for none) and for how many seconds this has been going on: lines come every 4 s in the first
     minute, then less often, at least every 60 s. Output that cannot be written ends all lines, but nothing else.
     """
 

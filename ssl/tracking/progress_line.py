@@ -18,7 +18,7 @@ from .progress import Progress
 
 @contextmanager
 def progress_line(progress: Progress, console: Console) -> Iterator[None]:
-    """Show the progress inside the block: a live line in a terminal or a notebook, else a line every 5 s or more.
+    """Show the progress inside the block: a live line in a terminal or a notebook, else a line every 4 s or more.
 
     The live line vanishes at the end.
     """

@@ -26,16 +26,16 @@ def looked(clock, lines, until):
     return printed
 
 
-def test_lines_come_every_5_seconds_at_first_and_then_less_often():
+def test_lines_come_every_4_seconds_at_first_and_then_less_often():
     clock = Clock()
     lines = PlainLines(Console(file=io.StringIO()), lambda: (f"step {clock.now:.0f}", clock.now), clock)
     printed = looked(clock, lines, 7200.0)
     pauses = [b - a for a, b in pairwise(printed)]
-    assert printed[:12] == [5.0 * n for n in range(1, 13)]
+    assert printed[:12] == [4.0 * n for n in range(1, 13)]
     assert pauses == sorted(pauses)
     assert pauses[-1] == 60.0
     assert len(printed) < 200
-    assert lines.console.file.getvalue().startswith("step 5\nstep 10\n")
+    assert lines.console.file.getvalue().startswith("step 4\nstep 8\n")
 
 
 def test_an_event_postpones_the_next_line_and_nothing_is_said_of_nothing():
@@ -43,7 +43,7 @@ def test_an_event_postpones_the_next_line_and_nothing_is_said_of_nothing():
     lines = PlainLines(Console(file=io.StringIO()), lambda: (about[0], clock.now), clock)
     clock.now = 4.0
     lines.print("checkpoint")
-    assert looked(clock, lines, 10.0) == [9.0]
+    assert looked(clock, lines, 10.0) == [8.0]
     about[0] = ""
     assert looked(clock, lines, 60.0) == []
 
