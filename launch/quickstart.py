@@ -1,5 +1,6 @@
 """`wildfern quickstart`: pretraining and evaluation in a few minutes on a laptop, without a network."""
 
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,8 +38,10 @@ def run_quickstart(
     with output_may_be_lost():
         show_run(folder, console)
         console.print(
-            f"{time.perf_counter() - began:.0f} s in total. Next: wildfern evaluate {printable(folder)} --on cifar10 "
-            "--download · wildfern pretrain mix_folder_and_ifs data.0.source=folder:YOUR_IMAGES",
+            f"{time.perf_counter() - began:.0f} s in total. Next:\n"
+            f"  wildfern neighbors {printable(shlex.quote(str(folder)))}  # which images the network finds similar\n"
+            "  wildfern init YOUR_IMAGES  # a recipe for images of your own",
+            soft_wrap=True,
             highlight=False,
             markup=False,
             emoji=False,
