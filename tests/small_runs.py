@@ -1,13 +1,13 @@
 """Changes that make the quickstart recipe train in a second."""
 
 # Two blocks: batch normalization over two ranks takes most of a step of so small a network.
-SHALLOW = "model.arguments={layers: [1, 1, 0, 0], channels: [8, 8, 8, 8], zero_init_last: false}"
+SHALLOW = "model.arguments={layers: [1, 1, 0, 0], channels: [8, 8, 8, 8], stem_width: 64}"
 TINY = [
     "data.size=32",
     "data.points=200",
     "views.size=32",
     "model.backbone=resnet18",
-    "model.arguments={layers: [1, 1, 1, 1], channels: [8, 8, 8, 8], zero_init_last: false}",
+    "model.arguments={layers: [1, 1, 1, 1], channels: [8, 8, 8, 8], stem_width: 64}",
     "method.projection_hidden=16",
     "method.projection_size=8",
     "training.batch_size=8",

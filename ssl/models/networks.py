@@ -15,6 +15,7 @@ from wildfern.ssl.models.small_alexnet import SmallAlexNet
 Stem = Literal["standard", "cifar"]
 TORCHVISION = "torchvision/"
 STAGES = 4  # of a ResNet
+STEM_WIDTH = 64  # of timm's, if it is one convolution
 # Of the arguments of a network, so that a recipe of a stranger does not build one for hours or until the memory is full.
 MOST_NUMBER = 100_000
 MOST_PIXELS = 4096  # along one side of its images
@@ -148,7 +149,7 @@ def nearest_backbones(name: str) -> str:
 def replaces_stem(network: nn.Module, arguments: dict[str, Any]) -> bool:
     """Whether `build_network` replaces the stem of timm's network because of the argument `stem_width`."""
     plain = isinstance(network, ResNet) and isinstance(network.conv1, nn.Conv2d)
-    return plain and arguments.get("stem_width") is not None
+    return plain and arguments.get("stem_width") not in (None, STEM_WIDTH)
 
 
 def deep_stem(name: str, width: int) -> dict[str, Any]:

@@ -18,7 +18,8 @@ OTHERS = ["vit_tiny_patch16_224", "vgg11", "mobilenetv3_small_100", "dla46x_c", 
 def test_the_quickstart_accepts_another_backbone(name):
     said = []
     recipe = read_recipe("quickstart", [f"model.backbone={name}"], announce=said.append)
-    dropped = "model.arguments.layers, model.arguments.channels, model.arguments.zero_init_last"
+    names = ("layers", "channels", "stem_width", "zero_init_last")
+    dropped = ", ".join(f"model.arguments.{key}" for key in names)
     assert said[0] == f"model.backbone is now {name}: dropped {dropped} of resnet18"
     assert set(recipe.model.arguments) <= {"img_size", "image_size"}
     assert initial_backbone(recipe).width > 0
