@@ -46,7 +46,12 @@ def init_recipe(
     Network, sizes and steps are chosen so that training takes about `time` ("30m", "1h30m", "2d") on this machine, measured
     with a few real steps. Raises RunError for an existing file, unless `force`, and for a folder without images to train on.
     """
+    time = " ".join(time.split())
     seconds = seconds_of(time)
+    try:
+        folder.encode("utf-8")
+    except UnicodeEncodeError:
+        raise RunError(f"the name of the folder is not UTF-8, and a recipe must be: rename {folder!r}") from None
     out = output_file(out)
     if os.path.lexists(out) and not force:
         raise RunError(f"{out} exists: add --force to replace it, or choose another file with --out")

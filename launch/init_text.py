@@ -184,4 +184,8 @@ def _wrapped(sentence: str) -> list[str]:
 
 def _text(value: str) -> str:
     """A YAML scalar; in quotes where it must be."""
-    return value if re.fullmatch(r"[A-Za-z][\w./:-]*[\w/]", value, re.ASCII) else json.dumps(value, ensure_ascii=False)
+    if re.fullmatch(r"[A-Za-z][\w./:-]*[\w/]", value, re.ASCII):
+        return value
+    quoted = json.dumps(value, ensure_ascii=False)
+    # YAML knows the same escapes; it refuses or folds these characters where they stand for themselves.
+    return re.sub(r"[\x7f-\x9f\u2028\u2029\ufeff]", lambda found: f"\\u{ord(found[0]):04x}", quoted)

@@ -28,6 +28,8 @@ REPLACED = frozenset(
 APPENDED = frozenset({"metrics.jsonl", "timings.jsonl", "nonfinite.jsonl"})
 # What a run folder keeps of its run; only the report and the views may be written again.
 OF_A_RUN = (REPLACED | APPENDED | {".lock"}) - {"report.html", "views.png"}
+FOLDERS_OF_A_RUN = ("checkpoints", "plugins", "wandb")
+SERIES = "series.json"
 
 
 def written_path(path: str | Path) -> Path:
@@ -93,10 +95,17 @@ def write_json_file(file: Path, value: object) -> None:
 
 
 def check_not_of_a_run(file: Path) -> None:
-    """Raise RunError for a file that a run folder keeps of its run: another result would destroy it."""
+    """Raise RunError for a file that a run or a series keeps: another result would destroy it."""
     folder = Path(os.path.realpath(file)).parent
     if file.name in OF_A_RUN and is_run(folder):
         raise RunError(f"cannot write {file}: it belongs to the run {folder.name}; choose another file")
+    for below in (folder, *folder.parents):
+        if below.name in FOLDERS_OF_A_RUN and is_run(below.parent):
+            raise RunError(
+                f"cannot write {file}: {below.name}/ belongs to the run {below.parent.name}; choose another file"
+            )
+    if file.name == SERIES and os.path.lexists(folder / SERIES):
+        raise RunError(f"cannot write {file}: it belongs to the series {folder.name}; choose another file")
 
 
 def is_recipe_of_run(file: Path) -> bool:

@@ -50,8 +50,9 @@ def pretrain(
     run: RunOption = None,
     resume: ResumeOption = False,
     seeds: Annotated[
-        str, typer.Option(help="Train once for each seed, for example 0,1,2, and print one table", show_default=False)
-    ] = "",
+        str | None,
+        typer.Option(help="Train once for each seed, for example 0,1,2, and print one table", show_default=False),
+    ] = None,
     plugin: PluginOption = None,
     dry_run: Annotated[
         bool,
@@ -61,7 +62,7 @@ def pretrain(
     ] = False,
 ) -> None:
     """Pretrain from a recipe and write a run folder."""
-    if seeds:
+    if seeds is not None:
         from wildfern.launch.series_commands import pretrain_with_seeds
 
         pretrain_with_seeds(recipe, overrides or [], seeds, run, resume, plugin or [], dry_run)
@@ -84,6 +85,8 @@ def pretrain(
         folder = pretrain(recipe, overrides or [], run, resume, process_start(), plugin or [], startup)
     with output_may_be_lost():
         show_run(folder, console)
+        said = shlex.quote(str(folder))
+        say(f"next: wildfern neighbors {said} · wildfern export {said}")
 
 
 def plan(

@@ -150,7 +150,8 @@ class _Request:
         if source is None:
             return None
         if source.partition(":")[0] in GENERATORS:
-            self.complain(key, f"{source} is endless and cannot be evaluated on; name a data set with labels")
+            what = "a data set with labels" if self.command == "evaluate" else "a set of images"
+            self.complain(key, f"{source} is endless; name {what}, such as digits or folder:PATH")
             return None
         try:
             component = source_signature(source)

@@ -35,7 +35,7 @@ def _steps(record: RunRecord) -> str:
     done = max((series.steps[-1] + 1 for series in record.metrics.values()), default=0)
     training = record.recipe.get("training")
     total = training.get("steps") if isinstance(training, dict) else None
-    of = f" of {total:,}" if isinstance(total, int) else ""
+    of = f" of {total:,}" if type(total) is int else ""
     loss = record.metrics.get("loss")
     return f"{done:,.0f}{of} steps" + ("" if loss is None else f", last loss {loss.values[-1]:.4g}")
 
@@ -44,7 +44,10 @@ def _link(file: Path, words: str) -> str:
     """A link if the file is below the working folder, from where notebooks reach it; else its path."""
     if not is_regular(file):
         return f"no {words} yet"
-    within = os.path.relpath(file)
+    try:
+        within = os.path.relpath(file)
+    except OSError:  # the working folder is gone
+        within = os.pardir
     if within.startswith(os.pardir):
         return f"{words}: <code>{escape(str(file))}</code>"
-    return f'<a href="./{quote(Path(within).as_posix())}" target="_blank">{words}</a>'
+    return f'<a href="./{quote(os.fsencode(Path(within).as_posix()))}" target="_blank">{words}</a>'

@@ -23,8 +23,8 @@ def sweep(
         ),
     ] = None,
     seeds: Annotated[
-        str, typer.Option(help="Train each setting once for each seed, for example 0,1", show_default=False)
-    ] = "",
+        str | None, typer.Option(help="Train each setting once for each seed, for example 0,1", show_default=False)
+    ] = None,
     run: Annotated[Path | None, typer.Option("--run", help="Folder of the series (default: runs/NAME-DATE)")] = None,
     random: Annotated[
         int | None,
@@ -53,7 +53,7 @@ def sweep(
         lambda: sweep(
             recipe,
             overrides or [],
-            seeds=parse_seeds(seeds) if seeds else None,
+            seeds=None if seeds is None else parse_seeds(seeds),
             run=run,
             random=random,
             list_file=list_file,

@@ -224,7 +224,7 @@ def _names(points: Sequence[Point]) -> list[str]:
     short = short_keys(list(dict.fromkeys(key for point in points for key in point.settings)))
     names: list[str] = []
     for number, point in enumerate(points):
-        parts = (f"{short[key]}={_plain(value)}" for key, value in point.settings.items())
+        parts = (f"{_plain(short[key])}={_plain(value)}" for key, value in point.settings.items())
         name = ",".join(parts)
         if len(name) > MOST_NAME or name in names:
             name = f"setting={number}"

@@ -12,11 +12,10 @@ from typing import Any
 from wildfern.bounded_json import read_json
 from wildfern.files import write_text
 from wildfern.launch.errors import RunError
-from wildfern.launch.output_paths import is_run
+from wildfern.launch.output_paths import SERIES, is_run
 from wildfern.launch.series_points import Run
 from wildfern.recipes import Recipe
 
-SERIES = "series.json"
 MOST_BYTES = 64 * 2**20
 WAITING, DONE, FAILED, STOPPED = "waiting", "done", "failed", "stopped"
 STATES = (WAITING, DONE, FAILED, STOPPED)

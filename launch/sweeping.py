@@ -279,8 +279,8 @@ def _train_waiting(record: SeriesRecord, recipes: Sequence[Recipe], gpus: Sequen
         record.write()
         if gpus:
             say(f"{entry.run.name}: {'done' if code == 0 else message}")
-        elif entry.state == FAILED:  # its own words have been shown
-            say(f"{entry.run.name}: failed")
+        elif entry.state == FAILED:  # its own words have been shown; a killed process had none
+            say(f"{entry.run.name}: {message if code < 0 else 'failed'}")
 
     commands = [
         (number, lambda number=number: arguments(number), folder / LOGS / _log(entries[number]) if gpus else None)

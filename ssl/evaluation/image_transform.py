@@ -49,6 +49,8 @@ class ImageTransform:
                 raise ValueError("there are no images to transform")
             return [self._one(image) for image in images], False
         if isinstance(images, np.ndarray | Tensor) and images.ndim == 4:
+            if not len(images):
+                raise ValueError("there are no images to transform")
             channels_last = images if isinstance(images, np.ndarray) else images.permute(0, 2, 3, 1)
             return np.stack([self._checked(np.asarray(image)) for image in channels_last]), False
         return [self._one(images)], True
@@ -67,6 +69,8 @@ class ImageTransform:
         if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
             hint = "; scale [0, 1] to 0 … 255 and round" if pixels.dtype.kind == "f" else ""
             raise ValueError(f"an image is {KINDS}; got {pixels.dtype}{list(pixels.shape)}{hint}")
+        if pixels.size == 0:
+            raise ValueError(f"an image of shape {list(pixels.shape)} has no pixels")
         pixels = pixels.reshape(*pixels.shape[:2], -1)
         if pixels.shape[2] == 1 and self.channels == 3:
             pixels = np.repeat(pixels, 3, axis=2)
@@ -75,6 +79,8 @@ class ImageTransform:
         return pixels
 
     def _of_pillow(self, image: Image.Image) -> ImageArray:
+        if 0 in image.size:
+            raise ValueError(f"an image of {image.width} × {image.height} pixels has none")
         if self.channels == 3 and not is_deep_gray(image):
             return to_pixels(image)
         bands = number_of_bands(image)

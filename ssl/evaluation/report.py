@@ -16,7 +16,7 @@ from wildfern.ssl.evaluation.report_parts import MOST_CHARACTERS, escape, sectio
 from wildfern.ssl.evaluation.report_style import STYLE
 from wildfern.ssl.evaluation.result import EvaluationResult
 from wildfern.ssl.evaluation.run_record import RunRecord, Series, read_run
-from wildfern.ssl.evaluation.score_words import Row, interval_words, metric_words, value_words
+from wildfern.ssl.evaluation.score_words import Row, interval_words, metric_words, short_name, value_words
 
 # Keys with their own section; all others become small plots.
 MAIN = ("loss", "learning_rate")
@@ -163,7 +163,8 @@ def _scores(records: Sequence[RunRecord], names: Sequence[str]) -> str:
     # A metric that only a later run has also follows those of its protocol, and a protocol those of its data set.
     order = {dataset: place for place, dataset in enumerate(dict.fromkeys(group[0] for group in groups))}
     protocols = sorted(dict.fromkeys(group[:2] for group in groups), key=lambda pair: order[pair[0]])
-    head = ("protocol", "metric", "run", "backbone", "", "value", "interval", "difference")
+    several = ("run",) * (len(records) > 1)
+    head = ("protocol", "metric", *several, "backbone", "", "value", "interval", "difference")
     lines = []
     last = None
     members: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
@@ -180,7 +181,7 @@ def _scores(records: Sequence[RunRecord], names: Sequence[str]) -> str:
             for place, member in enumerate(groups[group]):
                 first = ""
                 if number == place == 0:
-                    first = f"<td rowspan={span}>{escape(protocol)}</td>"
+                    first = f"<td rowspan={span}>{escape(short_name(protocol))}</td>"
                 if place == 0:
                     first += f"<td class=metric rowspan={len(groups[group])}>{escape(metric_words(group[2]))}</td>"
                 lines.append(_score(*member, names, first, place == 0, number > 0))
@@ -211,10 +212,11 @@ def _score(
     if difference is not None:
         shown = f"{difference:+.1f}" if row["share"] else f"{difference:+.4g}"
     sign = "" if not difference else "up" if difference > 0 else "down"
+    run = f"<td class=run>{_run(names, index)}</td>" if len(names) > 1 else ""
     images = "" if row["n"] is None else f"{row['n']} test images"
     title = "; ".join(text for text in (images, str(row.get("detail") or "")) if text)
     return (
-        f'<tr class="{kinds}">{cells}<td class=run>{_run(names, index)}</td><td>{escape(row["backbone"])}</td>'
+        f'<tr class="{kinds}">{cells}{run}<td>{escape(row["backbone"])}</td>'
         f'<td class=bar title="{escape(title)}"><span>{bar}</span></td><td class=num>{value_words(row)}</td>'
         f'<td class=num>{interval_words(row)}</td><td class="num {sign}">{shown}</td></tr>'
     )

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+import yaml
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -15,7 +16,7 @@ from wildfern.launch import init
 from wildfern.launch.components import read_recipe
 from wildfern.launch.errors import RunError
 from wildfern.launch.folder_survey import survey_folder
-from wildfern.launch.init_text import Choice, recipe_of_folder
+from wildfern.launch.init_text import Choice, _text, recipe_of_folder
 from wildfern.launch.network_choice import NETWORKS, choose_network
 from wildfern.ssl.data import DataError
 from wildfern.ssl.models import Backbone
@@ -150,3 +151,10 @@ def test_the_command_writes_a_recipe_that_loads_and_keeps_an_existing_file(wildf
     again = wildfern("init", str(labeled), "--out", "made/mine.yaml")
     assert (again.returncode, again.stderr.count("exists: add --force")) == (2, 1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty_plugin.py", "made", "of cats"]
+
+
+def test_any_name_of_a_folder_is_one_yaml_scalar():
+    for name in ("a\x7fb", "a\x85b", "a\u2028b", "a\ufeffb", "q\"u'o#t: e", "tab\t", "ü", "plain/images"):
+        assert yaml.safe_load(f"key: {_text(name)}") == {"key": name}
+    with pytest.raises(RunError, match="not UTF-8"):
+        init.init_recipe("a\udcff", Path("recipe.yaml"))

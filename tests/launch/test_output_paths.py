@@ -57,3 +57,18 @@ def test_an_estimate_is_written_to_a_new_folder(wildfern, tmp_path):
     result = wildfern("plan", "quickstart", "--json", "new/folder/plan.json")
     assert result.returncode == 0, result.stderr
     assert json.loads((tmp_path / "new/folder/plan.json").read_text())
+
+
+def test_what_a_run_and_a_series_keep_is_not_written_over(tmp_path):
+    run = tmp_path / "run"
+    (run / "checkpoints" / "step_4").mkdir(parents=True)
+    for name in ("recipe.yaml", "environment.json"):
+        (run / name).write_text("")
+    (tmp_path / "series.json").write_text("")
+    for name in ("checkpoints/step_4/checkpoint.json", "checkpoints/new.html", "plugins/x.py"):
+        with pytest.raises(RunError, match=r"(checkpoints|plugins)/ belongs to the run run; choose another file"):
+            output_file(run / name)
+    with pytest.raises(RunError, match="it belongs to the series"):
+        output_file(tmp_path / "series.json")
+    assert output_file(run / "neighbors.html") == run / "neighbors.html"
+    assert output_file(tmp_path / "other" / "series.json").name == "series.json"

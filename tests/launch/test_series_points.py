@@ -175,3 +175,8 @@ def test_names_are_short_different_and_need_no_quotes():
     words = [f"a.source=folder:../x/y,folder:x;y,{'z' * 200},$(rm)"]
     names = [run.name for run in runs_of(grid(read_axes(words, None)), None)]
     assert names == ["source=folder-..-x-y", "source=folder-x-y", "setting=2", "source=rm"]
+
+
+def test_names_of_runs_are_single_folders():
+    runs = runs_of(grid(read_axes(["a.b./tmp/evil=1,2"], None)), None)
+    assert [run.name for run in runs] == ["tmp-evil=1", "tmp-evil=2"]

@@ -114,3 +114,13 @@ def test_other_images_are_refused(image, message):
 def test_a_pillow_image_of_other_bands_is_refused():
     with pytest.raises(ValueError, match="mode RGB has 3 bands, but this backbone takes 1: convert it"):
         ImageTransform(Preprocessing(12, None, (0.4,), (0.2,)), channels=1)(Image.new("RGB", (9, 9)))
+
+
+@pytest.mark.parametrize(
+    "empty",
+    [np.zeros((0, 8, 8, 3), np.uint8), np.zeros((0, 8, 3), np.uint8), Image.new("RGB", (0, 5)), []],
+    ids=["no images", "no rows", "Pillow", "no list"],
+)
+def test_empty_images_are_refused(empty):
+    with pytest.raises(ValueError, match=r"no images to transform|has no pixels|has none"):
+        ImageTransform(SETTINGS)(empty)
