@@ -72,7 +72,8 @@ def _summary(neighbors: Neighbors, images: int, thumbnails: Mapping[int, Thumbna
     what = f"{queries} images, each with its" if queries > 1 else "1 image with its"
     lines = [
         f"<p>{count} of {escape(about.source)}. Below {what} {_nearest(k)} among the others by cosine similarity of the "
-        f"frozen features of {escape(about.network)}. A network sees the central square of an image. Similarities of two networks cannot be compared: look at the images.</p>"
+        f"frozen features of {escape(about.network)}. A network sees the central square of an image. Similarities of "
+        "two networks cannot be compared: look at the images.</p>"
     ]
     if neighbors.chance is not None:
         rows = [
