@@ -6,9 +6,10 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import method_cases
 import numpy as np
 import torch
-from method_ranks import load
+from method_cases import CLASSES, load
 from torch import nn
 
 from wildfern.generators import ImageBatch
@@ -19,27 +20,12 @@ from wildfern.ssl.models import Backbone
 from wildfern.ssl.training import OPTIMIZERS, BatchReader, LoopConfig, OnlineProbe, TorchEngine, train_step
 from wildfern.ssl.training.finite import FiniteWatch
 
-IMAGES, STEPS, CLASSES = 8, 3, 4
+IMAGES, STEPS = 8, 3
 CPU = torch.device("cpu")
-VIT = {"img_size": 16, "patch_size": 4, "depth": 1, "embed_dim": 24, "num_heads": 2}
-# name -> (method, arguments)
-CASES = {
-    "simclr": ("simclr", {"projection_hidden": 16, "projection_size": 8}),
-    "cacr": ("cacr", {"projection_size": 8}),
-    "cacr_momentum": ("cacr_momentum", {"projection_hidden": 16, "projection_size": 8}),
-    "cacr_momentum euclidean": (
-        "cacr_momentum",
-        {"projection_hidden": 16, "projection_size": 8, "cost": "euclidean"},
-    ),
-    "queue": ("queue_contrast", {"length": 12}),
-    "dino": ("dino", {"prototypes": 12, "head_hidden": 16, "head_bottleneck": 8}),
-    "mae": ("mae", {"decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2}),
-    "one label": ("supervised", {"classes": CLASSES}),
-    "several labels": ("supervised", {"classes": CLASSES}),
-}
-SHARED = ("simclr", "cacr", "cacr_momentum", "cacr_momentum euclidean", "queue")  # have one loss for all parts
-ON_RANKS = [("simclr", stage) for stage in range(4)]
-ON_RANKS += [("cacr_momentum", 1), ("cacr_momentum", 3), ("queue", 2), ("dino", 2), ("dino", 3)]
+CASES = {name: (case.method, case.arguments) for name, case in method_cases.CASES.items() if not case.masks}
+# The hardest stage for every method, and the others for a few.
+ON_RANKS = [(case, 3) for case in CASES] + [("simclr", stage) for stage in range(3)]
+ON_RANKS += [("cacr_momentum", 1), ("queue", 2), ("dino", 2)]
 
 
 class Noise:
@@ -68,10 +54,11 @@ class Reader(BatchReader):
 
 def build(case, dtype=torch.float64, batch_norm=False, **backbone):
     """The method, by default without batch normalization, whose statistics depend on the parts."""
-    load("queue_contrast")
-    torch.manual_seed(0)
     name, arguments = CASES[case]
-    method = METHODS[name](Backbone("vit_tiny_patch16_224", **{**VIT, **backbone}), STEPS, **arguments).to(dtype)
+    load(name)
+    torch.manual_seed(0)
+    network, settings = method_cases.VIT
+    method = METHODS[name](Backbone(network, **{**settings, **backbone}), STEPS, **arguments).to(dtype)
     for network in (method, *method.teachers().values()):
         network.to(dtype)
         for path, module in list(network.named_modules()):
@@ -125,7 +112,7 @@ def worker(rank, world_size, port, folder):
     start_processes("cpu", 3)
     found = {}
     for case, stage in ON_RANKS:
-        engine = engine_of(build(case, torch.float32), 2, stage, world_size)
+        engine = engine_of(build(case, torch.float32), 2, stage, world_size, probe=case != "several labels")
         found[f"{case} zero{stage}"] = train(engine, case, 2, torch.float32)
         engine.engine.destroy()
     torch.save(found, Path(folder) / f"rank{rank}.pt")

@@ -151,6 +151,13 @@ class Method(nn.Module):
         """Groups for the optimizer; override it for example for another learning rate of a predictor."""
         return [ParameterGroup([(name, p) for name, p in self.named_parameters() if p.requires_grad])]
 
+    def collapsed_loss(self, images: int) -> float | None:
+        """The loss if all outputs are equal, such as ln K for a choice among K, with `images` in the global batch.
+
+        A run whose loss stays there gets a warning. None if that is not known, or if a smaller loss is impossible.
+        """
+        return None
+
     def networks_to_compile(self) -> list[nn.Module]:
         """The networks that `training.compile` compiles: the backbone and the teachers."""
         return [self.backbone, *self.teachers().values()]

@@ -116,11 +116,14 @@ class Output:
     loss: scalar; its mean over ranks is the loss of the global batch, and so is its gradient.
     metrics: detached scalars to log; their means over ranks are logged.
     features: float[n, F], detached: one row per image, for the online probe and the diagnostics; None if there are none.
+    embeddings: float[V, N, D], detached: of two or more views of the same images, on which the loss acts, of any length; for
+        `alignment` and `uniformity` in the log. None if the method has none.
     """
 
     loss: Tensor
     metrics: Metrics = field(default_factory=dict)
     features: Tensor | None = None
+    embeddings: Tensor | None = None
 
 
 def checked_output(output: object, where: str, batch: Batch | None) -> Output:
@@ -154,7 +157,7 @@ def checked_output(output: object, where: str, batch: Batch | None) -> Output:
         if metrics[name].ndim:
             raise ValueError(f"{where}: the metric {name} must be a scalar, got {list(metrics[name].shape)}")
     features = None if batch is None else _checked_features(output.features, where, batch)
-    return Output(output.loss, metrics, features)
+    return Output(output.loss, metrics, features, _checked_views(output.embeddings, where))
 
 
 def checked_embeddings(embedded: object, where: str, batch: Batch) -> Embedded:
@@ -188,3 +191,12 @@ def _checked_features(features: object, where: str, batch: Batch) -> Tensor | No
         found = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise ValueError(f"{where}: features must be [{len(batch)}, F], one row per image, got {found}")
     return features.detach()
+
+
+def _checked_views(embeddings: object, where: str) -> Tensor | None:
+    if embeddings is None:
+        return None
+    if not isinstance(embeddings, Tensor) or embeddings.ndim != 3 or len(embeddings) < 2:
+        found = list(embeddings.shape) if isinstance(embeddings, Tensor) else type(embeddings).__name__
+        raise ValueError(f"{where}: embeddings must be [V, N, D] of at least two views, got {found}")
+    return embeddings.detach()

@@ -1,5 +1,6 @@
 """CACR (Zheng et al.): attracts distant positives and repels close negatives."""
 
+from math import log
 from typing import Annotated, Literal
 
 from lightly.models.modules.heads import SimCLRProjectionHead
@@ -54,11 +55,14 @@ class CACR(ComparingMethod):
         embeddings, features = self.encode(self.projection, batch.views)
         return Embedded({"z": F.normalize(full_precision(embeddings), dim=-1)}, features)
 
+    def collapsed_loss(self, images: int) -> float:
+        return 0.0  # all distances are
+
     def compare(self, embeddings: dict[str, Tensor], step: int) -> Output:
         z = embeddings["z"]
-        terms = self.loss(z)
+        terms = self.loss.forward(z)  # without DeepSpeed's hooks, which find no tensors in CACRTerms (ZeRO 3)
         metrics = {"attraction": terms.attraction, "repulsion": terms.repulsion, "embedding_std": embedding_std(z)}
-        return Output(terms.total, {name: value.detach() for name, value in metrics.items()})
+        return Output(terms.total, {name: value.detach() for name, value in metrics.items()}, embeddings=z)
 
 
 @register("method", "cacr_momentum")
@@ -101,8 +105,11 @@ class MomentumCACR(ComparingMethod):
     def targets(self, batch: Batch) -> dict[str, Tensor]:
         return {"keys": full_precision(self.teacher(batch.views[0].flatten(0, 1))).unflatten(0, (2, -1))}
 
+    def collapsed_loss(self, images: int) -> float | None:
+        return 2 * self.loss.temperature * log(images) if self.loss.cost == "rbf" else None
+
     def compare(self, embeddings: dict[str, Tensor], step: int) -> Output:
         queries, keys = embeddings["queries"], embeddings["keys"]
         others = [[v for v in range(len(queries)) if v != key] for key in range(2)]
         loss = sum(self.loss(queries[other], keys[key]) for key, other in enumerate(others)) / 2
-        return Output(loss, {"embedding_std": embedding_std(queries)})
+        return Output(loss, {"embedding_std": embedding_std(queries)}, embeddings=queries[:2])

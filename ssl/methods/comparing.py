@@ -44,7 +44,7 @@ class ComparingMethod(Method):
         embedded, targets = self.checked_embed(batch), self.checked_targets(batch)
         whole = {name: all_gather_embeddings(x) for name, x in (embedded.embeddings | targets).items()}
         output = self.checked_compare(whole, batch.step)
-        return Output(output.loss, output.metrics, embedded.features)
+        return Output(output.loss, output.metrics, embedded.features, output.embeddings)
 
     def checked_embed(self, batch: Batch) -> Embedded:
         """`embed`; like the next two, raises ValueError for a result that breaks the interface."""

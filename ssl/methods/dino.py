@@ -1,5 +1,6 @@
 """DINO (Caron et al., 2021): from any crop, a student predicts a momentum teacher's output for the global crops."""
 
+from math import log
 from typing import Annotated, cast
 
 import torch
@@ -81,6 +82,9 @@ class DINO(Method):
                 self._move_center(teacher.mean(dim=(0, 1)), batch)
         metrics = {"teacher_entropy": entropy, "agreement": agreement, "center_norm": self.loss.center.norm()}
         return Output(loss, metrics, features)
+
+    def collapsed_loss(self, images: int) -> float:
+        return log(len(self.loss.center))
 
     def _move_center(self, mean: Tensor, batch: Batch) -> None:
         """Move the center once per step, after its last part, so that all parts of the batch have the same one."""

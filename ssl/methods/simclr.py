@@ -1,5 +1,7 @@
 """SimCLR (Chen et al., 2020): contrastive learning of views of the same image against all other images of the batch."""
 
+from math import log
+
 from lightly.models.modules.heads import SimCLRProjectionHead
 from torch import Tensor
 from torch.nn import functional as F
@@ -39,6 +41,9 @@ class SimCLR(ComparingMethod):
         embeddings, features = self.encode(self.projection, batch.views)
         return Embedded({"z": F.normalize(full_precision(embeddings), dim=-1)}, features)
 
+    def collapsed_loss(self, images: int) -> float:
+        return log(2 * images - 1)  # of two views
+
     def compare(self, embeddings: dict[str, Tensor], step: int) -> Output:
         z = embeddings["z"]
-        return Output(self.loss(z), {"embedding_std": embedding_std(z)})
+        return Output(self.loss(z), {"embedding_std": embedding_std(z)}, embeddings=z)

@@ -132,9 +132,9 @@ class DeepSpeedEngine:
         )
 
     def __call__(self, batch: Batch) -> Output:
-        def forward() -> tuple[Tensor, Metrics, Tensor | None]:
+        def forward() -> tuple[Tensor, Metrics, Tensor | None, Tensor | None]:
             output = checked_output(self._forward(batch), f"{type(self.method).__name__}.forward()", batch)
-            return output.loss, output.metrics, output.features
+            return output.loss, output.metrics, output.features, output.embeddings
 
         return Output(*self.run(forward))
 

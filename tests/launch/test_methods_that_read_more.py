@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from method_ranks import PLUGINS
+from method_cases import PLUGINS
 from safetensors.torch import load_file
 from small_runs import TINY
 

@@ -1,9 +1,10 @@
-"""Methods that read more than views: two ranks with half of each batch train like one rank with the whole batch."""
+"""Every method: two ranks with half of each batch train like one rank with the whole batch."""
 
 import pytest
 import torch
 from forked_ranks import two_ranks_of
-from method_ranks import CASES, load, train, worker
+from method_cases import CASES, load
+from method_ranks import train, worker
 
 from wildfern.ssl.methods import METHODS, Batch
 
