@@ -153,7 +153,6 @@ def _evaluation(survey: Survey, choice: Choice) -> list[str]:
         return [
             "evaluation:",
             "  on: [] # no classes in sub-folders; a labeled data set would be folder:PATH or digits",
-            "  diagnostics: true # log signs of collapse, which need no labels",
         ]
     names = list(survey.classes)
     listed = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")

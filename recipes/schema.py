@@ -191,7 +191,8 @@ class Evaluation(Section):
         None, description="Log probe_accuracy of an online linear probe; {}: default settings."
     )
     diagnostics: bool = Field(
-        False, description="Log rank_me and feature_std, collapse diagnostics of the features of each logged step."
+        True,
+        description="Log rank_me, feature_std, alignment and uniformity of each logged step, and warn of signs of collapse.",
     )
 
 

@@ -24,7 +24,7 @@ DIGITS = [
     "model={backbone: resnet18, stem: cifar, arguments: {layers: [1, 1, 1, 0], channels: [16, 32, 48, 64], stem_width: 16}}",
     *["optimizer={name: adamw, learning_rate: 2.0e-3, weight_decay: 1.0e-4}", "training.batch_size=32"],
     *["training.steps=300", "training.log_every=50", "training.threads=1", "training.device=cpu"],
-    "evaluation={on: [digits], protocols: [knn], few_shot: [], diagnostics: true}",
+    "evaluation={on: [digits], protocols: [knn], few_shot: []}",
 ]
 DIGITS_VIT = [
     *DIGITS,

@@ -9,22 +9,36 @@ ROWS = 512
 
 
 @torch.no_grad()
-def diagnostics(features: Tensor) -> dict[str, Tensor]:
-    """`rank_me` and `feature_std` of the first 512 rows of float[N, D], for one logged step; computed in float32.
+def diagnostics(features: Tensor | None, embeddings: Tensor | None = None) -> dict[str, Tensor]:
+    """Signs of collapse of the first 512 images of a batch, for one logged step; computed in float32.
 
-    Compare them between runs with the same batch size only. Raises ValueError for anything but [N, D] with N >= 2.
+    `rank_me` and `feature_std` of features float[N, D]; `alignment` and `uniformity` of the normalized embeddings float[V, N, D]
+    of two or more views: of the first two, and of the first. What is None is left out. Compare them between runs with the same
+    batch size only. Raises ValueError for other shapes, or for fewer than two images.
     """
-    if features.ndim != 2 or len(features) < 2:
-        raise ValueError(f"diagnostics need features [N, D] of at least two images, got {list(features.shape)}")
-    rows = features[:ROWS].float()
-    return {"rank_me": rank_me(rows), "feature_std": feature_std(rows)}
+    found = {}
+    if features is not None:
+        if features.ndim != 2 or len(features) < 2:
+            raise ValueError(f"diagnostics need features [N, D] of at least two images, got {list(features.shape)}")
+        rows = features[:ROWS].float()
+        found |= {"rank_me": rank_me(rows), "feature_std": feature_std(rows)}
+    if embeddings is not None:
+        if embeddings.ndim != 3 or embeddings.shape[0] < 2 or embeddings.shape[1] < 2:
+            raise ValueError(
+                f"diagnostics need embeddings [V, N, D] of two views of two images, got {list(embeddings.shape)}"
+            )
+        first, second = F.normalize(embeddings[:2, :ROWS].float(), dim=-1)
+        found |= {"alignment": alignment(first, second), "uniformity": uniformity(first)}
+    return found
 
 
 def rank_me(features: Tensor, epsilon: float = 1e-7) -> Tensor:
     """Effective rank of float[N, D]: exp of the entropy of its normalized singular values; scalar in about [1, min(N, D)].
 
-    RankMe (Garrido et al., 2023, eq. 1). Compare it between runs at the same N and D only.
+    RankMe (Garrido et al., 2023, eq. 1). Compare it between runs at the same N and D only. NaN if an entry is not finite.
     """
+    if not features.isfinite().all():
+        return features.new_full((), torch.nan)
     singular = torch.linalg.svdvals(features.float() if features.dtype != torch.float64 else features)
     p = singular / singular.sum().clamp(min=epsilon) + epsilon
     return (-(p * p.log()).sum()).exp()

@@ -102,6 +102,8 @@ class Method(nn.Module):
     needs: Needs = Needs()
     usual: Usual | None = None  # what its paper trains with
     backbone: Backbone
+    # what to change if a run's log shows collapse, in a sentence after "try"
+    if_collapsed: str = "a lower optimizer.learning_rate, a longer schedule.warmup or a larger training.batch_size"
     freeze: int = 0  # steps at the start of training in which the backbone's weights do not change
 
     def __init__(self) -> None:

@@ -35,6 +35,11 @@ class DINO(Method):
         "Caron et al., 2021, section 3.2", optimizers=("adamw",), only_transformers=True, warmup=True, weight_decay=True
     )
 
+    if_collapsed = (
+        "a lower method.teacher_temperature, a method.momentum closer to 1, a longer schedule.warmup, or "
+        "method.freeze_last_layer"
+    )
+
     def __init__(
         self,
         backbone: Backbone,

@@ -26,11 +26,15 @@ Embeddings = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Part:
-    """Results of one micro-batch after its backward pass; the loss is detached, features and labels are this rank's."""
+    """Results of one micro-batch after its backward pass; the loss is detached, features and labels are this rank's.
+
+    `embeddings` are this rank's, or those of the global batch where the loss is.
+    """
 
     loss: Tensor
     metrics: Metrics
     features: Tensor | None
+    embeddings: Tensor | None
     labels: Tensor | None
 
 
@@ -43,7 +47,7 @@ def separate_losses(
         engine.method.needs.check_batch(batch)
         output = engine(batch)
         engine.backward(output.loss * _one_if_finite(output.loss.detach()) if skip_nonfinite else output.loss)
-        yield Part(output.loss.detach(), output.metrics, output.features, batch.labels)
+        yield Part(output.loss.detach(), output.metrics, output.features, output.embeddings, batch.labels)
 
 
 def shared_loss(
@@ -79,7 +83,7 @@ def shared_loss(
         # Engines divide the loss of each micro-batch by their number.
         product = parts * sum(products)
         engine.backward(product * _one_if_finite(output.loss) if skip_nonfinite else product)
-        yield Part(output.loss, output.metrics, features, batch.labels)
+        yield Part(output.loss, output.metrics, features, output.embeddings, batch.labels)
 
 
 def _without_gradient(method: ComparingMethod, batch: Batch) -> tuple[Embeddings, Embeddings]:
@@ -124,7 +128,7 @@ def _compare(
     for (part, name), gradient in zip(places, found, strict=False):
         if gradient is not None:
             gradients[part][name] = gradient
-    return Output(output.loss.detach(), output.metrics), gradients
+    return Output(output.loss.detach(), output.metrics, embeddings=output.embeddings), gradients
 
 
 def _seed_networks(seed: int, part: MicroBatch, rank: int) -> None:

@@ -19,6 +19,7 @@ from wildfern.ssl.training import whole_state
 from wildfern.ssl.training.accumulation import separate_losses, shared_loss
 from wildfern.ssl.training.batch_reader import BatchReader, MicroBatch
 from wildfern.ssl.training.checkpoints import CheckpointStore, Written
+from wildfern.ssl.training.collapse import CollapseWatch
 from wildfern.ssl.training.engine import Engine
 from wildfern.ssl.training.finite import FiniteWatch, Row, restore_buffers, snapshot_buffers
 from wildfern.ssl.training.method_state import FixedState
@@ -42,7 +43,7 @@ class LoopConfig:
     checkpoint_minutes: float | None
     evaluate_every: int | None
     skip_nonfinite: int
-    diagnostics: bool = False  # log RankMe and the standard deviation of `Output.features`
+    diagnostics: bool = False  # log signs of collapse of `Output.features` and `Output.embeddings`
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class StepResult:
     learning_rate: float
     wait_seconds: float  # for data
     features: list[Tensor]  # of each micro-batch, this rank's rows; empty unless the loop logs diagnostics
+    embeddings: list[Tensor]  # the same, [V, n, D]; one tensor of the global batch if that is what the method gives
 
     def means(self) -> dict[str, Tensor]:
         """Each scalar's mean over the micro-batches."""
@@ -88,6 +90,7 @@ def train(
     done = start_step
     watch = FiniteWatch(engine, config.skip_nonfinite, reader.indices, on_nonfinite, skipped_in_a_row)
     state = FixedState(engine.method)
+    collapse = CollapseWatch(engine.method, config.batch_size, config.total_steps)
     save = _Saver(config, engine, tracker, checkpoints, watch, state, on_checkpoint)
     consultation = Consultation(engine.any, most=1 if engine.world_size == 1 else 8)
     accumulation = config.accumulation
@@ -114,7 +117,7 @@ def train(
             if (saving or evaluating or tracker.due(step)) and not config.skip_nonfinite:
                 watch.check()
             if tracker.due(step):
-                _log(step, result, engine, tracker, interval)
+                _log(step, result, engine, tracker, interval, collapse)
                 interval = _Interval()
             if evaluating:
                 with tracker.untimed():
@@ -144,13 +147,17 @@ def train_step(
         key("model", config.seed, step, engine.rank)
     )  # for dropout and stochastic depth: a function of seed, step and rank
     before = snapshot_buffers([method, *method.teachers().values()]) if skip_nonfinite else []
-    parts, waited, features = [], loader.total_wait_seconds, []
+    parts, waited = [], loader.total_wait_seconds
+    features: list[Tensor] = []
+    embeddings: list[Tensor] = []
     results = shared_loss if config.accumulation > 1 and compares_whole_batch(method) else separate_losses
     for part in results(engine, reader, loader, config.accumulation, skip_nonfinite):
         if probe is not None:
             probe.observe(part.features, part.labels)
         if config.diagnostics and part.features is not None:
             features.append(part.features)
+        if config.diagnostics and part.embeddings is not None and not (embeddings and results is shared_loss):
+            embeddings.append(part.embeddings)
         parts.append({"loss": part.loss, **part.metrics})
     learning_rate = config.learning_rate * schedule.learning_rate(step)
     freeze = {"freeze": True} if step < method.freeze else {}
@@ -164,7 +171,7 @@ def train_step(
         method.after_step(step, engine.gather)
         if probe is not None:
             probe.step()
-    return StepResult(parts, gradient_norm, learning_rate, loader.total_wait_seconds - waited, features)
+    return StepResult(parts, gradient_norm, learning_rate, loader.total_wait_seconds - waited, features, embeddings)
 
 
 class _Interval:
@@ -177,15 +184,28 @@ class _Interval:
         return self.waited / (time.perf_counter() - self.began)
 
 
-def _log(step: int, result: StepResult, engine: Engine, tracker: Tracker, interval: _Interval) -> None:
+def _log(
+    step: int, result: StepResult, engine: Engine, tracker: Tracker, interval: _Interval, collapse: CollapseWatch
+) -> None:
     numbers = engine.mean({"gradient_norm": result.gradient_norm, **result.means()})
     metrics = {"loss": numbers.pop("loss"), "learning_rate": result.learning_rate, **numbers}
     if engine.probe is not None:
         metrics |= engine.probe.take_accuracy()
-    if result.features:
-        features = torch.cat([all_gather_embeddings(part[None])[0] for part in result.features])
-        metrics |= {name: float(value) for name, value in diagnostics(features).items()}
+    metrics |= {name: float(value) for name, value in diagnostics(*_whole_batch(result, engine.world_size)).items()}
     tracker.log(step, metrics, {"data_wait": interval.data_wait(), **peak_memory(engine.device)})
+    for message in collapse.messages(step, metrics):
+        tracker.message(message)
+
+
+def _whole_batch(result: StepResult, world_size: int) -> tuple[Tensor | None, Tensor | None]:
+    """Features and embeddings of the images of all micro-batches and ranks; None where there are not two images."""
+    features = [all_gather_embeddings(part[None])[0] for part in result.features]
+    images = sum(map(len, features))
+    embeddings = result.embeddings
+    if world_size > 1 and sum(part.shape[1] for part in embeddings) * world_size == images:
+        embeddings = [all_gather_embeddings(part) for part in embeddings]
+    several = sum(part.shape[1] for part in embeddings) > 1
+    return torch.cat(features) if images > 1 else None, torch.cat(embeddings, dim=1) if several else None
 
 
 class _Saver:

@@ -72,7 +72,6 @@ def test_gray_images_of_16_bits(tmp_path):
     assert recipe.data[1].arguments["color"] is False
     assert recipe.views.arguments["mean"] == pytest.approx([0.5] * 3, abs=0.02)  # with the range, not of 0 … 65535
     assert recipe.evaluation.on == []
-    assert recipe.evaluation.diagnostics
 
 
 def test_images_of_five_bands_are_not_mixed(tmp_path):

@@ -63,7 +63,7 @@ def test_changed_settings_are_listed_in_one_line():
 def test_many_changed_settings_are_counted():
     then = read_recipe("quickstart", TINY)
     names = ("checkpoint_every", "keep_checkpoints", "loader_threads", "log_every", "steps", "threads", "gradient_clip")
-    more = ["evaluation.seeds=9", "evaluation.diagnostics=true", "tracking.project=p"]
+    more = ["evaluation.seeds=9", "evaluation.diagnostics=false", "tracking.project=p"]
     now = read_recipe("quickstart", [*TINY, *(f"training.{name}=33" for name in names), *more])
     message = changed_settings(then, now)[0]
     assert message.endswith(f" and {len(names) + len(more) - SHOWN} more")
