@@ -12,7 +12,7 @@ from .judge import FLAT, GOOD, judge
 from .machine import DEPTH, HEIGHT, SCRATCH, evaluate
 from .ops import PARAMETERS
 from .paint import LEVELS, extremes, paint, places, to_levels
-from .palette import (
+from ..palette import (
     ENTRIES,
     EVENNESS,
     MOST_COLORS,

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from . import ops as op
 from .ops import INSTRUCTIONS, Parameter
-from .palette import BANDS, COLORS, COSINES, KIND, RELIEF, SECOND, SECOND_PALETTE, SHADE, SMOOTH
+from ..palette import BANDS, COLORS, COSINES, KIND, RELIEF, SECOND, SECOND_PALETTE, SHADE, SMOOTH
 
 _PALETTES = {SMOOTH: "gradient of {} colors", BANDS: "{} flat colors", COSINES: "cosine palette"}
 _SECONDS = {SHADE: ", shaded by ", SECOND_PALETTE: ", second palette by "}

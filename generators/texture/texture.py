@@ -12,7 +12,7 @@ from .grammar import LONGEST
 from .kernel import TRIAL, render_slice
 from .machine import run_width
 from .ops import MOST_INSTRUCTIONS, PARAMETERS
-from .palette import STYLE
+from ..palette import STYLE
 from .text import program_text
 
 #: Most classes whose accepted attempt is cached.

@@ -8,7 +8,7 @@ from ..elementary import cos_sin, drawn, exp, folded
 from . import ops as op
 from .grammar import draw_expression
 from .ops import AMOUNT, CHANGE, COUNT, PARAMETERS
-from .palette import COLORS, KIND, NO_SECOND, RELIEF, SECOND, SMOOTH, draw_style
+from ..palette import COLORS, KIND, NO_SECOND, RELIEF, SECOND, SMOOTH, draw_style
 
 #: Purposes of the keys of an attempt at a class.
 _PROGRAM, _STYLE, CLASS_LATTICES = range(3)

@@ -5,7 +5,7 @@ import pytest
 
 from wildfern.generators.texture.judge import FLAT, GOOD, NOISE, judge
 from wildfern.generators.texture.paint import LEVELS, extremes, paint, places, to_levels
-from wildfern.generators.texture.palette import (
+from wildfern.generators.palette import (
     BANDS,
     COLORS,
     COSINES,

@@ -1,4 +1,4 @@
-"""Colors of textures: the style of a class, and the palettes of an instance as RGB tables.
+"""Colors of textures, neural fractals and flames: the style of a class, and the palettes of an instance as RGB tables.
 
 A palette is a gradient between random colors, smooth or in flat bands, or has a cosine for each channel.
 """
@@ -8,7 +8,7 @@ import math
 import numpy as np
 from numba import njit
 
-from ..elementary import cos_sin, drawn
+from .elementary import cos_sin, drawn
 
 #: Entries of a palette.
 ENTRIES = 256
