@@ -107,6 +107,15 @@ def draw_palette(palette_key, style, color, colors, table):
 
 
 @njit
+def saturate(table, factor):
+    """Move all channels of a palette `factor` times as far from the brightest one, to 0 at most; grays stay."""
+    for k in range(ENTRIES):
+        top = max(table[0, k], table[1, k], table[2, k])
+        for c in range(3):
+            table[c, k] = max(top - np.float32(factor) * (top - table[c, k]), np.float32(0.0))
+
+
+@njit
 def plain_palette(table):
     """Grays from dark to light."""
     for c in range(3):

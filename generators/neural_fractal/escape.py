@@ -108,7 +108,7 @@ def flaw(times, iterations, counts):
     """How far escape times (int64[TRIAL²]) are from an image with structure: 0 if they are one, else more than 0.
 
     Structure: no time has more than 60 % of the points; at least four times have 2 % each; by the rank of their times, adjacent
-    points correlate by .75 or more along both axes (else noise); times of more than an eighth of them differ (else a disc).
+    points correlate by .82 or more along both axes (else noise); times of more than an eighth of them differ (else a disc).
     counts: int64[iterations + 1] workspace.
     """
     for t in range(iterations + 1):
@@ -142,4 +142,4 @@ def flaw(times, iterations, counts):
     pairs = TRIAL * (TRIAL - 1)
     correlation = 1.0 - 0.5 * worst / (pairs * max(variance, 1e-9))
     total = max(0.0, fullest / n - 0.6) + 0.25 * max(0, 4 - several)
-    return total + max(0.0, 0.75 - correlation) + max(0.0, 0.125 - differ / pairs)
+    return total + max(0.0, 0.82 - correlation) + max(0.0, 0.125 - differ / pairs)

@@ -8,7 +8,7 @@ from numba import njit
 from ..elementary import cos_sin, drawn, exp, folded, normal
 from .network import MOST_LAYERS, MOST_UNITS, draw_network
 
-_NETWORK, _VIEW = 0, 1
+_NETWORK, _VIEW = np.int64(0), np.int64(1)
 #: What the pixels that do not escape show.
 FLAT, SHADED, SECOND = range(3)
 
@@ -50,7 +50,7 @@ def draw_class(class_key, settings, network, view):
 def vary(instance_key, strength, settings, network, view, moved, seen):
     """An instance's network and view (moved, seen) from its class's: at strength 1, weights change by up to 4 %.
 
-    The view turns by up to a tenth of a circle, zooms by up to a third and shifts by up to a fifth of its side; half are mirrored.
+    The view turns by up to a tenth of a circle, zooms by up to a third, shifts by up to a fifth of its side; half are mirrored.
     """
     draw = 8
     key = instance_key

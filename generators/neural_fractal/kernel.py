@@ -5,14 +5,14 @@ from numba import njit
 
 from ..compiling import kernel
 from ..elementary import folded
-from ..palette import ENTRIES, EVENNESS, MOST_COLORS, STYLE, draw_palette, draw_style, shaded
+from ..palette import ENTRIES, EVENNESS, MOST_COLORS, STYLE, draw_palette, draw_style, saturate, shaded
 from .escape import TRIAL, flaw, iterate, point_of, spread_levels, try_view
 from .fractal_class import FLAT, NETWORK, SHADED, draw_class, vary
 from .network import LANES, MOST_UNITS
 
-_CLASS_KEYS, _SAMPLE_KEYS = 1, 2
-_NUMBERS, _STYLE = 0, 1
-_VARY, _PALETTE, _SECOND_PALETTE = range(3)
+_CLASS_KEYS, _SAMPLE_KEYS = np.int64(1), np.int64(2)
+_NUMBERS, _STYLE = np.int64(0), np.int64(1)
+_VARY, _PALETTE, _SECOND_PALETTE = (np.int64(part) for part in range(3))
 #: Draws of a class, until one has structure; the least flawed is taken if none has.
 CLASS_ATTEMPTS = 100
 #: Draws of an instance, each varied half as much as the one before; the last shows its class as it is.
@@ -61,7 +61,7 @@ def _paint(network, settings, iterations, view, limit, places, evenness, palette
     """
     samples = settings.samples
     each, grid = samples * samples, size * samples
-    following, n = 0, 0
+    following, n = np.int64(0), np.int64(0)
     total = size * size * each
     sums[:] = 0
     scale = evenness / np.float32(iterations)
@@ -76,7 +76,7 @@ def _paint(network, settings, iterations, view, limit, places, evenness, palette
             following += 1
             n += 1
         iterate(network, settings.units, settings.layers, settings.power, z, c, n, hidden, state[0])
-        kept = 0
+        kept = np.int64(0)
         for k in range(n):
             length, before, pixel, step = state[0, k], state[1, k], at[0, k], at[1, k]
             least = length if length < state[2, k] else state[2, k]
@@ -138,16 +138,32 @@ def render_slice(sources: int):
             spread_levels(times, iterations, places)
             draw_style(folded(class_key, _STYLE), style)
             draw_palette(folded(sample_key, _PALETTE), style, settings.color, stops, palettes[0])
+            saturate(palettes[0], 1.7)
             if shown == SHADED:
                 shaded(palettes[0], palettes[1])
             else:
                 draw_palette(folded(sample_key, _SECOND_PALETTE), style, settings.color, stops, palettes[1])
+                saturate(palettes[1], 1.7)
             if shown == FLAT:
                 for channel in range(3):
                     palettes[1, channel] = palettes[1, channel, 0]
             evenness = np.float32(0.5 * style[EVENNESS])
             _paint(
-                moved, settings, iterations, seen, limit, places, evenness, palettes, size, z, c, hidden, state, at, sums
+                moved,
+                settings,
+                iterations,
+                seen,
+                limit,
+                places,
+                evenness,
+                palettes,
+                size,
+                z,
+                c,
+                hidden,
+                state,
+                at,
+                sums,
             )
             image = images[i].reshape(-1)
             for k in range(image.size):

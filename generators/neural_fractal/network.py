@@ -1,6 +1,6 @@
 """Random complex networks with tanh units: z → (w · tanh(W … tanh(W z + b) … + b) + b)^p, for many z side by side.
 
-Values are in single precision, real and imaginary parts apart, LANES numbers in a row, so that the loops over them are vectorized.
+Values are in single precision, real and imaginary parts apart, LANES numbers in a row, so that loops are vectorized.
 """
 
 import math
@@ -11,8 +11,8 @@ from numba import njit
 from ..elementary import normal
 from ..elementary32 import cos_turns, sin_turns
 
-#: Numbers that go through a network together.
-LANES = 576
+#: Numbers that go through a network together, at most. Of numpy's type: functions would be compiled again for a literal.
+LANES = np.int64(576)
 MOST_UNITS, MOST_LAYERS = 16, 6
 _0, _1, _2, _HALF, _PER_TURN = (np.float32(v) for v in (0.0, 1.0, 2.0, 0.5, 1.0 / math.pi))
 #: Beyond this real part, tanh is ±1 in single precision.
