@@ -48,7 +48,7 @@ def draw_class(class_key, settings, network, view):
 
 @njit
 def vary(instance_key, strength, settings, network, view, moved, seen):
-    """An instance's network and view (moved, seen) from its class's: at strength 1, weights change by up to 4 %.
+    """An instance's network and view (moved, seen) from its class's: at strength 1, weights change by up to 3 %.
 
     The view turns by up to a tenth of a circle, zooms by up to a third, shifts by up to a fifth of its side; half are mirrored.
     """
@@ -58,7 +58,7 @@ def vary(instance_key, strength, settings, network, view, moved, seen):
         for i in range(1 if layer == settings.layers else settings.units):
             for j in range(MOST_UNITS + 1):
                 for part in range(2):
-                    factor = 1.0 + 0.04 * strength * (2.0 * drawn(key, draw) - 1.0)
+                    factor = 1.0 + 0.03 * strength * (2.0 * drawn(key, draw) - 1.0)
                     moved[layer, i, j, part] = network[layer, i, j, part] * np.float32(factor)
                     draw += 1
     zoom = exp(0.29 * strength * (2.0 * drawn(key, 0) - 1.0))
