@@ -1,4 +1,7 @@
-"""Flames: variations, steps, views and tones against plain formulas, symmetry, classes, instances, arguments."""
+"""Flames: variations, steps, views and tones against plain formulas, symmetry, classes, instances, arguments.
+
+Functions of the canvas run uncompiled (`py_func`): the frozen bytes of `test_streams` hold what the compiler makes of them.
+"""
 
 import numpy as np
 import pytest
@@ -143,18 +146,18 @@ def test_the_view_follows_the_bulk_of_the_points():
     points += np.array([[3.0], [-2.0]], np.float32)
     points[:, :200] = np.random.default_rng(1).normal(0, 1e4, (2, 200))
     points[0, 200] = np.nan
-    x, y, spread = canvas.middle_and_spread(points, 4096)
+    x, y, spread = canvas.middle_and_spread.py_func(points, 4096)
     np.testing.assert_allclose([x, y, spread], [3, -2, 0.5 * np.sqrt(2)], atol=0.05)
 
 
 def test_counting_and_smoothing_keep_points_and_colors():
     size, view = 16, np.empty(6, np.float32)
-    canvas.set_view(1.0, 2.0, 4.0, 0.0, 1.0, -1.0, size, view)  # a quarter turn, mirrored
+    canvas.set_view.py_func(1.0, 2.0, 4.0, 0.0, 1.0, -1.0, size, view)  # a quarter turn, mirrored
     rng = np.random.default_rng(0)
     u, v = (middle + rng.normal(0, 1, POOL).astype(np.float32) for middle in np.float32([1, 2]))
     tint = rng.uniform(0, 1, POOL).astype(np.float32)
     counts = np.zeros(size * size + 1, np.uint64)
-    canvas.count_points(u, v, tint, view, size, np.empty(POOL, np.int64), counts)
+    canvas.count_points.py_func(u, v, tint, view, size, np.empty(POOL, np.int64), counts)
     column, row = np.floor(8 - 4 * (v - 2)).astype(int), np.floor(8 - 4 * (u - 1)).astype(int)
     expected, colors = np.zeros((size, size)), np.zeros((size, size))
     inside = (column >= 0) & (column < size) & (row >= 0) & (row < size)
@@ -165,7 +168,7 @@ def test_counting_and_smoothing_keep_points_and_colors():
     assert counts[-1] >> np.uint64(32) == POOL - counted.sum()
     summed = (counts[:-1] & np.uint64(2**32 - 1)).reshape(size, size).astype(int)
     density, mean = np.empty((2, size, size), np.float32)
-    canvas.smooth(counts, size, density, mean)
+    canvas.smooth.py_func(counts, size, density, mean)
     kernel = np.outer([1, 2, 1], [1, 2, 1]) / 16
     for plain, got in ((counted, density), (summed, density * mean)):
         padded = np.pad(plain, 1, mode="edge")
@@ -176,7 +179,7 @@ def test_counting_and_smoothing_keep_points_and_colors():
 
 def test_tones_are_logarithms_with_gamma():
     tones = np.empty(canvas.TONES, np.float32)
-    canvas.tone_table(5.0, 2.0, tones)
+    canvas.tone_table.py_func(5.0, 2.0, tones)
     part = np.arange(canvas.TONES - 1)[: canvas.TONES // 2] / (canvas.TONES - 1)
     density = part / (1 - part)
     np.testing.assert_allclose(tones[: len(part)], np.sqrt(np.log1p(5 * density) / np.log1p(15)), atol=1e-5)
