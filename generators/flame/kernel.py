@@ -34,9 +34,9 @@ CLASS_ATTEMPTS = 100
 ATTEMPTS = 4
 #: Steps that decide on the view, and side of the canvas on which a code is judged by them.
 FRAMES, TRIAL = 8, np.int64(32)
-#: Share of a trial's pixels that a class lights, and most of its points in one pixel.
-FILLING, FULLEST = 0.2, 0.08
-#: What instances may miss of these.
+#: Most of a trial's points in one pixel.
+FULLEST = 0.08
+#: The part of the filling rate of classes that instances must have.
 _TOLERANCE = 0.7
 
 
@@ -103,8 +103,8 @@ def _start(code, key, work):
 
 
 @njit
-def _quality(bulk, work):
-    """(share of a trial's pixels that the first steps light, share of the points in the fullest)."""
+def _flaw(bulk, filling, work):
+    """How far the first steps are from lighting `filling` of a trial's pixels, none too much: 0 if they do, else more than 0."""
     set_view(bulk[0], bulk[1], TRIAL / (5.0 * bulk[2]), 1.0, 0.0, 1.0, TRIAL, work.placed)
     work.trial[:] = 0
     for frame in range(FRAMES):
@@ -116,14 +116,7 @@ def _quality(bulk, work):
         points = work.trial[k] >> np.uint64(32)
         lit += 1 if points > 0 else 0
         fullest = max(fullest, points)
-    return lit / (TRIAL * TRIAL), np.float64(fullest) / (FRAMES * POOL)
-
-
-@njit
-def _flaw(bulk, filling, work):
-    """How far a code is from filling its view: 0 if it does, else more than 0."""
-    lit, fullest = _quality(bulk, work)
-    return max(0.0, filling - lit) + max(0.0, fullest - FULLEST)
+    return max(0.0, filling - lit / (TRIAL * TRIAL)) + max(0.0, np.float64(fullest) / (FRAMES * POOL) - FULLEST)
 
 
 @njit
@@ -175,7 +168,7 @@ def render_slice(sources: int):
                 last = attempt == ATTEMPTS - 1
                 vary(folded(folded(sample_key, _VARY), attempt), 0.0 if last else strength, code, varied)
                 bulk = _start(varied, sample_key, work)
-                if _flaw(bulk, _TOLERANCE * settings.filling, work) < 0.05:
+                if _flaw(bulk, _TOLERANCE * settings.filling, work) == 0.0:
                     break
                 strength *= 0.5
             key = folded(sample_key, _VIEW)

@@ -19,8 +19,6 @@ CLASS_ATTEMPTS = 100
 ATTEMPTS = 5
 #: An instance may be this much less than structured.
 _TOLERANCE = 0.08
-#: Orbits that are iterated together: their numbers, for six units, fit the nearest cache.
-WIDTH = 128
 _0, _1, _LAST = np.float32(0.0), np.float32(1.0), np.float32(ENTRIES - 1)
 
 
@@ -56,7 +54,7 @@ def _color(entry, table, pixel, sums):
 def _paint(network, settings, iterations, view, limit, places, evenness, palettes, size, z, c, hidden, state, at, sums):
     """Sums of the colors of all samples of a pixel into sums (uint16[3 S²]).
 
-    WIDTH orbits are iterated together; one that has escaped, or has had all its iterations, makes place for the next sample.
+    LANES orbits are iterated together; one that has escaped, or has had all its iterations, makes place for the next sample.
     state (float32[3, LANES]): |z| now and before, and its least so far; at (int64[2, LANES]): pixel and iterations.
     """
     samples = settings.samples
@@ -66,7 +64,7 @@ def _paint(network, settings, iterations, view, limit, places, evenness, palette
     sums[:] = 0
     scale = evenness / np.float32(iterations)
     while following < total or n > 0:
-        while n < WIDTH and following < total:
+        while n < LANES and following < total:
             pixel, sub = following // each, following % each
             row, column = pixel // size * samples + sub // samples, pixel % size * samples + sub % samples
             point_of(view, (column + 0.5) / grid, (row + 0.5) / grid, n, c)
