@@ -8,7 +8,17 @@ from pathlib import Path
 
 from setuptools import setup
 
-GENERATORS = ["contours", "dead_leaves", "fractals", "lsystem", "spectrum", "texture", "triton_renderer"]
+GENERATORS = [
+    "contours",
+    "dead_leaves",
+    "flame",
+    "fractals",
+    "lsystem",
+    "neural_fractal",
+    "spectrum",
+    "texture",
+    "triton_renderer",
+]
 SSL_PACKAGES = ["augmentation", "data", "evaluation", "losses", "methods", "models", "tracking", "training"]
 PACKAGE_DIR = {
     "wildfern": "package",

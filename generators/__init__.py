@@ -8,8 +8,10 @@ from wildfern.registry import GENERATORS
 from .batch import ImageBatch
 from .contours import ContoursStream
 from .dead_leaves import DeadLeavesStream
+from .flame import FlameStream
 from .fractals import FractalDBStream, IFSMultiStream, IFSPairStream, IFSStream, OneFractalStream
 from .lsystem import LSystemStream
+from .neural_fractal import NeuralFractalStream
 from .options import checked_choice, nearest
 from .spectrum import SpectrumStream
 from .stream import Stream
@@ -22,12 +24,14 @@ __all__ = [
     "STREAMS",
     "ContoursStream",
     "DeadLeavesStream",
+    "FlameStream",
     "FractalDBStream",
     "IFSMultiStream",
     "IFSPairStream",
     "IFSStream",
     "ImageBatch",
     "LSystemStream",
+    "NeuralFractalStream",
     "OneFractalStream",
     "SpectrumStream",
     "Stream",

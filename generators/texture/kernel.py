@@ -7,12 +7,7 @@ from numba import njit
 
 from ..compiling import kernel
 from ..elementary import cos_sin, drawn, folded
-from .grammar import LONGEST, TASK
-from .judge import FLAT, GOOD, judge
-from .machine import DEPTH, HEIGHT, SCRATCH, evaluate
-from .ops import PARAMETERS
-from .paint import LEVELS, extremes, paint, places, to_levels
-from .palette import (
+from ..palette import (
     ENTRIES,
     EVENNESS,
     MOST_COLORS,
@@ -23,6 +18,11 @@ from .palette import (
     plain_palette,
     shaded,
 )
+from .grammar import LONGEST, TASK
+from .judge import FLAT, GOOD, judge
+from .machine import DEPTH, HEIGHT, SCRATCH, evaluate
+from .ops import PARAMETERS
+from .paint import LEVELS, extremes, paint, places, to_levels
 from .texture_class import (
     CLASS_ATTEMPTS,
     CLASS_LATTICES,

@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from .palette import ENTRIES
+from ..palette import ENTRIES
 
 #: Levels that values are sorted into.
 LEVELS = 1024

@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from ..palette import BANDS, COLORS, COSINES, KIND, RELIEF, SECOND, SECOND_PALETTE, SHADE, SMOOTH
 from . import ops as op
 from .ops import INSTRUCTIONS, Parameter
-from .palette import BANDS, COLORS, COSINES, KIND, RELIEF, SECOND, SECOND_PALETTE, SHADE, SMOOTH
 
 _PALETTES = {SMOOTH: "gradient of {} colors", BANDS: "{} flat colors", COSINES: "cosine palette"}
 _SECONDS = {SHADE: ", shaded by ", SECOND_PALETTE: ", second palette by "}

@@ -7,12 +7,12 @@ from wildfern.registry import register
 
 from ..batch import ImageBatch
 from ..options import checked_flags, checked_integer, checked_number, checked_span
+from ..palette import STYLE
 from ..stream import Stream
 from .grammar import LONGEST
 from .kernel import TRIAL, render_slice
 from .machine import run_width
 from .ops import MOST_INSTRUCTIONS, PARAMETERS
-from .palette import STYLE
 from .text import program_text
 
 #: Most classes whose accepted attempt is cached.

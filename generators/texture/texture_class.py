@@ -5,10 +5,10 @@ from numba import njit
 
 from ..counter_rng import draw64
 from ..elementary import cos_sin, drawn, exp, folded
+from ..palette import COLORS, KIND, NO_SECOND, RELIEF, SECOND, SMOOTH, draw_style
 from . import ops as op
 from .grammar import draw_expression
 from .ops import AMOUNT, CHANGE, COUNT, PARAMETERS
-from .palette import COLORS, KIND, NO_SECOND, RELIEF, SECOND, SMOOTH, draw_style
 
 #: Purposes of the keys of an attempt at a class.
 _PROGRAM, _STYLE, CLASS_LATTICES = range(3)

@@ -20,6 +20,8 @@ QUICK = {
     "ifs_pair": {"points": 1000, "classes": 100},
     "fractaldb": {"points": 1500, "classes": 4},
     "one_fractal": {"points": 1500, "classes": 20},
+    "neural_fractal": {"classes": 10, "iterations": (4, 8)},
+    "flame": {"points": 2000, "classes": 30},
 }
 NAMES_IN_DIGEST = {"paired_images": "partners"}  # the field's name when the digests were taken
 each_generator = pytest.mark.parametrize("name", STREAMS)
@@ -94,6 +96,8 @@ FROZEN = {
     "dead_leaves": "58d59bf8640fd84644b9c7c2c13ddec3",
     "spectrum": "b8b688c0e124a59d1e6da6aff78fe58d",
     "texture": "87ba1c28cdb6b9b752d14bf6c7b067d1",
+    "neural_fractal": "5935fb0bd3e6102b90396787386cd3b3",
+    "flame": "8f8783c5be1df54dc9a1702abf4a189b",
 }
 
 

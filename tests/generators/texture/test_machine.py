@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from wildfern.generators.counter_rng import uniform
+from wildfern.generators.palette import NO_SECOND, SECOND, STYLE
 from wildfern.generators.texture import lattice_noise as lattice
 from wildfern.generators.texture import ops as op
 from wildfern.generators.texture import points as bend
@@ -12,7 +13,6 @@ from wildfern.generators.texture.grammar import FINEST, LONGEST, SLOWEST, TASK
 from wildfern.generators.texture.judge import GOOD, judge
 from wildfern.generators.texture.machine import DEPTH, HEIGHT, SCRATCH, evaluate, run_width
 from wildfern.generators.texture.ops import INSTRUCTIONS, PARAMETERS
-from wildfern.generators.texture.palette import NO_SECOND, SECOND, STYLE
 from wildfern.generators.texture.text import expression, program_text
 from wildfern.generators.texture.texture_class import (
     CLASS_ATTEMPTS,

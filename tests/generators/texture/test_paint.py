@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 
-from wildfern.generators.texture.judge import FLAT, GOOD, NOISE, judge
-from wildfern.generators.texture.paint import LEVELS, extremes, paint, places, to_levels
-from wildfern.generators.texture.palette import (
+from wildfern.generators.palette import (
     BANDS,
     COLORS,
     COSINES,
@@ -18,6 +16,8 @@ from wildfern.generators.texture.palette import (
     draw_palette,
     draw_style,
 )
+from wildfern.generators.texture.judge import FLAT, GOOD, NOISE, judge
+from wildfern.generators.texture.paint import LEVELS, extremes, paint, places, to_levels
 
 F = np.float32
 

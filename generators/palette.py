@@ -1,4 +1,4 @@
-"""Colors of textures: the style of a class, and the palettes of an instance as RGB tables.
+"""Colors of textures, neural fractals and flames: the style of a class, and the palettes of an instance as RGB tables.
 
 A palette is a gradient between random colors, smooth or in flat bands, or has a cosine for each channel.
 """
@@ -8,7 +8,7 @@ import math
 import numpy as np
 from numba import njit
 
-from ..elementary import cos_sin, drawn
+from .elementary import cos_sin, drawn
 
 #: Entries of a palette.
 ENTRIES = 256
@@ -104,6 +104,15 @@ def draw_palette(palette_key, style, color, colors, table):
         for k in range(ENTRIES):
             gray = np.float32(0.299) * table[0, k] + np.float32(0.587) * table[1, k] + np.float32(0.114) * table[2, k]
             table[0, k] = table[1, k] = table[2, k] = gray
+
+
+@njit
+def saturate(table, factor):
+    """Move all channels of a palette `factor` times as far from the brightest one, to 0 at most; grays stay."""
+    for k in range(ENTRIES):
+        top = max(table[0, k], table[1, k], table[2, k])
+        for c in range(3):
+            table[c, k] = max(top - np.float32(factor) * (top - table[c, k]), np.float32(0.0))
 
 
 @njit

@@ -1,0 +1,5 @@
+"""Fractal flames: iterated function systems of nonlinear maps, shown by the logarithm of their density."""
+
+from .flame import FlameStream
+
+__all__ = ["FlameStream"]
