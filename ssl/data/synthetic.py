@@ -1,8 +1,9 @@
 """A generator stream as a source: endless, item i is sample i of the stream.
 
-Labels (also multi-hot), masks and the second images of positive pairs are passed through.
+Labels (also multi-hot), masks, parameters and the second images of positive pairs are passed through.
 """
 
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,6 +23,8 @@ class Stream(Protocol):
 
     def batch(self, indices: NDArray[np.int64]) -> Any: ...
 
+    def parameters(self, indices: NDArray[np.int64]) -> NDArray[np.float32]: ...
+
 
 class SyntheticSource(Source):
     """Images drawn by a stream; the test split is the same stream at indices that training never reaches."""
@@ -32,6 +35,7 @@ class SyntheticSource(Source):
         self._start = TEST_START if split == "test" else 0
         if stream.num_classes is not None and stream.num_classes <= _NAMED_CLASSES:
             self.class_names = [str(label) for label in range(stream.num_classes)]
+        self.parameter_names = getattr(stream, "parameter_names", ())
 
     @property
     def fixed_size(self) -> bool:
@@ -42,5 +46,9 @@ class SyntheticSource(Source):
         return self.stream.num_classes
 
     def read(self, items: ArrayLike) -> Images:
-        batch = self.stream.batch(np.asarray(items, np.int64) + self._start)
-        return Images(batch.images, batch.labels, batch.paired_images, batch.masks)
+        indices = np.asarray(items, np.int64) + self._start
+        batch = self.stream.batch(indices)
+        images = Images(batch.images, batch.labels, batch.paired_images, batch.masks)
+        if self.reads_parameters and self.parameter_names:
+            return replace(images, parameters=self.stream.parameters(indices))
+        return images
