@@ -68,7 +68,8 @@ class MaskMixSource(NestedSource):
         for i, row in enumerate(place):
             parts = [squares[number] for number in row]
             composed = [
-                compose(*parts[PARTS * c : PARTS * (c + 1)], fold(mask_keys[i : i + 1], c)[0]) for c in range(compositions)
+                compose(*parts[PARTS * c : PARTS * (c + 1)], fold(mask_keys[i : i + 1], c)[0])
+                for c in range(compositions)
             ]
             pixels[i] = mix_pair(*composed, int(weights[i])) if self.mixup else composed[0]
         return Images(pixels)

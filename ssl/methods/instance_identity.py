@@ -53,7 +53,9 @@ class InstanceIdentity(Method):
         items = batch.items
         assert items is not None  # required by `needs`
         if len(items) and not items.is_cuda and int(items.max()) >= self.instances:
-            raise ValueError(f"method.instances is {self.instances}, but the data has an image with the number {int(items.max())}")
+            raise ValueError(
+                f"method.instances is {self.instances}, but the data has an image with the number {int(items.max())}"
+            )
         if self.temperature is None:
             logits, features = self.encode(self.classifier, batch.views)
             z, logits = None, full_precision(logits)

@@ -44,7 +44,9 @@ class ParameterRegression(Method):
         target = batch.parameters
         assert target is not None  # required by `needs`
         if target.shape[1] != self.num_parameters:
-            raise ValueError(f"method.parameters is {self.num_parameters}, but the data has {target.shape[1]} parameters")
+            raise ValueError(
+                f"method.parameters is {self.num_parameters}, but the data has {target.shape[1]} parameters"
+            )
         predicted, features = self.encode(self.regressor, batch.views)
         predicted = full_precision(predicted)
         known = target.isfinite().to(predicted.dtype)
