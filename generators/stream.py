@@ -13,7 +13,6 @@ from .counter_rng import key
 from .options import checked_integer
 from .threads import Threads
 
-
 #: Samples, from the first, that parameters are standardized by.
 STANDARD_SAMPLES = 4096
 
