@@ -4,7 +4,7 @@ Labels (also multi-hot), masks, parameters and the second images of positive pai
 """
 
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,6 +22,10 @@ class Stream(Protocol):
     num_classes: int | None
 
     def batch(self, indices: NDArray[np.int64]) -> Any: ...
+
+
+class ParameterStream(Stream, Protocol):
+    """A stream with `parameter_names`."""
 
     def parameters(self, indices: NDArray[np.int64]) -> NDArray[np.float32]: ...
 
@@ -50,5 +54,5 @@ class SyntheticSource(Source):
         batch = self.stream.batch(indices)
         images = Images(batch.images, batch.labels, batch.paired_images, batch.masks)
         if self.reads_parameters and self.parameter_names:
-            return replace(images, parameters=self.stream.parameters(indices))
+            return replace(images, parameters=cast(ParameterStream, self.stream).parameters(indices))
         return images

@@ -52,10 +52,6 @@ class InstanceIdentity(Method):
     def forward(self, batch: Batch) -> Output:
         items = batch.items
         assert items is not None  # required by `needs`
-        if len(items) and not items.is_cuda and int(items.max()) >= self.instances:
-            raise ValueError(
-                f"method.instances is {self.instances}, but the data has an image with the number {int(items.max())}"
-            )
         if self.temperature is None:
             logits, features = self.encode(self.classifier, batch.views)
             z, logits = None, full_precision(logits)

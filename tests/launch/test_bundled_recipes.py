@@ -38,7 +38,14 @@ CHANGES = {
     ],
     "fractaldb_resnet50": [*SMALL_IFS, *SMALL_NETWORK, "data.classes=4"],
     "one_fractal_vit_tiny": [
-        *["data.of.size=32", "data.of.points=500", "data.of.classes=4", "data.of.threads=1", "data.items=4", "views.size=32"],
+        *[
+            "data.of.size=32",
+            "data.of.points=500",
+            "data.of.classes=4",
+            "data.of.threads=1",
+            "data.items=4",
+            "views.size=32",
+        ],
         "model.arguments={img_size: 32, patch_size: 8, depth: 1, embed_dim: 24, num_heads: 2}",
     ],
     "instance_identity_cifar10": ["data.source=digits", "method.projection_hidden=64"],

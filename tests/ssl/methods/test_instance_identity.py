@@ -37,13 +37,6 @@ def test_loss_of_the_plain_loop(temperature):
     torch.testing.assert_close(method(batch).loss, total / (2 * len(ITEMS)))
 
 
-def test_more_images_than_instances():
-    method, batch = method_and_batch()
-    batch.items = ITEMS + 1
-    with pytest.raises(ValueError, match=r"method.instances is 7, but the data has an image with the number 7"):
-        method(batch)
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
