@@ -17,6 +17,7 @@ from wildfern.registry import register
 from wildfern.ssl.losses.full_precision import full_precision, without_autocast
 from wildfern.ssl.methods.base import Count, Method, Needs, Positive, embedding_std
 from wildfern.ssl.methods.batch import Batch, Output
+from wildfern.ssl.methods.usual import Usual
 from wildfern.ssl.models.backbone import Backbone
 
 
@@ -30,6 +31,7 @@ class InstanceIdentity(Method):
     """
 
     needs = Needs(views=(1, None), items=True, float32_views=False)
+    usual = Usual("Wu et al., 2018, and Cao et al., 2020", optimizers=("sgd",))
 
     def __init__(
         self,

@@ -17,6 +17,7 @@ SMALL_IFS = ["data.size=32", "data.points=500", "data.threads=1"]
 SMALL_DINO = ["views.size=32", "views.local_size=16", "views.local_count=2", "method.prototypes=64"]
 SMALL_DINO += ["method.head_hidden=32", "model.backbone=vit_tiny_patch16_224", "model.arguments.depth=1"]
 SMALL_NETWORK = ["views.size=32", "model.backbone=resnet14t"]
+NARROW = "model.arguments={layers: [1, 1, 1, 1], channels: [8, 8, 8, 16]}"
 CHANGES = {
     "quickstart": [],
     "simclr_cifar10": ["data.source=digits"],
@@ -48,8 +49,8 @@ CHANGES = {
         ],
         "model.arguments={img_size: 32, patch_size: 8, depth: 1, embed_dim: 24, num_heads: 2}",
     ],
-    "instance_identity_cifar10": ["data.source=digits", "method.projection_hidden=64"],
-    "parameter_regression_spectrum_resnet18": ["data.size=32", "data.threads=1", "views.size=32"],
+    "instance_identity_cifar10": ["data.source=digits", "method.projection_hidden=64", NARROW],
+    "parameter_regression_spectrum_resnet18": ["data.size=32", "data.threads=1", "views.size=32", NARROW],
     "dino_texture_kml_vit_small": ["data.of.size=32", "data.of.threads=1", *SMALL_DINO],
     "mix_folder_and_ifs": ["data.0.source=folder:{images}", "views.size=32", "data.1.size=32", "data.1.points=500"],
 }
