@@ -164,6 +164,8 @@ def check_classes(recipe: Recipe, mixture: Mixture, method: Method) -> None:
 
     Raises DataError for labels that cannot be used, and RunError if a method's argument `classes` is less than a source has.
     """
+    _check_items(recipe, mixture, method)
+    _check_parameters(recipe, mixture, method)
     if method.needs.labels is None:
         if recipe.evaluation.online_probe is None:
             mixture.skip_labels()
@@ -173,6 +175,39 @@ def check_classes(recipe: Recipe, mixture: Mixture, method: Method) -> None:
         found = source.num_classes
         if isinstance(classes, int) and found is not None and found > classes:
             raise RunError(f"method.classes is {classes}, but {entry.source} has {found} classes")
+
+
+def _check_items(recipe: Recipe, mixture: Mixture, method: Method) -> None:
+    """Raise RunError if a method that classifies images by their number has too few classes, or there are no numbers."""
+    if not method.needs.items:
+        return
+    name, instances = recipe.method.name, recipe.method.arguments.get("instances")
+    for entry, source in zip(recipe.data, mixture.sources, strict=True):
+        if source.num_items is None and len(mixture.sources) == 1:
+            raise RunError(
+                f"{name} needs images that come again, but {entry.source} is endless: "
+                f"data={{source: finite, of: {{source: {entry.source}, …}}, items: 10000}} repeats its first 10 000"
+            )
+    if isinstance(instances, int) and mixture.num_images > instances:
+        raise RunError(f"method.instances is {instances}, but the data has {mixture.num_images} images")
+    if mixture.num_images == 0:
+        raise RunError(f"{name} needs images that come again, but all sources of data are endless")
+
+
+def _check_parameters(recipe: Recipe, mixture: Mixture, method: Method) -> None:
+    """Read parameters if the method needs them. Raises RunError if there are none, or another number than the method takes."""
+    if not method.needs.parameters:
+        return
+    names, taken = mixture.parameter_names, recipe.method.arguments.get("parameters")
+    if not names:
+        sources = ", ".join(entry.source for entry in recipe.data)
+        raise RunError(
+            f"{recipe.method.name} needs images with the parameters that they were rendered with, but {sources} has none; the "
+            "generators ifs and spectrum have"
+        )
+    if isinstance(taken, int) and taken != len(names):
+        raise RunError(f"method.parameters is {taken}, but the data has {len(names)}: {', '.join(names)}")
+    mixture.read_parameters()
 
 
 def build_probe(recipe: Recipe, mixture: Mixture, method: Method, device: torch.device) -> OnlineProbe | None:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import method_cases
 import numpy as np
 import torch
-from method_cases import CLASSES, load
+from method_cases import CLASSES, PARAMETERS, load
 from torch import nn
 
 from wildfern.generators import ImageBatch
@@ -49,7 +49,9 @@ class Reader(BatchReader):
         labels = indices * 7 % (CLASSES + 1) - 1
         if self.several:
             labels = ((indices[:, None] >> torch.arange(CLASSES)) % 2).to(torch.uint8)
-        return replace(batch, views=[v.to(self.dtype) for v in batch.views], labels=labels)
+        parameters = torch.sin(indices[:, None] * torch.arange(1.0, PARAMETERS + 1))
+        views = [v.to(self.dtype) for v in batch.views]
+        return replace(batch, views=views, labels=labels, items=indices, parameters=parameters)
 
 
 def build(case, dtype=torch.float64, batch_norm=False, **backbone):

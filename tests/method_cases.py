@@ -11,7 +11,7 @@ from wildfern.registry import load_plugin
 from wildfern.ssl.methods import METHODS, Batch, Method
 from wildfern.ssl.models import Backbone
 
-IMAGES, CLASSES = 8, 5
+IMAGES, CLASSES, PARAMETERS = 8, 5, 3
 PLUGINS = Path(__file__).parent / "plugins"
 VIT = ("vit_tiny_patch16_224", {"img_size": 16, "patch_size": 4, "depth": 1, "embed_dim": 24, "num_heads": 2})
 RESNET = (
@@ -37,7 +37,7 @@ class Case:
     """How tests build a method.
 
     views: (number, size in pixels) of each group of views.
-    labels: what the batches have: None, "classes" or "multi_hot".
+    labels: what the batches have: None, "classes" or "multi_hot". masks, items, parameters: whether they have them.
     recipe: changes to the quickstart recipe for 300 steps in which the method must learn; None: not trained there, since
         another row of the same method is, or since it does not learn representations of digits.
     """
@@ -48,6 +48,8 @@ class Case:
     views: tuple[tuple[int, int], ...] = ((2, 16),)
     labels: str | None = None
     masks: bool = False
+    items: bool = False
+    parameters: bool = False
     recipe: tuple[str, ...] | None = None
 
 
@@ -87,6 +89,19 @@ CASES = {
     # Labels and pretexts of rendered images
     "one label": Case("supervised", {"classes": CLASSES}, labels="classes"),
     "several labels": Case("supervised", {"classes": CLASSES}, labels="multi_hot"),
+    "instance_identity": Case(
+        "instance_identity",
+        {"instances": IMAGES * 4, "projection_hidden": 16, "projection_size": 8},
+        items=True,
+        recipe=digits("name: instance_identity, instances: 1258, projection_hidden: 256, projection_size: 128"),
+    ),
+    "instance_identity, linear": Case("instance_identity", {"instances": IMAGES * 4, "temperature": None}, items=True),
+    "parameter_regression": Case(
+        "parameter_regression",
+        {"parameters": PARAMETERS},
+        views=((1, 16),),
+        parameters=True,
+    ),
     # Plugins
     "queue": Case("queue_contrast", {"length": 12}),
     "masks": Case("toy_segmentation", {"channels": 8}, masks=True),
@@ -127,11 +142,15 @@ def batch(
     labels = torch.randint(-1, CLASSES, (IMAGES,), generator=generator)
     if case.labels == "multi_hot":
         labels = torch.randint(0, 2, (IMAGES, CLASSES), generator=generator, dtype=torch.uint8)
+    parameters = torch.randn(IMAGES, PARAMETERS, generator=generator)
+    parameters[0] = torch.nan  # of an image that was not rendered
     mine = slice(rank * IMAGES // world_size, (rank + 1) * IMAGES // world_size)
     return Batch.from_views(
         [group[:, mine] for group in views],
         labels=None if case.labels is None else labels[mine],
         masks=[group[:, mine] for group in masks] if case.masks else None,
         step=step,
+        items=torch.arange(-1, IMAGES - 1)[mine] if case.items else None,  # the first is of an endless source
+        parameters=parameters[mine] if case.parameters else None,
         positions=torch.arange(IMAGES)[mine] if share_seeds else None,
     )

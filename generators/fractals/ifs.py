@@ -9,6 +9,7 @@ from ..batch import ImageBatch
 from ..options import checked_integer
 from .device_stream import DeviceStream
 from .ifs_kernel import NO_SYSTEMS, render_fractals
+from .ifs_parameters import NAMES, fractal_parameters
 from .ifs_sampler import Sampling
 from .jitter import Jitter
 from .raster import Render
@@ -32,12 +33,14 @@ class IFSStream(DeviceStream):
     - device: "cpu", or a GPU: "cuda:N", or "cuda" for the current one. On a GPU, images are torch tensors with the same
       bytes, and the threads draw the random numbers.
 
-    A sample has the same bytes whatever the rest of the batch, the threads, the process or the machine.
+    A sample has the same bytes whatever the rest of the batch, the threads, the process or the machine. `parameters`: of the
+    jittered system, see `ifs_parameters`.
     Raises ValueError for arguments out of range.
     """
 
     name = "ifs"
     kernels = (render_fractals,)
+    parameter_names = NAMES
 
     def __init__(
         self,
@@ -75,6 +78,11 @@ class IFSStream(DeviceStream):
     def _render(self, indices: NDArray[np.int64], batch: ImageBatch) -> None:
         images = batch.images.reshape(indices.size, self.size, 3 * self.size)
         render_fractals(self.stream_key, indices, self.num_classes, self._settings, *NO_SYSTEMS, 0.0, images)
+
+    def _parameters(self, indices: NDArray[np.int64]) -> NDArray[np.float64]:
+        found = np.empty((indices.size, len(NAMES)))
+        fractal_parameters(self.stream_key, indices, self.num_classes, self._settings, found)
+        return found
 
     @property
     def scene(self) -> Scene:

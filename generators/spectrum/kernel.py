@@ -16,8 +16,8 @@ from ..elementary import normal
 from .colored_noise import RADII, noise_fields, normal_radii
 from .fourier import LANES, TURN, unit_circle
 
-_SAMPLE_KEYS = np.uint64(1)
-_EXPONENTS, _FIRST_FIELDS, _LAST_FIELDS, _COLOR = (np.uint64(part) for part in range(4))
+SAMPLE_KEYS = np.uint64(1)
+EXPONENTS, _FIRST_FIELDS, _LAST_FIELDS, _COLOR = (np.uint64(part) for part in range(4))
 #: Standard deviations between the mean of a channel and 0 or 255, at least; one value in a hundred is clipped, or fewer.
 ROOM = 1.9
 _FULL, _HALF, _NONE = np.float32(255.0), np.float32(0.5), np.float32(0.0)
@@ -97,8 +97,8 @@ def render_slice(sources: int):
         fields = np.zeros((4, size * size), np.float32)
         mean, axes = np.empty(3), np.empty((3, 3))
         for i in range(indices.size):
-            sample_key = fold64(fold64(stream_key, _SAMPLE_KEYS), np.uint64(indices[i]))
-            exponents = fold64(sample_key, _EXPONENTS)
+            sample_key = fold64(fold64(stream_key, SAMPLE_KEYS), np.uint64(indices[i]))
+            exponents = fold64(sample_key, EXPONENTS)
             a = least + (most - least) * uniform64(exponents, np.uint64(0))
             b = least + (most - least) * uniform64(exponents, np.uint64(1))
             for pair in range(2 if color else 1):

@@ -6,10 +6,11 @@ from numpy.typing import NDArray
 from wildfern.registry import register
 
 from ..batch import ImageBatch
+from ..counter_rng import fold, uniform
 from ..options import checked_flags, checked_span
 from ..stream import Stream
 from .colored_noise import grid_for
-from .kernel import render_slice
+from .kernel import EXPONENTS, SAMPLE_KEYS, render_slice
 
 
 @register("generator", "spectrum")
@@ -20,11 +21,12 @@ class SpectrumStream(Stream):
     - seed: another seed, other images. exponent: least and most of a and b, 0 (white noise) to 6 (a few soft waves).
     - color: fields of one spectrum mixed along random color axes, else grays. threads: render slices of a batch in parallel.
 
-    Batches have no labels. Raises ValueError for arguments out of range.
+    Batches have no labels. `parameters`: a and b, standardized. Raises ValueError for arguments out of range.
     """
 
     name = "spectrum"
     kernels = (render_slice,)
+    parameter_names = ("horizontal_exponent", "vertical_exponent")
 
     def __init__(
         self,
@@ -41,3 +43,9 @@ class SpectrumStream(Stream):
 
     def _render(self, indices: NDArray[np.int64], batch: ImageBatch) -> None:
         render_slice(self.stream_key, indices, *self.exponent, self.color, grid_for(self.size), batch.images)
+
+    def _parameters(self, indices: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The draws of `render_slice`."""
+        least, most = self.exponent
+        sample_keys = fold(fold(self.stream_key, int(SAMPLE_KEYS)), indices)
+        return least + (most - least) * uniform(fold(sample_keys, int(EXPONENTS)), 2)

@@ -35,3 +35,7 @@ class ViewBatch:
     # The reader of the images sets these; no view depends on them.
     labels: NDArray[np.int64] | NDArray[np.uint8] | None = None  # int64[n], -1 unlabeled; or multi-hot uint8[n, K]
     source: NDArray[np.int64] | None = None  # int64[n]: which entry of `data` each image came from
+    items: NDArray[np.int64] | None = (
+        None  # int64[n]: number among the images of all finite sources, -1 for endless ones
+    )
+    parameters: NDArray[np.float32] | None = None  # float32[n, P]: what the images were rendered with, standardized

@@ -15,10 +15,12 @@ from wildfern.registry import GENERATORS, LOCATION, SOURCES, location_parameter,
 from wildfern.ssl.data.base import DataError, Images, Source, Split, UnreadableImage
 from wildfern.ssl.data.crop import crop_resize, crops_resize, square
 from wildfern.ssl.data.digits import DigitsSource
+from wildfern.ssl.data.finite import FiniteSource
 from wildfern.ssl.data.folder import FolderSource
 from wildfern.ssl.data.huggingface import HuggingFaceSource
 from wildfern.ssl.data.image_file import decode_image, image_size
 from wildfern.ssl.data.loader import Loader
+from wildfern.ssl.data.mask_mix import MaskMixSource
 from wildfern.ssl.data.mixture import Mixture
 from wildfern.ssl.data.parquet import ParquetSource
 from wildfern.ssl.data.paths import expanded
@@ -34,10 +36,12 @@ __all__ = [
     "SOURCES",
     "DataError",
     "DigitsSource",
+    "FiniteSource",
     "FolderSource",
     "HuggingFaceSource",
     "Images",
     "Loader",
+    "MaskMixSource",
     "Mixture",
     "ParquetSource",
     "Source",

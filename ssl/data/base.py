@@ -42,6 +42,8 @@ class Images:
     - paired_images: the second image of each positive pair, in the form of `pixels`.
     - masks: uint8[N, H, W], or a list of uint8[Hi, Wi], one value per pixel of `pixels`.
     - source: int64[N], which entry of `data` each image came from; `Mixture` sets it.
+    - items: int64[N], the number of each image among those of all finite sources, -1 for endless ones; `Mixture` sets it.
+    - parameters: float32[N, P], the continuous parameters that each image was rendered with, standardized; NaN if it has none.
     """
 
     pixels: "ImageArray | Tensor | list[ImageArray]"
@@ -49,6 +51,8 @@ class Images:
     paired_images: "ImageArray | Tensor | list[ImageArray] | None" = None
     masks: "MaskArray | Tensor | list[MaskArray] | None" = None
     source: NDArray[np.int64] | None = None
+    items: NDArray[np.int64] | None = None
+    parameters: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -107,12 +111,15 @@ class Source(ABC):
     """A numbered set of images. `num_items` is None for an endless source, `class_names` is None for an unlabeled one.
 
     `channels` is C of its images uint8[H, W, C]. `split_words` says which images these are ("folder valid").
+    `parameter_names`: of the columns of `Images.parameters`, which `read` returns only with `reads_parameters`; () without any.
     """
 
     num_items: int | None = None
     class_names: list[str] | None = None
     channels: int = 3
     split_words: str = ""
+    parameter_names: tuple[str, ...] = ()
+    reads_parameters: bool = False  # True: the method needs them
 
     reads_labels: bool = (
         True  # False: nothing needs labels, and `read` may leave out those that would be read from files
@@ -174,5 +181,5 @@ class Source(ABC):
         """The images with these numbers (int64[N], each in [0, num_items)); the same numbers always give the same bytes.
 
         Labels, masks and paired images are optional: a source returns each of them for all of its images or for none. Masks have
-        the height and width of their images. Leave `Images.source` at None. Called from several threads at once.
+        the height and width of their images. Leave `Images.source` and `items` at None. Called from several threads at once.
         """

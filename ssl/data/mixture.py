@@ -69,6 +69,25 @@ class Mixture:
             source.reads_labels = False
 
     @property
+    def num_images(self) -> int:
+        """Images of all finite sources, which `Images.items` numbers in the order of the sources."""
+        return sum(source.num_items or 0 for source in self.sources)
+
+    @property
+    def parameter_names(self) -> tuple[str, ...]:
+        """Those of all sources that have parameters; raises DataError if they are not the same."""
+        found = {source.parameter_names for source in self.sources if source.parameter_names}
+        if len(found) > 1:
+            several = " and ".join("(" + ", ".join(names) + ")" for names in sorted(found))
+            raise DataError(f"the sources were rendered with different parameters: {several}")
+        return found.pop() if found else ()
+
+    def read_parameters(self) -> None:
+        """Say that the method needs `Images.parameters`."""
+        for source in self.sources:
+            source.reads_parameters = True
+
+    @property
     def notes(self) -> list[str]:
         """The messages of the sources for the user."""
         return [note for source in self.sources for note in source.notes]
@@ -96,14 +115,17 @@ class Mixture:
           None, as no one array can hold them.
         - masks: all 0 for images of sources without masks.
         - paired_images: an image of a source without pairs is its own paired image.
+        - parameters: NaN for images of sources without parameters.
         """
         components, _, items = self.locate(indices)
+        numbers = self._numbers(components, items)
         if len(self.sources) == 1:
-            return replace(self.sources[0].read(items), source=components)
+            return replace(self.sources[0].read(items), source=components, items=numbers)
         images: list[ImageArray] = [None] * len(items)  # type: ignore[list-item]
         masks: dict[int, MaskArray] = {}
         paired_images: dict[int, ImageArray] = {}
         labels = self._no_labels(len(items))
+        parameters = self._no_parameters(len(items))
         for number, source in enumerate(self.sources):
             places = np.flatnonzero(components == number)
             if len(places):
@@ -116,11 +138,14 @@ class Mixture:
                     masks.update(zip(places.tolist(), read.masks, strict=True))
                 if labels is not None and read.labels is not None:
                     labels[places] = read.labels
+                if parameters is not None and read.parameters is not None:
+                    parameters[places] = read.parameters
         seconds = [paired_images.get(place, image) for place, image in enumerate(images)] if paired_images else None
         completed = None
         if self._annotations.masks:
             completed = [m if (m := masks.get(i)) is not None else _no_mask(image) for i, image in enumerate(images)]
-        return Images.gather(images, labels, seconds, completed, components)
+        gathered = Images.gather(images, labels, seconds, completed, components)
+        return replace(gathered, items=numbers, parameters=parameters)
 
     @cached_property
     def _annotations(self) -> "_Annotations":
@@ -138,6 +163,17 @@ class Mixture:
         if shape is None:
             return None
         return np.zeros((count, *shape), np.uint8) if shape else np.full(count, -1, np.int64)
+
+    def _no_parameters(self, count: int) -> NDArray[np.float32] | None:
+        names = self.parameter_names if any(source.reads_parameters for source in self.sources) else ()
+        return np.full((count, len(names)), np.nan, np.float32) if names else None
+
+    def _numbers(self, components: Index, items: Index) -> Index:
+        """`Images.items` of these items of these sources."""
+        sizes = [source.num_items or 0 for source in self.sources]
+        first = np.cumsum([0, *sizes[:-1]])
+        finite = np.array([source.num_items is not None for source in self.sources])
+        return np.where(finite[components], first[components] + items, -1)
 
     def _own_indices(self, indices: Index) -> tuple[Index, Index]:
         """For each global index: its component, and how many of that component's images come before it."""

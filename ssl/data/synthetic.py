@@ -1,9 +1,10 @@
 """A generator stream as a source: endless, item i is sample i of the stream.
 
-Labels (also multi-hot), masks and the second images of positive pairs are passed through.
+Labels (also multi-hot), masks, parameters and the second images of positive pairs are passed through.
 """
 
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,6 +24,12 @@ class Stream(Protocol):
     def batch(self, indices: NDArray[np.int64]) -> Any: ...
 
 
+class ParameterStream(Stream, Protocol):
+    """A stream with `parameter_names`."""
+
+    def parameters(self, indices: NDArray[np.int64]) -> NDArray[np.float32]: ...
+
+
 class SyntheticSource(Source):
     """Images drawn by a stream; the test split is the same stream at indices that training never reaches."""
 
@@ -32,6 +39,7 @@ class SyntheticSource(Source):
         self._start = TEST_START if split == "test" else 0
         if stream.num_classes is not None and stream.num_classes <= _NAMED_CLASSES:
             self.class_names = [str(label) for label in range(stream.num_classes)]
+        self.parameter_names = getattr(stream, "parameter_names", ())
 
     @property
     def fixed_size(self) -> bool:
@@ -42,5 +50,9 @@ class SyntheticSource(Source):
         return self.stream.num_classes
 
     def read(self, items: ArrayLike) -> Images:
-        batch = self.stream.batch(np.asarray(items, np.int64) + self._start)
-        return Images(batch.images, batch.labels, batch.paired_images, batch.masks)
+        indices = np.asarray(items, np.int64) + self._start
+        batch = self.stream.batch(indices)
+        images = Images(batch.images, batch.labels, batch.paired_images, batch.masks)
+        if self.reads_parameters and self.parameter_names:
+            return replace(images, parameters=cast(ParameterStream, self.stream).parameters(indices))
+        return images

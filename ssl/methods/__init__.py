@@ -6,7 +6,9 @@ from wildfern.ssl.methods.batch import Batch, Embedded, Output
 from wildfern.ssl.methods.cacr import CACR, MomentumCACR
 from wildfern.ssl.methods.comparing import ComparingMethod
 from wildfern.ssl.methods.dino import DINO
+from wildfern.ssl.methods.instance_identity import InstanceIdentity
 from wildfern.ssl.methods.mae import MAE
+from wildfern.ssl.methods.parameter_regression import ParameterRegression
 from wildfern.ssl.methods.simclr import SimCLR
 from wildfern.ssl.methods.supervised import Supervised
 from wildfern.ssl.methods.usual import Usual
@@ -19,11 +21,13 @@ __all__ = [
     "Batch",
     "ComparingMethod",
     "Embedded",
+    "InstanceIdentity",
     "Method",
     "MomentumCACR",
     "Needs",
     "Output",
     "ParameterGroup",
+    "ParameterRegression",
     "SimCLR",
     "Supervised",
     "Usual",

@@ -28,6 +28,7 @@ class Needs:
     full_size_views: number of views in the first group (None: any number).
     labels: "classes" for int64[n], "multi_hot" for uint8[n, K], "any" for either, None if labels are not used.
     masks: whether `Batch.masks` is required.
+    items, parameters: whether `Batch.items`, or `Batch.parameters`, are required.
     images: minimum number of images in a micro-batch, over all ranks: 2 or more if the loss compares images with each other.
     float32_views: True if the loss reads the views themselves, so that they must not be rounded to bfloat16. A method that
         only feeds views to its backbone sets False.
@@ -39,6 +40,8 @@ class Needs:
     masks: bool = False
     float32_views: bool = True
     images: int = 1
+    items: bool = False
+    parameters: bool = False
 
     def check_views(self, shape: list[tuple[int, int]]) -> None:
         """Raise ValueError if views of this shape, (number, size) for each group, do not fit."""
@@ -65,9 +68,16 @@ class Needs:
             )
 
     def check_batch(self, batch: Batch) -> None:
-        """Raise ValueError if the batch lacks labels or masks that the method needs."""
+        """Raise ValueError if the batch lacks labels, masks, items or parameters that the method needs."""
         if self.masks and batch.masks is None:
             raise ValueError("this method needs masks, but no source of `data` has any")
+        if self.items and batch.items is None:
+            raise ValueError("this method needs the numbers of the images, `Batch.items`")
+        if self.parameters and batch.parameters is None:
+            raise ValueError(
+                "this method needs the parameters of rendered images, but no source of `data` has any (the generators ifs and "
+                "spectrum have)"
+            )
         if self.labels is None:
             return
         kind = None if batch.labels is None else "classes" if batch.labels.ndim == 1 else "multi_hot"

@@ -34,6 +34,10 @@ class Batch:
     seed, step: the seed of the run and the number of the step.
     positions: int64[n] on the CPU, the positions of the images in the global batch.
     part, parts: the number of this part of the global batch, from 0, and how many parts are accumulated per step.
+    items: int64[n], the number of each image among those of all finite sources of `data`, the same in every epoch; -1 for images
+        of endless sources.
+    parameters: float32[n, P], the continuous parameters that each image was rendered with, standardized, NaN for images of
+        sources without; only if the method needs them.
     """
 
     views: list[Tensor]
@@ -46,6 +50,8 @@ class Batch:
     positions: Tensor
     part: int = 0
     parts: int = 1
+    items: Tensor | None = None
+    parameters: Tensor | None = None
 
     def __len__(self) -> int:
         return self.views[0].shape[1]
@@ -79,6 +85,8 @@ class Batch:
         positions: Tensor | None = None,
         part: int = 0,
         parts: int = 1,
+        items: Tensor | None = None,
+        parameters: Tensor | None = None,
     ) -> Self:
         """A batch for a custom training loop; by default it is a whole global batch of uncropped images."""
         device, n = views[0].device, views[0].shape[1]
@@ -94,6 +102,8 @@ class Batch:
             positions=torch.arange(n) if positions is None else positions,
             part=part,
             parts=parts,
+            items=items,
+            parameters=parameters,
         )
 
 

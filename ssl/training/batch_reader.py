@@ -68,7 +68,8 @@ class BatchReader:
             self.batch_size,
             images.masks if self.masks else None,
         )
-        return MicroBatch(step, part, replace(prepared, labels=images.labels, source=images.source))
+        about = {name: getattr(images, name) for name in ("labels", "source", "items", "parameters")}
+        return MicroBatch(step, part, replace(prepared, **about))
 
     def batch(self, micro_batch: MicroBatch) -> Batch:
         """The batch on the device, with labels, masks and the other inputs of a method."""
@@ -88,6 +89,8 @@ class BatchReader:
             positions=torch.from_numpy(self.positions(micro_batch.part)),
             part=micro_batch.part,
             parts=self.accumulation,
+            items=None if prepared.items is None else on_device(prepared.items),
+            parameters=None if prepared.parameters is None else on_device(prepared.parameters),
         )
 
     def positions(self, part: int) -> NDArray[np.int64]:

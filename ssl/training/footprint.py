@@ -132,13 +132,20 @@ class _DryBatch(Batch):
 
 
 def dry_batch(method: Method, views: list[Tensor], step: int) -> Batch:
-    """A batch of these views, with labels and masks of the shapes that the method needs."""
+    """A batch of these views, with labels, masks and parameters of the shapes that the method needs."""
     needs, n = method.needs, views[0].shape[1]
     masks = [torch.zeros(*v.shape[:2], *v.shape[-2:], dtype=torch.uint8) for v in views] if needs.masks else None
     classes = getattr(method, "classes", None)
     multi_hot = needs.labels == "multi_hot" and classes is not None
     labels = torch.zeros(n, classes, dtype=torch.uint8) if multi_hot else torch.zeros(n, dtype=torch.int64)
-    return _DryBatch.from_views(views, masks=masks, labels=labels if needs.labels else None, step=step)
+    return _DryBatch.from_views(
+        views,
+        masks=masks,
+        labels=labels if needs.labels else None,
+        step=step,
+        items=torch.zeros(n, dtype=torch.int64),
+        parameters=torch.zeros(n, getattr(method, "num_parameters", 1)) if needs.parameters else None,
+    )
 
 
 def optimizer_state(method: nn.Module, make_optimizer: MakeOptimizer) -> int:

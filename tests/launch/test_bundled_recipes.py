@@ -16,6 +16,8 @@ SMALL += ["evaluation.on=[]"]
 SMALL_IFS = ["data.size=32", "data.points=500", "data.threads=1"]
 SMALL_DINO = ["views.size=32", "views.local_size=16", "views.local_count=2", "method.prototypes=64"]
 SMALL_DINO += ["method.head_hidden=32", "model.backbone=vit_tiny_patch16_224", "model.arguments.depth=1"]
+SMALL_NETWORK = ["views.size=32", "model.backbone=resnet14t"]
+NARROW = "model.arguments={layers: [1, 1, 1, 1], channels: [8, 8, 8, 16]}"
 CHANGES = {
     "quickstart": [],
     "simclr_cifar10": ["data.source=digits"],
@@ -35,6 +37,21 @@ CHANGES = {
     "supervised_ifs_multi_resnet50": [
         *[*SMALL_IFS, "views.size=32", "model.backbone=resnet14t", "data.classes=30", "method.classes=30"],
     ],
+    "fractaldb_resnet50": [*SMALL_IFS, *SMALL_NETWORK, "data.classes=4"],
+    "one_fractal_vit_tiny": [
+        *[
+            "data.of.size=32",
+            "data.of.points=500",
+            "data.of.classes=4",
+            "data.of.threads=1",
+            "data.items=4",
+            "views.size=32",
+        ],
+        "model.arguments={img_size: 32, patch_size: 8, depth: 1, embed_dim: 24, num_heads: 2}",
+    ],
+    "instance_identity_cifar10": ["data.source=digits", "method.projection_hidden=64", NARROW],
+    "parameter_regression_spectrum_resnet18": ["data.size=32", "data.threads=1", "views.size=32", NARROW],
+    "dino_texture_kml_vit_small": ["data.of.size=32", "data.of.threads=1", *SMALL_DINO],
     "mix_folder_and_ifs": ["data.0.source=folder:{images}", "views.size=32", "data.1.size=32", "data.1.points=500"],
 }
 
@@ -80,6 +97,11 @@ RATES = {  # of the papers, at the batch size of the recipe; None: for batches o
     "cacr_cifar10": (0.12, 0.06),
     "cacr_imagenet_resnet50": (0.3, 4.8),
     "dino_ifs_vit_small": (5e-4, 2e-3),
+    "dino_texture_kml_vit_small": (5e-4, 8.75e-4),
+    "fractaldb_resnet50": (0.1, 0.1),
+    "instance_identity_cifar10": (0.06, 0.03),
+    "one_fractal_vit_tiny": (1e-3, 1e-3),
+    "parameter_regression_spectrum_resnet18": (1e-3, 1e-3),
     "dino_pass_vit_small": (5e-4, 2e-3),
     "mae_ifs_vit_small": (1.5e-4, 6e-4),
     "mix_folder_and_ifs": (None, 1e-3),

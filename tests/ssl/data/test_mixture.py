@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from wildfern.generators import ImageBatch
+from wildfern.generators import ImageBatch, make_stream
 from wildfern.ssl.data import DataError, Images, Mixture, Source, SyntheticSource, permuted
 from wildfern.ssl.data.mixture import BLOCK, block_counts
 
@@ -257,3 +257,25 @@ def test_tensors_of_a_single_source_are_kept_and_those_of_several_are_joined_on_
     flipped = images.pixels[:, ::-1]
     own = images.pixels[:, 0, 0, 0] == 1
     np.testing.assert_array_equal(images.paired_images, np.where(own[:, None, None, None], images.pixels, flipped))
+
+
+def test_items_count_on_through_the_finite_sources():
+    mixture = Mixture([(Numbers(0, 7), 1.0), (Numbers(1, None), 1.0), (Numbers(2, 5), 1.0)], 0)
+    images = mixture.read(np.arange(60))
+    expected = [{0: item, 1: -1, 2: 7 + item}[tag] for tag, item in seen(images)]
+    np.testing.assert_array_equal(images.items, expected)
+    assert set(images.items) == set(range(-1, 12))
+    assert mixture.num_images == 12
+
+
+def test_images_without_parameters_have_none_that_are_numbers():
+    noise = SyntheticSource(make_stream("spectrum", size=8))
+    mixture = Mixture([(noise, 1.0), (Numbers(1, None, side=8), 1.0)], 0)
+    assert mixture.read(np.arange(20)).parameters is None
+    mixture.read_parameters()
+    images = mixture.read(np.arange(20))
+    _, _, items = mixture.locate(np.arange(20))
+    rendered = images.source == 0
+    np.testing.assert_array_equal(images.parameters[rendered], noise.stream.parameters(items[rendered]))
+    assert np.isnan(images.parameters[~rendered]).all()
+    assert 0 < rendered.sum() < 20
