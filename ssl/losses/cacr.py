@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wildfern.ssl.losses.full_precision import full_precision, without_autocast
-from wildfern.ssl.losses.squared_distances import distances_of_views, softmin_distance
+from wildfern.ssl.losses.squared_distances import distances_of_views, softmin_distance, squared_distances
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class CACRLoss(nn.Module):
 
     def _log_potential(self, x: Tensor, y: Tensor) -> Tensor:
         images = len(x)
-        distances = x.square().sum(dim=1)[:, None] + y.square().sum(dim=1) - 2 * x @ y.T
+        distances = squared_distances(x, y)
         # Between two entries of the diagonal there are N others: [N − 1, N] without the diagonal, rows in order.
         others = distances.flatten()[1:].view(images - 1, images + 1)[:, :-1].reshape(images, images - 1)
         weights = (-self.tau_neg * others).softmax(dim=1)

@@ -12,7 +12,8 @@ from wildfern.ssl.losses.full_precision import full_precision, without_autocast
 class MomentumCACRLoss(nn.Module):
     """Queries q_1 … q_Q of an image share its key k⁺; p_i = softmax_i(‖q_i − k⁺‖²/T) weights the queries.
 
-    `cost="rbf"`: 2T Σ_i mean_n p_i CE(q_i·K/T), InfoNCE weighted by attraction; with one query it is MoCo v3's loss.
+    `cost="rbf"`: 2T Σ_i mean_n p_i CE(q_i·K/T), InfoNCE weighted by attraction; with one query, which has the weight 1, it is
+    one of the two terms of MoCo v3's loss.
     `cost="euclidean"`: Σ_i Σ_n p_i [(1 − q_i·k⁺) − Σ_j w_j (1 − q_i·k_j)] with w = softmax_j(−(1 − q_i·k_j)/T) over the
     other keys; summed over the batch, as published. All weights carry no gradient.
     """
@@ -42,8 +43,9 @@ class MomentumCACRLoss(nn.Module):
                 entropy = (similarity / self.temperature).logsumexp(dim=-1) - positive / self.temperature
                 return 2 * self.temperature * (weights * entropy).mean(dim=1).sum()
             costs = 1 - similarity
-            itself = torch.eye(k.shape[0], dtype=torch.bool, device=k.device)
             with torch.no_grad():
-                closeness = (-costs / self.temperature).masked_fill(itself, -torch.inf).softmax(dim=-1)
+                logits = costs / -self.temperature
+                logits.diagonal(dim1=1, dim2=2).fill_(-torch.inf)
+                closeness = logits.softmax(dim=-1)
             repulsion = -(closeness * costs).sum(dim=-1)
             return (weights * (1 - positive + repulsion)).sum()

@@ -1,6 +1,7 @@
-"""Squared distances between embeddings of several views, with gradients written by hand: fewer passes and less memory.
+"""Squared distances between embeddings, of several views with gradients written by hand: fewer passes and less memory.
 
-Both functions give exactly the derivatives of their values, in the precision of their input. They cannot be differentiated twice.
+`distances_of_views` and `softmin_distance` give exactly the derivatives of their values, in the precision of their input, and
+cannot be differentiated twice.
 """
 
 from typing import Any
@@ -30,6 +31,11 @@ def softmin_distance(z: Tensor, tau: float, detach_weights: bool = False) -> Ten
     return _SoftminDistance.apply(z, tau, detach_weights)
 
 
+def squared_distances(x: Tensor, y: Tensor) -> Tensor:
+    """‖x_i − y_j‖² of float[N, D] and float[M, D]: float[N, M]."""
+    return x.square().sum(dim=1)[:, None] + y.square().sum(dim=1) - 2 * x @ y.T
+
+
 class _DistancesOfViews(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor) -> Tensor:
@@ -55,10 +61,13 @@ class _DistancesOfViews(torch.autograd.Function):
 
 
 class _SoftminDistance(torch.autograd.Function):
-    """With a_ij = 2x_i·y_j − ‖y_j‖², the distance is d_ij = ‖x_i‖² − a_ij, and w_i = softmax_j(τ a_ij), since ‖x_i‖² is common to a row.
+    """With a_ij = 2x_i·y_j − ‖y_j‖² the distance is d_ij = ‖x_i‖² − a_ij, and w_i = softmax_j(τ a_ij): ‖x_i‖² cancels.
 
-    For E_i = Σ_j w_ij d_ij: ∂E_i/∂d_ij = w_ij (1 − τ(d_ij − E_i)) = w_ij (1 + l_ij − Σ_k w_ik l_ik) with l = τ a; or w_ij with
-    detached weights. Its rows have the sum 1. Then ∂/∂x_i = 2(x_i − Σ_j G_ij y_j) and ∂/∂y_j = 2(y_j Σ_i G_ij − Σ_i G_ij x_i).
+    For E_i = Σ_j w_ij d_ij, G_ij = ∂E_i/∂d_ij = w_ij (1 − τ(d_ij − E_i)) = w_ij (1 + l_ij − Σ_k w_ik l_ik) with l = τ a, or w_ij
+    with detached weights. Its rows have the sum 1. Then ∂/∂x_i = 2(x_i − Σ_j G_ij y_j), ∂/∂y_j = 2(y_j Σ_i G_ij − Σ_i G_ij x_i).
+
+    Floor: for each of the V(V−1)/2 pairs of views three matrix products of 2 N² D operations (the distances, G y and Gᵀ x) and N²
+    exponentials; no pass needs more than two blocks of N² numbers, which stay in the cache (times: docs/performance.md).
     A column of ones beside x, and of −‖y‖²/2 beside y, brings the norms and the column sums of G into the matrix products.
     """
 
@@ -79,7 +88,9 @@ class _SoftminDistance(torch.autograd.Function):
                 query = queries[x].expand(len(y), -1, -1)
                 logits = logits_block[: len(y)].baddbmm_(query, y.transpose(1, 2), beta=0, alpha=2 * tau)
                 top = _subtract_maximum(logits, tau)
-                weights = torch.exp(logits, out=weights_block[: len(y)])  # not normalized: `norm` divides smaller tensors
+                weights = torch.exp(
+                    logits, out=weights_block[: len(y)]
+                )  # not normalized: `norm` divides smaller tensors
                 weights.diagonal(dim1=1, dim2=2).fill_(0)
                 norm = weights.sum(dim=-1, keepdim=True)
                 weighted = logits.mul_(weights)
