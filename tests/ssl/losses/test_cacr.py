@@ -145,6 +145,27 @@ def test_tau_zero_gives_plain_means():
     torch.testing.assert_close(terms.repulsion, -distances[x, y][:, other].mean())
 
 
+@pytest.mark.parametrize("temperature", [0.02, 0.4])
+@pytest.mark.parametrize("cost", ["rbf", "euclidean"])
+def test_momentum_form_and_its_gradient_match_the_plain_loop(cost, temperature):
+    q, k = 3 * unit_views(3, 5, 4).requires_grad_(), unit_views(1, 5, 4, seed=1)[0].requires_grad_()
+    unit = F.normalize(q, dim=-1)
+    expected = 0.0
+    for n in range(5):
+        weights = torch.stack([squared(unit[v, n], k[n]) / temperature for v in range(3)]).softmax(0).detach()
+        for v in range(3):
+            s = torch.stack([unit[v, n] @ k[j] for j in range(5)])
+            own, others = 1 - s[n], 1 - torch.cat([s[:n], s[n + 1 :]])
+            if cost == "rbf":
+                expected += 2 * temperature * weights[v] * ((s / temperature).logsumexp(0) - s[n] / temperature) / 5
+            else:
+                expected += weights[v] * (own - ((-others / temperature).softmax(0).detach() * others).sum())
+    loss = MomentumCACRLoss(temperature, cost)(q, k)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(torch.autograd.grad(loss, q, retain_graph=True), torch.autograd.grad(expected, q))
+    assert torch.autograd.grad(loss, k, allow_unused=True) == (None,)
+
+
 def test_one_query_with_rbf_cost_is_twice_temperature_times_infonce():
     q, k = unit_views(1, 8, 5), unit_views(1, 8, 5, seed=1)[0]
     infonce = F.cross_entropy(q[0] @ k.T / 0.3, torch.arange(8))
