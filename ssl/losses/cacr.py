@@ -38,7 +38,8 @@ class CACRLoss(nn.Module):
     `cost="rbf"` repels by L⁻ = E_{x<y} β log E_i Σ_{j≠i} w⁻_ij exp(−t ‖z_xi − z_yj‖²), with t = `rbf_scale` (2 in the paper);
     the attraction stays Euclidean.
     `debias` is τ₊, the assumed share of positives among the negatives (0.1 in the paper): with the Euclidean cost, L⁻ becomes
-    (L⁻ − τ₊ E_{x<y} ‖z_xi − z_yi‖²) / (1 − τ₊). As published, the last distance is not multiplied by β.
+    (L⁻ − τ₊ E_{x<y} ‖z_xi − z_yi‖²) / (1 − τ₊). This is the published code; removing the positives' share of L⁻ would instead
+    add τ₊ β E ‖z_xi − z_yi‖², so here a larger τ₊ weakens the attraction.
     Raises ValueError when α, β are negative, τ⁺, τ⁻ are not finite and ≥ 0, t is not finite and > 0, τ₊ is not in [0, 1) or used
     with the RBF cost, or the cost is unknown.
     """
