@@ -25,7 +25,7 @@ def distances_of_views(z: Tensor) -> Tensor:
 def softmin_distance(z: Tensor, tau: float, detach_weights: bool = False) -> Tensor:
     """Mean over pairs of views x < y and images i of Σ_{j≠i} w_ij ‖z_xi − z_yj‖², w_i = softmax_{j≠i}(−τ ‖z_xi − z_yj‖²).
 
-    float[V, N, D] with unit rows -> scalar; τ > 0. With `detach_weights` the weights have no gradient. Memory does not depend on
+    float[V, N, D] with unit rows (exponentials of much longer ones overflow) -> scalar; τ > 0. With `detach_weights` the weights have no gradient. Memory does not depend on
     the number of views, beside that of `z`: the gradient is computed along with the value, one block of pairs at a time.
     """
     return _SoftminDistance.apply(z, tau, detach_weights)
@@ -88,9 +88,8 @@ class _SoftminDistance(torch.autograd.Function):
                 query = queries[x].expand(len(y), -1, -1)
                 logits = logits_block[: len(y)].baddbmm_(query, y.transpose(1, 2), beta=0, alpha=2 * tau)
                 top = _subtract_maximum(logits, tau)
-                weights = torch.exp(
-                    logits, out=weights_block[: len(y)]
-                )  # not normalized: `norm` divides smaller tensors
+                # Not normalized: `norm` divides smaller tensors.
+                weights = torch.exp(logits, out=weights_block[: len(y)])
                 weights.diagonal(dim1=1, dim2=2).fill_(0)
                 norm = weights.sum(dim=-1, keepdim=True)
                 weighted = logits.mul_(weights)
