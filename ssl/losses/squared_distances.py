@@ -25,8 +25,9 @@ def distances_of_views(z: Tensor) -> Tensor:
 def softmin_distance(z: Tensor, tau: float, detach_weights: bool = False) -> Tensor:
     """Mean over pairs of views x < y and images i of Σ_{j≠i} w_ij ‖z_xi − z_yj‖², w_i = softmax_{j≠i}(−τ ‖z_xi − z_yj‖²).
 
-    float[V, N, D] with unit rows (exponentials of much longer ones overflow) -> scalar; τ > 0. With `detach_weights` the weights have no gradient. Memory does not depend on
-    the number of views, beside that of `z`: the gradient is computed along with the value, one block of pairs at a time.
+    float[V, N, D] with unit rows (exponentials of much longer ones overflow) -> scalar; τ > 0. With `detach_weights` the weights
+    have no gradient. Memory does not grow with the number of views, beside that of `z`: the gradient is computed along with the
+    value, one block of pairs at a time.
     """
     return _SoftminDistance.apply(z, tau, detach_weights)
 
