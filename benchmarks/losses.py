@@ -1,4 +1,4 @@
-"""Forward and backward passes per second of the losses, against lightly's and against CACR over all pairs at once."""
+"""Forward and backward passes per second of the losses, against lightly's and against plain forms of CACR."""
 
 from collections.abc import Callable
 
@@ -9,20 +9,24 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from wildfern.benchmarks.result import Benchmark, compare
-from wildfern.ssl.losses import CACRLoss, DINOLoss, NTXentLoss
+from wildfern.ssl.losses import CACRLoss, DINOLoss, MomentumCACRLoss, NTXentLoss
 
 IMAGES, DIMENSIONS = 256, 128
+CACR_IMAGES, QUERIES = 512, 9
 DINO_IMAGES, PROTOTYPES = 64, 4096
 
 
 def run(seconds: float) -> Benchmark:
-    """`IMAGES` images, embeddings of `DIMENSIONS` numbers; DINO with `PROTOTYPES` prototypes and ten views."""
+    """`IMAGES` or `CACR_IMAGES` images, embeddings of `DIMENSIONS` numbers; DINO with `PROTOTYPES` prototypes and ten views."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     two = F.normalize(torch.randn(2, IMAGES, DIMENSIONS, device=device), dim=-1).requires_grad_()
     five = F.normalize(torch.randn(5, IMAGES, DIMENSIONS, device=device), dim=-1).requires_grad_()
     student = torch.randn(10, DINO_IMAGES, PROTOTYPES, device=device, requires_grad=True)
     teacher = torch.randn(2, DINO_IMAGES, PROTOTYPES, device=device)
+    many = F.normalize(torch.randn(5, CACR_IMAGES, DIMENSIONS, device=device), dim=-1).requires_grad_()
+    queries = torch.randn(QUERIES, CACR_IMAGES, DIMENSIONS, device=device, requires_grad=True)
+    keys = torch.randn(CACR_IMAGES, DIMENSIONS, device=device)
     theirs = LightlyNTXentLoss(0.1)
     their_dino, dino = LightlyDINOLoss(PROTOTYPES).to(device), DINOLoss(PROTOTYPES).to(device)
     cases = {
@@ -33,6 +37,16 @@ def run(seconds: float) -> Benchmark:
         f"CACR, 5 × {IMAGES}": {
             "all pairs at once": lambda: all_pairs_cacr(five).backward(),
             "wildfern": lambda: CACRLoss()(five).total.backward(),
+        },
+        f"CACR, 5 × {CACR_IMAGES}": {
+            "one pair of views at a time": lambda: pairwise_cacr(many).backward(),
+            f"lightly's NT-Xent, 2 × {CACR_IMAGES}": lambda: theirs(many[0], many[1]).backward(),
+            "wildfern": lambda: CACRLoss()(many).total.backward(),
+            "wildfern, cost=rbf": lambda: CACRLoss(cost="rbf")(many).total.backward(),
+        },
+        f"CACR with a momentum encoder, {QUERIES} × {CACR_IMAGES}": {
+            "one query at a time": lambda: momentum_cacr(queries, keys, 0.2).backward(),
+            "wildfern": lambda: MomentumCACRLoss(0.2)(queries, keys).backward(),
         },
         f"DINO, 10 × {DINO_IMAGES}, {f'{PROTOTYPES:,}'.replace(',', ' ')} prototypes": {
             "lightly": lambda: their_dino(list(teacher), list(student), epoch=0).backward(),
@@ -66,3 +80,29 @@ def all_pairs_cacr(z: Tensor) -> Tensor:
     negative = distances[x, y].masked_fill(torch.eye(images, dtype=torch.bool, device=z.device), torch.inf)
     weights = (-negative).softmax(-1)
     return attraction - (weights * negative.nan_to_num(posinf=0.0)).sum(-1).mean()
+
+
+def pairwise_cacr(z: Tensor) -> Tensor:
+    """CACR's pairwise form by a loop over views and pairs of views, with autograd's gradient."""
+    views, images, _ = z.shape
+    attraction = z.new_zeros(())
+    repulsion = z.new_zeros(())
+    itself = torch.eye(images, dtype=torch.bool, device=z.device)
+    for x in range(views):
+        positive = torch.stack([(z[x] - z[k]).square().sum(-1) for k in range(views) if k != x])
+        attraction = attraction + (positive.softmax(0) * positive).sum(0).mean()
+        for y in range(x + 1, views):
+            negative = z[x].square().sum(-1)[:, None] + z[y].square().sum(-1) - 2 * z[x] @ z[y].T
+            weights = (-negative).masked_fill(itself, -torch.inf).softmax(-1)
+            repulsion = repulsion + (weights * negative).sum(-1).mean()
+    return attraction / views - repulsion / (views * (views - 1) / 2)
+
+
+def momentum_cacr(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
+    """CACR's momentum form with the RBF cost by a loop over queries."""
+    k, own = F.normalize(keys, dim=-1), torch.arange(len(keys), device=keys.device)
+    q = [F.normalize(query, dim=-1) for query in queries]
+    with torch.no_grad():
+        weights = torch.stack([(one - k).square().sum(-1) / temperature for one in q]).softmax(0)
+    costs = [F.cross_entropy(one @ k.T / temperature, own, reduction="none") for one in q]
+    return sum((w * c).mean() for w, c in zip(weights, costs, strict=True)) * 2 * temperature

@@ -72,6 +72,19 @@ CASES = {
         views=((2, 16), (2, 8)),
         recipe=digits("name: cacr_momentum, temperature: 0.2, projection_hidden: 128, projection_size: 64"),
     ),
+    "cacr rbf": Case("cacr", {"projection_size": 8, "cost": "rbf", "detach_weights": True}, views=((3, 16),)),
+    "cacr debiased": Case("cacr", {"projection_size": 8, "debias": 0.1}, views=((2, 16), (1, 8))),
+    "cacr_momentum full": Case(
+        "cacr_momentum",
+        {"projection_hidden": 16, "projection_size": 8, "cost": "euclidean", "keys": "full", "predictor_norm": False},
+        views=((2, 16), (2, 8)),
+    ),
+    "cacr_queue": Case(
+        "cacr_queue",
+        {"projection_hidden": 16, "projection_size": 8, "queue": 12},
+        views=((3, 16),),
+        recipe=digits("name: cacr_queue, projection_hidden: 128, projection_size: 64, queue: 256, momentum: 0.99"),
+    ),
     # Contrastive and non-contrastive families
     # Statistics and clusters
     # Distillation

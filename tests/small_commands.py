@@ -124,7 +124,7 @@ ONE_OF_EACH = {
 CONSTANTS: dict[str, dict[str, object]] = {
     "augmentation": {"CASES": {"cpu": ((32, 2), (64, 2))}, "WORKERS": 1, "MULTICROP_BATCH": {"cpu": 1}},
     "generators": {"SIZES": ((32, 1000),), "SCENE": (32, 1000), "BATCH": 1, "THREADS_BATCH": 2, "CLASSES": 2},
-    "losses": {"IMAGES": 8, "DINO_IMAGES": 4, "PROTOTYPES": 16},
+    "losses": {"IMAGES": 8, "CACR_IMAGES": 8, "DINO_IMAGES": 4, "PROTOTYPES": 16},
     "lightly_loop": {"WORKERS": 0},
     "pipeline": {"SIDE": {"cpu": 64}, "LEAD": 0},
     "result": {"ROUNDS": 1},

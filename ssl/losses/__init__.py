@@ -2,7 +2,8 @@
 
 from wildfern.ssl.losses.cacr import CACRLoss, CACRTerms
 from wildfern.ssl.losses.cacr_momentum import MomentumCACRLoss
+from wildfern.ssl.losses.cacr_queue import QueueCACRLoss
 from wildfern.ssl.losses.dino import DINOLoss
 from wildfern.ssl.losses.ntxent import NTXentLoss
 
-__all__ = ["CACRLoss", "CACRTerms", "DINOLoss", "MomentumCACRLoss", "NTXentLoss"]
+__all__ = ["CACRLoss", "CACRTerms", "DINOLoss", "MomentumCACRLoss", "NTXentLoss", "QueueCACRLoss"]

@@ -5,11 +5,13 @@ its negatives the closer one; the weights are softmax distributions over the sam
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from wildfern.ssl.losses.full_precision import full_precision, without_autocast
+from wildfern.ssl.losses.squared_distances import distances_of_views, softmin_distance, squared_distances
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,13 @@ class CACRLoss(nn.Module):
 
     `weighted_positive=False` / `weighted_negative=False` replace the softmax by the uniform distribution;
     `detach_weights=True` stops the gradient at the weights (as the large-scale form does).
-    Raises ValueError when α, β are negative or τ⁺, τ⁻ are not finite and ≥ 0.
+    `cost="rbf"` repels by L⁻ = E_{x<y} β log E_i Σ_{j≠i} w⁻_ij exp(−t ‖z_xi − z_yj‖²), with t = `rbf_scale` (2 in the paper);
+    the attraction stays Euclidean.
+    `debias` is τ₊, the assumed share of positives among the negatives (0.1 in the paper): with the Euclidean cost, L⁻ becomes
+    (L⁻ − τ₊ E_{x<y} ‖z_xi − z_yi‖²) / (1 − τ₊). This is the published code; removing the positives' share of L⁻ would instead
+    add τ₊ β E ‖z_xi − z_yi‖², so here a larger τ₊ weakens the attraction.
+    Raises ValueError when α, β are negative, τ⁺, τ⁻ are not finite and ≥ 0, t is not finite and > 0, τ₊ is not in [0, 1) or used
+    with the RBF cost, or the cost is unknown.
     """
 
     def __init__(
@@ -45,15 +53,28 @@ class CACRLoss(nn.Module):
         weighted_positive: bool = True,
         weighted_negative: bool = True,
         detach_weights: bool = False,
+        *,
+        cost: Literal["euclidean", "rbf"] = "euclidean",
+        rbf_scale: float = 2.0,
+        debias: float = 0.0,
     ) -> None:
         super().__init__()
         for name, value in {"alpha": alpha, "beta": beta, "tau_pos": tau_pos, "tau_neg": tau_neg}.items():
             if not 0 <= value < float("inf"):
                 raise ValueError(f"{name} must be finite and not negative, got {value}")
+        if cost not in ("euclidean", "rbf"):
+            raise ValueError(f"cost must be 'euclidean' or 'rbf', got {cost!r}")
+        if not 0 < rbf_scale < float("inf"):
+            raise ValueError(f"rbf_scale must be finite and greater than 0, got {rbf_scale}")
+        if not 0 <= debias < 1:
+            raise ValueError(f"debias must be at least 0 and less than 1, got {debias}")
+        if debias and cost == "rbf":
+            raise ValueError(f"debias={debias} needs cost='euclidean': the debiased form has no RBF cost")
         self.alpha, self.beta = alpha, beta
         self.tau_pos = tau_pos if weighted_positive else 0.0
         self.tau_neg = tau_neg if weighted_negative else 0.0
         self.detach_weights = detach_weights
+        self.cost, self.rbf_scale, self.debias = cost, rbf_scale, debias
 
     def forward(self, views: Tensor) -> CACRTerms:
         """float[V ≥ 2, N ≥ 2, D] with unit rows; view 0 … V−1 of image i are positives of each other."""
@@ -61,26 +82,46 @@ class CACRLoss(nn.Module):
             raise ValueError(f"expected views of shape [V ≥ 2, N ≥ 2, D], got {list(views.shape)}")
         with without_autocast(views):
             z = full_precision(views)
-            return CACRTerms(self._attraction(z), self._repulsion(z))
+            positive = distances_of_views(z)  # [V, V, N]
+            return CACRTerms(self._attraction(positive), self._repulsion(z, positive))
 
-    def _attraction(self, z: Tensor) -> Tensor:
-        views = z.shape[0]
-        distances = (z[:, None] - z[None, :]).square().sum(dim=-1)  # [V, V, N]
-        itself = torch.eye(views, dtype=torch.bool, device=z.device)[:, :, None]
+    def _attraction(self, distances: Tensor) -> Tensor:
+        itself = torch.eye(len(distances), dtype=torch.bool, device=distances.device)[:, :, None]
         weights = (self.tau_pos * distances).masked_fill(itself, -torch.inf).softmax(dim=1)
         if self.detach_weights:
             weights = weights.detach()
         return self.alpha * (weights * distances).sum(dim=1).mean()
 
-    def _repulsion(self, z: Tensor) -> Tensor:
-        views, images, _ = z.shape
-        norms = z.square().sum(dim=-1)
-        itself = torch.eye(images, dtype=torch.bool, device=z.device)
-        cost = z.new_zeros(())
-        for x in range(views - 1):  # one query view at a time: V·N² numbers in memory, not V²·N²
-            distances = norms[x, None, :, None] + norms[x + 1 :, None, :] - 2 * z[x] @ z[x + 1 :].transpose(1, 2)
-            weights = (-self.tau_neg * distances).masked_fill(itself, -torch.inf).softmax(dim=-1)
-            if self.detach_weights:
-                weights = weights.detach()
-            cost = cost + (weights * distances).sum()
-        return -self.beta * cost / (images * views * (views - 1) / 2)
+    def _repulsion(self, z: Tensor, positive: Tensor) -> Tensor:
+        if self.cost == "rbf":
+            pairs = [(x, y) for x in range(len(z)) for y in range(x + 1, len(z))]
+            return self.beta * torch.stack([self._log_potential(z[x], z[y]) for x, y in pairs]).mean()
+        cost = softmin_distance(z, self.tau_neg, self.detach_weights) if self.tau_neg else mean_distance(z, positive)
+        if not self.debias:
+            return -self.beta * cost
+        views, _, images = positive.shape
+        to_positive = positive.sum() / (views * (views - 1) * images)
+        return -(self.beta * cost + self.debias * to_positive) / (1 - self.debias)
+
+    def _log_potential(self, x: Tensor, y: Tensor) -> Tensor:
+        images = len(x)
+        distances = squared_distances(x, y)
+        # Between two entries of the diagonal there are N others: [N − 1, N] without the diagonal, rows in order.
+        others = distances.flatten()[1:].view(images - 1, images + 1)[:, :-1].reshape(images, images - 1)
+        weights = (-self.tau_neg * others).softmax(dim=1)
+        if self.detach_weights:
+            weights = weights.detach()
+        return (weights * (-self.rbf_scale * others).exp()).sum(dim=1).mean().log()
+
+
+def mean_distance(z: Tensor, positive: Tensor) -> Tensor:
+    """Mean of ‖z_xi − z_yj‖² over x < y and i ≠ j, the limit of `softmin_distance` at τ = 0, without any pair of images.
+
+    z float[V, N, D] and positive float[V, V, N], the distances ‖z_xi − z_yi‖², -> scalar. All pairs i, j have the sum
+    N Σ_i ‖x_i‖² + N Σ_j ‖y_j‖² − 2 (Σ_i x_i)·(Σ_j y_j).
+    """
+    views, images, _ = z.shape
+    sums = z.sum(dim=1)  # [V, D]
+    products = sums.sum(dim=0).square().sum() - sums.square().sum()  # 2 Σ_{x<y} sums_x · sums_y
+    squares = images * (views - 1) * z.square().sum()
+    return (squares - products - positive.sum() / 2) / (images * (images - 1) * views * (views - 1) / 2)

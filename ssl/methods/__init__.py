@@ -3,7 +3,7 @@
 from wildfern.registry import METHODS
 from wildfern.ssl.methods.base import Method, Needs, ParameterGroup
 from wildfern.ssl.methods.batch import Batch, Embedded, Output
-from wildfern.ssl.methods.cacr import CACR, MomentumCACR
+from wildfern.ssl.methods.cacr import CACR, MomentumCACR, QueueCACR
 from wildfern.ssl.methods.comparing import ComparingMethod
 from wildfern.ssl.methods.dino import DINO
 from wildfern.ssl.methods.instance_identity import InstanceIdentity
@@ -28,6 +28,7 @@ __all__ = [
     "Output",
     "ParameterGroup",
     "ParameterRegression",
+    "QueueCACR",
     "SimCLR",
     "Supervised",
     "Usual",

@@ -28,6 +28,10 @@ CHANGES = {
         *["data.source=folder:{images}", "views.size=48", "views.local_size=32", "views.local_count=2"],
         *["model.backbone=resnet14t", "method.projection_hidden=64", "engine.name=torch"],
     ],
+    "cacr_queue_imagenet_resnet50": [
+        *["data.source=folder:{images}", "views.size=32", "model.backbone=resnet14t", "method.projection_hidden=64"],
+        "method.queue=32",
+    ],
     "dino_ifs_vit_small": [*SMALL_IFS, *SMALL_DINO],
     "dino_pass_vit_small": ["data.source=folder:{images}", *SMALL_DINO],
     "mae_ifs_vit_small": [
@@ -96,6 +100,7 @@ def test_the_first_line_of_each_is_a_description():
 RATES = {  # of the papers, at the batch size of the recipe; None: for batches of 256 images there is none
     "cacr_cifar10": (0.12, 0.06),
     "cacr_imagenet_resnet50": (0.3, 4.8),
+    "cacr_queue_imagenet_resnet50": (0.03, 0.03),
     "dino_ifs_vit_small": (5e-4, 2e-3),
     "dino_texture_kml_vit_small": (5e-4, 8.75e-4),
     "fractaldb_resnet50": (0.1, 0.1),
