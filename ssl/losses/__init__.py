@@ -3,6 +3,8 @@
 from wildfern.ssl.losses.cacr import CACRLoss, CACRTerms
 from wildfern.ssl.losses.cacr_momentum import MomentumCACRLoss
 from wildfern.ssl.losses.dino import DINOLoss
+from wildfern.ssl.losses.koleo import koleo_loss
+from wildfern.ssl.losses.masked_tokens import masked_token_loss
 from wildfern.ssl.losses.ntxent import NTXentLoss
 
-__all__ = ["CACRLoss", "CACRTerms", "DINOLoss", "MomentumCACRLoss", "NTXentLoss"]
+__all__ = ["CACRLoss", "CACRTerms", "DINOLoss", "MomentumCACRLoss", "NTXentLoss", "koleo_loss", "masked_token_loss"]

@@ -101,6 +101,10 @@ class Backbone(nn.Module):
         prefix = self._num_prefix_tokens(features.shape[1], *x.shape[-2:])
         return Tokens(features[:, prefix:], features[:, :prefix])
 
+    def pool(self, tokens: Tokens) -> Tensor:
+        """`pooled` from the `tokens` of a vision transformer: float[N, T, D] and float[N, P, D] -> float[N, width]."""
+        return self.network.forward_head(torch.cat([tokens.prefix, tokens.patches], dim=1))
+
     def maps(self, x: Tensor) -> list[Tensor]:
         """Feature maps float[N, C, H, W] of the network's stages, in order: large to small, or one for each block.
 
