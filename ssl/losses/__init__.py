@@ -6,5 +6,15 @@ from wildfern.ssl.losses.dino import DINOLoss
 from wildfern.ssl.losses.koleo import koleo_loss
 from wildfern.ssl.losses.masked_tokens import masked_token_loss
 from wildfern.ssl.losses.ntxent import NTXentLoss
+from wildfern.ssl.losses.sinkhorn import sinkhorn
 
-__all__ = ["CACRLoss", "CACRTerms", "DINOLoss", "MomentumCACRLoss", "NTXentLoss", "koleo_loss", "masked_token_loss"]
+__all__ = [
+    "CACRLoss",
+    "CACRTerms",
+    "DINOLoss",
+    "MomentumCACRLoss",
+    "NTXentLoss",
+    "koleo_loss",
+    "masked_token_loss",
+    "sinkhorn",
+]
