@@ -6,6 +6,8 @@ from wildfern.ssl.methods.batch import Batch, Embedded, Output
 from wildfern.ssl.methods.cacr import CACR, MomentumCACR
 from wildfern.ssl.methods.comparing import ComparingMethod
 from wildfern.ssl.methods.dino import DINO
+from wildfern.ssl.methods.dinov2 import DINOv2
+from wildfern.ssl.methods.ibot import IBOT
 from wildfern.ssl.methods.mae import MAE
 from wildfern.ssl.methods.simclr import SimCLR
 from wildfern.ssl.methods.supervised import Supervised
@@ -14,10 +16,12 @@ from wildfern.ssl.methods.usual import Usual
 __all__ = [
     "CACR",
     "DINO",
+    "IBOT",
     "MAE",
     "METHODS",
     "Batch",
     "ComparingMethod",
+    "DINOv2",
     "Embedded",
     "Method",
     "MomentumCACR",
