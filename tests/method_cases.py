@@ -14,6 +14,7 @@ from wildfern.ssl.models import Backbone
 IMAGES, CLASSES = 8, 5
 PLUGINS = Path(__file__).parent / "plugins"
 VIT = ("vit_tiny_patch16_224", {"img_size": 16, "patch_size": 4, "depth": 1, "embed_dim": 24, "num_heads": 2})
+VIT_SIZES = (VIT[0], {**VIT[1], "dynamic_img_size": True})  # takes views of several sizes
 RESNET = (
     "resnet18",
     {"stem": "cifar", "layers": [1, 1, 1, 1], "channels": [8, 8, 8, 16], "zero_init_last": False, "stem_width": 16},
@@ -84,6 +85,26 @@ CASES = {
     ),
     # Masked and predictive methods
     "mae": Case("mae", {"decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2}, VIT),
+    "ibot": Case(
+        "ibot",
+        {"prototypes": 12, "head_hidden": 16, "head_bottleneck": 8},
+        VIT_SIZES,
+        views=((2, 16), (2, 8)),
+        recipe=digits(
+            "name: ibot, prototypes: 64, head_hidden: 128, head_bottleneck: 32, momentum: 0.99",
+            base=DIGITS_VIT,
+        ),
+    ),
+    "dinov2": Case(
+        "dinov2",
+        {"prototypes": 12, "patch_prototypes": 10, "head_hidden": 16, "head_bottleneck": 8, "layer_decay": 0.5},
+        VIT_SIZES,
+        views=((2, 16), (2, 8)),
+        recipe=digits(
+            "name: dinov2, prototypes: 64, patch_prototypes: 64, head_hidden: 128, head_bottleneck: 32, momentum: 0.99",
+            base=DIGITS_VIT,
+        ),
+    ),
     # Labels and pretexts of rendered images
     "one label": Case("supervised", {"classes": CLASSES}, labels="classes"),
     "several labels": Case("supervised", {"classes": CLASSES}, labels="multi_hot"),

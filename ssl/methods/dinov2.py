@@ -14,9 +14,10 @@ from wildfern.ssl.losses.dino import cross_view_entropy
 from wildfern.ssl.losses.full_precision import full_precision
 from wildfern.ssl.losses.sinkhorn_offsets import sinkhorn_offsets
 from wildfern.ssl.methods.base import Count, Fraction, Needs, NotNegative, ParameterGroup, Positive
-from wildfern.ssl.methods.batch import Batch, Embedded, Output
+from wildfern.ssl.methods.batch import Batch, Embedded, Metrics, Output
 from wildfern.ssl.methods.comparing import ComparingMethod
 from wildfern.ssl.methods.gather import logsumexp_over_ranks
+from wildfern.ssl.methods.layer_decay import layer_decay_groups
 from wildfern.ssl.methods.masked_patches import MaskedPatches, check_patches, masked_patches
 from wildfern.ssl.methods.prototype_teacher import prototype_metrics, prototype_use, warmed_up
 from wildfern.ssl.methods.usual import Usual
@@ -91,6 +92,7 @@ class DINOv2(ComparingMethod):
         self.layer_decay, self.patch_embed_rate = layer_decay, patch_embed_rate
         self._teacher_outputs: dict[int, _TeacherOutputs] = {}  # by micro-batch of this step
         self._offsets: tuple[Tensor, Tensor] | None = None  # of class and patch prototypes in this step
+        self._metrics: Metrics = {}  # of the last micro-batch
 
     @torch.no_grad()
     def targets(self, batch: Batch) -> dict[str, Tensor]:
@@ -173,6 +175,23 @@ class DINOv2(ComparingMethod):
         class_targets = (logits / temperature - class_offsets).softmax(dim=-1)
         patch_targets = (patch_logits / temperature - patch_offsets).softmax(dim=-1)
         return class_targets.unflatten(0, (2, n)), patch_targets.unflatten(0, (2, n))
+
+    def collapsed_loss(self, images: int) -> float:
+        # Of prototypes. KoLeo adds koleo_weight times about 0 to 1, and more only if class tokens collapse too.
+        patch_prototypes = len(self.patch_head.prototypes.weight)
+        patches = self.patch_weight * self.mask_probability * log(patch_prototypes)
+        return log(len(self.head.prototypes.weight)) + patches
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        rest = [(name, p) for name, p in self.named_parameters() if p.requires_grad and not name.startswith("backbone.")]
+        found = [ParameterGroup(rest, name="heads")]
+        for group in layer_decay_groups(self.backbone, self.layer_decay):
+            for embedding in (True, False):
+                chosen = [(name, p) for name, p in group.parameters if (".patch_embed." in name) == embedding]
+                factor = group.learning_rate * (self.patch_embed_rate if embedding else 1.0)
+                named = f"{group.name}{', patch embedding' * embedding}"
+                found += [ParameterGroup(chosen, named, learning_rate=factor)] if chosen else []
+        return found
 
     def eval_backbone(self) -> Backbone:
         return cast(Backbone, self.teacher.module.get_submodule("0"))
