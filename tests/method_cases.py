@@ -28,7 +28,8 @@ DIGITS = [
     "evaluation={on: [digits], protocols: [knn], few_shot: [], diagnostics: true}",
 ]
 DIGITS_VIT = [
-    *DIGITS,
+    *(change for change in DIGITS if not change.startswith("model")),
+    "views={name: simclr, size: 16, crop_scale: [0.4, 1.0], flip: 0.0, gray: 0.0}",
     "model={backbone: vit_tiny_patch16_224, arguments: {img_size: 16, patch_size: 4, depth: 2, embed_dim: 48, num_heads: 3}}",
 ]
 
@@ -83,6 +84,34 @@ CASES = {
             "teacher_temperature: 0.02, teacher_temperature_start: 0.02"
         ),
     ),
+    "distillation": Case(
+        "distillation",
+        {
+            **{"teacher": RESNET[0], "teacher_weights": "random", "teacher_arguments": dict(RESNET[1])},
+            "projection_hidden": 16,
+        },
+        views=((2, 16), (1, 8)),
+        recipe=digits(
+            "name: distillation, teacher: resnet18, teacher_weights: random, projection_hidden: 128, teacher_arguments: "
+            "{stem: cifar, layers: [1, 1, 1, 0], channels: [16, 32, 48, 64], stem_width: 16}",
+            base=DIGITS_VIT,
+        ),
+    ),
+    "distillation of tokens": Case(
+        "distillation",
+        {
+            **{"teacher": VIT[0], "teacher_weights": "random", "teacher_arguments": {**VIT[1], "embed_dim": 32}},
+            **{"tokens": True, "projection_hidden": 16},
+        },
+        VIT,
+    ),
+    "distillation of similarities": Case(
+        "distillation",
+        {
+            **{"teacher": RESNET[0], "teacher_weights": "random", "teacher_arguments": dict(RESNET[1])},
+            **{"objective": "similarities", "projection_hidden": 16, "queue_length": 12},
+        },
+    ),
     # Masked and predictive methods
     "mae": Case("mae", {"decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2}, VIT),
     "ibot": Case(
@@ -128,8 +157,8 @@ def build(name: str, steps: int, dtype: torch.dtype = torch.float64) -> Method:
     torch.manual_seed(0)
     backbone, arguments = case.backbone
     method = METHODS[case.method](Backbone(backbone, **arguments), steps, **case.arguments).to(dtype)
-    for teacher in method.teachers().values():
-        teacher.to(dtype)
+    for network in method.networks():
+        network.to(dtype)
     return method
 
 

@@ -7,6 +7,7 @@ from wildfern.ssl.methods.cacr import CACR, MomentumCACR
 from wildfern.ssl.methods.comparing import ComparingMethod
 from wildfern.ssl.methods.dino import DINO
 from wildfern.ssl.methods.dinov2 import DINOv2
+from wildfern.ssl.methods.distillation import Distillation
 from wildfern.ssl.methods.ibot import IBOT
 from wildfern.ssl.methods.mae import MAE
 from wildfern.ssl.methods.simclr import SimCLR
@@ -22,6 +23,7 @@ __all__ = [
     "Batch",
     "ComparingMethod",
     "DINOv2",
+    "Distillation",
     "Embedded",
     "Method",
     "MomentumCACR",

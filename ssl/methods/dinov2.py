@@ -183,7 +183,9 @@ class DINOv2(ComparingMethod):
         return log(len(self.head.prototypes.weight)) + patches
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        rest = [(name, p) for name, p in self.named_parameters() if p.requires_grad and not name.startswith("backbone.")]
+        rest = [
+            (name, p) for name, p in self.named_parameters() if p.requires_grad and not name.startswith("backbone.")
+        ]
         found = [ParameterGroup(rest, name="heads")]
         for group in layer_decay_groups(self.backbone, self.layer_decay):
             for embedding in (True, False):

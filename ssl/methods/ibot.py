@@ -86,9 +86,7 @@ class IBOT(Method):
         class_probabilities, patch_probabilities, features = self._teacher_outputs(batch, hidden)
         n, temperature = len(batch), self.class_loss.student_temperature
 
-        tokens = self.backbone.tokens(
-            batch.views[0].flatten(0, 1), masked=hidden.mask, mask_token=self.mask_token
-        )
+        tokens = self.backbone.tokens(batch.views[0].flatten(0, 1), masked=hidden.mask, mask_token=self.mask_token)
         smaller = [self.backbone(group.flatten(0, 1)) for group in batch.views[1:]]
         classes, patches = torch.cat([self.backbone.pool(tokens), *smaller]), hidden.take(tokens.patches)
         student = self.head(torch.cat([classes, patches.flatten(0, 1)]))  # in one call

@@ -40,7 +40,9 @@ def masked_patches(
     """
     views, size = batch.views[0].shape[0], batch.views[0].shape[-1]
     if size % patch:
-        raise ValueError(f"views must be whole patches of {patch} px, so views.size must be a multiple of it, got {size}")
+        raise ValueError(
+            f"views must be whole patches of {patch} px, so views.size must be a multiple of it, got {size}"
+        )
     grid = (size // patch, size // patch)
     patches, most = grid[0] * grid[1], max(1, int(ratio[1] * grid[0] * grid[1]))
     chosen = batch.uniform(f"{name} ratio", views, 2).transpose(0, 1).flatten(0, 1)

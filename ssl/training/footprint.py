@@ -62,7 +62,7 @@ def step_footprint(
     with FakeTensorMode(), _ranks(world_size), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # older names of collectives
         _without_values(method)
-        teachers = list(method.teachers().values())
+        teachers = method.networks()[1:]
         for module in teachers:
             _without_values(module)
         if world_size > 1:
