@@ -29,8 +29,8 @@ def check_same_data(
 
     Compares numbers of items, names and sizes of files, and the contents of a sample of them (of all, if the recipe asks for that
     fingerprint); classes and labels if they are used; of the second images of views (`second_images`, by argument) the same
-    without labels; and `weights`, SHA-256 by name of those that training starts from, and of frozen teachers. An error of one rank in reading them is raised
-    on every rank.
+    without labels; and `weights`, SHA-256 by name of those that training starts from, and of frozen teachers. An error of one
+    rank in reading them is raised on every rank.
     """
     if context.world_size == 1:
         return

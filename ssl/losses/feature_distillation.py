@@ -7,7 +7,9 @@ from wildfern.ssl.losses.full_precision import full_precision, without_autocast
 
 
 def feature_distillation_loss(student: Tensor, teacher: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """‖s/|s| − t/|t|‖² of each row, with t = (teacher − mean)/std; float[..., D] twice and float[D] twice -> float[...] in 0 to 4.
+    """‖s/|s| − t/|t|‖² of each row, with t = (teacher − mean)/std; in 0 to 4.
+
+    student, teacher: float[..., D]; mean, std: float[D], of the teacher's features; returns float[...].
 
     Without the subtraction, features that share a large mean (those after a ReLU) would all have the same direction, and one
     constant output would match most of it. With it, a constant output has a loss of about 2.

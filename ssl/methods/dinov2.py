@@ -39,12 +39,12 @@ class _TeacherOutputs(NamedTuple):
 class DINOv2(ComparingMethod):
     """DINO's loss on class tokens, iBOT's on masked patches, and `koleo_weight` times KoLeo (section 4).
 
-    The teacher's outputs are assigned to prototypes by `sinkhorn_iterations` of Sinkhorn-Knopp over the class tokens of the global
-    batch, and over all its masked patches. KoLeo acts on the student's class tokens of the first global view, before the head,
-    over the global batch (in the paper's code over the images of a GPU, so that it depends on their number). The loss of patches
-    is the mean over an image's masked patches, then over all images, masked or not. With `layer_decay`, blocks nearer to the
-    image have smaller learning rates, and the patch embedding `patch_embed_rate` times its own. The teacher's backbone is
-    evaluated.
+    The teacher's outputs are assigned to prototypes by `sinkhorn_iterations` of Sinkhorn-Knopp, over the class tokens of the
+    global batch and over all its masked patches. KoLeo acts on the student's class tokens of the first global view, before the
+    head, over the global batch (in the paper over the images of one GPU, so that there the loss depends on the number of GPUs;
+    here W ranks train as one). The loss of patches is the mean over an image's masked patches, then over all images, masked or
+    not. With `layer_decay`, blocks nearer to the image have smaller learning rates, and the patch embedding `patch_embed_rate`
+    times its own. The teacher's backbone is evaluated.
     """
 
     needs = Needs(views=(2, None), full_size_views=2, float32_views=False, images=2)

@@ -2,11 +2,10 @@
 
 from math import log
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from lightly.models.modules.heads import ProjectionHead
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 

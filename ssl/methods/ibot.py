@@ -26,10 +26,10 @@ from wildfern.ssl.models.teacher import cosine_momentum
 class IBOT(Method):
     """The loss of DINO, and that of predicting the teacher's patch tokens where the student sees a mask token (section 3.1).
 
-    One head for both. With probability `mask_probability`, a share of a global view's patches is masked in blocks, drawn uniformly
-    from `mask_ratio` ± `mask_ratio_variation`. The loss of patches is the mean over
-    an image's masked patches, then over all images, masked or not. Two centers, of class and patch tokens, move once per step.
-    The teacher's backbone is evaluated.
+    One head for both. With probability `mask_probability`, a share of a global view's patches is masked in blocks; it is drawn
+    uniformly from `mask_ratio` ± `mask_ratio_variation`. The loss of patches is the mean over an image's masked patches, then
+    over all images, masked or not. Two centers, of class and patch tokens, move once per step. The teacher's backbone is
+    evaluated.
     """
 
     _means: Tensor  # of the teacher's logits of class and patch tokens in the parts so far
