@@ -92,8 +92,10 @@ CASES = {
         },
         views=((2, 16), (1, 8)),
         recipe=digits(
-            "name: distillation, teacher: resnet18, teacher_weights: random, projection_hidden: 128, teacher_arguments: "
-            "{stem: cifar, layers: [1, 1, 1, 0], channels: [16, 32, 48, 64], stem_width: 16}",
+            # A teacher with one patch, a random function of all pixels, whose features are good ones for digits.
+            "name: distillation, teacher: vit_tiny_patch16_224, teacher_weights: random, projection_hidden: 128, "
+            "teacher_arguments: {img_size: 16, depth: 1, embed_dim: 96, num_heads: 3, class_token: false, global_pool: avg, "
+            "fc_norm: false}",
             base=DIGITS_VIT,
         ),
     ),
