@@ -32,6 +32,12 @@ DIGITS_VIT = [
     "views={name: simclr, size: 16, crop_scale: [0.4, 1.0], flip: 0.0, gray: 0.0}",
     "model={backbone: vit_tiny_patch16_224, arguments: {img_size: 16, patch_size: 4, depth: 2, embed_dim: 48, num_heads: 3}}",
 ]
+# Token methods with so few steps: crops of one appearance, and the average of tokens in place of a class token.
+DIGITS_TOKENS = [
+    *DIGITS_VIT,
+    "views={name: simclr, size: 16, crop_scale: [0.6, 1.0], flip: 0.0, gray: 0.0, jitter: 0.0, blur: 0.0}",
+    "model.arguments={class_token: false, global_pool: avg, fc_norm: false}",
+]
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,7 @@ CASES = {
             "name: distillation, teacher: vit_tiny_patch16_224, teacher_weights: random, projection_hidden: 128, "
             "teacher_arguments: {img_size: 16, depth: 1, embed_dim: 96, num_heads: 3, class_token: false, global_pool: avg, "
             "fc_norm: false}",
-            base=DIGITS_VIT,
+            base=DIGITS_TOKENS,
         ),
     ),
     "distillation of tokens": Case(
@@ -122,8 +128,10 @@ CASES = {
         VIT_SIZES,
         views=((2, 16), (2, 8)),
         recipe=digits(
-            "name: ibot, prototypes: 64, head_hidden: 128, head_bottleneck: 32, momentum: 0.99",
-            base=DIGITS_VIT,
+            "name: ibot, prototypes: 64, head_hidden: 128, head_bottleneck: 32, momentum: 0.95, center_momentum: 0.5, "
+            "teacher_temperature: 0.02, teacher_temperature_start: 0.02, patch_temperature: 0.02, patch_temperature_start: 0.02",
+            *["optimizer.learning_rate=1.0e-3", "optimizer.weight_decay=0.1", "training.gradient_clip=0.3"],
+            base=DIGITS_TOKENS,
         ),
     ),
     "dinov2": Case(
@@ -132,7 +140,8 @@ CASES = {
         VIT_SIZES,
         views=((2, 16), (2, 8)),
         recipe=digits(
-            "name: dinov2, prototypes: 64, patch_prototypes: 64, head_hidden: 128, head_bottleneck: 32, momentum: 0.99",
+            "name: dinov2, prototypes: 64, patch_prototypes: 64, head_hidden: 128, head_bottleneck: 32, momentum: 0.9, "
+            "teacher_temperature: 0.02, teacher_temperature_start: 0.02",
             base=DIGITS_VIT,
         ),
     ),

@@ -1,4 +1,4 @@
-"""Distillation as a user runs it: messages about the teacher, checkpoints without it, and exact resuming with the same weights."""
+"""Distillation as a user runs it: messages about the teacher, checkpoints without it, exact resuming with the same weights."""
 
 import pytest
 import torch
