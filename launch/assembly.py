@@ -67,7 +67,10 @@ def assemble(recipe: Recipe, folder: RunFolder, context: DistributedContext, pro
     progress.part("reading labels")
     check_classes(recipe, mixture, method)
     progress.part("comparing the data of the ranks" if context.world_size > 1 else "preparing the views")
-    check_same_data(recipe, mixture, second_images, method.backbone.weights_sha256, context)
+    frozen = {f"the frozen {name}": teacher.sha256 for name, teacher in method.frozen_teachers().items()}
+    check_same_data(
+        recipe, mixture, second_images, {"model.weights": method.backbone.weights_sha256, **frozen}, context
+    )
     check_batch_norm(recipe, method)
     reader = BatchReader(
         mixture,
@@ -85,7 +88,7 @@ def assemble(recipe: Recipe, folder: RunFolder, context: DistributedContext, pro
     # DeepSpeed broadcasts weights as flat bytes, so there they stay contiguous and only the images are channels_last.
     channels_last = recipe.training.channels_last and recipe.engine.name == "torch"
     layout = {"memory_format": torch.channels_last} if channels_last else {}
-    for module in (method, *method.teachers().values()):
+    for module in method.networks():
         module.to(context.device, **layout)
     view_dtype = input_dtype(method, recipe.training.precision, views)
     progress.part("preparing the device")

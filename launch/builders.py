@@ -13,6 +13,7 @@ from wildfern.launch.errors import RunError, place_in_plugin
 from wildfern.recipes import Recipe
 from wildfern.recipes.schema import DataEntry
 from wildfern.ssl.augmentation import VIEWS, Views
+from wildfern.ssl.augmentation.normalization import checked_normalization
 from wildfern.ssl.data import Mixture, open_source
 from wildfern.ssl.methods import METHODS, ComparingMethod, Method
 from wildfern.ssl.methods.comparing import compares_whole_batch
@@ -92,6 +93,9 @@ def build_method(recipe: Recipe, replaced: bool = False) -> Method:
         raise RunError(f"method {name}: eval_backbone() must return a backbone, such as self.backbone")
     check_state(method)
     method.freeze = recipe.model.freeze
+    normalization = checked_normalization(*(recipe.views.arguments.get(key) for key in ("mean", "std")))
+    for teacher in method.frozen_teachers().values():
+        teacher.views_are_normalized_with(*normalization)
     return method
 
 
@@ -137,6 +141,16 @@ def separate_parts(recipe: Recipe, method: Method) -> list[str]:
         f"training.accumulation: {recipe.method.name} compares the {training.batch_size // training.accumulation} images of each "
         f"part, not all {training.batch_size} of a batch, because it defines forward() rather than embed() and compare()"
     ]
+
+
+def frozen_weights(method: Method) -> list[str]:
+    """A message for each frozen teacher: the weights that it has."""
+    found = []
+    for name, teacher in method.frozen_teachers().items():
+        weights = teacher.backbone.weights
+        said = "random weights" if weights is None else weights.message.removeprefix("model.weights: ")
+        found.append(f"frozen {name} {teacher.backbone.name}: {said}")
+    return found
 
 
 def scaled_learning_rate(recipe: Recipe) -> list[str]:

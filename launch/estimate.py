@@ -191,7 +191,7 @@ def measure(recipe: Recipe, gpus: int) -> int:
     recipe = with_precision(recipe, device)
     method = build_method(recipe)
     layout = {"memory_format": torch.channels_last} if recipe.training.channels_last else {}
-    for module in (method, *method.teachers().values()):
+    for module in method.networks():
         module.to(device, **layout)
     engine = TorchEngine(
         method,

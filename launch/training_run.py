@@ -9,7 +9,14 @@ from pathlib import Path
 
 from wildfern.files import UnsafeFile, is_regular, replacing
 from wildfern.launch.assembly import Assembly, assemble
-from wildfern.launch.builders import agreed_precision, scaled_learning_rate, separate_parts, unseen_pixels, untrained
+from wildfern.launch.builders import (
+    agreed_precision,
+    frozen_weights,
+    scaled_learning_rate,
+    separate_parts,
+    unseen_pixels,
+    untrained,
+)
 from wildfern.launch.cluster.distributed import DistributedContext, started
 from wildfern.launch.cluster.first_contact import read_by_all
 from wildfern.launch.cluster.heartbeat import HeartbeatEnded
@@ -120,6 +127,7 @@ def pretrain(
             startup.close()
             with open_tracker(recipe, folder, context, start.step, since) as tracker:
                 messages += [weights.message] if weights and not start.step else []
+                messages += [] if start.step else frozen_weights(assembly.engine.method)
                 notes = [*assembly.mixture.notes, *assembly.views.notes]
                 method = assembly.engine.method
                 messages += [*context.notes, *notes, *separate_parts(recipe, method)]

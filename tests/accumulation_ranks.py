@@ -61,7 +61,7 @@ def build(case, dtype=torch.float64, batch_norm=False, **backbone):
     torch.manual_seed(0)
     network, settings = method_cases.VIT
     method = METHODS[name](Backbone(network, **{**settings, **backbone}), STEPS, **arguments).to(dtype)
-    for network in (method, *method.teachers().values()):
+    for network in method.networks():
         network.to(dtype)
         for path, module in list(network.named_modules()):
             if isinstance(module, nn.BatchNorm1d) and not batch_norm:

@@ -14,6 +14,7 @@ from wildfern.ssl.models import Backbone
 IMAGES, CLASSES, PARAMETERS = 8, 5, 3
 PLUGINS = Path(__file__).parent / "plugins"
 VIT = ("vit_tiny_patch16_224", {"img_size": 16, "patch_size": 4, "depth": 1, "embed_dim": 24, "num_heads": 2})
+VIT_SIZES = (VIT[0], {**VIT[1], "dynamic_img_size": True})  # takes views of several sizes
 RESNET = (
     "resnet18",
     {"stem": "cifar", "layers": [1, 1, 1, 1], "channels": [8, 8, 8, 16], "zero_init_last": False, "stem_width": 16},
@@ -27,8 +28,15 @@ DIGITS = [
     "evaluation={on: [digits], protocols: [knn], few_shot: []}",
 ]
 DIGITS_VIT = [
-    *DIGITS,
+    *(change for change in DIGITS if not change.startswith("model")),
+    "views={name: simclr, size: 16, crop_scale: [0.4, 1.0], flip: 0.0, gray: 0.0}",
     "model={backbone: vit_tiny_patch16_224, arguments: {img_size: 16, patch_size: 4, depth: 2, embed_dim: 48, num_heads: 3}}",
+]
+# Token methods with so few steps: crops of one appearance, and the average of tokens in place of a class token.
+DIGITS_TOKENS = [
+    *DIGITS_VIT,
+    "views={name: simclr, size: 16, crop_scale: [0.6, 1.0], flip: 0.0, gray: 0.0, jitter: 0.0, blur: 0.0}",
+    "model.arguments={class_token: false, global_pool: avg, fc_norm: false}",
 ]
 
 
@@ -97,8 +105,65 @@ CASES = {
             "teacher_temperature: 0.02, teacher_temperature_start: 0.02"
         ),
     ),
+    "distillation": Case(
+        "distillation",
+        {
+            **{"teacher": RESNET[0], "teacher_weights": "random", "teacher_arguments": dict(RESNET[1])},
+            "projection_hidden": 16,
+        },
+        views=((2, 16), (1, 8)),
+        recipe=digits(
+            # A teacher with one patch, a random function of all pixels, whose features are good ones for digits.
+            "name: distillation, teacher: vit_tiny_patch16_224, teacher_weights: random, projection_hidden: 128, "
+            "teacher_arguments: {img_size: 16, depth: 1, embed_dim: 96, num_heads: 3, class_token: false, global_pool: avg, "
+            "fc_norm: false}",
+            base=DIGITS_TOKENS,
+        ),
+    ),
+    "distillation of tokens": Case(
+        "distillation",
+        {
+            **{"teacher": VIT[0], "teacher_weights": "random", "teacher_arguments": {**VIT[1], "embed_dim": 32}},
+            **{"tokens": True, "projection_hidden": 16},
+        },
+        VIT,
+    ),
+    "distillation of similarities": Case(
+        "distillation",
+        {
+            **{"teacher": RESNET[0], "teacher_weights": "random", "teacher_arguments": dict(RESNET[1])},
+            **{"objective": "similarities", "projection_hidden": 16, "queue_length": 12},
+        },
+    ),
     # Masked and predictive methods
     "mae": Case("mae", {"decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2}, VIT),
+    "ibot": Case(
+        "ibot",
+        {"prototypes": 12, "head_hidden": 16, "head_bottleneck": 8},
+        VIT_SIZES,
+        views=((2, 16), (2, 8)),
+        recipe=digits(
+            "name: ibot, prototypes: 64, head_hidden: 128, head_bottleneck: 32, momentum: 0.95, center_momentum: 0.5, "
+            "teacher_temperature: 0.02, teacher_temperature_start: 0.02, patch_temperature: 0.02, patch_temperature_start: 0.02",
+            *["optimizer.learning_rate=1.0e-3", "optimizer.weight_decay=0.1", "training.gradient_clip=0.3"],
+            base=DIGITS_TOKENS,
+        ),
+    ),
+    "dinov2": Case(
+        "dinov2",
+        {
+            **{"prototypes": 12, "patch_prototypes": 10, "head_hidden": 16, "head_bottleneck": 8, "layer_decay": 0.5},
+            # A small temperature and small distances multiply the rounding errors of float32.
+            **{"teacher_temperature": 0.3, "teacher_temperature_start": 0.2, "koleo_weight": 0.01},
+        },
+        VIT_SIZES,
+        views=((2, 16), (2, 8)),
+        recipe=digits(
+            "name: dinov2, prototypes: 64, patch_prototypes: 64, head_hidden: 128, head_bottleneck: 32, momentum: 0.9, "
+            "teacher_temperature: 0.02, teacher_temperature_start: 0.02",
+            base=DIGITS_VIT,
+        ),
+    ),
     # Labels and pretexts of rendered images
     "one label": Case("supervised", {"classes": CLASSES}, labels="classes"),
     "several labels": Case("supervised", {"classes": CLASSES}, labels="multi_hot"),
@@ -135,8 +200,8 @@ def build(name: str, steps: int, dtype: torch.dtype = torch.float64) -> Method:
     torch.manual_seed(0)
     backbone, arguments = case.backbone
     method = METHODS[case.method](Backbone(backbone, **arguments), steps, **case.arguments).to(dtype)
-    for teacher in method.teachers().values():
-        teacher.to(dtype)
+    for network in method.networks():
+        network.to(dtype)
     return method
 
 

@@ -1,6 +1,6 @@
 """The same SimCLR at the same budget on other images: every stream alone, mixtures, CIFAR-10, and half and half.
 
-    python -m wildfern.benchmarks.studies.data --cifar10 parquet:PATH
+python -m wildfern.benchmarks.studies.data --cifar10 parquet:PATH
 """
 
 from argparse import Namespace

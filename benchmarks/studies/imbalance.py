@@ -25,7 +25,9 @@ METHODS = {
     ),
     "CACR K = 4": (5, "{name: cacr, tau_neg: 0.9, projection: linear, projection_size: 128}"),
 }
-NETWORK = "{backbone: resnet18, stem: cifar, arguments: {layers: [1, 1, 1, 1], channels: [16, 32, 64, 128], stem_width: 16}}"
+NETWORK = (
+    "{backbone: resnet18, stem: cifar, arguments: {layers: [1, 1, 1, 1], channels: [16, 32, 64, 128], stem_width: 16}}"
+)
 
 
 def study(given: Namespace) -> Study:

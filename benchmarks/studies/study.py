@@ -139,8 +139,13 @@ def plot(result: dict[str, Any], main: tuple[str, str], path: Path) -> None:
     groups = list(dict.fromkeys(row["group"] for row in trained))
     heights = [sum(row["group"] == group for row in trained) for group in groups]
     figure, axes = pyplot.subplots(
-        len(groups), 1, figsize=(7, 1.2 + 0.32 * sum(heights) + 0.5 * len(groups)), sharex=True, squeeze=False,
-        height_ratios=heights, layout="constrained",
+        len(groups),
+        1,
+        figsize=(7, 1.2 + 0.32 * sum(heights) + 0.5 * len(groups)),
+        sharex=True,
+        squeeze=False,
+        height_ratios=heights,
+        layout="constrained",
     )
     for axis, group in zip(axes[:, 0], groups, strict=True):
         mine = [row for row in trained if row["group"] == group]
@@ -154,7 +159,9 @@ def plot(result: dict[str, Any], main: tuple[str, str], path: Path) -> None:
         axis.set_ylim(-0.6, len(mine) - 0.4)
         axis.set_title(group, fontsize=9, loc="left")
         axis.grid(axis="x", alpha=0.3)
-    axes[-1, 0].set_xlabel(f"{main[0]}, {main[1]}: accuracy in % (mean ± standard deviation of {len(result['seeds'])} seeds)")
+    axes[-1, 0].set_xlabel(
+        f"{main[0]}, {main[1]}: accuracy in % (mean ± standard deviation of {len(result['seeds'])} seeds)"
+    )
     axes[0, 0].legend(fontsize=8, loc="best")
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
@@ -174,7 +181,9 @@ def command(make: Any, module: str, description: str) -> None:
     given = parser.parse_args()
     study = make(given)
     if given.only:
-        study = Study(study.name, study.protocol, [a for a in study.arms if given.only in a.name], study.main, study.names)
+        study = Study(
+            study.name, study.protocol, [a for a in study.arms if given.only in a.name], study.main, study.names
+        )
     result = run(study, [int(seed) for seed in given.seeds.split(",")], given.runs, given.changes)
     write_text(given.json, json.dumps(result, indent=1) + "\n")
     plot(result, study.main, given.plot)

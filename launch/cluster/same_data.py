@@ -22,22 +22,23 @@ def check_same_data(
     recipe: Recipe,
     mixture: Mixture,
     second_images: Mapping[str, Mixture],
-    weights: str | None,
+    weights: Mapping[str, str | None],
     context: DistributedContext,
 ) -> None:
     """Raise RunError on every rank where the images of some rank differ from those of rank 0; called by all ranks.
 
     Compares numbers of items, names and sizes of files, and the contents of a sample of them (of all, if the recipe asks for that
     fingerprint); classes and labels if they are used; of the second images of views (`second_images`, by argument) the same
-    without labels; and `weights`, the SHA-256 of those that training starts from. An error of one rank in reading them is raised
-    on every rank.
+    without labels; and `weights`, SHA-256 by name of those that training starts from, and of frozen teachers. An error of one
+    rank in reading them is raised on every rank.
     """
     if context.world_size == 1:
         return
     found: dict[str, Facts] = {}
     error = None
     try:
-        found = facts(recipe, mixture, second_images) | {"0 model.weights": {"content": weights}}
+        found = facts(recipe, mixture, second_images)
+        found |= {f"0 {name}": {"content": sha256} for name, sha256 in weights.items()}
     except (ValueError, OSError) as caught:
         error = caught
     context.raise_on_all(error)

@@ -4,6 +4,19 @@ from wildfern.ssl.losses.cacr import CACRLoss, CACRTerms
 from wildfern.ssl.losses.cacr_momentum import MomentumCACRLoss
 from wildfern.ssl.losses.cacr_queue import QueueCACRLoss
 from wildfern.ssl.losses.dino import DINOLoss
+from wildfern.ssl.losses.koleo import koleo_loss
+from wildfern.ssl.losses.masked_tokens import masked_token_loss
 from wildfern.ssl.losses.ntxent import NTXentLoss
+from wildfern.ssl.losses.sinkhorn import sinkhorn
 
-__all__ = ["CACRLoss", "CACRTerms", "DINOLoss", "MomentumCACRLoss", "NTXentLoss", "QueueCACRLoss"]
+__all__ = [
+    "CACRLoss",
+    "CACRTerms",
+    "DINOLoss",
+    "MomentumCACRLoss",
+    "NTXentLoss",
+    "QueueCACRLoss",
+    "koleo_loss",
+    "masked_token_loss",
+    "sinkhorn",
+]

@@ -43,14 +43,23 @@ class DINOLoss(nn.Module):
                 f"student {list(student.shape)} and teacher {list(teacher.shape)} logits do not match: shapes must be "
                 "[S, N, P] and [T, N, P] with S ≥ 2 and T ≤ S"
             )
-        with without_autocast(student):
-            targets = self.teacher_probabilities(teacher, teacher_temperature)
-            log_student = F.log_softmax(full_precision(student) / self.student_temperature, dim=-1)
-            entropy = -torch.einsum("tnp,snp->ts", targets, log_student) / student.shape[1]
-            same_crop = torch.eye(*entropy.shape, dtype=torch.bool, device=entropy.device)
-            return entropy.masked_fill(same_crop, 0.0).sum() / (~same_crop).sum()
+        targets = self.teacher_probabilities(teacher, teacher_temperature)
+        return cross_view_entropy(student, targets, self.student_temperature).mean()
 
     @torch.no_grad()
     def update_center(self, mean_teacher_logits: Tensor) -> None:
         """Move the center towards float[P], the mean of the teacher's logits over the global batch (eq. 4)."""
         self.center.lerp_(mean_teacher_logits.to(self.center.dtype), 1 - self.center_momentum)
+
+
+def cross_view_entropy(student: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    """Mean cross entropy over pairs of different views, for each image (eq. 3).
+
+    student: logits float[S, N, P]; targets: the teacher's probabilities float[T, N, P], of the first T of these views;
+    returns float[N].
+    """
+    with without_autocast(student):
+        log_student = F.log_softmax(full_precision(student) / temperature, dim=-1)
+        entropy = -torch.einsum("tnp,snp->nts", targets, log_student)
+        same_crop = torch.eye(*entropy.shape[1:], dtype=torch.bool, device=entropy.device)
+        return entropy.masked_fill(same_crop, 0.0).sum(dim=(1, 2)) / (~same_crop).sum()

@@ -6,6 +6,9 @@ from wildfern.ssl.methods.batch import Batch, Embedded, Output
 from wildfern.ssl.methods.cacr import CACR, MomentumCACR, QueueCACR
 from wildfern.ssl.methods.comparing import ComparingMethod
 from wildfern.ssl.methods.dino import DINO
+from wildfern.ssl.methods.dinov2 import DINOv2
+from wildfern.ssl.methods.distillation import Distillation
+from wildfern.ssl.methods.ibot import IBOT
 from wildfern.ssl.methods.instance_identity import InstanceIdentity
 from wildfern.ssl.methods.mae import MAE
 from wildfern.ssl.methods.parameter_regression import ParameterRegression
@@ -16,10 +19,13 @@ from wildfern.ssl.methods.usual import Usual
 __all__ = [
     "CACR",
     "DINO",
+    "IBOT",
     "MAE",
     "METHODS",
     "Batch",
     "ComparingMethod",
+    "DINOv2",
+    "Distillation",
     "Embedded",
     "InstanceIdentity",
     "Method",

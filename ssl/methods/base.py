@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from wildfern.ssl.methods.batch import Batch, Output
 from wildfern.ssl.methods.usual import Usual
 from wildfern.ssl.models.backbone import Backbone
+from wildfern.ssl.models.frozen_teacher import FrozenTeacher
 from wildfern.ssl.models.teacher import MomentumTeacher, whole
 
 Positive = Annotated[float, Field(gt=0)]
@@ -119,6 +120,7 @@ class Method(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self._teachers: dict[str, tuple[MomentumTeacher, tuple[str, ...], Callable[[int], float]]] = {}
+        self._frozen: dict[str, FrozenTeacher] = {}
 
     def forward(self, batch: Batch) -> Output:
         """Loss, metrics and features of this rank's part of the global batch."""
@@ -143,8 +145,7 @@ class Method(nn.Module):
         """
         if isinstance(student, str):
             raise ValueError(f"add_teacher({name!r}, …): student must be a list of names, for example [{student!r}]")
-        if name in self._teachers:
-            raise ValueError(f"two teachers are named {name!r}")
+        self._check_new(name)
         names = tuple(student)
         teacher = MomentumTeacher(self._chain(names))
         self._teachers[name] = (teacher, names, momentum)
@@ -153,6 +154,24 @@ class Method(nn.Module):
     def teachers(self) -> dict[str, nn.Module]:
         """The teachers' networks by name; not optimized, but saved in checkpoints."""
         return {name: teacher.module for name, (teacher, *_) in self._teachers.items()}
+
+    def add_frozen_teacher(self, name: str, backbone: Backbone) -> FrozenTeacher:
+        """Add a teacher that does not change: a backbone with weights of its own.
+
+        It is in eval mode, and neither optimized nor saved. Checkpoints hold the SHA-256 of its weights, and resuming refuses
+        others. Raises ValueError for a name that another teacher has.
+        """
+        self._check_new(name)
+        teacher = self._frozen[name] = FrozenTeacher(backbone)
+        return teacher
+
+    def frozen_teachers(self) -> dict[str, FrozenTeacher]:
+        """The teachers that do not change, by name."""
+        return dict(self._frozen)
+
+    def networks(self) -> list[nn.Module]:
+        """All that is moved to a device: the method itself, its momentum teachers and its frozen ones."""
+        return [self, *self.teachers().values(), *(teacher.module for teacher in self._frozen.values())]
 
     def after_step(self, step: int, gather: Callable[[Iterable[nn.Parameter]], AbstractContextManager] = whole) -> None:
         """Called after the optimizer's step number `step`: updates the teachers. `gather` makes sharded parameters whole."""
@@ -172,11 +191,15 @@ class Method(nn.Module):
 
     def networks_to_compile(self) -> list[nn.Module]:
         """The networks that `training.compile` compiles: the backbone and the teachers."""
-        return [self.backbone, *self.teachers().values()]
+        return [self.backbone, *self.teachers().values(), *(teacher.backbone for teacher in self._frozen.values())]
 
     def eval_backbone(self) -> Backbone:
         """The backbone to evaluate and export (the teacher's if the paper evaluates the teacher)."""
         return self.backbone
+
+    def _check_new(self, name: str) -> None:
+        if name in self._teachers or name in self._frozen:
+            raise ValueError(f"two teachers are named {name!r}")
 
     def _chain(self, names: Iterable[str]) -> nn.Sequential:
         return nn.Sequential(*(self.get_submodule(name) for name in names))

@@ -1,5 +1,6 @@
 """Methods whose loss compares the images of a batch with each other: first embeddings of each image, then one loss for all."""
 
+import torch
 from torch import Tensor
 
 from wildfern.ssl.methods.base import Method
@@ -21,6 +22,13 @@ class ComparingMethod(Method):
     with its own images as the only negatives.
     """
 
+    def prepare(self, step: int) -> None:
+        """Compute statistics of the global batch that `embed` needs, from what `targets` has kept.
+
+        Runs once per step, on every rank, when `targets` has run for all its micro-batches and before any `embed`; without
+        gradient. Does nothing by default.
+        """
+
     def embed(self, batch: Batch) -> Embedded:
         """The embeddings of this rank's images, with gradient.
 
@@ -40,8 +48,11 @@ class ComparingMethod(Method):
         raise NotImplementedError(f"{type(self).__name__}.compare() must return an Output")
 
     def forward(self, batch: Batch) -> Output:
-        """`embed`, `targets` and `compare`, with the embeddings of all ranks."""
-        embedded, targets = self.checked_embed(batch), self.checked_targets(batch)
+        """`targets`, `prepare`, `embed` and `compare`, with the embeddings of all ranks."""
+        targets = self.checked_targets(batch)
+        with torch.no_grad():
+            self.prepare(batch.step)
+        embedded = self.checked_embed(batch)
         whole = {name: all_gather_embeddings(x) for name, x in (embedded.embeddings | targets).items()}
         output = self.checked_compare(whole, batch.step)
         return Output(output.loss, output.metrics, embedded.features, output.embeddings)
@@ -62,3 +73,8 @@ class ComparingMethod(Method):
 def compares_whole_batch(method: Method) -> bool:
     """Whether micro-batches of the method can share one loss: its `forward` is that of `ComparingMethod`."""
     return isinstance(method, ComparingMethod) and type(method).forward is ComparingMethod.forward
+
+
+def prepares(method: ComparingMethod) -> bool:
+    """Whether the method has statistics of the global batch to compute before `embed`."""
+    return type(method).prepare is not ComparingMethod.prepare

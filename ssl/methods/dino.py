@@ -13,6 +13,7 @@ from wildfern.ssl.losses.full_precision import full_precision
 from wildfern.ssl.methods.base import Count, Fraction, Method, Needs, Positive
 from wildfern.ssl.methods.batch import Batch, Output
 from wildfern.ssl.methods.gather import mean_over_ranks
+from wildfern.ssl.methods.prototype_teacher import prototype_metrics, warmed_up
 from wildfern.ssl.methods.usual import Usual
 from wildfern.ssl.models.backbone import Backbone
 from wildfern.ssl.models.heads import DINOHead
@@ -70,8 +71,7 @@ class DINO(Method):
 
     def teacher_temperature(self, step: int) -> float:
         """Linear from start to end over the warm-up, then constant."""
-        start, end, warmup = self.temperatures
-        return end if step >= warmup else start + (end - start) * step / warmup
+        return warmed_up(*self.temperatures, step)
 
     def forward(self, batch: Batch) -> Output:
         self.head.prototypes.frozen = batch.step < self.frozen_steps
@@ -80,13 +80,10 @@ class DINO(Method):
         temperature = self.teacher_temperature(batch.step)
         loss = self.loss(student, teacher, temperature)
         with torch.no_grad():
-            p = self.loss.teacher_probabilities(teacher, temperature)
-            entropy = -(p * p.clamp_min(1e-12).log()).sum(-1).mean()
-            agreement = (student[:2].argmax(-1) == teacher.flip(0).argmax(-1)).float().mean()
+            metrics = prototype_metrics(self.loss.teacher_probabilities(teacher, temperature), student)
             if self.training:
                 self._move_center(teacher.mean(dim=(0, 1)), batch)
-        metrics = {"teacher_entropy": entropy, "agreement": agreement, "center_norm": self.loss.center.norm()}
-        return Output(loss, metrics, features)
+        return Output(loss, metrics | {"center_norm": self.loss.center.norm()}, features)
 
     def collapsed_loss(self, images: int) -> float:
         return log(len(self.loss.center))

@@ -31,3 +31,11 @@ def mean_over_ranks(x: Tensor) -> Tensor:
     total = x.clone()
     torch.distributed.all_reduce(total)
     return total / world_size()
+
+
+@torch.no_grad()
+def logsumexp_over_ranks(x: Tensor) -> Tensor:
+    """log Σ exp(x) over ranks, entry by entry, without gradient."""
+    if world_size() == 1:
+        return x
+    return all_gather(x).logsumexp(dim=0)

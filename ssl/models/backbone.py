@@ -84,15 +84,22 @@ class Backbone(nn.Module):
         """One vector for each image: float[N, C, S, S] -> float[N, width]."""
         return self(x)
 
-    def tokens(self, x: Tensor, keep: Tensor | None = None) -> Tokens:
+    def tokens(
+        self, x: Tensor, keep: Tensor | None = None, masked: Tensor | None = None, mask_token: Tensor | None = None
+    ) -> Tokens:
         """The network's features before pooling: float[N, C, S, S] -> float[N, T, D] and float[N, P, D].
 
         Feature maps are flattened row by row. With `keep`, int64[N, K] numbers of patches, only these patches go through the
         transformer's blocks, after position embeddings were added (MAE, He et al., 2022, section 3.1); T is then K.
-        Raises ValueError for a network without such features, and with `keep` for one that is not a plain vision transformer.
+        With `masked`, bool[N, T], the embeddings of those patches are replaced by `mask_token`, float[D], before position
+        embeddings are added (SimMIM, Xie et al., 2022, section 3.2; iBOT, Zhou et al., 2022).
+        Raises ValueError for a network without such features, and with `keep` or `masked` for one that is not a plain vision
+        transformer.
         """
-        if keep is not None:
-            return self._kept_tokens(x, keep)
+        if (masked is None) != (mask_token is None):
+            raise ValueError("tokens() needs masked and mask_token together")
+        if keep is not None or masked is not None:
+            return self._partial_tokens(x, keep, masked, mask_token)
         features = self._features(x)
         if features.ndim == 4:
             channels_last = getattr(self.network, "output_fmt", "NCHW") == "NHWC"
@@ -100,6 +107,10 @@ class Backbone(nn.Module):
             return Tokens(patches, patches[:, :0])
         prefix = self._num_prefix_tokens(features.shape[1], *x.shape[-2:])
         return Tokens(features[:, prefix:], features[:, :prefix])
+
+    def pool(self, tokens: Tokens) -> Tensor:
+        """`pooled` from the `tokens` of a vision transformer: float[N, T, D] and float[N, P, D] -> float[N, width]."""
+        return self.network.forward_head(torch.cat([tokens.prefix, tokens.patches], dim=1))
 
     def maps(self, x: Tensor) -> list[Tensor]:
         """Feature maps float[N, C, H, W] of the network's stages, in order: large to small, or one for each block.
@@ -152,7 +163,9 @@ class Backbone(nn.Module):
             raise ValueError(f"{self.name} has no tokens of patches: it returns only its class token")
         return surplus if surplus in (1, 2) else 0  # class and distillation token, which VOLO does not declare
 
-    def _kept_tokens(self, x: Tensor, keep: Tensor) -> Tokens:
+    def _partial_tokens(
+        self, x: Tensor, keep: Tensor | None, masked: Tensor | None, mask_token: Tensor | None
+    ) -> Tokens:
         vit = self.network
         if (
             not isinstance(vit, VisionTransformer)
@@ -164,17 +177,22 @@ class Backbone(nn.Module):
             )
         if not isinstance(vit.patch_drop, nn.Identity):
             raise ValueError(
-                f"{self.name} drops patches itself (patch_drop_rate), which keep does not allow: set it to 0"
+                f"{self.name} drops patches itself (patch_drop_rate), which keep and masked do not allow: set it to 0"
             )
         prefix = vit.num_prefix_tokens
 
-        def features_of_kept(x: Tensor) -> Tensor:
-            embedded = vit._pos_embed(vit.patch_embed(x))
-            patches = embedded[:, prefix:]
-            patches = patches.gather(1, keep[..., None].expand(-1, -1, patches.shape[-1]))
-            return vit.norm(vit.blocks(vit.norm_pre(torch.cat([embedded[:, :prefix], patches], dim=1))))
+        def features_of_part(x: Tensor) -> Tensor:
+            patches = vit.patch_embed(x)  # [N, T, D], or [N, rows, columns, D] with dynamic_img_size
+            if masked is not None and mask_token is not None:
+                hidden = masked.view(*patches.shape[:-1], 1)
+                patches = torch.where(hidden, mask_token.to(patches.dtype), patches)
+            embedded = vit._pos_embed(patches)
+            if keep is not None:
+                kept = embedded[:, prefix:].gather(1, keep[..., None].expand(-1, -1, embedded.shape[-1]))
+                embedded = torch.cat([embedded[:, :prefix], kept], dim=1)
+            return vit.norm(vit.blocks(vit.norm_pre(embedded)))
 
-        features = self._as_forward(features_of_kept, x)
+        features = self._as_forward(features_of_part, x)
         return Tokens(features[:, prefix:], features[:, :prefix])
 
 

@@ -44,7 +44,11 @@ class DINOHead(nn.Module):
         self.prototypes = NormalizedLinear(bottleneck, prototypes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.prototypes(F.normalize(self.mlp(x), dim=-1))
+        return self.prototypes(self.bottleneck(x))
+
+    def bottleneck(self, x: Tensor) -> Tensor:
+        """float[..., inputs] -> float[..., bottleneck] with unit length, of which the prototypes' logits are linear."""
+        return F.normalize(self.mlp(x), dim=-1)
 
 
 def moco_v3_projector(inputs: int, hidden: int, outputs: int, layers: int) -> ProjectionHead:

@@ -154,7 +154,7 @@ def _downloaded(
     network: nn.Module, name: str, what: str, found: Fit, normalization: tuple[Triple, Triple] | None
 ) -> LoadedWeights:
     message = f"model.weights: {summary(found, name, what)}"
-    return LoadedWeights(_sha256(network), normalization, what, found.prefix, found.not_used, message)
+    return LoadedWeights(tensors_sha256(network), normalization, what, found.prefix, found.not_used, message)
 
 
 def _torchvision_state(name: str, tag: str) -> dict[str, Tensor]:
@@ -185,10 +185,12 @@ def _normalization(network: nn.Module) -> tuple[Triple, Triple] | None:
     return (tuple(config["mean"]), tuple(config["std"])) if config.get("mean") and config.get("std") else None
 
 
-def _sha256(network: nn.Module) -> str:
+def tensors_sha256(network: nn.Module) -> str:
     """SHA-256 of the tensors with their names, in order of the names."""
     digest = hashlib.sha256()
     for key, value in sorted(network.state_dict().items()):
         digest.update(f"{key} {value.dtype} {list(value.shape)}\n".encode())
+        if value.is_meta:  # of an estimate, which has no values
+            continue
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

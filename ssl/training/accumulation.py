@@ -15,7 +15,7 @@ from torch import Tensor
 from wildfern.generators.counter_rng import key
 from wildfern.ssl.data import Loader
 from wildfern.ssl.methods.batch import Batch, Metrics, Output
-from wildfern.ssl.methods.comparing import ComparingMethod
+from wildfern.ssl.methods.comparing import ComparingMethod, prepares
 from wildfern.ssl.methods.gather import all_gather_embeddings
 from wildfern.ssl.training.batch_reader import BatchReader, MicroBatch
 from wildfern.ssl.training.engine import Engine
@@ -63,6 +63,8 @@ def shared_loss(
     prepared = [next(loader) for _ in range(parts)]
     own: list[Embeddings] = []
     targets: list[Embeddings] = []
+    if prepares(method):
+        targets = _prepared(engine, method, reader, prepared)
     for part in prepared:
         batch = reader.batch(part)
         method.needs.check_batch(batch)
@@ -70,7 +72,8 @@ def shared_loss(
         with torch.no_grad():
             embeddings, others = engine.run(lambda batch=batch: _without_gradient(method, batch))
         own.append({name: x.detach().requires_grad_(x.is_floating_point()) for name, x in embeddings.items()})
-        targets.append(others)
+        if not prepares(method):
+            targets.append(others)
     del batch
     output, gradients = _compare(engine, own, targets, prepared[0].step)
     for part, gradient in zip(prepared, gradients, strict=True):
@@ -86,12 +89,29 @@ def shared_loss(
         yield Part(output.loss, output.metrics, features, output.embeddings, batch.labels)
 
 
+def _prepared(
+    engine: Engine, method: ComparingMethod, reader: BatchReader, parts: list[MicroBatch]
+) -> list[Embeddings]:
+    """The targets of all micro-batches, then `prepare`: a pass of its own, for which views are made once more."""
+    targets = []
+    with torch.no_grad():
+        for part in parts:
+            batch = reader.batch(part)
+            method.needs.check_batch(batch)
+            _seed_networks(reader.seed, part, engine.rank)
+            targets.append(engine.run(lambda batch=batch: method.checked_targets(batch)))
+        with torch.autocast(engine.device.type, torch.bfloat16, enabled=engine.precision == "bf16"):
+            method.prepare(parts[0].step)
+    return targets
+
+
 def _without_gradient(method: ComparingMethod, batch: Batch) -> tuple[Embeddings, Embeddings]:
     """Embeddings and targets; batch statistics are updated by the second pass only."""
+    targets = {} if prepares(method) else method.checked_targets(batch)  # otherwise they were needed before
     before = snapshot_buffers([method])
     embeddings = method.checked_embed(batch).embeddings
     restore_buffers(before)
-    return embeddings, method.checked_targets(batch)
+    return embeddings, targets
 
 
 def _with_gradient(method: ComparingMethod, batch: Batch) -> tuple[Embeddings, Tensor | None]:

@@ -62,7 +62,7 @@ def step_footprint(
     with FakeTensorMode(), _ranks(world_size), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # older names of collectives
         _without_values(method)
-        teachers = list(method.teachers().values())
+        teachers = method.networks()[1:]
         for module in teachers:
             _without_values(module)
         if world_size > 1:
@@ -113,9 +113,10 @@ def _shared_loss(
 ) -> None:
     """Count the additional forward pass (`first` and `flops`) and the loss of the whole batch (`shared`)."""
     with torch.no_grad():
+        targets = method.checked_targets(batch)
+        method.prepare(batch.step)
         with first, flops:
             embeddings = method.checked_embed(batch).embeddings
-        targets = method.checked_targets(batch)
     images = len(batch) * parts * first.world_size
     whole = {name: x.new_empty(len(x), images, *x.shape[2:]) for name, x in (embeddings | targets).items()}
     for name in embeddings:

@@ -55,7 +55,7 @@ def peak_bytes(engine: TorchEngine, step: Callable[[], None], steps: int = 1) ->
             step()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device)
-    networks = (engine.method, *engine.method.teachers().values())
+    networks = engine.method.networks()
     there = sum(bytes_of((*network.parameters(), *network.buffers())) for network in networks)
     states = engine.optimizer.state.values()
     there += bytes_of(value for state in states for value in state.values() if isinstance(value, Tensor))

@@ -2,7 +2,7 @@
 
 `training.safetensors` holds `method/NAME` (weights and buffers), `optimizer/NAME/KEY` (optimizer state of the weight NAME),
 `optimizer_groups/INDEX/KEY` (numbers of its parameter groups), `teacher/TEACHER/NAME` and, with an online probe,
-`probe/NAME`. The format cannot contain code.
+`probe/NAME`. Of a frozen teacher it holds only the SHA-256, `frozen/TEACHER/sha256`. The format cannot contain code.
 """
 
 from collections import defaultdict
@@ -93,6 +93,7 @@ def collect(method: Method, layout: StateLayout, probe: nn.Module | None = None)
     found |= {f"method/{name}": _on_host(value) for name, value in _buffers(method).items()}
     for teacher, module in method.teachers().items():
         found |= {f"teacher/{teacher}/{name}": _on_host(value) for name, value in module.state_dict().items()}
+    found |= _frozen(method)
     if probe is not None:
         found |= {f"probe/{name}": _on_host(value) for name, value in probe.state_dict().items()}
     return found
@@ -218,13 +219,28 @@ def _check(
     expected |= {f"method/{name}": value for name, value in _buffers(method).items()}
     for teacher, module in method.teachers().items():
         expected |= {f"teacher/{teacher}/{name}": value for name, value in module.state_dict().items()}
+    frozen = _frozen(method)
+    expected |= frozen
     probes = {name for name in file.names if name.startswith("probe/")}
     if probe is None:
         file.names -= probes  # of a run that had one
     elif probes:
         expected |= {f"probe/{name}": value for name, value in probe.state_dict().items()}
     check_tensors(file, expected)
+    for name, value in frozen.items():
+        if not torch.equal(file.tensor(name, value.shape), value):
+            raise StateMismatch(
+                f"the weights of the frozen {name.split('/')[1]} have changed since the run was started: restore them"
+            )
     check_optimizer(file, layout.optimizer, layout.shards, shapes)
+
+
+def _frozen(method: Method) -> dict[str, Tensor]:
+    """The SHA-256 of each frozen teacher, uint8[32]."""
+    return {
+        f"frozen/{name}/sha256": torch.tensor(list(bytes.fromhex(teacher.sha256)), dtype=torch.uint8)
+        for name, teacher in method.frozen_teachers().items()
+    }
 
 
 def _restore_groups(file: _Reading, layout: StateLayout) -> None:

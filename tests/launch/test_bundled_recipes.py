@@ -34,6 +34,12 @@ CHANGES = {
     ],
     "dino_ifs_vit_small": [*SMALL_IFS, *SMALL_DINO],
     "dino_pass_vit_small": ["data.source=folder:{images}", *SMALL_DINO],
+    "distillation_folder_resnet18": [
+        *["data.source=folder:{images}", "views.size=32", "method.teacher=vit_tiny_patch16_224"],
+        *["method.teacher_weights=random", "method.teacher_arguments.depth=1", "method.projection_hidden=16"],
+    ],
+    "ibot_ifs_vit_small": [*SMALL_IFS, *SMALL_DINO],
+    "dinov2_ifs_vit_small": [*SMALL_IFS, *SMALL_DINO, "method.patch_prototypes=64"],
     "mae_ifs_vit_small": [
         *[*SMALL_IFS, "views.size=32", "model.arguments={patch_size: 8, depth: 1, embed_dim: 24, num_heads: 2}"],
         *["method.decoder_width=16", "method.decoder_depth=1", "method.decoder_heads=2"],
@@ -108,6 +114,9 @@ RATES = {  # of the papers, at the batch size of the recipe; None: for batches o
     "one_fractal_vit_tiny": (1e-3, 1e-3),
     "parameter_regression_spectrum_resnet18": (1e-3, 1e-3),
     "dino_pass_vit_small": (5e-4, 2e-3),
+    "dinov2_ifs_vit_small": (2e-3, 4e-3),
+    "distillation_folder_resnet18": (1e-3, 1e-3),
+    "ibot_ifs_vit_small": (5e-4, 2e-3),
     "mae_ifs_vit_small": (1.5e-4, 6e-4),
     "mix_folder_and_ifs": (None, 1e-3),
     "simclr_cifar10": (0.12, 0.24),

@@ -120,7 +120,7 @@ def test_files_that_one_rank_cannot_read_are_an_error_of_all(tmp_path, monkeypat
         raise error
 
     with pytest.raises(DataError, match="cannot be read for its fingerprint"):
-        check_same_data(recipe, mixture, {}, None, SimpleNamespace(world_size=2, raise_on_all=raise_on_all))
+        check_same_data(recipe, mixture, {}, {}, SimpleNamespace(world_size=2, raise_on_all=raise_on_all))
 
 
 @pytest.mark.parametrize(

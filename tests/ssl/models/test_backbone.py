@@ -177,6 +177,28 @@ def test_kept_patches_equal_a_plain_loop(vit):
         torch.testing.assert_close(torch.cat([others, patches]), net.norm(x)[0])
 
 
+def test_masked_patches_equal_a_plain_loop(vit):
+    images, net, token = torch.randn(3, 3, 32, 32), vit.network, torch.randn(24)
+    masked = torch.rand(3, 16) < torch.tensor([[0.0], [0.5], [1.1]])
+    tokens = vit.tokens(images, masked=masked, mask_token=token)
+    for image, hidden, patches, others in zip(images, masked, tokens.patches, tokens.prefix, strict=True):
+        embedded = net.patch_embed(image[None]).view(16, 24)
+        x = torch.stack([token if hide else patch for hide, patch in zip(hidden, embedded, strict=True)])
+        x = net._pos_embed(x.view(1, 4, 4, 24) if net.dynamic_img_size else x[None])
+        x = net.norm_pre(x)
+        for block in net.blocks:
+            x = block(x)
+        torch.testing.assert_close(torch.cat([others, patches]), net.norm(x)[0])
+    keep = torch.stack([torch.randperm(16) for _ in range(3)])
+    both = vit.tokens(images, keep, masked, token).patches
+    torch.testing.assert_close(both, torch.stack([p[k] for p, k in zip(tokens.patches, keep, strict=True)]))
+
+
+def test_a_mask_without_its_token_is_refused(vit):
+    with pytest.raises(ValueError, match="masked and mask_token together"):
+        vit.tokens(torch.randn(1, 3, 32, 32), masked=torch.ones(1, 16, dtype=torch.bool))
+
+
 def test_patches_are_kept_at_another_size():
     torch.manual_seed(0)
     backbone = Backbone("vit_tiny_patch16_224", dynamic_img_size=True, **VIT).eval()
@@ -193,7 +215,8 @@ def test_hooks_of_the_network_run_for_tokens_and_maps(vit):
     images = torch.randn(1, 3, 32, 32)
     before = vit(images)
     vit.tokens(images), vit.tokens(images, torch.zeros(1, 2, dtype=torch.int64)), vit.maps(images)
-    assert calls == [vit.network] * 4
+    vit.tokens(images, masked=torch.ones(1, 16, dtype=torch.bool), mask_token=torch.zeros(24))
+    assert calls == [vit.network] * 5
     assert torch.equal(vit(images), before)
 
 
