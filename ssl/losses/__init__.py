@@ -4,5 +4,6 @@ from wildfern.ssl.losses.cacr import CACRLoss, CACRTerms
 from wildfern.ssl.losses.cacr_momentum import MomentumCACRLoss
 from wildfern.ssl.losses.dino import DINOLoss
 from wildfern.ssl.losses.ntxent import NTXentLoss
+from wildfern.ssl.losses.sinkhorn import sinkhorn
 
-__all__ = ["CACRLoss", "CACRTerms", "DINOLoss", "MomentumCACRLoss", "NTXentLoss"]
+__all__ = ["CACRLoss", "CACRTerms", "DINOLoss", "MomentumCACRLoss", "NTXentLoss", "sinkhorn"]
