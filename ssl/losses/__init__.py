@@ -4,6 +4,18 @@ from wildfern.ssl.losses.cacr import CACRLoss, CACRTerms
 from wildfern.ssl.losses.cacr_momentum import MomentumCACRLoss
 from wildfern.ssl.losses.dino import DINOLoss
 from wildfern.ssl.losses.ntxent import NTXentLoss
+from wildfern.ssl.losses.sigreg import characteristic_function, epps_pulley
 from wildfern.ssl.losses.sinkhorn import sinkhorn
+from wildfern.ssl.losses.swapped_prediction import swapped_prediction
 
-__all__ = ["CACRLoss", "CACRTerms", "DINOLoss", "MomentumCACRLoss", "NTXentLoss", "sinkhorn"]
+__all__ = [
+    "CACRLoss",
+    "CACRTerms",
+    "DINOLoss",
+    "MomentumCACRLoss",
+    "NTXentLoss",
+    "characteristic_function",
+    "epps_pulley",
+    "sinkhorn",
+    "swapped_prediction",
+]

@@ -1,24 +1,30 @@
 """Methods: heads, teachers and loss behind one interface, `forward(batch) -> Output`. One file and one import per method."""
 
 from wildfern.registry import METHODS
+from wildfern.ssl.methods.barlow_twins import BarlowTwins
 from wildfern.ssl.methods.base import Method, Needs, ParameterGroup
 from wildfern.ssl.methods.batch import Batch, Embedded, Output
 from wildfern.ssl.methods.cacr import CACR, MomentumCACR
 from wildfern.ssl.methods.comparing import ComparingMethod
 from wildfern.ssl.methods.dino import DINO
+from wildfern.ssl.methods.lejepa import LeJEPA
 from wildfern.ssl.methods.mae import MAE
 from wildfern.ssl.methods.simclr import SimCLR
 from wildfern.ssl.methods.supervised import Supervised
+from wildfern.ssl.methods.swav import SwAV
 from wildfern.ssl.methods.usual import Usual
+from wildfern.ssl.methods.vicreg import VICReg
 
 __all__ = [
     "CACR",
     "DINO",
     "MAE",
     "METHODS",
+    "BarlowTwins",
     "Batch",
     "ComparingMethod",
     "Embedded",
+    "LeJEPA",
     "Method",
     "MomentumCACR",
     "Needs",
@@ -26,5 +32,7 @@ __all__ = [
     "ParameterGroup",
     "SimCLR",
     "Supervised",
+    "SwAV",
     "Usual",
+    "VICReg",
 ]
