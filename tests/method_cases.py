@@ -76,7 +76,10 @@ CASES = {
         "swav",
         {"prototypes": 12, "projection_hidden": 16, "projection_size": 8, "queue": 12, "queue_start": 0.5},
         views=((2, 16), (2, 8)),
-        recipe=digits("name: swav, prototypes: 64, projection_hidden: 128, projection_size: 32"),
+        recipe=digits(
+            "name: swav, prototypes: 64, sinkhorn_temperature: 0.03, freeze_prototypes: 0.1, projection_hidden: 128, "
+            "projection_size: 32"
+        ),
     ),
     "barlow_twins": Case(
         "barlow_twins",

@@ -19,7 +19,7 @@ def characteristic_function(embeddings: Tensor, directions: Tensor, knots: int =
     with without_autocast(embeddings):
         z = full_precision(embeddings)
         projected = z @ directions.to(z.dtype)  # [..., N, M]
-        angles = [t * projected for t in _knots(knots, t_max, z).tolist()]
+        angles = [t_max * k / (knots - 1) * projected for k in range(knots)]
         real = [angle.cos().mean(dim=-2) for angle in angles]
         imaginary = [angle.sin().mean(dim=-2) for angle in angles]
         return torch.stack([torch.stack(real, dim=-1), torch.stack(imaginary, dim=-1)])
@@ -35,11 +35,7 @@ def epps_pulley(characteristic: Tensor, images: int, t_max: float = 3.0) -> Tens
         raise ValueError(f"expected two or more knots up to t_max > 0, got {knots} up to {t_max}")
     with without_autocast(characteristic):
         found = full_precision(characteristic)
-        t = _knots(knots, t_max, found)
+        t = torch.linspace(0, t_max, knots, dtype=found.dtype, device=found.device)
         normal = (-t.square() / 2).exp()
         difference = (found[0] - normal).square() + found[1].square()
         return 2 * images * torch.trapezoid(difference * normal, t, dim=-1)  # twice: the integrand is even
-
-
-def _knots(knots: int, t_max: float, like: Tensor) -> Tensor:
-    return torch.linspace(0, t_max, knots, dtype=like.dtype, device=like.device)

@@ -1,5 +1,6 @@
 """LeJEPA (Balestriero & LeCun, 2025): all views predict the mean of the global ones, and embeddings are normally distributed."""
 
+from itertools import pairwise
 from math import pi
 from typing import Annotated
 
@@ -47,7 +48,7 @@ class LeJEPA(ComparingMethod):
         super().__init__()
         self.backbone = backbone
         widths = [backbone.width, *[projection_hidden] * (projection_layers - 1)]
-        blocks: list = [(a, b, nn.BatchNorm1d(b), nn.ReLU()) for a, b in zip(widths, widths[1:], strict=False)]
+        blocks: list = [(a, b, nn.BatchNorm1d(b), nn.ReLU()) for a, b in pairwise(widths)]
         self.projection = ProjectionHead([*blocks, (widths[-1], projection_size, None, None)])
         self.regularization, self.slices, self.projection_size = regularization, slices, projection_size
         self.knots, self.t_max = knots, t_max

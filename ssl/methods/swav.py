@@ -1,5 +1,6 @@
 """SwAV (Caron et al., 2020): from any crop, predict the prototypes to which another crop of the image is assigned."""
 
+from itertools import pairwise
 from math import log
 from typing import Annotated
 
@@ -120,14 +121,13 @@ def prototype_use(logits: Tensor) -> Tensor:
     1 if all are used equally, 1/P if only one is; at most V·N/P.
     """
     prototypes = logits.shape[-1]
-    count = logits.argmax(dim=-1).flatten().bincount(minlength=prototypes)
-    share = mean_over_ranks(full_precision(count / count.sum()))
+    nearest = logits.argmax(dim=-1).flatten()
+    count = logits.new_zeros(prototypes).index_add_(0, nearest, logits.new_ones(len(nearest)))
+    share = mean_over_ranks(count / len(nearest))
     return (-(share * share.clamp_min(1e-12).log()).sum()).exp() / prototypes
 
 
 def _mlp(inputs: int, hidden: int, outputs: int, layers: int, batch_norm: bool) -> ProjectionHead:
     widths = [inputs, *[hidden] * (layers - 1)]
-    blocks: list = [
-        (a, b, nn.BatchNorm1d(b) if batch_norm else None, nn.ReLU()) for a, b in zip(widths, widths[1:], strict=False)
-    ]
+    blocks: list = [(a, b, nn.BatchNorm1d(b) if batch_norm else None, nn.ReLU()) for a, b in pairwise(widths)]
     return ProjectionHead([*blocks, (widths[-1], outputs, None, None)])

@@ -116,8 +116,8 @@ def _shared_loss(
         with first, flops:
             embeddings = method.checked_embed(batch).embeddings
         targets = method.checked_targets(batch)
-    images = len(batch) * parts * first.world_size
-    whole = {name: x.new_empty(len(x), images, *x.shape[2:]) for name, x in (embeddings | targets).items()}
+        images = {name: parts * method.gather(name, x).shape[1] for name, x in (embeddings | targets).items()}
+    whole = {name: x.new_empty(len(x), images[name], *x.shape[2:]) for name, x in (embeddings | targets).items()}
     for name in embeddings:
         whole[name].requires_grad_()
     with shared:
@@ -129,6 +129,9 @@ class _DryBatch(Batch):
 
     def uniform(self, name: str, *shape: int) -> Tensor:
         return torch.empty(len(self), *shape)
+
+    def uniform_of_step(self, name: str, *shape: int) -> Tensor:
+        return torch.empty(*shape)
 
 
 def dry_batch(method: Method, views: list[Tensor], step: int) -> Batch:
