@@ -95,6 +95,31 @@ CASES = {
     ),
     # Contrastive and non-contrastive families
     # Statistics and clusters
+    "swav": Case(
+        "swav",
+        {"prototypes": 12, "projection_hidden": 16, "projection_size": 8, "queue": 12, "queue_start": 0.5},
+        views=((2, 16), (2, 8)),
+        recipe=digits(
+            "name: swav, prototypes: 64, sinkhorn_temperature: 0.03, freeze_prototypes: 0.1, projection_hidden: 128, "
+            "projection_size: 32"
+        ),
+    ),
+    "barlow_twins": Case(
+        "barlow_twins",
+        {"projection_hidden": 16, "projection_size": 8, "bias_learning_rate": 0.5},
+        recipe=digits("name: barlow_twins, scale: 0.1, projection_hidden: 128, projection_size: 128"),
+    ),
+    "vicreg": Case(
+        "vicreg",
+        {"projection_hidden": 16, "projection_size": 8},
+        recipe=digits("name: vicreg, projection_hidden: 128, projection_size: 128"),
+    ),
+    "lejepa": Case(
+        "lejepa",
+        {"slices": 6, "projection_hidden": 16, "projection_size": 8},
+        views=((2, 16), (2, 8)),
+        recipe=digits("name: lejepa, slices: 64, projection_hidden: 128, projection_size: 16"),
+    ),
     # Distillation
     "dino": Case(
         "dino",

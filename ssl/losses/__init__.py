@@ -7,7 +7,9 @@ from wildfern.ssl.losses.dino import DINOLoss
 from wildfern.ssl.losses.koleo import koleo_loss
 from wildfern.ssl.losses.masked_tokens import masked_token_loss
 from wildfern.ssl.losses.ntxent import NTXentLoss
+from wildfern.ssl.losses.sigreg import characteristic_function, epps_pulley
 from wildfern.ssl.losses.sinkhorn import sinkhorn
+from wildfern.ssl.losses.swapped_prediction import swapped_prediction
 
 __all__ = [
     "CACRLoss",
@@ -16,7 +18,10 @@ __all__ = [
     "MomentumCACRLoss",
     "NTXentLoss",
     "QueueCACRLoss",
+    "characteristic_function",
+    "epps_pulley",
     "koleo_loss",
     "masked_token_loss",
     "sinkhorn",
+    "swapped_prediction",
 ]

@@ -1,6 +1,7 @@
 """Methods: heads, teachers and loss behind one interface, `forward(batch) -> Output`. One file and one import per method."""
 
 from wildfern.registry import METHODS
+from wildfern.ssl.methods.barlow_twins import BarlowTwins
 from wildfern.ssl.methods.base import Method, Needs, ParameterGroup
 from wildfern.ssl.methods.batch import Batch, Embedded, Output
 from wildfern.ssl.methods.cacr import CACR, MomentumCACR, QueueCACR
@@ -10,11 +11,14 @@ from wildfern.ssl.methods.dinov2 import DINOv2
 from wildfern.ssl.methods.distillation import Distillation
 from wildfern.ssl.methods.ibot import IBOT
 from wildfern.ssl.methods.instance_identity import InstanceIdentity
+from wildfern.ssl.methods.lejepa import LeJEPA
 from wildfern.ssl.methods.mae import MAE
 from wildfern.ssl.methods.parameter_regression import ParameterRegression
 from wildfern.ssl.methods.simclr import SimCLR
 from wildfern.ssl.methods.supervised import Supervised
+from wildfern.ssl.methods.swav import SwAV
 from wildfern.ssl.methods.usual import Usual
+from wildfern.ssl.methods.vicreg import VICReg
 
 __all__ = [
     "CACR",
@@ -22,12 +26,14 @@ __all__ = [
     "IBOT",
     "MAE",
     "METHODS",
+    "BarlowTwins",
     "Batch",
     "ComparingMethod",
     "DINOv2",
     "Distillation",
     "Embedded",
     "InstanceIdentity",
+    "LeJEPA",
     "Method",
     "MomentumCACR",
     "Needs",
@@ -37,5 +43,7 @@ __all__ = [
     "QueueCACR",
     "SimCLR",
     "Supervised",
+    "SwAV",
     "Usual",
+    "VICReg",
 ]

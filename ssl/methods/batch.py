@@ -71,6 +71,16 @@ class Batch:
         drawn = torch.from_numpy(numbers.astype(np.float32)).view(-1, *shape)
         return drawn.to(self.device, non_blocking=True)
 
+    def uniform_of_step(self, name: str, *shape: int) -> Tensor:
+        """float32[*shape] in [0, 1), on the device of the views: the same for all images, micro-batches and ranks of a step.
+
+        A pure function of (seed, step, name).
+        """
+        step_key = fold(np.array([key("step", name, self.seed)], np.uint64), self.step)
+        numbers = np.floor(uniform(step_key, prod(shape)) * _STEPS_24_BITS) / _STEPS_24_BITS
+        drawn = torch.from_numpy(numbers.astype(np.float32)).view(*shape)
+        return drawn.to(self.device, non_blocking=True)
+
     @classmethod
     def from_views(
         cls,

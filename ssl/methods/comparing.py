@@ -40,6 +40,13 @@ class ComparingMethod(Method):
         """What `compare` needs besides, without gradient, [V, n, ...] by name: for instance keys of a teacher, or labels."""
         return {}
 
+    def gather(self, name: str, x: Tensor) -> Tensor:
+        """What `compare` gets of the embeddings or targets `name`, [V, n, ...] of this rank: those of all ranks, in global order.
+
+        Override it where `compare` needs only this rank's images, whose mean loss it then returns: to return `x` unchanged.
+        """
+        return all_gather_embeddings(x)
+
     def compare(self, embeddings: dict[str, Tensor], step: int) -> Output:
         """Loss and metrics of the global batch, from its embeddings and targets by name, [V, N, ...] in global order.
 
@@ -53,7 +60,7 @@ class ComparingMethod(Method):
         with torch.no_grad():
             self.prepare(batch.step)
         embedded = self.checked_embed(batch)
-        whole = {name: all_gather_embeddings(x) for name, x in (embedded.embeddings | targets).items()}
+        whole = {name: self.gather(name, x) for name, x in (embedded.embeddings | targets).items()}
         output = self.checked_compare(whole, batch.step)
         return Output(output.loss, output.metrics, embedded.features, output.embeddings)
 

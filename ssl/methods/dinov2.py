@@ -16,7 +16,7 @@ from wildfern.ssl.losses.sinkhorn_offsets import sinkhorn_offsets
 from wildfern.ssl.methods.base import Count, Fraction, Needs, NotNegative, ParameterGroup, Positive
 from wildfern.ssl.methods.batch import Batch, Embedded, Metrics, Output
 from wildfern.ssl.methods.comparing import ComparingMethod
-from wildfern.ssl.methods.gather import logsumexp_over_ranks
+from wildfern.ssl.methods.gather import logaddexp_over_ranks
 from wildfern.ssl.methods.layer_decay import layer_decay_groups
 from wildfern.ssl.methods.masked_patches import MaskedPatches, check_patches, masked_patches
 from wildfern.ssl.methods.prototype_teacher import prototype_metrics, prototype_use, warmed_up
@@ -127,8 +127,8 @@ class DINOv2(ComparingMethod):
                 yield patch_head.prototypes(part.patches.flatten(0, 1)), part.hidden.weights.flatten()
 
         self._offsets = (
-            sinkhorn_offsets(classes, temperature, self.iterations, logsumexp_over_ranks),
-            sinkhorn_offsets(patches, temperature, self.iterations, logsumexp_over_ranks),
+            sinkhorn_offsets(classes, temperature, self.iterations, logaddexp_over_ranks),
+            sinkhorn_offsets(patches, temperature, self.iterations, logaddexp_over_ranks),
         )
 
     def embed(self, batch: Batch) -> Embedded:

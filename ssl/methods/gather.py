@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from wildfern.ssl.models.collectives import all_gather
+from wildfern.ssl.models.collectives import all_gather, all_reduce
 
 
 def world_size() -> int:
@@ -35,6 +35,31 @@ def mean_over_ranks(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def logsumexp_over_ranks(x: Tensor) -> Tensor:
+    """float[n, D] of this rank -> float[D]: the logarithm of the sum of exp(x) over the rows of all ranks, without gradient."""
+    total = x.logsumexp(dim=0)
+    if world_size() == 1:
+        return total
+    most = total.clone()
+    torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
+    share = (total - most).exp()
+    torch.distributed.all_reduce(share)
+    return most + share.log()
+
+
+def own_rows(x: Tensor) -> Tensor:
+    """This rank's part of a tensor that is the same on all ranks: the parts of all ranks together are all its rows."""
+    if world_size() == 1:
+        return x
+    return x.tensor_split(world_size())[torch.distributed.get_rank()]
+
+
+def average_over_ranks(x: Tensor) -> Tensor:
+    """The mean of a tensor over ranks, with gradient: engines average gradients, so a loss of it has that of a single process."""
+    return x if world_size() == 1 else all_reduce(x) / world_size()
+
+
+@torch.no_grad()
+def logaddexp_over_ranks(x: Tensor) -> Tensor:
     """log Σ exp(x) over ranks, entry by entry, without gradient."""
     if world_size() == 1:
         return x

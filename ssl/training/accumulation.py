@@ -16,7 +16,6 @@ from wildfern.generators.counter_rng import key
 from wildfern.ssl.data import Loader
 from wildfern.ssl.methods.batch import Batch, Metrics, Output
 from wildfern.ssl.methods.comparing import ComparingMethod, prepares
-from wildfern.ssl.methods.gather import all_gather_embeddings
 from wildfern.ssl.training.batch_reader import BatchReader, MicroBatch
 from wildfern.ssl.training.engine import Engine
 from wildfern.ssl.training.finite import restore_buffers, snapshot_buffers
@@ -128,7 +127,7 @@ def _compare(
     """
     method = cast(ComparingMethod, engine.method)
     whole = {
-        name: torch.cat([all_gather_embeddings(tensors[name]) for tensors in group], dim=1)
+        name: torch.cat([method.gather(name, tensors[name]) for tensors in group], dim=1)
         for group in (own, targets)
         for name in group[0]
     }

@@ -117,8 +117,8 @@ def _shared_loss(
         method.prepare(batch.step)
         with first, flops:
             embeddings = method.checked_embed(batch).embeddings
-    images = len(batch) * parts * first.world_size
-    whole = {name: x.new_empty(len(x), images, *x.shape[2:]) for name, x in (embeddings | targets).items()}
+        images = {name: parts * method.gather(name, x).shape[1] for name, x in (embeddings | targets).items()}
+    whole = {name: x.new_empty(len(x), images[name], *x.shape[2:]) for name, x in (embeddings | targets).items()}
     for name in embeddings:
         whole[name].requires_grad_()
     with shared:
@@ -130,6 +130,9 @@ class _DryBatch(Batch):
 
     def uniform(self, name: str, *shape: int) -> Tensor:
         return torch.empty(len(self), *shape)
+
+    def uniform_of_step(self, name: str, *shape: int) -> Tensor:
+        return torch.empty(*shape)
 
 
 def dry_batch(method: Method, views: list[Tensor], step: int) -> Batch:

@@ -18,6 +18,7 @@ SMALL_DINO = ["views.size=32", "views.local_size=16", "views.local_count=2", "me
 SMALL_DINO += ["method.head_hidden=32", "model.backbone=vit_tiny_patch16_224", "model.arguments.depth=1"]
 SMALL_NETWORK = ["views.size=32", "model.backbone=resnet14t"]
 NARROW = "model.arguments={layers: [1, 1, 1, 1], channels: [8, 8, 8, 16]}"
+SMALL_HEAD = ["method.projection_hidden=64", "method.projection_size=32"]
 CHANGES = {
     "quickstart": [],
     "simclr_cifar10": ["data.source=digits"],
@@ -43,6 +44,17 @@ CHANGES = {
     "mae_ifs_vit_small": [
         *[*SMALL_IFS, "views.size=32", "model.arguments={patch_size: 8, depth: 1, embed_dim: 24, num_heads: 2}"],
         *["method.decoder_width=16", "method.decoder_depth=1", "method.decoder_heads=2"],
+    ],
+    "swav_cifar10": ["data.source=digits", "method.prototypes=64", "method.queue=16", *SMALL_HEAD],
+    "barlow_twins_cifar10": ["data.source=digits", *SMALL_HEAD],
+    "vicreg_cifar10": ["data.source=digits", *SMALL_HEAD],
+    "lejepa_ifs_vit_small": [
+        *[*SMALL_IFS, "views.size=32", "views.local_size=16", "views.local_count=2", "method.slices=16", *SMALL_HEAD],
+        "model.arguments={img_size: 32, depth: 1, embed_dim: 24, num_heads: 2, dynamic_img_size: true}",
+    ],
+    "seer_folder_regnety_2560": [
+        *["data.source=folder:{images}", "views.size=48", "views.local_size=32", "views.local_count=2"],
+        *["model.backbone=regnety_002", "method.prototypes=64", "engine.name=torch", *SMALL_HEAD],
     ],
     "supervised_ifs_multi_resnet50": [
         *[*SMALL_IFS, "views.size=32", "model.backbone=resnet14t", "data.classes=30", "method.classes=30"],
@@ -119,6 +131,11 @@ RATES = {  # of the papers, at the batch size of the recipe; None: for batches o
     "ibot_ifs_vit_small": (5e-4, 2e-3),
     "mae_ifs_vit_small": (1.5e-4, 6e-4),
     "mix_folder_and_ifs": (None, 1e-3),
+    "barlow_twins_cifar10": (0.3, 0.3),
+    "lejepa_ifs_vit_small": (2e-3, 2e-3),
+    "seer_folder_regnety_2560": (0.3, 9.6),
+    "swav_cifar10": (0.6, 0.6),
+    "vicreg_cifar10": (0.3, 0.3),
     "simclr_cifar10": (0.12, 0.24),
     "simclr_ifs_resnet18": (0.4, 0.8),
     "simclr_ifs_resnet50": (0.3, 1.2),

@@ -104,6 +104,7 @@ def test_ranks_and_micro_batches_together_read_the_batch_of_one_process(accumula
     batches = [readers[i % world_size].batch(each) for i, each in enumerate(micro)]
     assert torch.cat([batch.positions for batch in batches]).tolist() == list(range(12))
     assert {(batch.step, batch.seed) for batch in batches} == {(3, 0)}
+    assert len({tuple(batch.uniform_of_step("slices", 4).tolist()) for batch in batches}) == 1
     drawn, alone = torch.cat([batch.uniform("mask", 2, 3) for batch in batches]), reader().batch(reader()(3))
     assert torch.equal(drawn, alone.uniform("mask", 2, 3))
 
@@ -124,6 +125,10 @@ def test_uniform_numbers_differ_by_name_step_and_position():
     assert not any((numbers == other).any(dim=1).all() for other in others)
     later = Batch.from_views([batch.views[0][:, :1]], positions=torch.tensor([7]))
     assert torch.equal(later.uniform("mask", 40), numbers[7:8])
+    assert torch.equal(later.uniform_of_step("mask", 2, 3), batch.uniform_of_step("mask", 2, 3))
+    assert not torch.equal(
+        Batch.from_views(batch.views, step=1).uniform_of_step("mask", 2, 3), batch.uniform_of_step("mask", 2, 3)
+    )
 
 
 def test_groups_of_a_method_have_their_own_factors_and_options():
