@@ -30,6 +30,13 @@ DIGITS_VIT = [
     *DIGITS,
     "model={backbone: vit_tiny_patch16_224, arguments: {img_size: 16, patch_size: 4, depth: 2, embed_dim: 48, num_heads: 3}}",
 ]
+# For methods that predict patches: small ones, one view that is only cropped, and the average of tokens as the feature.
+DIGITS_PATCHES = [
+    *(change for change in DIGITS if not change.startswith("model")),
+    "views={name: simclr, count: 1, size: 12, crop_scale: [0.5, 1.0], flip: 0.0, gray: 0.0, jitter: 0.0, blur: 0.0}",
+    "model={backbone: vit_tiny_patch16_224, arguments: {img_size: 12, patch_size: 2, depth: 2, embed_dim: 48, num_heads: 3, "
+    "class_token: false, global_pool: avg, fc_norm: false}}",
+]
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,22 @@ CASES = {
         ),
     ),
     # Masked and predictive methods
-    "mae": Case("mae", {"decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2}, VIT),
+    "mae": Case(
+        "mae",
+        {"decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2},
+        VIT,
+        recipe=digits("name: mae, decoder_width: 32, decoder_depth: 1, decoder_heads: 2", base=DIGITS_PATCHES),
+    ),
+    "simmim": Case("simmim", {"mask_size": 8}, VIT, recipe=digits("name: simmim, mask_size: 2", base=DIGITS_PATCHES)),
+    "ijepa": Case(
+        "ijepa",
+        {"predictor_width": 16, "predictor_depth": 1, "predictor_heads": 2, "targets": 2},
+        VIT,
+        recipe=digits(
+            "name: ijepa, predictor_width: 24, predictor_depth: 1, predictor_heads: 2, momentum: 0.99",
+            base=DIGITS_PATCHES,
+        ),
+    ),
     # Labels and pretexts of rendered images
     "one label": Case("supervised", {"classes": CLASSES}, labels="classes"),
     "several labels": Case("supervised", {"classes": CLASSES}, labels="multi_hot"),

@@ -6,14 +6,17 @@ from wildfern.ssl.methods.batch import Batch, Embedded, Output
 from wildfern.ssl.methods.cacr import CACR, MomentumCACR
 from wildfern.ssl.methods.comparing import ComparingMethod
 from wildfern.ssl.methods.dino import DINO
+from wildfern.ssl.methods.ijepa import IJEPA
 from wildfern.ssl.methods.mae import MAE
 from wildfern.ssl.methods.simclr import SimCLR
+from wildfern.ssl.methods.simmim import SimMIM
 from wildfern.ssl.methods.supervised import Supervised
 from wildfern.ssl.methods.usual import Usual
 
 __all__ = [
     "CACR",
     "DINO",
+    "IJEPA",
     "MAE",
     "METHODS",
     "Batch",
@@ -25,6 +28,7 @@ __all__ = [
     "Output",
     "ParameterGroup",
     "SimCLR",
+    "SimMIM",
     "Supervised",
     "Usual",
 ]
