@@ -102,7 +102,9 @@ CASES = {
         {"predictor_width": 16, "predictor_depth": 1, "predictor_heads": 2, "targets": 2},
         VIT,
         recipe=digits(
-            "name: ijepa, predictor_width: 24, predictor_depth: 1, predictor_heads: 2, momentum: 0.99",
+            "name: ijepa, predictor_width: 48, predictor_depth: 2, predictor_heads: 2, momentum: 0.99",
+            "optimizer.learning_rate=1.0e-3",
+            base=DIGITS_PATCHES,
             base=DIGITS_PATCHES,
         ),
     ),
