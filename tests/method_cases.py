@@ -105,7 +105,6 @@ CASES = {
             "name: ijepa, predictor_width: 48, predictor_depth: 2, predictor_heads: 2, momentum: 0.99",
             "optimizer.learning_rate=1.0e-3",
             base=DIGITS_PATCHES,
-            base=DIGITS_PATCHES,
         ),
     ),
     # Labels and pretexts of rendered images

@@ -339,7 +339,8 @@ def _words(
     settings = f"AdamW, rate {learning_rate:g}, weight decay {weight_decay:g}, cosine, {images}"
     if further := regularization.describe():
         settings += f", {further}"
-    return f"all weights fine-tuned for {epochs} epoch{'s' * (epochs > 1)} on all of train ({settings}), accuracy after the last epoch"
+    tuned = f"all weights fine-tuned for {epochs} epoch{'s' * (epochs > 1)} on all of train"
+    return f"{tuned} ({settings}), accuracy after the last epoch"
 
 
 def _check(
