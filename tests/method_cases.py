@@ -38,6 +38,13 @@ DIGITS_TOKENS = [
     "views={name: simclr, size: 16, crop_scale: [0.6, 1.0], flip: 0.0, gray: 0.0, jitter: 0.0, blur: 0.0}",
     "model.arguments={class_token: false, global_pool: avg, fc_norm: false}",
 ]
+# For methods that predict patches: small ones, one view that is only cropped, and the average of tokens as the feature.
+DIGITS_PATCHES = [
+    *(change for change in DIGITS if not change.startswith("model")),
+    "views={name: simclr, count: 1, size: 12, crop_scale: [0.5, 1.0], flip: 0.0, gray: 0.0, jitter: 0.0, blur: 0.0}",
+    "model={backbone: vit_tiny_patch16_224, arguments: {img_size: 12, patch_size: 2, depth: 2, embed_dim: 48, num_heads: 3, "
+    "class_token: false, global_pool: avg, fc_norm: false}}",
+]
 
 
 @dataclass(frozen=True)
@@ -161,7 +168,6 @@ CASES = {
         },
     ),
     # Masked and predictive methods
-    "mae": Case("mae", {"decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2}, VIT),
     "ibot": Case(
         "ibot",
         {"prototypes": 12, "head_hidden": 16, "head_bottleneck": 8},
@@ -187,6 +193,23 @@ CASES = {
             "name: dinov2, prototypes: 64, patch_prototypes: 64, head_hidden: 128, head_bottleneck: 32, momentum: 0.9, "
             "teacher_temperature: 0.02, teacher_temperature_start: 0.02",
             base=DIGITS_VIT,
+        ),
+    ),
+    "mae": Case(
+        "mae",
+        {"decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2},
+        VIT,
+        recipe=digits("name: mae, decoder_width: 32, decoder_depth: 1, decoder_heads: 2", base=DIGITS_PATCHES),
+    ),
+    "simmim": Case("simmim", {"mask_size": 8}, VIT, recipe=digits("name: simmim, mask_size: 2", base=DIGITS_PATCHES)),
+    "ijepa": Case(
+        "ijepa",
+        {"predictor_width": 16, "predictor_depth": 1, "predictor_heads": 2, "targets": 2},
+        VIT,
+        recipe=digits(
+            "name: ijepa, predictor_width: 48, predictor_depth: 2, predictor_heads: 2, momentum: 0.99",
+            "optimizer.learning_rate=1.0e-3",
+            base=DIGITS_PATCHES,
         ),
     ),
     # Labels and pretexts of rendered images

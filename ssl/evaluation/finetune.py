@@ -17,6 +17,7 @@ from wildfern.registry import register
 from wildfern.ssl.evaluation.average_precision import multi_label_scores
 from wildfern.ssl.evaluation.evaluator import Evaluator, HeldOut, LabeledImages, Score, check_single_label, check_test
 from wildfern.ssl.evaluation.features import device_of, frozen
+from wildfern.ssl.evaluation.finetune_regularization import Regularization
 from wildfern.ssl.evaluation.label_counts import unseen_words
 from wildfern.ssl.evaluation.labeled_chunks import Labels
 from wildfern.ssl.evaluation.metrics import classification_scores, joined, ranked_classes
@@ -77,6 +78,11 @@ def finetune(
     warmup: float = 0.1,
     flip: bool = True,
     padding: int | None = None,
+    layer_decay: float = 1.0,
+    drop_path: float | None = None,
+    mixup: float = 0.0,
+    cutmix: float = 0.0,
+    label_smoothing: float = 0.0,
     seed: int = 0,
     device: torch.device | str | None = None,
     mean: Sequence[float] = IMAGENET_MEAN,
@@ -88,6 +94,7 @@ def finetune(
 
     Images as in `extract_features`; all are kept in memory as bytes at `size`. The learning rate rises over the share
     `warmup` of the steps and falls to 0 by a cosine; `padding` is the largest shift of a crop in pixels (default: size // 8).
+    `layer_decay` to `label_smoothing` are those of `Regularization`; MAE (He et al., 2022) uses all of them.
     Order, flips and crops are pure functions of (seed, epoch, image); dropout inside the backbone draws from
     torch's generator, seeded here and restored. Raises ValueError for impossible settings, fewer than two classes, an empty
     test and multi-hot labels (`Finetune` takes these).
@@ -106,6 +113,7 @@ def finetune(
         warmup=warmup,
         flip=flip,
         padding=padding,
+        regularization=Regularization(layer_decay, drop_path, mixup, cutmix, label_smoothing),
         seed=seed,
         device=device,
         mean=mean,
@@ -136,6 +144,11 @@ class Finetune(Evaluator):
         warmup: float = 0.1,
         flip: bool = True,
         padding: int | None = None,
+        layer_decay: float = 1.0,
+        drop_path: float | None = None,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        label_smoothing: float = 0.0,
         seed: int = 0,
     ) -> None:
         _check(epochs, batch_size, learning_rate, weight_decay, warmup, padding)
@@ -147,6 +160,7 @@ class Finetune(Evaluator):
             "warmup": warmup,
             "flip": flip,
             "padding": padding,
+            "regularization": Regularization(layer_decay, drop_path, mixup, cutmix, label_smoothing),
             "seed": seed,
         }
 
@@ -191,16 +205,16 @@ class _Tuned:
         return FinetuneResult(right / len(test_labels), self.losses, self.protocol, self.detail, ranked)
 
 
-def _targets(labels: Labels) -> tuple[Tensor, Tensor, Callable[[Tensor, Tensor], Tensor]]:
-    """The classes int64[C], the targets of the train images, and the loss. Raises ValueError for fewer than two classes."""
+def _targets(labels: Labels) -> tuple[Tensor, Tensor]:
+    """The classes int64[C] and the targets of the train images. Raises ValueError for fewer than two classes."""
     if labels.ndim == 2:
         targets = torch.as_tensor(labels).float()
         check_multi_hot(targets)
-        return torch.arange(labels.shape[1]), targets, F.binary_cross_entropy_with_logits
+        return torch.arange(labels.shape[1]), targets
     classes, targets = torch.unique(torch.as_tensor(labels, dtype=torch.int64), return_inverse=True)
     if len(classes) < 2 or classes[0] < 0:
         raise ValueError("fine-tuning needs labeled train images of at least two classes")
-    return classes, targets, F.cross_entropy
+    return classes, targets
 
 
 def _finetune(
@@ -217,6 +231,7 @@ def _finetune(
     warmup: float,
     flip: bool,
     padding: int | None,
+    regularization: Regularization,
     seed: int,
     device: torch.device | str | None,
     mean: Sequence[float],
@@ -227,7 +242,10 @@ def _finetune(
     """`finetune`, with test read after the last epoch."""
     _check(epochs, batch_size, learning_rate, weight_decay, warmup, padding)
     device = torch.device(device) if device is not None else device_of(backbone)
-    classes, targets, compare = _targets(np.asarray(train_labels))
+    classes, targets = _targets(np.asarray(train_labels))
+    multi_label = targets.ndim == 2
+    if multi_label and regularization.label_smoothing:
+        raise ValueError("label_smoothing is for one label per image, and these are multi-hot: set it to 0")
     train_bytes, targets = _as_bytes(train_pixels, size, device), targets.to(device)
     padding = train_bytes.shape[2] // 8 if padding is None else padding
 
@@ -235,13 +253,14 @@ def _finetune(
     with torch.random.fork_rng(devices=forked):
         torch.manual_seed(seed)
         model = copy.deepcopy(backbone).to(device).requires_grad_(True)
+        regularization.set_drop_path(model)
         with frozen(model):
             width = model(normalized(train_bytes[:1].float() / 255, mean, std)).shape[1]
         head = nn.Linear(width, len(classes), device=device)
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
         network = nn.Sequential(model, head).train()
-        optimizer = torch.optim.AdamW(_decay_groups(network, weight_decay), lr=learning_rate)
+        optimizer = torch.optim.AdamW(regularization.optimizer_groups(model, head, weight_decay), lr=learning_rate)
         batches = max(
             1, len(targets) // batch_size
         )  # the last, partial batch is dropped; the order differs between epochs
@@ -256,14 +275,16 @@ def _finetune(
             for batch in range(batches):
                 progress.count(epoch * batches + batch, epochs * batches, "batches", of_epochs)
                 index = order[batch * batch_size : (batch + 1) * batch_size]
-                rate = _warm_cosine(epoch * batches + batch, epochs * batches, warmup) * learning_rate
+                step = epoch * batches + batch
+                rate = _warm_cosine(step, epochs * batches, warmup) * learning_rate
                 for group in optimizer.param_groups:
-                    group["lr"] = rate
+                    group["lr"] = rate * group["lr_factor"]
                 picked = torch.from_numpy(index).to(device)
                 images = normalized(train_bytes[picked].float() / 255, mean, std)
                 images = flip_and_crop(images, uniform(fold(crop_key, index), 3), padding, flip)
+                images, wanted = regularization.mixed(images, targets[picked], len(classes), seed, step)
                 with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                    loss = compare(_forward(network, images).float(), targets[picked])
+                    loss = regularization.loss(_forward(network, images).float(), wanted, multi_label)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -284,7 +305,8 @@ def _finetune(
             progress.count(start, len(test_bytes), "test images", "")
             images = normalized(test_bytes[start : start + batch_size].float() / 255, mean, std)
             logits.append(network(images).cpu())
-    return _Tuned(torch.cat(logits), classes, tuple(losses), _words(epochs, learning_rate, weight_decay, flip, padding))
+    words = _words(epochs, learning_rate, weight_decay, flip, padding, regularization)
+    return _Tuned(torch.cat(logits), classes, tuple(losses), words)
 
 
 def _forward(network: nn.Module, images: Tensor) -> Tensor:
@@ -301,15 +323,24 @@ def _forward(network: nn.Module, images: Tensor) -> Tensor:
 
 
 MOST_PADDING = 128
-WORDED = ("epochs", "learning_rate", "weight_decay", "flip", "padding")
+WORDED = ("epochs", "learning_rate", "weight_decay", "flip", "padding", "regularization")
 
 
-def _words(epochs: int, learning_rate: float, weight_decay: float, flip: bool, padding: int | None) -> str:
+def _words(
+    epochs: int,
+    learning_rate: float,
+    weight_decay: float,
+    flip: bool,
+    padding: int | None,
+    regularization: Regularization,
+) -> str:
     shift = "an eighth of their size" if padding is None else f"{padding} px"
-    return (
-        f"all weights fine-tuned for {epochs} epoch{'s' * (epochs > 1)} on all of train (AdamW, rate {learning_rate:g}, weight "
-        f"decay {weight_decay:g}, cosine, {'flips and ' if flip else ''}crops padded by {shift}), accuracy after the last epoch"
-    )
+    images = f"{'flips and ' if flip else ''}crops padded by {shift}"
+    settings = f"AdamW, rate {learning_rate:g}, weight decay {weight_decay:g}, cosine, {images}"
+    if further := regularization.describe():
+        settings += f", {further}"
+    tuned = f"all weights fine-tuned for {epochs} epoch{'s' * (epochs > 1)} on all of train"
+    return f"{tuned} ({settings}), accuracy after the last epoch"
 
 
 def _check(
@@ -329,15 +360,6 @@ def _as_bytes(pixels: Pixels, size: int | None, device: torch.device, chunk: int
         pixels = np.stack(pixels)
     parts = range(0, len(pixels), chunk)
     return torch.cat([resize_center_crop(pixels[i : i + chunk], size, device).mul_(255).round_().byte() for i in parts])
-
-
-def _decay_groups(network: nn.Module, weight_decay: float) -> list[dict]:
-    """Weight decay for matrices and kernels, none for biases and normalization."""
-    parameters = list(network.parameters())
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
 
 
 def _warm_cosine(step: int, steps: int, warmup: float) -> float:

@@ -10,11 +10,13 @@ from wildfern.ssl.methods.dino import DINO
 from wildfern.ssl.methods.dinov2 import DINOv2
 from wildfern.ssl.methods.distillation import Distillation
 from wildfern.ssl.methods.ibot import IBOT
+from wildfern.ssl.methods.ijepa import IJEPA
 from wildfern.ssl.methods.instance_identity import InstanceIdentity
 from wildfern.ssl.methods.lejepa import LeJEPA
 from wildfern.ssl.methods.mae import MAE
 from wildfern.ssl.methods.parameter_regression import ParameterRegression
 from wildfern.ssl.methods.simclr import SimCLR
+from wildfern.ssl.methods.simmim import SimMIM
 from wildfern.ssl.methods.supervised import Supervised
 from wildfern.ssl.methods.swav import SwAV
 from wildfern.ssl.methods.usual import Usual
@@ -24,6 +26,7 @@ __all__ = [
     "CACR",
     "DINO",
     "IBOT",
+    "IJEPA",
     "MAE",
     "METHODS",
     "BarlowTwins",
@@ -42,6 +45,7 @@ __all__ = [
     "ParameterRegression",
     "QueueCACR",
     "SimCLR",
+    "SimMIM",
     "Supervised",
     "SwAV",
     "Usual",

@@ -12,6 +12,7 @@ from wildfern.registry import register
 from wildfern.ssl.losses.full_precision import full_precision
 from wildfern.ssl.methods.base import Count, Method, Needs
 from wildfern.ssl.methods.batch import Batch, Output
+from wildfern.ssl.methods.patches import images_of_patches, patch_grid, patchify, take
 from wildfern.ssl.methods.usual import Usual
 from wildfern.ssl.models.backbone import Backbone
 
@@ -42,8 +43,7 @@ class MAE(Method):
         normalize_pixels: bool = True,
     ) -> None:
         super().__init__()
-        if backbone.patch_size is None or backbone.grid is None:
-            raise ValueError(f"MAE needs a vision transformer, for instance vit_small_patch16_224; got {backbone.name}")
+        self.patch, grid = patch_grid("MAE", backbone)
         if decoder_width % decoder_heads:
             raise ValueError(f"decoder_width {decoder_width} must be a multiple of decoder_heads {decoder_heads}")
         self.backbone = backbone
@@ -51,11 +51,11 @@ class MAE(Method):
         self.embed = nn.Linear(backbone.width, decoder_width)
         self.mask_token = nn.Parameter(torch.zeros(decoder_width))
         nn.init.normal_(self.mask_token, std=0.02)
-        position = build_sincos2d_pos_embed(list(backbone.grid), decoder_width)
+        position = build_sincos2d_pos_embed(list(grid), decoder_width)
         self.register_buffer("position", position, persistent=False)
         self.blocks = nn.Sequential(*(Block(decoder_width, decoder_heads, qkv_bias=True) for _ in range(decoder_depth)))
         self.predict = nn.Sequential(
-            nn.LayerNorm(decoder_width), nn.Linear(decoder_width, backbone.patch_size**2 * backbone.in_chans)
+            nn.LayerNorm(decoder_width), nn.Linear(decoder_width, self.patch**2 * backbone.in_chans)
         )
         for module in (self.embed, *self.blocks.modules(), *self.predict.modules()):
             if isinstance(module, nn.Linear):  # appendix A.1
@@ -63,24 +63,10 @@ class MAE(Method):
                 nn.init.zeros_(module.bias)
 
     def forward(self, batch: Batch) -> Output:
-        if len(batch.views) > 1:
-            raise ValueError("MAE takes views of one size: set views.local_count to 0, or views.name to simclr")
         views, n = batch.views[0], len(batch)
-        images = views.flatten(0, 1)
-        patch = self.backbone.patch_size
-        assert patch is not None  # checked by the constructor
-        if images.shape[-1] % patch:
-            raise ValueError(
-                f"MAE needs views of whole patches: {self.backbone.name} has patches of {patch} px, so views.size must be a "
-                f"multiple of {patch}, got {images.shape[-1]}"
-            )
-        patches = patchify(images, patch)
+        images = images_of_patches("MAE", batch, self.backbone)
+        patches = patchify(images, self.patch)
         count = patches.shape[1]
-        if count != len(self.position):
-            raise ValueError(
-                f"views have {count} patches, but the backbone is made for {len(self.position)}: set "
-                f"model.arguments.img_size to {views.shape[-1]}"
-            )
         order = batch.uniform("mae mask", len(views), count).argsort(dim=-1, stable=True).transpose(0, 1).flatten(0, 1)
         visible = max(1, round(count * (1 - self.mask_ratio)))
         keep, hidden = order[:, :visible], order[:, visible:]
@@ -98,15 +84,3 @@ class MAE(Method):
         masked = self.mask_token.to(embedded.dtype).expand(*hidden.shape, -1)
         place = self.position[torch.cat([keep, hidden], dim=1)].to(embedded.dtype)
         return self.predict(self.blocks(torch.cat([embedded, masked], dim=1) + place)[:, keep.shape[1] :])
-
-
-def patchify(images: Tensor, patch: int) -> Tensor:
-    """float[N, C, S, S] -> float[N, T, patch·patch·C]: the pixels of each patch, row by row."""
-    n, channels, height, width = images.shape
-    grid = images.reshape(n, channels, height // patch, patch, width // patch, patch)
-    return grid.permute(0, 2, 4, 3, 5, 1).reshape(n, -1, patch * patch * channels)
-
-
-def take(tokens: Tensor, indices: Tensor) -> Tensor:
-    """Rows `indices` int64[N, K] of tokens float[N, T, D]: float[N, K, D]."""
-    return tokens.gather(1, indices[..., None].expand(-1, -1, tokens.shape[-1]))

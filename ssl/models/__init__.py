@@ -3,7 +3,7 @@
 from wildfern.ssl.models.backbone import Backbone, Tokens
 from wildfern.ssl.models.batch_norm import synchronize_batch_norm
 from wildfern.ssl.models.small_alexnet import SmallAlexNet
-from wildfern.ssl.models.teacher import MomentumTeacher, cosine_momentum
+from wildfern.ssl.models.teacher import MomentumTeacher, cosine_momentum, linear_momentum
 
 __all__ = [
     "Backbone",
@@ -11,5 +11,6 @@ __all__ = [
     "SmallAlexNet",
     "Tokens",
     "cosine_momentum",
+    "linear_momentum",
     "synchronize_batch_norm",
 ]

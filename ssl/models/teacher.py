@@ -49,3 +49,8 @@ def cosine_momentum(base: float, step: int, total_steps: int) -> float:
     """
     step = min(step, total_steps - 1)
     return 1 - (1 - base) * (math.cos(math.pi * step / total_steps) + 1) / 2
+
+
+def linear_momentum(base: float, step: int, total_steps: int) -> float:
+    """m rises linearly from `base` to 1 over the run (I-JEPA, appendix A.1); later steps have the last step's value."""
+    return base + (1 - base) * min(step, total_steps - 1) / total_steps

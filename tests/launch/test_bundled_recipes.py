@@ -56,6 +56,14 @@ CHANGES = {
         *["data.source=folder:{images}", "views.size=48", "views.local_size=32", "views.local_count=2"],
         *["model.backbone=regnety_002", "method.prototypes=64", "engine.name=torch", *SMALL_HEAD],
     ],
+    "simmim_ifs_vit_small": [
+        *[*SMALL_IFS, "views.size=32", "method.mask_size=16"],
+        "model.arguments={patch_size: 8, depth: 1, embed_dim: 24, num_heads: 2}",
+    ],
+    "ijepa_ifs_vit_small": [
+        *[*SMALL_IFS, "views.size=32", "model.arguments={patch_size: 4, depth: 1, embed_dim: 24, num_heads: 2}"],
+        *["method.predictor_width=16", "method.predictor_depth=1", "method.predictor_heads=2"],
+    ],
     "supervised_ifs_multi_resnet50": [
         *[*SMALL_IFS, "views.size=32", "model.backbone=resnet14t", "data.classes=30", "method.classes=30"],
     ],
@@ -129,6 +137,7 @@ RATES = {  # of the papers, at the batch size of the recipe; None: for batches o
     "dinov2_ifs_vit_small": (2e-3, 4e-3),
     "distillation_folder_resnet18": (1e-3, 1e-3),
     "ibot_ifs_vit_small": (5e-4, 2e-3),
+    "ijepa_ifs_vit_small": (1.25e-4, 1e-3),
     "mae_ifs_vit_small": (1.5e-4, 6e-4),
     "mix_folder_and_ifs": (None, 1e-3),
     "barlow_twins_cifar10": (0.3, 0.3),
@@ -139,6 +148,7 @@ RATES = {  # of the papers, at the batch size of the recipe; None: for batches o
     "simclr_cifar10": (0.12, 0.24),
     "simclr_ifs_resnet18": (0.4, 0.8),
     "simclr_ifs_resnet50": (0.3, 1.2),
+    "simmim_ifs_vit_small": (1e-4, 8e-4),
     "supervised_ifs_multi_resnet50": (0.1, 0.1),
 }
 

@@ -3,8 +3,11 @@ import pytest
 import torch
 from torch import nn
 
+from wildfern.ssl.augmentation.mixing import draw_mixing, mix
 from wildfern.ssl.evaluation import Finetune, finetune
 from wildfern.ssl.evaluation.finetune import flip_and_crop
+from wildfern.ssl.evaluation.finetune_regularization import Regularization
+from wildfern.ssl.models import Backbone
 
 
 @pytest.fixture
@@ -105,3 +108,59 @@ def test_a_batch_of_one_image_and_batch_normalization_is_one_clear_error():
         finetune(nn.Sequential(*layers), pixels, labels, pixels, labels, epochs=1, batch_size=1)
     plain = nn.Sequential(*(layer for layer in layers if not isinstance(layer, nn.BatchNorm2d)))
     assert finetune(plain, pixels, labels, pixels, labels, epochs=1, batch_size=1).losses
+
+
+VIT = {"img_size": 12, "patch_size": 4, "depth": 3, "embed_dim": 12, "num_heads": 2}
+
+
+def test_regularization_sets_rates_and_drop_path_by_depth():
+    vit, head = Backbone("vit_tiny_patch16_224", **VIT), nn.Linear(12, 3)
+    chosen = Regularization(layer_decay=0.5, drop_path=0.2)
+    chosen.set_drop_path(vit)
+    rates = [getattr(block.drop_path1, "drop_prob", 0.0) for block in vit.network.blocks]
+    assert rates == [getattr(block.drop_path2, "drop_prob", 0.0) for block in vit.network.blocks] == [0.0, 0.1, 0.2]
+    groups = chosen.optimizer_groups(vit, head, 0.3)
+    found = {id(p): (group["lr_factor"], group["weight_decay"]) for group in groups for p in group["params"]}
+    assert sum(len(group["params"]) for group in groups) == len(list(vit.parameters())) + 2 == len(found)
+    assert found[id(head.weight)] == (1.0, 0.3)
+    assert found[id(vit.network.norm.bias)] == (1.0, 0.0)
+    assert found[id(vit.network.blocks[2].mlp.fc1.weight)] == (0.5, 0.3)
+    assert found[id(vit.network.patch_embed.proj.weight)] == (0.5**4, 0.3)
+    assert {group["lr_factor"] for group in Regularization().optimizer_groups(vit, head, 0.3)} == {1.0}
+
+
+def test_smoothed_labels_of_mixed_images_match_the_formula():
+    logits = torch.randn(4, 3, dtype=torch.float64)
+    images, chosen = torch.rand(4, 3, 6, 6), Regularization(mixup=0.8, cutmix=1.0, label_smoothing=0.1)
+    mixed, targets = chosen.mixed(images, torch.tensor([0, 1, 2, 1]), 3, 5, 7)
+    table = draw_mixing(5, 7, np.arange(4), 0, group=4)
+    expected, shares = mix(images, torch.tensor([0, 1, 2, 1]), table, 3)
+    assert torch.equal(mixed, expected)
+    assert torch.equal(targets, shares)
+    smoothed = 0.9 * targets.double() + 0.1 / 3
+    loss = -(smoothed * logits.log_softmax(dim=1)).sum(dim=1).mean()
+    torch.testing.assert_close(chosen.loss(logits, targets.double(), multi_label=False), loss)
+    assert Regularization().mixed(images, targets, 3, 5, 7) == (images, targets)
+
+
+def test_a_transformer_learns_with_the_settings_of_mae():
+    torch.manual_seed(0)
+    options = {"layer_decay": 0.75, "drop_path": 0.1, "mixup": 0.8, "cutmix": 1.0, "label_smoothing": 0.1}
+    vit, data = Backbone("vit_tiny_patch16_224", **VIT), (*stripes(60), *stripes(30, seed=1))
+    tuned = finetune(vit, *data, epochs=10, batch_size=10, learning_rate=5e-3, **options)
+    assert tuned.accuracy > 0.6
+    assert tuned.losses != finetune(vit, *data, epochs=10, batch_size=10, learning_rate=5e-3).losses
+    said = "layer decay 0.75, drop path 0.1, mixup 0.8, cutmix 1, label smoothing 0.1), accuracy"
+    assert said in tuned.protocol
+    assert said in Finetune(**options).describe()
+
+
+def test_impossible_regularization_is_refused(backbone):
+    with pytest.raises(ValueError, match=r"layer_decay must be above 0 .*got 2; .*mixup must be 0 or more, got -1"):
+        Finetune(layer_decay=2, mixup=-1)
+    for options, words in (
+        ({"drop_path": 0.1}, "drop_path needs a vision tr"),
+        ({"layer_decay": 0.9}, "no order of layers"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            finetune(backbone, *stripes(6), *stripes(6), epochs=1, batch_size=2, **options)

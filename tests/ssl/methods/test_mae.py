@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from wildfern.ssl.methods import MAE, Batch
-from wildfern.ssl.methods.mae import patchify
+from wildfern.ssl.methods.patches import patchify
 from wildfern.ssl.models import Backbone
 
 VIT = {"img_size": 16, "patch_size": 4, "depth": 2, "embed_dim": 24, "num_heads": 2}
