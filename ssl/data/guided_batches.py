@@ -5,6 +5,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from wildfern.generators.counter_rng import fold, key
 from wildfern.ssl.data.base import DataError
+from wildfern.ssl.data.clusters import digest_of
 from wildfern.ssl.data.permutation import permuted, permuted_each
 
 Index = NDArray[np.int64]
@@ -40,6 +41,7 @@ class GuidedBatches:
         self._order = permuted(np.arange(count), count, key("guide order", seed))[1]
         self._place_in_order = np.argsort(self._order)
         self._round_seed = key("guide round", seed)
+        self.digest = digest_of(clusters)  # identifies the clusters
         self._cluster_keys = fold(np.uint64(key("guide items", seed)), np.arange(count))
 
     def clusters_at(self, indices: ArrayLike) -> tuple[Index, Index]:

@@ -16,10 +16,11 @@ LEVELS = 10  # Zheng et al. (CACR): ten sizes, also for the 100 classes of CIFAR
 def class_shares(classes: int, kind: Kind, ratio: float | None = None) -> NDArray[np.float64]:
     """The share of its images that each class keeps, float64[classes]: the last class is the largest and keeps all.
 
-    Without `ratio` the published shares of Zheng et al. (CACR, imbalanced CIFAR): classes are in min(10, classes) levels
-    l = 1 … L of equal numbers, with l/L (linear) or e^(l - L) (exp). With `ratio`, that of the largest to the smallest class:
-    linear from 1/ratio to 1 by class; exp ratio^(-(K - 1 - i)/(K - 1)) for class i of K (CIFAR-LT: Cui et al., 2019, section 5.1);
-    step 1/ratio for the first half of the classes, 1 for the others (Buda et al., 2018, section 3.1).
+    Without `ratio` the published shares of Zheng et al. (CACR, imbalanced CIFAR): classes are in L = min(10, classes) levels
+    l = 1 … L of about equal numbers of classes, with l/L (linear) or e^(l - L) (exp). With `ratio`, the largest share by the
+    smallest: linear from 1/ratio to 1; exp ratio^(-(K - 1 - i)/(K - 1)) for class i of K, the sizes of CIFAR-LT (Cui et al.,
+    2019, section 5.1), there in the other order; step 1/ratio for the first half of the classes, 1 for the others (Buda et al.,
+    2018, section 3.1).
     """
     number = np.arange(classes)
     if kind == "step":

@@ -5,6 +5,7 @@ from wildfern.ssl.methods.base import Method, Needs, ParameterGroup
 from wildfern.ssl.methods.batch import Batch, Embedded, Output
 from wildfern.ssl.methods.cacr import CACR, MomentumCACR
 from wildfern.ssl.methods.comparing import ComparingMethod
+from wildfern.ssl.methods.denoising_autoencoder import DenoisingAutoencoder
 from wildfern.ssl.methods.dino import DINO
 from wildfern.ssl.methods.mae import MAE
 from wildfern.ssl.methods.simclr import SimCLR
@@ -18,6 +19,7 @@ __all__ = [
     "METHODS",
     "Batch",
     "ComparingMethod",
+    "DenoisingAutoencoder",
     "Embedded",
     "Method",
     "MomentumCACR",
