@@ -19,8 +19,7 @@ def class_shares(classes: int, kind: Kind, ratio: float | None = None) -> NDArra
     Without `ratio` the published shares of Zheng et al. (CACR, imbalanced CIFAR): classes are in L = min(10, classes) levels
     l = 1 … L of about equal numbers of classes, with l/L (linear) or e^(l - L) (exp). With `ratio`, the largest share by the
     smallest: linear from 1/ratio to 1; exp ratio^(-(K - 1 - i)/(K - 1)) for class i of K, the sizes of CIFAR-LT (Cui et al.,
-    2019, section 5.1), there in the other order; step 1/ratio for the first half of the classes, 1 for the others (Buda et al.,
-    2018, section 3.1).
+    2019), there in the other order; step 1/ratio for the first half of the classes, 1 for the others.
     """
     number = np.arange(classes)
     if kind == "step":

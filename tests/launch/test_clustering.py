@@ -17,7 +17,7 @@ from wildfern.ssl.data.guided_batches import GuidedBatches
 from wildfern.ssl.data.imbalance import imbalanced
 
 CHANGES = [word for word in TINY if not word.startswith("data.")]
-CHANGES += ["data={source: digits, imbalance: {kind: linear}}", "views.size=16"]
+CHANGES += ["data={source: digits, imbalance: {kind: linear}}", "training.precision=fp32"]
 
 
 def test_a_guided_run_is_recorded_and_resumes_on_the_same_images_only(tmp_path):
@@ -47,7 +47,7 @@ def test_a_guided_run_is_recorded_and_resumes_on_the_same_images_only(tmp_path):
     [
         (
             ["data={source: digits, imbalance: {kind: step}}"],
-            "data.imbalance.ratio: is missing: kind step needs a ratio",
+            "data.imbalance: is missing: kind step needs a ratio",
         ),
         (
             ["data={source: digits, imbalance: {kind: exp, ratios: 3}}"],

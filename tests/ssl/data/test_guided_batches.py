@@ -24,7 +24,7 @@ def test_batches_have_different_clusters_and_items_come_in_turn(batch_size):
         drawn += items.tolist()
     assert min(CLUSTERS[drawn]) == 0
     for cluster in np.unique(CLUSTERS[CLUSTERS >= 0]):
-        members = np.flatnonzero(CLUSTERS == cluster)
+        members = np.flatnonzero(cluster == CLUSTERS)
         own = [item for item in drawn if CLUSTERS[item] == cluster]
         cycles = [own[start : start + len(members)] for start in range(0, len(own) - len(members) + 1, len(members))]
         assert len(cycles) > 1
