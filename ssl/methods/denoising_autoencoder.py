@@ -24,8 +24,8 @@ class DenoisingAutoencoder(Method):
     """A small convolutional decoder draws a view from the backbone's pooled features of its noisy copy; mean squared error.
 
     Noise: normal numbers of standard deviation `noise` (in units of normalized pixels) are added, and a share `masked` of the
-    pixels is set to zero, the mean color (two kinds of noise of Vincent et al., 2010). The decoder draws 4 · 2^`decoder_stages` px,
-    resized to the views. First stage of G-SimCLR (Chakraborty et al., 2020), whose clusters are those of the features. One or
+    pixels is set to zero, the mean color (two kinds of noise of Vincent et al., 2010). The decoder draws 4 · 2^`decoder_stages`
+    px, resized to the views. First stage of G-SimCLR (Chakraborty et al., 2020), whose clusters are those of the features. One or
     more views of one size; colors and crops must be those of the image: leave out color jitter.
     """
 
