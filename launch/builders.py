@@ -14,7 +14,10 @@ from wildfern.recipes import Recipe
 from wildfern.recipes.schema import DataEntry
 from wildfern.ssl.augmentation import VIEWS, Views
 from wildfern.ssl.augmentation.normalization import checked_normalization
-from wildfern.ssl.data import Mixture, open_source
+from wildfern.ssl.data import Mixture, Source, open_source
+from wildfern.ssl.data.clusters import read_clusters
+from wildfern.ssl.data.guided_batches import GuidedBatches
+from wildfern.ssl.data.imbalance import imbalanced
 from wildfern.ssl.methods import METHODS, ComparingMethod, Method
 from wildfern.ssl.methods.comparing import compares_whole_batch
 from wildfern.ssl.models import Backbone
@@ -27,7 +30,7 @@ MOST_PROBED_CLASSES = 100_000
 
 def open_mixture(recipe: Recipe) -> Mixture:
     """The training images."""
-    return _mixture_of(recipe.data, recipe.seed)
+    return _mixture_of(recipe.data, recipe.seed, recipe.training.batch_size)
 
 
 def open_second_images(recipe: Recipe) -> dict[str, Mixture]:
@@ -49,15 +52,21 @@ def build_views(recipe: Recipe, second_images: Mapping[str, Mixture] | None = No
     return VIEWS[recipe.views.name](**arguments)
 
 
-def _mixture_of(entries: list[DataEntry], seed: int) -> Mixture:
-    """Adds the recipe's seed to a generator's own: all data follow from the recipe's."""
-    opened = []
+def _mixture_of(entries: list[DataEntry], seed: int, batch_size: int | None = None) -> Mixture:
+    """Adds the recipe's seed to a generator's own: all data follow from the recipe's. `batch_size` is for guided batches."""
+    opened: list[tuple[Source, float]] = []
+    guide = None
     for entry in entries:
         arguments = dict(entry.arguments)
         if "seed" in arguments:
             arguments["seed"] += seed
-        opened.append((open_source(entry.source, "train", **arguments), entry.weight))
-    return Mixture(opened, seed)
+        source = open_source(entry.source, "train", **arguments)
+        if entry.imbalance is not None:
+            source = imbalanced(source, entry.source, **dict(entry.imbalance))
+        if entry.guide is not None and batch_size is not None:
+            guide = GuidedBatches(read_clusters(entry.guide, source, entry.source), batch_size, seed)
+        opened.append((source, entry.weight))
+    return Mixture(opened, seed, guide)
 
 
 def check_channels(recipe: Recipe, mixture: Mixture, views: Views) -> None:

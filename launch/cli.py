@@ -19,7 +19,7 @@ from wildfern.launch.completion import (
     source_words,
 )
 from wildfern.launch.exit_codes import EXIT_CODES
-from wildfern.launch.finished_runs import evaluate, export, neighbors, report
+from wildfern.launch.finished_runs import cluster, evaluate, export, neighbors, report
 from wildfern.launch.interrupts import Interrupts
 from wildfern.launch.plugin_option import PluginOption, run_plugins
 from wildfern.launch.pretrain_commands import PRETRAIN_EXAMPLES, Overrides, plan, pretrain, quickstart
@@ -62,6 +62,7 @@ app.command(epilog=EPILOG)(sweep)
 app.command()(plan)
 app.command()(evaluate)
 app.command()(neighbors)
+app.command()(cluster)
 
 
 @app.command()

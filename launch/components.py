@@ -168,6 +168,17 @@ def _parts_fit_the_method(recipe: Recipe) -> Problems:
         yield "training.batch_size" if training.batch_size < needs.images else "training.accumulation", str(error)
 
 
+@needs("data", "views")
+def _one_source_has_a_guide(recipe: Recipe) -> Problems:
+    for number, entry in enumerate(recipe.data):
+        if entry.guide is not None and len(recipe.data) > 1:
+            yield f"data.{number}.guide", "fills whole batches from one source, but data has several"
+    for argument, settings in recipe.views.arguments.items():
+        for number, entry in enumerate(getattr(settings, "data", None) or []):
+            if entry.guide is not None:
+                yield f"views.{argument}.data.{number}.guide", "is for training images, not for second images of views"
+
+
 @needs("data", "views", "model")
 def _backbone_takes_the_channels(recipe: Recipe) -> Problems:
     views = VIEWS[recipe.views.name](**recipe.views.arguments)
@@ -253,6 +264,7 @@ CHECKS: list[Callable[[Recipe], Problems]] = [
     _arguments_are_of_the_network,
     _views_fit_the_method,
     _parts_fit_the_method,
+    _one_source_has_a_guide,
     _backbone_takes_the_channels,
     _something_to_evaluate,
     _protocols_can_be_built,

@@ -1,4 +1,7 @@
-"""`data.json` and `data_files.txt.gz` in a run folder: which files a run was trained on, compared when they are read again."""
+"""`data.json`, `data_files.txt.gz` and `data_items.txt.gz` in a run folder: which files and images a run was trained on.
+
+They are compared when the data is read again.
+"""
 
 import gzip
 import zlib
@@ -15,9 +18,11 @@ from wildfern.launch.run_folder import RunFolder, kept_aside
 from wildfern.recipes import Recipe
 from wildfern.ssl.data import Mixture, Source
 from wildfern.ssl.data.base import SourceFile
+from wildfern.ssl.data.clusters import digest_of
 from wildfern.ssl.data.fingerprint import Fingerprint, fingerprint
+from wildfern.ssl.data.subset import Subset
 
-RECORD, LIST = "data.json", "data_files.txt.gz"
+RECORD, LIST, ITEMS = "data.json", "data_files.txt.gz", "data_items.txt.gz"
 MOST_LISTED = 1_000_000  # files whose names are kept; about 10 MB, compressed
 SHOWN = 3
 
@@ -30,13 +35,18 @@ FORMS: tuple[tuple[str, Any, str], ...] = (
     ("files", int, "a whole number"),
     ("names", str, "a text"),
     ("contents", str | None, "a text or null"),
+    ("chosen", str, "a text"),  # SHA-256 of the items of a subset
+    ("clusters", str, "a text"),  # SHA-256 of those of a guide
 )
 
 
 def record_data(
     recipe: Recipe, mixture: Mixture, folder: RunFolder, say: Callable[[str], None] = lambda message: None
 ) -> None:
-    """Write both files; the list of names is left out for more than a million files. A damaged record is set aside."""
+    """Write the files; the list of names is left out for more than a million files. A damaged record is set aside.
+
+    The list of items, one line `source TAB item` for each image of an imbalanced source, is written if there is such a source.
+    """
     try:
         recorded_data(folder)
     except RunError as error:
@@ -44,7 +54,11 @@ def record_data(
     entries: list[dict[str, Any]] = []
     for number, (entry, source) in enumerate(zip(recipe.data, mixture.sources, strict=True)):
         found = fingerprint_of(mixture, number, entry.fingerprint == "contents")
-        entries.append({"source": entry.source, "items": source.num_items, **(asdict(found) if found else {})})
+        entries.append(
+            {"source": entry.source, "items": source.num_items}
+            | (asdict(found) if found else {})
+            | _chosen(mixture, number)
+        )
     with (
         replacing(folder.path / LIST) as beside,
         beside.open("wb") as file,
@@ -54,16 +68,39 @@ def record_data(
             for number, source in enumerate(mixture.sources):
                 for line in _lines(number, source):
                     listed.write(line)
+    subsets = [(number, source) for number, source in enumerate(mixture.sources) if isinstance(source, Subset)]
+    if subsets:
+        with (
+            replacing(folder.path / ITEMS) as beside,
+            beside.open("wb") as file,
+            gzip.GzipFile(ITEMS, "wb", fileobj=file, mtime=0) as listed,
+        ):
+            for number, source in subsets:
+                listed.writelines(f"{number}\t{item}\n".encode() for item in source.items.tolist())
     folder.write_json(RECORD, entries)
 
 
+def _chosen(mixture: Mixture, number: int) -> dict[str, str]:
+    """What identifies the choice of images of a source, and the clusters that guide its batches."""
+    source = mixture.sources[number]
+    chosen = {"chosen": digest_of(source.items)} if isinstance(source, Subset) else {}
+    return chosen | ({} if mixture.guide is None else {"clusters": mixture.guide.digest})
+
+
 def check_same_files(recipe: Recipe, mixture: Mixture, folder: RunFolder) -> None:
-    """Raise RunError if a source has other files than `data.json` records, naming the first ones that differ.
+    """Raise RunError if a source has other files than `data.json` records, naming the first ones, or other images or clusters.
 
     Contents are compared if the recipe asks for their fingerprint and the record has it. A run folder without a record passes.
     """
     recorded = recorded_data(folder)
     for number, (entry, source, then) in enumerate(zip(recipe.data, mixture.sources, recorded, strict=False)):
+        here = _chosen(mixture, number)
+        for key, words in (("chosen", "has other images than"), ("clusters", "has a guide of other clusters than")):
+            if key in then and then[key] != here.get(key):
+                raise RunError(
+                    f"{entry.source} {words} the run was started with. A run resumes, and its views are drawn again, only on "
+                    "the same data: restore it, or use a new run folder"
+                )
         if "names" not in then:
             continue
         contents = entry.fingerprint == "contents" and then.get("contents") is not None

@@ -1,4 +1,4 @@
-"""The commands on finished runs: evaluate, neighbors, export, report."""
+"""The commands on finished runs: evaluate, neighbors, cluster, export, report."""
 
 from pathlib import Path
 from typing import Annotated
@@ -169,6 +169,80 @@ def neighbors(
             say=say,
         )
     say(f"written to {file}")
+
+
+def cluster(
+    run: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Run folder, whose backbone gives the features", show_default=False, autocompletion=run_words
+        ),
+    ] = None,
+    k: Annotated[int, typer.Option("-k", "--k", min=1, help="Number of clusters: at least the batch size")] = 1024,
+    out: Annotated[Path, typer.Option(help="File to write")] = Path("clusters.safetensors"),
+    on: Annotated[
+        str | None,
+        typer.Option(
+            "--on",
+            help="Images: digits, folder:PATH or 'parquet:X image_column=img'; no labels needed (default: those that the run "
+            "trained on)",
+            show_default=False,
+            autocompletion=source_words,
+        ),
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="Instead of a run: a timm name or torchvision/NAME", show_default=False),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="Weights of --backbone: a file, a run folder, timm, timm:TAG or random (default: random)",
+            show_default=False,
+        ),
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(min=1, help="Image size in pixels for --backbone (default: the network's own)")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of k-means")] = 0,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of torch (default: those of the CPU cores this process may use)")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images in one forward pass")] = 256,
+    plugin: PluginOption = None,
+) -> None:
+    """Cluster training images by features, for guided batches.
+
+    k-means of the frozen features. data.guide=FILE then trains with no two images of one cluster in a batch.
+    """
+    with Startup() as startup:
+        from wildfern.launch.clustering import write_clusters
+        from wildfern.launch.errors import RunError
+        from wildfern.launch.protocols import parse_datasets
+
+        run_plugins(plugin)
+        if backbone is None and (weights is not None or size is not None):
+            raise RunError(
+                f"{'--weights' if weights is not None else '--size'} belongs to --backbone, which is not given"
+            )
+        found = write_clusters(
+            run,
+            None if on is None else parse_datasets([on])[0],
+            out=out,
+            k=k,
+            backbone=None if backbone is None else (backbone, weights),
+            size=size,
+            seed=seed,
+            batch_size=batch_size,
+            threads=threads,
+            announce=startup.progress,
+            say=say,
+        )
+    skipped = f"; {found.unreadable:,} cannot be read and are in none" if found.unreadable else ""
+    say(
+        f"written to {found.file}: {found.images:,} images in {found.clusters:,} clusters of {found.smallest:,} to "
+        f"{found.largest:,}{skipped}; for batches of at most {found.clusters:,}"
+    )
 
 
 def export(

@@ -136,8 +136,11 @@ def check_same_items(recipe: Recipe, then: list[int | None] | None, now: list[in
             )
 
 
-def _images(recipe: Recipe) -> list[tuple[str, float, dict[str, Any]]]:
-    """The part of `data` that determines the images. The column `image` is the first that is looked for by default."""
+def _images(recipe: Recipe) -> list[tuple[Any, ...]]:
+    """The part of `data` that determines the images. The column `image` is the first that is looked for by default.
+
+    The contents of a `guide` are compared by `check_same_files`.
+    """
     return [
         (
             entry.source,
@@ -147,6 +150,8 @@ def _images(recipe: Recipe) -> list[tuple[str, float, dict[str, Any]]]:
                 for k, v in entry.arguments.items()
                 if k not in SAME_IMAGES
             },
+            entry.imbalance,
+            entry.guide is not None,
         )
         for entry in recipe.data
     ]

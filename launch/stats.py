@@ -1,5 +1,6 @@
 """What is in a data source: sizes, channels, values, classes, and the recipe keys that follow from them."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -8,11 +9,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from wildfern.launch.protocols import checked_arguments
 from wildfern.printable import printable
+from wildfern.recipes.errors import Problem, RecipeErrors, dotted
+from wildfern.recipes.schema import DataEntry, Imbalance
+from wildfern.recipes.wording import complaints
 from wildfern.ssl.data import DataError, Source, UnreadableImage, open_source, source_signature
 from wildfern.ssl.data.image_source import ImageSource
+from wildfern.ssl.data.imbalance import imbalanced
+from wildfern.ssl.data.subset import Subset
 from wildfern.ssl.data.value_range import RawImage
 from wildfern.ssl.tracking.current_progress import current_progress
 
@@ -74,8 +81,12 @@ def describe_source(name: str, arguments: Mapping[str, Any], split: str = "train
 
     Raises RecipeErrors for arguments that the source does not take, and DataError for a source that cannot be opened.
     """
+    imbalance = _imbalance(arguments, name, split)
+    arguments = {key: value for key, value in arguments.items() if key != "imbalance"}
     given = checked_arguments(source_signature(name), arguments, name, "stats")
     source = open_with_classes(name, split, given, explicit="labels" in arguments)
+    if imbalance is not None:
+        source = imbalanced(source, name, **dict(imbalance))
     found, labels, items = examine(source, images)
     if not found.sizes:
         name_of_first, reason = next(iter(source.skipped.items()))
@@ -89,6 +100,22 @@ def describe_source(name: str, arguments: Mapping[str, Any], split: str = "train
     lines += [*_class_lines(source, labels), *_skipped_lines(source)]
     lines += [f"note: {note}" for note in source.notes]
     return "\n".join(map(printable, lines))
+
+
+def _imbalance(arguments: Mapping[str, Any], name: str, split: str) -> Imbalance | None:
+    """The key `imbalance` of a data entry, for the train split."""
+    if "imbalance" not in arguments:
+        return None
+    if split != "train":
+        raise DataError(f"imbalance is for training images: the {split} split has all images")
+    given = {"source": name, "imbalance": arguments["imbalance"]}
+    try:
+        return DataEntry.model_validate_json(json.dumps(given)).imbalance
+    except ValidationError as error:
+        found = complaints(error.errors(include_url=False), given)
+        raise RecipeErrors(
+            [Problem("stats", dotted(one.path), one.message, one.suggestion) for one in found]
+        ) from error
 
 
 def open_with_classes(name: str, split: str, given: dict[str, Any], explicit: bool) -> Source:
@@ -115,16 +142,17 @@ def examine(source: Source, images: int) -> tuple[Sample, NDArray | None, int]:
     if source.num_items is not None:
         items = np.unique(np.linspace(0, source.num_items - 1, number).astype(np.int64))
     found, labels, progress = Sample(), [], current_progress()
-    if isinstance(source, ImageSource):
-        as_stored = type(source).decode is ImageSource.decode
-        for place, item in enumerate(items.tolist()):
+    whole_source, chosen = (source.source, source.items[items]) if isinstance(source, Subset) else (source, items)
+    if isinstance(whole_source, ImageSource):
+        as_stored = type(whole_source).decode is ImageSource.decode
+        for place, item in enumerate(chosen.tolist()):
             progress.count(place, len(items), "images")
             try:
-                found.add(source.decode(item))
+                found.add(whole_source.decode(item))
                 if as_stored:
-                    found.add_raw(source.raw(item))
+                    found.add_raw(whole_source.raw(item))
             except UnreadableImage as error:
-                source.skip(source.item_name(item), error.reason)
+                whole_source.skip(whole_source.item_name(item), error.reason)
         return found, _labels_of(source), len(items)
     for start in range(0, len(items), 16):
         progress.count(start, len(items), "images")

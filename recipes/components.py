@@ -111,7 +111,11 @@ class Components:
 
 def own_keys(section: str) -> set[str]:
     """The keys of a component section that are not arguments of the component."""
-    further = {"data": {"weight", "fingerprint"}, "schedule": {"length", "afterwards"}, "optimizer": {*RATE_KEYS}}
+    further = {
+        "data": {"weight", "fingerprint", "imbalance", "guide"},
+        "schedule": {"length", "afterwards"},
+        "optimizer": {*RATE_KEYS},
+    }
     return {CHOICE.get(section, "name")} | further.get(section, set())
 
 

@@ -89,7 +89,9 @@ def _form(components: Components, section: str, name: str, definitions: dict[str
         }
         if section == "data":
             own["weight"] = {"type": "number", "exclusiveMinimum": 0, "default": 1}
-            own["fingerprint"] = DataEntry.model_json_schema()["properties"]["fingerprint"]
+            described = DataEntry.model_json_schema()
+            definitions["Imbalance"] = _partial(described["$defs"]["Imbalance"], definitions)
+            own |= {key: described["properties"][key] for key in ("fingerprint", "imbalance", "guide")}
     else:
         own = {"name": {"const": name}}
         if section == "schedule":

@@ -63,6 +63,30 @@ class OptimizerChoice(Component):
         return {"learning_rate": scaled_rate(self.base_learning_rate, batch_size, self.scaling), **self.arguments}
 
 
+class Imbalance(Section):
+    """How many training images of each class are kept: the last class is the largest."""
+
+    kind: Literal["linear", "exp", "step"] = Field(
+        description="Sizes of the classes: linear or exponential from class to class, or step: the first half is smaller."
+    )
+    ratio: Annotated[float, Field(ge=1)] | None = Field(
+        None,
+        validate_default=True,
+        description="Size of the largest class / size of the smallest; null: the published sizes of CACR (linear, exp).",
+    )
+    seed: NonNegativeInt = Field(
+        0, description="Seed of the choice of images, which the recipe's seed does not change."
+    )
+    minimum: NonNegativeInt = Field(0, description="Images that a class keeps at least, if it has as many.")
+
+    @field_validator("ratio")
+    @classmethod
+    def _step_has_a_ratio(cls, ratio: float | None, info: ValidationInfo) -> float | None:
+        if ratio is None and info.data.get("kind") == "step":
+            raise ValueError("is missing: kind step needs a ratio, for example ratio: 10")
+        return ratio
+
+
 class DataEntry(Section):
     """One source of images and its share of the training data."""
 
@@ -71,6 +95,14 @@ class DataEntry(Section):
     fingerprint: Literal["names", "contents"] = Field(
         "names",
         description="What a resumed run compares: names and sizes of the files, or also their contents, which reads all of them.",
+    )
+    imbalance: Imbalance | None = Field(
+        None, description="Keep fewer images of some classes, for training only; null: all images."
+    )
+    guide: str | None = Field(
+        None,
+        min_length=1,
+        description="File of wildfern cluster: no two images of a batch are of one cluster; null: batches at random.",
     )
     arguments: dict[str, Any] = Field({}, description="Arguments of the source.")
 

@@ -212,6 +212,15 @@ CASES = {
             base=DIGITS_PATCHES,
         ),
     ),
+    "denoising_autoencoder": Case(
+        "denoising_autoencoder",
+        {"decoder_width": 8, "masked": 0.2, "decoder_stages": 2},
+        views=((1, 16),),
+        recipe=digits(
+            "name: denoising_autoencoder, decoder_width: 32, decoder_stages: 2",
+            "views={name: simclr, size: 12, count: 1, crop_scale: [0.6, 1.0], flip: 0.0, jitter: 0.0, gray: 0.0, blur: 0.0}",
+        ),
+    ),
     # Labels and pretexts of rendered images
     "one label": Case("supervised", {"classes": CLASSES}, labels="classes"),
     "several labels": Case("supervised", {"classes": CLASSES}, labels="multi_hot"),

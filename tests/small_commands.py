@@ -24,6 +24,8 @@ from PIL import Image
 from small_runs import TINY
 
 from wildfern.launch import pretrain
+from wildfern.ssl.data import open_source
+from wildfern.ssl.data.clusters import clusters_as_bytes
 
 NARROW = ["model.backbone=resnet18", "model.arguments.layers=[1,1,1,1]", "model.arguments.channels=[8,8,8,8]"]
 HEADS = ["method.projection_hidden=16", "method.projection_size=8"]
@@ -72,9 +74,9 @@ def small_training(recipe: str, words: list[str]) -> list[str]:
     if recipe.endswith(".yaml"):
         return ["training.steps=2"]  # of the workplace
     changes = [*FEW, *(VIT if "dino" in recipe else NARROW)]
-    if "dino" not in recipe and not any(word.startswith("method.") for word in words):
+    if "dino" not in recipe and "autoencoder" not in recipe and not any(word.startswith("method.") for word in words):
         changes += HEADS
-    if recipe.startswith("simclr_cifar10"):
+    if recipe.startswith(("simclr_cifar10", "denoising_autoencoder_cifar10")):
         changes += ["data=folder:images"]
     if "mix" not in recipe and "cifar10" not in recipe and not any(word.startswith("data") for word in words):
         changes += ["data.size=32", "data.points=200"]
@@ -95,12 +97,19 @@ def small_bench(words: list[str]) -> list[str]:
     return [*words, "--seconds", "0.1"]
 
 
+def small_cluster(words: list[str]) -> list[str]:
+    words = [{"runs/autoencoder": "runs/mine", "2048": "8"}.get(word, word) for word in words]
+    words[words.index("--out") + 1] = f"{time.monotonic_ns()}.safetensors"
+    return words if "--on" in words else [*words, "--on", "folder:images"]
+
+
 def small_plan(words: list[str]) -> list[str]:
     return [*words, "training.batch_size=8", "views.size=32", *(VIT if "dino" in words[1] else NARROW)]
 
 
 SMALL: dict[str, Callable[[list[str]], list[str]]] = {
     "bench": small_bench,
+    "cluster": small_cluster,
     "compare": lambda words: ["runs/other" if word == "runs/quickstart" else word for word in words],
     "evaluate": small_evaluate,
     "init": lambda words: [*words, "--out", f"{time.monotonic_ns()}.yaml"],
@@ -208,6 +217,8 @@ def make_workplace(folder: Path) -> None:
         tifffile.imwrite(place, rng.integers(0, 9000, (40, 40, 5), dtype=np.uint16), planarconfig="contig")
         for split in ("train", "valid", "test"):
             image(f"export/{split}/{'ab'[number % 2]}/{number}.jpg")
+    clusters = clusters_as_bytes(np.arange(16) // 2, open_source(f"folder:{folder / 'images'}"))
+    (folder / "clusters.safetensors").write_bytes(clusters)
     encoded = [file.read_bytes() for file in sorted((folder / "export/train").rglob("*.jpg"))]
     flowers = {"img": [{"bytes": b, "path": None} for b in encoded], "kind": [7, 10**9] * 8}
     for number in range(16):

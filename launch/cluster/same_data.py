@@ -12,7 +12,9 @@ from wildfern.launch.data_record import fingerprint_of
 from wildfern.launch.errors import RunError
 from wildfern.recipes import Recipe
 from wildfern.ssl.data import Mixture
+from wildfern.ssl.data.clusters import digest_of
 from wildfern.ssl.data.fingerprint import sampled_contents
+from wildfern.ssl.data.subset import Subset
 
 Facts = dict[str, Any]  # of one source: what is compared, by its name in messages
 SHOWN = 3
@@ -59,6 +61,10 @@ def facts(recipe: Recipe, mixture: Mixture, second_images: Mapping[str, Mixture]
         if files is not None:
             one |= {"files": files.files, "bytes": files.bytes, "names or sizes of files": files.names}
             one["contents of files"] = files.contents or sampled_contents(list(source.files() or ()))
+        if isinstance(source, Subset):
+            one["chosen images"] = digest_of(source.items)
+        if images.guide is not None:
+            one["clusters of the guide"] = images.guide.digest
         if source.reads_labels:
             names, labels = source.class_names, getattr(source, "labels", None)
             one["classes"] = source.num_classes

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from wildfern.generators.counter_rng import key
 from wildfern.ssl.data.base import DataError, ImageArray, Images, MaskArray, Source
+from wildfern.ssl.data.guided_batches import GuidedBatches
 from wildfern.ssl.data.permutation import permuted
 
 BLOCK = 1024
@@ -21,11 +22,16 @@ class Mixture:
     Every block of 1024 consecutive indices holds the same number of images of each component (`counts`: weights rounded by
     largest remainder, at least 1), in an order drawn from (seed, block). Each component counts its own images 0, 1, 2 …: for an
     endless source these are the items; for a finite one they index shuffled epochs, in each of which every item comes once.
+
+    With `guide`, which is for a single source, the items are those of its batches instead, and an epoch is that of a cluster.
     """
 
-    def __init__(self, components: list[tuple[Source, float]], seed: int) -> None:
+    def __init__(self, components: list[tuple[Source, float]], seed: int, guide: GuidedBatches | None = None) -> None:
         if not components:
             raise DataError("a mixture needs at least one source")
+        if guide is not None and len(components) > 1:
+            raise DataError("guide fills whole batches from one source, but data has several")
+        self.guide = guide
         self.sources = [source for source, _ in components]
         self.counts = block_counts([weight for _, weight in components])
         numbers = [source.channels for source in self.sources]
@@ -95,6 +101,8 @@ class Mixture:
     def locate(self, indices: ArrayLike) -> tuple[Index, Index, Index]:
         """Where each global index comes from: (component, epoch, item), int64[N] each; epoch is 0 for endless sources."""
         indices = np.asarray(indices, np.int64)
+        if self.guide is not None:
+            return np.zeros_like(indices), *self.guide.locate(indices)
         components, own = self._own_indices(indices)
         epochs, items = np.zeros_like(own), own.copy()
         for number, source in enumerate(self.sources):

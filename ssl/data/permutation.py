@@ -27,15 +27,31 @@ def permuted(indices: ArrayLike, num_items: int, seed: int) -> tuple[Index, Inde
         raise ValueError(f"indices must be 0 or more, got {indices.min()}")
     epochs, positions = np.divmod(indices, num_items)
     epoch_keys = fold(np.uint64(key("permutation", seed)), epochs.ravel())
-    round_keys = bits(epoch_keys, _ROUNDS)
-    width = max(_SMALLEST_BITS, (num_items - 1).bit_length())
+    items = _walk(positions.ravel(), np.full(positions.size, num_items, np.int64), epoch_keys)
+    return epochs, items.reshape(indices.shape)
 
-    items = positions.ravel().astype(np.uint64)
-    walking = np.arange(items.size)
-    while walking.size:
-        items[walking] = _feistel(items[walking], round_keys[walking], width)
-        walking = walking[items[walking] >= num_items]
-    return epochs, items.astype(np.int64).reshape(indices.shape)
+
+def permuted_each(indices: Index, num_items: Index, keys: NDArray[np.uint64]) -> tuple[Index, Index]:
+    """As `permuted`, for sets of their own: `indices` int64[N] >= 0, each into one of `num_items` int64[N] > 0 items.
+
+    `keys` uint64[N] are random numbers, one for each set.
+    """
+    epochs, positions = np.divmod(indices, num_items)
+    return epochs, _walk(positions, num_items, fold(keys, epochs))
+
+
+def _walk(positions: Index, num_items: Index, keys: NDArray[np.uint64]) -> Index:
+    """A bijection of [0, num_items) for each key, applied to one position: all int64[N], uint64[N]."""
+    round_keys = bits(keys, _ROUNDS)
+    items = positions.astype(np.uint64)
+    sizes, size_of = np.unique(num_items, return_inverse=True)
+    widths = np.array([max(_SMALLEST_BITS, int(size - 1).bit_length()) for size in sizes], np.int64)[size_of]
+    for width in np.unique(widths).tolist():
+        walking = np.flatnonzero(widths == width)
+        while walking.size:
+            items[walking] = _feistel(items[walking], round_keys[walking], width)
+            walking = walking[items[walking].astype(np.int64) >= num_items[walking]]
+    return items.astype(np.int64)
 
 
 def _feistel(values: NDArray[np.uint64], round_keys: NDArray[np.uint64], width: int) -> NDArray[np.uint64]:

@@ -6,6 +6,7 @@ from wildfern.ssl.methods.base import Method, Needs, ParameterGroup
 from wildfern.ssl.methods.batch import Batch, Embedded, Output
 from wildfern.ssl.methods.cacr import CACR, MomentumCACR, QueueCACR
 from wildfern.ssl.methods.comparing import ComparingMethod
+from wildfern.ssl.methods.denoising_autoencoder import DenoisingAutoencoder
 from wildfern.ssl.methods.dino import DINO
 from wildfern.ssl.methods.dinov2 import DINOv2
 from wildfern.ssl.methods.distillation import Distillation
@@ -33,6 +34,7 @@ __all__ = [
     "Batch",
     "ComparingMethod",
     "DINOv2",
+    "DenoisingAutoencoder",
     "Distillation",
     "Embedded",
     "InstanceIdentity",

@@ -64,6 +64,7 @@ CHANGES = {
         *[*SMALL_IFS, "views.size=32", "model.arguments={patch_size: 4, depth: 1, embed_dim: 24, num_heads: 2}"],
         *["method.predictor_width=16", "method.predictor_depth=1", "method.predictor_heads=2"],
     ],
+    "denoising_autoencoder_cifar10": ["data.source=digits", "method.decoder_width=8"],
     "supervised_ifs_multi_resnet50": [
         *[*SMALL_IFS, "views.size=32", "model.backbone=resnet14t", "data.classes=30", "method.classes=30"],
     ],

@@ -91,7 +91,9 @@ def test_the_editor_schema_knows_every_key(components):
     described = [key for key, value in sections["training"]["properties"].items() if not value.get("description")]
     assert described == []
     folder = next(form for form in schema["$defs"]["data_entry"]["anyOf"] if form.get("title") == "folder")
-    assert set(folder["properties"]) == {"source", "weight", "fingerprint", "recursive", "size"}
+    own = {"source", "weight", "fingerprint", "imbalance", "guide"}
+    assert set(folder["properties"]) == own | {"recursive", "size"}
+    assert set(schema["$defs"]["Imbalance"]["properties"]) == {"kind", "ratio", "seed", "minimum"}
 
 
 def test_the_editor_schema_admits_what_loads_and_refuses_what_does_not(components, folder, load):
