@@ -29,6 +29,7 @@ PACKAGE_DIR = {
     "wildfern.launch": "launch",
     "wildfern.launch.cluster": "launch/cluster",
     "wildfern.benchmarks": "benchmarks",
+    "wildfern.benchmarks.studies": "benchmarks/studies",
     **{f"wildfern.ssl.{name}": f"ssl/{name}" for name in SSL_PACKAGES},
 }
 

@@ -40,8 +40,8 @@ def study(given: Namespace) -> Study:
     ]
     return Study(
         "data",
-        f"SimCLR, {steps} steps of {BATCH} images, a narrow ResNet-18 at 32 px; linear probe and kNN on frozen features after the "
-        "last step. Only the training images differ.",
+        f"SimCLR, {steps} steps of {BATCH} images, a narrow ResNet-18 at 32 px; linear probe and kNN on frozen features after "
+        "the last step. Only the training images differ.",
         [Arm(name, [f"data={entry}", *common]) for name, entry in data.items()],
         ("cifar10", "linear"),
         {given.cifar10: "cifar10"},

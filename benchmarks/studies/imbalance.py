@@ -43,14 +43,14 @@ def study(given: Namespace) -> Study:
                 f"model={NETWORK}",
                 f"method={method}",
                 "optimizer={name: adamw, learning_rate: 2.0e-3, weight_decay: 1.0e-4}",
-                f"training={{steps: {steps}, batch_size: {VIEWS // count}, precision: auto, log_every: 50, checkpoint_every: {steps}}}",
+                f"training={{steps: {steps}, batch_size: {VIEWS // count}, log_every: 50, checkpoint_every: {steps}}}",
                 f"evaluation={{on: ['{given.cifar10}'], protocols: [linear, knn], few_shot: []}}",
             ]
             arms.append(Arm(f"{name}, {kind}", changes, group=kind))
     return Study(
         "imbalance",
-        f"CIFAR-10, {steps} steps of {VIEWS} views, a narrow ResNet-18; augmentation of the published settings for all; linear probe "
-        "and kNN on frozen features, trained on the balanced training images, after the last step.",
+        f"CIFAR-10, {steps} steps of {VIEWS} views, a narrow ResNet-18; augmentation of the published settings for all; linear "
+        "probe and kNN on frozen features, trained on the balanced training images, after the last step.",
         arms,
         ("cifar10", "linear"),
         {given.cifar10: "cifar10"},

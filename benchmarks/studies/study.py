@@ -50,7 +50,7 @@ class Study:
 
 def run(study: Study, seeds: Sequence[int], folder: Path, changes: Sequence[str]) -> dict[str, Any]:
     """Train and evaluate every arm with every seed in `folder/ARM/seed=N`; finished runs are not repeated, others resume."""
-    import wildfern
+    from wildfern.launch import pretrain
 
     began, rows = time.time(), []
     for seed in seeds:  # all arms with one seed first: an interrupted study still compares
@@ -59,7 +59,7 @@ def run(study: Study, seeds: Sequence[int], folder: Path, changes: Sequence[str]
             if not (path / "evaluation.json").is_file():
                 settings = [*arm.changes, *changes, f"seed={seed}"]
                 print(f"\n== {study.name}: {arm.name}, seed {seed}", flush=True)
-                wildfern.pretrain(arm.recipe, settings, run=path, resume=path.exists())
+                pretrain(arm.recipe, settings, run=path, resume=path.exists())
             for row in scores(path):
                 rows.append({"arm": arm.name, "group": arm.group, "seed": seed, **row})
                 rows[-1]["dataset"] = study.named(row["dataset"])
