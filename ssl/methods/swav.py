@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 from math import log
-from typing import Annotated
+from typing import Annotated, cast
 
 import torch
 from lightly.models.modules.heads import ProjectionHead
@@ -103,7 +103,7 @@ class SwAV(ComparingMethod):
         q = torch.stack(assignments)
         if self.training:
             for queue, rows in zip(self.queues, z, strict=False):
-                queue.push(rows)
+                cast(EmbeddingQueue, queue).push(rows)
         metrics = {
             "assignment_entropy": -(q * q.clamp_min(1e-12).log()).sum(dim=-1).mean(),
             "prototype_use": prototype_use(logits[:2].detach()),

@@ -45,9 +45,9 @@ CHANGES = {
         *[*SMALL_IFS, "views.size=32", "model.arguments={patch_size: 8, depth: 1, embed_dim: 24, num_heads: 2}"],
         *["method.decoder_width=16", "method.decoder_depth=1", "method.decoder_heads=2"],
     ],
-    "swav_cifar10": ["data.source=digits", "method.prototypes=64", "method.queue=16", *SMALL_HEAD],
-    "barlow_twins_cifar10": ["data.source=digits", *SMALL_HEAD],
-    "vicreg_cifar10": ["data.source=digits", *SMALL_HEAD],
+    "swav_cifar10": ["data.source=digits", "method.prototypes=64", "method.queue=16", NARROW, *SMALL_HEAD],
+    "barlow_twins_cifar10": ["data.source=digits", NARROW, *SMALL_HEAD],
+    "vicreg_cifar10": ["data.source=digits", NARROW, *SMALL_HEAD],
     "lejepa_ifs_vit_small": [
         *[*SMALL_IFS, "views.size=32", "views.local_size=16", "views.local_count=2", "method.slices=16", *SMALL_HEAD],
         "model.arguments={img_size: 32, depth: 1, embed_dim: 24, num_heads: 2, dynamic_img_size: true}",
