@@ -42,7 +42,7 @@ DIGITS_TOKENS = [
 DIGITS_PATCHES = [
     *(change for change in DIGITS if not change.startswith("model")),
     "views={name: simclr, count: 1, size: 12, crop_scale: [0.5, 1.0], flip: 0.0, gray: 0.0, jitter: 0.0, blur: 0.0}",
-    "model={backbone: vit_tiny_patch16_224, arguments: {img_size: 12, patch_size: 2, depth: 2, embed_dim: 48, num_heads: 3, "
+    "model={backbone: vit_tiny_patch16_224, arguments: {img_size: 12, patch_size: 3, depth: 2, embed_dim: 48, num_heads: 3, "
     "class_token: false, global_pool: avg, fc_norm: false}}",
 ]
 
@@ -201,7 +201,7 @@ CASES = {
         VIT,
         recipe=digits("name: mae, decoder_width: 32, decoder_depth: 1, decoder_heads: 2", base=DIGITS_PATCHES),
     ),
-    "simmim": Case("simmim", {"mask_size": 8}, VIT, recipe=digits("name: simmim, mask_size: 2", base=DIGITS_PATCHES)),
+    "simmim": Case("simmim", {"mask_size": 8}, VIT, recipe=digits("name: simmim, mask_size: 3", base=DIGITS_PATCHES)),
     "ijepa": Case(
         "ijepa",
         {"predictor_width": 16, "predictor_depth": 1, "predictor_heads": 2, "targets": 2},

@@ -106,7 +106,9 @@ class IJEPA(Method):
         with torch.no_grad():
             seen = full_precision(self.eval_backbone().tokens(images).patches)
             target = take(F.layer_norm(seen, seen.shape[-1:]), blocks.targets.flatten(1)).view_as(prediction)
-            target_std = target.flatten(1, 2).std(dim=1).mean()  # between patches of an image; 0 on collapse
+            target_std = (
+                target.flatten(1, 2).std(dim=1, correction=0).mean()
+            )  # between patches of an image; 0 on collapse
         loss = F.smooth_l1_loss(prediction, target)
         metrics = {"target_std": target_std, "context_patches": torch.tensor(float(sizes.visible))}
         return Output(loss, metrics, seen[:n].mean(dim=1))

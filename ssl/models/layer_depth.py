@@ -1,6 +1,7 @@
 """How deep in a network each parameter is, for learning rates that fall towards the input (layer-wise decay)."""
 
 import re
+from typing import Any
 
 from timm.models import group_parameters
 from timm.models.vision_transformer import VisionTransformer
@@ -18,11 +19,12 @@ def layer_depths(backbone: nn.Module) -> tuple[dict[str, int], int]:
     """
     network = backbone.network if isinstance(backbone, Backbone) else backbone
     prefix = "network." if isinstance(backbone, Backbone) else ""
+    matcher: Any = getattr(network, "group_matcher", None)
     if isinstance(network, VisionTransformer):
         head = len(network.blocks) + 1
         depths = {name: _depth(name, head) for name, _ in network.named_parameters()}
-    elif hasattr(network, "group_matcher"):
-        depths = group_parameters(network, network.group_matcher(coarse=False), reverse=True)
+    elif matcher is not None:
+        depths = group_parameters(network, matcher(coarse=False), reverse=True)
         head = max(depths.values()) + 1
     else:
         name = backbone.name if isinstance(backbone, Backbone) else type(network).__name__
