@@ -16,13 +16,16 @@ from wildfern.ssl.data.base import DataError, Images, Source, Split, UnreadableI
 from wildfern.ssl.data.crop import crop_resize, crops_resize, square
 from wildfern.ssl.data.digits import DigitsSource
 from wildfern.ssl.data.folder import FolderSource
+from wildfern.ssl.data.guided_batches import GuidedBatches
 from wildfern.ssl.data.huggingface import HuggingFaceSource
 from wildfern.ssl.data.image_file import decode_image, image_size
+from wildfern.ssl.data.imbalance import imbalanced
 from wildfern.ssl.data.loader import Loader
 from wildfern.ssl.data.mixture import Mixture
 from wildfern.ssl.data.parquet import ParquetSource
 from wildfern.ssl.data.paths import expanded
 from wildfern.ssl.data.permutation import permuted
+from wildfern.ssl.data.subset import Subset
 from wildfern.ssl.data.synthetic import SyntheticSource
 from wildfern.ssl.data.torchvision_sets import TORCHVISION_SETS, TorchvisionSource
 from wildfern.ssl.data.webdataset import WebDatasetSource
@@ -35,12 +38,14 @@ __all__ = [
     "DataError",
     "DigitsSource",
     "FolderSource",
+    "GuidedBatches",
     "HuggingFaceSource",
     "Images",
     "Loader",
     "Mixture",
     "ParquetSource",
     "Source",
+    "Subset",
     "SyntheticSource",
     "TorchvisionSource",
     "UnreadableImage",
@@ -49,6 +54,7 @@ __all__ = [
     "crops_resize",
     "decode_image",
     "image_size",
+    "imbalanced",
     "open_source",
     "permuted",
     "source_signature",
