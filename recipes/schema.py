@@ -304,6 +304,8 @@ COMPONENT_SECTIONS = ("data", "views", "method", "optimizer", "schedule", "engin
 def _plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
         plain = {name: _plain(getattr(value, name)) for name in type(value).model_fields}
+        if isinstance(value, DataEntry):
+            plain = {name: item for name, item in plain.items() if item is not None}  # few recipes have these keys
         arguments = plain.pop("arguments") if isinstance(value, Component | DataEntry | EvaluationEntry) else {}
         if isinstance(value, OptimizerChoice) and value.base_learning_rate is None:
             plain = {name: plain[name] for name in plain if name not in RATE_KEYS}

@@ -17,14 +17,17 @@ from wildfern.ssl.data.crop import crop_resize, crops_resize, square
 from wildfern.ssl.data.digits import DigitsSource
 from wildfern.ssl.data.finite import FiniteSource
 from wildfern.ssl.data.folder import FolderSource
+from wildfern.ssl.data.guided_batches import GuidedBatches
 from wildfern.ssl.data.huggingface import HuggingFaceSource
 from wildfern.ssl.data.image_file import decode_image, image_size
+from wildfern.ssl.data.imbalance import imbalanced
 from wildfern.ssl.data.loader import Loader
 from wildfern.ssl.data.mask_mix import MaskMixSource
 from wildfern.ssl.data.mixture import Mixture
 from wildfern.ssl.data.parquet import ParquetSource
 from wildfern.ssl.data.paths import expanded
 from wildfern.ssl.data.permutation import permuted
+from wildfern.ssl.data.subset import Subset
 from wildfern.ssl.data.synthetic import SyntheticSource
 from wildfern.ssl.data.torchvision_sets import TORCHVISION_SETS, TorchvisionSource
 from wildfern.ssl.data.webdataset import WebDatasetSource
@@ -38,6 +41,7 @@ __all__ = [
     "DigitsSource",
     "FiniteSource",
     "FolderSource",
+    "GuidedBatches",
     "HuggingFaceSource",
     "Images",
     "Loader",
@@ -45,6 +49,7 @@ __all__ = [
     "Mixture",
     "ParquetSource",
     "Source",
+    "Subset",
     "SyntheticSource",
     "TorchvisionSource",
     "UnreadableImage",
@@ -53,6 +58,7 @@ __all__ = [
     "crops_resize",
     "decode_image",
     "image_size",
+    "imbalanced",
     "open_source",
     "permuted",
     "source_signature",
