@@ -113,7 +113,7 @@ CASES = {
     ),
     "barlow_twins": Case(
         "barlow_twins",
-        {"projection_hidden": 16, "projection_size": 8, "bias_learning_rate": 0.5},
+        {"projection_hidden": 16, "projection_size": 8, "bias_learning_rate": 0.5, "scale": 0.01},
         recipe=digits("name: barlow_twins, scale: 0.1, projection_hidden: 128, projection_size: 128"),
     ),
     "vicreg": Case(

@@ -25,7 +25,7 @@ from wildfern.ssl.methods.comparing import compares_whole_batch
 from wildfern.ssl.training.accumulation import separate_losses, shared_loss
 
 # In float32 with DeepSpeed: KoLeo and Sinkhorn-Knopp, and features that are standardized, multiply rounding errors.
-MULTIPLY_ROUNDING = {"barlow_twins", "dinov2", "distillation of tokens"}
+MULTIPLY_ROUNDING = {"dinov2", "distillation of tokens"}
 SHARED = [case for case in CASES if compares_whole_batch(build(case))]  # have one loss for all parts
 
 
@@ -175,5 +175,5 @@ def test_two_ranks_with_deepspeed_train_like_the_whole_batch(tmp_path):
     for case, stage in ON_RANKS:
         whole = trained(case, 1, torch.float32)
         found = ranks[0][f"{case} zero{stage}"]
-        assert_same(found, whole, 5e-4 if case in MULTIPLY_ROUNDING else 2e-5)
+        assert_same(found, whole, 1e-4 if case in MULTIPLY_ROUNDING else 2e-5)
         torch.testing.assert_close(ranks[1][f"{case} zero{stage}"]["numbers"], found["numbers"])
