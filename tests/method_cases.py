@@ -101,6 +101,37 @@ CASES = {
         recipe=digits("name: cacr_queue, projection_hidden: 128, projection_size: 64, queue: 256, momentum: 0.99"),
     ),
     # Contrastive and non-contrastive families
+    "moco_v2": Case(
+        "moco_v2",
+        {"queue_length": 12, "projection_hidden": 16, "projection_size": 8},
+        recipe=digits("name: moco_v2, momentum: 0.99, queue_length: 1024, projection_hidden: 128, projection_size: 64"),
+    ),
+    "moco_v2 symmetric": Case(
+        "moco_v2", {"queue_length": 12, "symmetric": True, "projection_hidden": 16, "projection_size": 8}
+    ),
+    "moco_v3": Case(
+        "moco_v3",
+        {"projection_hidden": 16, "projection_size": 8, "freeze_patch_embedding": True},
+        VIT,
+        recipe=digits("name: moco_v3, projection_layers: 2, projection_hidden: 128, projection_size: 64"),
+    ),
+    "byol": Case(
+        "byol",
+        {"projection_hidden": 16, "projection_size": 8, "predictor_hidden": 16, "predictor_rate": 2.0},
+        recipe=digits("name: byol, momentum: 0.97, projection_hidden: 128, projection_size: 64, predictor_hidden: 128"),
+    ),
+    "simsiam": Case(
+        "simsiam",
+        {"projection_hidden": 16, "projection_size": 8, "predictor_hidden": 8},
+        recipe=digits("name: simsiam, projection_hidden: 128, projection_size: 128, predictor_hidden: 32"),
+    ),
+    "nnclr": Case(
+        "nnclr",
+        {"queue_length": 12, "projection_hidden": 16, "projection_size": 8, "predictor_hidden": 16},
+        recipe=digits(
+            "name: nnclr, queue_length: 1024, projection_hidden: 128, projection_size: 64, predictor_hidden: 128"
+        ),
+    ),
     # Statistics and clusters
     "swav": Case(
         "swav",

@@ -92,7 +92,8 @@ class Needs:
 class ParameterGroup:
     """Parameters with common factors of the recipe's learning rate and weight decay, and options of the optimizer.
 
-    Weight decay is not applied to biases and normalization in any group. `name` is for messages and logs.
+    Weight decay is not applied to biases and normalization in any group. With `constant_rate` the learning rate does not follow
+    the schedule. `name` is for messages and logs.
     """
 
     parameters: list[tuple[str, nn.Parameter]]
@@ -100,6 +101,7 @@ class ParameterGroup:
     learning_rate: float = 1.0
     weight_decay: float = 1.0
     options: dict[str, Any] = field(default_factory=dict)
+    constant_rate: bool = False
 
 
 class Method(nn.Module):

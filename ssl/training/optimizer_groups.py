@@ -8,8 +8,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-# Set by the schedule in each step, or chosen for the device.
-NOT_STATE = frozenset({"params", "lr", "weight_decay", "foreach", "fused", "capturable", "differentiable"})
+# Set by the recipe or by the schedule in each step, or chosen for the device.
+NOT_STATE = frozenset(
+    {"params", "lr", "initial_lr", "weight_decay", "foreach", "fused", "capturable", "differentiable"}
+)
 PYTHON = {bool: torch.bool, int: torch.int64, float: torch.float64}
 
 

@@ -99,9 +99,11 @@ def set_hyperparameters(
     """Set the step's learning rate in every group and its weight decay in those that decay.
 
     With `freeze` both are 0 in groups with the key `frozen`: their weights stay, while the optimizer follows their gradients.
+    In groups with the key `constant_rate` the learning rate is their `initial_lr`, whatever `learning_rate` is.
     """
     for group in optimizer.param_groups:
         moving = 0.0 if freeze and group.get("frozen") else 1.0
-        group["lr"] = moving * learning_rate * group.get("lr_factor", 1.0)
+        rate = group["initial_lr"] if group.get("constant_rate") else learning_rate
+        group["lr"] = moving * rate * group.get("lr_factor", 1.0)
         if group["decays"]:
             group["weight_decay"] = moving * weight_decay * group.get("weight_decay_factor", 1.0)

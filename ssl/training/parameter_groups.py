@@ -32,6 +32,9 @@ def method_optimizer(
         )
     frozen = {id(p) for p in method.backbone.parameters()} if method.freeze else set()
     optimizer = make_optimizer(optimizer_groups(groups, weight_decay, frozen))
+    for made in optimizer.param_groups:
+        if made.get("constant_rate"):
+            made["initial_lr"] = made["lr"]  # in the group, since ZeRO's optimizers hide the defaults
     for name in (name for group in groups for name in group.options):
         if name in FACTORS:
             raise ValueError(
@@ -58,7 +61,9 @@ def optimizer_groups(
     found: Groups = []
     for group in groups:
         parameters = [p for _, p in group.parameters if p.requires_grad]
-        factors = {} if (group.learning_rate, group.weight_decay) == (1.0, 1.0) else _factors(group)
+        factors: dict[str, float] = {} if (group.learning_rate, group.weight_decay) == (1.0, 1.0) else _factors(group)
+        if group.constant_rate:
+            factors["constant_rate"] = True  # see `set_hyperparameters`
         for decays in (True, False):
             decay = weight_decay * group.weight_decay if decays else 0.0
             for held, mark in ((False, {}), (True, {"frozen": True})):
