@@ -25,7 +25,7 @@ from wildfern.ssl.methods.comparing import compares_whole_batch
 from wildfern.ssl.training.accumulation import separate_losses, shared_loss
 
 # In float32 with DeepSpeed: KoLeo and Sinkhorn-Knopp, and features that are standardized, multiply rounding errors.
-MULTIPLY_ROUNDING = {"dinov2", "distillation of tokens"}
+MULTIPLY_ROUNDING = {"barlow_twins", "dinov2", "distillation of tokens"}
 SHARED = [case for case in CASES if compares_whole_batch(build(case))]  # have one loss for all parts
 
 
