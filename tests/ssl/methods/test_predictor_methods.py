@@ -97,5 +97,5 @@ def test_a_frozen_patch_embedding_is_not_trained():
     frozen = [name for name, p in method.named_parameters() if p.grad is None]
     assert frozen == ["backbone.network.patch_embed.proj.weight", "backbone.network.patch_embed.proj.bias"]
     backbone, settings = RESNET
-    with pytest.raises(ValueError, match="needs a network with a patch embedding, for instance .*; got resnet18"):
+    with pytest.raises(ValueError, match=r"needs a network with a patch embedding, for instance .*; got resnet18"):
         MoCoV3(Backbone(backbone, **settings), 10, freeze_patch_embedding=True)
