@@ -4,6 +4,7 @@ from wildfern.ssl.losses.cacr import CACRLoss, CACRTerms
 from wildfern.ssl.losses.cacr_momentum import MomentumCACRLoss
 from wildfern.ssl.losses.cacr_queue import QueueCACRLoss
 from wildfern.ssl.losses.dino import DINOLoss
+from wildfern.ssl.losses.info_nce import info_nce, queue_info_nce
 from wildfern.ssl.losses.koleo import koleo_loss
 from wildfern.ssl.losses.masked_tokens import masked_token_loss
 from wildfern.ssl.losses.ntxent import NTXentLoss
@@ -20,8 +21,10 @@ __all__ = [
     "QueueCACRLoss",
     "characteristic_function",
     "epps_pulley",
+    "info_nce",
     "koleo_loss",
     "masked_token_loss",
+    "queue_info_nce",
     "sinkhorn",
     "swapped_prediction",
 ]

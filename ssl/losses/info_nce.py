@@ -10,8 +10,8 @@ from wildfern.ssl.losses.full_precision import full_precision, without_autocast
 def info_nce(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
     """−log exp(q_i·k_i/τ) / Σ_j exp(q_i·k_j/τ), averaged over i: the keys of the other images are the negatives.
 
-    float[N, D] each, with unit rows -> scalar ≥ 0; ln N if all rows are equal. MoCo v3: Chen et al., 2021, eq. 1; NNCLR: Dwibedi et
-    al., 2021, eq. 2.
+    float[N, D] each, with unit rows -> scalar ≥ 0; ln N if all rows are equal. MoCo v3: Chen, Xie & He, 2021,
+    eq. 1; NNCLR: Dwibedi et al., 2021, eq. 2.
     """
     _check(queries, keys, temperature)
     with without_autocast(queries):
@@ -22,8 +22,8 @@ def info_nce(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
 def queue_info_nce(queries: Tensor, keys: Tensor, queue: Tensor, temperature: float) -> Tensor:
     """−log exp(q_i·k_i/τ) / (exp(q_i·k_i/τ) + Σ_l exp(q_i·u_l/τ)), averaged over i: only the queue's rows u are negatives.
 
-    queries and keys float[N, D], queue float[L, D], with unit rows -> scalar ≥ 0; ln(1 + L) if all rows are equal. MoCo: He et al.,
-    2020, eq. 1 and algorithm 1.
+    queries and keys float[N, D], queue float[L, D], with unit rows -> scalar ≥ 0; ln(1 + L) if all rows are equal. MoCo: He et
+    al., 2020, eq. 1 and algorithm 1.
     """
     _check(queries, keys, temperature)
     if queue.ndim != 2 or queue.shape[1] != queries.shape[1]:

@@ -58,10 +58,10 @@ class NNCLR(ComparingMethod):
     def compare(self, embeddings: dict[str, Tensor], step: int) -> Output:
         p, z, queue = embeddings["p"], embeddings["z"], self.queue()
         neighbors = torch.stack([nearest_neighbors(view, queue) for view in z])
-        loss = sum(info_nce(neighbors[view], p[1 - view], self.temperature) for view in range(2)) / 2
+        losses = [info_nce(neighbors[view], p[1 - view], self.temperature) for view in range(2)]
         self.queue.push(z[0])
         metrics = {"embedding_std": embedding_std(z), "neighbor_similarity": (neighbors * z).sum(dim=-1).mean()}
-        return Output(loss, metrics, embeddings=z)
+        return Output(torch.stack(losses).mean(), metrics, embeddings=z)
 
 
 @torch.no_grad()

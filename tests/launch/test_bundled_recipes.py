@@ -14,6 +14,8 @@ from wildfern.ssl.tracking import read_records
 SMALL = ["training.steps=3", "training.batch_size=8", "training.log_every=1", "training.loader_threads=1"]
 SMALL += ["evaluation.on=[]"]
 SMALL_IFS = ["data.size=32", "data.points=500", "data.threads=1"]
+SMALL_CIFAR = ["data.source=digits", "model.arguments={layers: [1, 1, 1, 1], channels: [8, 8, 8, 16], stem_width: 16}"]
+SMALL_CIFAR += ["method.projection_hidden=64", "method.projection_size=32"]
 SMALL_DINO = ["views.size=32", "views.local_size=16", "views.local_count=2", "method.prototypes=64"]
 SMALL_DINO += ["method.head_hidden=32", "model.backbone=vit_tiny_patch16_224", "model.arguments.depth=1"]
 SMALL_NETWORK = ["views.size=32", "model.backbone=resnet14t"]
@@ -33,6 +35,15 @@ CHANGES = {
         *["data.source=folder:{images}", "views.size=32", "model.backbone=resnet14t", "method.projection_hidden=64"],
         "method.queue=32",
     ],
+    "moco_v2_cifar10": [*SMALL_CIFAR, "method.queue_length=32"],
+    "moco_v3_cifar10": SMALL_CIFAR,
+    "moco_v3_ifs_vit_small": [
+        *[*SMALL_IFS, "views.size=32", "model.arguments={patch_size: 8, depth: 1, embed_dim: 24, num_heads: 2}"],
+        *["method.projection_hidden=64", "method.projection_size=32"],
+    ],
+    "byol_cifar10": [*SMALL_CIFAR, "method.predictor_hidden=64"],
+    "simsiam_cifar10": [*SMALL_CIFAR, "method.predictor_hidden=16"],
+    "nnclr_cifar10": [*SMALL_CIFAR, "method.predictor_hidden=64", "method.queue_length=32"],
     "dino_ifs_vit_small": [*SMALL_IFS, *SMALL_DINO],
     "dino_pass_vit_small": ["data.source=folder:{images}", *SMALL_DINO],
     "distillation_folder_resnet18": [
@@ -146,6 +157,12 @@ RATES = {  # of the papers, at the batch size of the recipe; None: for batches o
     "seer_folder_regnety_2560": (0.3, 9.6),
     "swav_cifar10": (0.6, 0.6),
     "vicreg_cifar10": (0.3, 0.3),
+    "byol_cifar10": (0.12, 0.24),
+    "moco_v2_cifar10": (0.12, 0.24),
+    "moco_v3_cifar10": (0.12, 0.24),
+    "moco_v3_ifs_vit_small": (1.5e-4, 6e-4),
+    "nnclr_cifar10": (0.12, 0.24),
+    "simsiam_cifar10": (0.12, 0.24),
     "simclr_cifar10": (0.12, 0.24),
     "simclr_ifs_resnet18": (0.4, 0.8),
     "simclr_ifs_resnet50": (0.3, 1.2),
