@@ -104,7 +104,8 @@ def small_cluster(words: list[str]) -> list[str]:
 
 
 def small_plan(words: list[str]) -> list[str]:
-    return [*words, "training.batch_size=8", "views.size=32", *(VIT if "dino" in words[1] else NARROW)]
+    images = max(8, int(words[words.index("--gpus") + 1]) if "--gpus" in words else 1)
+    return [*words, f"training.batch_size={images}", "views.size=32", *(VIT if "dino" in words[1] else NARROW)]
 
 
 SMALL: dict[str, Callable[[list[str]], list[str]]] = {
