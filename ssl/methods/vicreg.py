@@ -1,19 +1,17 @@
 """VICReg (Bardes et al., 2022): equal embeddings of two views, whose dimensions vary and are not correlated."""
 
-from lightly.loss import VICRegLoss
 from lightly.models.modules.heads import VICRegProjectionHead
 from torch import Tensor
 from torch.nn import functional as F
 
 from wildfern.registry import register
-from wildfern.ssl.losses.full_precision import full_precision, without_autocast
+from wildfern.ssl.losses.full_precision import full_precision
+from wildfern.ssl.losses.vicreg import EPSILON, VICRegLoss
 from wildfern.ssl.methods.base import Count, Needs, NotNegative, embedding_std
 from wildfern.ssl.methods.batch import Batch, Embedded, Output
 from wildfern.ssl.methods.comparing import ComparingMethod
 from wildfern.ssl.methods.usual import Usual
 from wildfern.ssl.models.backbone import Backbone
-
-_EPSILON = 1e-4  # of the standard deviation (section 4.2)
 
 
 @register("method", "vicreg")
@@ -41,7 +39,7 @@ class VICReg(ComparingMethod):
         super().__init__()
         self.backbone = backbone
         self.projection = VICRegProjectionHead(backbone.width, projection_hidden, projection_size)
-        self.loss = VICRegLoss(invariance, variance, covariance, eps=_EPSILON)
+        self.loss = VICRegLoss(invariance, variance, covariance)
 
     def embed(self, batch: Batch) -> Embedded:
         embeddings, features = self.encode(self.projection, batch.views)
@@ -49,8 +47,7 @@ class VICReg(ComparingMethod):
 
     def compare(self, embeddings: dict[str, Tensor], step: int) -> Output:
         z = embeddings["z"]
-        with without_autocast(z):
-            loss = self.loss(z[0], z[1])
+        loss = self.loss(z)
         seen = z.detach()
         unit = F.normalize(seen, dim=-1)
         metrics = {
@@ -61,4 +58,4 @@ class VICReg(ComparingMethod):
         return Output(loss, metrics, embeddings=unit)
 
     def collapsed_loss(self, images: int) -> float:
-        return self.loss.mu_param * (1 - _EPSILON**0.5)
+        return self.loss.variance * (1 - EPSILON**0.5)

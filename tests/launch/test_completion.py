@@ -25,7 +25,8 @@ def words(found):
 
 def test_recipes_are_bundled_names_and_files():
     assert words(recipe_words("sim")) == [
-        *("simclr_cifar10", "simclr_ifs_resnet18", "simclr_ifs_resnet50", "simple.yaml"),
+        *("simclr_cifar10", "simclr_ifs_resnet18", "simclr_ifs_resnet50"),
+        *("simmim_ifs_vit_small", "simsiam_cifar10", "simple.yaml"),
     ]
     assert words(recipe_words("runs/")) == ["runs/first/"]
     assert dict(recipe_words("quick"))["quickstart"].startswith("SimCLR on fractals")

@@ -63,7 +63,7 @@ def test_every_bundled_recipe_can_be_estimated_without_its_data(name):
     recipe = read_recipe(name, data_here=False)
     alone, together = estimate(recipe, 1), estimate(recipe, 8)
     assert alone.stages.keys() in ({None}, {0}, {0, 1, 2, 3})
-    assert together.step_flops == pytest.approx(alone.step_flops, rel=0.01)  # the loss alone depends on the split
+    assert together.step_flops == pytest.approx(alone.step_flops, rel=0.1)  # every rank computes the whole loss
     assert min(m.total for m in together.stages.values()) < min(m.total for m in alone.stages.values())
     assert min(m.sent for m in together.stages.values()) > 0
     assert alone.checkpoint > 4 * alone.footprint.parameters
