@@ -175,5 +175,5 @@ def test_two_ranks_with_deepspeed_train_like_the_whole_batch(tmp_path):
     for case, stage in ON_RANKS:
         whole = trained(case, 1, torch.float32)
         found = ranks[0][f"{case} zero{stage}"]
-        assert_same(found, whole, 1e-4 if case in MULTIPLY_ROUNDING else 2e-5)
+        assert_same(found, whole, 1e-3 if case in MULTIPLY_ROUNDING else 5e-5)
         torch.testing.assert_close(ranks[1][f"{case} zero{stage}"]["numbers"], found["numbers"])
