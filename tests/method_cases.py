@@ -145,7 +145,7 @@ CASES = {
     "barlow_twins": Case(
         "barlow_twins",
         # Embeddings of few images vary little at first: the gradients of the unscaled loss are large.
-        {"projection_hidden": 16, "projection_size": 8, "bias_learning_rate": 0.5, "scale": 0.01},
+        {"projection_hidden": 16, "projection_size": 8, "bias_learning_rate": 0.5, "scale": 1e-3},
         recipe=digits("name: barlow_twins, scale: 0.1, projection_hidden: 128, projection_size: 128"),
     ),
     "vicreg": Case(
