@@ -109,6 +109,8 @@ def _check_footer(metadata: Any, size: int, groups: list[int], path: str) -> Non
     except Exception as error:  # Arrow raises many kinds
         if not file.asked:
             raise DamagedRows(first_line(error)) from error
+        # Arrow keeps what a Python file raised for good, and its traceback would keep all that its callers hold.
+        error.__traceback__ = None
 
 
 def check_column(file: SteadyFile, metadata: Any, path: str, least: int) -> None:

@@ -1,8 +1,10 @@
 """Parquet files: written here in every layout, and the real CIFAR-10."""
 
+import gc
 import io
 import json
 import re
+import weakref
 
 import numpy as np
 import pyarrow as pa
@@ -45,6 +47,19 @@ def test_splits_labels_and_class_names(tmp_path):
     assert reds(train) == [0, 1, 2, 3, 4]
     assert train.read([4, 3, 0]).labels.tolist() == [1, -1, 0]
     assert (reds(test), test.read([0]).labels.tolist()) == ([9], [2])
+
+
+def test_a_source_that_is_no_longer_used_is_freed(tmp_path):
+    write(tmp_path / "train.parquet", [png(v) for v in range(5)])
+
+    def use():
+        source, held = open_source(f"parquet:{tmp_path}"), np.zeros(8)  # what its callers hold is freed too
+        source.read([0])
+        return weakref.ref(source), weakref.ref(held)
+
+    found = use()
+    gc.collect()
+    assert [reference() for reference in found] == [None, None]
 
 
 @pytest.mark.parametrize("memory_gb", [0.5, 0.0])
