@@ -2,15 +2,15 @@
 
     python -m wildfern.benchmarks.studies.imbalance --cifar10 parquet:PATH
 
-Every step has the same number of views: 64 images in two views (SimCLR, CACR with K = 1), or in five views a batch of 2/5 of that
-(K = 4 positives). The small network is for a computer without a GPU; the published encoder is `model.backbone=small_alexnet`.
+Every step has the same number of views: 160 images in two views (SimCLR, CACR with K = 1), or 64 images in five (K = 4
+positives). The small network is for a computer without a GPU; the published encoder is `model.backbone=small_alexnet`.
 """
 
 from argparse import Namespace
 
-from wildfern.benchmarks.studies.study import Arm, Study, command
+from wildfern.benchmarks.studies.study import Arm, Study, cifar10, command
 
-STEPS, VIEWS = 600, 320
+STEPS, VIEWS = 300, 320
 DATA = {
     "balanced": "",
     "linear imbalance": ", imbalance: {kind: linear}",
@@ -26,7 +26,8 @@ METHODS = {
     "CACR K = 4": (5, "{name: cacr, tau_neg: 0.9, projection: linear, projection_size: 128}"),
 }
 NETWORK = (
-    "{backbone: resnet18, stem: cifar, arguments: {layers: [1, 1, 1, 1], channels: [16, 32, 64, 128], stem_width: 16}}"
+    "{backbone: resnet18, stem: cifar, arguments: {layers: [1, 1, 1, 1], channels: [16, 32, 64, 128], stem_width: 16, "
+    "zero_init_last: false}}"
 )
 
 
@@ -44,14 +45,14 @@ def study(given: Namespace) -> Study:
                 f"method={method}",
                 "optimizer={name: adamw, learning_rate: 2.0e-3, weight_decay: 1.0e-4}",
                 f"training={{steps: {steps}, batch_size: {VIEWS // count}, log_every: 50, checkpoint_every: {steps}}}",
-                f"evaluation={{on: ['{given.cifar10}'], protocols: [linear, knn], few_shot: []}}",
             ]
             arms.append(Arm(f"{name}, {kind}", changes, group=kind))
     return Study(
         "imbalance",
         f"CIFAR-10, {steps} steps of {VIEWS} views, a narrow ResNet-18; augmentation of the published settings for all; linear "
-        "probe and kNN on frozen features, trained on the balanced training images, after the last step.",
+        "probe and kNN on frozen features after the last step, on 10 000 balanced training images and all test images.",
         arms,
+        cifar10(given.cifar10),
         ("cifar10", "linear"),
         {given.cifar10: "cifar10"},
     )

@@ -1,11 +1,12 @@
 """Run the arms of a study with several seeds, and collect scores as means and standard deviations, as JSON and as a plot."""
 
 import argparse
+import hashlib
 import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -15,6 +16,7 @@ from wildfern.files import write_text
 from wildfern.ssl.tracking import environment
 
 MOST_BYTES = 16 * 2**20
+BACKBONE, PROTOCOLS = "backbone.safetensors", ("linear", "knn")
 
 
 @dataclass(frozen=True)
@@ -31,38 +33,43 @@ class Arm:
 class Study:
     """`protocol`: what is equal between the arms and how they are evaluated, in sentences.
 
-    main: (dataset, protocol) of the plot.
-    names: of sources in the results, so that they have no paths of one machine.
+    on: the data sets to evaluate on, by their names in the results. main: (data set, protocol) of the plot.
+    sources: names of sources, so that the results have no paths of one machine.
     """
 
     name: str
     protocol: str
     arms: Sequence[Arm]
+    on: Mapping[str, str | dict[str, Any]]
     main: tuple[str, str]
-    names: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     def named(self, text: str) -> str:
         """The text with the sources' names."""
-        for source, name in self.names.items():
+        for source, name in self.sources.items():
             text = text.replace(source, name)
         return text
 
 
 def run(study: Study, seeds: Sequence[int], folder: Path, changes: Sequence[str]) -> dict[str, Any]:
-    """Train and evaluate every arm with every seed in `folder/ARM/seed=N`; finished runs are not repeated, others resume."""
+    """Train every arm with every seed in `folder/seed=N/ARM`, and evaluate the arms of a seed together.
+
+    What is finished is not repeated, and interrupted runs resume.
+    """
     from wildfern.launch import pretrain
 
     began, rows = time.time(), []
     for seed in seeds:  # all arms with one seed first: an interrupted study still compares
+        paths = {}
         for arm in study.arms:
-            path = folder / arm.name.replace(" ", "_").replace("/", "-") / f"seed={seed}"
-            if not (path / "evaluation.json").is_file():
-                settings = [*arm.changes, *changes, f"seed={seed}"]
+            paths[arm.name] = path = folder / f"seed={seed}" / arm.name.replace(" ", "_").replace("/", "-")
+            if not (path / BACKBONE).is_file():
+                settings = [*arm.changes, *changes, "evaluation.on=[]", f"seed={seed}"]
                 print(f"\n== {study.name}: {arm.name}, seed {seed}", flush=True)
                 pretrain(arm.recipe, settings, run=path, resume=path.exists())
-            for row in scores(path):
-                rows.append({"arm": arm.name, "group": arm.group, "seed": seed, **row})
-                rows[-1]["dataset"] = study.named(row["dataset"])
+        groups = {arm.name: arm.group for arm in study.arms}
+        for row in scores(study.on, paths, folder / f"seed={seed}" / "scores.json"):
+            rows.append({"group": groups[row["arm"]], **row})
     return {
         "study": study.name,
         "protocol": study.protocol,
@@ -75,45 +82,79 @@ def run(study: Study, seeds: Sequence[int], folder: Path, changes: Sequence[str]
     }
 
 
-def scores(run: Path) -> list[dict[str, Any]]:
-    """The accuracies of a finished run, of the pretrained and of the random network."""
-    found = read_json(run / "evaluation.json", MOST_BYTES)["rows"]
-    keys = ("dataset", "protocol", "backbone", "value")
-    return [{key: row[key] for key in keys} for row in found if row["metric"] == "accuracy"]
+def scores(on: Mapping[str, str | dict[str, Any]], runs: Mapping[str, Path], stored: Path) -> list[dict[str, Any]]:
+    """Accuracies {arm, dataset, protocol, value, network, random} of finished runs by linear probe and kNN on frozen features.
+
+    `random` is the value of the same `network` with random weights. They are kept in the file `stored`, and read from it as long
+    as data sets and backbones are the same.
+    """
+    from wildfern.launch import evaluate
+    from wildfern.launch.protocols import check_request
+    from wildfern.launch.run_folder import RunFolder
+
+    of = {name: hashlib.sha256((path / BACKBONE).read_bytes()).hexdigest() for name, path in runs.items()}
+    key = {"on": {name: str(entry) for name, entry in on.items()}, "backbones": of}
+    if stored.is_file() and (found := read_json(stored, MOST_BYTES))["of"] == key:
+        return found["rows"]
+    print(f"evaluating {len(runs)} runs", flush=True)
+    result = evaluate([*runs.values()], on=[*on.values()], protocols=PROTOCOLS)
+    datasets, _ = check_request(on.values(), PROTOCOLS)
+    names = {dataset.label: name for dataset, name in zip(datasets, on, strict=True)}
+    arms = {path.name if len(runs) > 1 else "pretrained": name for name, path in runs.items()}
+    # The rows of several runs have the names of run and network.
+    only = RunFolder.for_reading(*runs.values()).recipe().model.backbone if len(runs) == 1 else None
+    rows = []
+    for row in result.main_rows():
+        if row["backbone"] in arms:
+            random = result.baseline_row(row)
+            rows.append(
+                {
+                    "arm": arms[row["backbone"]],
+                    "dataset": names[row["dataset"]],
+                    "protocol": short(row["protocol"]),
+                    "value": row["value"],
+                    "network": only or random["backbone"].removesuffix(" random"),
+                    "random": random["value"],
+                }
+            )
+    write_text(stored, json.dumps({"of": key, "rows": rows}, indent=1) + "\n")
+    return rows
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Mean and sample standard deviation over seeds of every arm, data set, protocol and backbone, in percent."""
-    grouped: dict[tuple[str, ...], list[float]] = {}
+    """Mean and sample standard deviation over seeds of every arm, data set and protocol, and the random network's mean; in %."""
+    keys, grouped = ("group", "arm", "dataset", "protocol", "network"), {}
     for row in rows:
-        key = tuple(str(row[name]) for name in ("group", "arm", "dataset", "protocol", "backbone"))
-        grouped.setdefault(key, []).append(100 * row["value"])
-    return [
-        {
-            **dict(zip(("group", "arm", "dataset", "protocol", "backbone"), key, strict=True)),
-            "mean": round(fmean(values), 2),
-            "std": round(stdev(values), 2) if len(values) > 1 else None,
-            "values": [round(value, 2) for value in values],
-        }
-        for key, values in grouped.items()
-    ]
+        grouped.setdefault(tuple(row[key] for key in keys), []).append((100 * row["value"], 100 * row["random"]))
+    found = []
+    for key, pairs in grouped.items():
+        values, random = zip(*pairs, strict=True)
+        found.append(
+            {
+                **dict(zip(keys, key, strict=True)),
+                "mean": round(fmean(values), 2),
+                "std": round(stdev(values), 2) if len(values) > 1 else None,
+                "values": [round(value, 2) for value in values],
+                "random": round(fmean(random), 2),
+            }
+        )
+    return found
 
 
 def text_table(result: dict[str, Any]) -> str:
-    """Lines of Markdown: an arm in each row, a data set and protocol in each column, the random network's scores last."""
-    trained = [row for row in result["rows"] if row["backbone"] == "pretrained"]
-    random = [row for row in result["rows"] if row["backbone"] == "random"]
-    columns = list(dict.fromkeys((row["dataset"], short(row["protocol"])) for row in trained))
-    cells = {(row["group"], row["arm"], row["dataset"], short(row["protocol"])): row for row in trained}
-    lines = ["| | " + " | ".join(f"{dataset} {protocol}" for dataset, protocol in columns) + " |"]
+    """Lines of Markdown: an arm in each row, a data set and protocol in each column, networks with random weights last."""
+    rows = result["rows"]
+    columns = list(dict.fromkeys((row["dataset"], row["protocol"]) for row in rows))
+    cells = {(row["arm"], row["dataset"], row["protocol"]): row for row in rows}
+    lines = ["| | " + " | ".join(f"{dataset}, {protocol}" for dataset, protocol in columns) + " |"]
     lines.append("|---|" + "---|" * len(columns))
-    for group, arm in dict.fromkeys((row["group"], row["arm"]) for row in trained):
-        lines.append(f"| {arm} | " + " | ".join(_cell(cells.get((group, arm, *column))) for column in columns) + " |")
-    values = {column: [] for column in columns}
-    for row in random:
-        values.setdefault((row["dataset"], short(row["protocol"])), []).append(row["mean"])
-    means = [f"{fmean(values[column]):.1f}" if values[column] else "" for column in columns]
-    return "\n".join([*lines, "| random network | " + " | ".join(means) + " |"])
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        lines.append(f"| {arm} | " + " | ".join(_cell(cells[arm, *column]) for column in columns) + " |")
+    random = {(row["network"], row["dataset"], row["protocol"]): row["random"] for row in rows}
+    for network in dict.fromkeys(row["network"] for row in rows):
+        values = [f"{random[network, *column]:.1f}" for column in columns]
+        lines.append(f"| {network}, random weights | " + " | ".join(values) + " |")
+    return "\n".join(lines)
 
 
 def short(protocol: str) -> str:
@@ -121,9 +162,7 @@ def short(protocol: str) -> str:
     return protocol.split(" (")[0]
 
 
-def _cell(row: dict[str, Any] | None) -> str:
-    if row is None:
-        return ""
+def _cell(row: dict[str, Any]) -> str:
     return f"{row['mean']:.1f}" + ("" if row["std"] is None else f" ± {row['std']:.1f}")
 
 
@@ -134,8 +173,7 @@ def plot(result: dict[str, Any], main: tuple[str, str], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    rows = [row for row in result["rows"] if (row["dataset"], short(row["protocol"])) == main]
-    trained = [row for row in rows if row["backbone"] == "pretrained"]
+    trained = [row for row in result["rows"] if (row["dataset"], row["protocol"]) == main]
     groups = list(dict.fromkeys(row["group"] for row in trained))
     heights = [sum(row["group"] == group for row in trained) for group in groups]
     figure, axes = pyplot.subplots(
@@ -152,9 +190,8 @@ def plot(result: dict[str, Any], main: tuple[str, str], path: Path) -> None:
         for place, row in enumerate(reversed(mine)):
             axis.plot(row["values"], [place] * len(row["values"]), "o", color="#9db4c8", markersize=4)
             axis.errorbar(row["mean"], place, xerr=row["std"] or math.nan, fmt="D", color="#1f4e79", capsize=3)
-        baselines = [row["mean"] for row in rows if row["group"] == group and row["backbone"] == "random"]
-        if baselines:
-            axis.axvline(fmean(baselines), color="#b0572f", linestyle=":", label="random network")
+        for random in dict.fromkeys(row["random"] for row in mine):
+            axis.axvline(random, color="#b0572f", linestyle=":", label="random weights")
         axis.set_yticks(range(len(mine)), [row["arm"] for row in reversed(mine)], fontsize=8)
         axis.set_ylim(-0.6, len(mine) - 0.4)
         axis.set_title(group, fontsize=9, loc="left")
@@ -165,6 +202,11 @@ def plot(result: dict[str, Any], main: tuple[str, str], path: Path) -> None:
     axes[0, 0].legend(fontsize=8, loc="best")
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
+
+
+def cifar10(source: str) -> dict[str, str | dict[str, Any]]:
+    """`on` of a study: CIFAR-10 with the first 10 000 training images, all test images, as a probe of all takes too long."""
+    return {"cifar10": {"source": "finite", "of": source, "items": 10_000}}
 
 
 def command(make: Any, module: str, description: str) -> None:
@@ -181,9 +223,7 @@ def command(make: Any, module: str, description: str) -> None:
     given = parser.parse_args()
     study = make(given)
     if given.only:
-        study = Study(
-            study.name, study.protocol, [a for a in study.arms if given.only in a.name], study.main, study.names
-        )
+        study = replace(study, arms=[arm for arm in study.arms if given.only in arm.name])
     result = run(study, [int(seed) for seed in given.seeds.split(",")], given.runs, given.changes)
     write_text(given.json, json.dumps(result, indent=1) + "\n")
     plot(result, study.main, given.plot)
