@@ -5,7 +5,7 @@ python -m wildfern.benchmarks.studies.data --cifar10 parquet:PATH
 
 from argparse import Namespace
 
-from wildfern.benchmarks.studies.study import Arm, Study, command
+from wildfern.benchmarks.studies.study import SMALL_RESNET, Arm, Study, cifar10, command
 
 STEPS, BATCH = 600, 128
 FRACTALS = "size: 32, points: 1000, classes: 100000, background: false"
@@ -19,6 +19,9 @@ STREAMS = {
     "dead_leaves": "source: dead_leaves, size: 32",
     "spectrum": "source: spectrum, size: 32",
     "texture": "source: texture, size: 32",
+    "flame": "source: flame, size: 32",
+    "neural_fractal": "source: neural_fractal, size: 32",
+    "mask_mix of texture": "source: mask_mix, of: {source: texture, size: 32}",
 }
 
 
@@ -33,16 +36,16 @@ def study(given: Namespace) -> Study:
     common = [
         "views={name: simclr, size: 32, crop_scale: [0.2, 1.0], brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1, "
         "flip: 0.0, blur: 0.0}",
-        "model={backbone: resnet18, stem: cifar, arguments: {layers: [1, 1, 1, 1], channels: [16, 32, 64, 128], stem_width: 16}}",
+        f"model={SMALL_RESNET}",
         "optimizer={name: adamw, learning_rate: 2.0e-3, weight_decay: 1.0e-4}",
         f"training={{steps: {steps}, batch_size: {BATCH}, precision: auto, log_every: 50, checkpoint_every: {steps}}}",
-        f"evaluation={{on: ['{given.cifar10}', digits], protocols: [linear, knn], few_shot: []}}",
     ]
     return Study(
         "data",
         f"SimCLR, {steps} steps of {BATCH} images, a narrow ResNet-18 at 32 px; linear probe and kNN on frozen features after "
-        "the last step. Only the training images differ.",
+        "the last step, of CIFAR-10 on 10 000 training images and all test images. Only the images of pretraining differ.",
         [Arm(name, [f"data={entry}", *common]) for name, entry in data.items()],
+        cifar10(given.cifar10) | {"digits": "digits"},
         ("cifar10", "linear"),
         {given.cifar10: "cifar10"},
     )

@@ -8,7 +8,7 @@ positives). The small network is for a computer without a GPU; the published enc
 
 from argparse import Namespace
 
-from wildfern.benchmarks.studies.study import Arm, Study, cifar10, command
+from wildfern.benchmarks.studies.study import SMALL_RESNET, Arm, Study, cifar10, command
 
 STEPS, VIEWS = 300, 320
 DATA = {
@@ -25,10 +25,6 @@ METHODS = {
     ),
     "CACR K = 4": (5, "{name: cacr, tau_neg: 0.9, projection: linear, projection_size: 128}"),
 }
-NETWORK = (
-    "{backbone: resnet18, stem: cifar, arguments: {layers: [1, 1, 1, 1], channels: [16, 32, 64, 128], stem_width: 16, "
-    "zero_init_last: false}}"
-)
 
 
 def study(given: Namespace) -> Study:
@@ -41,7 +37,7 @@ def study(given: Namespace) -> Study:
                 f"data={{source: '{given.cifar10}'{imbalance}}}",
                 f"views={{name: simclr, size: 32, count: {count}, crop_scale: [0.2, 1.0], jitter: 1.0, brightness: 0.4, "
                 "contrast: 0.4, saturation: 0.4, hue: 0.4, gray: 0.2, blur: 0.0}",
-                f"model={NETWORK}",
+                f"model={SMALL_RESNET}",
                 f"method={method}",
                 "optimizer={name: adamw, learning_rate: 2.0e-3, weight_decay: 1.0e-4}",
                 f"training={{steps: {steps}, batch_size: {VIEWS // count}, log_every: 50, checkpoint_every: {steps}}}",

@@ -9,17 +9,13 @@ a trained teacher, and `parameter_regression` rendered images: both are left out
 
 from argparse import Namespace
 
-from wildfern.benchmarks.studies.study import Arm, Study, cifar10, command
+from wildfern.benchmarks.studies.study import SMALL_RESNET, Arm, Study, cifar10, command
 
 STEPS, VIEWS = 200, 256
 HEAD = "projection_hidden: 512, projection_size: 128"
 PREDICTOR = f"{HEAD}, predictor_hidden: 512"
 WIDE = "projection_hidden: 512, projection_size: 512"
 PROTOTYPES = "prototypes: 512, head_hidden: 512, head_bottleneck: 128, momentum: 0.97"
-RESNET = (
-    "{backbone: resnet18, stem: cifar, arguments: {layers: [1, 1, 1, 1], channels: [16, 32, 64, 128], stem_width: 16, "
-    "zero_init_last: false}}"
-)
 VIT = (
     "{backbone: vit_tiny_patch16_224, arguments: {img_size: 32, patch_size: 4, depth: 2, embed_dim: 64, num_heads: 2, "
     "class_token: false, global_pool: avg, fc_norm: false}}"
@@ -60,7 +56,7 @@ VITS = {
     "ijepa": (1, "name: ijepa, predictor_width: 32, predictor_depth: 2, predictor_heads: 2, momentum: 0.97"),
 }
 GROUPS = {
-    "ResNet": (RESNETS, RESNET, "learning_rate: 2.0e-3, weight_decay: 1.0e-4"),
+    "ResNet": (RESNETS, SMALL_RESNET, "learning_rate: 2.0e-3, weight_decay: 1.0e-4"),
     "ViT": (VITS, VIT, "learning_rate: 1.0e-3, weight_decay: 0.05"),
 }
 JITTER = "brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1, blur: 0.0"

@@ -13,10 +13,15 @@ from typing import Any
 
 from wildfern.bounded_json import read_json
 from wildfern.files import write_text
+from wildfern.ssl.evaluation import EvaluationResult
 from wildfern.ssl.tracking import environment
 
 MOST_BYTES = 16 * 2**20
 BACKBONE, PROTOCOLS = "backbone.safetensors", ("linear", "knn")
+SMALL_RESNET = (
+    "{backbone: resnet18, stem: cifar, arguments: {layers: [1, 1, 1, 1], channels: [16, 32, 64, 128], stem_width: 16, "
+    "zero_init_last: false}}"
+)
 
 
 @dataclass(frozen=True)
@@ -56,20 +61,31 @@ def run(study: Study, seeds: Sequence[int], folder: Path, changes: Sequence[str]
 
     What is finished is not repeated, and interrupted runs resume.
     """
-    from wildfern.launch import pretrain
-
     began, rows = time.time(), []
     for seed in seeds:  # all arms with one seed first: an interrupted study still compares
-        paths = {}
-        for arm in study.arms:
-            paths[arm.name] = path = folder / f"seed={seed}" / arm.name.replace(" ", "_").replace("/", "-")
-            if not (path / BACKBONE).is_file():
-                settings = [*arm.changes, *changes, "evaluation.on=[]", f"seed={seed}"]
-                print(f"\n== {study.name}: {arm.name}, seed {seed}", flush=True)
-                pretrain(arm.recipe, settings, run=path, resume=path.exists())
+        paths = {arm.name: train(study, arm, seed, folder, changes) for arm in study.arms}
         groups = {arm.name: arm.group for arm in study.arms}
         for row in scores(study.on, paths, folder / f"seed={seed}" / "scores.json"):
             rows.append({"group": groups[row["arm"]], **row})
+    return outcome(study, seeds, changes, rows, began)
+
+
+def train(study: Study, arm: Arm, seed: int, folder: Path, changes: Sequence[str]) -> Path:
+    """The run folder `folder/seed=N/ARM`, trained to its end without evaluation."""
+    from wildfern.launch import pretrain
+
+    path = folder / f"seed={seed}" / arm.name.replace(" ", "_").replace("/", "-")
+    if not (path / BACKBONE).is_file():
+        settings = [*arm.changes, *changes, "evaluation.on=[]", f"seed={seed}"]
+        print(f"\n== {study.name}: {arm.name}, seed {seed}", flush=True)
+        pretrain(arm.recipe, settings, run=path, resume=path.exists())
+    return path
+
+
+def outcome(
+    study: Study, seeds: Sequence[int], changes: Sequence[str], rows: Sequence[dict[str, Any]], began: float
+) -> dict[str, Any]:
+    """What is written of a study, with its rows summed up."""
     return {
         "study": study.name,
         "protocol": study.protocol,
@@ -98,27 +114,30 @@ def scores(on: Mapping[str, str | dict[str, Any]], runs: Mapping[str, Path], sto
         return found["rows"]
     print(f"evaluating {len(runs)} runs", flush=True)
     result = evaluate([*runs.values()], on=[*on.values()], protocols=PROTOCOLS)
-    datasets, _ = check_request(on.values(), PROTOCOLS)
-    names = {dataset.label: name for dataset, name in zip(datasets, on, strict=True)}
+    names = {dataset.label: name for dataset, name in zip(check_request([*on.values()], PROTOCOLS)[0], on, strict=True)}
     arms = {path.name if len(runs) > 1 else "pretrained": name for name, path in runs.items()}
     # The rows of several runs have the names of run and network.
     only = RunFolder.for_reading(*runs.values()).recipe().model.backbone if len(runs) == 1 else None
-    rows = []
-    for row in result.main_rows():
-        if row["backbone"] in arms:
-            random = result.baseline_row(row)
-            rows.append(
-                {
-                    "arm": arms[row["backbone"]],
-                    "dataset": names[row["dataset"]],
-                    "protocol": short(row["protocol"]),
-                    "value": row["value"],
-                    "network": only or random["backbone"].removesuffix(" random"),
-                    "random": random["value"],
-                }
-            )
+    rows = [
+        {**scored(result, row, names), "arm": arms[row["backbone"]], **({"network": only} if only else {})}
+        for row in result.main_rows()
+        if row["backbone"] in arms
+    ]
     write_text(stored, json.dumps({"of": key, "rows": rows}, indent=1) + "\n")
     return rows
+
+
+def scored(result: EvaluationResult, row: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """{arm, dataset, protocol, value, network, random} of a row of an evaluation; `names` are those of its data sets."""
+    random = result.baseline_row(row)
+    return {
+        "arm": row["backbone"],
+        "dataset": names[row["dataset"]],
+        "protocol": short(row["protocol"]),
+        "value": row["value"],
+        "network": random["backbone"].removesuffix(" random"),
+        "random": random["value"],
+    }
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -209,8 +228,8 @@ def cifar10(source: str) -> dict[str, str | dict[str, Any]]:
     return {"cifar10": {"source": "finite", "of": source, "items": 10_000}}
 
 
-def command(make: Any, module: str, description: str) -> None:
-    """The command line of a study: `make(arguments) -> Study`, with the options that all studies share."""
+def command(make: Any, module: str, description: str, run: Any = run) -> None:
+    """The command line of a study: `make(arguments) -> Study`, with the options that all studies share, and how to run it."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cifar10", default="cifar10", help="source of CIFAR-10: cifar10, or parquet:PATH")
     parser.add_argument("--steps", type=int, help="steps of each run (default: those of the study)")

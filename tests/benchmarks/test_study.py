@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from small_runs import TINY
 
-from wildfern.benchmarks.studies import data, imbalance, methods
+from wildfern.benchmarks.studies import data, imbalance, lightly, methods
 from wildfern.benchmarks.studies import study as harness
 from wildfern.benchmarks.studies.study import Arm, Study, plot, run, text_table
 from wildfern.launch import evaluate
@@ -55,8 +55,10 @@ def test_scores_of_all_arms_and_seeds(tmp_path, monkeypatch):
     ]
 
 
-@pytest.mark.parametrize("make", [imbalance.study, data.study, methods.study])
+@pytest.mark.parametrize("make", [imbalance.study, data.study, methods.study, lightly.study])
 def test_arms_are_valid_recipes(make):
     study = make(Namespace(cifar10="digits", steps=3))
     for arm in study.arms:
+        if arm.name == lightly.LIGHTLY:  # has no recipe
+            continue
         assert read_recipe(arm.recipe, [*arm.changes, "seed=1"]).training.steps == 3
