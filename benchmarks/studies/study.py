@@ -236,10 +236,13 @@ def command(make: Any, module: str, description: str, run: Any = run) -> None:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--only", help="arms whose names contain this")
     parser.add_argument("--runs", type=Path, default=Path("runs/studies") / module, help="folder of the runs")
-    parser.add_argument("--json", type=Path, default=Path("benchmarks/results") / f"study_{module}.json")
-    parser.add_argument("--plot", type=Path, default=Path("docs/images") / f"study_{module}.png")
+    parser.add_argument("--json", type=Path, default=Path(f"study_{module}.json"))
+    parser.add_argument("--plot", type=Path, default=Path(f"study_{module}.png"))
     parser.add_argument("changes", nargs="*", help="further changes to the recipes: key.sub=value")
     given = parser.parse_args()
+    for file in (given.json, given.plot):
+        if not file.parent.is_dir():
+            parser.error(f"there is no folder {file.parent}")
     study = make(given)
     if given.only:
         study = replace(study, arms=[arm for arm in study.arms if given.only in arm.name])
