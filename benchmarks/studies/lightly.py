@@ -7,7 +7,6 @@ user would, with its own views, bf16 where the processor has it, and no weight d
 """
 
 import math
-import time
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,7 +48,7 @@ def study(given: Namespace) -> Study:
         f"SimCLR on CIFAR-10, {steps} steps of {BATCH} images, SGD with a cosine schedule, a narrow ResNet-18 from the same "
         "first weights; linear probe and kNN on frozen features after the last step, on 10 000 training images and all test "
         "images.",
-        [Arm("wildfern", changes), Arm(LIGHTLY, [])],
+        [Arm("wildfern", changes), Arm(LIGHTLY, [], recipe=None)],
         cifar10(given.cifar10),
         ("cifar10", "linear"),
         {given.cifar10: "cifar10"},
@@ -64,7 +63,11 @@ def run(study: Study, seeds: Sequence[int], folder: Path, changes: Sequence[str]
     from wildfern.launch.run_folder import RunFolder
     from wildfern.ssl.evaluation import evaluate_backbones
 
-    began, rows = time.time(), []
+    if len(study.arms) != 2 or any(not change.startswith("training.") for change in changes):
+        raise SystemExit(
+            "both arms are needed, and only training.KEY=VALUE can be changed: lightly's loop would not follow"
+        )
+    rows = []
     for seed in seeds:
         path = RunFolder.for_reading(train(study, study.arms[0], seed, folder, changes))
         recipe = path.recipe()
@@ -88,7 +91,7 @@ def run(study: Study, seeds: Sequence[int], folder: Path, changes: Sequence[str]
                     rows.append(
                         {**scored(result, row, names), "group": "", "arm": arm, "network": recipe.model.backbone}
                     )
-    return outcome(study, seeds, changes, rows, began)
+    return outcome(study, seeds, changes, rows)
 
 
 def train_lightly(recipe: Any, file: Path, device: Any) -> Any:

@@ -4,7 +4,6 @@ import argparse
 import hashlib
 import json
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,11 +25,14 @@ SMALL_RESNET = (
 
 @dataclass(frozen=True)
 class Arm:
-    """One setting of a study: a bundled recipe and changes to it, in a `group` of arms that share a panel of the plot."""
+    """One setting of a study: a bundled recipe and changes to it, in a `group` of arms that share a panel of the plot.
+
+    recipe: None for an arm that is trained by other code.
+    """
 
     name: str
     changes: Sequence[str]
-    recipe: str = "quickstart"
+    recipe: str | None = "quickstart"
     group: str = ""
 
 
@@ -61,19 +63,20 @@ def run(study: Study, seeds: Sequence[int], folder: Path, changes: Sequence[str]
 
     What is finished is not repeated, and interrupted runs resume.
     """
-    began, rows = time.time(), []
+    rows = []
     for seed in seeds:  # all arms with one seed first: an interrupted study still compares
         paths = {arm.name: train(study, arm, seed, folder, changes) for arm in study.arms}
         groups = {arm.name: arm.group for arm in study.arms}
         for row in scores(study.on, paths, folder / f"seed={seed}" / "scores.json"):
             rows.append({"group": groups[row["arm"]], **row})
-    return outcome(study, seeds, changes, rows, began)
+    return outcome(study, seeds, changes, rows)
 
 
 def train(study: Study, arm: Arm, seed: int, folder: Path, changes: Sequence[str]) -> Path:
     """The run folder `folder/seed=N/ARM`, trained to its end without evaluation."""
     from wildfern.launch import pretrain
 
+    assert arm.recipe is not None
     path = folder / f"seed={seed}" / arm.name.replace(" ", "_").replace("/", "-")
     if not (path / BACKBONE).is_file():
         settings = [*arm.changes, *changes, "evaluation.on=[]", f"seed={seed}"]
@@ -83,7 +86,7 @@ def train(study: Study, arm: Arm, seed: int, folder: Path, changes: Sequence[str
 
 
 def outcome(
-    study: Study, seeds: Sequence[int], changes: Sequence[str], rows: Sequence[dict[str, Any]], began: float
+    study: Study, seeds: Sequence[int], changes: Sequence[str], rows: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
     """What is written of a study, with its rows summed up."""
     return {
@@ -91,9 +94,8 @@ def outcome(
         "protocol": study.protocol,
         "seeds": list(seeds),
         "changes": [study.named(change) for change in changes],
-        "arms": {arm.name: [arm.recipe, *map(study.named, arm.changes)] for arm in study.arms},
+        "arms": {arm.name: [arm.recipe, *map(study.named, arm.changes)] if arm.recipe else [] for arm in study.arms},
         "rows": summary(rows),
-        "seconds": round(time.time() - began),
         "environment": environment(),
     }
 

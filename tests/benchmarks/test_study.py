@@ -59,6 +59,15 @@ def test_scores_of_all_arms_and_seeds(tmp_path, monkeypatch):
 def test_arms_are_valid_recipes(make):
     study = make(Namespace(cifar10="digits", steps=3))
     for arm in study.arms:
-        if arm.name == lightly.LIGHTLY:  # has no recipe
+        if arm.recipe is None:  # lightly's loop
             continue
         assert read_recipe(arm.recipe, [*arm.changes, "seed=1"]).training.steps == 3
+
+
+def test_what_only_one_loop_would_follow_is_refused(tmp_path):
+    study = lightly.study(Namespace(cifar10="digits", steps=3))
+    with pytest.raises(SystemExit, match="both arms"):
+        lightly.run(study, [0], tmp_path, ["views.size=16"])
+    with pytest.raises(SystemExit, match="both arms"):
+        lightly.run(replace(study, arms=study.arms[1:]), [0], tmp_path, [])
+    assert not list(tmp_path.iterdir())
