@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from wildfern.registry import register
 from wildfern.ssl.data.base import DataError, Images, Split
-from wildfern.ssl.data.image_source import CACHE_BYTES
+from wildfern.ssl.data.image_source import CACHE_BYTES, Labels
 from wildfern.ssl.data.nested_source import Nested, NestedSource, check_nested, open_nested
 
 _ARRAYS = ("pixels", "labels", "paired_images", "masks", "parameters")
@@ -49,6 +49,12 @@ class FiniteSource(NestedSource):
     @property
     def num_classes(self) -> int | None:
         return self.inner.num_classes
+
+    @property
+    def labels(self) -> Labels | None:
+        """Labels of the images, of a finite source that knows them without reading images; else None."""
+        labels: Labels | None = getattr(self.inner, "labels", None)
+        return None if labels is None else labels[: self.num_items]
 
     def read(self, items: ArrayLike) -> Images:
         items = np.asarray(items, np.int64)

@@ -86,3 +86,11 @@ def test_a_subset_reads_the_items_of_its_source():
 def test_sources_without_one_label_for_each_image_are_refused(source, message):
     with pytest.raises(DataError, match=message):
         imbalanced(source, "x", "exp")
+
+
+def test_the_first_images_of_a_labeled_source_have_its_labels():
+    first, whole = open_source("finite", of="digits", items=500), open_source("digits")
+    part = imbalanced(first, "finite", "exp", ratio=20)
+    np.testing.assert_array_equal(part.items, imbalanced_items(whole.labels[:500], 10, "exp", ratio=20))
+    items = np.arange(part.num_items)
+    np.testing.assert_array_equal(part.read(items).labels, whole.labels[part.items])
