@@ -5,7 +5,7 @@ python -m wildfern.benchmarks.studies.data --cifar10 parquet:PATH
 
 from argparse import Namespace
 
-from wildfern.benchmarks.studies.study import SMALL_RESNET, Arm, Study, cifar10, command
+from wildfern.benchmarks.studies.study import SMALL_RESNET, Arm, Study, cifar10, command, quoted
 
 STEPS, BATCH = 600, 128
 FRACTALS = "size: 32, points: 1000, classes: 100000, background: false"
@@ -27,7 +27,7 @@ STREAMS = {
 
 def study(given: Namespace) -> Study:
     """One arm for each kind of training images; only `data` differs."""
-    steps, real = given.steps or STEPS, f"source: '{given.cifar10}'"
+    steps, real = given.steps or STEPS, f"source: {quoted(given.cifar10)}"
     data = {name: f"{{{entry}}}" for name, entry in STREAMS.items()}
     mixed = ("ifs", "dead_leaves", "texture")
     data["ifs, dead_leaves, texture"] = "[" + ", ".join(f"{{{STREAMS[name]}}}" for name in mixed) + "]"

@@ -8,7 +8,7 @@ positives). The small network is for a computer without a GPU; the published enc
 
 from argparse import Namespace
 
-from wildfern.benchmarks.studies.study import SMALL_RESNET, Arm, Study, cifar10, command
+from wildfern.benchmarks.studies.study import SMALL_RESNET, Arm, Study, cifar10, command, quoted
 
 STEPS, VIEWS = 300, 320
 DATA = {
@@ -34,7 +34,7 @@ def study(given: Namespace) -> Study:
     for kind, imbalance in DATA.items():
         for name, (count, method) in METHODS.items():
             changes = [
-                f"data={{source: '{given.cifar10}'{imbalance}}}",
+                f"data={{source: {quoted(given.cifar10)}{imbalance}}}",
                 f"views={{name: simclr, size: 32, count: {count}, crop_scale: [0.2, 1.0], jitter: 1.0, brightness: 0.4, "
                 "contrast: 0.4, saturation: 0.4, hue: 0.4, gray: 0.2, blur: 0.0}",
                 f"model={SMALL_RESNET}",

@@ -6,6 +6,7 @@ lightly's loop is that of its documentation: its transform on PIL images, head a
 user would, with its own views, bf16 where the processor has it, and no weight decay on biases and normalization.
 """
 
+import json
 import math
 from argparse import Namespace
 from collections.abc import Sequence
@@ -17,12 +18,16 @@ from wildfern.benchmarks.studies.study import (
     SMALL_RESNET,
     Arm,
     Study,
+    check,
     cifar10,
     command,
     outcome,
+    quoted,
     scored,
     train,
 )
+from wildfern.files import replacing
+from wildfern.launch.errors import RunError
 
 STEPS, BATCH, RATE, TEMPERATURE, HIDDEN, SIZE = 300, 128, 0.06, 0.5, 512, 128
 JITTER = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
@@ -35,7 +40,7 @@ def study(given: Namespace) -> Study:
     steps = given.steps or STEPS
     views = ", ".join(f"{name}: {value}" for name, value in SETTINGS.items())
     changes = [
-        f"data={{source: '{given.cifar10}'}}",
+        f"data={{source: {quoted(given.cifar10)}}}",
         f"views={{name: simclr, {views}}}",
         f"model={SMALL_RESNET}",
         f"method={{name: simclr, temperature: {TEMPERATURE}, projection_hidden: {HIDDEN}, projection_size: {SIZE}}}",
@@ -56,7 +61,10 @@ def study(given: Namespace) -> Study:
 
 
 def run(study: Study, seeds: Sequence[int], folder: Path, changes: Sequence[str]) -> dict[str, Any]:
-    """Train both arms with every seed, and evaluate them together; what is trained is not trained again."""
+    """Train both arms with every seed, and evaluate them together; what is trained is not trained again.
+
+    Raises errors as the `run` of other studies, and RunError for changes that lightly's loop would not follow.
+    """
     from wildfern.launch.evaluated import of_run
     from wildfern.launch.evaluating import choose_device, evaluation_sources
     from wildfern.launch.protocols import check_request
@@ -64,9 +72,10 @@ def run(study: Study, seeds: Sequence[int], folder: Path, changes: Sequence[str]
     from wildfern.ssl.evaluation import evaluate_backbones
 
     if len(study.arms) != 2 or any(not change.startswith("training.") for change in changes):
-        raise SystemExit(
+        raise RunError(
             "both arms are needed, and only training.KEY=VALUE can be changed: lightly's loop would not follow"
         )
+    check(study, seeds, folder, changes)
     rows = []
     for seed in seeds:
         path = RunFolder.for_reading(train(study, study.arms[0], seed, folder, changes))
@@ -98,14 +107,15 @@ def train_lightly(recipe: Any, file: Path, device: Any) -> Any:
     """The backbone of lightly's loop with the recipe's data, first weights and budget; kept in `file`."""
     import numpy as np
     import torch
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import save_file
 
     from wildfern.benchmarks.lightly_loop import LightlyLoop, SimCLRModel
     from wildfern.launch.backbones import recipe_backbone
     from wildfern.ssl.data import open_source
 
     backbone = recipe_backbone(recipe)
-    if not file.is_file():
+    settings = json.dumps(recipe.as_dict(), default=str, sort_keys=True)
+    if (kept := _kept(file, settings)) is None:
         source, steps = open_source(recipe.data[0].source), recipe.training.steps
         images = source.read(np.arange(source.num_items)).pixels
         torch.manual_seed(recipe.seed)
@@ -126,9 +136,27 @@ def train_lightly(recipe: Any, file: Path, device: Any) -> Any:
             if step % 50 == 0 or step + 1 == steps:
                 print(f"step {step + 1}/{steps}  loss {loss:.4f}", flush=True)
         loop.close()
-        save_file({name: value.cpu() for name, value in backbone.network.state_dict().items()}, file)
-    backbone.network.load_state_dict(load_file(file))
+        kept = {name: value.cpu() for name, value in backbone.network.state_dict().items()}
+        with replacing(file) as beside:
+            save_file(kept, beside, {"recipe": settings})
+    backbone.network.load_state_dict(kept)
     return backbone
+
+
+def _kept(file: Path, settings: str) -> Any:
+    """The weights in `file`; None if there is none. Raises RunError for weights of other settings, or damaged ones."""
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import load_file
+
+    try:
+        with safe_open(file, "pt") as kept:
+            if (kept.metadata() or {}).get("recipe") == settings:
+                return load_file(file)
+    except FileNotFoundError:
+        return None
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{file} is damaged: remove it ({error})") from error
+    raise RunError(f"{file} was trained with other settings: choose another folder with --runs")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ a trained teacher, and `parameter_regression` rendered images: both are left out
 
 from argparse import Namespace
 
-from wildfern.benchmarks.studies.study import SMALL_RESNET, Arm, Study, cifar10, command
+from wildfern.benchmarks.studies.study import SMALL_RESNET, Arm, Study, cifar10, command, quoted
 
 STEPS, VIEWS = 200, 256
 HEAD = "projection_hidden: 512, projection_size: 128"
@@ -69,7 +69,7 @@ def study(given: Namespace) -> Study:
     for group, (methods, network, optimizer) in GROUPS.items():
         for name, (count, method) in methods.items():
             changes = [
-                f"data={{source: '{given.cifar10}'}}",
+                f"data={{source: {quoted(given.cifar10)}}}",
                 f"views={{name: simclr, size: 32, count: {count}, crop_scale: [0.2, 1.0], {JITTER if count > 1 else CROPS}}}",
                 f"model={network}",
                 f"method={{{method}}}",

@@ -4,18 +4,23 @@ import argparse
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from wildfern.bounded_json import read_json
+from wildfern.bounded_json import parse_json, read_json
 from wildfern.files import write_text
+from wildfern.launch.command import run_command
+from wildfern.launch.errors import RunError
 from wildfern.ssl.evaluation import EvaluationResult
 from wildfern.ssl.tracking import environment
 
 MOST_BYTES = 16 * 2**20
+PICTURES = (".png", ".pdf", ".svg")
 BACKBONE, PROTOCOLS = "backbone.safetensors", ("linear", "knn")
 SMALL_RESNET = (
     "{backbone: resnet18, stem: cifar, arguments: {layers: [1, 1, 1, 1], channels: [16, 32, 64, 128], stem_width: 16, "
@@ -61,8 +66,10 @@ class Study:
 def run(study: Study, seeds: Sequence[int], folder: Path, changes: Sequence[str]) -> dict[str, Any]:
     """Train every arm with every seed in `folder/seed=N/ARM`, and evaluate the arms of a seed together.
 
-    What is finished is not repeated, and interrupted runs resume.
+    What is finished is not repeated, and interrupted runs resume. Raises RunError for runs of other settings, RecipeErrors and
+    DataError for settings and data sets that are none, before anything is trained.
     """
+    check(study, seeds, folder, changes)
     rows = []
     for seed in seeds:  # all arms with one seed first: an interrupted study still compares
         paths = {arm.name: train(study, arm, seed, folder, changes) for arm in study.arms}
@@ -72,17 +79,76 @@ def run(study: Study, seeds: Sequence[int], folder: Path, changes: Sequence[str]
     return outcome(study, seeds, changes, rows)
 
 
+def check(study: Study, seeds: Sequence[int], folder: Path, changes: Sequence[str]) -> None:
+    """Raise an error for recipes, data sets and former runs with which the study would end later."""
+    from wildfern.launch.evaluating import evaluation_sources
+    from wildfern.launch.protocols import check_request
+
+    for arm in study.arms:
+        for seed in seeds:
+            if arm.recipe is not None:
+                Record.of(arm, seed, folder, changes).finished()
+    evaluation_sources(check_request([*study.on.values()], PROTOCOLS)[0])
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a run of a study: the file `seed=N/ARM.json`, with the recipe, and whether it was trained to its end."""
+
+    recipe: Any
+    file: Path
+    path: Path
+
+    @classmethod
+    def of(cls, arm: Arm, seed: int, folder: Path, changes: Sequence[str]) -> "Record":
+        """The run of an arm and a seed. Raises RecipeErrors if the settings are no recipe."""
+        from wildfern.launch.components import read_recipe
+
+        name = arm.name.replace(" ", "_").replace("/", "-")
+        settings = [*arm.changes, *changes, "evaluation.on=[]", f"seed={seed}"]
+        below = folder / f"seed={seed}"
+        return cls(read_recipe(arm.recipe, settings), below / f"{name}.json", below / name)
+
+    def finished(self) -> bool:
+        """Whether the run is complete. Raises RunError if it is one of other settings."""
+        try:
+            found = read_json(self.file, MOST_BYTES)
+            settings, finished = found["recipe"], found["finished"]
+        except FileNotFoundError:
+            if self.path.exists():
+                raise RunError(f"{self.path} is no run of this study: choose another folder with --runs") from None
+            return False
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise RunError(f"{self.file} is damaged: remove it and {self.path} ({error})") from error
+        if settings != self._settings():
+            raise RunError(f"{self.path} is a run of other settings: choose another folder with --runs")
+        return finished is True and (self.path / BACKBONE).is_file()
+
+    def write(self, finished: bool) -> None:
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(self.file, json.dumps({"finished": finished, "recipe": self._settings()}, indent=1) + "\n")
+
+    def _settings(self) -> Any:
+        return parse_json(json.dumps(self.recipe.as_dict(), default=str))
+
+
 def train(study: Study, arm: Arm, seed: int, folder: Path, changes: Sequence[str]) -> Path:
     """The run folder `folder/seed=N/ARM`, trained to its end without evaluation."""
     from wildfern.launch import pretrain
+    from wildfern.launch.training_run import Stopped
 
     assert arm.recipe is not None
-    path = folder / f"seed={seed}" / arm.name.replace(" ", "_").replace("/", "-")
-    if not (path / BACKBONE).is_file():
-        settings = [*arm.changes, *changes, "evaluation.on=[]", f"seed={seed}"]
+    record = Record.of(arm, seed, folder, changes)
+    if not record.finished():
         print(f"\n== {study.name}: {arm.name}, seed {seed}", flush=True)
-        pretrain(arm.recipe, settings, run=path, resume=path.exists())
-    return path
+        record.write(finished=False)
+        try:
+            pretrain(record.recipe, run=record.path, resume=record.path.exists())
+        except Stopped:
+            print("To go on with the study, repeat this command.", file=sys.stderr)
+            raise
+        record.write(finished=True)
+    return record.path
 
 
 def outcome(
@@ -112,8 +178,10 @@ def scores(on: Mapping[str, str | dict[str, Any]], runs: Mapping[str, Path], sto
 
     of = {name: hashlib.sha256((path / BACKBONE).read_bytes()).hexdigest() for name, path in runs.items()}
     key = {"on": {name: str(entry) for name, entry in on.items()}, "backbones": of}
-    if stored.is_file() and (found := read_json(stored, MOST_BYTES))["of"] == key:
-        return found["rows"]
+    with suppress(OSError, ValueError, TypeError, KeyError):  # missing or damaged: evaluated again
+        found = read_json(stored, MOST_BYTES)
+        if found["of"] == key:
+            return list(found["rows"])
     print(f"evaluating {len(runs)} runs", flush=True)
     result = evaluate([*runs.values()], on=[*on.values()], protocols=PROTOCOLS)
     names = {dataset.label: name for dataset, name in zip(check_request([*on.values()], PROTOCOLS)[0], on, strict=True)}
@@ -230,25 +298,56 @@ def cifar10(source: str) -> dict[str, str | dict[str, Any]]:
     return {"cifar10": {"source": "finite", "of": source, "items": 10_000}}
 
 
+def quoted(text: str) -> str:
+    """The text as YAML, for a change to a recipe."""
+    return json.dumps(text, ensure_ascii=False)
+
+
 def command(make: Any, module: str, description: str, run: Any = run) -> None:
     """The command line of a study: `make(arguments) -> Study`, with the options that all studies share, and how to run it."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cifar10", default="cifar10", help="source of CIFAR-10: cifar10, or parquet:PATH")
-    parser.add_argument("--steps", type=int, help="steps of each run (default: those of the study)")
-    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--steps", type=_positive, help="steps of each run (default: those of the study)")
+    parser.add_argument("--seeds", type=_seeds, default="0,1,2", help="for example 0,1,2")
     parser.add_argument("--only", help="arms whose names contain this")
     parser.add_argument("--runs", type=Path, default=Path("runs/studies") / module, help="folder of the runs")
     parser.add_argument("--json", type=Path, default=Path(f"study_{module}.json"))
     parser.add_argument("--plot", type=Path, default=Path(f"study_{module}.png"))
     parser.add_argument("changes", nargs="*", help="further changes to the recipes: key.sub=value")
     given = parser.parse_args()
-    for file in (given.json, given.plot):
-        if not file.parent.is_dir():
-            parser.error(f"there is no folder {file.parent}")
-    study = make(given)
-    if given.only:
-        study = replace(study, arms=[arm for arm in study.arms if given.only in arm.name])
-    result = run(study, [int(seed) for seed in given.seeds.split(",")], given.runs, given.changes)
-    write_text(given.json, json.dumps(result, indent=1) + "\n")
-    plot(result, study.main, given.plot)
-    print(f"\n{study.protocol}\n\n{text_table(result)}\n\nwritten: {given.json}, {given.plot}")
+    if given.plot.suffix.lower() not in PICTURES:
+        parser.error(f"--plot {given.plot}: the name must end in one of {', '.join(PICTURES)}")
+
+    def work() -> None:
+        from wildfern.launch.output_paths import output_file, write_json_file
+
+        results, picture = output_file(given.json), output_file(given.plot)
+        study = make(given)
+        if given.only:
+            study = replace(study, arms=[arm for arm in study.arms if given.only in arm.name])
+            if not study.arms:
+                names = ", ".join(arm.name for arm in make(given).arms)
+                raise RunError(f"no arm has {given.only!r} in its name; there are: {names}")
+        result = run(study, given.seeds, given.runs, given.changes)
+        write_json_file(results, result)
+        plot(result, study.main, picture)
+        print(f"\n{study.protocol}\n\n{text_table(result)}\n\nwritten: {given.json}, {given.plot}")
+
+    run_command(work)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        seeds = [int(seed) for seed in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be numbers with commas, such as 0,1,2, not {text!r}") from None
+    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise argparse.ArgumentTypeError("must be different numbers of 0 or more")
+    return seeds

@@ -16,17 +16,20 @@ from accumulation_ranks import (
     worker,
 )
 from forked_runs import forked
+from method_cases import load
 from torch import nn
 
 from wildfern.generators.counter_rng import key
 from wildfern.ssl.data import Loader
-from wildfern.ssl.methods import Embedded, Output, SimCLR
-from wildfern.ssl.methods.comparing import compares_whole_batch
+from wildfern.ssl.methods import METHODS, ComparingMethod, Embedded, Output, SimCLR
 from wildfern.ssl.training.accumulation import separate_losses, shared_loss
 
 # In float32 with DeepSpeed: KoLeo and Sinkhorn-Knopp, and features that are standardized, multiply rounding errors.
 MULTIPLY_ROUNDING = {"barlow_twins", "dinov2", "distillation of tokens"}
-SHARED = [case for case in CASES if compares_whole_batch(build(case))]  # have one loss for all parts
+for name, _ in CASES.values():
+    load(name)
+# They have one loss for all parts.
+SHARED = [case for case, (name, _) in CASES.items() if METHODS[name].forward is ComparingMethod.forward]
 
 
 def trained(case, accumulation, dtype=torch.float64, **arguments):
