@@ -20,7 +20,7 @@ from wildfern.launch.builders import (
 from wildfern.launch.cluster.distributed import DistributedContext
 from wildfern.launch.cluster.same_data import check_same_data
 from wildfern.launch.compiling import compile_networks
-from wildfern.launch.evaluating import check_channels_of, check_labels_of, evaluation_sources
+from wildfern.launch.evaluating import check_channels_of, check_labels_of, check_networks_of, evaluation_sources
 from wildfern.launch.protocols import check_protocols
 from wildfern.launch.run_folder import RunFolder
 from wildfern.recipes import Recipe
@@ -83,8 +83,14 @@ def assemble(recipe: Recipe, folder: RunFolder, context: DistributedContext, pro
         rank=context.rank,
         world_size=context.world_size,
     )
+    wanted = recipe.evaluation
     progress.part(f"trying {recipe.model.backbone} on one image of each size")
     check_backbone(recipe, context.device, method, views)
+    if wanted.on:
+        evaluators = check_protocols(wanted.protocols, wanted.few_shot, wanted.seeds)
+        check_networks_of(
+            evaluators, method.eval_backbone(), max(size for _, size in views.shape), "evaluation.protocols"
+        )
     # DeepSpeed broadcasts weights as flat bytes, so there they stay contiguous and only the images are channels_last.
     channels_last = recipe.training.channels_last and recipe.engine.name == "torch"
     layout = {"memory_format": torch.channels_last} if channels_last else {}

@@ -1,6 +1,7 @@
 """Build each part that a recipe names: data, views, method, probe, the loop's settings."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -53,20 +54,25 @@ def build_views(recipe: Recipe, second_images: Mapping[str, Mixture] | None = No
 
 
 def _mixture_of(entries: list[DataEntry], seed: int, batch_size: int | None = None) -> Mixture:
-    """Adds the recipe's seed to a generator's own: all data follow from the recipe's. `batch_size` is for guided batches."""
+    """The images of a run with this seed. `batch_size` is for guided batches."""
     opened: list[tuple[Source, float]] = []
     guide = None
     for entry in entries:
-        arguments = dict(entry.arguments)
-        if "seed" in arguments:
-            arguments["seed"] += seed
-        source = open_source(entry.source, "train", **arguments)
+        source = open_source(entry.source, "train", **seeded_arguments(entry, seed))
         if entry.imbalance is not None:
             source = imbalanced(source, entry.source, **dict(entry.imbalance))
         if entry.guide is not None and batch_size is not None:
             guide = GuidedBatches(read_clusters(entry.guide, source, entry.source), batch_size, seed)
         opened.append((source, entry.weight))
     return Mixture(opened, seed, guide)
+
+
+def seeded_arguments(entry: DataEntry, seed: int) -> dict[str, Any]:
+    """The arguments of a source, with the recipe's seed added to its own: all data follow from the recipe's."""
+    arguments = dict(entry.arguments)
+    if "seed" in arguments:
+        arguments["seed"] += seed
+    return arguments
 
 
 def check_channels(recipe: Recipe, mixture: Mixture, views: Views) -> None:
@@ -300,14 +306,18 @@ def _in_precision(recipe: Recipe, precision: str) -> Recipe:
 
 
 def check_backbone(recipe: Recipe, device: torch.device, method: Method, views: Views) -> None:
-    """Run the backbone on one image of each size; refuse sizes it cannot take, and bf16 where its gradient would be wrong."""
+    """Run backbone and frozen teachers on one image of each size; refuse sizes they cannot take, and bf16 where the backbone's
+    gradient would be wrong.
+    """
     sizes = [size for _, size in views.shape]
+    for name, teacher in method.frozen_teachers().items():
+        _check_teacher(name, teacher.backbone, sizes, views.channels)
     try:
         unsafe = strided_over_one_pixel(method.backbone, sizes, views.channels)
     except Exception as error:  # networks raise any error for images that they cannot take
         if place_in_plugin(error):
             raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = _first_line(error)
         advice = f"set views.size to another size, for example the {method.backbone.size} px that it is made for"
         if len(set(sizes)) > 1:
             advice = f"choose larger views, or for a network that takes one size only views.local_size={max(sizes)}"
@@ -322,6 +332,24 @@ def check_backbone(recipe: Recipe, device: torch.device, method: Method, views: 
             f"views of {size} px are too small for this backbone in bf16 on a CPU: {name} strides over a single pixel, where "
             f"its gradient would be wrong; use larger views, {stem}or training.precision=fp32"
         )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _check_teacher(name: str, backbone: Backbone, sizes: list[int], channels: int) -> None:
+    try:
+        strided_over_one_pixel(backbone, sizes, channels)
+    except Exception as error:
+        if place_in_plugin(error):
+            raise
+        key = size_argument(backbone.name)
+        other = f", or make it for another size with method.{name}_arguments.{key}" if key else ""
+        raise RunError(
+            f"the {name} {backbone.name} does not take views of {', '.join(map(str, sorted(set(sizes))))} px: "
+            f"{_first_line(error)}; set views.size to the {backbone.size} px that it is made for{other}"
+        ) from error
 
 
 def _other_sizes(recipe: Recipe, several: bool) -> str:

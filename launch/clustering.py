@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from wildfern.launch.builders import seeded_arguments
 from wildfern.launch.errors import RunError, user_errors
 from wildfern.launch.evaluated import BackboneLike, Evaluated, check_networks, of_name, of_recipe
 from wildfern.launch.evaluating import check_channels_of, choose_device
@@ -17,7 +18,7 @@ from wildfern.launch.threads import set_threads
 from wildfern.recipes import Recipe
 from wildfern.registry import GENERATORS
 from wildfern.ssl.data import open_source
-from wildfern.ssl.data.clusters import clusters_as_bytes
+from wildfern.ssl.data.clusters import clusters_as_bytes, is_clusters
 from wildfern.ssl.evaluation.image_bank import read_bank
 from wildfern.ssl.evaluation.k_means import k_means
 from wildfern.ssl.tracking import Progress, progress_of
@@ -69,6 +70,8 @@ def write_clusters(
         assert run is not None
         folder = RunFolder.for_reading(run)
         recipe = folder.recipe()
+    if file.is_file() and not is_clusters(file):
+        raise RunError(f"{file} exists and is no file of clusters: name another one with --out")
     dataset = _trained_on(recipe) if on is None and recipe is not None else check_dataset(on or "", "cluster", "on")
     device = choose_device("auto" if recipe is None else recipe.training.device)
     for message in set_threads(threads):
@@ -119,7 +122,7 @@ def _trained_on(recipe: Recipe) -> Dataset:
     """The first source of the recipe's data that is finite, as training opens it."""
     for entry in recipe.data:
         if entry.source.partition(":")[0] not in GENERATORS:
-            return Dataset(entry.source, dict(entry.arguments), entry.source)
+            return Dataset(entry.source, seeded_arguments(entry, recipe.seed), entry.source)
     trained = " and ".join(entry.source for entry in recipe.data)
     raise RunError(
         f"this run trained on rendered images ({trained}): name a set of images with --on, such as digits or folder:PATH"

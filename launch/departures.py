@@ -21,7 +21,14 @@ def departures(recipe: Recipe) -> list[str]:
     rates = getattr(OPTIMIZERS[recipe.optimizer.name], "usual", None)
     if isinstance(rates, UsualRates):
         found += [f"{recipe.optimizer.name} {what} ({rates.source})" for what in _of_optimizer(recipe, rates)]
-    return found
+    return [*found, *_short_queue(recipe)]
+
+
+def _short_queue(recipe: Recipe) -> Iterator[str]:
+    for key in ("queue", "queue_length"):
+        length, batch_size = recipe.method.arguments.get(key), recipe.training.batch_size
+        if isinstance(length, int) and 0 < length < batch_size:
+            yield f"{recipe.method.name} with method.{key} {length}: a batch has more images, {batch_size}, than are remembered"
 
 
 def _of_method(recipe: Recipe, usual: Usual) -> Iterator[str]:

@@ -290,6 +290,7 @@ def _evaluate_on(
     _check_for_labels(sources, evaluators)
     for label, model in models.items():
         check_channels_of(sources, model.channels, label)
+        check_networks_of(evaluators, model.backbone, model.preprocessing.size)
     backbones = {label: model.backbone for label, model in models.items()}
     preprocessing = {label: model.preprocessing for label, model in models.items()}
     results = []
@@ -308,6 +309,17 @@ def _evaluate_on(
         save(result)
         results.append(result)
     return sum(results[1:], start=results[0])
+
+
+def check_networks_of(
+    evaluators: Mapping[str, Evaluator], backbone: nn.Module, size: int | None, where: str = ""
+) -> None:
+    """Raise RunError if an evaluator cannot take the backbone, or images of `size` pixels; `where` the evaluators are named."""
+    for protocol, evaluator in evaluators.items():
+        try:
+            evaluator.check_network(backbone, size)
+        except ValueError as error:
+            raise RunError(": ".join([*([where] if where else []), protocol, str(error)])) from error
 
 
 def _check_for_labels(sources: Mapping[str, tuple[Source, Source]], evaluators: Mapping[str, Evaluator]) -> None:

@@ -218,12 +218,26 @@ class _Checking:
         values = argument_values(arguments)
         for argument, entries in data.items():
             values[argument] = values[argument].model_copy(update={"data": entries})
-        self._check_together(section, choice, values, path)
+        number = len(self.problems)
+        for argument in getattr(self.components.of_section(section)[choice_name(section, choice)], "nested", ()):
+            self._nested(values[argument], (*path, argument))
+        if len(self.problems) == number:
+            self._check_together(section, choice, values, path)
         if follows:
             del values["learning_rate"]  # Recipe.optimizer_arguments has it
         if section in EVALUATION_LISTS:
             values = differing(arguments)
         return entry.model_copy(update={"arguments": values})
+
+    def _nested(self, value: Any, path: Path) -> None:
+        """Check an argument that is itself a source: its name, or a mapping like an entry of `data`."""
+        given = {"source": value} if isinstance(value, str) else value
+        if "source" not in given:
+            self.complain(path, "must be the name of a source, or a mapping with the key source")
+            return
+        for key in own_keys("data") & given.keys() - {"source"}:
+            self.complain((*path, key), "is for the entries of data, not for a source that another one is made from")
+        self._component("data", given, path)
 
     def _rate_follows(self, own: dict[str, Any], given: dict[str, Any], takes_rate: bool) -> bool:
         """Whether the learning rate follows from the batch size; it is then added to `given`, to be checked like a stated one."""

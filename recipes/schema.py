@@ -83,7 +83,7 @@ class Imbalance(Section):
     @classmethod
     def _step_has_a_ratio(cls, ratio: float | None, info: ValidationInfo) -> float | None:
         if ratio is None and info.data.get("kind") == "step":
-            raise ValueError("is missing: kind step needs a ratio, for example ratio: 10")
+            raise ValueError("kind step needs a ratio, for example ratio: 10")
         return ratio
 
 

@@ -1,10 +1,11 @@
 """A file of clusters: the cluster of each image of a source, and which source that is."""
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
 
 from wildfern.files import open_reading
@@ -39,6 +40,15 @@ def clusters_as_bytes(clusters: Clusters, source: Source) -> bytes:
     return content
 
 
+def is_clusters(path: Path) -> bool:
+    """Whether a file is one of clusters, by its header."""
+    try:
+        with safe_open(path, "numpy") as found:
+            return set(found.keys()) == {"clusters", "source"}
+    except (SafetensorError, OSError):
+        return False
+
+
 def read_clusters(path: str, source: Source, name: str) -> Clusters:
     """The cluster of each item of `source`, a finite source or a subset of one. `name` is the source's, for errors.
 
@@ -58,6 +68,7 @@ def read_clusters(path: str, source: Source, name: str) -> Clusters:
         raise DataError(f"guide: {path} cannot be read: {error.strerror or error}") from error
     other = (
         f"guide: {path} has the clusters of other images than those of {name}: make them again with wildfern cluster"
+        f"{'' if source.files() is not None else ', on the run itself if the images depend on the seed of its recipe'}"
     )
     if len(content) > 4 * source.num_items + MOST_HEADER:
         raise DataError(other)

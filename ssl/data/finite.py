@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from wildfern.registry import register
 from wildfern.ssl.data.base import DataError, Images, Split
 from wildfern.ssl.data.image_source import CACHE_BYTES, Labels
-from wildfern.ssl.data.nested_source import Nested, NestedSource, check_nested, open_nested
+from wildfern.ssl.data.nested_source import Nested, NestedSource, open_nested
 
 _ARRAYS = ("pixels", "labels", "paired_images", "masks", "parameters")
 
@@ -37,10 +37,6 @@ class FiniteSource(NestedSource):
     def __getstate__(self) -> dict[str, Any]:
         """Kept images are left out: they are rendered again."""
         return super().__getstate__() | {"_kept": None, "_filled": np.zeros(0, bool)}
-
-    @staticmethod
-    def check(of: Nested, **arguments: Any) -> None:
-        check_nested(of)
 
     @property
     def fixed_size(self) -> bool:

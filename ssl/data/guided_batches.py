@@ -32,9 +32,10 @@ class GuidedBatches:
         self.batch_size = batch_size
         count = len(self.sizes)
         if count < batch_size:
+            fewer = f"set training.batch_size to {count} or less, or " if count > 1 else ""
             raise DataError(
                 f"guide: a batch of {batch_size} images of different clusters needs {batch_size} clusters or more, but there are "
-                f"{count} with images: set training.batch_size to {count} or less, or make more clusters (wildfern cluster -k)"
+                f"{count} with images: {fewer}make more clusters (wildfern cluster -k)"
             )
         self.per_round = count // batch_size  # batches
         self.resting = count - self.per_round * batch_size  # clusters in each round

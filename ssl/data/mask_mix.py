@@ -5,8 +5,6 @@ source. The mask of one image decides where each of two others is seen; MixUp (Z
 follows.
 """
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -15,7 +13,7 @@ from wildfern.registry import register
 from wildfern.ssl.data.base import DataError, ImageArray, Images, Split
 from wildfern.ssl.data.crop import square
 from wildfern.ssl.data.kmeans_mask import kmeans_mask
-from wildfern.ssl.data.nested_source import Nested, NestedSource, check_nested, open_nested
+from wildfern.ssl.data.nested_source import Nested, NestedSource, open_nested
 from wildfern.ssl.data.synthetic import TEST_START
 
 PARTS = 3  # images of a composition: that of the mask, and the two that it shows
@@ -46,10 +44,6 @@ class MaskMixSource(NestedSource):
         self.inner.reads_labels = False
         self._key = np.array([key("mask_mix", seed)], np.uint64)
         self._start = TEST_START if split == "test" else 0
-
-    @staticmethod
-    def check(of: Nested, **arguments: Any) -> None:
-        check_nested(of)
 
     @property
     def fixed_size(self) -> bool:

@@ -4,8 +4,6 @@ import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from wildfern.generators import make_stream
-from wildfern.registry import GENERATORS
 from wildfern.ssl.data.base import DataError, Source, SourceFile, Split
 
 Nested = str | dict[str, Any]
@@ -16,19 +14,14 @@ def open_nested(of: Nested, split: Split, seed: int) -> Source:
     from wildfern.ssl.data import open_source, source_signature
 
     name, arguments = _parts(of)
-    if "seed" in inspect.signature(source_signature(name)).parameters:
-        arguments["seed"] = arguments.get("seed", 0) + seed
-    return open_source(name, split, **arguments)
-
-
-def check_nested(of: Nested) -> None:
-    """Raise ValueError for an unknown source, and for arguments of a generator that it does not take."""
-    from wildfern.ssl.data import source_signature
-
-    name, arguments = _parts(of)
-    source_signature(name)
-    if name in GENERATORS:
-        make_stream(name, **arguments)
+    if "split" in arguments:
+        raise DataError(f"of: {name}: its split is that of the source that is made from it, {split}")
+    try:
+        if "seed" in inspect.signature(source_signature(name)).parameters:
+            arguments["seed"] = arguments.get("seed", 0) + seed
+        return open_source(name, split, **arguments)
+    except TypeError as error:  # recipes have checked types, but not all that open a source
+        raise DataError(f"of: {name}: an argument has the wrong type ({error})") from error
 
 
 def _parts(of: Nested) -> tuple[str, dict[str, Any]]:
@@ -40,7 +33,12 @@ def _parts(of: Nested) -> tuple[str, dict[str, Any]]:
 
 
 class NestedSource(Source):
-    """A source made from the images of `inner`; what is said about those is passed on."""
+    """A source made from the images of `inner`; what is said about those is passed on.
+
+    nested: its arguments that are sources, which recipes check like the entries of `data`.
+    """
+
+    nested = ("of",)
 
     def __init__(self, inner: Source) -> None:
         super().__init__()

@@ -164,6 +164,12 @@ class Evaluator(ABC):
     def __call__(self, train: Any, test: HeldOut[Any]) -> list[Score]:
         """The scores, the main one first."""
 
+    def check_network(self, backbone: nn.Module, size: int | None) -> None:  # noqa: B027  (a hook, not abstract)
+        """Raise ValueError if the evaluator cannot take this backbone, or images of `size` pixels (None: as they are).
+
+        Called before training, and before an evaluation reads images. By default all are taken.
+        """
+
     def describe(self) -> str:
         """A sentence about this evaluator for tables and reports; by default the docstring's first line."""
         return (inspect.getdoc(self) or type(self).__name__).splitlines()[0].rstrip(".")

@@ -164,6 +164,15 @@ class Finetune(Evaluator):
             "seed": seed,
         }
 
+    def check_network(self, backbone: nn.Module, size: int | None) -> None:
+        padding, regularization = self.options["padding"], self.options["regularization"]
+        if None not in (padding, size) and padding >= size:
+            raise ValueError(f"padding {padding} must be less than the {size} px of the images")
+        if regularization.drop_path is not None or regularization.layer_decay != 1.0:
+            model = copy.deepcopy(backbone)
+            regularization.set_drop_path(model)
+            regularization.optimizer_groups(model, nn.Linear(1, 1), 0.0)
+
     def __call__(self, train: LabeledImages, test: HeldOut[LabeledImages]) -> list[Score]:
         labels: list[Labels] = []
 

@@ -49,6 +49,7 @@ class CACR(ComparingMethod):
         projection_size: Count = 128,
     ) -> None:
         super().__init__()
+        _check_scales(alpha, beta)
         self.backbone = backbone
         if projection == "linear":
             self.projection: nn.Module = nn.Linear(backbone.width, projection_size)
@@ -158,6 +159,7 @@ class QueueCACR(ComparingMethod):
         projection_size: Count = 128,
     ) -> None:
         super().__init__()
+        _check_scales(alpha, beta)
         self.backbone = backbone
         self.projection = MoCoProjectionHead(backbone.width, projection_hidden, projection_size)
         self.loss = QueueCACRLoss(alpha, beta, tau_pos, tau_neg, within_batch)
@@ -192,3 +194,8 @@ class QueueCACR(ComparingMethod):
 def teacher_views(teacher: MomentumTeacher, group: Tensor) -> Tensor:
     """The teacher's output float[V, n, D] for one group of views float[V, n, C, S, S]."""
     return teacher(group.flatten(0, 1)).unflatten(0, group.shape[:2])
+
+
+def _check_scales(alpha: float, beta: float) -> None:
+    if not alpha and not beta:
+        raise ValueError("alpha and beta are both 0: without attraction and repulsion nothing is learned")

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from wildfern.registry import register
 from wildfern.ssl.losses.full_precision import full_precision
-from wildfern.ssl.methods.base import Count, Fraction, Method, Needs, NotNegative
+from wildfern.ssl.methods.base import Count, Method, Needs, NotNegative
 from wildfern.ssl.methods.batch import Batch, Output
 from wildfern.ssl.models.backbone import Backbone
 
@@ -37,7 +37,7 @@ class DenoisingAutoencoder(Method):
         total_steps: int,
         *,
         noise: NotNegative = 0.5,
-        masked: Fraction = 0.0,
+        masked: Annotated[float, Field(ge=0, lt=1)] = 0.0,
         decoder_width: Count = 64,
         decoder_stages: Annotated[int, Field(ge=1, le=MOST_STAGES)] = 3,
     ) -> None:

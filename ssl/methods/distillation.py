@@ -1,6 +1,6 @@
 """Distillation of a frozen teacher of any architecture into the backbone, without labels."""
 
-from math import log
+from math import inf, isfinite, log
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -70,6 +70,12 @@ class Distillation(ComparingMethod):
         if (teacher_mean is None) != (teacher_std is None):
             raise ValueError("set both method.teacher_mean and method.teacher_std, or neither")
         if teacher_mean is not None and teacher_std is not None:
+            if not len(teacher_mean) == len(teacher_std) == network.in_chans:
+                raise ValueError(
+                    f"method.teacher_mean and method.teacher_std need one number for each of the {network.in_chans} channels"
+                )
+            if not (all(map(isfinite, teacher_mean)) and all(0 < value < inf for value in teacher_std)):
+                raise ValueError("method.teacher_mean must be numbers, and method.teacher_std numbers above 0")
             network.mean, network.std = teacher_mean, teacher_std
         if tokens and objective != "features":
             raise ValueError("method.tokens is for method.objective features")

@@ -1,5 +1,6 @@
 """MAE (He et al., 2022): encodes a small part of an image's patches and reconstructs the pixels of the hidden ones."""
 
+from math import prod
 from typing import Annotated
 
 import torch
@@ -44,6 +45,10 @@ class MAE(Method):
     ) -> None:
         super().__init__()
         self.patch, grid = patch_grid("MAE", backbone)
+        if prod(grid) < 2:
+            raise ValueError(
+                "mae hides some patches and shows others, but the backbone has one patch: use smaller patches"
+            )
         if decoder_width % decoder_heads:
             raise ValueError(f"decoder_width {decoder_width} must be a multiple of decoder_heads {decoder_heads}")
         self.backbone = backbone
@@ -68,7 +73,7 @@ class MAE(Method):
         patches = patchify(images, self.patch)
         count = patches.shape[1]
         order = batch.uniform("mae mask", len(views), count).argsort(dim=-1, stable=True).transpose(0, 1).flatten(0, 1)
-        visible = max(1, round(count * (1 - self.mask_ratio)))
+        visible = min(count - 1, max(1, round(count * (1 - self.mask_ratio))))  # at least one is hidden
         keep, hidden = order[:, :visible], order[:, visible:]
         tokens = self.backbone.tokens(images, keep).patches
         prediction = self._decode(tokens, keep, hidden)

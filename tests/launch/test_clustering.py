@@ -11,7 +11,7 @@ from wildfern.launch.clustering import write_clusters
 from wildfern.launch.errors import RunError
 from wildfern.launch.stats import describe_source
 from wildfern.recipes import RecipeErrors
-from wildfern.ssl.data import open_source
+from wildfern.ssl.data import DataError, open_source
 from wildfern.ssl.data.clusters import read_clusters
 from wildfern.ssl.data.guided_batches import GuidedBatches
 from wildfern.ssl.data.imbalance import imbalanced
@@ -47,7 +47,7 @@ def test_a_guided_run_is_recorded_and_resumes_on_the_same_images_only(tmp_path):
     [
         (
             ["data={source: digits, imbalance: {kind: step}}"],
-            "data.imbalance: is missing: kind step needs a ratio",
+            "data.imbalance: kind step needs a ratio",
         ),
         (
             ["data={source: digits, imbalance: {kind: exp, ratios: 3}}"],
@@ -79,3 +79,27 @@ def test_stats_counts_an_imbalanced_source():
     text = describe_source("digits", {"imbalance": {"kind": "exp", "ratio": 20}})
     assert "imbalance exp" in text
     assert "in all images: 0 6, 1 8, 2 12" in text
+
+
+def test_the_images_of_a_run_are_clustered_as_it_was_trained_on_them(tmp_path):
+    """Images that are rendered depend on the seed of the recipe."""
+    changes = [
+        *(word for word in TINY if not word.startswith("data.")),
+        "training.steps=1",
+        "evaluation.on=[]",
+        "seed=3",
+    ]
+    changes.append("data={source: finite, of: {source: spectrum, size: 16}, items: 40}")
+    run = pretrain("quickstart", changes, run=tmp_path / "run")
+    write_clusters(run, k=12, out=tmp_path / "clusters")
+    guided = [*changes, f"data.guide={tmp_path / 'clusters'}"]
+    pretrain("quickstart", guided, run=tmp_path / "guided")
+    with pytest.raises(DataError, match="on the run itself if the images depend on the seed"):
+        pretrain("quickstart", [*guided, "seed=4"], run=tmp_path / "other")
+
+
+def test_only_a_file_of_clusters_is_replaced(tmp_path):
+    (tmp_path / "mine.yaml").write_text("seed: 0\n")
+    with pytest.raises(RunError, match="exists and is no file of clusters"):
+        write_clusters(on="digits", backbone="test_vit", size=32, k=4, out=tmp_path / "mine.yaml")
+    assert (tmp_path / "mine.yaml").read_text() == "seed: 0\n"

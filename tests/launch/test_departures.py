@@ -54,6 +54,13 @@ def test_each_departure_is_one_line_with_its_source(name, changes, start):
     assert line.endswith(")")
 
 
+def test_a_queue_that_is_shorter_than_a_batch():
+    changes = ["training.batch_size=512", "method.queue_length=100"]
+    assert said("nnclr_cifar10", *changes) == [
+        "nnclr with method.queue_length 100: a batch has more images, 512, than are remembered"
+    ]
+
+
 def test_dino_trains_convolutional_networks_with_any_optimizer():
     changes = ["model.backbone=resnet18", "optimizer={name: sgd}"]
     assert [line for line in said(DINO, *changes) if "optimizer" in line] == []

@@ -56,3 +56,22 @@ def test_weights_of_the_teacher_are_needed_and_faults_name_its_keys(tmp_path):
         pretrain("quickstart", RECIPE, run=tmp_path / "run")
     with pytest.raises(RunError, match=r"the teacher resnet18: method\.teacher_weights: there is no file or folder"):
         pretrain("quickstart", [*RECIPE, "method.teacher_weights=missing.pth"], run=tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["method.teacher_mean=[0.5]", "method.teacher_std=[0.5]"], "one number for each of the 3 channels"),
+        (["method.teacher_mean=[0.5, 0.5, 0.5]", "method.teacher_std=[0, 1, 1]"], "method.teacher_std numbers above 0"),
+        (["method.teacher_mean=[0.5, 0.5, 0.5]"], "or neither"),
+        (
+            [
+                *["method.teacher=vit_tiny_patch16_224", "method.teacher_arguments=null"],
+            ],
+            r"the teacher vit_tiny_patch16_224 does not take views of 12 px: .*method\.teacher_arguments\.img_size",
+        ),
+    ],
+)
+def test_a_teacher_that_does_not_fit_is_refused(changes, message, tmp_path):
+    with pytest.raises(RunError, match=message):
+        pretrain("quickstart", [*RECIPE, "method.teacher_weights=random", *changes], run=tmp_path / "run")

@@ -62,8 +62,24 @@ def test_photographs_are_cropped_and_resized(tmp_path):
 
 def test_what_it_is_made_from_is_checked_with_the_recipe():
     changes = ["data={source: mask_mix, of: {source: spectrum, points: 5}}"]
-    with pytest.raises(RecipeErrors, match="no argument 'points'"):
+    with pytest.raises(RecipeErrors, match=r"data\.of\.points: unknown key"):
         read_recipe("quickstart", changes)
+    for of, complaint in (
+        ("{source: digits, split: test}", "data.of.split: unknown key"),
+        ("{source: spectrum, size: big}", "data.of.size: must be an integer"),
+        ("{source: finite, of: {source: digits, classes: 3}, items: 9}", "data.of.of.classes: unknown key"),
+        ("{source: finite, of: digits, items: many}", "data.of.items: must be an integer"),
+        ("{source: digits, imbalance: {kind: exp}}", "data.of.imbalance: is for the entries of data"),
+        ("{source: 'folder:nowhere'}", "data.of.source: .*nowhere"),
+        ("{size: 16}", "data.of: must be the name of a source"),
+        ("7", "data.of"),
+    ):
+        with pytest.raises(RecipeErrors, match=complaint):
+            read_recipe("quickstart", [f"data={{source: mask_mix, of: {of}}}"])
+    with pytest.raises(DataError, match="an argument has the wrong type"):
+        open_source("mask_mix", of={"source": "finite", "of": "digits", "items": "many"}, size=16)
+    with pytest.raises(DataError, match="its split is that of the source"):
+        open_source("mask_mix", of={"source": "digits", "split": "test"}, size=16)
     with pytest.raises(DataError, match="did you mean 'spectrum'"):
         open_source("mask_mix", of="spectrun")
     with pytest.raises(DataError, match="a mapping with the key source"):

@@ -164,3 +164,9 @@ def test_impossible_regularization_is_refused(backbone):
     ):
         with pytest.raises(ValueError, match=words):
             finetune(backbone, *stripes(6), *stripes(6), epochs=1, batch_size=2, **options)
+        with pytest.raises(ValueError, match=words):
+            Finetune(**options).check_network(backbone, 16)
+    with pytest.raises(ValueError, match="padding 16 must be less than the 16 px"):
+        Finetune(padding=16).check_network(backbone, 16)
+    Finetune(padding=15).check_network(backbone, 16)
+    Finetune(padding=15).check_network(backbone, None)

@@ -10,6 +10,7 @@ from wildfern.launch import pretrain
 from wildfern.launch.builders import build_method
 from wildfern.launch.components import read_recipe
 from wildfern.ssl.methods import METHODS
+from wildfern.ssl.models import Backbone
 from wildfern.ssl.tracking import read_records
 
 
@@ -53,3 +54,9 @@ def test_cases_are_reproducible():
     for name in CASES:
         one, two = (build(name, 10)(batch(name, 3)).loss for _ in range(2))
         torch.testing.assert_close(one, two, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["cacr", "cacr_queue"])
+def test_attraction_and_repulsion_are_not_both_off(name):
+    with pytest.raises(ValueError, match="alpha and beta are both 0"):
+        METHODS[name](Backbone("resnet18"), 10, alpha=0.0, beta=0.0)

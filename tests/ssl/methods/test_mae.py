@@ -92,3 +92,11 @@ def test_invalid_arguments_and_views_are_refused():
         MAE(Backbone("vit_tiny_patch16_224", **VIT), 10, decoder_width=16, decoder_heads=3)
     with pytest.raises(ValueError, match=r"views.size must be a multiple of 4, got 18"):
         mae()(Batch.from_views([torch.zeros(1, 2, 3, 18, 18).double()]))
+    with pytest.raises(ValueError, match="the backbone has one patch"):
+        MAE(Backbone("vit_tiny_patch16_224", **{**VIT, "img_size": 4}), 10)
+
+
+def test_one_patch_is_hidden_and_one_is_seen_at_least():
+    for ratio in (1e-6, 1 - 1e-6):
+        output = mae(mask_ratio=ratio)(batch(3))
+        assert torch.isfinite(output.loss)
