@@ -7,7 +7,7 @@ from argparse import Namespace
 
 from wildfern.benchmarks.studies.study import SMALL_RESNET, Arm, Study, cifar10, command, quoted
 
-STEPS, BATCH = 600, 128
+STEPS, BATCH = 200, 64
 FRACTALS = "size: 32, points: 1000, classes: 100000, background: false"
 STREAMS = {
     "ifs": f"source: ifs, {FRACTALS}",
