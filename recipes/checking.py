@@ -219,7 +219,8 @@ class _Checking:
         for argument, entries in data.items():
             values[argument] = values[argument].model_copy(update={"data": entries})
         number = len(self.problems)
-        for argument in getattr(self.components.of_section(section)[choice_name(section, choice)], "nested", ()):
+        component = self.components.of_section(section)[choice_name(section, choice) or ""]
+        for argument in getattr(component, "nested", ()):
             self._nested(values[argument], (*path, argument))
         if len(self.problems) == number:
             self._check_together(section, choice, values, path)
