@@ -47,7 +47,7 @@ def components(data_here: bool = False) -> Components:
         constructible=_CheapToBuild(),
         backbone_takes=backbone_takes,
         backbone_problem=unknown_backbone,
-        **({"source_problem": missing_place} if data_here else {}),
+        **({"source_problem": missing_place, "guide_problem": missing_guide} if data_here else {}),
     )
 
 
@@ -75,6 +75,15 @@ def missing_place(source: str) -> str | None:
         f"; there is {cut[0]!r}: '#' after a space starts a comment in YAML, so put the source in quotes" if cut else ""
     )
     return f"there is no {place} (from the working folder){hint}"
+
+
+def missing_guide(file: str) -> str | None:
+    """Why there is no file of clusters; None if there is one."""
+    try:
+        path = expanded(file)
+    except DataError as error:
+        return str(error)
+    return None if path.exists() else f"there is no file {file} (wildfern cluster writes one)"
 
 
 def _beside(path: Path) -> list[Path]:

@@ -192,6 +192,8 @@ class _Checking:
         given = {name: value[name] for name in value if name not in own}
         model: Any = OWN_MODELS.get(section, Component)
         entry = self._validate(model, own, path, self._names(section), self.layers.last_writer(path))
+        if isinstance(entry, DataEntry) and entry.guide and (problem := self.components.guide_problem(entry.guide)):
+            self._complain_of_missing((*path, "guide"), problem)
         choice = value.get(key)
         if not isinstance(choice, str):
             return None

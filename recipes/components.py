@@ -37,7 +37,7 @@ class Components:
     Sources and views in `constructible` are cheap to build and are built as a check. `backbone_takes(name, key, former)` returns
     whether a backbone has this argument, with the meaning that it has for the backbone `former`, or allows a choice of `stem`;
     other arguments of a former backbone are dropped.
-    `source_problem` and `backbone_problem` return what is wrong with the text of a source or the name of a backbone, apart from
+    `source_problem`, `guide_problem` and `backbone_problem` return what is wrong with a source, a file or a backbone, apart from
     its arguments, such as a folder that does not exist; None if nothing is.
     """
 
@@ -51,6 +51,7 @@ class Components:
     constructible: Container[str] = frozenset()
     backbone_takes: Callable[[str, str, str], bool] = lambda name, key, former: False
     source_problem: Callable[[str], str | None] = lambda source: None
+    guide_problem: Callable[[str], str | None] = lambda file: None
     backbone_problem: Callable[[str], str | None] = lambda name: None
 
     def of_section(self, section: str) -> Registry:

@@ -53,6 +53,7 @@ def test_a_guided_run_is_recorded_and_resumes_on_the_same_images_only(tmp_path):
             ["data={source: digits, imbalance: {kind: exp, ratios: 3}}"],
             "unknown key; did you mean data.imbalance.ratio",
         ),
+        (["data={source: digits, guide: nowhere}", "method.temperature=-1"], r"data.guide: there is no file nowhere.*"),
         (["data=[{source: digits, guide: x}, {source: ifs}]"], "data.0.guide: fills whole batches from one source"),
     ],
 )
