@@ -25,7 +25,7 @@ from wildfern.launch.protocols import check_protocols
 from wildfern.launch.run_folder import RunFolder
 from wildfern.recipes import Recipe
 from wildfern.ssl.augmentation import Views
-from wildfern.ssl.data import Mixture, Source
+from wildfern.ssl.data import DataError, Mixture, Source
 from wildfern.ssl.methods import Method
 from wildfern.ssl.tracking.progress import SILENT, Progress
 from wildfern.ssl.training import (
@@ -141,7 +141,10 @@ def open_data(
             check_channels(recipe, mixture, views)
             wanted = recipe.evaluation
             progress.part("opening the data sets to evaluate on")
-            evaluated = evaluation_sources(wanted.on)
+            try:
+                evaluated = evaluation_sources(wanted.on)
+            except DataError as caught:
+                raise DataError(f"evaluation.on: {caught}") from caught
             check_channels_of(evaluated, views.input_channels)
             check_labels_of(
                 evaluated, check_protocols(wanted.protocols, wanted.few_shot, wanted.seeds) if evaluated else {}

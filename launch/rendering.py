@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 from wildfern.generators import STREAMS, ImageBatch, make_stream
 from wildfern.launch.errors import RunError
 from wildfern.launch.output_paths import output_file, writing
+from wildfern.registry import SOURCES
 
 GAP, CAPTION = 4, 14
 MOST = 64  # along a side
@@ -28,6 +29,11 @@ def write_gallery(
     if not (1 <= columns <= MOST and 1 <= rows <= MOST):
         raise RunError(f"--grid must be COLUMNSxROWS, each 1 to {MOST}, for example 8x8; got {grid!r}")
     if generator not in STREAMS:
+        if generator in SOURCES:
+            raise RunError(
+                f"{generator} is no generator but makes images from those of another source: wildfern views draws them as a "
+                "recipe trains on them"
+            )
         near = difflib.get_close_matches(generator, STREAMS, n=1)
         raise RunError(
             f"unknown generator {generator!r}{f'; did you mean {near[0]}?' if near else '.'} There are: {', '.join(STREAMS)}"

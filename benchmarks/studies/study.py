@@ -306,13 +306,13 @@ def quoted(text: str) -> str:
 def command(make: Any, module: str, description: str, run: Any = run) -> None:
     """The command line of a study: `make(arguments) -> Study`, with the options that all studies share, and how to run it."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cifar10", default="cifar10", help="source of CIFAR-10: cifar10, or parquet:PATH")
+    parser.add_argument("--cifar10", default="cifar10", help="source of CIFAR-10: cifar10, or parquet:FOLDER")
     parser.add_argument("--steps", type=_positive, help="steps of each run (default: those of the study)")
     parser.add_argument("--seeds", type=_seeds, default="0,1,2", help="for example 0,1,2")
-    parser.add_argument("--only", help="arms whose names contain this")
+    parser.add_argument("--only", help="settings (arms) whose names contain this")
     parser.add_argument("--runs", type=Path, default=Path("runs/studies") / module, help="folder of the runs")
-    parser.add_argument("--json", type=Path, default=Path(f"study_{module}.json"))
-    parser.add_argument("--plot", type=Path, default=Path(f"study_{module}.png"))
+    parser.add_argument("--json", type=Path, default=Path(f"study_{module}.json"), help="file of the scores")
+    parser.add_argument("--plot", type=Path, default=Path(f"study_{module}.png"), help="file of the plot")
     parser.add_argument("changes", nargs="*", help="further changes to the recipes: key.sub=value")
     given = parser.parse_args()
     if given.plot.suffix.lower() not in PICTURES:

@@ -123,6 +123,7 @@ def test_a_comment_that_cuts_a_path_short_is_named(wildfern, tmp_path):
         (["evaluate", "run", "--on", "digits", "--protocol", "linaer"], ["linear"]),
         (["render", "ifs", "size=0"], ["size"]),
         (["render", "ifs", "points=1000000000"], ["points"]),
+        (["render", "mask_mix"], ["mask_mix is no generator", "wildfern views"]),
         (["render", "isf"], ["unknown generator 'isf'; did you mean ifs? There are: contours"]),
         (["render", "ifs", "--start", "9223372036854775807"], ["--start", "4611686018427387904"]),
         (
