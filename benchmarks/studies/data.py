@@ -11,7 +11,6 @@ STEPS, BATCH = 200, 64
 FRACTALS = "size: 32, points: 1000, classes: 100000, background: false"
 STREAMS = {
     "ifs": f"source: ifs, {FRACTALS}",
-    "ifs with backgrounds": "source: ifs, size: 32, points: 1000, classes: 100000",
     "ifs_pair": f"source: ifs_pair, {FRACTALS}",
     "fractaldb": "source: fractaldb, size: 32",
     "contours": "source: contours, size: 32",
