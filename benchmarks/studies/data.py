@@ -8,10 +8,11 @@ from argparse import Namespace
 from wildfern.benchmarks.studies.study import SMALL_RESNET, Arm, Study, cifar10, command, quoted
 
 STEPS, BATCH = 200, 64
-FRACTALS = "size: 32, points: 1000, classes: 100000, background: false"
+FRACTALS = "size: 32, points: 1000, classes: 100000"
 STREAMS = {
-    "ifs": f"source: ifs, {FRACTALS}",
-    "ifs_pair": f"source: ifs_pair, {FRACTALS}",
+    "ifs": f"source: ifs, {FRACTALS}, background: false",
+    "ifs with backgrounds": f"source: ifs, {FRACTALS}, background: true",
+    "ifs_pair": f"source: ifs_pair, {FRACTALS}, background: false",
     "fractaldb": "source: fractaldb, size: 32",
     "contours": "source: contours, size: 32",
     "lsystem": "source: lsystem, size: 32",
