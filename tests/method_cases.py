@@ -22,8 +22,8 @@ RESNET = (
 # Changes to the quickstart recipe with which a method learns digits from their images, without labels.
 DIGITS = [
     *["data={source: digits}", "views={name: simclr, size: 12, crop_scale: [0.4, 1.0], flip: 0.0, gray: 0.0}"],
-    "model={backbone: resnet18, stem: cifar, arguments: {layers: [1, 1, 1, 0], channels: [16, 32, 48, 64], stem_width: 16}}",
-    *["optimizer={name: adamw, learning_rate: 2.0e-3, weight_decay: 1.0e-4}", "training.batch_size=32"],
+    "model={backbone: resnet18, stem: cifar, arguments: {layers: [1, 1, 0, 0], channels: [16, 32, 48, 64], stem_width: 16}}",
+    *["optimizer={name: adamw, learning_rate: 2.0e-3, weight_decay: 1.0e-4}", "training.batch_size=16"],
     *["training.steps=300", "training.log_every=50", "training.threads=1", "training.device=cpu"],
     "evaluation={on: [digits], protocols: [knn], few_shot: []}",
 ]
@@ -31,6 +31,7 @@ DIGITS_VIT = [
     *(change for change in DIGITS if not change.startswith("model")),
     "views={name: simclr, size: 16, crop_scale: [0.4, 1.0], flip: 0.0, gray: 0.0}",
     "model={backbone: vit_tiny_patch16_224, arguments: {img_size: 16, patch_size: 4, depth: 2, embed_dim: 48, num_heads: 3}}",
+    "training.batch_size=32",
 ]
 # Token methods with so few steps: crops of one appearance, and the average of tokens in place of a class token.
 DIGITS_TOKENS = [
@@ -42,7 +43,7 @@ DIGITS_TOKENS = [
 DIGITS_PATCHES = [
     *(change for change in DIGITS if not change.startswith("model")),
     "views={name: simclr, count: 1, size: 12, crop_scale: [0.5, 1.0], flip: 0.0, gray: 0.0, jitter: 0.0, blur: 0.0}",
-    "model={backbone: vit_tiny_patch16_224, arguments: {img_size: 12, patch_size: 3, depth: 2, embed_dim: 48, num_heads: 3, "
+    "model={backbone: vit_tiny_patch16_224, arguments: {img_size: 12, patch_size: 3, depth: 1, embed_dim: 48, num_heads: 3, "
     "class_token: false, global_pool: avg, fc_norm: false}}",
 ]
 
@@ -123,7 +124,10 @@ CASES = {
     "simsiam": Case(
         "simsiam",
         {"projection_hidden": 16, "projection_size": 8, "predictor_hidden": 8},
-        recipe=digits("name: simsiam, projection_hidden: 128, projection_size: 128, predictor_hidden: 32"),
+        recipe=digits(
+            "name: simsiam, projection_hidden: 128, projection_size: 128, predictor_hidden: 32",
+            "training.batch_size=32",
+        ),
     ),
     "nnclr": Case(
         "nnclr",
