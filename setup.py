@@ -75,7 +75,7 @@ setup(
     ],
     extras_require={
         "test": [
-            "pytest>=8",
+            "pytest>=8.4",
             "pytest-xdist>=3.6",
             "hypothesis>=6.100",
             "jsonschema>=4",

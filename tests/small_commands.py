@@ -144,7 +144,8 @@ CONSTANTS: dict[str, dict[str, object]] = {
 
 
 def make_benchmarks_small(patch: pytest.MonkeyPatch) -> None:
-    """Let benchmarks compute as little as they can, and torch.compile trace, but not call a compiler of C++."""
+    """Let measurements compute as little as they can, and torch.compile trace, but not call a compiler of C++."""
+    patch.setattr("wildfern.ssl.training.trial_steps.MOST", 2)
     for module, constants in CONSTANTS.items():
         for name, value in constants.items():
             patch.setattr(import_module(f"wildfern.benchmarks.{module}"), name, value)

@@ -1,4 +1,9 @@
-"""Changes that make the quickstart recipe train in a second."""
+"""Changes that make the quickstart recipe train in a second, and a small part of a data set."""
+
+from types import SimpleNamespace
+
+import pytest
+import sklearn.datasets
 
 # Two blocks: batch normalization over two ranks takes most of a step of so small a network.
 SHALLOW = "model.arguments={layers: [1, 1, 0, 0], channels: [8, 8, 8, 8], stem_width: 64}"
@@ -16,3 +21,10 @@ TINY = [
     "training.device=cpu",
     "evaluation.on=[]",
 ]
+
+
+def few_digits(patch: pytest.MonkeyPatch) -> None:
+    """Let `digits` be a sixth of the handwritten digits."""
+    whole = sklearn.datasets.load_digits()
+    few = SimpleNamespace(images=whole.images[::6], target=whole.target[::6], target_names=whole.target_names)
+    patch.setattr(sklearn.datasets, "load_digits", lambda: few)

@@ -7,10 +7,8 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-import sklearn.datasets
 import torch
 import yaml
 from documented_commands import PROGRAMS, Command, commands, commands_in, idle_marks, python_blocks
@@ -25,7 +23,7 @@ from small_commands import (
     small,
     small_launch,
 )
-from small_runs import TINY
+from small_runs import TINY, few_digits
 from typer.main import get_command
 
 from wildfern import registry as registry_module
@@ -50,12 +48,10 @@ SMALLER = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def few_digits():
-    """A sixth of the handwritten digits, and linear probes that are not trained to the end."""
-    whole = sklearn.datasets.load_digits()
-    few = SimpleNamespace(images=whole.images[::6], target=whole.target[::6], target_names=whole.target_names)
+def small_evaluations():
+    """Few digits, and linear probes that are not trained to the end."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sklearn.datasets, "load_digits", lambda: few)
+        few_digits(patch)
         patch.setattr(logistic_regression, "MAX_ITERATIONS", 3)
         yield
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from small_runs import TINY
+from small_runs import TINY, few_digits
 
 from wildfern.benchmarks.studies import data, imbalance, lightly, methods
 from wildfern.benchmarks.studies import study as harness
@@ -21,13 +21,14 @@ from wildfern.launch.errors import RunError
 from wildfern.ssl.tracking import read_records
 
 CHANGES = [*(change for change in TINY if not change.startswith("evaluation")), "training.steps=2"]
-ON = {"numerals": "digits", "few": {"source": "finite", "of": "digits", "items": 300}}
+ON = {"numerals": "digits", "few": {"source": "finite", "of": "digits", "items": 80}}
 
 
 def test_scores_of_all_arms_and_seeds(tmp_path, monkeypatch):
     arms = [Arm("hot", ["method.temperature=0.5"], group="one"), Arm("cold", ["method.temperature=0.1"], group="two")]
     study = Study("temperatures", "Two steps.", arms, ON, ("numerals", "knn"))
     monkeypatch.setattr(harness, "PROTOCOLS", ("knn",))
+    few_digits(monkeypatch)
     result = run(study, [0, 1], tmp_path / "runs", CHANGES)
     rows = {(row["arm"], row["dataset"], row["protocol"]): row for row in result["rows"]}
     assert len(rows) == len(result["rows"]) == 2 * 2

@@ -23,8 +23,8 @@ NARROW = "model.arguments={layers: [1, 1, 1, 1], channels: [8, 8, 8, 16]}"
 SMALL_HEAD = ["method.projection_hidden=64", "method.projection_size=32"]
 CHANGES = {
     "quickstart": [],
-    "simclr_cifar10": ["data.source=digits"],
-    "simclr_ifs_resnet18": [*SMALL_IFS, "method.projection_hidden=64"],
+    "simclr_cifar10": ["data.source=digits", NARROW, *SMALL_HEAD],
+    "simclr_ifs_resnet18": [*SMALL_IFS, NARROW, *SMALL_HEAD],
     "simclr_ifs_resnet50": [*SMALL_IFS, "views.size=32", "model.backbone=resnet14t", "method.projection_hidden=64"],
     "cacr_cifar10": ["data.source=digits"],
     "cacr_imagenet_resnet50": [
@@ -49,6 +49,7 @@ CHANGES = {
     "distillation_folder_resnet18": [
         *["data.source=folder:{images}", "views.size=32", "method.teacher=vit_tiny_patch16_224"],
         *["method.teacher_weights=random", "method.teacher_arguments.depth=1", "method.projection_hidden=16"],
+        NARROW,
     ],
     "ibot_ifs_vit_small": [*SMALL_IFS, *SMALL_DINO],
     "dinov2_ifs_vit_small": [*SMALL_IFS, *SMALL_DINO, "method.patch_prototypes=64"],
@@ -75,7 +76,7 @@ CHANGES = {
         *[*SMALL_IFS, "views.size=32", "model.arguments={patch_size: 4, depth: 1, embed_dim: 24, num_heads: 2}"],
         *["method.predictor_width=16", "method.predictor_depth=1", "method.predictor_heads=2"],
     ],
-    "denoising_autoencoder_cifar10": ["data.source=digits", "method.decoder_width=8"],
+    "denoising_autoencoder_cifar10": ["data.source=digits", "method.decoder_width=8", NARROW],
     "supervised_ifs_multi_resnet50": [
         *[*SMALL_IFS, "views.size=32", "model.backbone=resnet14t", "data.classes=30", "method.classes=30"],
     ],
@@ -94,7 +95,13 @@ CHANGES = {
     "instance_identity_cifar10": ["data.source=digits", "method.projection_hidden=64", NARROW],
     "parameter_regression_spectrum_resnet18": ["data.size=32", "data.threads=1", "views.size=32", NARROW],
     "dino_texture_kml_vit_small": ["data.of.size=32", "data.of.threads=1", *SMALL_DINO],
-    "mix_folder_and_ifs": ["data.0.source=folder:{images}", "views.size=32", "data.1.size=32", "data.1.points=500"],
+    "mix_folder_and_ifs": [
+        "data.0.source=folder:{images}",
+        "views.size=32",
+        "data.1.size=32",
+        "data.1.points=500",
+        NARROW,
+    ],
 }
 
 
