@@ -128,7 +128,7 @@ class Method(nn.Module):
         """Loss, metrics and features of this rank's part of the global batch."""
         raise NotImplementedError(f"{type(self).__name__}.forward() must return an Output")
 
-    def encode(self, head: nn.Module, views: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def encode(self, head: Callable[[Tensor], Tensor], views: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Run the backbone once per resolution and the head once on all views.
 
         Returns embeddings float[V, n, D], with the views of all groups in order, and the first view's detached features

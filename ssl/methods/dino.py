@@ -75,7 +75,8 @@ class DINO(Method):
 
     def forward(self, batch: Batch) -> Output:
         self.head.prototypes.frozen = batch.step < self.frozen_steps
-        student, features = self.encode(self.head, batch.views)
+        embeddings, features = self.encode(self.head.bottleneck, batch.views)
+        student = self.head.prototypes(embeddings)
         teacher = full_precision(self.teacher(batch.views[0].flatten(0, 1))).unflatten(0, (2, -1))
         temperature = self.teacher_temperature(batch.step)
         loss = self.loss(student, teacher, temperature)
@@ -83,7 +84,7 @@ class DINO(Method):
             metrics = prototype_metrics(self.loss.teacher_probabilities(teacher, temperature), student)
             if self.training:
                 self._move_center(teacher.mean(dim=(0, 1)), batch)
-        return Output(loss, metrics | {"center_norm": self.loss.center.norm()}, features)
+        return Output(loss, metrics | {"center_norm": self.loss.center.norm()}, features, embeddings[:2].detach())
 
     def collapsed_loss(self, images: int) -> float:
         return log(len(self.loss.center))

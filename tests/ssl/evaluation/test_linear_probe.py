@@ -11,6 +11,8 @@ from wildfern.ssl.evaluation.linear_probe import STRENGTHS
 from wildfern.ssl.evaluation.logistic_regression import RegularizationPath
 from wildfern.ssl.evaluation.stratified import class_ranks
 
+FEW = STRENGTHS[:4]  # the weaker ones take seconds, and are chosen in other tests
+
 
 def sklearn_weights(features, strength):
     x = StandardScaler().fit_transform(features.x.double().numpy())
@@ -77,20 +79,22 @@ def test_test_labels_never_touch_the_choice(blobs, n):
 
 def test_two_calls_give_the_same_numbers(blobs):
     train, test = blobs(150), blobs(80, seed=3)
-    assert linear_probe(train, test, seed=4) == linear_probe(train, test, seed=4)
+    assert linear_probe(train, test, strengths=FEW, seed=4) == linear_probe(train, test, strengths=FEW, seed=4)
 
 
 def test_scale_of_features_does_not_matter(blobs):
     train, test = blobs(200), blobs(100, seed=3)
     scaled = [Features(features.x * 1000 + 7, features.y) for features in (train, test)]
-    assert linear_probe(*scaled).accuracy == pytest.approx(linear_probe(train, test).accuracy, abs=0.011)
+    assert linear_probe(*scaled, strengths=FEW).accuracy == pytest.approx(
+        linear_probe(train, test, strengths=FEW).accuracy, abs=0.011
+    )
 
 
 def test_constant_features_and_gaps_in_labels_are_fine(blobs):
     train, test = blobs(100), blobs(60, seed=3)
     holed = [Features(torch.cat([f.x, torch.full((len(f), 2), 0.1)], 1), f.y * 10 + 3) for f in (train, test)]
-    plain = linear_probe(train, test)
-    assert linear_probe(*holed).accuracy == pytest.approx(plain.accuracy, abs=0.02)
+    plain = linear_probe(train, test, strengths=FEW)
+    assert linear_probe(*holed, strengths=FEW).accuracy == pytest.approx(plain.accuracy, abs=0.02)
 
 
 def test_a_label_never_trained_on_counts_as_wrong(blobs):
@@ -103,9 +107,9 @@ def test_a_label_never_trained_on_counts_as_wrong(blobs):
 def test_classes_with_one_image_are_always_fitted(blobs):
     train, test = blobs(60), blobs(40, seed=3)
     few = Features(torch.cat([train.x, test.x[:1] + 9]), torch.cat([train.y, torch.tensor([9])]))
-    assert 0 <= linear_probe(few, test).accuracy <= 1
+    assert 0 <= linear_probe(few, test, strengths=FEW).accuracy <= 1
     single = blobs(4, noise=0.01)
-    result = linear_probe(single, blobs(40, seed=3, noise=0.01))
+    result = linear_probe(single, blobs(40, seed=3, noise=0.01), strengths=FEW)
     assert result.holdout_accuracy is None
     assert result.accuracy == 1.0
     assert "none to hold out" in result.detail

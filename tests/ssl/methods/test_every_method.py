@@ -34,6 +34,15 @@ def test_every_optimized_parameter_gets_a_gradient(name):
     assert output.features is None or output.features.shape[0] == IMAGES
 
 
+def test_methods_that_compare_views_give_embeddings_for_the_diagnostics():
+    predictive = {"mae", "simmim", "ijepa", "denoising_autoencoder", "supervised", "parameter_regression"}
+    plain = {"instance_identity, linear", "queue"}  # no normalized embeddings; a plugin
+    for name, case in CASES.items():
+        if case.method not in predictive and name not in {*plain, "masks"}:
+            embeddings = build(name, 10)(batch(name, 3)).embeddings
+            assert embeddings.shape[:2] in {(views, IMAGES) for views in range(2, 5)}, name
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINED)
 def test_learns_digits_without_collapse(name, tmp_path, monkeypatch):
