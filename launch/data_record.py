@@ -16,7 +16,7 @@ from wildfern.files import open_reading, replacing
 from wildfern.launch.errors import RunError
 from wildfern.launch.run_folder import RunFolder, kept_aside
 from wildfern.recipes import Recipe
-from wildfern.ssl.data import Mixture, Source
+from wildfern.ssl.data import CuratedSource, Mixture, Source
 from wildfern.ssl.data.base import SourceFile
 from wildfern.ssl.data.clusters import digest_of
 from wildfern.ssl.data.fingerprint import Fingerprint, fingerprint
@@ -58,6 +58,7 @@ def record_data(
             {"source": entry.source, "items": source.num_items}
             | (asdict(found) if found else {})
             | _chosen(mixture, number)
+            | ({} if (curated := _curated(source)) is None else {"curated": curated.record()})
         )
     with (
         replacing(folder.path / LIST) as beside,
@@ -85,6 +86,28 @@ def _chosen(mixture: Mixture, number: int) -> dict[str, str]:
     source = mixture.sources[number]
     chosen = {"chosen": digest_of(source.items)} if isinstance(source, Subset) else {}
     return chosen | ({} if mixture.guide is None else {"clusters": mixture.guide.digest})
+
+
+def _curated(source: Source) -> CuratedSource | None:
+    """The curated source that this one is, or takes some images of."""
+    inner = source.source if isinstance(source, Subset) else source
+    return inner if isinstance(inner, CuratedSource) else None
+
+
+def new_takedowns(recipe: Recipe, mixture: Mixture, folder: RunFolder) -> list[str]:
+    """A message for each curated source of which images were taken down since the run was started."""
+    messages = []
+    for entry, source, then in zip(recipe.data, mixture.sources, recorded_data(folder), strict=False):
+        curated, recorded = _curated(source), then.get("curated")
+        known = recorded.get("taken_down", []) if isinstance(recorded, dict) else []
+        new = [] if curated is None else [name for name in curated.taken_down if name not in known]
+        if new:
+            more = f" and {len(new) - SHOWN} more" if len(new) > SHOWN else ""
+            messages.append(
+                f"{entry.source}: taken down since the run was started: {', '.join(new[:SHOWN])}{more}; from here on other "
+                "images take their places, and all other images are read as before"
+            )
+    return messages
 
 
 def check_same_files(recipe: Recipe, mixture: Mixture, folder: RunFolder) -> None:

@@ -23,11 +23,12 @@ from wildfern.launch.cluster.heartbeat import HeartbeatEnded
 from wildfern.launch.cluster.launcher_environment import check_launcher_environment, several_processes
 from wildfern.launch.cluster.shared_folder import chosen_folder, exclusive
 from wildfern.launch.components import read_recipe
-from wildfern.launch.data_record import record_data, recorded_data
+from wildfern.launch.data_record import new_takedowns, record_data, recorded_data
 from wildfern.launch.departures import departures
 from wildfern.launch.errors import RunError, disk_errors, errors_after_training, user_errors
 from wildfern.launch.interrupts import advising
 from wildfern.launch.long_run import MeasuredLongRun, expected_long_run
+from wildfern.launch.pinned_data import pinned_manifests
 from wildfern.launch.python_errors import brief_in_notebooks, to_resume
 from wildfern.launch.resuming import (
     ResumePoint,
@@ -104,7 +105,8 @@ def pretrain(
 
     with startup, read_by_all(read) as recipe, user_errors(), started(recipe) as context:
         folder = chosen_folder(run, name, resume, context)
-        recipe = agreed_precision(recipe, context, folder.recipe_if_started() if resume else None)
+        former = folder.recipe_if_started() if resume else None
+        recipe = pinned_manifests(agreed_precision(recipe, context, former), context, former)
         if resume:
             check_same_run(recipe, folder)
         assembly = assemble(recipe, folder, context, startup.progress)
@@ -118,6 +120,7 @@ def pretrain(
                     teacher = bool(assembly.engine.method.teachers())
                     messages += [*folder.changed_plugins(recipe), *changed_settings(former, recipe)]
                     messages += schedule_changes(former, recipe, start.step, teacher)
+                    messages += new_takedowns(recipe, assembly.mixture, folder)
                 if resume and (message := folder.keep_damaged_environment()) is not None:
                     messages.append(message)
                 folder.begin(recipe, weights.as_json() if weights else None, start.run_id)

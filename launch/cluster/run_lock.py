@@ -15,8 +15,10 @@ MOST_OF_OWNER = 300  # bytes that are read of the owner's name
 
 
 @contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Lock an existing run folder; RunError names the process that holds it. A lock file with other names stays empty.
+def lock(folder: Path, advice: str = "wait for it, stop it, or choose another --run") -> Iterator[None]:
+    """Lock an existing folder, of a run or another one that one process at a time may write.
+
+    RunError names the process that holds it, with `advice`. A lock file with other names (hard links) stays empty.
 
     The lock is the system's flock on the file `.lock`: it ends with the process, even a killed one, and works between hosts
     on file systems that forward locks, such as NFS. Without flock (Windows, some parallel file systems) it only warns.
@@ -31,10 +33,10 @@ def lock(folder: Path) -> Iterator[None]:
             taken = _take(handle)
         except BlockingIOError:
             owner = _owner(handle) or "another process"
-            raise RunError(f"{folder} is in use by {owner}: wait for it, stop it, or choose another --run") from None
+            raise RunError(f"{folder} is in use by {owner}: {advice}") from None
         if not taken:
             warnings.warn(
-                f"{folder}: this file system has no locks; do not start a second run in this folder", stacklevel=2
+                f"{folder}: this file system has no locks; do not start a second process in this folder", stacklevel=2
             )
         _write_owner(handle, path, f"process {os.getpid()} on {socket.gethostname()}\n")
         try:

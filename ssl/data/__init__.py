@@ -14,6 +14,7 @@ from wildfern.generators import make_stream
 from wildfern.registry import GENERATORS, LOCATION, SOURCES, location_parameter, register
 from wildfern.ssl.data.base import DataError, Images, Source, Split, UnreadableImage
 from wildfern.ssl.data.crop import crop_resize, crops_resize, square
+from wildfern.ssl.data.curated import CuratedSource
 from wildfern.ssl.data.digits import DigitsSource
 from wildfern.ssl.data.finite import FiniteSource
 from wildfern.ssl.data.folder import FolderSource
@@ -37,6 +38,7 @@ for _name in TORCHVISION_SETS:
 
 __all__ = [
     "SOURCES",
+    "CuratedSource",
     "DataError",
     "DigitsSource",
     "FiniteSource",

@@ -24,12 +24,16 @@ class DataError(ValueError):
     """A data source that cannot be opened or read; the message is for the user."""
 
 
-class UnreadableImage(DataError):
-    """One unusable image; `reason` says why, without the name of the file."""
+Fault = Literal["unreadable", "truncated", "not_an_image", "bomb"]
 
-    def __init__(self, reason: str) -> None:
+
+class UnreadableImage(DataError):
+    """One unusable image; `reason` says why, without the name of the file, and `fault` which kind of fault it is."""
+
+    def __init__(self, reason: str, fault: Fault = "unreadable") -> None:
         super().__init__(reason)
         self.reason = reason
+        self.fault: Fault = fault
 
 
 @dataclass(frozen=True)

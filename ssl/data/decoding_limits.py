@@ -59,7 +59,8 @@ class Watched:
         if self._scans > MOST_SCANS or self._scans * pixels > MOST_SCANNED_PIXELS:
             raise UnreadableImage(
                 f"decompression bomb: {self._scans:,} scans or more of {pixels:,} pixels; at most {MOST_SCANS} scans, "
-                f"and {MOST_SCANNED_PIXELS:,} pixels in all of them, are decoded"
+                f"and {MOST_SCANNED_PIXELS:,} pixels in all of them, are decoded",
+                "bomb",
             )
 
     def seek(self, *place: int) -> int:

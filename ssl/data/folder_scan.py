@@ -42,7 +42,7 @@ def scan_folder(root: str, wanted: Callable[[str], bool]) -> FolderScan:
     reached again is not entered again.
     """
     scan, progress = FolderScan(root), current_progress()
-    for number, (name, entry) in enumerate(_files(scan)):
+    for number, (name, entry) in enumerate(files_below(scan)):
         if number % _SHOWN_EVERY == 0 and number:
             progress.detail(f"scanning {root}: {number:,} files")
         if not is_image(name):
@@ -95,7 +95,11 @@ def good_headers(scan: FolderScan, decoding: Decoding) -> NDArray[np.int64]:
     return np.flatnonzero(good)
 
 
-def _files(scan: FolderScan) -> Iterator[tuple[str, os.DirEntry]]:
+def files_below(scan: FolderScan) -> Iterator[tuple[str, os.DirEntry]]:
+    """Relative path and entry of all files that are not hidden, depth first by name; adds to `scan.skipped`.
+
+    Links are followed; a folder that is reached again is not entered again.
+    """
     entered = {_identity(scan.root)}
     levels = [("", iter(_listing(scan, "")))]
     while levels:

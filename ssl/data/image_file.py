@@ -13,7 +13,7 @@ from PIL import Image
 from pydantic import Field
 
 from wildfern.ssl.data import pillow_image
-from wildfern.ssl.data.base import DataError, ImageArray, UnreadableImage
+from wildfern.ssl.data.base import DataError, Fault, ImageArray, UnreadableImage
 from wildfern.ssl.data.decoding_limits import SLOW_SECONDS, is_free, watch
 from wildfern.ssl.data.resize import resize, within
 from wildfern.ssl.data.tiff_image import MIN_IS_BLACK, MIN_IS_WHITE, RGB, SIGNATURES, TiffImage
@@ -162,10 +162,10 @@ class Decoding:
             image: Image.Image | None = pillow_image.opened(file)
         except pillow_image.NotIdentified:
             image = None
-            with _damage("cannot be opened"):
+            with _damage("cannot be opened", "unreadable"):
                 if pillow_image.first_bytes(file, 4) not in SIGNATURES:
                     raise
-        with _damage("damaged header"):
+        with _damage("damaged header", "unreadable"):
             by_pillow = image is not None and not self._better_by_tifffile(image)
         if image is not None and by_pillow:
             with image:
@@ -175,7 +175,7 @@ class Decoding:
                     self._check_bands(pillow_image.number_of_bands(image))
                 yield image
             return
-        with _damage("damaged header"):
+        with _damage("damaged header", "unreadable"):
             count_pages(file)
             tiff = TiffImage(file)
         with tiff:
@@ -219,7 +219,7 @@ def image_size(file: File, *, min_side: int = 1, pixel_limit: int = PIXEL_LIMIT)
 
 
 @contextmanager
-def _damage(what: str = "truncated or damaged") -> Iterator[None]:
+def _damage(what: str = "truncated or damaged", fault: Fault = "truncated") -> Iterator[None]:
     """Turn the errors of decoders, which raise any exception for damaged data, into UnreadableImage."""
     try:
         yield
@@ -228,7 +228,7 @@ def _damage(what: str = "truncated or damaged") -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in pillow_image.MACHINE_FAULTS:
             raise
-        raise UnreadableImage(f"{what}: {pillow_image.first_line(error)}") from error
+        raise UnreadableImage(f"{what}: {pillow_image.first_line(error)}", fault) from error
 
 
 @contextmanager
@@ -245,15 +245,17 @@ def _enough_memory() -> Iterator[None]:
 def _check_size(size: tuple[int, int], min_side: int, pixel_limit: int, bands: int = 1, bytes_each: int = 1) -> None:
     width, height = size
     if width * height > pixel_limit:
-        raise UnreadableImage(f"decompression bomb: {width} x {height} pixels, more than {pixel_limit:,}")
+        raise UnreadableImage(f"decompression bomb: {width} x {height} pixels, more than {pixel_limit:,}", "bomb")
     if bands > 4 and width * height * bands > 4 * pixel_limit:
         raise UnreadableImage(
-            f"decompression bomb: {width} x {height} pixels of {bands} bands, more than {4 * pixel_limit:,} values"
+            f"decompression bomb: {width} x {height} pixels of {bands} bands, more than {4 * pixel_limit:,} values",
+            "bomb",
         )
     if width * height * bytes_each > _BYTES_PER_PIXEL * pixel_limit:
         raise UnreadableImage(
             f"decompression bomb: {width} x {height} pixels of {bytes_each} bytes, more than "
-            f"{_BYTES_PER_PIXEL * pixel_limit:,} bytes"
+            f"{_BYTES_PER_PIXEL * pixel_limit:,} bytes",
+            "bomb",
         )
     if min(size) < min_side:
         raise UnreadableImage(f"too small: {width} x {height}, the shorter side must be {min_side} or more")

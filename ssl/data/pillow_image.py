@@ -32,6 +32,7 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its remarks o
 _HEIC = "a HEIC image, which needs a package: pip install pillow-heif"
 _AVIF = "an AVIF image, which this Pillow does not read: pip install --upgrade pillow (11.3 or later)"
 _JXL = "a JPEG XL image, which needs a package: pip install pillow-jxl-plugin"
+_UNKNOWN = "not an image in a known format"
 _FORMAT_OF = {_HEIC: "HEIF", _AVIF: "AVIF", _JXL: "JXL"}
 _OTHERS = (
     *(
@@ -65,9 +66,10 @@ def opened(file: str | os.PathLike | BinaryIO) -> Image.Image:
     except (UnreadableImage, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UnreadableImage(f"decompression bomb: {first_line(error).partition(' exceeds')[0]}") from error
+        raise UnreadableImage(f"decompression bomb: {first_line(error).partition(' exceeds')[0]}", "bomb") from error
     except Image.UnidentifiedImageError as error:
-        raise NotIdentified(_named(first_bytes(file))) from error
+        reason = _named(first_bytes(file))
+        raise NotIdentified(reason, "not_an_image" if reason == _UNKNOWN else "unreadable") from error
     except OSError as error:
         if error.errno in MACHINE_FAULTS:
             raise
@@ -160,9 +162,7 @@ def _known_formats() -> tuple[str, ...]:
 
 def _named(start: bytes) -> str:
     """Why a file with these first bytes is not read."""
-    words = next(
-        (words for at, mark, words in _OTHERS if start[at:].startswith(mark)), "not an image in a known format"
-    )
+    words = next((words for at, mark, words in _OTHERS if start[at:].startswith(mark)), _UNKNOWN)
     return "truncated or damaged" if _FORMAT_OF.get(words) in _known_formats() else words
 
 

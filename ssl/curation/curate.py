@@ -1,0 +1,310 @@
+"""Curation from sources to a manifest: measure, join, decide, write. Each step is kept, so that a kill loses little."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from wildfern.files import replacing
+from wildfern.ssl.curation.decide import Decided, decide
+from wildfern.ssl.curation.detector import Detector
+from wildfern.ssl.curation.feature_store import Extract, FeatureStore
+from wildfern.ssl.curation.image_table import COLUMNS, ImageTable, as_small
+from wildfern.ssl.curation.joined import join
+from wildfern.ssl.curation.leaks import EvaluationImages
+from wildfern.ssl.curation.listing import full_name
+from wildfern.ssl.curation.manifest import (
+    DECIDED,
+    JOINED,
+    MANIFEST,
+    ROWS,
+    SCHEMA,
+    STORED,
+    CurationError,
+    Info,
+    Manifest,
+    version_path,
+)
+from wildfern.ssl.curation.marks import Mark, read_marks, write_marks
+from wildfern.ssl.curation.measured_parts import PARTS
+from wildfern.ssl.curation.people_results import PeopleResults
+from wildfern.ssl.curation.places import PLACE_COLUMNS, Place, places_of
+from wildfern.ssl.curation.policy import Policy, as_tree
+from wildfern.ssl.curation.scan import list_images, measure_images, measured
+from wildfern.ssl.curation.takedowns import add_takedowns, read_takedowns
+from wildfern.ssl.curation.user_metadata import UserMetadata
+from wildfern.ssl.tracking.current_progress import current_progress
+
+MARKS = "marks.csv"
+_MERGED = "merged.parquet"
+_PEOPLE = {"people": pa.float32(), "people_boxes": pa.string(), "people_checked": pa.string()}
+
+
+@dataclass(frozen=True)
+class Curated:
+    """A manifest that was just written, and the decisions in it."""
+
+    manifest: Manifest
+    decided: Decided
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """How many images have each reason."""
+        return dict(Counter(one.rule for found in self.decided.verdicts.reasons.values() for one in found))
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What some rules need, as opened by the caller; None where the policy asks for none.
+
+    - detector: of people. network and extract: the network whose features are used, identified by name and digest of its weights.
+    - evaluation: images of evaluation sets, for leaks. processes: that read images.
+    """
+
+    detector: Detector | None = None
+    network: str | None = None
+    extract: Extract | None = None
+    evaluation: EvaluationImages | None = None
+    processes: int = 1
+
+
+def scan(
+    sources: Sequence[str],
+    folder: str | Path,
+    policy: Policy | None = None,
+    *,
+    metadata: Sequence[str | Path] = (),
+    tools: Tools | None = None,
+) -> Curated:
+    """Scan sources into the manifest of `folder`, which is made if it is missing, and decide on every image.
+
+    Only images that are new or changed are measured. Marks in `folder`/marks.csv and takedowns are honored. Raises CurationError
+    for sources, metadata and marks that cannot be used. A curation that was killed goes on where it was.
+    """
+    folder, policy, tools = Path(folder), policy or Policy(), tools or Tools()
+    _check_tools(policy, tools)
+    names = [full_name(source) for source in sources]
+    tables = [UserMetadata.read(path) for path in metadata]
+    read_marks_of(folder), read_takedowns(folder)  # unusable ones are an error before the work
+    folder.mkdir(parents=True, exist_ok=True)
+    progress = current_progress()
+    progress.part("listing images")
+    places = list_images(names)
+    progress.part(f"measuring {len(places):,} images")
+    measure_images(places, folder, processes=tools.processes)
+    progress.part("joining metadata")
+    merged = folder / PARTS / _MERGED
+    notes: list[str] = []
+    _write(merged, (_with_nulls(join(rows, tables)) for rows in measured(places, folder)), SCHEMA)
+    for table in tables:
+        table.check_used()
+        if words := unmatched_words(table):
+            notes.append(words)
+    info = Info(names, {}, {}, [str(path) for path in metadata], notes=notes, wildfern=version("wildfern"))
+    found = _decide(folder, merged, policy, info, tools)
+    shutil.rmtree(folder / PARTS)
+    return found
+
+
+def decide_again(folder: str | Path, policy: Policy, *, tools: Tools | None = None) -> Curated:
+    """Decide again on the images of a manifest, by another policy, other marks or new takedowns, without scanning the sources."""
+    folder, tools = Path(folder), tools or Tools()
+    _check_tools(policy, tools)
+    manifest = Manifest(folder)
+    manifest.close()
+    return _decide(folder, manifest.path, policy, manifest.info, tools)
+
+
+def merge(folders: Sequence[str | Path], out: str | Path, policy: Policy, *, tools: Tools | None = None) -> Curated:
+    """Join the manifests of several folders into one in `out`, with their marks and takedowns, and decide on all images together.
+
+    An image that several of them have (by its place) is taken from the first. Raises CurationError for a damaged one.
+    """
+    out, tools = Path(out), tools or Tools()
+    _check_tools(policy, tools)
+    manifests = [Manifest(folder) for folder in folders]
+    (out / PARTS).mkdir(parents=True, exist_ok=True)
+    merged = out / PARTS / _MERGED
+    _write(merged, _joined_manifests(manifests), SCHEMA)
+    marks: dict[str, Mark] = {}
+    for folder in folders:
+        marks |= read_marks_of(Path(folder))
+        known = {one.sha256 for one in read_takedowns(out)}
+        if new := [one for one in read_takedowns(folder) if one.sha256 not in known]:
+            add_takedowns(out, new)
+    if marks:
+        write_marks(out / MARKS, marks, {})
+    sources = list(dict.fromkeys(source for one in manifests for source in one.info.sources))
+    metadata = list(dict.fromkeys(path for one in manifests for path in one.info.metadata))
+    info = Info(sources, {}, {}, metadata, wildfern=version("wildfern"))
+    found = _decide(out, merged, policy, info, tools, [one.path for one in manifests])
+    shutil.rmtree(out / PARTS)
+    return found
+
+
+def _joined_manifests(manifests: Sequence[Manifest]) -> Iterator[pa.Table]:
+    seen: set[bytes] = set()
+    for manifest in manifests:
+        for batch in manifest.batches():
+            rows = pa.Table.from_batches([batch])
+            places = zip(rows.column("container").to_pylist(), rows.column("path").to_pylist(), strict=True)
+            keys = [hashlib.blake2b(f"{name}\0{path}".encode(), digest_size=16).digest() for name, path in places]
+            new = [n for n, key in enumerate(keys) if key not in seen]
+            seen.update(keys)
+            yield _with_nulls(
+                rows.take(pa.array(new, pa.int64())).select([*STORED.names, *(one.name for one in JOINED)])
+            )
+
+
+def read_marks_of(folder: Path) -> dict[str, Mark]:
+    """The marks of a curated folder, by SHA-256; none if it has no file of marks."""
+    path = folder / MARKS
+    return read_marks(path) if path.exists() else {}
+
+
+def unmatched_words(table: UserMetadata) -> str:
+    """What to tell the user about rows of metadata that no image has."""
+    count, first = table.unmatched()
+    if not count:
+        return ""
+    return f"{table.path}: {count:,} of its {len(table):,} rows name no image, for example {', '.join(first)}"
+
+
+def _check_tools(policy: Policy, tools: Tools) -> None:
+    if policy.people.detector is not None and tools.detector is None:
+        raise CurationError("the policy asks for a people detector: open it and pass it as `tools`")
+    if policy.features.backbone is not None and tools.extract is None:
+        raise CurationError("the policy asks for features: pass the network as `tools`")
+    if policy.leak.against and tools.evaluation is None:
+        raise CurationError("the policy asks for leaks: pass the images of the evaluation sets as `tools`")
+
+
+def _decide(folder: Path, rows: Path, policy: Policy, info: Info, tools: Tools, known: Sequence[Path] = ()) -> Curated:
+    """Decide on the images of the file `rows`, which has the columns of a manifest, and write the manifest of `folder`."""
+    progress = current_progress()
+    progress.part("deciding")
+    marks, takedowns = read_marks_of(folder), read_takedowns(folder)
+    file = pq.ParquetFile(rows)
+    table = file.read(COLUMNS)
+    images = ImageTable(table, lambda wanted: _small(file, wanted))
+    nobody = {name: pa.nulls(len(table), kind) for name, kind in _PEOPLE.items()}
+    images = images.with_columns(nobody)
+    checked, not_checked = [], []
+    if tools.detector is not None:
+        people = PeopleResults(folder, tools.detector.description, [folder / MANIFEST, *known])
+        passed = ~decide(images, policy, marks, takedowns).verdicts.rejected
+        wanted = _without(images, passed, people.found)
+        progress.part(f"looking for {tools.detector.detects} in {int(wanted.sum()):,} images")
+        people.examine(_places(file, wanted), int(wanted.sum()), tools.detector, tools.processes)
+        images = images.with_columns(people.columns(images.texts("sha256")))
+        checked.append(f"{tools.detector.detects}: {tools.detector.description}")
+        not_checked.append(tools.detector.not_checked)
+    else:
+        not_checked.append("people: no detector was used, so that any image may show people")
+    features = None
+    if tools.extract is not None and tools.network is not None:
+        store = FeatureStore(folder, tools.network)
+        passed = ~decide(images, policy, marks, takedowns).verdicts.rejected
+        progress.part(f"extracting features of {int(passed.sum()):,} images")
+        store.extract(
+            _places(file, passed), int(passed.sum()), tools.extract, lambda done, of: progress.count(done, of, "images")
+        )
+        features = store.of(images.texts("sha256"))
+        checked.append(f"features: {tools.network}")
+    else:
+        not_checked.append("crops and other near copies: no features were used, and hashes do not find them")
+    if tools.evaluation is None:
+        not_checked.append("leaks: no evaluation set was compared")
+    else:
+        checked.append(f"leaks: compared with {', '.join(policy.leak.against)}")
+    progress.part("deciding")
+    decided = decide(images, policy, marks, takedowns, features=features, evaluation=tools.evaluation)
+    counts = Counter(np.array(["keep", "review", "reject"])[decided.verdicts.strictness].tolist())
+    info = Info(
+        **asdict(info)
+        | {
+            "policy": as_tree(policy),
+            "counts": {name: counts[name] for name in ("keep", "review", "reject")},
+            "checked": checked,
+            "not_checked": not_checked,
+            "notes": [*info.notes, *decided.notes],
+        }
+    )
+    schema = SCHEMA.with_metadata({"wildfern": json.dumps(info.as_json())})
+    _write(folder / MANIFEST, _decided_rows(file, images, decided), schema)
+    file.close()
+    manifest = Manifest(folder)
+    _keep_version(manifest)
+    return Curated(manifest, decided)
+
+
+def _keep_version(manifest: Manifest) -> None:
+    """Keep the manifest under its SHA-256, so that runs resume on what they were started with when it is replaced."""
+    path = version_path(manifest.folder, manifest.sha256)
+    path.parent.mkdir(exist_ok=True)
+    if path.exists():
+        return
+    try:
+        os.link(manifest.path, path)
+    except OSError:  # a file system without hard links
+        with replacing(path) as beside:
+            shutil.copyfile(manifest.path, beside)
+
+
+def _decided_rows(file: pq.ParquetFile, images: ImageTable, decided: Decided) -> Iterator[pa.Table]:
+    start = 0
+    for batch in file.iter_batches(ROWS):
+        rows = pa.Table.from_batches([batch])
+        count = len(rows)
+        columns = {
+            **decided.verdicts.columns(start, count),
+            "group": pa.array(decided.copies.group[start : start + count], pa.int32()),
+            "cluster": pa.array(decided.cluster[start : start + count], pa.int32()),
+            **{name: images.column(name, start, count) for name in _PEOPLE},
+        }
+        for column in DECIDED:
+            rows = rows.set_column(rows.schema.get_field_index(column.name), column, columns[column.name])
+        yield rows
+        start += count
+
+
+def _with_nulls(rows: pa.Table) -> pa.Table:
+    for column in DECIDED:
+        rows = rows.append_column(column, pa.nulls(len(rows), column.type))
+    return rows
+
+
+def _write(path: Path, tables: Iterator[pa.Table], schema: pa.Schema) -> None:
+    """A parquet file of these tables, as a whole; row groups of `ROWS`."""
+    with replacing(path) as beside, pq.ParquetWriter(beside, schema, compression="zstd") as writer:
+        for table in tables:
+            writer.write_table(table.select(schema.names).cast(schema), row_group_size=ROWS)
+
+
+def _places(file: pq.ParquetFile, wanted: NDArray[np.bool_]) -> Iterator[Place]:
+    return places_of(file.iter_batches(ROWS, columns=PLACE_COLUMNS), wanted)
+
+
+def _without(images: ImageTable, wanted: NDArray[np.bool_], known: Mapping[str, object]) -> NDArray[np.bool_]:
+    return wanted & np.array([digest not in known for digest in images.texts("sha256")], bool)
+
+
+def _small(file: pq.ParquetFile, wanted: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """The small versions of these images, ascending, from the row groups they are in."""
+    starts = np.cumsum([0, *(file.metadata.row_group(g).num_rows for g in range(file.num_row_groups))])
+    group_of = np.searchsorted(starts, wanted, "right") - 1
+    parts = []
+    for group in np.unique(group_of).tolist():
+        rows = wanted[group_of == group] - starts[group]
+        parts.append(as_small(file.read_row_group(group, ["small"]).column("small").take(pa.array(rows))))
+    return np.concatenate(parts) if parts else np.zeros((0, 16, 16, 3), np.uint8)

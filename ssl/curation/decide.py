@@ -1,0 +1,245 @@
+"""What happens to each image: every rule of a policy, marks made by hand, and takedowns."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wildfern.ssl.curation.duplicates import QUALITY, Copies, best_first, find_copies
+from wildfern.ssl.curation.fault_rules import judge_faults
+from wildfern.ssl.curation.feature_rules import ImageFeatures, judge_similar, select
+from wildfern.ssl.curation.hash_pairs import hash_pairs
+from wildfern.ssl.curation.hierarchical_kmeans import Level
+from wildfern.ssl.curation.image_table import ImageTable
+from wildfern.ssl.curation.leaks import EvaluationImages
+from wildfern.ssl.curation.manifest import KEEP, REJECT, REVIEW
+from wildfern.ssl.curation.policy import Policy
+from wildfern.ssl.curation.spdx import matches
+from wildfern.ssl.curation.takedowns import Takedown
+from wildfern.ssl.curation.verdicts import Reason, Verdicts
+
+TAKEN_DOWN, MARKED = "taken_down", "marked"  # rules that are in no policy
+
+
+@dataclass
+class Decided:
+    """Verdicts on all images, the groups of copies, the cluster of each, int32[N] (-1: none), and notes for the user.
+
+    `levels`: of clusters, the lowest of the images `clustered`, int64[n].
+    """
+
+    verdicts: Verdicts
+    copies: Copies
+    cluster: NDArray[np.int32]
+    notes: list[str] = field(default_factory=list)
+    levels: list[Level] = field(default_factory=list)
+    clustered: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+
+
+def decide(
+    images: ImageTable,
+    policy: Policy,
+    marks: Mapping[str, str] | None = None,
+    takedowns: Sequence[Takedown] = (),
+    *,
+    features: ImageFeatures | None = None,
+    evaluation: EvaluationImages | None = None,
+) -> Decided:
+    """Decide on all images. `marks`: keep or drop by SHA-256.
+
+    Order: faults, license and reservations, people, copies (the best copy is one that passed so far), leaks, similar images,
+    selection, caps. A mark decides over all of these, but a file that cannot be read is never kept, and nothing brings back what
+    was taken down. What is dropped by hand, shows people or was taken down, its copies follow.
+    """
+    verdicts, notes = Verdicts(len(images)), list[str]()
+    judge_faults(images, policy, verdicts)
+    _judge_licenses(images, policy, verdicts)
+    copies = find_copies(images, policy.near_duplicate, verdicts.strictness)
+    _judge_people(images, policy, copies, verdicts)
+    _judge_copies(images, policy, copies, verdicts)
+    if evaluation is not None:
+        _judge_leaks(images, policy, evaluation, verdicts)
+    keep, drop = _marked(images, marks or {}, copies)
+    cluster, levels, clustered = np.full(len(images), -1, np.int32), list[Level](), np.zeros(0, np.int64)
+    if features is not None:
+        order = best_first(images, verdicts.strictness)
+        judge_similar(features, policy.similar, order, images.texts("path"), verdicts)
+        by_image = dict.fromkeys(keep, "keep") | dict.fromkeys(drop, "drop")
+        levels, clustered = select(features, policy.selection, by_image, verdicts)
+        if levels:
+            cluster[clustered] = levels[0].of_item.numpy(force=True)
+    _judge_caps(images, policy, cluster, verdicts, keep, drop, notes)
+    for place in keep:
+        if images.readable[place]:
+            verdicts.replace(place, Reason(MARKED, KEEP, detail="marked keep"))
+    for place, words in drop.items():
+        verdicts.replace(place, Reason(MARKED, REJECT, detail=words))
+    _take_down(images, policy, takedowns, copies, verdicts)
+    return Decided(verdicts, copies, cluster, notes, levels, clustered)
+
+
+def _judge_licenses(images: ImageTable, policy: Policy, verdicts: Verdicts) -> None:
+    rule = policy.license
+    if rule.allow:
+        licenses, texts = images.texts("license"), images.texts("license_text")
+        allowed = {
+            one: any(matches(one, pattern) for pattern in rule.allow) for one in set(licenses) if one is not None
+        }
+        unknown = [n for n, one in enumerate(licenses) if one is None]
+        words = [f"license not known: {texts[n]}" if texts[n] else "no license" for n in unknown]
+        verdicts.add("license", rule.unknown, unknown, details=words)
+        other = [n for n, one in enumerate(licenses) if one is not None and not allowed[one]]
+        verdicts.add("license", rule.action, other, details=[licenses[n] or "" for n in other])
+    reserved = images.texts("optout")
+    found = [n for n, words in enumerate(reserved) if words]
+    verdicts.add("optout", policy.optout.action, found, details=[reserved[n] or "" for n in found])
+
+
+def _judge_people(images: ImageTable, policy: Policy, copies: Copies, verdicts: Verdicts) -> None:
+    """By the highest score among the copies: a face is not gone because a smaller copy hides it from the detector."""
+    rule = policy.people
+    if rule.detector is None or rule.action == KEEP or rule.blur:
+        return
+    own = np.nan_to_num(images.numbers("people"), nan=-1.0)
+    highest = np.full(len(images), -1.0)
+    np.maximum.at(highest, copies.best, own)
+    scores = highest[copies.best]
+    found = np.flatnonzero(scores >= min(rule.review, rule.reject))
+    for action, some in (
+        (rule.action, found[scores[found] >= rule.reject]),
+        (REVIEW, found[scores[found] < rule.reject]),
+    ):
+        words = ["" if own[n] == scores[n] else "found in a copy of it" for n in some]
+        verdicts.add("people", action, some, scores[some], words)
+
+
+def _judge_copies(images: ImageTable, policy: Policy, copies: Copies, verdicts: Verdicts) -> None:
+    others = np.flatnonzero(copies.best != np.arange(len(images)))
+    paths = images.texts("path")
+    for name, some in (
+        ("exact_duplicate", others[copies.exact[others]]),
+        ("near_duplicate", others[~copies.exact[others]]),
+    ):
+        values = copies.difference[some].astype(float)
+        words = [f"copy of {paths[copies.best[n]]}" for n in some]
+        verdicts.add(name, getattr(policy, name).action, some, values, words)
+
+
+def _judge_leaks(images: ImageTable, policy: Policy, evaluation: EvaluationImages, verdicts: Verdicts) -> None:
+    found: dict[int, tuple[float, int]] = {}
+    for place, digest in enumerate(images.texts("pixels_sha256")):
+        if digest in evaluation.digests:
+            found[place] = 0.0, evaluation.digests[digest]
+    featured = np.flatnonzero(images.readable & (images.numbers("phash_quality") >= QUALITY))
+    small = images.read_small(featured)
+    for place, number, value in zip(
+        *evaluation.matches(images.hashes[featured], small, policy.near_duplicate), strict=True
+    ):
+        image = int(featured[place])
+        found[image] = min(found.get(image, (np.inf, 0)), (float(value), int(number)))
+    leaks = sorted(found)
+    words = [f"also {evaluation.names[found[place][1]]}" for place in leaks]
+    verdicts.add("leak", policy.leak.action, leaks, [found[place][0] for place in leaks], words)
+
+
+def _marked(images: ImageTable, marks: Mapping[str, str], copies: Copies) -> tuple[list[int], dict[int, str]]:
+    """Images marked keep, and those marked drop with why; copies of a dropped image are dropped, unless they are marked keep."""
+    if not marks:
+        return [], {}
+    digests = images.texts("sha256")
+    by_mark: dict[str, list[int]] = {"keep": [], "drop": []}
+    for place, digest in enumerate(digests):
+        if digest is not None and digest in marks:
+            by_mark[marks[digest]].append(place)
+    drop = {place: "marked drop" for place in by_mark["drop"]}
+    groups = {int(copies.best[place]) for place in drop}
+    if groups:
+        kept = set(by_mark["keep"])
+        for place in np.flatnonzero(np.isin(copies.best, list(groups))).tolist():
+            if place not in kept:
+                drop.setdefault(place, "a copy of it is marked drop")
+    return by_mark["keep"], drop
+
+
+def _judge_caps(
+    images: ImageTable,
+    policy: Policy,
+    cluster: NDArray[np.int32],
+    verdicts: Verdicts,
+    keep: Sequence[int],
+    drop: Mapping[int, str],
+    notes: list[str],
+) -> None:
+    """Leave out what is above the caps, among the images that are kept so far; those marked keep come first."""
+    caps = policy.caps
+    open_ = verdicts.kept.copy()
+    open_[list(keep)] = True
+    open_[list(drop)] = False
+    first = np.ones(len(images), bool)
+    first[list(keep)] = False
+    order = _by_content(images, first)
+    for name, most in (("author", caps.author), ("album", caps.album), ("cluster", caps.cluster)):
+        if most is None:
+            continue
+        codes = cluster if name == "cluster" else images.codes(name)
+        if unknown := int((open_ & (codes < 0)).sum()):
+            notes.append(f"caps.{name}: {unknown:,} images have no {name} and are not capped")
+        counts: dict[int, int] = {}
+        over = []
+        for place in order.tolist():
+            code = int(codes[place])
+            if open_[place] and code >= 0:
+                counts[code] = counts.get(code, 0) + 1
+                if counts[code] > most:
+                    over.append(place)
+        texts = map(str, cluster[over]) if name == "cluster" else (images.text(name, place) for place in over)
+        words = [f"more than {most} of {name} {text}" for text in texts]
+        verdicts.add("caps", "reject", over, details=words)
+        open_[over] = False
+
+
+def _by_content(images: ImageTable, last: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """All images in an order that depends on their content alone, as a draw by lot would; those in `last` behind the others."""
+    lots = np.array(
+        [
+            int.from_bytes(hashlib.blake2b(f"caps {one}".encode(), digest_size=8).digest(), "big")
+            for one in images.texts("sha256")
+        ],
+        np.uint64,
+    )
+    return np.lexsort((lots, last))
+
+
+def _take_down(
+    images: ImageTable, policy: Policy, takedowns: Sequence[Takedown], copies: Copies, verdicts: Verdicts
+) -> None:
+    """Reject what was taken down and its copies; what may be another copy of it, by the hash alone, is to be reviewed."""
+    if not takedowns:
+        return
+    digests = {one.sha256: one for one in takedowns} | {
+        one.pixels_sha256: one for one in takedowns if one.pixels_sha256
+    }
+    own: dict[int, Takedown] = {}
+    for column in ("sha256", "pixels_sha256"):
+        for place, digest in enumerate(images.texts(column)):
+            if digest in digests:
+                own.setdefault(place, digests[digest])
+    groups = {int(copies.best[place]): taken for place, taken in own.items()}
+    for place in np.flatnonzero(np.isin(copies.best, list(groups))).tolist():
+        taken = own.get(place) or groups[int(copies.best[place])]
+        words = taken.reason if place in own else f"copy of an image taken down ({taken.reason})"
+        verdicts.replace(place, Reason(TAKEN_DOWN, REJECT, detail=words))
+    hashed = [one for one in takedowns if one.phash is not None]
+    if hashed:
+        there = np.flatnonzero(images.readable)
+        pairs = hash_pairs(
+            images.hashes[there], policy.near_duplicate.bits, np.array([one.phash for one in hashed], np.uint64)
+        )
+        for place, number in dict(pairs.tolist()).items():  # once each
+            image = int(there[place])
+            if image not in own and int(copies.best[image]) not in groups:
+                verdicts.add(
+                    TAKEN_DOWN, REVIEW, [image], details=[f"looks like {hashed[number].path}, which was taken down"]
+                )

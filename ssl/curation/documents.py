@@ -1,0 +1,38 @@
+"""What is written beside a manifest: the review page, a datasheet, Croissant metadata, attributions and rejections."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from wildfern.files import write_text
+from wildfern.ssl.curation.attribution import write_attribution, write_rejected
+from wildfern.ssl.curation.croissant import croissant
+from wildfern.ssl.curation.curate import Curated
+from wildfern.ssl.curation.datasheet import Summary, datasheet
+from wildfern.ssl.curation.manifest import KEEP, Manifest
+from wildfern.ssl.curation.review import write_review
+
+_ATTRIBUTED = [
+    *("path", "sha256", "author", "license", "license_text", "source_url", "date", "credit", "metadata", "decision")
+]
+_REJECTED = ["path", "sha256", "decision", "reasons"]
+
+
+def write_documents(folder: str | Path, found: Curated, date: str) -> list[Path]:
+    """Write review.html, datasheet.md, croissant.json, attribution.csv and rejected.csv, as of `date` (ISO 8601); their paths."""
+    folder, manifest = Path(folder), found.manifest
+    summary = Summary.of(manifest, date)
+    write_text(folder / "datasheet.md", datasheet(summary))
+    write_text(folder / "croissant.json", json.dumps(croissant(summary), indent=2, ensure_ascii=False) + "\n")
+    write_attribution(
+        folder / "attribution.csv", (row for row in _rows(manifest, _ATTRIBUTED) if row["decision"] == KEEP)
+    )
+    write_rejected(folder / "rejected.csv", (row for row in _rows(manifest, _REJECTED) if row["decision"] != KEEP))
+    page = write_review(folder, manifest, found.decided)
+    return [page, *(folder / name for name in ("datasheet.md", "croissant.json", "attribution.csv", "rejected.csv"))]
+
+
+def _rows(manifest: Manifest, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    for batch in manifest.batches(columns):
+        yield from batch.to_pylist()

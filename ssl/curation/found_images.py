@@ -1,0 +1,98 @@
+"""Looking up images of a manifest: to take them down, and to compare two manifests."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from wildfern.ssl.curation.duplicates import QUALITY
+from wildfern.ssl.curation.manifest import Manifest
+from wildfern.ssl.curation.takedowns import Takedown
+
+_COLUMNS = [*("source", "container", "path", "sha256", "pixels_sha256", "phash", "phash_quality"), *("author", "group")]
+
+
+def find_images(manifest: Manifest, wanted: Mapping[str, set[str]]) -> tuple[list[Takedown], list[tuple[str, str]]]:
+    """The images with one of these values of `sha256`, `path` or `author`, and all copies of them; and values that none has.
+
+    A path is relative to its source, or full. Time and reason are left open.
+    """
+    missing = {(column, value) for column, values in wanted.items() for value in values}
+    chosen: dict[int, dict[str, Any]] = {}
+    groups: set[int] = set()
+    digests: set[str] = set()
+    for number, row in _rows(manifest):
+        names = {
+            ("sha256", row["sha256"]),
+            ("path", row["path"]),
+            ("path", f"{row['container']}/{row['path']}"),
+            ("author", row["author"]),
+        }
+        if any(value in wanted[column] for column, value in names):
+            missing -= names
+            chosen[number] = row
+            groups |= {row["group"]} - {-1}
+            digests |= {row["sha256"]}
+    if chosen:
+        for number, row in _rows(manifest):
+            if row["group"] in groups or row["sha256"] in digests:
+                chosen.setdefault(number, row)
+    return [_takedown(row) for _, row in sorted(chosen.items()) if row["sha256"]], sorted(missing)
+
+
+def _takedown(row: Mapping[str, Any]) -> Takedown:
+    featured = row["phash"] is not None and row["phash_quality"] >= QUALITY
+    return Takedown(
+        time="",
+        sha256=row["sha256"],
+        pixels_sha256=row["pixels_sha256"],
+        phash=row["phash"] if featured else None,
+        source=row["source"],
+        container=row["container"],
+        path=row["path"],
+        reason="",
+    )
+
+
+def _rows(manifest: Manifest) -> Iterator[tuple[int, dict[str, Any]]]:
+    number = 0
+    for batch in manifest.batches(_COLUMNS):
+        for row in batch.to_pylist():
+            yield number, row
+            number += 1
+
+
+@dataclass
+class Difference:
+    """How one manifest becomes another: images by path, and changes of decisions with the first rule of each side."""
+
+    added: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)  # other bytes at the same place
+    decisions: list[tuple[str, str, str]] = field(default_factory=list)  # path, before, after
+
+
+def difference(one: Manifest, other: Manifest) -> Difference:
+    """What differs between two manifests. The rows of `one` are in memory, about 300 bytes for each."""
+    before = {(row["container"], row["path"]): (row["sha256"], _words(row)) for row in _decisions(one)}
+    found = Difference()
+    for row in _decisions(other):
+        name, digest, words = row["path"], row["sha256"], _words(row)
+        former = before.pop((row["container"], row["path"]), None)
+        if former is None:
+            found.added.append(name)
+        elif former[0] != digest:
+            found.changed.append(name)
+        if former is not None and former[1] != words:
+            found.decisions.append((name, former[1], words))
+    found.removed = [path for _, path in before]
+    return found
+
+
+def _decisions(manifest: Manifest) -> Iterator[dict[str, Any]]:
+    for batch in manifest.batches(["container", "path", "sha256", "decision", "reasons"]):
+        yield from batch.to_pylist()
+
+
+def _words(row: Mapping[str, Any]) -> str:
+    rules = dict.fromkeys(reason["rule"] for reason in row["reasons"])
+    return f"{row['decision']} ({', '.join(rules)})" if rules else str(row["decision"])

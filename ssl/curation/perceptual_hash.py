@@ -1,0 +1,27 @@
+"""pHash: the signs of the lowest frequencies of an image, 64 bits that survive re-encoding and resizing (Zauner, 2010)."""
+
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+SIDE = 32  # pixels that the image is shrunk to
+LOW = 8  # frequencies in each direction
+
+
+def perceptual_hash(gray: NDArray[np.floating]) -> int:
+    """64 bits of a gray image float[32, 32]: whether each of the 8 x 8 lowest DCT coefficients is above their median.
+
+    The first coefficient, the mean, takes part with the sign of nothing: its bit is always 0, so that brightness does not count.
+    """
+    low = _basis() @ gray @ _basis().T
+    bits = low > np.median(low.ravel()[1:])
+    bits[0, 0] = False
+    return int.from_bytes(np.packbits(bits).tobytes(), "big")
+
+
+@cache
+def _basis() -> NDArray[np.float64]:
+    """The first 8 rows of the DCT-II of 32 values."""
+    places = np.arange(SIDE) + 0.5
+    return np.cos(np.pi / SIDE * np.arange(LOW)[:, None] * places)

@@ -1,0 +1,140 @@
+"""Numbers that tell faulty images: brightness, contrast, sharpness, likeness to a page of text or a screenshot."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from wildfern.ssl.curation.manifest import SMALL
+from wildfern.ssl.curation.perceptual_hash import SIDE, perceptual_hash
+
+EXAMINED = 256  # pixels of the longer side that an image is shrunk to
+_PAPER = 24.0  # of luma: what is that near to the background belongs to it
+_INK = 60.0  # of luma: what is that much darker is ink
+_LEAST = 48  # pixels of the shorter side: smaller images have no lines that can be seen
+
+
+class Values(NamedTuple):
+    """The columns of the manifest with these names."""
+
+    brightness: float
+    contrast: float
+    dark_percentile: float
+    light_percentile: float
+    sharpness: float
+    page: float
+    screenshot: float
+    phash: int
+    phash_quality: float
+    small: bytes
+
+
+def values_of(pixels: NDArray[np.uint8]) -> Values:
+    """Values of an image uint8[H, W, 3]. All but `small` are of luma (ITU-R 601), at most 256 pixels a side.
+
+    - sharpness: standard deviation of the Laplacian, relative to the contrast; 0 for a flat image.
+    - phash_quality: standard deviation of the 32 x 32 pixels that the hash is of; featureless images have arbitrary hashes.
+    """
+    image = Image.fromarray(pixels)
+    if (factor := max(image.size) // (2 * EXAMINED)) > 1:
+        image = image.reduce(factor)
+    if max(image.size) > EXAMINED:
+        scale = EXAMINED / max(image.size)
+        image = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.BOX)
+    gray = image.convert("L")
+    histogram = np.array(gray.histogram(), np.float64)
+    shares = np.cumsum(histogram) / histogram.sum()
+    levels = np.arange(256.0)
+    mean = float(histogram @ levels / histogram.sum())
+    contrast = float(np.sqrt(histogram @ (levels - mean) ** 2 / histogram.sum()))
+    luma = np.asarray(gray, np.float32)
+    hashed = np.asarray(gray.resize((SIDE, SIDE), Image.Resampling.BOX), np.float32)
+    return Values(
+        brightness=mean,
+        contrast=contrast,
+        dark_percentile=float(np.searchsorted(shares, 0.99)),
+        light_percentile=float(np.searchsorted(shares, 0.05, "right")),
+        sharpness=_sharpness(luma, contrast),
+        page=page_score(np.asarray(image), luma, histogram),
+        screenshot=screenshot_score(pixels),
+        phash=perceptual_hash(hashed),
+        phash_quality=float(hashed.std()),
+        small=image.resize((SMALL, SMALL), Image.Resampling.BOX).tobytes(),
+    )
+
+
+def _sharpness(luma: NDArray[np.float32], contrast: float) -> float:
+    if min(luma.shape) < 3 or contrast < 1e-3:
+        return 0.0
+    inside = luma[1:-1, 1:-1]
+    laplacian = luma[:-2, 1:-1] + luma[2:, 1:-1] + luma[1:-1, :-2] + luma[1:-1, 2:] - 4 * inside
+    flat = laplacian.ravel()
+    variance = float(flat @ flat) / flat.size - float(flat.mean()) ** 2
+    return math.sqrt(max(0.0, variance)) / contrast
+
+
+def page_score(shrunk: NDArray[np.uint8], luma: NDArray[np.float32], histogram: NDArray[np.float64]) -> float:
+    """How much uint8[H, W, 3], its luma float[H, W] and the histogram of this look like a page of text, in 0 to 1.
+
+    The product of five shares: of light paper, of pixels in its shade (a page has more than half), of colorless pixels, of ink
+    (little), and of lines of text: rows or, for a page on its side, columns of broken ink between empty ones. Lines are looked
+    for in strips of 64 pixels, in which those of a page that is a little askew do not overlap.
+    """
+    if min(luma.shape) < _LEAST:
+        return 0.0
+    smooth = np.convolve(histogram, np.ones(9), "same")
+    paper = int(smooth.argmax())
+    levels = np.arange(256.0) - paper
+    share = float(histogram[np.abs(levels) <= _PAPER].sum() / histogram.sum())
+    ink_share = float(histogram[levels <= -_INK].sum() / histogram.sum())
+    if paper < 130 or share < 0.4 or not 0.003 < ink_share < 0.4:
+        return 0.0
+    red, green, blue = shrunk[..., 0], shrunk[..., 1], shrunk[..., 2]
+    chroma = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
+    colorless = float((chroma < 48).mean())
+    found = _ramp(paper, 130, 180) * _ramp(share, 0.4, 0.55) * _ramp(colorless, 0.75, 0.9)
+    if not found:
+        return 0.0
+    ink = luma < paper - _PAPER
+    return found * max(_lines(ink), _lines(ink.T))
+
+
+def _lines(ink: NDArray[np.bool_]) -> float:
+    """How much the rows of bool[H, W] alternate between none and broken ink, as lines of text do: the best half of the strips."""
+    strips = np.array_split(ink, max(1, ink.shape[1] // 64), axis=1)
+    scores = []
+    for strip in strips:
+        share = strip.mean(1)
+        strokes = (strip[:, 1:] != strip[:, :-1]).sum(1)
+        text = (share > 0.08) & (strokes >= 4 * strip.shape[1] / 64)
+        empty = share < 0.02 + 0.25 * float(np.percentile(share, 90))
+        starts = int((text[1:] & ~text[:-1]).sum())
+        gaps = int((empty[1:] & ~empty[:-1]).sum())
+        solid = float(((share > 0.05) & (strokes < 4)).mean()) / max(1e-6, float((share > 0.05).mean()))
+        scores.append(_ramp(min(starts, gaps), 1, 5) * _ramp(1 - solid, 0.3, 0.7))
+    return float(np.mean(sorted(scores)[len(scores) // 2 :]))
+
+
+def _ramp(value: float, low: float, high: float) -> float:
+    """0 up to `low`, 1 from `high`, and straight between."""
+    return float(min(1.0, max(0.0, (value - low) / (high - low))))
+
+
+def screenshot_score(pixels: NDArray[np.uint8]) -> float:
+    """The share of the pixels of an image uint8[H, W, 3] that equal their right and their lower neighbor, in 0 to 1.
+
+    Near 1 for what programs draw: windows, diagrams, cartoons. In photographs only overexposed areas are like that. A sample of
+    about 128 x 128 pixels of the full image is examined, as shrinking would blend neighbors.
+    """
+    height, width = pixels.shape[:2]
+    if min(height, width) < 64:
+        return 0.0
+    step = max(1, min(height, width) // 128)
+    equal = np.ones((len(range(0, height - 1, step)), len(range(0, width - 1, step))), bool)
+    for channel in range(3):  # numpy is slow along an axis of three
+        here = pixels[0 : height - 1 : step, 0 : width - 1 : step, channel]
+        equal &= here == pixels[0 : height - 1 : step, 1:width:step, channel]
+        equal &= here == pixels[1:height:step, 0 : width - 1 : step, channel]
+    return float(equal.mean())
