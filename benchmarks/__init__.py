@@ -2,7 +2,7 @@
 
 from wildfern.benchmarks.result import Benchmark
 
-NAMES = ("generators", "augmentation", "losses", "pipeline")
+NAMES = ("generators", "augmentation", "losses", "curation", "pipeline")
 
 
 def run_benchmark(name: str, seconds: float) -> Benchmark:
@@ -16,6 +16,8 @@ def run_benchmark(name: str, seconds: float) -> Benchmark:
         from wildfern.benchmarks.augmentation import run
     elif name == "losses":
         from wildfern.benchmarks.losses import run
+    elif name == "curation":
+        from wildfern.benchmarks.curation import run
     else:
         raise ValueError(f"unknown benchmark {name!r}; choose one of {', '.join(NAMES)}")
     return run(seconds)

@@ -10,7 +10,7 @@ from typing import Any
 
 from wildfern.files import UnsafeFile, open_appending
 from wildfern.launch.cluster.run_lock import lock
-from wildfern.launch.errors import RunError, disk_errors
+from wildfern.launch.errors import RunError, disk_errors, user_errors
 from wildfern.launch.output_paths import is_run, written_path
 from wildfern.launch.policies import policy_of, read_policy
 from wildfern.launch.protocols import parse_source
@@ -193,7 +193,8 @@ def _tools(policy: Policy, processes: int | None) -> Tools:
     if policy.features.backbone is not None:
         from wildfern.launch.curation_features import open_features
 
-        network, extract = open_features(policy.features)
+        with user_errors():
+            network, extract = open_features(policy.features)
     if policy.leak.against:
         from wildfern.ssl.curation.leaks import EvaluationImages
 

@@ -15,7 +15,7 @@ from wildfern.recipes.errors import COMMAND_LINE, dotted
 from wildfern.recipes.wording import complaints
 from wildfern.ssl.curation.hash_pairs import MOST_BITS
 from wildfern.ssl.curation.manifest import CurationError
-from wildfern.ssl.curation.policy import Policy
+from wildfern.ssl.curation.policy import Policy, as_tree
 from wildfern.ssl.curation.spdx import check_pattern
 
 _MOST_BYTES = 2**20
@@ -83,20 +83,29 @@ def _change(tree: dict[str, Any], changes: Sequence[str], problems: list[Problem
 def _checked(tree: dict[str, Any], label: str, given: dict[tuple[str, ...], str], problems: list[Problem]) -> Policy:
     policy = None
     try:
-        policy = TypeAdapter(Policy).validate_json(json.dumps(tree))
+        policy = TypeAdapter(Policy).validate_json(json.dumps(_filled(tree)))
     except ValidationError as error:
         for complaint in complaints(error.errors(), tree):
             path = tuple(map(str, complaint.path))
             where = next((COMMAND_LINE for key in given if key[: len(path)] == path or path[: len(key)] == key), label)
-            suggestion = complaint.suggestion
-            if complaint.message == "unknown key":
-                suggestion = nearest(path[-1], _keys(path[:-1]))
-            problems.append(Problem(where, dotted(path), complaint.message, suggestion))
+            message, suggestion = complaint.message, complaint.suggestion
+            if complaint.kind == "unexpected_keyword_argument":
+                message, suggestion = "unknown key", nearest(path[-1], _keys(path[:-1]))
+            problems.append(Problem(where, dotted(path), message, suggestion))
     if policy is not None:
         problems += [Problem(label, key, message) for key, message in _misfits(policy)]
     if problems or policy is None:
         raise RecipeErrors(problems)
     return policy
+
+
+def _filled(tree: dict[str, Any]) -> dict[str, Any]:
+    """A policy whose sections have all keys: those that are not given are the default's."""
+    filled = as_tree(Policy())
+    for key, value in tree.items():
+        default = filled.get(key)
+        filled[key] = default | value if isinstance(default, dict) and isinstance(value, dict) else value
+    return filled
 
 
 def _misfits(policy: Policy) -> list[tuple[str, str]]:

@@ -1,0 +1,259 @@
+"""`wildfern curate`: from a folder to a page, a run, a takedown in the middle of it, and back."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from curated_images import scene, write_scenes
+from small_runs import TINY
+
+from wildfern.launch import pretrain
+from wildfern.launch.curating import diff, merge, remove, review, scan
+from wildfern.launch.errors import RunError
+from wildfern.launch.run_folder import RunFolder
+from wildfern.ssl.curation.manifest import CurationError, Manifest
+from wildfern.ssl.curation.marks import read_marks
+from wildfern.ssl.data import open_source
+
+SMALL = ["tiny.min_side=16"]
+RUN = [word for word in TINY if not word.startswith("data.")]
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Sixteen scenes of two authors, a copy, a flat image and a text."""
+    folder = tmp_path / "images"
+    names = write_scenes(folder, 16)
+    scene(3).save(folder / "copy.jpg", quality=90)
+    scene(0).resize((64, 48)).point(lambda value: 90).save(folder / "flat.png")
+    (folder / "notes.txt").write_text("not an image")
+    with (tmp_path / "rights.csv").open("w") as file:
+        rows = csv.writer(file)
+        rows.writerow(["path", "license", "author"])
+        rows.writerows([name, ["CC-BY-4.0", "CC BY-NC 2.0"][n % 2], f"author{n % 2}"] for n, name in enumerate(names))
+    return folder
+
+
+def test_scan_writes_a_page_and_its_tables(wildfern, images):
+    done = wildfern("curate", "scan", "images", "--metadata", "rights.csv", "--set", *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert "19 images: 16 kept, 0 to review, 3 rejected" in done.stdout
+    assert "not checked: people" in done.stdout
+    folder = images.parent / "curated"
+    assert "16" in (folder / "review.html").read_text()
+    with (folder / "rejected.csv").open(newline="") as file:
+        rejected = {row["path"]: row["rule"] for row in csv.DictReader(file)}
+    assert rejected == {"copy.jpg": "near_duplicate", "flat.png": "flat", "notes.txt": "not_an_image"}
+    with (folder / "attribution.csv").open(newline="") as file:
+        rights = {row["path"]: (row["license"], row["author"]) for row in csv.DictReader(file)}
+    assert rights["scene_01.png"] == ("CC-BY-NC-2.0", "author1")
+    assert len(rights) == 16
+    assert json.loads((folder / "croissant.json").read_text())["@type"] == "sc:Dataset"
+    assert "CC-BY-4.0" in (folder / "datasheet.md").read_text()
+    assert len(Manifest(folder)) == 19
+
+
+def test_a_second_scan_without_changes_writes_the_same_manifest(images):
+    first = scan([str(images)], images.parent / "one", changes=SMALL, processes=1)
+    again = scan([], images.parent / "one", processes=1)
+    other = scan([str(images)], images.parent / "two", changes=SMALL, processes=2)
+    assert first.manifest_sha256 == again.manifest_sha256 == other.manifest_sha256
+
+
+def test_only_new_and_changed_files_are_measured(images, monkeypatch):
+    folder = images.parent / "curated"
+    scan([str(images)], folder, changes=SMALL, processes=1)
+    scene(30).save(images / "scene_05.png")
+    scene(31).save(images / "new.png")
+    (images / "scene_06.png").unlink()
+    measured = []
+    from wildfern.ssl.curation import scan as scanning
+
+    original = scanning.measure_listed
+
+    def noted(kind, name, items):
+        measured.extend(item.path for item in items)
+        return original(kind, name, items)
+
+    monkeypatch.setattr(scanning, "measure_listed", noted)
+    found = scan([], folder, processes=1)
+    assert sorted(measured) == ["new.png", "scene_05.png"]
+    assert sum(found.counts.values()) == 19
+    assert found.counts["keep"] == 16
+
+
+def test_marks_from_the_page_decide(wildfern, images):
+    folder = images.parent / "curated"
+    scan([str(images)], folder, changes=SMALL, processes=1)
+    rows = Manifest(folder).table(["path", "sha256"]).to_pylist()
+    digest = {row["path"]: row["sha256"] for row in rows}
+    marks = images.parent / "marks.csv"
+    marks.write_text(f"sha256,path,mark\r\n{digest['flat.png']},flat.png,keep\r\n{digest['scene_03.png']},x,drop\r\n")
+    done = wildfern("curate", "review", "curated", "--marks", "marks.csv")
+    assert done.returncode == 0, done.stderr
+    decisions = dict(zip(*Manifest(folder).table(["path", "decision"]).to_pydict().values(), strict=True))
+    assert (decisions["flat.png"], decisions["scene_03.png"], decisions["copy.jpg"]) == ("keep", "reject", "reject")
+    assert read_marks(folder / "marks.csv")[digest["flat.png"]] == "keep"
+    marks.write_text(f"sha256,path,mark\r\n{digest['flat.png']},flat.png,drop\r\n")
+    found = scan([], folder, marks=marks, processes=1)  # later marks replace earlier ones, and others stay
+    assert found.reasons["marked"] == 3
+    assert review(folder).counts == found.counts
+
+
+def test_a_run_trains_on_it_and_a_takedown_works_in_the_middle(wildfern, images, tmp_path):
+    folder = tmp_path / "curated"
+    scan([str(images)], folder, metadata=[tmp_path / "rights.csv"], changes=SMALL, processes=1)
+    changes = [*RUN, f"data=curated:{folder}", "training.checkpoint_every=2", "schedule.length=4"]
+    run = pretrain("quickstart", [*changes, "training.steps=4"], run=tmp_path / "runs" / "a")
+    recorded = json.loads((run / "data.json").read_text())[0]
+    assert recorded["curated"]["licenses"] == {"CC-BY-4.0": 8, "CC-BY-NC-2.0": 8}
+    pinned = RunFolder.for_reading(run).recipe().data[0].arguments["manifest"]
+    assert recorded["curated"]["manifest"].startswith(pinned)
+    untouched = pretrain("quickstart", [*changes, "training.steps=6"], run=tmp_path / "untouched")
+
+    done = wildfern("curate", "remove", "curated", "--path", "scene_03.png", "--reason", "asked by mail")
+    assert done.returncode == 0, done.stderr
+    assert "taken down: 2 images, copies included" in done.stdout  # the re-encoded copy, too
+    assert "runs/a: reads them 2 times" in done.stdout  # twice: 4 steps of 8 are two epochs of 16
+    again = wildfern("curate", "remove", "curated", "--path", "scene_03.png")
+    assert "taken down before" in again.stdout
+
+    scene(40).save(images / "later.png")
+    scan([], folder, processes=1)  # the run goes on with the images it was started with
+    resumed = wildfern(
+        "pretrain", "runs/a/recipe.yaml", "training.steps=6", "schedule.length=4", "--run", "runs/a", "--resume"
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    assert "taken down since the run was started" in resumed.stdout
+    assert "scene_03.png" in resumed.stdout
+    lines = [(one / "metrics.jsonl").read_text().splitlines() for one in (run, untouched)]
+    losses = [[json.loads(line)["loss"] for line in some] for some in lines]
+    assert losses[0][:4] == losses[1][:4]
+    fresh = open_source(f"curated:{folder}")
+    assert fresh.num_items == 16  # without scene_03, with later
+    assert not any("scene_03" in fresh.item_name(item) for item in range(16))
+
+
+def test_remove_names_what_is_not_there_and_takes_nothing_down(images, tmp_path):
+    folder = tmp_path / "curated"
+    scan([str(images)], folder, changes=SMALL, processes=1)
+    with pytest.raises(CurationError, match=r"no image of author nobody; nothing was taken down"):
+        remove(folder, path=["scene_01.png"], author=["nobody"])
+    assert not (folder / "takedowns.jsonl").exists()
+    with pytest.raises(RunError, match="--sha256, --path or --author"):
+        remove(folder)
+
+
+def test_diff_and_merge(wildfern, images, tmp_path):
+    other = tmp_path / "more"
+    write_scenes(other, 4, first=14)  # two of them are in both
+    scan([str(images)], tmp_path / "one", changes=SMALL, processes=1)
+    scan([str(other)], tmp_path / "two", changes=SMALL, processes=1)
+    remove(tmp_path / "two", path=["scene_17.png"])
+    both = merge([tmp_path / "one", tmp_path / "two"], tmp_path / "both", processes=1)
+    assert both.counts == {"keep": 17, "review": 0, "reject": 6}
+    assert both.reasons["taken_down"] == 1
+    assert both.reasons["exact_duplicate"] == 2
+    found = diff(tmp_path / "one", tmp_path / "both")
+    assert (len(found.added), found.removed, found.changed) == (4, [], [])
+    done = wildfern("curate", "diff", "one", "both")
+    assert "added: 4" in done.stdout
+    with pytest.raises(RunError, match="curated folder already"):
+        merge([tmp_path / "one", tmp_path / "two"], tmp_path / "both")
+
+
+@pytest.mark.parametrize("format", ["folder", "webdataset", "parquet"])
+def test_export_copies_what_is_kept(wildfern, images, tmp_path, format):
+    scan([str(images)], tmp_path / "curated", changes=SMALL, processes=1)
+    done = wildfern("curate", "export", "curated", "--out", "copy", "--format", format)
+    assert done.returncode == 0, done.stderr
+    place = {
+        "folder": "folder:copy",
+        "webdataset": "webdataset:copy/images-{000000..000000}.tar",
+        "parquet": "parquet:copy",
+    }
+    source = open_source(place[format].replace("copy", str(tmp_path / "copy")))
+    kept = open_source(f"curated:{tmp_path}/curated")
+    pixels = [{np.asarray(p).tobytes() for p in one.read(np.arange(one.num_items)).pixels} for one in (source, kept)]
+    assert pixels[0] == pixels[1]
+    assert len(pixels[0]) == 16
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["scan", "nowhere"], "nowhere does not exist; a source is a folder"),
+        (["scan", "--out", "new"], "name what to scan"),
+        (["scan", "images", "--out", "images"], "is a folder with other files"),
+        (["scan", "images", "--policy", "pas"], "did you mean pass?"),
+        (["scan", "images", "--set", "license.allow=[CC-BX-4.0]"], "CC-BX-4.0"),
+        (["scan", "images", "--metadata", "none.csv"], "none.csv"),
+        (["scan", "images", "--metadata", "other.csv"], "none of its 1 rows is for an image"),
+        (["scan", "images", "--set", "people.detector=yolo"], "is neither 'centerface'"),
+        (["scan", "images", "--set", "features.backbone=resnet0"], "resnet0"),
+        (["scan", "images", "--marks", "rights.csv"], "line 1: must be sha256,path,mark"),
+        (["review", "nowhere"], "there is no folder nowhere"),
+        (["review", "images"], "has no manifest.parquet"),
+        (["export", "images", "--out", "x"], "has no manifest.parquet"),
+    ],
+)
+def test_bad_input_gives_one_message_and_loses_nothing(wildfern, images, arguments, message):
+    (images.parent / "other.csv").write_text("path,license\nelsewhere.jpg,CC0-1.0\n")
+    before = sorted(path.name for path in images.iterdir())
+    done = wildfern("curate", *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr.replace("\n", " ")
+    assert "Traceback" not in done.stderr
+    assert sorted(path.name for path in images.iterdir()) == before
+
+
+def test_a_damaged_manifest_is_named(wildfern, images, tmp_path):
+    scan([str(images)], tmp_path / "curated", changes=SMALL, processes=1)
+    path = tmp_path / "curated" / "manifest.parquet"
+    path.write_bytes(path.read_bytes()[:-400])
+    for command in (["review", "curated"], ["remove", "curated", "--path", "x"], ["diff", "curated", "curated"]):
+        done = wildfern("curate", *command)
+        assert done.returncode == 2
+        assert "manifest.parquet cannot be read" in done.stderr.replace("\n", "")
+    shutil.rmtree(tmp_path / "curated" / "manifests")
+    path.unlink()
+    assert scan([str(images)], tmp_path / "again", changes=SMALL, processes=1).counts["keep"] == 16
+
+
+@pytest.mark.slow
+def test_a_scan_that_is_killed_goes_on_where_it_was(images, tmp_path):
+    write_scenes(images, 400, first=100)
+    folder = tmp_path / "curated"
+    arguments = ["wildfern", "curate", "scan", str(images), "--out", str(folder), "--set", *SMALL]
+    code = (  # with a part on the disk after each task, and slower
+        "import sys, time; from wildfern.ssl.curation import measured_parts, scan as s; measured_parts._SECONDS = 0.0\n"
+        "original = s.measure_listed\n"
+        "s.measure_listed = lambda *a: (time.sleep(0.1), original(*a))[1]\n"
+        f"sys.argv = {arguments!r}\n"
+        "from wildfern.launch.cli import main; main()"
+    )
+    killed = 0
+    for _ in range(3):
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        until = time.monotonic() + 60
+        before = len(list(folder.glob("scan/part-*.parquet")))
+        while process.poll() is None and time.monotonic() < until:
+            if len(list(folder.glob("scan/part-*.parquet"))) > before:
+                break
+            time.sleep(0.02)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            killed += 1
+        process.wait()
+    assert killed
+    found = scan([str(images)], folder, changes=SMALL, processes=1)
+    whole = scan([str(images)], tmp_path / "whole", changes=SMALL, processes=1)
+    assert found.manifest_sha256 == whole.manifest_sha256
+    assert not (folder / "scan").exists()
