@@ -45,7 +45,7 @@ def run(seconds: float) -> Benchmark:
     return Benchmark(
         "curation",
         "files/s, pairs/s",
-        f"JPEG files of quality 90, in one process each. hashes: imagededup's pHash; wildfern also has SHA-256 of file and pixels, "
+        "JPEG files of quality 90, one process each. hashes: imagededup's pHash; wildfern also has SHA-256 of file and pixels, "
         f"all values and the metadata. audit: cleanvision's default issues; wildfern's scan with all decisions.{without}",
         rows + searching,
         figures,

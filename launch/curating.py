@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from wildfern.files import UnsafeFile, open_appending
+from wildfern.files import UnsafeFile, open_appending, remove_partial_files
 from wildfern.launch.cluster.run_lock import lock
 from wildfern.launch.errors import RunError, disk_errors, user_errors
 from wildfern.launch.output_paths import is_run, written_path
@@ -18,9 +18,12 @@ from wildfern.ssl.curation import curate
 from wildfern.ssl.curation.curate import MARKS, Curated, Tools
 from wildfern.ssl.curation.documents import write_documents
 from wildfern.ssl.curation.export import export_images
+from wildfern.ssl.curation.feature_store import FEATURES
 from wildfern.ssl.curation.found_images import Difference, difference, find_images
-from wildfern.ssl.curation.manifest import MANIFEST, CurationError, Manifest
+from wildfern.ssl.curation.listing import full_name
+from wildfern.ssl.curation.manifest import MANIFEST, VERSIONS, CurationError, Manifest
 from wildfern.ssl.curation.marks import read_marks, write_marks
+from wildfern.ssl.curation.measured_parts import PARTS
 from wildfern.ssl.curation.policy import Policy
 from wildfern.ssl.curation.takedowns import Takedown, add_takedowns, read_takedowns
 from wildfern.ssl.data import Source, open_source
@@ -55,14 +58,17 @@ def scan(
     """Scan sources into the folder `out` and decide on every image; `wildfern curate scan`.
 
     Without sources, those of the last scan of `out` are scanned again; without a policy, its policy applies (with `changes`), and
-    without metadata, its metadata. Raises CurationError, RecipeErrors and DataError for what cannot be used.
+    without metadata, its metadata if the sources are the same. Raises CurationError, RecipeErrors and DataError for what cannot
+    be used.
     """
     folder = _folder(out)
     former = Manifest(folder).info if (folder / MANIFEST).is_file() else None
     if not sources:
         if former is None:
             raise RunError(f"name what to scan, for example: wildfern curate scan folder:PATH --out {out}")
-        sources, metadata = former.sources, metadata or former.metadata
+        sources = former.sources
+    if former is not None and former.sources == [full_name(source) for source in sources]:
+        metadata = metadata or former.metadata
     chosen = _policy(policy, changes, None if former is None else former.policy, folder)
     tools = _tools(chosen, processes)
     with _writing(folder):
@@ -186,6 +192,7 @@ def _policy(
 def _tools(policy: Policy, processes: int | None) -> Tools:
     """What the policy needs. Raises CurationError for a detector, a network or an evaluation set that cannot be opened."""
     detector = network = extract = evaluation = None
+    device = "cpu"
     if policy.people.detector is not None:
         from wildfern.ssl.curation.detector import open_detector
 
@@ -194,12 +201,12 @@ def _tools(policy: Policy, processes: int | None) -> Tools:
         from wildfern.launch.curation_features import open_features
 
         with user_errors():
-            network, extract = open_features(policy.features)
+            network, extract, device = open_features(policy.features)
     if policy.leak.against:
         from wildfern.ssl.curation.leaks import EvaluationImages
 
         evaluation = EvaluationImages.of(_evaluation_sets(policy.leak.against))
-    return Tools(detector, network, extract, evaluation, processes or usable_cores())
+    return Tools(detector, network, extract, evaluation, processes or usable_cores(), device)
 
 
 def _evaluation_sets(names: Sequence[str]) -> Iterator[tuple[str, Source]]:
@@ -247,6 +254,8 @@ def _writing(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise RunError(f"cannot make the folder {folder}: {error.strerror}") from error
     with disk_errors(folder), lock(folder, "wait for it, or stop it"):
+        for below in (folder, folder / PARTS, folder / VERSIONS, folder / FEATURES):
+            remove_partial_files(below)
         yield
 
 

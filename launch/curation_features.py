@@ -19,8 +19,8 @@ from wildfern.ssl.evaluation.image_bank import read_bank
 BATCH = 64
 
 
-def open_features(features: Features) -> tuple[str, Extract]:
-    """What identifies the network of a policy, and the function that extracts its features.
+def open_features(features: Features) -> tuple[str, Extract, str]:
+    """What identifies the network of a policy, the function that extracts its features, and the device that it runs on.
 
     Raises RunError and ValueError for a network, weights or a run folder that cannot be used.
     """
@@ -35,7 +35,7 @@ def open_features(features: Features) -> tuple[str, Extract]:
         wanted = (features.backbone, features.weights)
         check_networks([wanted], features.size)
         name, model, _ = of_name(wanted, features.size, device)
-    return f"{name} at {model.preprocessing.size} px, weights sha256 {_digest(model)}", _extracting(model)
+    return f"{name} at {model.preprocessing.size} px, weights sha256 {_digest(model)}", _extracting(model), str(device)
 
 
 def _extracting(model: Evaluated) -> Extract:

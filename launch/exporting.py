@@ -10,6 +10,7 @@ from torch import nn
 
 from wildfern.launch.errors import RunError
 from wildfern.launch.loaded_backbone import recipe_transform, timm_images
+from wildfern.launch.model_card import write_model_card
 from wildfern.launch.output_paths import check_not_of_a_run, writing
 from wildfern.launch.run_folder import RunFolder
 from wildfern.printable import printable
@@ -29,6 +30,7 @@ def export_backbone(run: Path, format: str = "timm", out: Path | None = None) ->
     timm: a PyTorch state dict with timm's names, for `timm.create_model(…).load_state_dict(…)`. safetensors: the same
     tensors as safetensors. onnx: the network with a dynamic batch size. Missing folders of `out` are made. Raises RunError for
     an unknown format, a suffix of another format, a file that cannot be written, a folder without weights, and a missing package.
+    The formats for PyTorch come with model_card.md, in the same folder.
     """
     if format not in FORMATS:
         raise RunError(f"--format must be one of {', '.join(FORMATS)}; got {format!r}")
@@ -55,7 +57,9 @@ def export_backbone(run: Path, format: str = "timm", out: Path | None = None) ->
     except (RuntimeError, SafetensorError) as error:  # of torch's and safetensors' writers
         cause = error.__context__.strerror if isinstance(error.__context__, OSError) else str(error)
         raise RunError(f"cannot write {out}: {((cause or '').splitlines() or [type(error).__name__])[0]}") from error
-    return f"written to {printable(out)}; load it with\n\n{loading_code(recipe, backbone.network, read)}"
+    code = loading_code(recipe, backbone.network, read)
+    card = write_model_card(folder, out, code)
+    return f"written to {printable(out)}, with {printable(card.name)}; load it with\n\n{code}"
 
 
 def _check_out(out: Path, format: str) -> None:

@@ -150,7 +150,11 @@ def _misfits(policy: Policy) -> list[tuple[str, str]]:
             found.append((f"{section}.{name}", f"must be {least} or more, got {value}"))
     if any(size < 1 for size in selection.clusters):
         found.append(("selection.clusters", f"must be 1 or more, got {list(selection.clusters)}"))
-    for name, high in (("epsilon", 2.0), ("filter", 1.0), ("atypical", 1.0)):
+    if list(selection.clusters) != sorted(set(selection.clusters), reverse=True):
+        found.append(("selection.clusters", f"must decrease, such as [1000, 100], got {list(selection.clusters)}"))
+    if people.blur and people.detector is None:
+        found.append(("people.blur", "needs people.detector, for example centerface"))
+    for name, high in (("epsilon", 1.0), ("filter", 1.0), ("atypical", 1.0)):
         value = getattr(selection, name)
         if value is not None and not 0 <= value <= high:
             found.append((f"selection.{name}", f"must be 0 to {high:g}, got {value}"))

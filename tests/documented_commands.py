@@ -49,8 +49,9 @@ class Command:
     def is_name(self) -> bool:
         """Whether the text only names a command of `wildfern`, a program or a module."""
         words = self.arguments
+        parts = words[2:] if words[:2] == ["wildfern", "curate"] else words[1:]
         return self.in_text and (
-            len(words) == 1 or (words[0] == "wildfern" and len(words) == 2 and "-" not in words[1])
+            len(words) == 1 or (words[0] == "wildfern" and len(parts) <= 1 and "-" not in "".join(parts))
         )
 
 

@@ -24,6 +24,7 @@ from PIL import Image
 from small_runs import TINY
 
 from wildfern.launch import pretrain
+from wildfern.launch.curating import scan
 from wildfern.ssl.data import open_source
 from wildfern.ssl.data.clusters import clusters_as_bytes
 
@@ -108,10 +109,16 @@ def small_plan(words: list[str]) -> list[str]:
     return [*words, f"training.batch_size={images}", "views.size=32", *(VIT if "dino" in words[1] else NARROW)]
 
 
+def small_curate(words: list[str]) -> list[str]:
+    words = [word.replace("min_side=64", "min_side=16") for word in words]
+    return [*words, "--set", "people.detector=null", "--processes", "1"] if words[1] == "scan" else words
+
+
 SMALL: dict[str, Callable[[list[str]], list[str]]] = {
     "bench": small_bench,
     "cluster": small_cluster,
     "compare": lambda words: ["runs/other" if word == "runs/quickstart" else word for word in words],
+    "curate": small_curate,
     "evaluate": small_evaluate,
     "init": lambda words: [*words, "--out", f"{time.monotonic_ns()}.yaml"],
     "neighbors": lambda words: words if "--on" in words else [*words, "--on", "folder:images"],
@@ -133,6 +140,7 @@ ONE_OF_EACH = {
 }
 CONSTANTS: dict[str, dict[str, object]] = {
     "augmentation": {"CASES": {"cpu": ((32, 2), (64, 2))}, "WORKERS": 1, "MULTICROP_BATCH": {"cpu": 1}},
+    "curation": {"IMAGES": 2, "SIZES": ((64, 48),), "CHUNK": 16, "WIDTH": 8, "MILLION": 100},
     "generators": {"SIZES": ((32, 1000),), "SCENE": (32, 1000), "BATCH": 1, "THREADS_BATCH": 2, "CLASSES": 2},
     "losses": {"IMAGES": 8, "CACR_IMAGES": 8, "DINO_IMAGES": 4, "PROTOTYPES": 16},
     "lightly_loop": {"WORKERS": 0},
@@ -219,6 +227,11 @@ def make_workplace(folder: Path) -> None:
         tifffile.imwrite(place, rng.integers(0, 9000, (40, 40, 5), dtype=np.uint16), planarconfig="contig")
         for split in ("train", "valid", "test"):
             image(f"export/{split}/{'ab'[number % 2]}/{number}.jpg")
+    rights = [f"{number}.png,CC-BY-4.0,someone" for number in range(16)]
+    (folder / "rights.csv").write_text("\n".join(["path,license,author", *rights]) + "\n")
+    (folder / "marks.csv").write_text("sha256,path,mark\n")
+    for name, source in (("curated", "images"), ("curated2", "labeled")):
+        scan([str(folder / source)], folder / name, processes=1)
     clusters = clusters_as_bytes(np.arange(16) // 2, open_source(f"folder:{folder / 'images'}"))
     (folder / "clusters.safetensors").write_bytes(clusters)
     encoded = [file.read_bytes() for file in sorted((folder / "export/train").rglob("*.jpg"))]

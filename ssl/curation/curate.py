@@ -6,7 +6,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -68,7 +68,7 @@ class Tools:
     """What some rules need, as opened by the caller; None where the policy asks for none.
 
     - detector: of people. network and extract: the network whose features are used, identified by name and digest of its weights.
-    - evaluation: images of evaluation sets, for leaks. processes: that read images.
+    - evaluation: images of evaluation sets, for leaks. processes: that read images. device: of torch, for searches in features.
     """
 
     detector: Detector | None = None
@@ -76,6 +76,7 @@ class Tools:
     extract: Extract | None = None
     evaluation: EvaluationImages | None = None
     processes: int = 1
+    device: str = "cpu"
 
 
 def scan(
@@ -111,9 +112,7 @@ def scan(
         if words := unmatched_words(table):
             notes.append(words)
     info = Info(names, {}, {}, [str(path) for path in metadata], notes=notes, wildfern=version("wildfern"))
-    found = _decide(folder, merged, policy, info, tools)
-    shutil.rmtree(folder / PARTS)
-    return found
+    return _decide(folder, merged, policy, info, tools)
 
 
 def decide_again(folder: str | Path, policy: Policy, *, tools: Tools | None = None) -> Curated:
@@ -147,9 +146,7 @@ def merge(folders: Sequence[str | Path], out: str | Path, policy: Policy, *, too
     sources = list(dict.fromkeys(source for one in manifests for source in one.info.sources))
     metadata = list(dict.fromkeys(path for one in manifests for path in one.info.metadata))
     info = Info(sources, {}, {}, metadata, wildfern=version("wildfern"))
-    found = _decide(out, merged, policy, info, tools, [one.path for one in manifests])
-    shutil.rmtree(out / PARTS)
-    return found
+    return _decide(out, merged, policy, info, tools, [one.path for one in manifests])
 
 
 def _joined_manifests(manifests: Sequence[Manifest]) -> Iterator[pa.Table]:
@@ -219,7 +216,7 @@ def _decide(folder: Path, rows: Path, policy: Policy, info: Info, tools: Tools, 
         store.extract(
             _places(file, passed), int(passed.sum()), tools.extract, lambda done, of: progress.count(done, of, "images")
         )
-        features = store.of(images.texts("sha256"))
+        features = replace(store.of(images.texts("sha256")), device=tools.device)
         checked.append(f"features: {tools.network}")
     else:
         not_checked.append("crops and other near copies: no features were used, and hashes do not find them")
@@ -245,6 +242,7 @@ def _decide(folder: Path, rows: Path, policy: Policy, info: Info, tools: Tools, 
     file.close()
     manifest = Manifest(folder)
     _keep_version(manifest)
+    shutil.rmtree(folder / PARTS, ignore_errors=True)  # all of it is in the manifest now
     return Curated(manifest, decided)
 
 

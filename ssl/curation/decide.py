@@ -1,8 +1,9 @@
 """What happens to each image: every rule of a policy, marks made by hand, and takedowns."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,9 @@ from wildfern.ssl.curation.hash_pairs import hash_pairs
 from wildfern.ssl.curation.hierarchical_kmeans import Level
 from wildfern.ssl.curation.image_table import ImageTable
 from wildfern.ssl.curation.leaks import EvaluationImages
+from wildfern.ssl.curation.learned_filter import FEWEST
 from wildfern.ssl.curation.manifest import KEEP, REJECT, REVIEW
-from wildfern.ssl.curation.policy import Policy
+from wildfern.ssl.curation.policy import Policy, Selection
 from wildfern.ssl.curation.spdx import matches
 from wildfern.ssl.curation.takedowns import Takedown
 from wildfern.ssl.curation.verdicts import Reason, Verdicts
@@ -61,23 +63,41 @@ def decide(
     _judge_copies(images, policy, copies, verdicts)
     if evaluation is not None:
         _judge_leaks(images, policy, evaluation, verdicts)
+    gone = _taken_down(images, takedowns, copies)
+    verdicts.add(TAKEN_DOWN, REJECT, list(gone))  # so that nothing is chosen among them
+    _judge_lookalikes(images, policy, takedowns, gone, verdicts)
     keep, drop = _marked(images, marks or {}, copies)
+    keep = [place for place in keep if images.readable[place] and place not in gone]
     cluster, levels, clustered = np.full(len(images), -1, np.int32), list[Level](), np.zeros(0, np.int64)
     if features is not None:
         order = best_first(images, verdicts.strictness)
         judge_similar(features, policy.similar, order, images.texts("path"), verdicts)
         by_image = dict.fromkeys(keep, "keep") | dict.fromkeys(drop, "drop")
-        levels, clustered = select(features, policy.selection, by_image, verdicts)
+        levels, clustered = select(features, _possible(policy.selection, by_image, notes), by_image, verdicts)
         if levels:
             cluster[clustered] = levels[0].of_item.numpy(force=True)
     _judge_caps(images, policy, cluster, verdicts, keep, drop, notes)
     for place in keep:
-        if images.readable[place]:
-            verdicts.replace(place, Reason(MARKED, KEEP, detail="marked keep"))
+        verdicts.replace(place, Reason(MARKED, KEEP, detail="marked keep"))
     for place, words in drop.items():
         verdicts.replace(place, Reason(MARKED, REJECT, detail=words))
-    _take_down(images, policy, takedowns, copies, verdicts)
+    for place, words in gone.items():
+        verdicts.replace(place, Reason(TAKEN_DOWN, REJECT, detail=words))
+    for place in np.flatnonzero(~images.readable & ~verdicts.rejected).tolist():  # whatever a policy says
+        verdicts.replace(place, Reason("unreadable", REJECT, detail="cannot be read"))
     return Decided(verdicts, copies, cluster, notes, levels, clustered)
+
+
+def _possible(rule: Selection, marks: Mapping[int, str], notes: list[str]) -> Selection:
+    """The selection without a filter, and a note, if there are too few marks to learn one from."""
+    count = Counter(marks.values())
+    if rule.filter is None or min(count["keep"], count["drop"]) >= FEWEST:
+        return rule
+    notes.append(
+        f"selection.filter was not applied: there are {count['keep']} images marked keep and {count['drop']} marked drop, and it "
+        f"learns from {FEWEST} or more of either kind; mark images in review.html"
+    )
+    return replace(rule, filter=None)
 
 
 def _judge_licenses(images: ImageTable, policy: Policy, verdicts: Verdicts) -> None:
@@ -212,12 +232,10 @@ def _by_content(images: ImageTable, last: NDArray[np.bool_]) -> NDArray[np.int64
     return np.lexsort((lots, last))
 
 
-def _take_down(
-    images: ImageTable, policy: Policy, takedowns: Sequence[Takedown], copies: Copies, verdicts: Verdicts
-) -> None:
-    """Reject what was taken down and its copies; what may be another copy of it, by the hash alone, is to be reviewed."""
+def _taken_down(images: ImageTable, takedowns: Sequence[Takedown], copies: Copies) -> dict[int, str]:
+    """What was taken down, by the digests of file and pixels, and all its copies: image -> reason."""
     if not takedowns:
-        return
+        return {}
     digests = {one.sha256: one for one in takedowns} | {
         one.pixels_sha256: one for one in takedowns if one.pixels_sha256
     }
@@ -227,19 +245,30 @@ def _take_down(
             if digest in digests:
                 own.setdefault(place, digests[digest])
     groups = {int(copies.best[place]): taken for place, taken in own.items()}
+    gone = {}
     for place in np.flatnonzero(np.isin(copies.best, list(groups))).tolist():
         taken = own.get(place) or groups[int(copies.best[place])]
-        words = taken.reason if place in own else f"copy of an image taken down ({taken.reason})"
-        verdicts.replace(place, Reason(TAKEN_DOWN, REJECT, detail=words))
+        gone[place] = taken.reason if place in own else f"copy of an image taken down ({taken.reason})"
+    return gone
+
+
+def _judge_lookalikes(
+    images: ImageTable,
+    policy: Policy,
+    takedowns: Sequence[Takedown],
+    gone: Mapping[int, str],
+    verdicts: Verdicts,
+) -> None:
+    """What may be another copy of an image that was taken down, by its hash alone, is to be reviewed."""
     hashed = [one for one in takedowns if one.phash is not None]
-    if hashed:
-        there = np.flatnonzero(images.readable)
-        pairs = hash_pairs(
-            images.hashes[there], policy.near_duplicate.bits, np.array([one.phash for one in hashed], np.uint64)
-        )
-        for place, number in dict(pairs.tolist()).items():  # once each
-            image = int(there[place])
-            if image not in own and int(copies.best[image]) not in groups:
-                verdicts.add(
-                    TAKEN_DOWN, REVIEW, [image], details=[f"looks like {hashed[number].path}, which was taken down"]
-                )
+    if not hashed:
+        return
+    there = np.flatnonzero(images.readable & (images.numbers("phash_quality") >= QUALITY))
+    former = np.array([one.phash for one in hashed], np.uint64)
+    pairs = hash_pairs(images.hashes[there], policy.near_duplicate.bits, former)
+    for place, number in dict(pairs.tolist()).items():  # once each
+        image = int(there[place])
+        if image not in gone:
+            verdicts.add(
+                TAKEN_DOWN, REVIEW, [image], details=[f"looks like {hashed[number].path}, which was taken down"]
+            )

@@ -3,7 +3,7 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import ceil
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -95,6 +95,7 @@ def open_detector(name: str) -> Detector:
     )
 
 
+@lru_cache(2)
 def _open_again(name: str, weights_sha256: str) -> Detector:
     detector = open_detector(name)
     if detector.weights_sha256 != weights_sha256:

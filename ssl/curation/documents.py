@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from wildfern.files import write_text
-from wildfern.ssl.curation.attribution import write_attribution, write_rejected
+from wildfern.ssl.curation.attribution import UNCHANGED, write_attribution, write_rejected
 from wildfern.ssl.curation.croissant import croissant
 from wildfern.ssl.curation.curate import Curated
 from wildfern.ssl.curation.datasheet import Summary, datasheet
@@ -14,7 +14,8 @@ from wildfern.ssl.curation.manifest import KEEP, Manifest
 from wildfern.ssl.curation.review import write_review
 
 _ATTRIBUTED = [
-    *("path", "sha256", "author", "license", "license_text", "source_url", "date", "credit", "metadata", "decision")
+    *("path", "sha256", "author", "license", "license_text", "rights", "source_url", "date", "credit", "metadata"),
+    "decision",
 ]
 _REJECTED = ["path", "sha256", "decision", "reasons"]
 
@@ -25,8 +26,11 @@ def write_documents(folder: str | Path, found: Curated, date: str) -> list[Path]
     summary = Summary.of(manifest, date)
     write_text(folder / "datasheet.md", datasheet(summary))
     write_text(folder / "croissant.json", json.dumps(croissant(summary), indent=2, ensure_ascii=False) + "\n")
+    blurred = manifest.info.policy.get("people", {}).get("blur")
     write_attribution(
-        folder / "attribution.csv", (row for row in _rows(manifest, _ATTRIBUTED) if row["decision"] == KEEP)
+        folder / "attribution.csv",
+        (row for row in _rows(manifest, _ATTRIBUTED) if row["decision"] == KEEP),
+        "faces or persons blurred while training" if blurred else UNCHANGED,
     )
     write_rejected(folder / "rejected.csv", (row for row in _rows(manifest, _REJECTED) if row["decision"] != KEEP))
     page = write_review(folder, manifest, found.decided)

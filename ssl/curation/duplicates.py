@@ -12,7 +12,8 @@ from wildfern.ssl.curation.policy import Duplicates
 
 QUALITY = 4.0  # of 255: standard deviation of the hashed 32 x 32 pixels; the hash of a smoother image is arbitrary
 SHAPE = 0.1  # difference of two aspect ratios, relative
-_AT_ONCE = 1 << 14  # pairs whose small images are in memory
+_READ = 1 << 17  # pairs whose small images are read at once, which may be all over the manifest
+_COMPARED = 1 << 13  # pairs that are compared at once
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,9 @@ def find_copies(images: ImageTable, rule: Duplicates, rank: NDArray[np.int8]) ->
     for place in ranked[group_of[ranked] >= 0].tolist():
         best[featured[place]] = leaders.setdefault(int(group_of[place]), int(featured[place]))
     difference = np.zeros(len(images), np.float32)
-    for (i, j), value in zip(featured[pairs].tolist(), difference_of.tolist(), strict=True):
-        if best[i] == j:
-            difference[i] = value
-        elif best[j] == i:
-            difference[j] = value
+    for copy, other in (featured[pairs].T, featured[pairs[:, ::-1]].T):
+        is_best = best[copy] == other
+        difference[copy[is_best]] = difference_of[is_best]
     best, difference = best[exact_best], difference[exact_best]
     is_leader = np.bincount(best, minlength=len(images)) > 1
     numbers = np.where(is_leader, np.cumsum(is_leader) - 1, -1).astype(np.int32)
@@ -77,14 +76,15 @@ def near_pairs(
     rounding = 1 / np.minimum(width, height).min(1)  # a side of n pixels is known up to 1 / n
     pairs = pairs[np.abs(ratio) <= SHAPE + rounding]
     kept, values = [pairs[:0]], [np.zeros(0, np.float32)]
-    for start in range(0, len(pairs), _AT_ONCE):
-        some = pairs[start : start + _AT_ONCE]
+    for start in range(0, len(pairs), _READ):
+        some = pairs[start : start + _READ]
         places, inverse = np.unique(some, return_inverse=True)
         small = images.read_small(chosen[places])
-        sides = inverse.reshape(-1, 2)
-        difference = same_small(small[sides[:, 0]], small[sides[:, 1]])
-        kept.append(some[difference <= rule.difference])
-        values.append(difference[difference <= rule.difference])
+        sides = np.array_split(inverse.reshape(-1, 2), -(-len(some) // _COMPARED))
+        difference = np.concatenate([same_small(small[side[:, 0]], small[side[:, 1]]) for side in sides])
+        is_near = difference <= rule.difference
+        kept.append(some[is_near])
+        values.append(difference[is_near])
     return np.concatenate(kept), np.concatenate(values)
 
 

@@ -3,7 +3,9 @@
 import io
 import json
 import os
+import re
 import tarfile
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,28 +13,52 @@ from typing import Any, Literal, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageOps
 
 from wildfern.bounded_json import parse_json
-from wildfern.files import replacing
+from wildfern.files import remove_partial_files, replacing
+from wildfern.printable import printable
 from wildfern.ssl.curation.attribution import write_attribution
 from wildfern.ssl.curation.blur_boxes import blur_boxes
 from wildfern.ssl.curation.manifest import KEEP, CurationError, Manifest, path_on_disk
 from wildfern.ssl.curation.places import Place
 from wildfern.ssl.curation.takedowns import read_takedowns
-from wildfern.ssl.data.base import UnreadableImage
+from wildfern.ssl.data import pillow_image
+from wildfern.ssl.data.base import DataError, UnreadableImage
 from wildfern.ssl.data.image_file import Decoding
 from wildfern.ssl.tracking.current_progress import current_progress
 
 Format = Literal["folder", "webdataset", "parquet"]
 _QUALITY = 95  # of a JPEG that must be encoded anew
-_COPIED = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif"}  # formats that every reader knows
+_ATTRIBUTION = "attribution.csv"
+_ATTRIBUTED = [
+    *("path", "sha256", "author", "license", "license_text", "rights", "source_url", "date", "credit", "metadata")
+]
+_WRITTEN = [
+    *("kind", "container", "path", "place", "bytes", "format", "people_boxes", "license", "author", "source_url")
+]
+_ABOUT = ("license", "author", "source_url")
 _PARQUET = pa.schema(
     [
         ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
-        *((name, pa.string()) for name in ("sha256", "license", "author", "source_url")),
+        *((name, pa.string()) for name in ("sha256", *_ABOUT)),
     ]
 )
+# Files that are copied as they are: those with no other chunks than these, of pixels and color. An animation has others.
+_COPIED = {"PNG": ".png", "WEBP": ".webp"}
+_CHUNKS = {
+    "PNG": {
+        *(b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"sBIT", b"bKGD", b"pHYs"),
+        *(b"cICP", b"mDCV", b"cLLI"),
+    },
+    "WEBP": {b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ICCP"},
+}
+# Of JPEG (ITU-T T.81, table B.1).
+_SCAN, _END, _EXIF = 0xDA, 0xD9, 0xE1
+_TABLES = {*range(0xC0, 0xD0), _SCAN, 0xDB, 0xDC, 0xDD}  # frames, scans, tables, lines and restart intervals
+_ALONE = {0x01, *range(0xD0, 0xD9)}  # without a length
+_MARKER = re.compile(rb"\xff[^\x00\xff]")
+_SCAN_ENDS = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")  # other bytes after 0xff belong to the compressed pixels
 
 
 @dataclass(frozen=True)
@@ -50,45 +76,60 @@ def export_images(folder: str | Path, out: str | Path, format: str = "folder", s
     - folder: files named by the SHA-256 of their source, in 256 folders. webdataset: images-000000.tar …, each image with a .json
       of license, author and source. parquet: images-000000.parquet …, with the column `image` of the Hugging Face layout.
 
-    JPEG files keep their pixels; of their metadata only the orientation stays. Other files with metadata, in rare formats, or
-    with faces to blur are decoded and written anew, as PNG or, if they were lossy, as JPEG of quality 95. Raises CurationError
-    for another format, for an image that has changed since the scan, and for a damaged manifest.
+    JPEG files keep their pixels; of their metadata only the orientation stays. Other files with metadata, in rare formats,
+    animated, or with faces to blur are decoded and written anew, as PNG or, if they were lossy, as JPEG of quality 95. An export
+    that was killed is completed by the same again. What an earlier export in this format left in `out` and is not kept any more,
+    such as an image that was taken down, is removed.
+
+    Raises CurationError for another format, for an image that has changed since the scan, and for a damaged manifest.
     """
     if format not in get_args(Format):
         raise CurationError(f"format must be one of {', '.join(get_args(Format))}, got {format!r}")
     manifest, out = Manifest(folder), Path(out)
     out.mkdir(parents=True, exist_ok=True)
+    remove_partial_files(out)
+    changes = "metadata removed; other formats than JPEG may be encoded anew"
+    if manifest.info.policy.get("people", {}).get("blur"):
+        changes += "; faces or persons blurred"
     write = {"folder": _as_files, "webdataset": _as_shards, "parquet": _as_parquet}[format]
-    rows: list[dict[str, Any]] = []
-    files = write(_remembered(_exported(manifest), rows), out, shard_mb * 10**6)
-    write_attribution(out / "attribution.csv", iter(rows))
-    return len(rows), files
+    # First: what an export that is killed leaves in a folder has its attribution.
+    count = write_attribution(out / _ATTRIBUTION, _kept(manifest, _ATTRIBUTED), changes)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")  # of each damaged block of metadata, which is left out
+        return count, write(_exported(manifest, count), out, shard_mb * 10**6)
 
 
-def _remembered(images: Iterator[Exported], rows: list[dict[str, Any]]) -> Iterator[Exported]:
-    for image in images:
-        rows.append(image.row)
-        yield image
-
-
-def _exported(manifest: Manifest) -> Iterator[Exported]:
-    taken = {one.sha256 for one in read_takedowns(manifest.folder)}
-    people = manifest.info.policy.get("people", {})
-    progress, done, total = current_progress(), 0, manifest.info.counts["keep"]
-    seen = set[str]()
-    columns = [
-        *("sha256", "kind", "container", "path", "place", "bytes", "format", "decision", "embedded", "has_gps"),
-        *("people_boxes", "license", "license_text", "author", "source_url", "date", "credit", "metadata"),
-    ]
-    for batch in manifest.batches(columns):
+def _kept(manifest: Manifest, columns: list[str]) -> Iterator[dict[str, Any]]:
+    """The rows of the images to be written: kept, not taken down since, each content once."""
+    taken = {
+        digest
+        for one in read_takedowns(manifest.folder)
+        for digest in (one.sha256, one.pixels_sha256)
+        if digest is not None
+    }
+    seen = set[bytes]()
+    for batch in manifest.batches(list(dict.fromkeys([*columns, "sha256", "pixels_sha256", "decision"]))):
         for row in batch.to_pylist():
-            if row["decision"] != KEEP or row["sha256"] in taken or row["sha256"] in seen:
+            if row["decision"] != KEEP or row["pixels_sha256"] is None or taken & {row["sha256"], row["pixels_sha256"]}:
                 continue
-            seen.add(row["sha256"])
-            done += 1
-            progress.count(done, total, "images", "copying")
-            boxes = parse_json(row["people_boxes"]) if people.get("blur") and row["people_boxes"] else []
-            yield _one(row, [box for box in boxes if box[4] >= people.get("review", 0.0)])
+            digest = bytes.fromhex(row["sha256"])
+            if digest not in seen:
+                seen.add(digest)
+                yield row
+
+
+def _exported(manifest: Manifest, total: int) -> Iterator[Exported]:
+    people = manifest.info.policy.get("people", {})
+    progress = current_progress()
+    for done, row in enumerate(_kept(manifest, _WRITTEN), 1):
+        progress.count(done, total, "images", "copying")
+        boxes = []
+        if people.get("blur") and row["people_boxes"]:
+            try:
+                boxes = [box for box in parse_json(row["people_boxes"]) if box[4] >= people.get("review", 0.0)]
+            except (ValueError, TypeError, LookupError) as error:
+                raise CurationError(f"{manifest.path} is damaged: the boxes of {printable(row['path'])}") from error
+        yield _one(row, boxes)
 
 
 def _one(row: dict[str, Any], boxes: list[list[float]]) -> Exported:
@@ -104,12 +145,13 @@ def _one(row: dict[str, Any], boxes: list[list[float]]) -> Exported:
         content = place.read_checked()
         if row["format"] == "JPEG" and not boxes:
             content, end = without_metadata(content), ".jpg"
-        elif boxes or row["embedded"] or row["has_gps"] or row["format"] not in _COPIED:
-            content, end = _encoded(content, row["format"], boxes)
-        else:
+        elif row["format"] in _COPIED and not boxes and _is_bare(content, row["format"]):
             end = _COPIED[row["format"]]
-    except UnreadableImage as error:
-        raise CurationError(f"{place.path} cannot be exported: {error}; run wildfern curate scan again") from error
+        else:
+            content, end = _encoded(content, row["format"], boxes)
+    except DataError as error:
+        where = printable(f"{place.container}/{place.path}")
+        raise CurationError(f"{where} cannot be exported: {error}; run wildfern curate scan again") from error
     return Exported(f"{row['sha256']}{end}", content, row)
 
 
@@ -124,69 +166,127 @@ def _encoded(content: bytes, format: str | None, boxes: list[list[float]]) -> tu
     return written.getvalue(), ".png"
 
 
-def without_metadata(content: bytes) -> bytes:
-    """A JPEG without its segments of metadata (APP1 EXIF and XMP, APP11 to APP13, comments); the orientation is kept.
+def _is_bare(content: bytes, format: str) -> bool:
+    """Whether a PNG or WebP file has only chunks of `_CHUNKS`, and ends with the last one."""
+    at, kinds = 8 if format == "PNG" else 12, set[bytes]()
+    while at + 8 <= len(content):
+        first, second = content[at : at + 4], content[at + 4 : at + 8]
+        if format == "PNG":
+            kind, length = second, int.from_bytes(first, "big") + 4  # of the checksum
+        else:
+            kind, length = first, (int.from_bytes(second, "little") + 1) // 2 * 2
+        kinds.add(kind)
+        at += 8 + length
+        if kind == b"IEND":
+            break
+    return kinds <= _CHUNKS[format] and at == len(content)
 
-    Color profiles (APP2) and what decoders need (APP0, APP14) stay, and so do the compressed pixels, byte by byte. Raises
-    UnreadableImage for what is no JPEG.
+
+def without_metadata(content: bytes) -> bytes:
+    """A JPEG without metadata (EXIF, XMP, IPTC, thumbnails, comments, whatever other segments hold) but for the orientation.
+
+    Color profiles and what decoders need (APP0 of JFIF, APP14 of Adobe) stay, and so do the compressed pixels, byte by byte. What
+    follows the image, such as a second one or a film, is left out. Raises UnreadableImage for what is no JPEG.
     """
-    with Image.open(io.BytesIO(content), formats=("JPEG", "MPO")) as image:
-        try:
-            turned = int(image.getexif().get(ExifTags.Base.Orientation, 1))
-        except Exception:  # EXIF that cannot be parsed is not applied by decoders either
-            turned = 1
-    kept = [content[:2]]
-    if 2 <= turned <= 8:
+    turned = _orientation(content)
+    kept, scanned = [content[:2]], False
+    for marker, segment in _segments(content):
+        needed = segment if marker in _TABLES else b"" if scanned else _needed(marker, segment)
+        if needed:
+            kept.append(bytes([0xFF, marker]) + needed)
+        scanned |= marker == _SCAN
+    if not scanned:
+        raise UnreadableImage("damaged: a JPEG without pixels")
+    if turned != 1:
         exif = Image.Exif()
         exif[ExifTags.Base.Orientation] = turned
         block = exif.tobytes()
-        kept.append(b"\xff\xe1" + (len(block) + 2).to_bytes(2, "big") + block)
+        first = 2 if kept[1].startswith(b"\xff\xe0") else 1  # JFIF comes first
+        kept.insert(first, bytes([0xFF, _EXIF]) + (len(block) + 2).to_bytes(2, "big") + block)
+    return b"".join([*kept, bytes([0xFF, _END])])
+
+
+def _orientation(content: bytes) -> int:
+    """2 to 8 where decoders turn a JPEG by its EXIF or XMP, else 1."""
+    with pillow_image.opened(io.BytesIO(content)) as image:
+        if image.format not in ("JPEG", "MPO"):
+            raise UnreadableImage(f"{image.format}, not a JPEG")
+        pixel = Image.new("L", (1, 1))
+        pixel.info = dict(image.info)
+    try:
+        turned = pixel.getexif().get(ExifTags.Base.Orientation, 1)
+        ImageOps.exif_transpose(pixel)  # fails for EXIF that is partly damaged, and such an image is not turned
+        return int(turned) if turned in range(2, 9) else 1
+    except Exception:  # Pillow raises almost anything for damaged EXIF
+        return 1
+
+
+def _segments(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """The segments of a JPEG up to its end: marker, and what follows it with its length; scans with their compressed pixels.
+
+    Bytes between segments are passed over, as decoders do.
+    """
     at = 2
-    while True:
-        while content[at : at + 1] == b"\xff" and content[at + 1 : at + 2] == b"\xff":  # fill bytes
-            at += 1
-        marker, length = content[at : at + 2], int.from_bytes(content[at + 2 : at + 4], "big")
-        if len(marker) < 2 or marker[:1] != b"\xff" or length < 2:
-            raise UnreadableImage("damaged: a segment of the JPEG has no marker")
-        if marker == b"\xff\xda":  # the pixels
-            break
-        if marker[1] not in (0xE1, 0xEB, 0xEC, 0xED, 0xFE):
-            kept.append(content[at : at + 2 + length])
-        at += 2 + length
-    end = content.rfind(b"\xff\xd9")  # what follows the image, such as a second one, is left out
-    return b"".join(kept) + content[at : end + 2 if end > at else None]
+    while (found := _MARKER.search(content, at)) is not None:
+        marker, at = content[found.start() + 1], found.end()
+        if marker == _END:
+            return
+        if marker in _ALONE:
+            continue
+        end = at + max(2, int.from_bytes(content[at : at + 2], "big"))
+        if marker == _SCAN:
+            behind = _SCAN_ENDS.search(content, end)
+            end = len(content) if behind is None else behind.start()
+        yield marker, content[at:end]
+        at = end
+
+
+def _needed(marker: int, segment: bytes) -> bytes:
+    """What decoders need of an application segment, with its length: none but those of JFIF, Adobe and color profiles."""
+    if marker == 0xE0 and segment[2:7] == b"JFIF\0" and len(segment) >= 16:
+        return b"\0\x10" + segment[2:14] + b"\0\0"  # without the thumbnail
+    if marker == 0xE2 and segment[2:14] == b"ICC_PROFILE\0":
+        return segment
+    if marker == 0xEE and segment[2:7] == b"Adobe" and len(segment) >= 14:
+        return b"\0\x0e" + segment[2:14]
+    return b""
 
 
 def _as_files(images: Iterator[Exported], out: Path, most: int) -> int:
-    count = 0
+    names = set[str]()
     for image in images:
         folder = out / image.name[:2]
         folder.mkdir(exist_ok=True)
         path = folder / image.name
-        if not path.exists():
+        if not path.exists() or path.read_bytes() != image.content:
             with replacing(path, sync=False) as beside:
                 beside.write_bytes(image.content)
-        count += 1
-    return count
+        names.add(image.name)
+    for folder in out.glob("[0-9a-f][0-9a-f]"):
+        remove_partial_files(folder)
+        _remove(folder, "[0-9a-f]{64}\\.(jpg|png|webp)", names)
+    return len(names)
 
 
 def _as_shards(images: Iterator[Exported], out: Path, most: int) -> int:
-    number = 0
+    names = set[str]()
     for some in _parts(images, most):
-        with replacing(out / f"images-{number:06d}.tar") as beside, tarfile.open(beside, "w") as shard:
+        name = f"images-{len(names):06d}.tar"
+        with replacing(out / name) as beside, tarfile.open(beside, "w") as shard:
             for image in some:
-                stem, end = os.path.splitext(image.name)
-                about = {name: image.row[name] for name in ("license", "author", "source_url")}
-                for name, content in ((stem + end, image.content), (f"{stem}.json", json.dumps(about).encode())):
-                    member = tarfile.TarInfo(name)
-                    member.size, member.mode = len(content), 0o644
-                    shard.addfile(member, io.BytesIO(content))
-        number += 1
-    return number
+                about = {key: image.row[key] for key in _ABOUT}
+                stem, _ = os.path.splitext(image.name)
+                for member, content in ((image.name, image.content), (f"{stem}.json", json.dumps(about).encode())):
+                    header = tarfile.TarInfo(member)
+                    header.size, header.mode = len(content), 0o644
+                    shard.addfile(header, io.BytesIO(content))
+        names.add(name)
+    _remove(out, r"images-\d{6,}\.tar", names)
+    return len(names)
 
 
 def _as_parquet(images: Iterator[Exported], out: Path, most: int) -> int:
-    number = 0
+    names = set[str]()
     for some in _parts(images, most):
         rows = [
             {
@@ -195,10 +295,19 @@ def _as_parquet(images: Iterator[Exported], out: Path, most: int) -> int:
             }
             for image in some
         ]
-        with replacing(out / f"images-{number:06d}.parquet") as beside:
-            pq.write_table(pa.Table.from_pylist(rows, _PARQUET), beside, row_group_size=256)
-        number += 1
-    return number
+        name = f"images-{len(names):06d}.parquet"
+        with replacing(out / name) as beside, beside.open("wb") as file:  # pyarrow opens names in UTF-8 only
+            pq.write_table(pa.Table.from_pylist(rows, _PARQUET), file, row_group_size=256)
+        names.add(name)
+    _remove(out, r"images-\d{6,}\.parquet", names)
+    return len(names)
+
+
+def _remove(folder: Path, pattern: str, but: set[str]) -> None:
+    """Remove what earlier exports wrote into this folder."""
+    for path in folder.iterdir():
+        if re.fullmatch(pattern, path.name) and path.name not in but:
+            path.unlink()
 
 
 def _parts(images: Iterator[Exported], most: int) -> Iterator[list[Exported]]:

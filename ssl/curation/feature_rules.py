@@ -24,15 +24,19 @@ SEED = 0  # of clusters and draws: a curation is a function of the images and th
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """Features float[n, D] of the images int64[n], ascending; images that cannot be read have none."""
+    """Features float[n, D] on the CPU of the images int64[n], ascending; images that cannot be read have none.
+
+    `device`: where pairs are searched and clusters computed. On a GPU the order of sums, and so a cluster, may vary.
+    """
 
     images: NDArray[np.int64]
     values: Tensor
+    device: str = "cpu"
 
     def of(self, wanted: NDArray[np.bool_]) -> "ImageFeatures":
         """Those of the images that are wanted, bool[N]."""
         some = np.flatnonzero(wanted[self.images])
-        return ImageFeatures(self.images[some], self.values[torch.from_numpy(some)])
+        return ImageFeatures(self.images[some], self.values[torch.from_numpy(some)], self.device)
 
 
 def judge_similar(
@@ -42,7 +46,7 @@ def judge_similar(
     some = features.of(~verdicts.rejected)
     if rule.action == "keep" or len(some.images) < 2:
         return
-    pairs = similar_pairs(some.values, rule.similarity)
+    pairs = similar_pairs(some.values, rule.similarity, device=some.device)
     first, second = pairs.first.numpy(), pairs.second.numpy()
     position = np.empty(len(order), np.int64)
     position[order] = np.arange(len(order))
@@ -64,10 +68,13 @@ def select(
 ) -> tuple[list[Level], NDArray[np.int64]]:
     """Apply `rule` to the images that are kept so far; returns the levels of clusters, and the images int64[n] they are of.
 
-    `marks`: keep or drop by image. What a step leaves out, the next one does not see; images marked keep are left out by none.
+    `marks`: keep or drop by image. What a step leaves out, the next one does not see; nor do steps see images marked drop, but
+    for the filter. Images marked keep are left out by none, and count among those that `balance` and `diversity` keep.
     """
-    fixed = np.zeros(len(verdicts.strictness), bool)
-    fixed[[image for image, mark in marks.items() if mark == "keep"]] = True
+    fixed, dropped = (_marked(marks, mark, len(verdicts.strictness)) for mark in ("keep", "drop"))
+
+    def remaining() -> NDArray[np.bool_]:
+        return (verdicts.kept | fixed) & ~dropped
 
     def leave_out(rule_name: str, images: NDArray[np.int64], values: NDArray[np.float64] | None, words: str) -> None:
         free = ~fixed[images]
@@ -75,7 +82,7 @@ def select(
         verdicts.add(rule_name, REJECT, images[free], some, [words] * int(free.sum()))
 
     if rule.filter is not None:
-        some = features.of(verdicts.kept | fixed | _marked(marks, len(fixed)))
+        some = features.of(remaining() | dropped)
         marked = np.full(len(some.images), UNMARKED, np.int8)
         for place, image in enumerate(some.images.tolist()):
             if image in marks:
@@ -85,45 +92,58 @@ def select(
         words = f"probability of keep, learned from {found.n_keep} + {found.n_drop} marks (AUC {found.auc:.2f})"
         leave_out("filter", some.images[low], found.scores.numpy()[low].astype(float), words)
     if rule.atypical:
-        some = features.of(verdicts.kept)
+        some = features.of(remaining())
         if len(some.images) > 1:
             scores = typicality(unit_rows(some.values)).numpy().astype(float)
-            count = int(rule.atypical * len(scores))
+            count = round(rule.atypical * len(scores))
             rows = np.argsort(scores, kind="stable")[:count]
             leave_out("atypical", some.images[rows], scores[rows], "far from all others")
     levels: list[Level] = []
-    clustered = features.of(verdicts.kept)
-    if rule.clusters and len(clustered.images):
-        sizes = list(dict.fromkeys(min(size, len(clustered.images)) for size in rule.clusters))
-        levels = hierarchical_k_means(unit_rows(clustered.values), sizes, seed=SEED)
+    clustered = features.of(remaining())
+    if rule.clusters and len(clustered.images) > 1:
+        fitting = [size for size in rule.clusters if size < len(clustered.images)]
+        sizes = fitting or [len(clustered.images) // 2]  # for a policy that is made for more images
+        rows_there = unit_rows(clustered.values).to(clustered.device)
+        levels = [_on_cpu(level) for level in hierarchical_k_means(rows_there, sizes, seed=SEED)]
     if rule.epsilon is not None and levels:
         keep = semdedup(clustered.values, levels[0].of_item, rule.epsilon).numpy()
         leave_out(
             "semdedup", clustered.images[~keep], None, f"more like a kept one of its cluster than {1 - rule.epsilon:g}"
         )
     if rule.balance is not None and levels:
-        chosen = _balanced(clustered, levels, rule.balance, verdicts)
-        rest = np.setdiff1d(clustered.images[verdicts.kept[clustered.images]], chosen)
+        free = (remaining() & ~fixed)[clustered.images]
+        count = max(0, rule.balance - int(fixed[clustered.images].sum()))
+        chosen = _balanced(levels, free, count)
+        rest = np.setdiff1d(clustered.images[free], clustered.images[chosen])
         leave_out("balance", rest, None, f"not drawn among {rule.balance:,} spread evenly over the clusters")
     if rule.diversity is not None:
-        some = features.of(verdicts.kept)
-        if len(some.images) > rule.diversity:
-            rows = k_center(unit_rows(some.values), rule.diversity, seed=SEED).numpy()
+        some = features.of(remaining())
+        start = np.flatnonzero(fixed[some.images]).tolist()
+        count = max(rule.diversity, len(start))
+        if len(some.images) > count:
+            rows = k_center(unit_rows(some.values), count, start=start or None, seed=SEED).numpy()
             rest = np.setdiff1d(some.images, some.images[rows])
             leave_out("diversity", rest, None, f"not among the {rule.diversity:,} farthest from each other")
     return levels, clustered.images
 
 
-def _balanced(clustered: ImageFeatures, levels: list[Level], target: int, verdicts: Verdicts) -> NDArray[np.int64]:
-    """A balanced draw among the clustered images that are still kept."""
-    kept = torch.from_numpy(np.flatnonzero(verdicts.kept[clustered.images]))
-    lowest = levels[0]
-    of_kept = Level(lowest.centroids, lowest.of_item[kept], lowest.distance[kept])
-    rows = balanced_sample([of_kept, *levels[1:]], min(target, len(kept)), seed=SEED).numpy()
-    return clustered.images[kept.numpy()[rows]]
+def _on_cpu(level: Level) -> Level:
+    return Level(level.centroids.cpu(), level.of_item.cpu(), level.distance.cpu())
 
 
-def _marked(marks: Mapping[int, str], count: int) -> NDArray[np.bool_]:
+def _balanced(levels: list[Level], free: NDArray[np.bool_], target: int) -> NDArray[np.int64]:
+    """A balanced draw among the items of the lowest level that are free, bool[n]."""
+    some = np.flatnonzero(free)
+    if not len(some) or not target:
+        return some[:0]
+    lowest, rows = levels[0], torch.from_numpy(some)
+    of_some = Level(lowest.centroids, lowest.of_item[rows], lowest.distance[rows])
+    drawn = balanced_sample([of_some, *levels[1:]], min(target, len(some)), seed=SEED).numpy()
+    return some[drawn]
+
+
+def _marked(marks: Mapping[int, str], mark: str, count: int) -> NDArray[np.bool_]:
+    """bool[count], the images with this mark."""
     found = np.zeros(count, bool)
-    found[list(marks)] = True
+    found[[image for image, one in marks.items() if one == mark]] = True
     return found

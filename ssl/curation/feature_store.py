@@ -12,8 +12,11 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from wildfern.files import replacing
+from wildfern.printable import printable
 from wildfern.ssl.curation.feature_rules import ImageFeatures
+from wildfern.ssl.curation.manifest import CurationError
 from wildfern.ssl.curation.places import Place, PlacedImages
+from wildfern.ssl.curation.similar_pairs import unit_rows
 from wildfern.ssl.data.base import Source
 
 FEATURES = "features"
@@ -23,14 +26,17 @@ Extract = Callable[[Source, NDArray[np.int64]], tuple[NDArray[np.int64], Tensor]
 
 
 class FeatureStore:
-    """The features of one network in `folder`/features. `network` identifies it: its name, and a digest of its weights."""
+    """The features of one network in `folder`/features. `network` identifies it: its name, and a digest of its weights.
+
+    They are kept at unit length, as float16 has no large and no small numbers.
+    """
 
     def __init__(self, folder: Path, network: str) -> None:
         self._folder, self._network = folder / FEATURES, network
         self._folder.mkdir(parents=True, exist_ok=True)
         self._rows: dict[str, tuple[int, int]] = {}
         self._parts: list[NDArray[np.float16]] = []
-        names = sorted(self._folder.glob("part-*.safetensors"))
+        names = sorted(self._folder.glob(f"part-{6 * '[0-9]'}.safetensors"))
         self._number = max((int(path.stem.removeprefix("part-")) for path in names), default=-1) + 1
         for path in names:
             try:
@@ -40,23 +46,28 @@ class FeatureStore:
                     digests, values = found.get_tensor("sha256"), found.get_tensor("features")
             except (OSError, SafetensorError):  # damaged: extracted again
                 continue
-            self._take(digests, values)
+            if digests.shape == (len(values), 32) and digests.dtype == np.uint8 and values.ndim == 2:
+                self._take(digests, values)
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def extract(self, places: Iterator[Place], total: int, extract: Extract, count: Callable[[int, int], None]) -> None:
-        """Extract the features of those images that have none yet; `count` is told how many of `total` are done."""
-        waiting: list[Place] = []
+        """Extract the features of those images that have none yet; `count` is told how many of `total` are done.
+
+        Raises CurationError for features that are NaN or infinite.
+        """
+        done, waiting = 0, dict[str, Place]()
         for done, place in enumerate(places, 1):
             if place.sha256 not in self._rows:
-                waiting.append(place)
+                waiting.setdefault(place.sha256, place)
             if len(waiting) == AT_ONCE:
-                self._extract(waiting, extract)
-                waiting = []
+                self._extract(list(waiting.values()), extract)
+                waiting = {}
                 count(done, total)
         if waiting:
-            self._extract(waiting, extract)
+            self._extract(list(waiting.values()), extract)
+            count(done, total)
 
     def of(self, digests: Sequence[str | None]) -> ImageFeatures:
         """Those of the images with these SHA-256, float32."""
@@ -66,11 +77,18 @@ class FeatureStore:
         return ImageFeatures(np.array(images, np.int64), torch.from_numpy(values.astype(np.float32)))
 
     def _extract(self, places: list[Place], extract: Extract) -> None:
-        source = PlacedImages(places)
-        items, features = extract(source, np.arange(len(places)))
+        items, features = extract(PlacedImages(places), np.arange(len(places)))
+        if not len(items):
+            return
+        bad = ~torch.isfinite(features).all(1)
+        if bad.any():
+            first = places[int(items[int(bad.long().argmax())])]
+            raise CurationError(
+                f"{self._network}: the features of {printable(first.path)} contain NaN or infinity; use other weights"
+            )
         digests = np.frombuffer(b"".join(bytes.fromhex(places[item].sha256) for item in items.tolist()), np.uint8)
-        values = np.ascontiguousarray(features.numpy(force=True).astype(np.float16))
         rows = digests.reshape(-1, 32).copy()
+        values = np.ascontiguousarray(unit_rows(features).numpy(force=True).astype(np.float16))
         with replacing(self._folder / f"part-{self._number:06d}.safetensors") as path:
             path.write_bytes(
                 save({"sha256": rows, "features": values}, {"network": self._network, "format": json.dumps(1)})

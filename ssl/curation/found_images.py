@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wildfern.ssl.curation.duplicates import QUALITY
-from wildfern.ssl.curation.manifest import Manifest
+from wildfern.ssl.curation.manifest import Manifest, path_on_disk
 from wildfern.ssl.curation.takedowns import Takedown
 
 _COLUMNS = [*("source", "container", "path", "sha256", "pixels_sha256", "phash", "phash_quality"), *("author", "group")]
@@ -14,29 +14,30 @@ _COLUMNS = [*("source", "container", "path", "sha256", "pixels_sha256", "phash",
 def find_images(manifest: Manifest, wanted: Mapping[str, set[str]]) -> tuple[list[Takedown], list[tuple[str, str]]]:
     """The images with one of these values of `sha256`, `path` or `author`, and all copies of them; and values that none has.
 
-    A path is relative to its source, or full. Time and reason are left open.
+    A path is relative to its source, or full, as in the manifest or as on the disk. An image of which not one byte could be read
+    has no digest, and is not found. Time and reason are left open.
     """
     missing = {(column, value) for column, values in wanted.items() for value in values}
+    sought = frozenset(missing)
     chosen: dict[int, dict[str, Any]] = {}
     groups: set[int] = set()
     digests: set[str] = set()
     for number, row in _rows(manifest):
-        names = {
-            ("sha256", row["sha256"]),
-            ("path", row["path"]),
-            ("path", f"{row['container']}/{row['path']}"),
-            ("author", row["author"]),
-        }
-        if any(value in wanted[column] for column, value in names):
+        if row["sha256"] is None:
+            continue
+        paths = row["path"], f"{row['container']}/{row['path']}"
+        names = {("sha256", row["sha256"]), ("author", row["author"])}
+        names |= {("path", name) for path in paths for name in (path, path_on_disk(path))}
+        if sought & names:
             missing -= names
             chosen[number] = row
             groups |= {row["group"]} - {-1}
-            digests |= {row["sha256"]}
+            digests.add(row["sha256"])
     if chosen:
         for number, row in _rows(manifest):
             if row["group"] in groups or row["sha256"] in digests:
-                chosen.setdefault(number, row)
-    return [_takedown(row) for _, row in sorted(chosen.items()) if row["sha256"]], sorted(missing)
+                chosen[number] = row
+    return [_takedown(chosen[number]) for number in sorted(chosen)], sorted(missing)
 
 
 def _takedown(row: Mapping[str, Any]) -> Takedown:
@@ -63,7 +64,7 @@ def _rows(manifest: Manifest) -> Iterator[tuple[int, dict[str, Any]]]:
 
 @dataclass
 class Difference:
-    """How one manifest becomes another: images by path, and changes of decisions with the first rule of each side."""
+    """How one manifest becomes another: images by path, and changes of decisions, with the rules that made them."""
 
     added: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)

@@ -21,21 +21,23 @@ def hash_pairs(hashes: NDArray[np.uint64], bits: int, others: NDArray[np.uint64]
     """
     if not 0 <= bits <= MOST_BITS:
         raise CurationError(f"bits must be 0 to {MOST_BITS}, got {bits}")
-    joined = hashes if others is None else np.concatenate([hashes, others])
-    split = len(hashes) if others is not None else -1
+    joined = np.concatenate([np.asarray(part, np.uint64) for part in (hashes, others) if part is not None])
+    split = -1 if others is None else len(hashes)
     edges = np.linspace(0, 64, bits + 2).astype(np.int64)
     masks = np.array([((1 << int(high)) - 1) ^ ((1 << int(low)) - 1) for low, high in pairwise(edges)], np.uint64)
     found: list[NDArray[np.int64]] = []
     for number, mask in enumerate(masks):
         order = np.argsort(joined & mask, kind="stable")
         arguments = (joined[order], order, mask, masks[:number], bits, split)
-        count = _pairs_of_part(*arguments, np.empty((0, 2), np.int64))
-        if count + sum(map(len, found)) > MOST_PAIRS:
+        free = MOST_PAIRS - sum(map(len, found))
+        count = _pairs_of_part(*arguments, free, np.empty((0, 2), np.int64))
+        if count > free:
             raise CurationError(
-                f"more than {MOST_PAIRS:,} pairs of images look the same at {bits} bits; set near_duplicate.bits lower"
+                f"more than {MOST_PAIRS:,} pairs of images look the same at {bits} bits: set near_duplicate.bits lower, or scan "
+                "fewer of the images that are that alike, such as every tenth frame of a video"
             )
         found.append(np.empty((count, 2), np.int64))
-        _pairs_of_part(*arguments, found[-1])
+        _pairs_of_part(*arguments, free, found[-1])
     pairs = np.sort(np.concatenate(found), axis=1)
     if others is not None:
         pairs[:, 1] -= len(hashes)
@@ -71,11 +73,11 @@ def bits_of(x):
 def _pairs_of_part(sources: int):
     """The kernel that compares the hashes with one equal part."""
 
-    def pairs_of_part(in_order, order, part, seen, bits, split, pairs):
-        """Count the pairs in uint64[N] whose masked `part` is equal and no mask of `seen` is; as many as fit into `pairs`.
+    def pairs_of_part(in_order, order, part, seen, bits, split, most, pairs):
+        """Count the pairs in uint64[N] whose masked `part` is equal and no mask of `seen` is; as many as fit go into `pairs`.
 
         The hashes are sorted by that part; `order` int64[N] are their indices. A pair has one index below `split`, unless that
-        is negative.
+        is negative. Counts soon end that are above `most`.
         """
         _ = sources
         count, begin = 0, 0
@@ -90,6 +92,8 @@ def _pairs_of_part(sources: int):
                     near += bits_of(one ^ in_order[j]) <= bits
                 if not near:
                     continue
+                if count > most:
+                    return count
                 for j in range(i + 1, end):
                     x, a, b = one ^ in_order[j], order[i], order[j]
                     if bits_of(x) > bits or (split >= 0 and (a < split) == (b < split)):

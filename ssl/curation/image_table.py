@@ -43,7 +43,7 @@ class ImageTable:
         return self._table.column(column).cast(pa.float64()).to_numpy(zero_copy_only=False)
 
     def texts(self, column: str) -> list[str | None]:
-        return self._table.column(column).to_pylist()
+        return self._table.column(column).cast(pa.string()).to_pylist()
 
     def codes(self, column: str) -> NDArray[np.int64]:
         """int64[N]: equal numbers for equal texts, -1 where there is none."""

@@ -44,15 +44,14 @@ class EvaluationImages:
             for start in range(0, source.num_items, _AT_ONCE):
                 items = np.arange(start, min(start + _AT_ONCE, source.num_items))
                 for item, pixels in zip(items.tolist(), source.read(items).as_lists().pixels, strict=True):
-                    rgb = np.asarray(pixels)
-                    rgb = np.repeat(rgb, 3, 2) if rgb.shape[2] == 1 else rgb[..., :3]
+                    rgb = _rgb(np.asarray(pixels))
                     values = values_of(rgb)
                     digests.setdefault(pixels_sha256(rgb), len(names))
                     names.append(f"{name} image {item}")
                     hashes.append(values.phash)
                     small.append(np.frombuffer(values.small, np.uint8))
                     featured.append(values.phash_quality >= QUALITY)
-                progress.count(start, source.num_items, "images", f"reading {name}")
+                progress.count(start + len(items), source.num_items, "images", f"reading {name}")
         progress.detail("")
         stacked = np.stack(small) if small else np.zeros((0, 3 * SMALL * SMALL), np.uint8)
         return cls(
@@ -74,3 +73,8 @@ class EvaluationImages:
         )
         near = differences <= rule.difference
         return pairs[near, 0], there[pairs[near, 1]], differences[near]
+
+
+def _rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """uint8[H, W, 3] of an image uint8[H, W, C]: its first three channels, or the first as gray."""
+    return np.ascontiguousarray(pixels[..., :3]) if pixels.shape[2] >= 3 else np.repeat(pixels[..., :1], 3, 2)

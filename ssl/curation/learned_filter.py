@@ -1,17 +1,17 @@
 """A filter learned from marks: logistic regression on features, from some images that a person marked to keep or to drop."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 
 from wildfern.ssl.curation.similar_pairs import finite_rows
 from wildfern.ssl.data.base import DataError
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
 
 KEEP, DROP, UNMARKED = 1, 0, -1
 FEWEST = 10  # marks of either kind
@@ -60,6 +60,8 @@ def learned_filter(features: Tensor, marks: ArrayLike | Tensor, *, seed: int = 0
     x = ((rows[known] - mean) / deviation).double().numpy(force=True)
     y = (marked[marked != UNMARKED] == KEEP).astype(np.int64)
 
+    from sklearn.metrics import roc_auc_score  # scikit-learn takes a second to import
+
     right, areas = 0, []
     for train, test in _folds(y, seed):
         scores = _fit(x[train], y[train], _best_strength(x[train], y[train], seed)).predict_proba(x[test])[:, 1]
@@ -73,6 +75,8 @@ def learned_filter(features: Tensor, marks: ArrayLike | Tensor, *, seed: int = 0
 
 
 def _folds(y: NDArray[np.int64], seed: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    from sklearn.model_selection import StratifiedKFold
+
     return list(StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(y, y))
 
 
@@ -88,5 +92,7 @@ def _best_strength(x: NDArray[np.float64], y: NDArray[np.int64], seed: int) -> f
     return STRENGTHS[int(losses.argmin())]
 
 
-def _fit(x: NDArray[np.float64], y: NDArray[np.int64], strength: float) -> LogisticRegression:
+def _fit(x: NDArray[np.float64], y: NDArray[np.int64], strength: float) -> "LogisticRegression":
+    from sklearn.linear_model import LogisticRegression
+
     return LogisticRegression(C=strength, max_iter=MAX_ITERATIONS).fit(x, y)

@@ -87,18 +87,22 @@ STORED = pa.schema([*PLACE, *MEASURED])  # kept from one scan to the next
 SCHEMA = pa.schema([*STORED, *JOINED, *DECIDED])
 
 
-_SURROGATES = {0xDC80 + n: 0x10FF80 + n for n in range(128)}
-_PRIVATE = {private: surrogate for surrogate, private in _SURROGATES.items()}
+# The bytes 128 to 255 of a name that are no UTF-8, as Python has them, and as the manifest has them.
+_BYTES = {0xDC80 + n: chr(0x10FF80 + n) for n in range(128)}
+# A name may have such a character itself: as its four bytes, so that no two names become one.
+_OWN = {ord(one): "".join(_BYTES[0xDC00 + byte] for byte in one.encode()) for one in _BYTES.values()}
+_STORED = _BYTES | _OWN
+_ON_DISK = {ord(private): surrogate for surrogate, private in _BYTES.items()}
 
 
 def stored_path(name: str) -> str:
     """A file name as Unicode: bytes that are no UTF-8 become characters for private use, and `path_on_disk` brings them back."""
-    return name if name.isascii() else name.translate(_SURROGATES)
+    return name if name.isascii() else name.translate(_STORED)
 
 
 def path_on_disk(path: str) -> str:
-    """The file name of a `stored_path`."""
-    return path if path.isascii() else path.translate(_PRIVATE)
+    """The file name of a `stored_path`, as Python has it: `os.fsencode` gives its bytes."""
+    return path if path.isascii() else path.translate(_ON_DISK)
 
 
 class CurationError(DataError):
@@ -173,6 +177,10 @@ def _version(folder: Path, version: str) -> Path:
     kept = sorted((folder / VERSIONS).glob(f"{version[:16]}*.parquet"))
     if not kept:
         raise CurationError(f"{folder} does not keep the manifest {version}: restore {folder / VERSIONS}")
+    if len(kept) > 1:
+        raise CurationError(
+            f"{len(kept)} manifests in {folder / VERSIONS} begin with {version}: write more of its digits"
+        )
     return kept[0]
 
 
@@ -187,18 +195,31 @@ def _opened(path: Path) -> pq.ParquetFile:
             f"SOURCE --out {path.parent} makes or finishes it"
         )
     file = _reading(path, lambda: pq.ParquetFile(path))
-    missing = [name for name in SCHEMA.names if name not in file.schema_arrow.names]
-    if missing:
-        raise CurationError(f"{path} is no manifest of wildfern: it has no column {missing[0]}")
+    found = file.schema_arrow
+    for column in SCHEMA:
+        if (count := found.names.count(column.name)) != 1:
+            what = f"{count} columns" if count else "no column"
+            raise CurationError(f"{path} is no manifest of wildfern: it has {what} {column.name}")
+        if (kind := found.field(column.name).type) != column.type:
+            raise CurationError(
+                f"{path} is no manifest of wildfern: {column.name} is {kind}, and should be {column.type}"
+            )
     return file
 
 
 def _info(file: pq.ParquetFile, path: Path) -> Info:
     try:
-        found = parse_json((file.schema_arrow.metadata or {})[b"wildfern"])
+        found = dict(parse_json((file.schema_arrow.metadata or {})[b"wildfern"]))
         if found.pop("format") > FORMAT:
             raise CurationError(f"{path} was written by a later version of wildfern; update this one")
-        return Info(**found)
+        info = Info(**found)
+        for name, value in info.__dict__.items():
+            kind = {"policy": dict, "counts": dict, "wildfern": str}.get(name, list)
+            if not isinstance(value, kind):
+                raise TypeError(f"{name} is no {kind.__name__}")
+        return info
+    except CurationError:
+        raise
     except (KeyError, ValueError, TypeError) as error:
         raise CurationError(f"{path} is damaged, or no manifest of wildfern: {error}") from error
 

@@ -4,15 +4,16 @@ import hashlib
 import io
 import json
 import os
+import re
 from dataclasses import asdict
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from wildfern.ssl.curation.embedded_metadata import EmbeddedMetadata, embedded_metadata
-from wildfern.ssl.curation.listing import Folder, Listed, container
+from wildfern.ssl.curation.listing import Folder, Listed, opened
 from wildfern.ssl.curation.manifest import stored_path
 from wildfern.ssl.curation.values import values_of
 from wildfern.ssl.data import pillow_image
@@ -22,7 +23,14 @@ from wildfern.ssl.data.image_file import Decoding
 
 _NO_METADATA = EmbeddedMetadata()
 # How image files start, for files whose names have no extension of an image.
-_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP", b"\0\0\0\x0cJXL ")
+_STARTS = (
+    *(b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"P5\n", b"P6\n"),
+    *(b"\0\0\0\x0cjP", b"\xff\x4f\xff\x51", b"\0\0\0\x0cJXL ", b"\xff\x0a"),
+)
+# Of files that begin with "ftyp"; all others are videos.
+_BRANDS = (*(b"avif", b"avis", b"mif1", b"msf1"), *(b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"))
+_EXTENSION = re.compile(r"\.[a-z][a-z0-9]{1,4}")
+_container = lru_cache(2)(opened)  # fewer than for reading at random: each may keep much in memory, in each process
 Row = dict[str, Any]
 
 
@@ -48,7 +56,7 @@ def pixels_sha256(pixels: ImageArray) -> str:
 
 def measure_listed(kind: str, name: str, items: list[Listed]) -> list[Row]:
     """Rows with the columns `PLACE` (but for `source`) and `MEASURED` of these images of a container, in order."""
-    where = container(kind, name)
+    where = _container(kind, name)
     rows = []
     for item in items:
         row: Row = {
@@ -62,9 +70,12 @@ def measure_listed(kind: str, name: str, items: list[Listed]) -> list[Row]:
             if isinstance(where, Folder) and not is_image(item.path) and not _starts_like_an_image(where, item):
                 raise UnreadableImage("no image, by its name and its first bytes", "not_an_image")
             content = where.read(item.path, item.place, item.bytes)
-        except (UnreadableImage, DataError) as error:
-            fault = getattr(error, "fault", "unreadable")
-            rows.append(row | {"bytes": max(0, item.bytes), "fault": fault, "fault_detail": str(error)})
+            if not where.is_as_listed(item):
+                raise UnreadableImage("changed during the scan: scan again")
+        except DataError as error:
+            fault = error.fault if isinstance(error, UnreadableImage) else "unreadable"
+            row |= {"bytes": max(0, item.bytes), "fault": fault, "fault_detail": stored_path(str(error))}
+            rows.append(row)
             continue
         rows.append(row | {"bytes": len(content)} | measure(content))
     return rows
@@ -72,7 +83,7 @@ def measure_listed(kind: str, name: str, items: list[Listed]) -> list[Row]:
 
 def _starts_like_an_image(folder: Folder, item: Listed) -> bool:
     start = folder.first_bytes(item.path)
-    return start.startswith(_STARTS) or start[8:12] == b"WEBP" or start[4:8] == b"ftyp"
+    return start.startswith(_STARTS) or start[8:12] == b"WEBP" or (start[4:8] == b"ftyp" and start[8:12] in _BRANDS)
 
 
 def _from_header(content: bytes) -> Row:
@@ -115,12 +126,10 @@ def extensions_of(image_format: str) -> frozenset[str]:
 
 
 def has_wrong_extension(path: str, image_format: str | None) -> bool:
-    """Whether a file is an image of another format than its name says; names without an extension are never wrong."""
+    """Whether a file is an image of another format than its name says; endings such as .jpg_large or .2021 say none."""
     end = os.path.splitext(path)[1].lower()
-    if not end or image_format is None:
+    if image_format is None or _EXTENSION.fullmatch(end) is None:
         return False
-    kin = {"JPEG": ("JPEG", "MPO"), "PNG": ("PNG",), "TIFF": ("TIFF",), "PPM": ("PPM",)}.get(
-        image_format, (image_format,)
-    )
-    known = frozenset[str]().union(*(extensions_of(name) for name in kin))
-    return bool(known) and end not in known and not (image_format == "JPEG" and end in (".mpo", ".jfif"))
+    kin = {"JPEG": ("JPEG", "MPO"), "BMP": ("BMP", "DIB"), "DIB": ("BMP", "DIB")}.get(image_format, (image_format,))
+    known = frozenset[str]().union(*map(extensions_of, kin))
+    return bool(known) and end not in known

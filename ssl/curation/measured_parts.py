@@ -13,47 +13,58 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from wildfern.files import replacing
-from wildfern.ssl.curation.manifest import MANIFEST, ROWS, STORED
+from wildfern.ssl.curation.manifest import MANIFEST, ROWS, STORED, CurationError
+from wildfern.ssl.data.pillow_image import MACHINE_FAULTS
 
 PARTS = "scan"
 _SECONDS = 20.0  # between two parts, at most
 _KEPT = 8  # row groups in memory
-_KEYS = ["container", "path", "place", "bytes", "modified"]
+_KEYS = pa.schema(  # texts as such: dictionaries are ten times slower to turn into Python's
+    [
+        *((name, pa.string()) for name in ("container", "path")),
+        *((name, pa.int64()) for name in ("place", "bytes", "modified")),
+    ]
+)
 
 
 class MeasuredParts:
-    """The rows of the manifest in `folder` and of the parts in `folder`/scan, and new ones."""
+    """The rows of the manifest in `folder` and of the parts in `folder`/scan, and new ones.
+
+    Files that are damaged, or that another version wrote, count as missing.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / PARTS
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._rows: list[dict[str, Any]] = []
+        self._new: list[dict[str, Any]] = []
         self._written = time.monotonic()
-        self._number = 0
-        self._files: list[pq.ParquetFile] = []
         self._groups: OrderedDict[tuple[int, int], pa.Table] = OrderedDict()
-        keys, files, rows = [], [], []
-        for path in [folder / MANIFEST, *sorted(self._folder.glob("part-*.parquet"))]:
-            try:
-                found = pq.ParquetFile(path)
-                places = found.read(_KEYS)
-            except (OSError, pa.ArrowException, KeyError):  # none yet, or damaged: it is measured again
+        self._files: list[Path] = []  # not open: there may be more of them than a process may open
+        self._starts: list[NDArray[np.int64]] = []  # of the row groups of each file
+        parts = {int(path.stem[5:]): path for path in self._folder.glob("part-*.parquet") if path.stem[5:].isdecimal()}
+        self._number = max(parts, default=-1) + 1
+        keys, unread, files, rows = [], [], [], []
+        for path in [folder / MANIFEST, *(parts[number] for number in sorted(parts))]:
+            if (found := _read(path)) is None:
                 continue
+            places, starts = found
             keys.append(_keys(places))
+            unread.append(_is_unread(places))
             files.append(np.full(len(places), len(self._files), np.int32))
             rows.append(np.arange(len(places)))
-            self._files.append(found)
-        names = [int(path.stem.removeprefix("part-")) for path in self._folder.glob("part-*.parquet")]
-        self._number = max(names, default=-1) + 1
-        all_keys = np.concatenate(keys) if keys else np.zeros(0, np.uint64)
+            self._files.append(path)
+            self._starts.append(starts)
+        all_keys = np.concatenate([np.zeros(0, np.uint64), *keys])
         order = np.argsort(all_keys, kind="stable")
         self._sorted = all_keys[order]
-        self._file_of = (np.concatenate(files) if files else np.zeros(0, np.int32))[order]
-        self._row_of = (np.concatenate(rows) if rows else np.zeros(0, np.int64))[order]
+        self._unread = np.concatenate([np.zeros(0, bool), *unread])[order]
+        self._file_of = np.concatenate([np.zeros(0, np.int32), *files])[order]
+        self._row_of = np.concatenate([np.zeros(0, np.int64), *rows])[order]
 
     def known(self, places: pa.Table) -> NDArray[np.int64]:
         """For each image of a table with the columns `PLACE`, the number of its row for `take`; -1 if it was not measured."""
@@ -63,56 +74,96 @@ class MeasuredParts:
         at = np.searchsorted(self._sorted, keys, "right") - 1  # the latest
         return np.where((at >= 0) & (self._sorted[at] == keys), at, -1)
 
+    def unread(self, numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether the images in the rows with these numbers could not be read, which may be the fault of the machine.
+
+        Permissions and packages that were missing may be there now, although the file is the same.
+        """
+        return self._unread[numbers]
+
     def take(self, numbers: NDArray[np.int64]) -> pa.Table:
-        """The rows with these numbers, in this order, with the columns `STORED`."""
-        pieces, order = [], []
+        """The rows with these numbers, in this order, with the columns `STORED`. Raises CurationError for a damaged file.
+
+        The same rows are the same table, whichever files they are from: what is written of it has the same bytes.
+        """
+        pieces, order = [STORED.empty_table()], [np.zeros(0, np.int64)]
         files, rows = self._file_of[numbers], self._row_of[numbers]
         for file in np.unique(files).tolist():
             mine = np.flatnonzero(files == file)
-            metadata = self._files[file].metadata
-            starts = np.cumsum([0, *(metadata.row_group(g).num_rows for g in range(metadata.num_row_groups))])
+            starts = self._starts[file]
             group_of = np.searchsorted(starts, rows[mine], "right") - 1
             for group in np.unique(group_of).tolist():
                 here = mine[group_of == group]
                 pieces.append(self._group(file, group).take(pa.array(rows[here] - starts[group])))
                 order.append(here)
-        if not pieces:
-            return STORED.empty_table()
         back = np.argsort(np.concatenate(order), kind="stable")
-        return pa.concat_tables(pieces).take(pa.array(back))
+        return _normal(pa.concat_tables(pieces).take(pa.array(back)))
 
     def add(self, rows: Sequence[dict[str, Any]]) -> None:
         """Keep new rows; they are on the disk after 20 s at most."""
-        self._rows.extend(rows)
-        if len(self._rows) >= ROWS or time.monotonic() - self._written > _SECONDS:
+        self._new.extend(rows)
+        if len(self._new) >= ROWS or time.monotonic() - self._written > _SECONDS:
             self.flush()
 
     def flush(self) -> None:
         """Write the rows that are not on the disk yet."""
         self._written = time.monotonic()
-        if self._rows:
+        if self._new:
             with replacing(self._folder / f"part-{self._number:06d}.parquet") as path:
-                pq.write_table(pa.Table.from_pylist(self._rows, STORED), path, compression="zstd")
-            self._rows, self._number = [], self._number + 1
-
-    def close(self) -> None:
-        for file in self._files:
-            file.close()
+                pq.write_table(pa.Table.from_pylist(self._new, STORED), path, compression="zstd")
+            self._new, self._number = [], self._number + 1
 
     def _group(self, file: int, group: int) -> pa.Table:
         if (file, group) not in self._groups:
-            self._groups[file, group] = self._files[file].read_row_group(group, STORED.names).cast(STORED)
+            try:
+                with pq.ParquetFile(self._files[file]) as opened:
+                    self._groups[file, group] = opened.read_row_group(group, STORED.names)
+            except (pa.ArrowException, OSError) as error:
+                first = str(error).splitlines()[0]
+                raise CurationError(
+                    f"{self._files[file]} cannot be read: {first}. Delete it, and run the same again"
+                ) from error
             while len(self._groups) > _KEPT:
                 self._groups.popitem(last=False)
         self._groups.move_to_end((file, group))
         return self._groups[file, group]
 
 
+def _read(path: Path) -> tuple[pa.Table, NDArray[np.int64]] | None:
+    """The places and faults of the rows of a file, and where its row groups start; None if there is no such file of use."""
+    try:
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            if any(names.count(one.name) != 1 or file.schema_arrow.field(one.name) != one for one in STORED):
+                return None
+            groups = (file.metadata.row_group(number).num_rows for number in range(file.num_row_groups))
+            return file.read([*_KEYS.names, "fault"]), np.cumsum([0, *groups])
+    except (OSError, pa.ArrowException) as error:
+        if isinstance(error, OSError) and error.errno in MACHINE_FAULTS:
+            raise
+        return None
+
+
 def _keys(places: pa.Table) -> NDArray[np.uint64]:
     """A 64-bit digest of where each image is and when it changed; of a file also its bytes (a row's are not listed)."""
-    columns = [places.column(name).to_pylist() for name in _KEYS]
-    digests = (
-        hashlib.blake2b(f"{name}\0{path}\0{place}\0{size if place < 0 else ''}\0{modified}".encode(), digest_size=8)
-        for name, path, place, size, modified in zip(*columns, strict=True)
-    )
-    return np.frombuffer(b"".join(digest.digest() for digest in digests), "<u8")
+    digests = bytearray()
+    for batch in places.select(_KEYS.names).to_batches(max_chunksize=ROWS):
+        columns = pa.Table.from_batches([batch]).cast(_KEYS).columns
+        for name, path, place, size, modified in zip(*(column.to_pylist() for column in columns), strict=True):
+            text = f"{name}\0{path}\0{place}\0{size if place is not None and place < 0 else ''}\0{modified}"
+            digests += hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return np.frombuffer(bytes(digests), "<u8")
+
+
+def _is_unread(rows: pa.Table) -> NDArray[np.bool_]:
+    found = pc.equal(rows.column("fault").cast(pa.string()), "unreadable")
+    return found.fill_null(False).to_numpy(zero_copy_only=False)
+
+
+def _normal(rows: pa.Table) -> pa.Table:
+    """The same rows in one chunk, with dictionaries of the texts in it, in the order in which they are first found."""
+    columns = [
+        column.cast(pa.string()).dictionary_encode() if pa.types.is_dictionary(column.type) else column
+        for column in rows.combine_chunks().columns
+    ]
+    return pa.Table.from_arrays(columns, schema=STORED)

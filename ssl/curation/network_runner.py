@@ -1,5 +1,6 @@
 """Runs a network from an ONNX file on one thread, with onnxruntime, or OpenCV where that is not installed."""
 
+import threading
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -59,9 +60,12 @@ def _with_opencv(cv2: Any, model: bytes) -> Network:
     network = cv2.dnn.readNetFromONNX(np.frombuffer(model, np.uint8))
     outputs = [value.name for value in read_graph(model).outputs]
 
+    one_at_a_time = threading.Lock()  # input and outputs are the network's own
+
     def run(image: NDArray[np.float32]) -> list[NDArray[Any]]:
-        network.setInput(image)
-        return list(network.forward(outputs))
+        with one_at_a_time:
+            network.setInput(image)
+            return list(network.forward(outputs))
 
     return run
 

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from wildfern.ssl.curation.detector import Detector, detect_everywhere
 from wildfern.ssl.curation.measured_parts import PARTS
 from wildfern.ssl.curation.places import Place
 from wildfern.ssl.curation.workers import workers
-from wildfern.ssl.data.base import UnreadableImage
+from wildfern.ssl.data.base import DataError
 from wildfern.ssl.data.image_file import Decoding
 from wildfern.ssl.tracking.current_progress import current_progress
 
@@ -41,14 +41,14 @@ class PeopleResults:
         self._folder, self.description = folder / PARTS, description
         self._folder.mkdir(parents=True, exist_ok=True)
         self.found: dict[str, Found] = {}
-        parts = sorted(self._folder.glob("people-*.parquet"))
+        parts = sorted(self._folder.glob(f"people-{6 * '[0-9]'}.parquet"))
         self._number = max((int(path.stem.removeprefix("people-")) for path in parts), default=-1) + 1
         for path in [*known, *parts]:
             try:
                 with pq.ParquetFile(path) as file:
                     for batch in file.iter_batches(columns=_SCHEMA.names):
                         self._take(batch)
-            except (OSError, pa.ArrowException):  # none yet, or damaged: examined again
+            except (OSError, pa.ArrowException, KeyError):  # none yet, or damaged: examined again
                 continue
 
     def _take(self, batch: pa.RecordBatch) -> None:
@@ -57,10 +57,11 @@ class PeopleResults:
                 self.found[row["sha256"]] = Found(row["people"], row["people_boxes"] or "[]")
 
     def examine(self, places: Iterator[Place], total: int, detector: Detector, processes: int = 1) -> None:
-        """Run the detector over these images, each once; images that cannot be read are left out."""
+        """Run the detector over these images, each content once; those that cannot be read or have changed are left out."""
         progress, done, written = current_progress(), 0, time.monotonic()
         new: list[dict[str, object]] = []
-        tasks = iter(lambda: list(islice(places, _TASK)), [])
+        waiting = self._not_examined(places)
+        tasks = iter(lambda: list(islice(waiting, _TASK)), [])
         with workers(min(processes, 1 + total // _FEW)) as run:
             try:
                 for results in run(_examined, ((detector, task) for task in tasks)):
@@ -99,6 +100,13 @@ class PeopleResults:
             [one.score if (one := self.found.get(digest or "")) else np.nan for digest in digests], np.float64
         )
 
+    def _not_examined(self, places: Iterable[Place]) -> Iterator[Place]:
+        seen = set(self.found)
+        for place in places:
+            if place.sha256 not in seen:
+                seen.add(place.sha256)
+                yield place
+
     def _write(self, rows: list[dict[str, object]]) -> list[dict[str, object]]:
         if rows:
             with replacing(self._folder / f"people-{self._number:06d}.parquet") as path:
@@ -111,9 +119,9 @@ def _examined(detector: Detector, places: list[Place]) -> list[tuple[str, Found]
     results = []
     for one in places:
         try:
-            pixels = Decoding().decode(one.read())
-        except UnreadableImage:
+            pixels = Decoding().decode(one.read_checked())
+        except DataError:
             continue
-        boxes = [[round(value, 4) for value in box] for box in detect_everywhere(detector, pixels)]
+        boxes = [[round(float(value), 4) for value in box] for box in detect_everywhere(detector, pixels)]
         results.append((one.sha256, Found(max((box[4] for box in boxes), default=0.0), json.dumps(boxes))))
     return results

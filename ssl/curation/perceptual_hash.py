@@ -7,15 +7,17 @@ from numpy.typing import NDArray
 
 SIDE = 32  # pixels that the image is shrunk to
 LOW = 8  # frequencies in each direction
+_DECIMALS = 6  # of coefficients: frequencies that an image lacks are 0, not the rounding errors of one processor
 
 
 def perceptual_hash(gray: NDArray[np.floating]) -> int:
     """64 bits of a gray image float[32, 32]: whether each of the 8 x 8 lowest DCT coefficients is above their median.
 
-    The first coefficient, the mean, takes part with the sign of nothing: its bit is always 0, so that brightness does not count.
+    The first coefficient, the mean, is left out, so that brightness does not count: its bit is always 0.
     """
-    low = _basis() @ gray @ _basis().T
-    bits = low > np.median(low.ravel()[1:])
+    low = np.round(_basis() @ gray @ _basis().T, _DECIMALS)
+    median = np.sort(low.ravel()[1:])[(LOW * LOW - 1) // 2]
+    bits = low > median
     bits[0, 0] = False
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 

@@ -28,7 +28,7 @@ class Place(NamedTuple):
     size: int
 
     def read(self) -> bytes:
-        """The encoded bytes; raises UnreadableImage."""
+        """The encoded bytes. Raises UnreadableImage, and DataError for a parquet file that is gone or damaged."""
         return container(self.kind, self.container).read(self.path, self.place, self.size)
 
     def read_checked(self) -> bytes:
@@ -47,7 +47,8 @@ def places_of(batches: Iterator[pa.RecordBatch], wanted: NDArray[np.bool_]) -> I
         start += batch.num_rows
         if len(chosen):
             rows = batch.take(pa.array(chosen))
-            columns = [rows.column(rows.schema.get_field_index(name)).to_pylist() for name in PLACE_COLUMNS]
+            texts = [rows.column(name).cast(pa.string()) for name in PLACE_COLUMNS[:4]]
+            columns = [column.to_pylist() for column in (*texts, *map(rows.column, PLACE_COLUMNS[4:]))]
             for digest, kind, name, path, place, size in zip(*columns, strict=True):
                 yield Place(digest, kind, path_on_disk(name), path_on_disk(path), place, size)
 
@@ -63,4 +64,4 @@ class PlacedImages(ImageSource):
         return f"{self.places[item].container}/{self.places[item].path}"
 
     def encoded(self, item: int) -> bytes:
-        return self.places[item].read()
+        return self.places[item].read_checked()

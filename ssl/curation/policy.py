@@ -72,7 +72,7 @@ class Similar(Rule):
     - similarity: cosine.
     """
 
-    similarity: float = 0.95
+    similarity: float = 0.97
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,17 +138,17 @@ class Selection(_Section):
     """Choices among the images that passed the rules, in this order; all of them need features.
 
     - filter: least probability of being marked keep, learned from the marks made by hand (at least 10 of either kind).
-    - epsilon: of SemDeDup: in each cluster, images with a cosine above 1 - epsilon to one that is kept are left out.
-    - clusters: sizes of the levels of hierarchical k-means, for example [1000, 100]; needed by epsilon, balance and caps.cluster.
     - atypical: share of the images with the farthest neighbors to leave out, such as 0.01.
+    - clusters: sizes of the levels of hierarchical k-means, for example [1000, 100]; needed by epsilon, balance and caps.cluster.
+    - epsilon: of SemDeDup: in each cluster, images with a cosine above 1 - epsilon to one farther out are left out.
     - balance: images to keep, drawn as evenly as possible from the clusters of all levels.
     - diversity: images to keep, each the farthest from those before it (k-center greedy).
     """
 
     filter: float | None = None
+    atypical: float | None = None
     clusters: tuple[int, ...] = ()
     epsilon: float | None = None
-    atypical: float | None = None
     balance: int | None = None
     diversity: int | None = None
 

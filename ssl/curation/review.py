@@ -1,6 +1,7 @@
 """What the review page shows of a curated folder: which images, in which order, with their thumbnails."""
 
 import heapq
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,12 +14,12 @@ from numpy.typing import NDArray
 
 from wildfern.files import write_text
 from wildfern.ssl.curation.decide import TAKEN_DOWN, Decided
-from wildfern.ssl.curation.manifest import KEEP, Manifest, path_on_disk
+from wildfern.ssl.curation.manifest import KEEP, REJECT, Manifest, path_on_disk
 from wildfern.ssl.curation.places import Place
 from wildfern.ssl.curation.review_page import About, DuplicateGroup, Near, Sheet, Shown, review_page
 from wildfern.ssl.curation.rule_words import RULES, RuleWords
 from wildfern.ssl.curation.treemap import ClusterTile
-from wildfern.ssl.data.base import UnreadableImage
+from wildfern.ssl.data.base import DataError
 from wildfern.ssl.data.image_file import Decoding
 from wildfern.ssl.data.worker_threads import in_threads
 from wildfern.ssl.evaluation.thumbnails import Thumbnail, thumbnail
@@ -26,6 +27,7 @@ from wildfern.ssl.tracking.current_progress import current_progress
 
 PAGE = "review.html"
 SHEET, GROUPS, NEAR, PASSED = 120, 120, 60, 60  # images of a sheet, groups, images near a threshold, kept images
+COPIES = 12  # images of a group
 _TILES, _INSIDE, _IMAGES = 60, 16, 4  # clusters of the highest level, clusters in one, images of a cluster
 _COLUMNS = [
     *("sha256", "kind", "container", "path", "place", "bytes", "width", "height", "license", "author"),
@@ -85,13 +87,13 @@ def write_review(folder: str | Path, manifest: Manifest, decided: Decided | None
                 rule = reason["rule"]
                 totals[rule] += 1
                 actions.setdefault(rule, Counter())[reason["action"]] += 1
-                words = RULES.get(rule, RuleWords(rule, "value", False))
-                value = reason["value"]
+                words = _words(rule)
+                value = reason["value"] if words.value_name else None
                 key = 0.0 if value is None else value if words.ascending else -value
                 sheets.setdefault(rule, _Ranked(SHEET)).add(
                     key, number, row | {"value": value, "detail": reason["detail"]}
                 )
-            if row["decision"] == KEEP:
+            if row["decision"] == KEEP and row["sha256"]:
                 passed.add(row["sha256"][::-1], number, row | {"value": None, "detail": ""})
             if row["people"] is not None and people:
                 for name, ranked in near.items():
@@ -100,7 +102,7 @@ def write_review(folder: str | Path, manifest: Manifest, decided: Decided | None
                             abs(row["people"] - people[name]), number, row | {"value": row["people"], "detail": ""}
                         )
             if row["group"] in members:
-                members[row["group"]].append(row | {"value": None, "detail": _details(row)})
+                _add_copy(members[row["group"]], row | {"value": None, "detail": _details(row)})
             if number in wanted_clusters:
                 clustered[number] = row
             number += 1
@@ -108,14 +110,11 @@ def write_review(folder: str | Path, manifest: Manifest, decided: Decided | None
     for ranked in (*sheets.values(), passed, *near.values()):
         shown.want(entry.row for entry in ranked.rows)
     for rows in members.values():
-        shown.want(rows[:12])
+        shown.want(rows)
     shown.want(clustered.values())
     shown.read()
     order = sorted(totals, key=lambda rule: (list(RULES).index(rule) if rule in RULES else len(RULES), rule))
-    page_sheets = [
-        _sheet(rule, RULES.get(rule, RuleWords(rule, "value", False)), actions[rule], totals[rule], sheets[rule], shown)
-        for rule in order
-    ]
+    page_sheets = [_sheet(rule, _words(rule), actions[rule], totals[rule], sheets[rule], shown) for rule in order]
     page_sheets.append(_sheet("passed", _PASSED, {}, manifest.info.counts["keep"], passed, shown))
     about = About(
         title=Path(folder).resolve().name,
@@ -126,7 +125,7 @@ def write_review(folder: str | Path, manifest: Manifest, decided: Decided | None
         reasons={rule: totals[rule] for rule in order},
         people_words=_checked_words(manifest),
         manifest_sha256=manifest.sha256,
-        command=f"wildfern curate review {folder} --marks marks.csv",
+        command=f"wildfern curate review {shlex.quote(str(folder))} --marks marks.csv",
         notes=manifest.info.notes,
     )
     page_groups = [_group(rows, shown) for rows in members.values() if len(rows) > 1]
@@ -143,6 +142,10 @@ def write_review(folder: str | Path, manifest: Manifest, decided: Decided | None
     write_text(path, review_page(about, page_sheets, page_groups, page_near, _clusters(decided, clustered, shown)))
     progress.detail("")
     return path
+
+
+def _words(rule: str) -> RuleWords:
+    return RULES.get(rule, RuleWords(rule, "value", False))
 
 
 def _checked_words(manifest: Manifest) -> str:
@@ -170,10 +173,17 @@ def _sheet(
     return Sheet(rule, words.words, actions, total, words.ascending, words.value_name, items)
 
 
+def _add_copy(rows: list[dict[str, Any]], row: dict[str, Any]) -> None:
+    """Add an image to the first `COPIES` of its group: the best one, which is no copy of another, comes first."""
+    if not row["detail"] and (not rows or rows[0]["detail"]):
+        rows.insert(0, row)
+    else:
+        rows.append(row)
+    del rows[COPIES:]
+
+
 def _group(rows: list[dict[str, Any]], shown: "_Shown") -> DuplicateGroup:
-    best = next((n for n, row in enumerate(rows) if not row["detail"]), 0)
-    others = [row for n, row in enumerate(rows) if n != best]
-    return DuplicateGroup(shown.of(rows[best]), [shown.of(row) for row in others[:11]])
+    return DuplicateGroup(shown.of(rows[0]), [shown.of(row) for row in rows[1:]])
 
 
 class _Shown:
@@ -211,7 +221,7 @@ class _Shown:
 
 
 def _read(row: Mapping[str, Any]) -> Thumbnail | None:
-    if row["width"] is None or any(reason["rule"] == TAKEN_DOWN for reason in row["reasons"]):
+    if row["width"] is None or any((one["rule"], one["action"]) == (TAKEN_DOWN, REJECT) for one in row["reasons"]):
         return None
     place = Place(
         row["sha256"],
@@ -222,8 +232,8 @@ def _read(row: Mapping[str, Any]) -> Thumbnail | None:
         row["bytes"],
     )
     try:
-        return thumbnail(Decoding(max_side=256).decode(place.read()), row["path"])
-    except UnreadableImage:  # gone since the scan
+        return thumbnail(Decoding(max_side=256).decode(place.read_checked()), row["path"])
+    except DataError:  # gone or changed since the scan
         return None
 
 

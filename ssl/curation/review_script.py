@@ -53,6 +53,7 @@ function paint(sha256) {
   }
 }
 function setMark(sha256, mark) {
+  if (!sha256) return; // a file that could not be read has none
   if (mark === "keep" || mark === "drop") marks.set(sha256, mark); else marks.delete(sha256);
   paint(sha256);
 }

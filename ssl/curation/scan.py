@@ -1,17 +1,20 @@
 """Measure all images of some sources, each once: streaming, by any number of processes, resumed where it was ended."""
 
+import os
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from wildfern.printable import printable
 from wildfern.ssl.curation.listing import Container, Listed, containers, full_name
 from wildfern.ssl.curation.manifest import PLACE, CurationError, path_on_disk, stored_path
 from wildfern.ssl.curation.measure import measure_listed
-from wildfern.ssl.curation.measured_parts import MeasuredParts
+from wildfern.ssl.curation.measured_parts import PARTS, MeasuredParts
 from wildfern.ssl.curation.workers import workers
 from wildfern.ssl.tracking.current_progress import current_progress
 
@@ -25,16 +28,19 @@ def list_images(sources: Sequence[str]) -> pa.Table:
 
     Raises CurationError for a source that is named twice or does not exist, DataError for one that cannot be listed.
     """
-    progress, pieces, seen = current_progress(), [], set[tuple[str, str]]()
+    progress, pieces, seen, count = current_progress(), [], set[tuple[str, str]](), 0
     for source in map(full_name, sources):
         for container in containers(source):
-            if (container.kind, container.name) in seen:
+            # Two names of one folder are a mistake. Two of one file are usual: caches keep equal files once.
+            name = os.path.realpath(container.name) if container.kind == "folder" else container.name
+            if (container.kind, name) in seen:
                 raise CurationError(f"{container.name} is named twice; name each source once")
-            seen.add((container.kind, container.name))
+            seen.add((container.kind, name))
             items = container.items()
             while part := list(islice(items, _LISTED)):
                 pieces.append(_table(source, container, part))
-                progress.detail(f"listing {container.name}: {sum(map(len, pieces)):,} images")
+                count += len(part)
+                progress.detail(f"listing {printable(container.name)}: {count:,} images")
     progress.detail("")
     if not pieces:
         raise CurationError(f"no images in {', '.join(sources)}")
@@ -44,40 +50,35 @@ def list_images(sources: Sequence[str]) -> pa.Table:
 def measure_images(places: pa.Table, folder: Path, *, processes: int = 1) -> int:
     """Measure the images of `list_images` that are new or changed since they were last measured; returns their number.
 
-    What is measured is in `folder` within 20 s, also if this is killed. About `processes`, see `workers`.
+    Those that could not be read are tried again. What is measured is in `folder` within 20 s, also if this is killed. About
+    `processes`, see `workers`.
     """
     parts, progress = MeasuredParts(folder), current_progress()
-    try:
-        missing = np.flatnonzero(parts.known(places) < 0)
-        done = 0
-        with workers(min(processes, 1 + len(missing) // _FEW)) as run:
-            try:
-                for rows in run(measure_listed, _tasks(places, missing)):
-                    parts.add(rows)
-                    done += len(rows)
-                    progress.count(done, len(missing), "images", "measuring")
-            finally:
-                parts.flush()
-    finally:
-        parts.close()
+    known = parts.known(places)
+    missing = known < 0
+    missing[~missing] = parts.unread(known[~missing])
+    done, count = 0, int(missing.sum())
+    with workers(min(processes, 1 + count // _FEW)) as run:
+        try:
+            for rows in run(measure_listed, _tasks(places, missing)):
+                parts.add(rows)
+                done += len(rows)
+                progress.count(done, count, "images", "measuring")
+        finally:
+            parts.flush()
     progress.detail("")
-    return len(missing)
+    return count
 
 
 def measured(places: pa.Table, folder: Path, rows: int = _LISTED) -> Iterator[pa.Table]:
     """The measured images in the order of `places`, with the columns `STORED`, some thousand at a time."""
     parts = MeasuredParts(folder)
-    try:
-        known = parts.known(places)
-        for start in range(0, len(places), rows):
-            numbers = known[start : start + rows]
-            if (numbers < 0).any():
-                raise CurationError(f"images changed while {folder} was being scanned: run the same again")
-            found = parts.take(numbers)
-            sources = places.column("source").slice(start, rows)
-            yield found.set_column(0, "source", sources)
-    finally:
-        parts.close()
+    known = parts.known(places)
+    for start in range(0, len(places), rows):
+        numbers = known[start : start + rows]
+        if (numbers < 0).any():
+            raise CurationError(f"{folder / PARTS} was changed during the scan: run the same again")
+        yield parts.take(numbers).set_column(0, PLACE[0], places.column("source").slice(start, rows))
 
 
 def _table(source: str, container: Container, items: list[Listed]) -> pa.Table:
@@ -94,21 +95,14 @@ def _table(source: str, container: Container, items: list[Listed]) -> pa.Table:
     return pa.Table.from_pydict(columns, pa.schema(PLACE))
 
 
-def _tasks(places: pa.Table, missing: NDArray[np.int64]) -> Iterator[tuple[str, str, list[Listed]]]:
-    """Images of one container at a time, in order: its kind, its name, and some images."""
-    for start in range(0, len(missing), _LISTED):
-        some = places.take(pa.array(missing[start : start + _LISTED]))
-        columns = (
-            some.column(name).to_pylist() for name in ("kind", "container", "path", "place", "bytes", "modified")
-        )
-        task: list[Listed] = []
-        where = None
-        for kind, name, *item in zip(*columns, strict=True):
-            if task and (where != (kind, name) or len(task) == _TASK):
-                yield (*where, task)  # type: ignore[misc]
-                task = []
-            where = kind, path_on_disk(name)
-            path, *numbers = item
-            task.append(Listed(path_on_disk(path), *numbers))
-        if task:
-            yield (*where, task)  # type: ignore[misc]
+def _tasks(places: pa.Table, missing: NDArray[np.bool_]) -> Iterator[tuple[str, str, list[Listed]]]:
+    """The missing images, of one container at a time, in order: its kind, its name, and some images."""
+    for start in range(0, len(places), _LISTED):
+        some = places.slice(start, _LISTED).filter(pa.array(missing[start : start + _LISTED]))
+        texts = [some.column(name).cast(pa.string()) for name in ("kind", "container", "path")]
+        places_sizes_times = [some.column(name) for name in ("place", "bytes", "modified")]
+        columns = [column.to_pylist() for column in (*texts, *places_sizes_times)]
+        for (kind, name), rows in groupby(zip(*columns, strict=True), itemgetter(0, 1)):
+            items = (Listed(path_on_disk(path), *numbers) for _, _, path, *numbers in rows)
+            while task := list(islice(items, _TASK)):
+                yield kind, path_on_disk(name), task

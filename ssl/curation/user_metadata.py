@@ -124,7 +124,7 @@ class UserMetadata:
                 f"{self._place(row)}: {self._name(row)!r} fits more than one image, {path} among them: write the whole path"
             )
         self._used[row] = digest
-        cells = parse_json(self._texts[self._text_ends[row] : self._text_ends[row + 1]])
+        cells = parse_json(bytes(self._texts[self._text_ends[row] : self._text_ends[row + 1]]))
         return _manifest_columns(self._mapping(cells), self._column)
 
     def unmatched(self) -> tuple[int, list[str]]:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from wildfern.ssl.curation.box_resize import box_resize
 from wildfern.ssl.curation.manifest import SMALL
 from wildfern.ssl.curation.perceptual_hash import SIDE, perceptual_hash
 
@@ -37,46 +38,46 @@ def values_of(pixels: NDArray[np.uint8]) -> Values:
     - sharpness: standard deviation of the Laplacian, relative to the contrast; 0 for a flat image.
     - phash_quality: standard deviation of the 32 x 32 pixels that the hash is of; featureless images have arbitrary hashes.
     """
-    image = Image.fromarray(pixels)
-    if (factor := max(image.size) // (2 * EXAMINED)) > 1:
-        image = image.reduce(factor)
-    if max(image.size) > EXAMINED:
-        scale = EXAMINED / max(image.size)
-        image = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.BOX)
-    gray = image.convert("L")
+    shrunk = pixels
+    if (factor := max(pixels.shape) // (2 * EXAMINED)) > 1:
+        shrunk = np.asarray(Image.fromarray(pixels).reduce(factor))
+    if (longest := max(shrunk.shape)) > EXAMINED:
+        height, width = (max(1, round(side * EXAMINED / longest)) for side in shrunk.shape[:2])
+        shrunk = box_resize(shrunk, width, height)
+    gray = Image.fromarray(shrunk).convert("L")
+    luma = np.asarray(gray)
     histogram = np.array(gray.histogram(), np.float64)
-    shares = np.cumsum(histogram) / histogram.sum()
+    shares = histogram.cumsum() / luma.size
     levels = np.arange(256.0)
-    mean = float(histogram @ levels / histogram.sum())
-    contrast = float(np.sqrt(histogram @ (levels - mean) ** 2 / histogram.sum()))
-    luma = np.asarray(gray, np.float32)
-    hashed = np.asarray(gray.resize((SIDE, SIDE), Image.Resampling.BOX), np.float32)
+    total, squares = histogram @ levels, histogram @ levels**2  # exact, in any order
+    contrast = math.sqrt(luma.size * squares - total**2) / luma.size
+    hashed = np.asarray(gray.resize((SIDE, SIDE), Image.Resampling.BOX), np.float64)
     return Values(
-        brightness=mean,
+        brightness=float(total / luma.size),
         contrast=contrast,
         dark_percentile=float(np.searchsorted(shares, 0.99)),
         light_percentile=float(np.searchsorted(shares, 0.05, "right")),
         sharpness=_sharpness(luma, contrast),
-        page=page_score(np.asarray(image), luma, histogram),
+        page=page_score(shrunk, luma, histogram),
         screenshot=screenshot_score(pixels),
         phash=perceptual_hash(hashed),
         phash_quality=float(hashed.std()),
-        small=image.resize((SMALL, SMALL), Image.Resampling.BOX).tobytes(),
+        small=box_resize(shrunk, SMALL, SMALL).tobytes(),
     )
 
 
-def _sharpness(luma: NDArray[np.float32], contrast: float) -> float:
+def _sharpness(luma: NDArray[np.uint8], contrast: float) -> float:
     if min(luma.shape) < 3 or contrast < 1e-3:
         return 0.0
-    inside = luma[1:-1, 1:-1]
-    laplacian = luma[:-2, 1:-1] + luma[2:, 1:-1] + luma[1:-1, :-2] + luma[1:-1, 2:] - 4 * inside
-    flat = laplacian.ravel()
-    variance = float(flat @ flat) / flat.size - float(flat.mean()) ** 2
+    whole = luma.astype(np.int16)
+    laplacian = whole[:-2, 1:-1] + whole[2:, 1:-1] + whole[1:-1, :-2] + whole[1:-1, 2:] - 4 * whole[1:-1, 1:-1]
+    flat = laplacian.ravel().astype(np.float64)  # its sums are exact, in any order
+    variance = flat @ flat / flat.size - (flat.sum() / flat.size) ** 2
     return math.sqrt(max(0.0, variance)) / contrast
 
 
-def page_score(shrunk: NDArray[np.uint8], luma: NDArray[np.float32], histogram: NDArray[np.float64]) -> float:
-    """How much uint8[H, W, 3], its luma float[H, W] and the histogram of this look like a page of text, in 0 to 1.
+def page_score(shrunk: NDArray[np.uint8], luma: NDArray[np.uint8], histogram: NDArray[np.float64]) -> float:
+    """How much uint8[H, W, 3], its luma uint8[H, W] and the histogram of this look like a page of text, in 0 to 1.
 
     The product of five shares: of light paper, of pixels in its shade (a page has more than half), of colorless pixels, of ink
     (little), and of lines of text: rows or, for a page on its side, columns of broken ink between empty ones. Lines are looked
@@ -109,7 +110,7 @@ def _lines(ink: NDArray[np.bool_]) -> float:
         share = strip.mean(1)
         strokes = (strip[:, 1:] != strip[:, :-1]).sum(1)
         text = (share > 0.08) & (strokes >= 4 * strip.shape[1] / 64)
-        empty = share < 0.02 + 0.25 * float(np.percentile(share, 90))
+        empty = share < 0.02 + 0.25 * np.sort(share)[9 * len(share) // 10]
         starts = int((text[1:] & ~text[:-1]).sum())
         gaps = int((empty[1:] & ~empty[:-1]).sum())
         solid = float(((share > 0.05) & (strokes < 4)).mean()) / max(1e-6, float((share > 0.05).mean()))
@@ -132,9 +133,9 @@ def screenshot_score(pixels: NDArray[np.uint8]) -> float:
     if min(height, width) < 64:
         return 0.0
     step = max(1, min(height, width) // 128)
-    equal = np.ones((len(range(0, height - 1, step)), len(range(0, width - 1, step))), bool)
-    for channel in range(3):  # numpy is slow along an axis of three
-        here = pixels[0 : height - 1 : step, 0 : width - 1 : step, channel]
-        equal &= here == pixels[0 : height - 1 : step, 1:width:step, channel]
-        equal &= here == pixels[1:height:step, 0 : width - 1 : step, channel]
-    return float(equal.mean())
+    lines = pixels.reshape(height, -1)  # whole ones are compared: numpy is slow along an axis of three
+    here, lower = lines[: height - 1 : step], lines[1:height:step]
+    same = (here[:, :-3] == here[:, 3:]) & (here[:, :-3] == lower[:, :-3])
+    red, green, blue = (same[:, channel :: 3 * step] for channel in range(3))
+    equal = red & green & blue
+    return int(np.count_nonzero(equal)) / equal.size

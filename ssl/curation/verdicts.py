@@ -49,9 +49,10 @@ class Verdicts:
             self.reasons.setdefault(place, []).append(Reason(rule, action, value, detail))
 
     def replace(self, image: int, reason: Reason) -> None:
-        """Let one reason decide on an image, whatever others there are; they are kept behind it."""
+        """Let one reason decide on an image, whatever others there are; those of other rules are kept behind it."""
         self.strictness[image] = ACTIONS.index(reason.action)
-        self.reasons[image] = [reason, *self.reasons.get(image, [])]
+        others = [one for one in self.reasons.get(image, []) if one.rule != reason.rule]
+        self.reasons[image] = [reason, *others]
 
     @property
     def kept(self) -> NDArray[np.bool_]:

@@ -1,13 +1,16 @@
 """Functions of many tasks in several processes, or in threads of this one; results come in order."""
 
+import os
 import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 from typing import Any, Protocol
 
 from wildfern.ssl.curation.manifest import CurationError
@@ -52,7 +55,15 @@ def workers(processes: int) -> Iterator[Run]:
 def _begin() -> None:
     """In each process: Ctrl-C reaches all processes of a terminal, and the main one ends the others."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_main_process, daemon=True).start()
     _ignore_warnings()
+
+
+def _end_with_main_process() -> None:
+    """A main process that is killed ends none, and they would wait for its next task forever."""
+    if (main := parent_process()) is not None:
+        wait([main.sentinel])
+        os._exit(1)
 
 
 def _ignore_warnings() -> None:

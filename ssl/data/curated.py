@@ -71,7 +71,7 @@ class CuratedSource(ImageSource):
         ]
         for batch in found.batches(columns):
             for row in batch.to_pylist():
-                if row["decision"] != KEEP:
+                if row["decision"] != KEEP or row["sha256"] is None:
                     continue
                 if test_fraction and name_in_test(row["sha256"], test_fraction) != (split == "test"):
                     left_out += 1

@@ -136,6 +136,12 @@ def test_a_run_trains_on_it_and_a_takedown_works_in_the_middle(wildfern, images,
     lines = [(one / "metrics.jsonl").read_text().splitlines() for one in (run, untouched)]
     losses = [[json.loads(line)["loss"] for line in some] for some in lines]
     assert losses[0][:4] == losses[1][:4]
+    exported = wildfern("export", "runs/a")
+    assert exported.returncode == 0, exported.stderr
+    card = (run / "model_card.md").read_text()
+    assert recorded["curated"]["manifest"] in card
+    assert "licenses: CC-BY-4.0 (8), CC-BY-NC-2.0 (8)" in card
+    assert "16 images" in card
     fresh = open_source(f"curated:{folder}")
     assert fresh.num_items == 16  # without scene_03, with later
     assert not any("scene_03" in fresh.item_name(item) for item in range(16))
@@ -240,7 +246,7 @@ def test_a_scan_that_is_killed_goes_on_where_it_was(images, tmp_path):
         "from wildfern.launch.cli import main; main()"
     )
     killed = 0
-    for _ in range(3):
+    for _ in range(2):
         process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         until = time.monotonic() + 60
         before = len(list(folder.glob("scan/part-*.parquet")))

@@ -83,6 +83,8 @@ def test_all_errors_of_a_policy_are_reported_together():
         (["caps.author=0"], "caps.author: must be 1 or more, got 0"),
         (["similar.similarity=0"], "similar.similarity: must be above 0"),
         (["selection.clusters=[0]"], "selection.clusters: must be 1 or more"),
+        (["features.backbone=x", "selection.clusters=[10,10]"], "selection.clusters: must decrease"),
+        (["people.blur=true"], "people.blur: needs people.detector"),
     ],
 )
 def test_what_is_impossible_or_does_not_fit_together(changes, message):

@@ -3,11 +3,13 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from wildfern.ssl.curation.decide import decide
+from wildfern.ssl.curation.feature_rules import ImageFeatures
 from wildfern.ssl.curation.image_table import COLUMNS, ImageTable
 from wildfern.ssl.curation.manifest import SCHEMA
-from wildfern.ssl.curation.policy import Caps, License, People, Policy, Rule
+from wildfern.ssl.curation.policy import Caps, Features, License, People, Policy, Rule, Selection
 from wildfern.ssl.curation.takedowns import Takedown
 
 KINDS = {field.name: field.type for field in SCHEMA}
@@ -170,6 +172,28 @@ def test_what_was_taken_down_and_its_copies_do_not_come_back():
     assert found.verdicts.reasons[0][0] == ("taken_down", "reject", None, "asked")
     assert found.verdicts.reasons[1][0].detail == "asked"  # the same pixels
     assert found.verdicts.reasons[2][0].detail == "copy of an image taken down (asked)"
+
+
+def test_no_policy_keeps_what_cannot_be_read():
+    broken = {"pixels_sha256": None, "fault": "truncated", "width": None, "height": None}
+    assert decisions(table(broken), Policy(truncated=Rule(action="keep"))) == ["reject"]
+    assert decisions(table(broken), Policy(truncated=Rule(action="review"))) == ["reject"]
+
+
+def test_a_mark_overrules_a_likeness_but_no_takedown():
+    images = table({}, {})
+    marks = {f"{n:064x}": "keep" for n in range(2)}
+    assert decisions(images, Policy(), marks, [taken(0), taken(77, int(images.hashes[1]))]) == ["reject", "keep"]
+
+
+def test_too_few_marks_for_a_filter_are_said_and_stop_nothing():
+    policy = Policy(features=Features(backbone="x"), selection=Selection(filter=0.5))
+    features = ImageFeatures(np.arange(2), torch.eye(2))
+    found = decide(table({}, {}), policy, {f"{0:064x}": "keep"}, features=features)
+    assert found.notes[0].startswith(
+        "selection.filter was not applied: there are 1 images marked keep and 0 marked drop"
+    )
+    assert found.verdicts.kept.all()
 
 
 def test_what_looks_like_an_image_taken_down_is_reviewed():

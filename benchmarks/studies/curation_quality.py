@@ -1,6 +1,6 @@
 """Precision and recall of a curation for each planted fault, from a table that says which files have which.
 
-    python -m wildfern.benchmarks.curation_quality FOLDER TRUTH.csv --json benchmarks/results/curation_quality.json
+    python -m wildfern.benchmarks.studies.curation_quality FOLDER TRUTH.csv --json benchmarks/results/curation_quality.json
 
 TRUTH has the columns path, truth and of: the fault of each file, and for copies the path of the image that it is a copy of. Two
 files are a true pair if they go back to one image, also over several steps.
