@@ -33,6 +33,8 @@ from wildfern.ssl.curation.manifest import (
     CurationError,
     Info,
     Manifest,
+    path_on_disk,
+    stored_path,
     version_path,
 )
 from wildfern.ssl.curation.marks import Mark, read_marks, write_marks
@@ -95,12 +97,12 @@ def scan(
     folder, policy, tools = Path(folder), policy or Policy(), tools or Tools()
     _check_tools(policy, tools)
     names = [full_name(source) for source in sources]
-    tables = [UserMetadata.read(path) for path in metadata]
+    tables = [UserMetadata.read(path_on_disk(str(path))) for path in metadata]
     read_marks_of(folder), read_takedowns(folder)  # unusable ones are an error before the work
     folder.mkdir(parents=True, exist_ok=True)
     progress = current_progress()
     progress.part("listing images")
-    places = list_images(names)
+    places = list_images(names, without=folder)
     progress.part(f"measuring {len(places):,} images")
     measure_images(places, folder, processes=tools.processes)
     progress.part("joining metadata")
@@ -111,7 +113,14 @@ def scan(
         table.check_used()
         if words := unmatched_words(table):
             notes.append(words)
-    info = Info(names, {}, {}, [str(path) for path in metadata], notes=notes, wildfern=version("wildfern"))
+    info = Info(
+        names,
+        {},
+        {},
+        [stored_path(str(Path(path).absolute())) for path in metadata],
+        notes=notes,
+        wildfern=version("wildfern"),
+    )
     return _decide(folder, merged, policy, info, tools)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from wildfern.ssl.curation.duplicates import QUALITY, Copies, best_first, find_copies
 from wildfern.ssl.curation.fault_rules import judge_faults
 from wildfern.ssl.curation.feature_rules import ImageFeatures, judge_similar, select
-from wildfern.ssl.curation.hash_pairs import hash_pairs
+from wildfern.ssl.curation.hash_pairs import MOST_PAIRS, hash_pairs
 from wildfern.ssl.curation.hierarchical_kmeans import Level
 from wildfern.ssl.curation.image_table import ImageTable
 from wildfern.ssl.curation.leaks import EvaluationImages
@@ -59,6 +59,12 @@ def decide(
     judge_faults(images, policy, verdicts)
     _judge_licenses(images, policy, verdicts)
     copies = find_copies(images, policy.near_duplicate, verdicts.strictness)
+    if copies.bits < policy.near_duplicate.bits:
+        notes.append(
+            f"more than {MOST_PAIRS:,} pairs of hashes differ in at most {policy.near_duplicate.bits} bits, as of a camera that "
+            f"stands still; copies were searched among "
+            + (f"those that differ in at most {copies.bits}" if copies.bits >= 0 else "none but those of large groups")
+        )
     _judge_people(images, policy, copies, verdicts)
     _judge_copies(images, policy, copies, verdicts)
     if evaluation is not None:

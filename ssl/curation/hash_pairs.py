@@ -13,11 +13,15 @@ MOST_BITS = 8
 MOST_PAIRS = 50_000_000
 
 
+class TooManyPairs(CurationError):
+    """More pairs than can be compared."""
+
+
 def hash_pairs(hashes: NDArray[np.uint64], bits: int, others: NDArray[np.uint64] | None = None) -> NDArray[np.int64]:
     """Pairs (i, j) int64[P, 2] of 64-bit hashes that differ in at most `bits` (0 to 8) bits, sorted.
 
     With `others`, i is of `hashes` and j of `others`; without, i < j. Two hashes that differ in b bits agree in one of b + 1
-    parts of their bits, so only hashes with an equal part are compared. Raises CurationError for more than 50 million pairs.
+    parts of their bits, so only hashes with an equal part are compared. Raises TooManyPairs for more than 50 million pairs.
     """
     if not 0 <= bits <= MOST_BITS:
         raise CurationError(f"bits must be 0 to {MOST_BITS}, got {bits}")
@@ -32,7 +36,7 @@ def hash_pairs(hashes: NDArray[np.uint64], bits: int, others: NDArray[np.uint64]
         free = MOST_PAIRS - sum(map(len, found))
         count = _pairs_of_part(*arguments, free, np.empty((0, 2), np.int64))
         if count > free:
-            raise CurationError(
+            raise TooManyPairs(
                 f"more than {MOST_PAIRS:,} pairs of images look the same at {bits} bits: set near_duplicate.bits lower, or scan "
                 "fewer of the images that are that alike, such as every tenth frame of a video"
             )

@@ -23,7 +23,7 @@ from wildfern.ssl.data.tar_index import index_shard
 
 MOST_ENCODED_BYTES = 2 * 2**30  # of one image, which is read into memory as a whole
 _ROWS_KEPT = 2**28  # bytes of a parquet file
-_LATEST = 2**63 - 1  # ns, in the year 2262; file systems have later times
+_LATEST = 2**63 - 1  # ns from 1970 to the year 2262; file systems have times beyond
 _SECOND = 10**9
 _REST = "rest of the shard"
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -194,8 +194,12 @@ def containers(source: str) -> Sequence[Container]:
 
 
 def full_name(source: str) -> str:
-    """A source with its kind, as a `stored_path`: "folder:photos" for "photos". Raises CurationError if it has none."""
-    return stored_path(":".join(_parsed(path_on_disk(source))))
+    """A source with its kind and its full path, as a `stored_path`: "folder:/home/me/photos" for "photos".
+
+    Raises CurationError for a source of no kind.
+    """
+    kind, where = _parsed(path_on_disk(source))
+    return stored_path(f"{kind}:{expanded(where).absolute()}")
 
 
 def _parsed(source: str) -> tuple[str, str]:
@@ -225,7 +229,7 @@ def _kinds() -> str:
 
 def _time(changed: int) -> int:
     """A time of a last change, in ns, as the manifest has it."""
-    return min(changed, _LATEST)
+    return max(-_LATEST, min(changed, _LATEST))
 
 
 def _is_unchanged(status: os.stat_result, item: Listed) -> bool:

@@ -23,8 +23,10 @@ _FEW = 1000  # images for which starting processes takes longer than measuring
 _LISTED = 1 << 14  # rows of a table
 
 
-def list_images(sources: Sequence[str]) -> pa.Table:
+def list_images(sources: Sequence[str], without: Path | None = None) -> pa.Table:
     """All images of these sources, with the columns `PLACE` of the manifest; about 100 bytes and the path of each in memory.
+
+    `without`: a folder below a source that is left out, where the manifest is written.
 
     Raises CurationError for a source that is named twice or does not exist, DataError for one that cannot be listed.
     """
@@ -36,7 +38,7 @@ def list_images(sources: Sequence[str]) -> pa.Table:
             if (container.kind, name) in seen:
                 raise CurationError(f"{container.name} is named twice; name each source once")
             seen.add((container.kind, name))
-            items = container.items()
+            items = _outside(container, container.items(), without)
             while part := list(islice(items, _LISTED)):
                 pieces.append(_table(source, container, part))
                 count += len(part)
@@ -45,6 +47,14 @@ def list_images(sources: Sequence[str]) -> pa.Table:
     if not pieces:
         raise CurationError(f"no images in {', '.join(sources)}")
     return pa.concat_tables(pieces).unify_dictionaries()
+
+
+def _outside(container: Container, items: Iterator[Listed], without: Path | None) -> Iterator[Listed]:
+    """The items that are not below the folder `without`."""
+    if without is None or container.kind != "folder":
+        return items
+    inside = os.path.relpath(os.path.realpath(without), os.path.realpath(container.name))
+    return items if inside.startswith("..") else (item for item in items if not item.path.startswith(f"{inside}/"))
 
 
 def measure_images(places: pa.Table, folder: Path, *, processes: int = 1) -> int:

@@ -111,7 +111,7 @@ def files_below(scan: FolderScan) -> Iterator[tuple[str, os.DirEntry]]:
         name = prefix + entry.name
         if not is_folder(entry):
             yield name, entry
-        elif (identity := _identity(entry.path)) not in entered:
+        elif (identity := _identity_or_fault(scan, entry)) is not None and identity not in entered:
             entered.add(identity)
             levels.append((name + "/", iter(_listing(scan, name))))
 
@@ -130,6 +130,14 @@ def is_folder(entry: os.DirEntry) -> bool:
         return entry.is_dir()
     except OSError:  # a link to itself
         return False
+
+
+def _identity_or_fault(scan: FolderScan, entry: os.DirEntry) -> tuple[int, int] | None:
+    try:
+        return _identity(entry.path)
+    except OSError as error:  # it was there a moment ago
+        scan.skipped[entry.path] = f"folder cannot be opened: {error.strerror}"
+        return None
 
 
 def _identity(path: str) -> tuple[int, int]:

@@ -7,8 +7,9 @@ import pyarrow as pa
 import pytest
 from PIL import Image, ImageDraw
 
-from wildfern.ssl.curation import duplicates
+from wildfern.ssl.curation import duplicates, hash_pairs
 from wildfern.ssl.curation.duplicates import QUALITY, SHAPE, best_first, find_copies, near_pairs
+from wildfern.ssl.curation.hash_pairs import same_small
 from wildfern.ssl.curation.image_table import COLUMNS, ImageTable, as_small
 from wildfern.ssl.curation.manifest import SCHEMA, SMALL
 from wildfern.ssl.curation.measure import measure
@@ -237,23 +238,44 @@ def test_thresholds():
     darker = Image.fromarray(np.uint8(np.asarray(image) * 0.9))
     contents = [encoded(image), encoded(darker)]
     images = images_of(contents)
-    ((_,), (difference,)) = near_pairs(images, np.arange(2), Duplicates(difference=100.0))
-    assert len(near_pairs(images, np.arange(2), Duplicates(difference=float(difference) + 0.01))[0]) == 1
-    assert len(near_pairs(images, np.arange(2), Duplicates(difference=float(difference) - 0.01))[0]) == 0
+    small = images.read_small(np.arange(2))
+    difference = float(same_small(small[:1], small[1:])[0])
+    assert len(near_pairs(images, np.arange(2), Duplicates(difference=difference + 0.01))[0]) == 1
+    assert len(near_pairs(images, np.arange(2), Duplicates(difference=difference - 0.01))[0]) == 0
 
 
 def test_pairs_of_some_images_in_several_blocks(monkeypatch):
     contents = [content for seed in range(3) for content in variants(scene(seed)).values()]
     images = images_of(contents)
     chosen = np.arange(0, len(contents), 2)
-    whole, values = near_pairs(images, chosen, RULE)
+    whole, bits = near_pairs(images, chosen, RULE)
     assert len(whole) > 20
+    assert bits == RULE.bits
     for read, compared in ((7, 100), (100, 7), (9, 4)):
         monkeypatch.setattr(duplicates, "_READ", read)
         monkeypatch.setattr(duplicates, "_COMPARED", compared)
-        pairs, in_blocks = near_pairs(images, chosen, RULE)
-        assert pairs.tolist() == whole.tolist()
-        assert in_blocks.tolist() == values.tolist()
+        assert near_pairs(images, chosen, RULE)[0].tolist() == whole.tolist()
+
+
+def test_frames_of_a_camera_that_stands_still(monkeypatch):
+    """One hash for all: compared with the best one alone, and in fewer bits if there are still too many pairs."""
+    frames = [scene(8) for _ in range(12)]
+    for number, frame in enumerate(frames):
+        frame.putpixel((0, 0), (number, number, number))
+    images = images_of([encoded(frame, "PNG") for frame in frames] + [encoded(scene(9))])
+    assert len(set(images.hashes[:12].tolist())) == 1
+    expected = find_copies(images, RULE, np.zeros(13, np.int8))
+    assert (expected.group[:12] == 0).all()
+    monkeypatch.setattr(duplicates, "_MANY", 5)
+    found = find_copies(images, RULE, np.zeros(13, np.int8))
+    assert found.best.tolist() == expected.best.tolist()
+    assert found.group.tolist() == expected.group.tolist()
+    np.testing.assert_allclose(found.difference, expected.difference)
+    monkeypatch.setattr(duplicates, "_MANY", 1000)
+    monkeypatch.setattr(hash_pairs, "MOST_PAIRS", 20)
+    limited = find_copies(images, RULE, np.zeros(13, np.int8))
+    assert limited.bits == -1
+    assert (limited.group == -1).all()
 
 
 def test_no_images_and_no_readable_ones():

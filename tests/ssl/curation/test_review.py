@@ -302,7 +302,7 @@ def clusters_of(manifest: Manifest, sizes: list[int]) -> Decided:
     for below, size in pairwise(sizes):
         levels.append(Level(torch.zeros(size, 2), torch.arange(below) * size // below, torch.zeros(below)))
     nothing = np.zeros(count, np.int64)
-    copies = Copies(nothing, nothing.astype(np.int32), nothing.astype(bool), nothing.astype(np.float32))
+    copies = Copies(nothing, nothing.astype(np.int32), nothing.astype(bool), nothing.astype(np.float32), 6)
     return Decided(Verdicts(count), copies, of_item.numpy().astype(np.int32), levels=levels, clustered=np.arange(count))
 
 
