@@ -103,6 +103,9 @@ def remove(
     author: Annotated[list[str] | None, typer.Option(help="All images of an author; repeat for several")] = None,
     reason: Annotated[str, typer.Option(help="Why, for the record")] = "on request",
     runs: Annotated[Path, typer.Option(help="Folder with runs to look through for the images")] = Path("runs"),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only list the images, and the runs that have seen them")
+    ] = False,
 ) -> None:
     """Take images down, with all their copies: runs that start or resume do not read them any more.
 
@@ -112,22 +115,24 @@ def remove(
         from wildfern.launch import curating, takedown_runs
 
         startup.part("looking up the images")
-        new = curating.remove(folder, sha256=sha256 or [], path=path or [], author=author or [], reason=reason)
+        named, new = curating.remove(
+            folder, sha256=sha256 or [], path=path or [], author=author or [], reason=reason, dry_run=dry_run
+        )
         startup.part("looking through the runs")
-        seen = takedown_runs.runs_that_saw(folder, new, runs)
-    if not new:
-        say("these images were taken down before")
-        return
-    say(
-        f"taken down: {len(new):,} image{'s' * (len(new) > 1)}, copies included, for runs that start or resume from now on"
-    )
-    for one in new[:20]:
+        seen = takedown_runs.runs_that_saw(folder, named, runs)
+    what = "would be taken down" if dry_run else "taken down"
+    before = f" ({len(named) - len(new):,} before)" if len(new) < len(named) else ""
+    say(f"{what}, copies included: {len(named):,} image{'s' * (len(named) != 1)}{before}")
+    for one in named[:20]:
         say(f"  {printable(one.path)}  {one.sha256[:16]}…")
-    if len(new) > 20:
-        say(f"  … {len(new) - 20:,} more, in {folder}/takedowns.jsonl")
+    if len(named) > 20:
+        say(f"  … {len(named) - 20:,} more")
     for line in seen:
         say(line)
-    say(f"the files are where they were; next: delete them, then wildfern curate scan --out {folder}")
+    if not dry_run:
+        say("runs that start or resume from now on do not read them. The files are where they were, and review.html,")
+        say("attribution.csv, datasheet.md and croissant.json list them until the next scan; delete the files, then")
+        say(f"  wildfern curate scan --out {folder}")
 
 
 @curate_app.command()
@@ -143,7 +148,9 @@ def export(
 
         startup.part("copying images")
         count, files = curating.export(folder, out, format, shard_mb)
-    say(f"written: {count:,} images in {files:,} files in {out}, and attribution.csv")
+    say(f"written: {count:,} images in {files:,} file{'s' * (files != 1)} in {out}, and attribution.csv; next:")
+    shards = f"/images-{{000000..{max(0, files - 1):06d}}}.tar" if format == "webdataset" else ""
+    say(f"  wildfern pretrain RECIPE data={format}:{out}{shards}")
 
 
 @curate_app.command()
@@ -202,7 +209,10 @@ def policies(
 def _tell(found) -> None:  # type: ignore[no-untyped-def]
     counts = found.counts
     total = sum(counts.values())
-    say(f"{total:,} images: {counts['keep']:,} kept, {counts['review']:,} to review, {counts['reject']:,} rejected")
+    kept, aside, left = (counts[name] for name in ("keep", "review", "reject"))
+    say(f"{total:,} files, policy {found.policy}: {kept:,} kept, {aside:,} to review, {left:,} rejected")
+    if found.reasons:
+        say("reasons (a file may have several; the strictest decides):")
     for rule, count in sorted(found.reasons.items(), key=lambda pair: -pair[1]):
         say(f"  {count:>8,}  {rule}")
     for words in found.not_checked:

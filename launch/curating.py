@@ -10,7 +10,7 @@ from typing import Any
 
 from wildfern.files import UnsafeFile, open_appending, remove_partial_files
 from wildfern.launch.cluster.run_lock import lock
-from wildfern.launch.errors import RunError, disk_errors, user_errors
+from wildfern.launch.errors import DISK_FAULTS, RunError, user_errors
 from wildfern.launch.output_paths import is_run, written_path
 from wildfern.launch.policies import policy_of, read_policy
 from wildfern.launch.protocols import parse_source
@@ -21,15 +21,17 @@ from wildfern.ssl.curation.export import export_images
 from wildfern.ssl.curation.feature_store import FEATURES
 from wildfern.ssl.curation.found_images import Difference, difference, find_images
 from wildfern.ssl.curation.listing import full_name
-from wildfern.ssl.curation.manifest import MANIFEST, VERSIONS, CurationError, Manifest
+from wildfern.ssl.curation.manifest import MANIFEST, VERSIONS, CurationError, Manifest, versions
 from wildfern.ssl.curation.marks import read_marks, write_marks
 from wildfern.ssl.curation.measured_parts import PARTS
 from wildfern.ssl.curation.policy import Policy
-from wildfern.ssl.curation.takedowns import Takedown, add_takedowns, read_takedowns
+from wildfern.ssl.curation.takedowns import TAKEDOWNS, Takedown, add_takedowns, read_takedowns
 from wildfern.ssl.data import Source, open_source
 from wildfern.ssl.tracking.cpu_cores import usable_cores
 
 HISTORY = "history.jsonl"
+# What a curated folder may have before its first manifest is written.
+OWN = {MARKS, TAKEDOWNS, HISTORY, FEATURES, VERSIONS}
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Curation:
     not_checked: list[str]
     notes: list[str]
     manifest_sha256: str
+    policy: str
 
 
 def scan(
@@ -66,8 +69,8 @@ def scan(
     if not sources:
         if former is None:
             raise RunError(f"name what to scan, for example: wildfern curate scan folder:PATH --out {out}")
-        sources = former.sources
-    if former is not None and former.sources == [full_name(source) for source in sources]:
+        sources, metadata = former.sources, metadata or former.metadata
+    elif former is not None and former.sources == [full_name(source) for source in sources]:
         metadata = metadata or former.metadata
     chosen = _policy(policy, changes, None if former is None else former.policy, folder)
     tools = _tools(chosen, processes)
@@ -103,38 +106,47 @@ def remove(
     path: Sequence[str] = (),
     author: Sequence[str] = (),
     reason: str = "on request",
-) -> list[Takedown]:
-    """Take images down, by the SHA-256 of the file, its path or its author, with all their copies; returns what is new.
+    dry_run: bool = False,
+) -> tuple[list[Takedown], list[Takedown]]:
+    """Take images down, by the SHA-256 of the file, its path or its author, with all their copies.
 
-    Takes effect at once for runs that start or resume; the manifest follows with the next scan or review. Raises CurationError
-    if one of them names no image.
+    Images of former manifests, which runs may still read, are found too. Returns all that are named, and those that were not
+    taken down before. Takes effect at once for runs that start or resume; the manifest follows with the next scan or review. With
+    `dry_run`, nothing is taken down. Raises CurationError if one of the names is of no image.
     """
     folder = _existing(folder)
-    manifest = Manifest(folder)
     wanted = {"sha256": set(sha256), "path": set(path), "author": set(author)}
     if not any(wanted.values()):
         raise RunError("name the images to take down: --sha256, --path or --author")
-    named, missing = find_images(manifest, wanted)
+    found: dict[str, Takedown] = {}
+    missing: set[tuple[str, str]] | None = None
+    for manifest in (Manifest(folder), *(Manifest(folder, version) for version in versions(folder))):
+        named, absent = find_images(manifest, wanted)
+        missing = set(absent) if missing is None else missing & set(absent)
+        for one in named:
+            found.setdefault(one.sha256, one)
     if missing:
-        column, value = missing[0]
+        column, value = min(missing)
         more = f", and {len(missing) - 1:,} more" if len(missing) > 1 else ""
-        raise CurationError(f"{folder} has no image of {column} {value}{more}; nothing was taken down")
+        raise CurationError(
+            f"{folder} has no image of {column} {value}{more}; nothing was taken down (paths are as in rejected.csv and "
+            "attribution.csv)"
+        )
     known = {one.sha256 for one in read_takedowns(folder)}
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    new = [replace(one, time=now, reason=reason) for one in named if one.sha256 not in known]
-    if new:
-        with disk_errors(folder):
+    all_named = [replace(one, time=now, reason=reason) for one in found.values()]
+    new = [one for one in all_named if one.sha256 not in known]
+    if new and not dry_run:
+        with _disk_errors(folder):
             add_takedowns(folder, new)
             _log(folder, {"operation": "remove", "images": len(new), "reason": reason})
-    return new
+    return all_named, new
 
 
 def export(folder: str | Path, out: str | Path, format: str = "folder", shard_mb: int = 256) -> tuple[int, int]:
     """Copy the kept images into `out`; returns the numbers of images and files. See `export_images`."""
     folder, target = _existing(folder), written_path(out)
-    if target.is_dir() and any(target.iterdir()) and not (target / "attribution.csv").exists():
-        raise RunError(f"--out {out} has other files; name a new or empty folder")
-    with disk_errors(target):
+    with _disk_errors(target):
         return export_images(folder, target, format, shard_mb)
 
 
@@ -146,14 +158,21 @@ def merge(
     changes: Sequence[str] = (),
     processes: int | None = None,
 ) -> Curation:
-    """Join curated folders into a new one; without a policy, the first one's applies."""
+    """Join curated folders into a new one. Raises RunError without a policy if theirs differ."""
     found = [_existing(folder) for folder in folders]
     if len(found) < 2:
         raise RunError("name two curated folders or more")
     target = _folder(out)
     if (target / MANIFEST).exists():
-        raise RunError(f"--out {out} is a curated folder already; name a new or empty one")
-    chosen = _policy(policy, changes, Manifest(found[0]).info.policy, found[0])
+        raise RunError(
+            f"--out {out} is a curated folder already; name a new or empty one (after a merge that was ended, wildfern curate "
+            f"review {out} writes its page)"
+        )
+    policies = [Manifest(one).info.policy for one in found]
+    if policy is None and any(one != policies[0] for one in policies):
+        names = " and ".join(f"{one} by {told.get('name')}" for one, told in zip(found, policies, strict=True))
+        raise RunError(f"the folders were curated by different policies ({names}): name one with --policy")
+    chosen = _policy(policy, changes, policies[0], found[0])
     tools = _tools(chosen, processes)
     with _writing(target):
         return _finished(target, curate.merge(found, target, chosen, tools=tools), "merge")
@@ -176,6 +195,7 @@ def _finished(folder: Path, found: Curated, operation: str) -> Curation:
         manifest.info.not_checked,
         manifest.info.notes,
         manifest.sha256,
+        str(manifest.info.policy.get("name")),
     )
 
 
@@ -183,10 +203,17 @@ def _policy(
     policy: str | Path | Policy | None, changes: Sequence[str], former: dict[str, Any] | None, folder: Path
 ) -> Policy:
     if isinstance(policy, Policy):
-        return policy
-    if policy is None and former is not None:
-        return policy_of(former, f"{folder / MANIFEST} (policy)", changes)
-    return read_policy(policy or "default", changes)
+        chosen = policy
+    elif policy is None and former is not None:
+        chosen = policy_of(former, f"{folder / MANIFEST} (policy)", changes)
+    else:
+        chosen = read_policy(policy or "default", changes)
+    backbone = chosen.features.backbone
+    if (
+        backbone is not None and (path := Path(backbone).expanduser()).is_dir()
+    ):  # a run, also from another working folder
+        return replace(chosen, features=replace(chosen.features, backbone=str(path.absolute())))
+    return chosen
 
 
 def _tools(policy: Policy, processes: int | None) -> Tools:
@@ -233,15 +260,41 @@ def _folder(out: str | Path) -> Path:
     if is_run(folder):
         raise RunError(f"--out {out} is the folder of a run; name another one")
     others = [path.name for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
-    if others and not any((folder / name).exists() for name in (MANIFEST, "scan")):
+    if not _is_utf8(folder):
+        raise RunError(f"--out {out!r} is no name in UTF-8, which the libraries that write the manifest need")
+    if set(others) - OWN and MANIFEST not in others:
+        others = sorted(set(others) - OWN)
         raise RunError(
             f"--out {out} is a folder with other files ({', '.join(sorted(others)[:3])}); name a new or empty one"
         )
     return folder
 
 
+def _is_utf8(path: Path) -> bool:
+    try:
+        return bool(str(path).encode())
+    except UnicodeEncodeError:
+        return False
+
+
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """A full or read-only disk in the user's words."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_FAULTS:
+            raise
+        raise RunError(
+            f"cannot write {error.filename or folder}: {error.strerror}. What was measured so far is kept: free space or change "
+            "the permissions, then repeat the command"
+        ) from error
+
+
 def _existing(folder: str | Path) -> Path:
     found = written_path(folder)
+    if not _is_utf8(found):
+        raise RunError(f"{folder!r} is no name in UTF-8, which the libraries that read the manifest need")
     Manifest(found).close()
     return found
 
@@ -253,7 +306,7 @@ def _writing(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"cannot make the folder {folder}: {error.strerror}") from error
-    with disk_errors(folder), lock(folder, "wait for it, or stop it"):
+    with _disk_errors(folder), lock(folder, "wait for it, or stop it"):
         for below in (folder, folder / PARTS, folder / VERSIONS, folder / FEATURES):
             remove_partial_files(below)
         yield

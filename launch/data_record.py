@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from itertools import islice
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -20,6 +21,7 @@ from wildfern.ssl.data import CuratedSource, Mixture, Source
 from wildfern.ssl.data.base import SourceFile
 from wildfern.ssl.data.clusters import digest_of
 from wildfern.ssl.data.fingerprint import Fingerprint, fingerprint
+from wildfern.ssl.data.paths import expanded
 from wildfern.ssl.data.subset import Subset
 
 RECORD, LIST, ITEMS = "data.json", "data_files.txt.gz", "data_items.txt.gz"
@@ -99,8 +101,8 @@ def new_takedowns(recipe: Recipe, mixture: Mixture, folder: RunFolder) -> list[s
     messages = []
     for entry, source, then in zip(recipe.data, mixture.sources, recorded_data(folder), strict=False):
         curated, recorded = _curated(source), then.get("curated")
-        known = recorded.get("taken_down", []) if isinstance(recorded, dict) else []
-        new = [] if curated is None else [name for name in curated.taken_down if name not in known]
+        known = recorded.get("takedowns") if isinstance(recorded, dict) else None
+        new = [] if curated is None else curated.taken_down_since(known if isinstance(known, int) else 0)
         if new:
             more = f" and {len(new) - SHOWN} more" if len(new) > SHOWN else ""
             messages.append(
@@ -108,6 +110,25 @@ def new_takedowns(recipe: Recipe, mixture: Mixture, folder: RunFolder) -> list[s
                 "images take their places, and all other images are read as before"
             )
     return messages
+
+
+def evaluated_outside(recipe: Recipe, mixture: Mixture) -> list[str]:
+    """A message if the recipe evaluates on a folder that a curated source chose images from: it reads the others there, too."""
+    folders = {one for source in mixture.sources if (found := _curated(source)) is not None for one in found.containers}
+    wrong = []
+    for entry in recipe.evaluation.on:
+        scheme, _, place = entry.source.partition(":")
+        if scheme in ("folder", "parquet") and any(_overlap(expanded(place).resolve(), Path(one)) for one in folders):
+            wrong.append(entry.source)
+    return [
+        f"evaluation.on reads {name} as a whole, also the images that the curation left out and those that were taken down; "
+        "evaluation.on=[] leaves the evaluation out"
+        for name in wrong
+    ]
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    return one == other or one in other.parents or other in one.parents
 
 
 def check_same_files(recipe: Recipe, mixture: Mixture, folder: RunFolder) -> None:

@@ -72,8 +72,8 @@ def _curated(found: Mapping[str, Any]) -> Iterator[str]:
     if isinstance(licenses, dict):
         words = [f"{_plain(str(name))} ({count})" for name, count in list(licenses.items())[:_SHOWN]]
         yield f"    - licenses: {', '.join(words)}{' …' * (len(licenses) > _SHOWN)}"
-    if isinstance(gone, list) and gone:
-        yield f"    - {len(gone):,} of them had been taken down when the run started, and were not read"
+    if isinstance(gone, int) and gone:
+        yield f"    - {gone:,} of them had been taken down when the run started, and were not read"
 
 
 def _scores(folder: RunFolder) -> Iterator[str]:

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from wildfern.bounded_json import parse_json
 from wildfern.files import read_lines
 from wildfern.launch.builders import open_mixture
+from wildfern.launch.data_record import recorded_data
 from wildfern.launch.output_paths import is_run
 from wildfern.launch.run_folder import RunFolder
 from wildfern.printable import printable
+from wildfern.recipes.schema import DataEntry
 from wildfern.ssl.curation.takedowns import Takedown
 from wildfern.ssl.data import CuratedSource, Mixture
 from wildfern.ssl.data.subset import Subset
@@ -64,12 +66,15 @@ def _runs(folder: Path) -> Iterator[Path]:
 
 def _seen(run: RunFolder, folder: Path, digests: set[str]) -> tuple[NDArray[np.int64], int] | None:
     """Global indices at which a run has read these images, and its batch size; None if it was not trained on the folder."""
-    recipe = run.recipe(needs=("data",))
-    names = [entry.source.partition(":") for entry in recipe.data]
+    recipe = run.recipe(needs=())
+    entries = [
+        _with_full_path(entry, told) for entry, told in zip(recipe.data, _folders(run, len(recipe.data)), strict=True)
+    ]
+    names = [entry.source.partition(":") for entry in entries]
     mine = [n for n, (kind, _, path) in enumerate(names) if kind == "curated" and _same(Path(path), folder)]
     if not mine:
         return None
-    mixture = open_mixture(recipe)
+    mixture = open_mixture(recipe.model_copy(update={"data": entries}))
     steps = min(_logged(run) + recipe.training.log_every, recipe.training.steps)
     batch_size = recipe.training.batch_size
     found = [np.zeros(0, np.int64)]
@@ -80,6 +85,17 @@ def _seen(run: RunFolder, folder: Path, digests: set[str]) -> tuple[NDArray[np.i
         for number, some in wanted.items():
             found.append(indices[(components == number) & np.isin(items, some)])
     return np.sort(np.concatenate(found)), batch_size
+
+
+def _folders(run: RunFolder, count: int) -> list[str | None]:
+    """The full path of each curated folder, as the run recorded it."""
+    told = [entry.get("curated") for entry in recorded_data(run)]
+    folders = [one.get("folder") if isinstance(one, dict) else None for one in told]
+    return [*(one if isinstance(one, str) else None for one in folders), *[None] * count][:count]
+
+
+def _with_full_path(entry: DataEntry, folder: str | None) -> DataEntry:
+    return entry if folder is None else entry.model_copy(update={"source": f"curated:{folder}"})
 
 
 def _logged(run: RunFolder) -> int:

@@ -23,7 +23,7 @@ from wildfern.launch.cluster.heartbeat import HeartbeatEnded
 from wildfern.launch.cluster.launcher_environment import check_launcher_environment, several_processes
 from wildfern.launch.cluster.shared_folder import chosen_folder, exclusive
 from wildfern.launch.components import read_recipe
-from wildfern.launch.data_record import new_takedowns, record_data, recorded_data
+from wildfern.launch.data_record import evaluated_outside, new_takedowns, record_data, recorded_data
 from wildfern.launch.departures import departures
 from wildfern.launch.errors import RunError, disk_errors, errors_after_training, user_errors
 from wildfern.launch.interrupts import advising
@@ -135,6 +135,7 @@ def pretrain(
                 method = assembly.engine.method
                 messages += [*context.notes, *notes, *separate_parts(recipe, method)]
                 messages += [*unseen_pixels(method, assembly.views), *scaled_learning_rate(recipe), *departures(recipe)]
+                messages += evaluated_outside(recipe, assembly.mixture)
                 messages += [*untrained(recipe), *start.messages, *_expected_long_run(recipe, context, start.step)]
                 announce(recipe, folder, context, messages, tracker)
                 if resume:

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -41,7 +42,7 @@ from wildfern.ssl.curation.marks import Mark, read_marks, write_marks
 from wildfern.ssl.curation.measured_parts import PARTS
 from wildfern.ssl.curation.people_results import PeopleResults
 from wildfern.ssl.curation.places import PLACE_COLUMNS, Place, places_of
-from wildfern.ssl.curation.policy import Policy, as_tree
+from wildfern.ssl.curation.policy import Caps, Policy, as_tree
 from wildfern.ssl.curation.scan import list_images, measure_images, measured
 from wildfern.ssl.curation.takedowns import add_takedowns, read_takedowns
 from wildfern.ssl.curation.user_metadata import UserMetadata
@@ -111,14 +112,13 @@ def scan(
     _write(merged, (_with_nulls(join(rows, tables)) for rows in measured(places, folder)), SCHEMA)
     for table in tables:
         table.check_used()
-        if words := unmatched_words(table):
-            notes.append(words)
+        notes.append(used_words(table))
     info = Info(
         names,
         {},
         {},
         [stored_path(str(Path(path).absolute())) for path in metadata],
-        notes=notes,
+        scan_notes=notes,
         wildfern=version("wildfern"),
     )
     return _decide(folder, merged, policy, info, tools)
@@ -163,8 +163,8 @@ def _joined_manifests(manifests: Sequence[Manifest]) -> Iterator[pa.Table]:
     for manifest in manifests:
         for batch in manifest.batches():
             rows = pa.Table.from_batches([batch])
-            places = zip(rows.column("container").to_pylist(), rows.column("path").to_pylist(), strict=True)
-            keys = [hashlib.blake2b(f"{name}\0{path}".encode(), digest_size=16).digest() for name, path in places]
+            places = zip(*(rows.column(name).to_pylist() for name in ("container", "path", "place")), strict=True)
+            keys = [hashlib.blake2b("\0".join(map(str, one)).encode(), digest_size=16).digest() for one in places]
             new = [n for n, key in enumerate(keys) if key not in seen]
             seen.update(keys)
             yield _with_nulls(
@@ -178,12 +178,11 @@ def read_marks_of(folder: Path) -> dict[str, Mark]:
     return read_marks(path) if path.exists() else {}
 
 
-def unmatched_words(table: UserMetadata) -> str:
-    """What to tell the user about rows of metadata that no image has."""
+def used_words(table: UserMetadata) -> str:
+    """How many rows of metadata are of an image, and some that are not."""
     count, first = table.unmatched()
-    if not count:
-        return ""
-    return f"{table.path}: {count:,} of its {len(table):,} rows name no image, for example {', '.join(first)}"
+    example = f"; for example {', '.join(first)} is none" if first else ""
+    return f"{table.path.name}: {len(table) - count:,} of its {len(table):,} rows are of images{example}"
 
 
 def _check_tools(policy: Policy, tools: Tools) -> None:
@@ -206,9 +205,10 @@ def _decide(folder: Path, rows: Path, policy: Policy, info: Info, tools: Tools, 
     nobody = {name: pa.nulls(len(table), kind) for name, kind in _PEOPLE.items()}
     images = images.with_columns(nobody)
     checked, not_checked = [], []
+    before = replace(policy, caps=Caps())  # what is above a cap may come back when others are left out
     if tools.detector is not None:
         people = PeopleResults(folder, tools.detector.description, [folder / MANIFEST, *known])
-        passed = ~decide(images, policy, marks, takedowns).verdicts.rejected
+        passed = ~decide(images, before, marks, takedowns).verdicts.rejected
         wanted = _without(images, passed, people.found)
         progress.part(f"looking for {tools.detector.detects} in {int(wanted.sum()):,} images")
         people.examine(_places(file, wanted), int(wanted.sum()), tools.detector, tools.processes)
@@ -220,7 +220,7 @@ def _decide(folder: Path, rows: Path, policy: Policy, info: Info, tools: Tools, 
     features = None
     if tools.extract is not None and tools.network is not None:
         store = FeatureStore(folder, tools.network)
-        passed = ~decide(images, policy, marks, takedowns).verdicts.rejected
+        passed = ~decide(images, before, marks, takedowns).verdicts.rejected
         progress.part(f"extracting features of {int(passed.sum()):,} images")
         store.extract(
             _places(file, passed), int(passed.sum()), tools.extract, lambda done, of: progress.count(done, of, "images")
@@ -229,6 +229,8 @@ def _decide(folder: Path, rows: Path, policy: Policy, info: Info, tools: Tools, 
         checked.append(f"features: {tools.network}")
     else:
         not_checked.append("crops and other near copies: no features were used, and hashes do not find them")
+    if not policy.license.allow:
+        not_checked.append("licenses: license.allow is empty, so that any license passes, also none")
     if tools.evaluation is None:
         not_checked.append("leaks: no evaluation set was compared")
     else:
@@ -243,7 +245,7 @@ def _decide(folder: Path, rows: Path, policy: Policy, info: Info, tools: Tools, 
             "counts": {name: counts[name] for name in ("keep", "review", "reject")},
             "checked": checked,
             "not_checked": not_checked,
-            "notes": [*info.notes, *decided.notes],
+            "notes": [*info.scan_notes, *decided.notes],
         }
     )
     schema = SCHEMA.with_metadata({"wildfern": json.dumps(info.as_json())})
@@ -251,8 +253,16 @@ def _decide(folder: Path, rows: Path, policy: Policy, info: Info, tools: Tools, 
     file.close()
     manifest = Manifest(folder)
     _keep_version(manifest)
-    shutil.rmtree(folder / PARTS, ignore_errors=True)  # all of it is in the manifest now
+    _clear(folder / PARTS, "people-*.parquet", *(() if rows == folder / MANIFEST else ("part-*.parquet", _MERGED)))
     return Curated(manifest, decided)
+
+
+def _clear(parts: Path, *patterns: str) -> None:
+    """Remove what is in the manifest now. Rows that a scan has measured and not yet joined stay."""
+    for path in [path for pattern in patterns for path in parts.glob(pattern)]:
+        path.unlink(missing_ok=True)
+    with suppress(OSError):  # not empty
+        parts.rmdir()
 
 
 def _keep_version(manifest: Manifest) -> None:

@@ -73,13 +73,22 @@ def decide(
     verdicts.add(TAKEN_DOWN, REJECT, list(gone))  # so that nothing is chosen among them
     _judge_lookalikes(images, policy, takedowns, gone, verdicts)
     keep, drop = _marked(images, marks or {}, copies)
-    keep = [place for place in keep if images.readable[place] and place not in gone]
+    possible = [place for place in keep if images.readable[place] and place not in gone]
+    if len(possible) < len(keep):
+        notes.append(
+            f"{len(keep) - len(possible):,} images marked keep stay out: they cannot be read, or were taken down"
+        )
+    keep = possible
     cluster, levels, clustered = np.full(len(images), -1, np.int32), list[Level](), np.zeros(0, np.int64)
     if features is not None:
         order = best_first(images, verdicts.strictness)
         judge_similar(features, policy.similar, order, images.texts("path"), verdicts)
         by_image = dict.fromkeys(keep, "keep") | dict.fromkeys(drop, "drop")
         levels, clustered = select(features, _possible(policy.selection, by_image, notes), by_image, verdicts)
+        without = verdicts.kept.copy()
+        without[features.images] = False
+        if without.any():
+            notes.append(f"{int(without.sum()):,} kept images have no features, and were compared with none")
         if levels:
             cluster[clustered] = levels[0].of_item.numpy(force=True)
     _judge_caps(images, policy, cluster, verdicts, keep, drop, notes)

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from PIL import ExifTags, Image, ImageOps
 
 from wildfern.bounded_json import parse_json
-from wildfern.files import remove_partial_files, replacing
+from wildfern.files import remove_partial_files, replacing, write_text
 from wildfern.printable import printable
 from wildfern.ssl.curation.attribution import write_attribution
 from wildfern.ssl.curation.blur_boxes import blur_boxes
@@ -31,6 +31,7 @@ from wildfern.ssl.tracking.current_progress import current_progress
 Format = Literal["folder", "webdataset", "parquet"]
 _QUALITY = 95  # of a JPEG that must be encoded anew
 _ATTRIBUTION = "attribution.csv"
+_MARK = ".wildfern_export"  # of a folder that an export made, and may change
 _ATTRIBUTED = [
     *("path", "sha256", "author", "license", "license_text", "rights", "source_url", "date", "credit", "metadata")
 ]
@@ -81,13 +82,18 @@ def export_images(folder: str | Path, out: str | Path, format: str = "folder", s
     that was killed is completed by the same again. What an earlier export in this format left in `out` and is not kept any more,
     such as an image that was taken down, is removed.
 
-    Raises CurationError for another format, for an image that has changed since the scan, and for a damaged manifest.
+    Raises CurationError for another format, for an `out` that has other files, or is or contains or lies in a source, for an
+    image that has changed since the scan, and for a damaged manifest.
     """
     if format not in get_args(Format):
         raise CurationError(f"format must be one of {', '.join(get_args(Format))}, got {format!r}")
     manifest, out = Manifest(folder), Path(out)
+    _check_out(manifest, out)
     out.mkdir(parents=True, exist_ok=True)
     remove_partial_files(out)
+    write_text(
+        out / _MARK, "Written by wildfern curate export: files here are replaced and removed by the next export.\n"
+    )
     changes = "metadata removed; other formats than JPEG may be encoded anew"
     if manifest.info.policy.get("people", {}).get("blur"):
         changes += "; faces or persons blurred"
@@ -97,6 +103,22 @@ def export_images(folder: str | Path, out: str | Path, format: str = "folder", s
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")  # of each damaged block of metadata, which is left out
         return count, write(_exported(manifest, count), out, shard_mb * 10**6)
+
+
+def _check_out(manifest: Manifest, out: Path) -> None:
+    """Raise CurationError for a folder in which an export could replace or remove what it did not write."""
+    if out.exists() and not out.is_dir():
+        raise CurationError(f"{out} is a file; name a folder")
+    if out.is_dir() and any(out.iterdir()) and not (out / _MARK).is_file():
+        raise CurationError(f"{out} has files that no export wrote; name a new or empty folder")
+    there = out.resolve()
+    for name in manifest.table(["container"]).column("container").unique().to_pylist():
+        source = Path(path_on_disk(name)).resolve()
+        source = source if source.is_dir() else source.parent
+        if there in (source, *source.parents) or source in there.parents:
+            raise CurationError(
+                f"{out} is, or lies in or around, {source}, where the images come from; name another folder"
+            )
 
 
 def _kept(manifest: Manifest, columns: list[str]) -> Iterator[dict[str, Any]]:

@@ -28,8 +28,8 @@ def judge_faults(images: ImageTable, policy: Policy, verdicts: Verdicts) -> None
     flat = contrast < policy.flat.contrast
     _add(verdicts, "flat", policy.flat.action, flat, contrast)
     dark, light, sharpness = (images.numbers(name) for name in ("dark_percentile", "light_percentile", "sharpness"))
-    _add(verdicts, "dark", policy.dark.action, ~flat & (dark < policy.dark.percentile), dark)
-    _add(verdicts, "light", policy.light.action, ~flat & (light > policy.light.percentile), light)
+    _add(verdicts, "dark", policy.dark.action, ~flat & (dark < policy.dark.luma), dark)
+    _add(verdicts, "light", policy.light.action, ~flat & (light > policy.light.luma), light)
     _add(verdicts, "blurred", policy.blurred.action, ~flat & (sharpness < policy.blurred.sharpness), sharpness)
     for name, rule in (("page", policy.page), ("screenshot", policy.screenshot)):
         score = images.numbers(name)

@@ -74,24 +74,32 @@ class Difference:
 
 def difference(one: Manifest, other: Manifest) -> Difference:
     """What differs between two manifests. The rows of `one` are in memory, about 300 bytes for each."""
-    before = {(row["container"], row["path"]): (row["sha256"], _words(row)) for row in _decisions(one)}
+    before = {place: (row["sha256"], row["path"], _words(row)) for place, row in _decisions(one)}
     found = Difference()
-    for row in _decisions(other):
-        name, digest, words = row["path"], row["sha256"], _words(row)
-        former = before.pop((row["container"], row["path"]), None)
+    for place, row in _decisions(other):
+        name, words = row["path"], _words(row)
+        former = before.pop(place, None)
         if former is None:
             found.added.append(name)
-        elif former[0] != digest:
+            continue
+        if former[0] != row["sha256"]:
             found.changed.append(name)
-        if former is not None and former[1] != words:
-            found.decisions.append((name, former[1], words))
-    found.removed = [path for _, path in before]
+        if former[2] != words:
+            found.decisions.append((name, former[2], words))
+    found.removed = [path for _, path, _ in before.values()]
     return found
 
 
-def _decisions(manifest: Manifest) -> Iterator[dict[str, Any]]:
-    for batch in manifest.batches(["container", "path", "sha256", "decision", "reasons"]):
-        yield from batch.to_pylist()
+def _decisions(manifest: Manifest) -> Iterator[tuple[tuple[str, str, int], dict[str, Any]]]:
+    """Rows by their container, path, and how many of that path come before: a shard may have several members of one name."""
+    seen: dict[tuple[str, str], int] = {}
+    for batch in manifest.batches(["kind", "container", "path", "sha256", "decision", "reasons"]):
+        for row in batch.to_pylist():
+            place = row["container"], row["path"]
+            count = seen.get(place, 0) if row["kind"] == "webdataset" else 0
+            if row["kind"] == "webdataset":
+                seen[place] = count + 1
+            yield (*place, count), row
 
 
 def _words(row: Mapping[str, Any]) -> str:

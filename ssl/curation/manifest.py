@@ -115,7 +115,7 @@ class Info:
 
     - sources, metadata: as given, in order. policy: as resolved. counts: of images by decision.
     - checked: what was examined besides the files, such as the people detector; not_checked: what was not.
-    - notes: what the user should know about this curation.
+    - scan_notes: what the user should know about the scan; notes: these, and others about the decisions.
     """
 
     sources: list[str]
@@ -124,6 +124,7 @@ class Info:
     metadata: list[str] = field(default_factory=list)
     checked: list[str] = field(default_factory=list)
     not_checked: list[str] = field(default_factory=list)
+    scan_notes: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     wildfern: str = ""
 
@@ -149,8 +150,7 @@ class Manifest:
     @cached_property
     def sha256(self) -> str:
         """SHA-256 of the file."""
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return _sha256(self.path)
 
     def table(self, columns: Sequence[str]) -> pa.Table:
         """These columns of all images."""
@@ -171,10 +171,22 @@ def version_path(folder: Path, sha256: str) -> Path:
     return folder / VERSIONS / f"{sha256[:16]}.parquet"
 
 
+def versions(folder: Path) -> list[str]:
+    """The manifests that are kept, by the first digits of their SHA-256."""
+    return sorted(path.stem for path in (folder / VERSIONS).glob("*.parquet"))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _version(folder: Path, version: str) -> Path:
     if len(version) < 8 or set(version) - set("0123456789abcdef"):
         raise CurationError(f"manifest must be 8 digits or more of the SHA-256 of one, got {version!r}")
     kept = sorted((folder / VERSIONS).glob(f"{version[:16]}*.parquet"))
+    if not kept and (folder / MANIFEST).is_file() and _sha256(folder / MANIFEST).startswith(version):
+        return folder / MANIFEST  # of a folder that was copied without its former manifests
     if not kept:
         raise CurationError(f"{folder} does not keep the manifest {version}: restore {folder / VERSIONS}")
     if len(kept) > 1:

@@ -21,7 +21,7 @@ from wildfern.files import replacing
 from wildfern.ssl.curation.manifest import MANIFEST, ROWS, STORED, CurationError
 from wildfern.ssl.data.pillow_image import MACHINE_FAULTS
 
-PARTS = "scan"
+PARTS = ".scan"  # hidden: what people call a folder of theirs must not be taken for it
 _SECONDS = 20.0  # between two parts, at most
 _KEPT = 8  # row groups in memory
 _KEYS = pa.schema(  # texts as such: dictionaries are ten times slower to turn into Python's

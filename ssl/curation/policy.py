@@ -36,12 +36,12 @@ class Flat(Rule):
 
 @dataclass(frozen=True, kw_only=True)
 class Dark(Rule):
-    percentile: float = 40.0  # 99 % of the pixels have a lower luma
+    luma: float = 40.0  # 99 % of the pixels have a lower luma
 
 
 @dataclass(frozen=True, kw_only=True)
 class Light(Rule):
-    percentile: float = 225.0  # 95 % of the pixels have a higher luma
+    luma: float = 225.0  # 95 % of the pixels have a higher luma
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +168,7 @@ class Policy(_Section):
     dark: Dark = field(default_factory=lambda: Dark(action="review"))
     light: Light = field(default_factory=lambda: Light(action="review"))
     blurred: Blurred = field(default_factory=lambda: Blurred(action="review"))
-    page: Looks = field(default_factory=lambda: Looks(action="reject"))
+    page: Looks = field(default_factory=lambda: Looks(action="review"))
     screenshot: Looks = field(default_factory=lambda: Looks(action="review", score=0.6))
     animated: Rule = field(default_factory=Rule)
     wrong_extension: Rule = field(default_factory=Rule)

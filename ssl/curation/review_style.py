@@ -87,8 +87,9 @@ img.pixels { image-rendering: pixelated; }
   color: var(--soft); }
 #lost { color: var(--rejected); font-size: .88rem; }
 #download:enabled { background: var(--kept); border-color: var(--kept); color: var(--page); font-weight: 600; }
+.tile[data-sha256=""] .marks { display: none; } /* a file that could not be read */
 @media (max-width: 56rem) {
-  .meaning { display: none; }
+  .meaning, th:has(.meaning) { display: none; }
   .figures { gap: .6rem 1.6rem; } .figures b { font-size: 1.6rem; }
   .sheet > summary { padding: .6rem .8rem; } .sheet > div { padding: 0 .6rem .8rem; }
   .tiles { gap: .5rem .4rem; grid-template-columns: repeat(auto-fill, minmax(6.2rem, 1fr)); }

@@ -16,6 +16,8 @@ from wildfern.ssl.data.paths import existing_folder
 from wildfern.ssl.data.resize import resize, within
 from wildfern.ssl.data.splits import empty_share, name_in_test, share_words
 
+MOST_LICENSES = 50  # that a run records by name
+
 
 @register("source", "curated")
 class CuratedSource(ImageSource):
@@ -50,42 +52,49 @@ class CuratedSource(ImageSource):
         folder = existing_folder(path)
         found = Manifest(folder, manifest)
         self.manifest_sha256, self.licenses = found.sha256, Counter[str]()
+        if manifest is not None and not self.manifest_sha256.startswith(manifest):
+            raise DataError(f"{found.path} is not the manifest {manifest} any more: restore it")
         self._moved = None if images is None else str(existing_folder(images).absolute())
         self._paths, self._digests = PathStore(), bytearray()
         self._containers: list[tuple[str, str]] = []
         numbers: dict[tuple[str, str], int] = {}
         containers, places, sizes, boxes = [], [], [], dict[int, list[list[float]]]()
-        people = found.info.policy.get("people", {})
+        people = found.info.policy.get("people")
+        people = people if isinstance(people, dict) else {}
         blurs = bool(people.get("blur"))
         left_out = 0
-        columns = [
-            "kind",
-            "container",
-            "path",
-            "place",
-            "bytes",
-            "sha256",
-            "decision",
-            "license",
-            *(["people_boxes"] if blurs else []),
-        ]
-        for batch in found.batches(columns):
+        self.takedowns = read_takedowns(folder)
+        taken: dict[str, int] = {}  # digest of file or pixels -> number of the takedown
+        for number, one in enumerate(self.takedowns):
+            for known in filter(None, (one.sha256, one.pixels_sha256)):
+                taken.setdefault(known, number)
+        self._taken: dict[int, int] = {}
+        columns = ["kind", "container", "path", "place", "bytes", "sha256", "pixels_sha256", "decision", "license"]
+        for batch in found.batches([*columns, *(["people_boxes"] if blurs else [])]):
             for row in batch.to_pylist():
                 if row["decision"] != KEEP or row["sha256"] is None:
                     continue
                 if test_fraction and name_in_test(row["sha256"], test_fraction) != (split == "test"):
                     left_out += 1
                     continue
-                where = row["kind"], row["container"]
+                item = len(places)
+                try:
+                    digest = bytes.fromhex(row["sha256"])
+                    if len(digest) != 32:
+                        raise ValueError(f"SHA-256 {row['sha256']!r}")
+                    where = row["kind"] + "", row["container"] + ""
+                    sizes.append(int(row["bytes"]))
+                    places.append(int(row["place"]))
+                    if blurs and row["people_boxes"] and (faces := _faces(row["people_boxes"], people)):
+                        boxes[item] = faces
+                    self._paths.append(row["path"])
+                except (TypeError, ValueError, LookupError) as error:
+                    raise DataError(f"{found.path} is damaged: the row of {row['path']!r}: {error}") from error
                 containers.append(numbers.setdefault(where, len(numbers)))
-                places.append(row["place"])
-                sizes.append(row["bytes"])
-                if blurs and row["people_boxes"]:
-                    faces = [box for box in parse_json(row["people_boxes"]) if box[4] >= people.get("review", 0.0)]
-                    boxes |= {len(self._paths): faces} if faces else {}
+                if gone := [taken[known] for known in (row["sha256"], row["pixels_sha256"]) if known in taken]:
+                    self._taken[item] = min(gone)
                 self.licenses[row["license"] or "unknown"] += 1
-                self._paths.append(row["path"])
-                self._digests += bytes.fromhex(row["sha256"])
+                self._digests += digest
         found.close()
         self._containers = list(numbers)
         self._container = np.array(containers, np.int32)
@@ -102,14 +111,12 @@ class CuratedSource(ImageSource):
         self.split_words = (
             share_words(split, test_fraction, "images, by a hash of their content") if test_fraction else ""
         )
-        self.takedowns = read_takedowns(folder)
-        self._taken = {bytes.fromhex(one.sha256): one for one in self.takedowns}
-        gone = [item for item in range(len(self._paths)) if self._digest(item) in self._taken]
-        self.taken_down = [self.item_name(item) for item in gone]
-        if gone:
+        self.folder = str(folder.absolute())
+        self.taken_down = [self.item_name(item) for item in self._taken]
+        if count := len(self._taken):
             self.note(
-                f"curated:{path}: {len(gone):,} image{'s' * (len(gone) > 1)} taken down since the manifest was written, not "
-                f"read: {', '.join(self.taken_down[:3])}{' …' * (len(gone) > 3)}"
+                f"curated:{path}: {count:,} image{'s' * (count > 1)} taken down since the manifest was written, not read: "
+                f"{', '.join(self.taken_down[:3])}{' …' * (count > 3)}"
             )
 
     def item_name(self, item: int) -> str:
@@ -127,13 +134,12 @@ class CuratedSource(ImageSource):
         from wildfern.ssl.curation.manifest import path_on_disk
         from wildfern.ssl.curation.places import Place
 
-        digest = self._digest(item)
-        if digest in self._taken:
-            raise UnreadableImage(f"taken down on {self._taken[digest].time[:10]}")
+        if item in self._taken:
+            raise UnreadableImage(f"taken down on {self.takedowns[self._taken[item]].time[:10]}")
         kind, name = self._containers[self._container[item]]
         place, size = int(self._places[item]), int(self._sizes[item])
         where = self._moved or path_on_disk(name)
-        return Place(digest.hex(), kind, where, path_on_disk(self._paths[item]), place, size).read_checked()
+        return Place(self._digest(item).hex(), kind, where, path_on_disk(self._paths[item]), place, size).read_checked()
 
     def decode(self, item: int) -> ImageArray:
         """One image, with the faces blurred that the people detector found, if the policy says so."""
@@ -146,14 +152,38 @@ class CuratedSource(ImageSource):
         target = within((width, height), self._decoding.max_side)
         return whole if target == (width, height) else resize(whole, target, reducing_gap=2.0)
 
+    @property
+    def containers(self) -> list[str]:
+        """Full paths of the folders, shards and parquet files that the images are in."""
+        return [name for _, name in self._containers]
+
     def items_of(self, digests: set[str]) -> list[int]:
         """The items with these SHA-256."""
         return [item for item in range(len(self._paths)) if self._digest(item).hex() in digests]
 
     def record(self) -> dict[str, Any]:
-        """What a run records of this source."""
-        licenses = dict(sorted(self.licenses.items(), key=lambda pair: (-pair[1], pair[0])))
-        return {"manifest": self.manifest_sha256, "licenses": licenses, "taken_down": self.taken_down}
+        """What a run records of this source: its folder and manifest, licenses, and how many takedowns there were."""
+        counts = sorted(self.licenses.items(), key=lambda pair: (-pair[1], pair[0]))
+        licenses = {name[:100]: count for name, count in counts[:MOST_LICENSES]}
+        if rest := sum(count for _, count in counts[MOST_LICENSES:]):
+            licenses["others"] = rest
+        return {
+            "folder": self.folder,
+            "manifest": self.manifest_sha256,
+            "licenses": licenses,
+            "takedowns": len(self.takedowns),
+            "taken_down": len(self._taken),
+        }
+
+    def taken_down_since(self, takedowns: int) -> list[str]:
+        """The images that were taken down after the first `takedowns` of the list."""
+        return [self.item_name(item) for item, place in self._taken.items() if place >= takedowns]
 
     def _digest(self, item: int) -> bytes:
         return bytes(self._digests[32 * item : 32 * item + 32])
+
+
+def _faces(text: str, people: dict[str, Any]) -> list[list[float]]:
+    """The boxes of the people detector that are blurred."""
+    boxes = [[float(number) for number in box] for box in parse_json(text)]
+    return [box for box in boxes if box[4] >= float(people.get("review", 0.0))]

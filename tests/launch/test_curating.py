@@ -1,12 +1,14 @@
 """`wildfern curate`: from a folder to a page, a run, a takedown in the middle of it, and back."""
 
 import csv
+import io
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 
 import numpy as np
@@ -15,7 +17,10 @@ from curated_images import scene, write_scenes
 from small_runs import TINY
 
 from wildfern.launch import pretrain
+from wildfern.launch.builders import open_mixture
+from wildfern.launch.components import read_recipe
 from wildfern.launch.curating import diff, merge, remove, review, scan
+from wildfern.launch.data_record import evaluated_outside
 from wildfern.launch.errors import RunError
 from wildfern.launch.run_folder import RunFolder
 from wildfern.ssl.curation.manifest import CurationError, Manifest
@@ -44,7 +49,7 @@ def images(tmp_path):
 def test_scan_writes_a_page_and_its_tables(wildfern, images):
     done = wildfern("curate", "scan", "images", "--metadata", "rights.csv", "--set", *SMALL)
     assert done.returncode == 0, done.stderr
-    assert "19 images: 16 kept, 0 to review, 3 rejected" in done.stdout
+    assert "19 files, policy default: 16 kept, 0 to review, 3 rejected" in done.stdout
     assert "not checked: people" in done.stdout
     folder = images.parent / "curated"
     assert "16" in (folder / "review.html").read_text()
@@ -114,16 +119,18 @@ def test_a_run_trains_on_it_and_a_takedown_works_in_the_middle(wildfern, images,
     run = pretrain("quickstart", [*changes, "training.steps=4"], run=tmp_path / "runs" / "a")
     recorded = json.loads((run / "data.json").read_text())[0]
     assert recorded["curated"]["licenses"] == {"CC-BY-4.0": 8, "CC-BY-NC-2.0": 8}
+    assert (recorded["curated"]["folder"], recorded["curated"]["takedowns"]) == (str(folder), 0)
     pinned = RunFolder.for_reading(run).recipe().data[0].arguments["manifest"]
     assert recorded["curated"]["manifest"].startswith(pinned)
     untouched = pretrain("quickstart", [*changes, "training.steps=6"], run=tmp_path / "untouched")
 
     done = wildfern("curate", "remove", "curated", "--path", "scene_03.png", "--reason", "asked by mail")
     assert done.returncode == 0, done.stderr
-    assert "taken down: 2 images, copies included" in done.stdout  # the re-encoded copy, too
+    assert "taken down, copies included: 2 images" in done.stdout  # the re-encoded copy, too
     assert "runs/a: reads them 2 times" in done.stdout  # twice: 4 steps of 8 are two epochs of 16
     again = wildfern("curate", "remove", "curated", "--path", "scene_03.png")
-    assert "taken down before" in again.stdout
+    assert "copies included: 2 images (2 before)" in again.stdout
+    assert "runs/a: reads them 2 times" in again.stdout  # also if it is asked later
 
     scene(40).save(images / "later.png")
     scan([], folder, processes=1)  # the run goes on with the images it was started with
@@ -173,6 +180,105 @@ def test_diff_and_merge(wildfern, images, tmp_path):
     assert "added: 4" in done.stdout
     with pytest.raises(RunError, match="curated folder already"):
         merge([tmp_path / "one", tmp_path / "two"], tmp_path / "both")
+
+
+def test_folders_of_the_user_are_left_alone(wildfern, images, tmp_path):
+    """Whatever they are called."""
+    mine = tmp_path / "photos" / "scan"
+    names = write_scenes(mine, 3)
+    (tmp_path / "photos" / "attribution.csv").write_text("my own")
+    scan([str(images)], tmp_path / "curated", changes=SMALL, processes=1)
+    for command in (
+        ["scan", "photos", "--out", "photos"],
+        ["merge", "curated", "curated", "--out", "photos"],
+        ["export", "curated", "--out", "photos"],
+        ["export", "curated", "--out", "images"],
+        ["export", "curated", "--out", "images/copy"],
+        ["export", "curated", "--out", "curated"],
+        ["export", "curated", "--out", "."],
+    ):
+        assert wildfern("curate", *command).returncode == 2, command
+    assert sorted(path.name for path in mine.iterdir()) == names
+    assert (tmp_path / "photos" / "attribution.csv").read_text() == "my own"
+    assert len(list(images.iterdir())) == 19
+
+
+def test_a_review_keeps_what_a_killed_scan_has_measured(images, tmp_path):
+    folder = tmp_path / "curated"
+    scan([str(images)], folder, changes=SMALL, processes=1)
+    part = folder / ".scan" / "part-000000.parquet"
+    part.parent.mkdir()
+    part.write_bytes(b"what was measured")
+    review(folder)
+    assert part.exists()
+
+
+def test_a_wrong_source_with_marks_spoils_no_folder(wildfern, images, tmp_path):
+    (tmp_path / "marks.csv").write_text("sha256,path,mark\r\n")
+    (tmp_path / "empty").mkdir()
+    wrong = wildfern("curate", "scan", "empty", "--marks", "marks.csv")
+    assert wrong.returncode == 2
+    right = wildfern("curate", "scan", "images", "--marks", "marks.csv", "--set", *SMALL)
+    assert right.returncode == 0, right.stderr
+
+
+def test_an_image_of_a_former_manifest_is_taken_down(images, tmp_path):
+    folder = tmp_path / "curated"
+    first = scan([str(images)], folder, changes=SMALL, processes=1)
+    (images / "scene_05.png").unlink()
+    scan([], folder, processes=1)
+    named, new = remove(folder, path=["scene_05.png"])
+    assert len(named) == len(new) == 1
+    pinned = open_source(f"curated:{folder}", manifest=first.manifest_sha256[:16])
+    assert [name.rsplit("/")[-1] for name in pinned.taken_down] == ["scene_05.png"]
+
+
+def test_what_is_dry_changes_nothing(wildfern, images, tmp_path):
+    scan([str(images)], tmp_path / "curated", changes=SMALL, processes=1)
+    done = wildfern("curate", "remove", "curated", "--path", "scene_05.png", "--dry-run")
+    assert "would be taken down, copies included: 1 image" in done.stdout
+    assert not (tmp_path / "curated" / "takedowns.jsonl").exists()
+
+
+def test_the_policy_of_a_merge_is_named(images, tmp_path):
+    scan([str(images)], tmp_path / "one", changes=SMALL, processes=1)
+    scan([str(images)], tmp_path / "two", changes=["tiny.min_side=17"], processes=1)
+    with pytest.raises(RunError, match=r"different policies .*name one with --policy"):
+        merge([tmp_path / "one", tmp_path / "two"], tmp_path / "both")
+
+
+def test_members_of_one_name_do_not_differ_from_themselves(tmp_path):
+    with tarfile.open(tmp_path / "x.tar", "w") as shard:
+        for number, name in enumerate(("a.png", "b.png", "a.png")):
+            content = io.BytesIO()
+            scene(number).save(content, "PNG")
+            member = tarfile.TarInfo(name)
+            member.size = len(content.getvalue())
+            shard.addfile(member, io.BytesIO(content.getvalue()))
+    scan([str(tmp_path / "x.tar")], tmp_path / "one", changes=SMALL, processes=1)
+    found = diff(tmp_path / "one", tmp_path / "one")
+    assert (found.added, found.removed, found.changed, found.decisions) == ([], [], [], [])
+
+
+def test_what_crowded_out_an_image_may_be_left_out_itself(images, tmp_path):
+    """Features are of all images that could be kept, not of those that a cap has let through."""
+    run = pretrain("quickstart", [*RUN, f"data=folder:{images}", "training.steps=1"], run=tmp_path / "run")
+    settings = [*SMALL, "caps.album=10", f"features.backbone={run}", "selection.clusters=[4,2]", "selection.balance=8"]
+    found = scan([str(images)], tmp_path / "curated", changes=settings, processes=1)
+    assert found.counts["keep"] == 8
+    rows = Manifest(tmp_path / "curated").table(["decision", "cluster"]).to_pylist()
+    assert all(row["cluster"] >= 0 for row in rows if row["decision"] == "keep")
+
+
+def test_an_evaluation_on_the_same_folder_is_named(images, tmp_path):
+    scan([str(images)], tmp_path / "curated", changes=SMALL, processes=1)
+    recipe = read_recipe("quickstart", [*RUN, f"data=curated:{tmp_path}/curated", "evaluation.on=[digits]"])
+    mixture = open_mixture(recipe)
+    assert evaluated_outside(recipe, mixture) == []
+    entry = recipe.evaluation.on[0].model_copy(update={"source": f"folder:{tmp_path}"})
+    wrong = recipe.model_copy(update={"evaluation": recipe.evaluation.model_copy(update={"on": [entry]})})
+    (message,) = evaluated_outside(wrong, mixture)
+    assert "also the images that the curation left out" in message
 
 
 @pytest.mark.parametrize("format", ["folder", "webdataset", "parquet"])
@@ -249,9 +355,9 @@ def test_a_scan_that_is_killed_goes_on_where_it_was(images, tmp_path):
     for _ in range(2):
         process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         until = time.monotonic() + 60
-        before = len(list(folder.glob("scan/part-*.parquet")))
+        before = len(list(folder.glob(".scan/part-*.parquet")))
         while process.poll() is None and time.monotonic() < until:
-            if len(list(folder.glob("scan/part-*.parquet"))) > before:
+            if len(list(folder.glob(".scan/part-*.parquet"))) > before:
                 break
             time.sleep(0.02)
         if process.poll() is None:
@@ -262,4 +368,4 @@ def test_a_scan_that_is_killed_goes_on_where_it_was(images, tmp_path):
     found = scan([str(images)], folder, changes=SMALL, processes=1)
     whole = scan([str(images)], tmp_path / "whole", changes=SMALL, processes=1)
     assert found.manifest_sha256 == whole.manifest_sha256
-    assert not (folder / "scan").exists()
+    assert not (folder / ".scan").exists()

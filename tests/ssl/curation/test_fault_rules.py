@@ -44,7 +44,7 @@ def test_a_fine_image():
         ("dark", "review", {"dark_percentile": (40.0, 39.0)}),
         ("light", "review", {"light_percentile": (225.0, 226.0)}),
         ("blurred", "review", {"sharpness": (0.021, 0.019)}),
-        ("page", "reject", {"page": (0.49, 0.5)}),
+        ("page", "review", {"page": (0.49, 0.5)}),
         ("screenshot", "review", {"screenshot": (0.59, 0.61)}),
     ],
 )

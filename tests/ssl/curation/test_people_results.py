@@ -13,6 +13,7 @@ from square_detector import SquareDetector, with_square
 from wildfern.ssl.curation import people_results
 from wildfern.ssl.curation.curate import Tools, scan
 from wildfern.ssl.curation.manifest import SCHEMA
+from wildfern.ssl.curation.measured_parts import PARTS
 from wildfern.ssl.curation.people_results import Found, PeopleResults
 from wildfern.ssl.curation.places import Place
 from wildfern.ssl.curation.policy import People, Policy
@@ -137,10 +138,10 @@ def test_parts_are_written_while_it_runs(tmp_path, places, monkeypatch):
     folder = folder_of(tmp_path)
     results = PeopleResults(folder, "squares, weights first")
     results.examine(iter(places), len(places), SquareDetector())
-    files = sorted((folder / "scan").glob("people-*.parquet"))
+    files = sorted((folder / PARTS).glob("people-*.parquet"))
     assert [len(pq.read_table(path)) for path in files] == [5, 5, 5, 5]
     files[-1].unlink()  # as if it had been killed before
-    (folder / "scan" / ".partial_01234567_people-000003.parquet").write_bytes(b"cut off")
+    (folder / PARTS / ".partial_01234567_people-000003.parquet").write_bytes(b"cut off")
     again = PeopleResults(folder, "squares, weights first")
     assert len(again.found) == 15
     again.examine(iter(places), len(places), SquareDetector())
@@ -151,7 +152,7 @@ def test_damaged_and_foreign_parts_are_examined_again(tmp_path, places):
     folder = folder_of(tmp_path)
     detector = Counting()
     PeopleResults(folder, detector.description).examine(iter(places), len(places), detector)
-    parts = folder / "scan"
+    parts = folder / PARTS
     whole = (parts / "people-000000.parquet").read_bytes()
     (parts / "people-000000.parquet").write_bytes(whole[: len(whole) // 2])
     (parts / "people-000001.parquet").write_bytes(b"")
@@ -196,4 +197,4 @@ def test_a_scan_examines_what_passed_and_a_later_one_what_is_new(tmp_path, place
     later = Counting()
     scan([f"folder:{tmp_path}/images"], tmp_path / "c", people, tools=Tools(detector=later))
     assert later.seen == 1  # the others are known by the manifest, as parts are removed at the end
-    assert not (tmp_path / "c" / "scan").exists()
+    assert not (tmp_path / "c" / PARTS).exists()

@@ -5,6 +5,8 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from curated_images import scene, write_scenes
 from PIL import Image
@@ -12,7 +14,7 @@ from PIL import Image
 from wildfern.ssl.curation.curate import scan
 from wildfern.ssl.curation.found_images import find_images
 from wildfern.ssl.curation.manifest import Manifest
-from wildfern.ssl.curation.policy import Policy, Tiny
+from wildfern.ssl.curation.policy import Policy, Rule, Tiny
 from wildfern.ssl.curation.takedowns import add_takedowns
 from wildfern.ssl.data import DataError, open_source
 
@@ -108,7 +110,68 @@ def test_a_share_for_testing(curated):
 
 def test_what_a_run_records(curated):
     found = open_source(f"curated:{curated}").record()
-    assert found == {"manifest": Manifest(curated).sha256, "licenses": {"unknown": 10}, "taken_down": []}
+    assert found == {
+        "folder": str(curated),
+        "manifest": Manifest(curated).sha256,
+        "licenses": {"unknown": 10},
+        "takedowns": 0,
+        "taken_down": 0,
+    }
+    take_down(curated, "scene_04.png")
+    source = open_source(f"curated:{curated}")
+    assert (source.record()["takedowns"], source.record()["taken_down"]) == (1, 1)  # its twin has the same digest
+    assert source.taken_down_since(0) == [source.item_name(4)]
+    assert source.taken_down_since(1) == []
+
+
+def test_a_copy_of_the_pixels_in_another_file_is_taken_down_too(tmp_path):
+    write_scenes(tmp_path / "images", 3)
+    scene(1).save(tmp_path / "images" / "other.bmp")
+    keep = replace(SMALL, exact_duplicate=Rule(action="keep"))
+    scan([str(tmp_path / "images")], tmp_path / "curated", keep)
+    found, _ = find_images(Manifest(tmp_path / "curated"), {"path": {"scene_01.png"}})
+    add_takedowns(tmp_path / "curated", [one for one in found if one.path == "scene_01.png"])
+    source = open_source(f"curated:{tmp_path}/curated")
+    assert sorted(name.rsplit("/")[-1] for name in source.taken_down) == ["other.bmp", "scene_01.png"]
+
+
+def test_a_manifest_that_was_copied_alone_is_still_that_version(curated, tmp_path):
+    version = Manifest(curated).sha256[:16]
+    (tmp_path / "copy").mkdir()
+    shutil.copy(curated / "manifest.parquet", tmp_path / "copy")
+    assert open_source(f"curated:{tmp_path}/copy", manifest=version).num_items == 10
+    kept = curated / "manifests" / f"{version}.parquet"
+    kept.unlink()
+    scan([str(tmp_path / "images")], curated, SMALL)
+    assert kept.exists()
+    other = scan([str(tmp_path / "images")], tmp_path / "other", Policy()).manifest
+    kept.unlink()
+    shutil.copy(other.path, kept)
+    with pytest.raises(DataError, match="not the manifest"):
+        open_source(f"curated:{curated}", manifest=version)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("container", None), ("path", None), ("bytes", None), ("place", None), ("sha256", "zz")]
+)
+def test_the_manifest_of_a_stranger(curated, column, value):
+    table = pq.read_table(curated / "manifest.parquet")
+    index = table.schema.get_field_index(column)
+    changed = table.column(column).to_pylist()
+    changed[3] = value
+    table = table.set_column(index, table.schema.field(index), pa.array(changed, table.schema.field(index).type))
+    pq.write_table(table, curated / "manifest.parquet")
+    with pytest.raises(DataError, match=r"manifest\.parquet is damaged"):
+        open_source(f"curated:{curated}")
+
+
+def test_a_path_out_of_its_folder_is_not_read(curated):
+    table = pq.read_table(curated / "manifest.parquet")
+    index = table.schema.get_field_index("path")
+    paths = ["../images/" + path for path in table.column("path").to_pylist()]
+    pq.write_table(table.set_column(index, table.schema.field(index), pa.array(paths)), curated / "manifest.parquet")
+    with pytest.raises(DataError, match=r"none of the 10 images can be read; .*not in its folder"):
+        open_source(f"curated:{curated}").read([0])
 
 
 def test_folders_that_are_not_curated(tmp_path):
