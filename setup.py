@@ -66,6 +66,7 @@ setup(
         "typer>=0.12",
         "rich>=13",
         "scikit-learn>=1.4",
+        "threadpoolctl>=3",
         "pillow>=10.3",
         "tifffile>=2024.1.30",
         "imagecodecs>=2024.1.1",

@@ -13,6 +13,8 @@ from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from typing import Any, Protocol
 
+from threadpoolctl import threadpool_limits
+
 from wildfern.ssl.curation.manifest import CurationError
 from wildfern.ssl.data.worker_threads import worker_threads
 
@@ -37,7 +39,7 @@ def workers(processes: int) -> Iterator[Run]:
     pool: Any = (
         ProcessPoolExecutor(processes, get_context("spawn"), _begin) if several else worker_threads("curate", _THREADS)
     )
-    with warnings.catch_warnings(), pool as executor:
+    with warnings.catch_warnings(), threadpool_limits(1, "blas"), pool as executor:
         _ignore_warnings()
         try:
             yield lambda function, tasks: _in_order(executor, function, iter(tasks), _AHEAD * max(_THREADS, processes))
@@ -56,6 +58,10 @@ def _begin() -> None:
     """In each process: Ctrl-C reaches all processes of a terminal, and the main one ends the others."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_main_process, daemon=True).start()
+    # Products of a few thousand numbers: threads of BLAS only wait for each other, and take the cores of the other processes.
+    import numpy  # noqa: F401
+
+    threadpool_limits(1, "blas")
     _ignore_warnings()
 
 
