@@ -286,7 +286,7 @@ def plot(result: dict[str, Any], main: tuple[str, str], path: Path) -> None:
         axis.set_title(group, fontsize=9, loc="left")
         axis.grid(axis="x", alpha=0.3)
     axes[-1, 0].set_xlabel(
-        f"{main[0]}, {main[1]}: accuracy in % (mean ± standard deviation of {len(result['seeds'])} seeds)"
+        f"{main[0]}, {main[1]}: accuracy in % (mean ± standard deviation of {len(result['seeds'])} seeds)", fontsize=8
     )
     axes[0, 0].legend(fontsize=8, loc="best")
     figure.savefig(path, dpi=130)

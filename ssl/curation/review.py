@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from wildfern.files import write_text
 from wildfern.ssl.curation.decide import TAKEN_DOWN, Decided
-from wildfern.ssl.curation.manifest import KEEP, REJECT, Manifest, path_on_disk
+from wildfern.ssl.curation.manifest import KEEP, REJECT, REVIEW, Manifest, path_on_disk
 from wildfern.ssl.curation.places import Place
 from wildfern.ssl.curation.review_page import About, DuplicateGroup, Near, Sheet, Shown, review_page
 from wildfern.ssl.curation.rule_words import RULES, RuleWords
@@ -115,6 +115,8 @@ def write_review(folder: str | Path, manifest: Manifest, decided: Decided | None
     shown.read()
     order = sorted(totals, key=lambda rule: (list(RULES).index(rule) if rule in RULES else len(RULES), rule))
     page_sheets = [_sheet(rule, _words(rule), actions[rule], totals[rule], sheets[rule], shown) for rule in order]
+    # What is to be decided comes first, and is open.
+    page_sheets.sort(key=lambda sheet: not sheet.action_counts.get(REVIEW))
     page_sheets.append(_sheet("passed", _PASSED, {}, manifest.info.counts["keep"], passed, shown))
     about = About(
         title=Path(folder).resolve().name,

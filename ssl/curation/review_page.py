@@ -154,7 +154,7 @@ def _script_json(value: Any) -> str:
 
 
 def _header(about: About) -> str:
-    figures, shares = [f"<li class=all><b>{about.images:,}</b><span>images</span></li>"], []
+    figures, shares = [f"<li class=all><b>{about.images:,}</b><span>files</span></li>"], []
     for decision, words in DECISIONS.items():
         count = about.decisions.get(decision, 0)
         percent = 100 * count / about.images if about.images else 0.0

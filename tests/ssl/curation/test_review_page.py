@@ -167,7 +167,7 @@ def test_only_the_page_s_own_script_may_run_and_nothing_is_loaded():
 def test_figures_and_reasons():
     page, _ = page_of(sheets=[FLAT])
     text = page.text
-    assert "4,000images3,000kept, 75.0 %900review, 22.5 %100rejected, 2.5 %" in text
+    assert "4,000files3,000kept, 75.0 %900review, 22.5 %100rejected, 2.5 %" in text
     assert "People were not checked." in text
     assert "wildfern curate review curated/ --marks marks.csv" in text
     assert "flatnearly one color0106070" in text  # only measured, review, rejected, images
@@ -181,7 +181,7 @@ def test_figures_and_reasons():
 
 def test_a_page_without_images():
     page, _ = page_of(replace(ABOUT, images=0, decisions={}, reasons={}))
-    assert "0images0kept, 0.0 %" in page.text
+    assert "0files0kept, 0.0 %" in page.text
     assert page.of("tile") == []
     assert "Contact sheets" not in page.text
 
