@@ -141,7 +141,9 @@ def _judge_people(images: ImageTable, policy: Policy, copies: Copies, verdicts: 
     highest = np.full(len(images), -1.0)
     np.maximum.at(highest, copies.best, own)
     scores = highest[copies.best]
-    found = np.flatnonzero(scores >= min(rule.review, rule.reject))
+    unchecked = np.flatnonzero((scores < 0) & ~verdicts.rejected)
+    verdicts.add("people", REVIEW, unchecked, details=["not examined by the detector"] * len(unchecked))
+    found = np.flatnonzero(scores >= max(0.0, min(rule.review, rule.reject)))
     for action, some in (
         (rule.action, found[scores[found] >= rule.reject]),
         (REVIEW, found[scores[found] < rule.reject]),

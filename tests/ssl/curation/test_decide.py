@@ -127,7 +127,8 @@ def test_people_in_one_copy_are_in_all_copies():
         {"people": 0.1},
         {},
     )
-    assert decisions(images, policy) == ["reject", "reject", "review", "keep", "keep"]
+    assert decisions(images, policy) == ["reject", "reject", "review", "keep", "review"]
+    assert decide(images, policy).verdicts.reasons[4][0].detail == "not examined by the detector"
     blurred = Policy(people=People(action="reject", detector="centerface", blur=True))
     assert decisions(images, blurred)[2:] == ["keep"] * 3
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from small_onnx import model, node, red_cells, tensor, value_info
 
+from wildfern.ssl.curation import detector
 from wildfern.ssl.curation.detector import detect_everywhere, open_detector
 from wildfern.ssl.curation.manifest import CurationError
 from wildfern.ssl.curation.onnx_detector import FREE_SIDE, decode, letterbox
@@ -180,6 +181,7 @@ def test_a_detector_is_known_by_its_file_and_is_opened_again_in_another_process(
     image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
     assert pickle.loads(sent).detect(image) == finder.detect(image)
     saved(red_cells(SIDE, SIDE, "channels last"))
+    detector._open_again.cache_clear()  # as in a process that has not opened it yet
     with pytest.raises(CurationError, match=r"the weights of people.detector .*persons\.onnx were replaced"):
         pickle.loads(sent)
 
