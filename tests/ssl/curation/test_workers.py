@@ -5,41 +5,14 @@ import signal
 import subprocess
 import sys
 import textwrap
-import threading
 import time
 import warnings
 
 import pytest
+from worker_tasks import ending, failing, square, thread_name, warn
 
 from wildfern.ssl.curation.manifest import CurationError
 from wildfern.ssl.curation.workers import workers
-
-
-def square(x: int) -> tuple[int, int]:
-    time.sleep(0.002 * (x % 3))  # later tasks may be ready first
-    return x * x, os.getpid()
-
-
-def failing(x: int) -> int:
-    if x == 5:
-        raise ValueError("five")
-    return x
-
-
-def ending(x: int) -> int:
-    if x == 3:
-        os._exit(9)
-    return x
-
-
-def warn(_: int) -> str | None:
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.warn_explicit("damaged EXIF", UserWarning, "TiffImagePlugin.py", 1, module="PIL.TiffImagePlugin")
-    return str(caught[0].message) if caught else None
-
-
-def thread_name(_: int) -> str:
-    return threading.current_thread().name
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -48,7 +21,7 @@ def test_results_are_in_order(processes):
         found = list(run(square, ((n,) for n in range(60))))
     assert [result for result, _ in found] == [n * n for n in range(60)]
     others = {process for _, process in found} - {os.getpid()}
-    assert len(others) == (0 if processes == 1 else 2)
+    assert len(others) in ((0,) if processes == 1 else (1, 2))  # one may have done all before the other has started
 
 
 def test_one_process_has_two_threads_and_no_tasks_are_no_results():
