@@ -61,8 +61,8 @@ def scan(
     """Scan sources into the folder `out` and decide on every image; `wildfern curate scan`.
 
     Without sources, those of the last scan of `out` are scanned again; without a policy, its policy applies (with `changes`), and
-    without metadata, its metadata if the sources are the same. Raises CurationError, RecipeErrors and DataError for what cannot
-    be used.
+    without metadata, its metadata if one of the sources is the same. Raises CurationError, RecipeErrors and DataError for what
+    cannot be used.
     """
     folder = _folder(out)
     former = Manifest(folder).info if (folder / MANIFEST).is_file() else None
@@ -70,7 +70,7 @@ def scan(
         if former is None:
             raise RunError(f"name what to scan, for example: wildfern curate scan folder:PATH --out {out}")
         sources, metadata = former.sources, metadata or former.metadata
-    elif former is not None and former.sources == [full_name(source) for source in sources]:
+    elif former is not None and not set(former.sources).isdisjoint(full_name(source) for source in sources):
         metadata = metadata or former.metadata
     chosen = _policy(policy, changes, None if former is None else former.policy, folder)
     tools = _tools(chosen, processes)

@@ -182,6 +182,16 @@ def test_diff_and_merge(wildfern, images, tmp_path):
         merge([tmp_path / "one", tmp_path / "two"], tmp_path / "both")
 
 
+def test_another_source_does_not_lose_the_licenses(images, tmp_path):
+    write_scenes(tmp_path / "more", 2, first=40)
+    folder = tmp_path / "curated"
+    scan([str(images)], folder, metadata=[tmp_path / "rights.csv"], changes=SMALL, processes=1)
+    scan([str(images), str(tmp_path / "more")], folder, processes=1)
+    licenses = Manifest(folder).table(["license"]).column("license").to_pylist()
+    assert len(licenses) == 21
+    assert sum(one is not None for one in licenses) == 16
+
+
 def test_folders_of_the_user_are_left_alone(wildfern, images, tmp_path):
     """Whatever they are called."""
     mine = tmp_path / "photos" / "scan"
