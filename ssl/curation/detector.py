@@ -17,7 +17,7 @@ from wildfern.ssl.curation.network_runner import Network, open_network, runner_n
 
 LOWEST = 0.05  # score: boxes below it are not returned
 OVERLAP = 0.25  # of neighboring tiles, relative to their side: larger things are found in the whole image
-_FINER = 1.25  # tiles are searched if they show at least so many times as many pixels per side as the whole image does
+_FINER = 1.25  # tiles are searched if their scale is at least this multiple of the whole image's
 _SMALLEST = 192  # pixels of the longer side of a shrunk view
 _ENLARGED = 640  # pixels of the longer side of an enlarged view, at most
 

@@ -155,14 +155,7 @@ def _exported(manifest: Manifest, total: int) -> Iterator[Exported]:
 
 
 def _one(row: dict[str, Any], boxes: list[list[float]]) -> Exported:
-    place = Place(
-        row["sha256"],
-        row["kind"],
-        path_on_disk(row["container"]),
-        path_on_disk(row["path"]),
-        row["place"],
-        row["bytes"],
-    )
+    place = Place.of_row(row)
     try:
         content = place.read_checked()
         if row["format"] == "JPEG" and not boxes:

@@ -25,13 +25,13 @@ def k_center(
 ) -> Tensor:
     """`count` rows of float[N, D] in order of choice, int64[count]: each is the one farthest from those chosen before it.
 
-    - groups: int64[N], such as authors or clusters; -1: in none. quotas: at most so many of each group, {group: number} or an
+    - groups: int64[N], such as authors or clusters; -1: in none. quotas: the most of each group, {group: number} or an
       array by group. No limit for rows in no group, and for groups that the mapping does not have.
     - start: the first row, or rows, of the choice. None: one drawn with `seed`.
 
     Distances are Euclidean; pass `unit_rows(features)` for cosines. Among equals the lower number comes first. Without quotas the
     covering radius (see `covering_radius`) is at most twice the smallest possible. Every prefix is the choice for a smaller
-    `count`. Raises DataError for features that are not finite, and where rows, quotas and start do not allow so many.
+    `count`. Raises DataError for features that are not finite, and where rows, quotas and start allow fewer.
     """
     rows = finite_rows(features)
     group, left = _limits(len(rows), groups, quotas)

@@ -4,8 +4,8 @@ The training-and-data-mining assertion (C2PA 1.x: c2pa.training-mining; CAWG 1.1
 training, generative AI training and AI inference whether each is allowed, notAllowed or constrained. It lies in a JUMBF box
 (ISO 19566-5): in the APP11 segments of a JPEG, the caBX chunk of a PNG, the C2PA chunk of a WebP, a uuid box of HEIF and AVIF.
 
-Signatures and hashes are not verified: a reservation counts whoever wrote it. Not read: TIFF, GIF, compressed manifests, and
-credentials that are kept elsewhere and only linked to.
+Signatures and hashes are not verified: a reservation counts, no matter who wrote it. Not read: TIFF, GIF, compressed
+manifests, and credentials that are kept elsewhere and only linked to.
 """
 
 import re

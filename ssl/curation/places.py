@@ -2,8 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,12 @@ class Place(NamedTuple):
     path: str
     place: int
     size: int
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> "Place":
+        """The place of a row of the manifest, by the columns `PLACE_COLUMNS`."""
+        names = path_on_disk(row["container"]), path_on_disk(row["path"])
+        return cls(row["sha256"], row["kind"], *names, row["place"], row["bytes"])
 
     def read(self) -> bytes:
         """The encoded bytes. Raises UnreadableImage, and DataError for a parquet file that is gone or damaged."""

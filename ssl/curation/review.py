@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from wildfern.files import write_text
 from wildfern.ssl.curation.decide import TAKEN_DOWN, Decided
-from wildfern.ssl.curation.manifest import KEEP, REJECT, REVIEW, Manifest, path_on_disk
+from wildfern.ssl.curation.manifest import KEEP, REJECT, REVIEW, Manifest
 from wildfern.ssl.curation.places import Place
 from wildfern.ssl.curation.review_page import About, DuplicateGroup, Near, Sheet, Shown, review_page
 from wildfern.ssl.curation.rule_words import RULES, RuleWords
@@ -225,14 +225,7 @@ class _Shown:
 def _read(row: Mapping[str, Any]) -> Thumbnail | None:
     if row["width"] is None or any((one["rule"], one["action"]) == (TAKEN_DOWN, REJECT) for one in row["reasons"]):
         return None
-    place = Place(
-        row["sha256"],
-        row["kind"],
-        path_on_disk(row["container"]),
-        path_on_disk(row["path"]),
-        row["place"],
-        row["bytes"],
-    )
+    place = Place.of_row(row)
     try:
         return thumbnail(Decoding(max_side=256).decode(place.read_checked()), row["path"])
     except DataError:  # gone or changed since the scan
