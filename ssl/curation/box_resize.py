@@ -12,14 +12,16 @@ _BITS = 22  # of the fraction of a weight
 
 
 def box_resize(pixels: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    """An image uint8[H, W, 3] as uint8[height, width, 3]: first its rows, then its columns are shrunk or stretched.
+    """An image uint8[H, W, 3] or uint8[H, W] in another size: first its columns, then its rows are shrunk or stretched.
 
     Bit for bit what Pillow gives for one direction after the other. Which one Pillow takes first depends on its version, and
     hashes must not.
     """
     source = np.require(pixels, np.uint8, ["C", "W"])  # one type for the kernel
-    found: NDArray[np.uint8] = _resize(source, *_windows(source.shape[1], width), *_windows(source.shape[0], height))
-    return found
+    rows = _shorten(source.reshape(len(source), -1), *_windows(len(source), height))
+    narrow = _narrow if source.ndim == 3 else _narrow_gray
+    found: NDArray[np.uint8] = narrow(rows, *_windows(source.shape[1], width))
+    return found.reshape(height, width, *source.shape[2:])
 
 
 @lru_cache(64)
@@ -36,40 +38,73 @@ def _windows(size: int, target: int) -> tuple[NDArray[np.int64], NDArray[np.int6
     return first, count, np.floor(2**_BITS * (1 / count) + 0.5).astype(np.uint32)
 
 
+# The kernels sum the pixels of a window times their weight, rounded to 8 bits in each direction.
+
+
 @kernel("the shrinking of images")
-def _resize(sources: int) -> Any:
-    def resize(pixels, first_x, count_x, weight_x, first_y, count_y, weight_y):
-        """uint8[h, w, 3]; sums of the pixels of a window times its weight, rounded to 8 bits in each direction."""
+def _narrow(sources: int) -> Any:
+    def narrow(rows, first, count, weight):
+        """uint8[h, 3 * w] -> uint8[h, 3 * width]."""
         _ = sources
-        height, width = len(first_y), len(first_x)
-        rows = pixels.reshape(len(pixels), -1)
+        width = len(first)
         half, bits, one, two = np.uint32(1 << (_BITS - 1)), np.uint32(_BITS), np.uint64(1), np.uint64(2)
-        narrow = np.empty((len(pixels), 3 * width), np.uint8)
-        for y in range(len(pixels)):
-            row, new = rows[y], narrow[y]
+        found = np.empty((len(rows), 3 * width), np.uint8)
+        for y in range(len(rows)):
+            row, new = rows[y], found[y]
             for x in range(width):
                 red, green, blue = np.uint32(0), np.uint32(0), np.uint32(0)
-                at = np.uint64(3 * first_x[x])  # unsigned, as an index that may be negative costs a comparison
-                for _ in range(count_x[x]):
+                at = np.uint64(3 * first[x])  # unsigned, as an index that may be negative costs a comparison
+                for _ in range(count[x]):
                     red += np.uint32(row[at])
                     green += np.uint32(row[at + one])
                     blue += np.uint32(row[at + two])
                     at += np.uint64(3)
                 at = np.uint64(3 * x)
-                new[at] = (red * weight_x[x] + half) >> bits
-                new[at + one] = (green * weight_x[x] + half) >> bits
-                new[at + two] = (blue * weight_x[x] + half) >> bits
-        found = np.empty((height, 3 * width), np.uint8)
-        sums = np.empty(3 * width, np.uint32)
-        for y in range(height):
-            sums[:] = 0
-            for line in range(first_y[y], first_y[y] + count_y[y]):
-                row = narrow[line]
-                for x in range(3 * width):
-                    sums[x] += row[x]
-            new, weight = found[y], weight_y[y]
-            for x in range(3 * width):
-                new[x] = (sums[x] * weight + half) >> bits
-        return found.reshape(height, width, 3)
+                new[at] = (red * weight[x] + half) >> bits
+                new[at + one] = (green * weight[x] + half) >> bits
+                new[at + two] = (blue * weight[x] + half) >> bits
+        return found
 
-    return resize
+    return narrow
+
+
+@kernel("the shrinking of gray images")
+def _narrow_gray(sources: int) -> Any:
+    def narrow_gray(rows, first, count, weight):
+        """uint8[h, w] -> uint8[h, width]."""
+        _ = sources
+        half, bits = np.uint32(1 << (_BITS - 1)), np.uint32(_BITS)
+        found = np.empty((len(rows), len(first)), np.uint8)
+        for y in range(len(rows)):
+            row, new = rows[y], found[y]
+            for x in range(len(first)):
+                total, at = np.uint32(0), np.uint64(first[x])
+                for _ in range(count[x]):
+                    total += np.uint32(row[at])
+                    at += np.uint64(1)
+                new[x] = (total * weight[x] + half) >> bits
+        return found
+
+    return narrow_gray
+
+
+@kernel("the shortening of images")
+def _shorten(sources: int) -> Any:
+    def shorten(rows, first, count, weight):
+        """uint8[h, values] -> uint8[height, values]."""
+        _ = sources
+        half, bits = np.uint32(1 << (_BITS - 1)), np.uint32(_BITS)
+        found = np.empty((len(first), rows.shape[1]), np.uint8)
+        sums = np.empty(rows.shape[1], np.uint32)
+        for y in range(len(first)):
+            sums[:] = 0
+            for line in range(first[y], first[y] + count[y]):
+                row = rows[line]
+                for x in range(len(sums)):
+                    sums[x] += row[x]
+            new = found[y]
+            for x in range(len(sums)):
+                new[x] = (sums[x] * weight[y] + half) >> bits
+        return found
+
+    return shorten

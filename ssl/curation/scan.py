@@ -18,7 +18,7 @@ from wildfern.ssl.curation.measured_parts import PARTS, MeasuredParts
 from wildfern.ssl.curation.workers import workers
 from wildfern.ssl.tracking.current_progress import current_progress
 
-_TASK = 64  # images
+_TASK = 16  # images: few enough that the last ones keep all workers busy
 _FEW = 1000  # images for which starting processes takes longer than measuring
 _LISTED = 1 << 14  # rows of a table
 

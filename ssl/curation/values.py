@@ -8,12 +8,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wildfern.ssl.curation.box_resize import box_resize
+from wildfern.ssl.curation.luma import Luma, equal_neighbors, luma_of
 from wildfern.ssl.curation.manifest import SMALL
 from wildfern.ssl.curation.perceptual_hash import SIDE, perceptual_hash
 
 EXAMINED = 256  # pixels of the longer side that an image is shrunk to
 _PAPER = 24.0  # of luma: what is that near to the background belongs to it
 _INK = 60.0  # of luma: what is that much darker is ink
+_LEVELS = np.arange(256.0)
 _LEAST = 48  # pixels of the shorter side: smaller images have no lines that can be seen
 
 
@@ -44,21 +46,19 @@ def values_of(pixels: NDArray[np.uint8]) -> Values:
     if (longest := max(shrunk.shape)) > EXAMINED:
         height, width = (max(1, round(side * EXAMINED / longest)) for side in shrunk.shape[:2])
         shrunk = box_resize(shrunk, width, height)
-    gray = Image.fromarray(shrunk).convert("L")
-    luma = np.asarray(gray)
-    histogram = np.array(gray.histogram(), np.float64)
-    shares = histogram.cumsum() / luma.size
-    levels = np.arange(256.0)
-    total, squares = histogram @ levels, histogram @ levels**2  # exact, in any order
-    contrast = math.sqrt(luma.size * squares - total**2) / luma.size
-    hashed = np.asarray(gray.resize((SIDE, SIDE), Image.Resampling.BOX), np.float64)
+    luma = luma_of(shrunk)
+    histogram, size = luma.histogram.astype(np.float64), luma.pixels.size
+    shares = histogram.cumsum() / size
+    total, squares = histogram @ _LEVELS, histogram @ _LEVELS**2  # exact, in any order
+    contrast = math.sqrt(size * squares - total**2) / size
+    hashed = box_resize(luma.pixels, SIDE, SIDE).astype(np.float64)
     return Values(
-        brightness=float(total / luma.size),
+        brightness=float(total / size),
         contrast=contrast,
         dark_percentile=float(np.searchsorted(shares, 0.99)),
         light_percentile=float(np.searchsorted(shares, 0.05, "right")),
         sharpness=_sharpness(luma, contrast),
-        page=page_score(shrunk, luma, histogram),
+        page=page_score(shrunk, luma.pixels, histogram),
         screenshot=screenshot_score(pixels),
         phash=perceptual_hash(hashed),
         phash_quality=float(hashed.std()),
@@ -66,13 +66,12 @@ def values_of(pixels: NDArray[np.uint8]) -> Values:
     )
 
 
-def _sharpness(luma: NDArray[np.uint8], contrast: float) -> float:
-    if min(luma.shape) < 3 or contrast < 1e-3:
+def _sharpness(luma: Luma, contrast: float) -> float:
+    height, width = luma.pixels.shape
+    if min(height, width) < 3 or contrast < 1e-3:
         return 0.0
-    whole = luma.astype(np.int16)
-    laplacian = whole[:-2, 1:-1] + whole[2:, 1:-1] + whole[1:-1, :-2] + whole[1:-1, 2:] - 4 * whole[1:-1, 1:-1]
-    flat = laplacian.ravel().astype(np.float64)  # its sums are exact, in any order
-    variance = flat @ flat / flat.size - (flat.sum() / flat.size) ** 2
+    inner = (height - 2) * (width - 2)
+    variance = luma.laplacian_squares / inner - (luma.laplacian / inner) ** 2
     return math.sqrt(max(0.0, variance)) / contrast
 
 
@@ -87,7 +86,7 @@ def page_score(shrunk: NDArray[np.uint8], luma: NDArray[np.uint8], histogram: ND
         return 0.0
     smooth = np.convolve(histogram, np.ones(9), "same")
     paper = int(smooth.argmax())
-    levels = np.arange(256.0) - paper
+    levels = _LEVELS - paper
     share = float(histogram[np.abs(levels) <= _PAPER].sum() / histogram.sum())
     ink_share = float(histogram[levels <= -_INK].sum() / histogram.sum())
     if paper < 130 or share < 0.4 or not 0.003 < ink_share < 0.4:
@@ -132,10 +131,5 @@ def screenshot_score(pixels: NDArray[np.uint8]) -> float:
     height, width = pixels.shape[:2]
     if min(height, width) < 64:
         return 0.0
-    step = max(1, min(height, width) // 128)
-    lines = pixels.reshape(height, -1)  # whole ones are compared: numpy is slow along an axis of three
-    here, lower = lines[: height - 1 : step], lines[1:height:step]
-    same = (here[:, :-3] == here[:, 3:]) & (here[:, :-3] == lower[:, :-3])
-    red, green, blue = (same[:, channel :: 3 * step] for channel in range(3))
-    equal = red & green & blue
-    return int(np.count_nonzero(equal)) / equal.size
+    equal, examined = equal_neighbors(pixels, max(1, min(height, width) // 128))
+    return equal / examined
