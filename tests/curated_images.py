@@ -1,6 +1,7 @@
 """Small folders of images for the tests of curation."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -21,3 +22,26 @@ def write_scenes(folder: Path, count: int, first: int = 0) -> list[str]:
     for number, name in enumerate(names, first):
         scene(number).save(folder / name)
     return names
+
+
+def manifest_row(number: int, **changes: Any) -> dict[str, Any]:
+    """A row of a manifest with the values that every image has: a kept file that was read."""
+    return {
+        "source": "folder:photos",
+        "kind": "folder",
+        "container": "/photos",
+        "path": f"{number}.jpg",
+        "place": -1,
+        "bytes": 1000 + number,
+        "modified": 10**18,
+        "sha256": f"{number:064x}",
+        "pixels_sha256": f"{number:064x}",
+        "width": 64,
+        "height": 48,
+        "phash": number,
+        "small": bytes(768),
+        "group": -1,
+        "cluster": -1,
+        "decision": "keep",
+        "reasons": [],
+    } | changes

@@ -1,14 +1,42 @@
 """Boxes of an image, such as faces, blurred so far that nobody can be recognized."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil, floor
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from wildfern.bounded_json import parse_json
+from wildfern.ssl.curation.manifest import CurationError
+
 CELLS = 6  # per side of a box
 _CELL = 8  # pixels, at least
+
+
+class Blurring(NamedTuple):
+    """Whether boxes of the people detector are blurred, and from which score on."""
+
+    on: bool
+    score: float
+
+    @classmethod
+    def of_policy(cls, policy: Mapping[str, Any]) -> "Blurring":
+        """That of a policy in a manifest. Raises CurationError for values that no policy has."""
+        people = policy.get("people", {})
+        if not isinstance(people, dict):
+            raise CurationError(f"the policy in the manifest is damaged: people is {str(people)[:80]!r}")
+        score = people.get("review", 0.0)
+        if not isinstance(score, int | float):
+            raise CurationError(f"the policy in the manifest is damaged: people.review is {str(score)[:80]!r}")
+        return cls(bool(people.get("blur")), score)
+
+    def boxes(self, people_boxes: str | None) -> list[list[float]]:
+        """Those of the column `people_boxes` that are blurred."""
+        if not self.on or people_boxes is None:
+            return []
+        return [box for box in parse_json(people_boxes) if box[4] >= self.score]
 
 
 def blur_boxes(image: NDArray[np.uint8], boxes: Sequence[Sequence[float]], margin: float = 0.2) -> NDArray[np.uint8]:

@@ -129,6 +129,7 @@ def decide_again(folder: str | Path, policy: Policy, *, tools: Tools | None = No
     folder, tools = Path(folder), tools or Tools()
     _check_tools(policy, tools)
     manifest = Manifest(folder)
+    manifest.check()
     manifest.close()
     return _decide(folder, manifest.path, policy, manifest.info, tools)
 

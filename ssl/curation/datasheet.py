@@ -22,7 +22,7 @@ class Summary:
     """What a manifest says of its images in numbers; all but the first six fields are of the kept images only.
 
     - sources: kind:name, without the folders above, which are not to be published.
-    - images: all that were scanned. by_decision: "keep", "review", "reject" or "undecided" → images.
+    - images: all that were scanned. by_decision: "keep", "review" or "reject" → images.
     - by_reason: rule → action → images. policy: as resolved.
     - licenses: SPDX id → images, without the `unknown_licenses`. authors: how many different ones are named.
     - sizes: "width", "height" and "bytes" → the `PERCENTILES`. dates: the earliest and the latest, ISO 8601.
@@ -68,7 +68,7 @@ class Summary:
         dates: set[str] = set()
         present: Counter[str] = Counter()
         for batch in manifest.batches(["decision", "reasons", "author", "date", *_COUNTED, *_SIZES, *_PRESENT]):
-            decision = batch["decision"].cast(pa.string()).fill_null("undecided")
+            decision = batch["decision"].cast(pa.string())
             decisions.update(_counts(decision))
             each = pc.list_flatten(batch["reasons"])
             rule, action = (pc.struct_field(each, name).fill_null("") for name in ("rule", "action"))

@@ -15,11 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import ExifTags, Image, ImageOps
 
-from wildfern.bounded_json import parse_json
 from wildfern.files import remove_partial_files, replacing, write_text
 from wildfern.printable import printable
 from wildfern.ssl.curation.attribution import write_attribution
-from wildfern.ssl.curation.blur_boxes import blur_boxes
+from wildfern.ssl.curation.blur_boxes import Blurring, blur_boxes
 from wildfern.ssl.curation.manifest import KEEP, CurationError, Manifest, path_on_disk
 from wildfern.ssl.curation.places import Place
 from wildfern.ssl.curation.takedowns import read_takedowns
@@ -141,17 +140,11 @@ def _kept(manifest: Manifest, columns: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def _exported(manifest: Manifest, total: int) -> Iterator[Exported]:
-    people = manifest.info.policy.get("people", {})
+    blurring = Blurring.of_policy(manifest.info.policy)
     progress = current_progress()
     for done, row in enumerate(_kept(manifest, _WRITTEN), 1):
         progress.count(done, total, "images", "copying")
-        boxes = []
-        if people.get("blur") and row["people_boxes"]:
-            try:
-                boxes = [box for box in parse_json(row["people_boxes"]) if box[4] >= people.get("review", 0.0)]
-            except (ValueError, TypeError, LookupError) as error:
-                raise CurationError(f"{manifest.path} is damaged: the boxes of {printable(row['path'])}") from error
-        yield _one(row, boxes)
+        yield _one(row, blurring.boxes(row["people_boxes"]))
 
 
 def _one(row: dict[str, Any], boxes: list[list[float]]) -> Exported:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from wildfern.bounded_json import parse_json
+from wildfern.ssl.curation.row_check import check_rows
 from wildfern.ssl.data.base import DataError
 
 MANIFEST, VERSIONS = "manifest.parquet", "manifests"
@@ -153,14 +154,28 @@ class Manifest:
         return _sha256(self.path)
 
     def table(self, columns: Sequence[str]) -> pa.Table:
-        """These columns of all images."""
-        return _reading(self.path, lambda: self._file.read(list(columns)))
+        """These columns of all images. Raises CurationError for values that no scan writes."""
+        batches = list(self.batches(columns))
+        if not batches:
+            return SCHEMA.empty_table().select(list(columns))
+        return pa.Table.from_batches(batches).select(list(columns)).unify_dictionaries()
 
     def batches(self, columns: Sequence[str] | None = None, rows: int = ROWS) -> Iterator[pa.RecordBatch]:
-        """All images, some thousand at a time."""
+        """All images, some thousand at a time. Raises CurationError for values that no scan writes."""
         remaining = self._file.iter_batches(rows, columns=None if columns is None else list(columns))
+        start = 0
         while (batch := _reading(self.path, lambda: next(remaining, None))) is not None:
+            try:
+                check_rows(batch, start)
+            except ValueError as error:
+                raise CurationError(f"{self.path} is damaged: {error}") from error
             yield batch
+            start += batch.num_rows
+
+    def check(self) -> None:
+        """Read everything, for others that read the file themselves. Raises CurationError for values that no scan writes."""
+        for _ in self.batches([name for name in SCHEMA.names if name != "small"]):
+            pass
 
     def close(self) -> None:
         self._file.close()
@@ -229,6 +244,10 @@ def _info(file: pq.ParquetFile, path: Path) -> Info:
             kind = {"policy": dict, "counts": dict, "wildfern": str}.get(name, list)
             if not isinstance(value, kind):
                 raise TypeError(f"{name} is no {kind.__name__}")
+            if kind is list and not all(isinstance(one, str) for one in value):
+                raise TypeError(f"{name} has what is no text")
+        if not all(isinstance(count, int) for count in info.counts.values()):
+            raise TypeError("counts has what is no number")
         return info
     except CurationError:
         raise
@@ -239,5 +258,5 @@ def _info(file: pq.ParquetFile, path: Path) -> Info:
 def _reading(path: Path, read: Any) -> Any:
     try:
         return read()
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, ValueError, OSError) as error:  # ValueError: damaged names of columns
         raise CurationError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from wildfern.files import replacing
 from wildfern.ssl.curation.manifest import MANIFEST, ROWS, STORED, CurationError
+from wildfern.ssl.curation.row_check import check_rows
 from wildfern.ssl.data.pillow_image import MACHINE_FAULTS
 
 PARTS = ".scan"  # hidden: what people call a folder of theirs must not be taken for it
@@ -117,8 +118,11 @@ class MeasuredParts:
         if (file, group) not in self._groups:
             try:
                 with pq.ParquetFile(self._files[file]) as opened:
-                    self._groups[file, group] = opened.read_row_group(group, STORED.names)
-            except (pa.ArrowException, OSError) as error:
+                    rows = opened.read_row_group(group, STORED.names)
+                    for batch in rows.to_batches():
+                        check_rows(batch)
+                    self._groups[file, group] = rows
+            except (pa.ArrowException, ValueError, OSError) as error:
                 first = str(error).splitlines()[0]
                 raise CurationError(
                     f"{self._files[file]} cannot be read: {first}. Delete it, and run the same again"
@@ -138,7 +142,7 @@ def _read(path: Path) -> tuple[pa.Table, NDArray[np.int64]] | None:
                 return None
             groups = (file.metadata.row_group(number).num_rows for number in range(file.num_row_groups))
             return file.read([*_KEYS.names, "fault"]), np.cumsum([0, *groups])
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         if isinstance(error, OSError) and error.errno in MACHINE_FAULTS:
             raise
         return None

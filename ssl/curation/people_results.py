@@ -16,6 +16,7 @@ from wildfern.files import replacing
 from wildfern.ssl.curation.detector import Detector, detect_everywhere
 from wildfern.ssl.curation.measured_parts import PARTS
 from wildfern.ssl.curation.places import Place
+from wildfern.ssl.curation.row_check import check_rows
 from wildfern.ssl.curation.workers import workers
 from wildfern.ssl.data.base import DataError
 from wildfern.ssl.data.image_file import Decoding
@@ -47,8 +48,9 @@ class PeopleResults:
             try:
                 with pq.ParquetFile(path) as file:
                     for batch in file.iter_batches(columns=_SCHEMA.names):
+                        check_rows(batch)
                         self._take(batch)
-            except (OSError, pa.ArrowException, KeyError):  # none yet, or damaged: examined again
+            except (OSError, ValueError, pa.ArrowException, KeyError):  # none yet, or damaged: examined again
                 continue
 
     def _take(self, batch: pa.RecordBatch) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from wildfern.bounded_json import parse_json
 from wildfern.registry import register
 from wildfern.ssl.data.base import DataError, ImageArray, SourceFile, Split, UnreadableImage
 from wildfern.ssl.data.image_file import Decoding
@@ -42,6 +41,7 @@ class CuratedSource(ImageSource):
         images: str | None = None,
         manifest: str | None = None,
     ) -> None:
+        from wildfern.ssl.curation.blur_boxes import Blurring
         from wildfern.ssl.curation.manifest import KEEP, Manifest
         from wildfern.ssl.curation.takedowns import read_takedowns
 
@@ -59,9 +59,7 @@ class CuratedSource(ImageSource):
         self._containers: list[tuple[str, str]] = []
         numbers: dict[tuple[str, str], int] = {}
         containers, places, sizes, boxes = [], [], [], dict[int, list[list[float]]]()
-        people = found.info.policy.get("people")
-        people = people if isinstance(people, dict) else {}
-        blurs = bool(people.get("blur"))
+        blurring = Blurring.of_policy(found.info.policy)
         left_out = 0
         self.takedowns = read_takedowns(folder)
         taken: dict[str, int] = {}  # digest of file or pixels -> number of the takedown
@@ -70,7 +68,7 @@ class CuratedSource(ImageSource):
                 taken.setdefault(known, number)
         self._taken: dict[int, int] = {}
         columns = ["kind", "container", "path", "place", "bytes", "sha256", "pixels_sha256", "decision", "license"]
-        for batch in found.batches([*columns, *(["people_boxes"] if blurs else [])]):
+        for batch in found.batches([*columns, *(["people_boxes"] if blurring.on else [])]):
             for row in batch.to_pylist():
                 if row["decision"] != KEEP or row["sha256"] is None:
                     continue
@@ -78,23 +76,16 @@ class CuratedSource(ImageSource):
                     left_out += 1
                     continue
                 item = len(places)
-                try:
-                    digest = bytes.fromhex(row["sha256"])
-                    if len(digest) != 32:
-                        raise ValueError(f"SHA-256 {row['sha256']!r}")
-                    where = row["kind"] + "", row["container"] + ""
-                    sizes.append(int(row["bytes"]))
-                    places.append(int(row["place"]))
-                    if blurs and row["people_boxes"] and (faces := _faces(row["people_boxes"], people)):
-                        boxes[item] = faces
-                    self._paths.append(row["path"])
-                except (TypeError, ValueError, LookupError) as error:
-                    raise DataError(f"{found.path} is damaged: the row of {row['path']!r}: {error}") from error
-                containers.append(numbers.setdefault(where, len(numbers)))
+                if faces := blurring.boxes(row.get("people_boxes")):
+                    boxes[item] = faces
+                self._paths.append(row["path"])
+                sizes.append(row["bytes"])
+                places.append(row["place"])
+                containers.append(numbers.setdefault((row["kind"], row["container"]), len(numbers)))
                 if gone := [taken[known] for known in (row["sha256"], row["pixels_sha256"]) if known in taken]:
                     self._taken[item] = min(gone)
                 self.licenses[row["license"] or "unknown"] += 1
-                self._digests += digest
+                self._digests += bytes.fromhex(row["sha256"])
         found.close()
         self._containers = list(numbers)
         self._container = np.array(containers, np.int32)
@@ -181,9 +172,3 @@ class CuratedSource(ImageSource):
 
     def _digest(self, item: int) -> bytes:
         return bytes(self._digests[32 * item : 32 * item + 32])
-
-
-def _faces(text: str, people: dict[str, Any]) -> list[list[float]]:
-    """The boxes of the people detector that are blurred."""
-    boxes = [[float(number) for number in box] for box in parse_json(text)]
-    return [box for box in boxes if box[4] >= float(people.get("review", 0.0))]

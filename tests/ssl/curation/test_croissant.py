@@ -6,23 +6,16 @@ from collections import Counter
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from curated_images import manifest_row
 
 from wildfern.ssl.curation.croissant import croissant
 from wildfern.ssl.curation.datasheet import Summary
 from wildfern.ssl.curation.manifest import MANIFEST, SCHEMA, Info, Manifest
 
 ROWS = [
-    {
-        "path": "a/1.jpg",
-        "sha256": "00",
-        "width": 7,
-        "height": 9,
-        "license": "CC-BY-2.0",
-        "author": "Ada",
-        "decision": "keep",
-    },
-    {"path": "Zoë.png", "sha256": "01", "license": None, "source_url": "https://example.org/2", "decision": "keep"},
-    {"path": "3.gif", "sha256": "02", "decision": "reject", "reasons": [{"rule": "tiny", "action": "reject"}]},
+    manifest_row(0, path="a/1.jpg", width=7, height=9, license="CC-BY-2.0", author="Ada"),
+    manifest_row(1, path="Zoë.png", source_url="https://example.org/2"),
+    manifest_row(2, path="3.gif", decision="reject", reasons=[{"rule": "tiny", "action": "reject"}]),
 ]
 
 

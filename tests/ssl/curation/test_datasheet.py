@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from curated_images import manifest_row
 
 from wildfern.ssl.curation.datasheet import BY_HAND, PERCENTILES, Summary, datasheet
 from wildfern.ssl.curation.manifest import MANIFEST, SCHEMA, Info, Manifest
@@ -18,12 +19,11 @@ def random_rows(count: int, seed: int = 0) -> list[dict]:
     generator = random.Random(seed)
     rows = []
     for number in range(count):
-        decision = generator.choice(["keep", "keep", "review", "reject", None])
+        decision = generator.choice(["keep", "keep", "review", "reject"])
         reason = {"rule": generator.choice(["tiny", "optout"]), "action": decision, "value": 1.0, "detail": "x"}
         rows.append(
-            {
-                "path": f"{number}.jpg",
-                "sha256": f"{number:064x}",
+            manifest_row(number)
+            | {
                 "bytes": generator.randrange(1000, 9000),
                 "width": generator.randrange(30, 90),
                 "height": generator.randrange(30, 90),
@@ -63,7 +63,7 @@ def test_numbers_are_those_of_a_plain_loop(tmp_path):
     assert (found.name, found.date, found.wildfern) == ("trees", "2026-01-02", "0.1.0")
     assert found.sources == ["folder:photos", "parquet:b.parquet"]
     assert (found.images, found.kept) == (6000, len(kept))
-    assert found.by_decision == Counter(row["decision"] or "undecided" for row in rows)
+    assert found.by_decision == Counter(row["decision"] for row in rows)
     assert found.by_reason == {
         rule: Counter(one["action"] for row in rows for one in row["reasons"] if one["rule"] == rule)
         for rule in ("tiny", "optout")
@@ -85,7 +85,7 @@ def test_numbers_are_those_of_a_plain_loop(tmp_path):
 
 
 def test_a_manifest_that_keeps_nothing(tmp_path):
-    rows = [{"path": "1.jpg", "decision": "reject", "reasons": [{"rule": "unreadable", "action": "reject"}]}]
+    rows = [manifest_row(1, decision="reject", reasons=[{"rule": "unreadable", "action": "reject"}])]
     for name, some in {"rejected": rows, "empty": []}.items():
         found = Summary.of(written(tmp_path / name, some), "2026-01-02")
         assert (found.images, found.kept, found.dates, found.authors) == (len(some), 0, None, 0)
@@ -139,12 +139,12 @@ def test_the_datasheet_has_all_sections_and_says_what_the_manifest_knows(tmp_pat
 
 
 def test_a_dataset_that_was_not_examined_for_people_is_not_called_free_of_them(tmp_path):
-    rows = [{"path": "1.jpg", "decision": "keep", "reasons": []}]
+    rows = [manifest_row(1)]
     text = datasheet(Summary.of(written(tmp_path / "trees", rows), "2026-01-02"))
     assert answers(text)["Does it show or concern people?"].startswith("Not checked: none of the images")
 
 
 def test_texts_of_strangers_are_no_markdown(tmp_path):
-    rows = [{"path": "1.jpg", "decision": "keep", "reasons": [], "license": "LicenseRef-a|b](x)<b>\x1b\n# c"}]
+    rows = [manifest_row(1, license="LicenseRef-a|b](x)<b>\x1b\n# c")]
     text = datasheet(Summary.of(written(tmp_path / "trees", rows), "2026-01-02"))
     assert r"| LicenseRef-a\|b\](x)\<b\>\\x1b\\n\# c | 1 |" in text

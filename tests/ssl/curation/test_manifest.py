@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from curated_images import manifest_row
 
 from wildfern.ssl.curation.manifest import (
     FORMAT,
@@ -31,8 +32,7 @@ INFO = Info(["folder:x"], {"name": "default"}, {"keep": 3, "review": 0, "reject"
 def write(folder, rows: int = 3, schema: pa.Schema = SCHEMA, info: object = None, row_group_size: int = 2) -> None:
     folder.mkdir(exist_ok=True)
     found = json.dumps(INFO.as_json() if info is None else info)
-    columns = {name: [None] * rows for name in schema.names} | {"path": [f"{n}.jpg" for n in range(rows)]}
-    table = pa.Table.from_pydict({name: columns[name] for name in schema.names}, schema)
+    table = pa.Table.from_pylist([manifest_row(n) for n in range(rows)], schema)
     pq.write_table(table.replace_schema_metadata({"wildfern": found}), folder / MANIFEST, row_group_size=row_group_size)
 
 
@@ -92,7 +92,7 @@ def test_a_manifest_is_read(tmp_path):
     manifest = Manifest(tmp_path / "x")
     assert len(manifest) == 3
     assert manifest.info == INFO
-    assert manifest.table(["path", "width"]).to_pydict() == {"path": ["0.jpg", "1.jpg", "2.jpg"], "width": [None] * 3}
+    assert manifest.table(["path", "width"]).to_pydict() == {"path": ["0.jpg", "1.jpg", "2.jpg"], "width": [64] * 3}
     assert [batch.num_rows for batch in manifest.batches(["path"], rows=2)] == [2, 1]
     assert all(batch.schema.names == SCHEMA.names for batch in manifest.batches())
     assert manifest.sha256 == hashlib.sha256((tmp_path / "x" / MANIFEST).read_bytes()).hexdigest()

@@ -24,7 +24,7 @@ def row(number: int, **changes) -> dict:
         "modified": 10**18 + number,
         "sha256": f"{number:064x}",
         "format": ["JPEG", "PNG", "GIF", None][number % 4],
-        "width": number,
+        "width": number + 1,
     }
     return found | changes
 
@@ -101,7 +101,7 @@ def test_the_latest_row_counts(tmp_path):
     assert parts.take(parts.known(places([row(1)]))).column("width").to_pylist() == [4]
     pq.write_table(pa.Table.from_pylist([row(1, width=9)], SCHEMA), tmp_path / MANIFEST)  # of the scan before
     parts = MeasuredParts(tmp_path)
-    assert parts.take(parts.known(places([row(1), row(2)]))).column("width").to_pylist() == [4, 2]
+    assert parts.take(parts.known(places([row(1), row(2)]))).column("width").to_pylist() == [4, 3]
 
 
 def test_rows_of_the_manifest_are_known(tmp_path):
@@ -110,7 +110,7 @@ def test_rows_of_the_manifest_are_known(tmp_path):
     parts = MeasuredParts(tmp_path)
     found = parts.take(parts.known(places(rows[::-1])))
     assert found.schema == STORED
-    assert found.column("width").to_pylist() == [*range(9, -1, -1)]
+    assert found.column("width").to_pylist() == [*range(10, 0, -1)]
 
 
 def test_unread_images(tmp_path):
@@ -221,7 +221,7 @@ def test_there_may_be_more_parts_than_open_files(tmp_path):
         parts = MeasuredParts(tmp_path)
         known = parts.known(places(rows))
         assert (known >= 0).all()
-        assert parts.take(known).column("width").to_pylist() == [*range(80)]
+        assert parts.take(known).column("width").to_pylist() == [*range(1, 81)]
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 

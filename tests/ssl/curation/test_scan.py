@@ -362,6 +362,7 @@ def test_sources_whose_names_are_no_utf8(tmp_path):
 
 def test_many_images_of_one_container_are_tasks_of_some(tmp_path, monkeypatch):
     monkeypatch.setattr(scan, "_LISTED", 50)
+    monkeypatch.setattr(scan, "_TASK", 48)
     write_photos(tmp_path / "a", 70)
     write_photos(tmp_path / "b", 3)
     places = list_images([str(tmp_path / "a"), str(tmp_path / "b")])
