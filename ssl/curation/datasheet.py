@@ -128,7 +128,8 @@ def datasheet(summary: Summary) -> str:
         "",
         f"{_date_and_version(summary)} Manifest: SHA-256 `{summary.manifest_sha256}`.",
         "",
-        'Questions after Gebru et al., "Datasheets for Datasets" (2021). The manifest answers what it knows; the rest is marked.',
+        'Questions after Gebru et al., "Datasheets for Datasets" (2021). The manifest answers what it knows, anew with each '
+        "scan. The rest is to be written between the marks `<!-- answer -->` and `<!-- /answer -->`, and stays.",
     ]
     for section, questions in _sections(summary).items():
         lines += ["", f"## {section}"]

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from wildfern.files import write_text
+from wildfern.files import read_bytes, write_text
 from wildfern.ssl.curation.attribution import UNCHANGED, write_attribution, write_rejected
 from wildfern.ssl.curation.croissant import croissant
 from wildfern.ssl.curation.curate import Curated
 from wildfern.ssl.curation.datasheet import Summary, datasheet
+from wildfern.ssl.curation.datasheet_answers import answers_in, with_answers
 from wildfern.ssl.curation.manifest import KEEP, Manifest
 from wildfern.ssl.curation.review import write_review
 
@@ -17,14 +18,20 @@ _ATTRIBUTED = [
     *("path", "sha256", "author", "license", "license_text", "rights", "source_url", "date", "credit", "metadata"),
     "decision",
 ]
+_LONGEST = 2**24  # bytes of a datasheet
 _REJECTED = ["path", "sha256", "decision", "reasons"]
 
 
 def write_documents(folder: str | Path, found: Curated, date: str) -> list[Path]:
-    """Write review.html, datasheet.md, croissant.json, attribution.csv and rejected.csv, as of `date` (ISO 8601); their paths."""
+    """Write review.html, datasheet.md, croissant.json, attribution.csv and rejected.csv, as of `date` (ISO 8601); their paths.
+
+    Answers that were written by hand into datasheet.md stay.
+    """
     folder, manifest = Path(folder), found.manifest
     summary = Summary.of(manifest, date)
-    write_text(folder / "datasheet.md", datasheet(summary))
+    sheet = folder / "datasheet.md"
+    written = read_bytes(sheet, _LONGEST).decode(errors="replace") if sheet.is_file() else ""
+    write_text(sheet, with_answers(datasheet(summary), answers_in(written)))
     write_text(folder / "croissant.json", json.dumps(croissant(summary), indent=2, ensure_ascii=False) + "\n")
     blurred = manifest.info.policy.get("people", {}).get("blur")
     write_attribution(

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from wildfern.bounded_json import parse_json
 
+_ACTIONS = ("keep", "review", "reject")
 _Check = Callable[[pa.Array], pa.Array]
 
 
@@ -91,11 +92,13 @@ def _is_object(text: str) -> bool:
         return False
 
 
-def _are_reasons(reasons: list[dict[str, Any] | None]) -> bool:
-    return all(
-        reason is not None and bool(reason["rule"]) and reason["action"] in ("keep", "review", "reject")
-        for reason in reasons
-    )
+def _are_reasons(column: pa.Array) -> pa.Array:
+    """Lists without nulls, of rules with an action."""
+    each = pc.list_flatten(column)
+    rules, actions = each.field("rule"), pc.is_in(each.field("action"), pa.array(_ACTIONS))
+    bad = pc.invert(pc.and_(each.is_valid(), pc.and_(rules.is_valid(), actions)))
+    rows = pc.list_parent_indices(column).filter(bad)
+    return pc.and_(column.is_valid(), pc.invert(pc.is_in(pa.array(range(len(column)), pa.int64()), rows)))
 
 
 _DIGEST: _Check = lambda column: pc.match_substring_regex(column, "^[0-9a-f]{64}$")  # noqa: E731
@@ -118,6 +121,6 @@ _RULES: dict[str, tuple[str, _Check]] = {
     "people_boxes": ("JSON: [[left, top, right, bottom, score], …]", _each(_are_boxes)),
     "metadata": ("a JSON object", _each(_is_object)),
     "embedded": ("a JSON object", _each(_is_object)),
-    "decision": _one_of("keep", "review", "reject"),
-    "reasons": ("a list of rules and actions", _each(_are_reasons)),
+    "decision": _one_of(*_ACTIONS),
+    "reasons": ("a list of rules and actions", _are_reasons),
 }

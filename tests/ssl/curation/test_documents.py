@@ -13,6 +13,7 @@ from PIL import ExifTags, Image
 from square_detector import SquareDetector, with_square
 
 from wildfern.ssl.curation.curate import Tools, decide_again, scan
+from wildfern.ssl.curation.datasheet import BY_HAND
 from wildfern.ssl.curation.documents import write_documents
 from wildfern.ssl.curation.found_images import find_images
 from wildfern.ssl.curation.manifest import Manifest, path_on_disk
@@ -49,6 +50,21 @@ POLICY = Policy(license=License(action="reject", allow=("CC-BY-*",)))
 def curated(images, policy=POLICY, tools=None):
     folder = images.parent / "curated"
     return scan([f"folder:{images}"], folder, policy, metadata=[images.parent / "rights.csv"], tools=tools)
+
+
+def test_what_was_written_into_the_datasheet_stays(images, tmp_path):
+    folder = tmp_path / "curated"
+    write_documents(folder, curated(images), "2026-01-02")
+    sheet = folder / "datasheet.md"
+    before = sheet.read_text()
+    assert "8, of 12 that were found" in before
+    sheet.write_text(before.replace(BY_HAND, "To learn – from *trees*.", 1))
+    (images / "scene_00.png").unlink()
+    write_documents(folder, curated(images), "2026-01-03")
+    after = sheet.read_text()
+    assert "of 11 that were found" in after
+    assert after.count("To learn – from *trees*.") == 1
+    assert after.index("For what purpose") < after.index("To learn") < after.index("Who made it, and for whom?")
 
 
 def test_all_documents_are_written_from_one_manifest(images, tmp_path):

@@ -38,7 +38,7 @@ WRONG = {
     "metadata": ["[]", "{", "7"],
     "embedded": ["null"],
     "decision": [None, "", "Keep", "maybe"],
-    "reasons": [[None], [{"rule": None, "action": "reject"}], [{"rule": "tiny", "action": "burn"}]],
+    "reasons": [None, [None], [{"rule": None, "action": "reject"}], [{"rule": "tiny", "action": "burn"}]],
 }
 
 
