@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wildfern.ssl.curation.box_resize import box_resize
-from wildfern.ssl.curation.luma import Luma, equal_neighbors, luma_of
-from wildfern.ssl.curation.manifest import SMALL
-from wildfern.ssl.curation.perceptual_hash import SIDE, perceptual_hash
+from wildfern.ssl.curation.examined import Examined, examine
+from wildfern.ssl.curation.perceptual_hash import perceptual_hash
 
 EXAMINED = 256  # pixels of the longer side that an image is shrunk to
 _PAPER = 24.0  # of luma: what is that near to the background belongs to it
@@ -35,10 +34,13 @@ class Values(NamedTuple):
 
 
 def values_of(pixels: NDArray[np.uint8]) -> Values:
-    """Values of an image uint8[H, W, 3]. All but `small` are of luma (ITU-R 601), at most 256 pixels a side.
+    """Values of an image uint8[H, W, 3]. All but `small` and `screenshot` are of luma (ITU-R 601), at most 256 pixels a side.
 
     - sharpness: standard deviation of the Laplacian, relative to the contrast; 0 for a flat image.
     - phash_quality: standard deviation of the 32 x 32 pixels that the hash is of; featureless images have arbitrary hashes.
+    - screenshot: the share of pixels that equal their right and their lower neighbor. Near 1 for what programs draw: windows,
+      diagrams, cartoons. In photographs only overexposed areas are like that. About 128 x 128 pixels of the full image are
+      compared, as shrinking would blend neighbors; 0 for a side of less than 64.
     """
     shrunk = pixels
     if (factor := max(pixels.shape) // (2 * EXAMINED)) > 1:
@@ -46,32 +48,33 @@ def values_of(pixels: NDArray[np.uint8]) -> Values:
     if (longest := max(shrunk.shape)) > EXAMINED:
         height, width = (max(1, round(side * EXAMINED / longest)) for side in shrunk.shape[:2])
         shrunk = box_resize(shrunk, width, height)
-    luma = luma_of(shrunk)
-    histogram, size = luma.histogram.astype(np.float64), luma.pixels.size
+    shorter = min(pixels.shape[:2])
+    found = examine(pixels, shrunk, max(1, shorter // 128))
+    histogram, size = found.histogram.astype(np.float64), found.luma.size
     shares = histogram.cumsum() / size
     total, squares = histogram @ _LEVELS, histogram @ _LEVELS**2  # exact, in any order
     contrast = math.sqrt(size * squares - total**2) / size
-    hashed = box_resize(luma.pixels, SIDE, SIDE).astype(np.float64)
+    hashed = found.hashed.astype(np.float64)
     return Values(
         brightness=float(total / size),
         contrast=contrast,
         dark_percentile=float(np.searchsorted(shares, 0.99)),
         light_percentile=float(np.searchsorted(shares, 0.05, "right")),
-        sharpness=_sharpness(luma, contrast),
-        page=page_score(shrunk, luma.pixels, histogram),
-        screenshot=screenshot_score(pixels),
+        sharpness=_sharpness(found, contrast),
+        page=page_score(shrunk, found.luma, histogram),
+        screenshot=0.0 if shorter < 64 else found.equal / found.sampled,
         phash=perceptual_hash(hashed),
         phash_quality=float(hashed.std()),
-        small=box_resize(shrunk, SMALL, SMALL).tobytes(),
+        small=found.small.tobytes(),
     )
 
 
-def _sharpness(luma: Luma, contrast: float) -> float:
-    height, width = luma.pixels.shape
+def _sharpness(found: Examined, contrast: float) -> float:
+    height, width = found.luma.shape
     if min(height, width) < 3 or contrast < 1e-3:
         return 0.0
     inner = (height - 2) * (width - 2)
-    variance = luma.laplacian_squares / inner - (luma.laplacian / inner) ** 2
+    variance = found.laplacian_squares / inner - (found.laplacian / inner) ** 2
     return math.sqrt(max(0.0, variance)) / contrast
 
 
@@ -120,16 +123,3 @@ def _lines(ink: NDArray[np.bool_]) -> float:
 def _ramp(value: float, low: float, high: float) -> float:
     """0 up to `low`, 1 from `high`, and straight between."""
     return float(min(1.0, max(0.0, (value - low) / (high - low))))
-
-
-def screenshot_score(pixels: NDArray[np.uint8]) -> float:
-    """The share of the pixels of an image uint8[H, W, 3] that equal their right and their lower neighbor, in 0 to 1.
-
-    Near 1 for what programs draw: windows, diagrams, cartoons. In photographs only overexposed areas are like that. A sample of
-    about 128 x 128 pixels of the full image is examined, as shrinking would blend neighbors.
-    """
-    height, width = pixels.shape[:2]
-    if min(height, width) < 64:
-        return 0.0
-    equal, examined = equal_neighbors(pixels, max(1, min(height, width) // 128))
-    return equal / examined

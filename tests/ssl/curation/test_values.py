@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter, ImageFont, UnidentifiedImageError
 
 from wildfern.ssl.curation.perceptual_hash import perceptual_hash
-from wildfern.ssl.curation.values import Values, page_score, screenshot_score, values_of
+from wildfern.ssl.curation.values import Values, page_score, values_of
 from wildfern.ssl.data.base import UnreadableImage
 from wildfern.ssl.data.image_file import decode_image
 
@@ -58,6 +58,10 @@ def luma_of(pixels: np.ndarray) -> np.ndarray:
 
 def pages(pixels: np.ndarray) -> float:
     return values_of(pixels).page
+
+
+def screenshots(pixels: np.ndarray) -> float:
+    return values_of(pixels).screenshot
 
 
 # Figures
@@ -271,13 +275,13 @@ def window(size: tuple[int, int] = (1280, 800)) -> np.ndarray:
 
 
 def test_windows_are_screenshots_and_noise_is_not():
-    assert screenshot_score(window()) > 0.9
-    assert screenshot_score(window((700, 500))) > 0.8
+    assert screenshots(window()) > 0.9
+    assert screenshots(window((700, 500))) > 0.8
     rng = np.random.default_rng(0)
-    assert screenshot_score(rng.integers(0, 256, (400, 500, 3), dtype=np.uint8)) < 0.001
+    assert screenshots(rng.integers(0, 256, (400, 500, 3), dtype=np.uint8)) < 0.001
     noisy = np.clip(window().astype(int) + rng.integers(-2, 3, (800, 1280, 3)), 0, 255).astype(np.uint8)
-    assert screenshot_score(noisy) < 0.01
-    assert screenshot_score(smooth(0, (600, 800))) < 0.5
+    assert screenshots(noisy) < 0.01
+    assert screenshots(smooth(0, (600, 800))) < 0.5
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (128, 200), (300, 257), (700, 1000), (64, 3000)])
@@ -292,10 +296,10 @@ def test_the_score_of_a_screenshot_is_a_count(shape):
         for y in range(0, shape[0] - 1, step)
         for x in range(0, shape[1] - 1, step)
     ]
-    assert 0.3 < screenshot_score(pixels) < 0.9
-    assert screenshot_score(pixels) == pytest.approx(np.mean(equal), abs=1e-12)
+    assert 0.3 < screenshots(pixels) < 0.9
+    assert screenshots(pixels) == pytest.approx(np.mean(equal), abs=1e-12)
 
 
 def test_small_images_are_no_screenshots():
-    assert screenshot_score(np.zeros((63, 500, 3), np.uint8)) == 0
-    assert screenshot_score(np.zeros((64, 64, 3), np.uint8)) == 1
+    assert screenshots(np.zeros((63, 500, 3), np.uint8)) == 0
+    assert screenshots(np.zeros((64, 64, 3), np.uint8)) == 1

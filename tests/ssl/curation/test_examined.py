@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wildfern.ssl.curation.luma import equal_neighbors, luma_of
+from wildfern.ssl.curation.examined import Examined, examine
+
+
+def examined(pixels: np.ndarray, step: int = 1) -> Examined:
+    return examine(pixels, pixels, step)
+
+
+def equal_of(pixels: np.ndarray, step: int = 1) -> tuple[int, int]:
+    found = examine(pixels, pixels[:1, :1], step)
+    return found.equal, found.sampled
 
 
 def noise(height: int, width: int, values: int = 256) -> np.ndarray:
@@ -14,9 +23,9 @@ def noise(height: int, width: int, values: int = 256) -> np.ndarray:
 @pytest.mark.parametrize("shape", [(1, 1), (2, 5), (40, 3), (190, 256)])
 def test_luma_is_that_of_pillow(shape):
     pixels = noise(*shape)
-    found = luma_of(pixels)
+    found = examined(pixels)
     expected = Image.fromarray(pixels).convert("L")
-    np.testing.assert_array_equal(found.pixels, np.asarray(expected))
+    np.testing.assert_array_equal(found.luma, np.asarray(expected))
     assert found.histogram.tolist() == expected.histogram()
 
 
@@ -24,13 +33,13 @@ def test_luma_of_every_level_of_a_channel():
     for channel in range(3):
         pixels = np.zeros((16, 16, 3), np.uint8)
         pixels[..., channel] = np.arange(256).reshape(16, 16)
-        np.testing.assert_array_equal(luma_of(pixels).pixels, np.asarray(Image.fromarray(pixels).convert("L")))
+        np.testing.assert_array_equal(examined(pixels).luma, np.asarray(Image.fromarray(pixels).convert("L")))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 9), (9, 2), (3, 3), (30, 41)])
 def test_sums_of_the_laplacian(shape):
-    found = luma_of(noise(*shape))
-    luma = found.pixels.tolist()
+    found = examined(noise(*shape))
+    luma = found.luma.tolist()
     laplacian = [
         luma[y - 1][x] + luma[y + 1][x] + luma[y][x - 1] + luma[y][x + 1] - 4 * luma[y][x]
         for y in range(1, shape[0] - 1)
@@ -43,7 +52,7 @@ def test_sums_of_the_laplacian(shape):
 def test_sums_of_the_strongest_laplacian():
     pixels = np.zeros((256, 256, 3), np.uint8)
     pixels[::2, ::2] = pixels[1::2, 1::2] = 255  # a chessboard: ±1020 everywhere
-    found = luma_of(pixels)
+    found = examined(pixels)
     assert found.laplacian == 0
     assert found.laplacian_squares == 254**2 * 1020**2
 
@@ -58,16 +67,29 @@ def test_equal_neighbors_are_counted(shape, step):
         for y in range(0, shape[0] - 1, step)
         for x in range(0, shape[1] - 1, step)
     ]
-    assert equal_neighbors(pixels, step) == (sum(equal), len(equal))
+    assert equal_of(pixels, step) == (sum(equal), len(equal))
     assert step > 1 or shape[0] < 7 or sum(equal)
 
 
 def test_each_channel_counts():
     for channel in range(3):
         pixels = np.zeros((2, 2, 3), np.uint8)
-        assert equal_neighbors(pixels, 1) == (1, 1)
+        assert equal_of(pixels) == (1, 1)
         pixels[0, 1, channel] = 1
-        assert equal_neighbors(pixels, 1) == (0, 1)
+        assert equal_of(pixels) == (0, 1)
         pixels[0, 1, channel] = 0
         pixels[1, 0, channel] = 1
-        assert equal_neighbors(pixels, 1) == (0, 1)
+        assert equal_of(pixels) == (0, 1)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (40, 3), (16, 32), (190, 256)])
+def test_small_versions_are_those_of_pillow_columns_first(shape):
+    pixels = noise(*shape)
+    found = examined(pixels)
+    box = Image.Resampling.BOX
+    for image, side, small in (
+        (Image.fromarray(pixels).convert("L"), 32, found.hashed),
+        (Image.fromarray(pixels), 16, found.small),
+    ):
+        expected = image.resize((image.width, side), box).resize((side, side), box)
+        np.testing.assert_array_equal(small, np.asarray(expected))
