@@ -118,7 +118,7 @@ _MOST_CHARACTERS = 10_000
 
 _URL = re.compile(r"(?:https?://|www\.|creativecommons\.org/)[^\s<>\"'()]+", re.IGNORECASE)
 _CC_URL = re.compile(
-    r"creativecommons\.org/(?:licenses|publicdomain)/([a-z][a-z-]*)(?:/(\d\.\d))?"
+    r"(?:https?://)?(?:www\.)?creativecommons\.org/(?:licenses|publicdomain)/([a-z][a-z-]*)(?:/(\d\.\d))?"
     r"(?:/(?!deed|legalcode|rdf)([a-z]{2,8})(?![a-z.]))?",
     re.IGNORECASE,
 )
@@ -162,19 +162,26 @@ _WORDS = [
         ),
     ]
 ]
-# What is left of a text beside the name of its license must not limit it.
+# What is left of a text beside the name of its license must not limit it: words of denial and of the past in some languages,
+# purposes, and licenses that are known as a whole text only. What is refused wrongly is read by a person.
 _LIMITS = re.compile(
-    r"(?<![a-z])(?:nc|nd|sa|no|not|non|never|neither|cannot|except|excluding|unless|without|or|commercial\w*|gfdl|editorial)(?![a-z])",
+    r"(?<![a-z])(?:nc|nd|sa|no|not|non|never|neither|cannot|except|excluding|unless|without|or|only|commercial\w*|editorial|"
+    r"personal|private|research|academic|education\w*|formerly|former|previously|was|were|until|revoked|withdrawn|expired|"
+    r"prohibited|forbidden|banned|restricted|permission|consent|managed|proprietary|confidential|ai|training|"
+    r"kein\w*|nicht|ohne|nur|verboten|kommerziell\w*|pas|sans|jamais|interdit\w*|seulement|sin|nunca|solo|prohibido|"
+    r"gfdl|l?gpl\w*|agpl\w*|mit|apache\w*|bsd|mpl|exception)(?![a-z])",
     re.IGNORECASE,
 )
+_JOINED = re.compile(r"(?<![A-Za-z])(?:AND|WITH|LicenseRef)(?![a-z])")  # of SPDX expressions; "Ada and Bob" are authors
 
 
 def license_id(text: str) -> str | None:
     """The SPDX id, or the LicenseRef- id of this module, of the license that a text names; None if it names none or several.
 
     Reads ids in any case, addresses of Creative Commons (https://creativecommons.org/licenses/by/2.0/), and words ("CC BY 4.0",
-    "Creative Commons Attribution-ShareAlike 2.0 Generic", "© Ada, all rights reserved"). A text that limits or denies what it
-    names ("CC BY 4.0, not for commercial use") is None: to be read by a person.
+    "Creative Commons Attribution-ShareAlike 2.0 Generic", Openverse's "by-nc 2.0", "© Ada, all rights reserved"). A text that
+    limits or denies what it names ("CC BY 4.0, not for commercial use") is None, and so are several licenses joined with AND or
+    WITH: to be read by a person.
     """
     text = text.strip()
     if text.lower() in _CANONICAL:
@@ -185,9 +192,11 @@ def license_id(text: str) -> str | None:
         return None
     found = {_of_url(url[0]) for url in _URL.finditer(text)} - {None}
     rest = _URL.sub(" | ", text)
+    if rest.strip(" |").lower() == "by":  # Openverse's code; within a text it is a preposition
+        found.add("LicenseRef-CC-BY-unversioned")
     for pattern, short in _SHORTER:
         rest = pattern.sub(short, rest)
-    rest = rest.strip("-.")
+    rest = rest.strip("-.|")
     if name := _NAMES.get(rest.lower()) or _CANONICAL.get(rest.lower()):
         return common_license({*found, name})
     for pattern, read in _WORDS:
@@ -196,7 +205,8 @@ def license_id(text: str) -> str | None:
                 return None
             found.add(named)
             rest = rest[: match.start()] + "|" + rest[match.end() :]
-    return None if found != {RESERVED} and _LIMITS.search(rest) else common_license(found)
+    limited = _JOINED.search(text) or (found != {RESERVED} and _LIMITS.search(rest))
+    return None if limited else common_license(found)
 
 
 def common_license(ids: Iterable[str | None]) -> str | None:
@@ -265,12 +275,12 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 def _of_url(url: str) -> str | None:
     url = url.rstrip(".,;")
-    if (match := _CC_URL.search(url)) is None:
+    if (match := _CC_URL.match(url)) is None:
         return _addresses().get(_plain_url(url))
     kind, version, country = match.groups()
     elements = re.fullmatch(r"by((?:-(?:nc|sa|nd))*)", kind, re.IGNORECASE)
     if elements is None:
-        return _addresses().get(f"creativecommons.org/{match[0].split('/', 1)[1]}".lower())
+        return _addresses().get(_plain_url(match[0]))
     return _creative_commons(elements[1], version, country)
 
 

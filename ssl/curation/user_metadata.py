@@ -6,48 +6,29 @@ In memory a row takes 32 bytes, the name of its image and its cells as JSON: wit
 import csv
 import json
 import os
-import re
 import unicodedata
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from wildfern.bounded_json import parse_json, read_json
-from wildfern.files import UnsafeFile, open_reading, read_lines
-from wildfern.ssl.curation.embedded_metadata import iso_date
+from wildfern.bounded_json import MOST_BYTES, parse_json
+from wildfern.files import UnsafeFile, open_reading, read_bytes, read_lines
 from wildfern.ssl.curation.manifest import CurationError
-from wildfern.ssl.curation.spdx import license_id
+from wildfern.ssl.curation.metadata_columns import columns_words, manifest_columns, plain_name
 
 __all__ = ["UserMetadata"]
 
 _MOST_BYTES = 2**31  # of a file
+_MARK = b"\xef\xbb\xbf"  # of UTF-8, which some programs write first
 _MOST_CELL = 2**16  # characters
 _MOST_ROW = 2**18  # bytes
+_MOST_COLUMNS = 1000  # names that `columns_words` knows of mappings, which may each have others
 
 # Names of columns, without case, spaces, _ and -.
 _IMAGE = ("path", "filepath", "file", "filename", "name", "image", "imagepath", "imagefile", "imagename")
-_LICENSE = ("license", "licence", "licensename", "licencename", "licensetext", "licensetype", "spdx")
-_LICENSE_URL = ("licenseurl", "licenceurl")
-_SYNONYMS = {  # columns of the manifest; the first that is filled counts
-    "author": (
-        *("author", "creator", "photographer", "artist", "byline", "owner", "ownername", "username", "creatorusername"),
-        *("unickname", "nickname"),
-    ),
-    "source_url": ("sourceurl", "pageurl", "originallandingurl", "landingpage", "landingurl", "url", "originalurl"),
-    "date": ("date", "datetaken", "taken", "datetimeoriginal", "datecreated", "created"),
-    "album": ("album", "albumtitle", "photoset", "collection"),
-    "rights": ("rights", "copyright", "copyrightnotice", "usageterms"),
-    "credit": ("credit", "creditline", "attribution"),
-    "optout": ("optout",),
-}
-_COORDINATES = re.compile(
-    r"(?:exif|geo)?(?:gps.*|lat(?:itude)?|lon(?:gitude)?|lng|coordinates?|geotag|geolocation|geo|altitude)"
-)
-_NO = {"0", "false", "no", "none", "f", "n"}
 
 
 class UserMetadata:
@@ -57,6 +38,7 @@ class UserMetadata:
         self.path = path
         self._column = column
         self._columns = columns  # of rows that are lists of cells
+        self._keys: dict[str, None] = dict.fromkeys(columns or ())  # of all rows, in their order
         self._names = bytearray()  # of images, each reversed
         self._texts = bytearray()  # rows as JSON
         self._name_ends = array("q", [0])
@@ -65,6 +47,7 @@ class UserMetadata:
         self._order = array("i")  # rows by reversed name: names that end alike are side by side
         self._used = array("Q")  # hash of the image's path; 0: no image
         self._unfound = ""
+        self.by_name_alone = 0  # rows that name a folder, found for an image that has none
 
     @classmethod
     def read(cls, path: str | Path, column: str | None = None) -> "UserMetadata":
@@ -101,6 +84,14 @@ class UserMetadata:
     def __len__(self) -> int:
         return len(self._lines)
 
+    @property
+    def columns_words(self) -> str:
+        """Which columns were read as what, and which were not, such as "image from path, author from owner; other columns: tags".
+
+        At most ten names of either kind, then "…"; printable.
+        """
+        return columns_words(self._keys, self._column)
+
     def find(self, path: str) -> dict[str, Any] | None:
         """Columns of the manifest for the image with this relative path ("/" between folders); None if no row is for it.
 
@@ -108,8 +99,8 @@ class UserMetadata:
         from a folder on; else the same for the path without its extension. Raises CurationError if that row was found for another
         image before.
 
-        license_text comes with license, and license_from is "metadata". Columns that are not known, and a date that is none, are
-        JSON in `metadata`. Coordinates are left out; has_gps is True instead.
+        license_text comes with license, of all columns that name one (`row_license`), and license_from is "metadata". Columns
+        that are not known, and a date that is none, are JSON in `metadata`. Coordinates are left out; has_gps is True instead.
         """
         name = _normal(path)
         row = self._row(name)
@@ -123,9 +114,11 @@ class UserMetadata:
             raise CurationError(
                 f"{self._place(row)}: {self._name(row)!r} fits more than one image, {path} among them: write the whole path"
             )
+        if self._used[row] == 0 and "/" not in name and "/" in self._name(row):
+            self.by_name_alone += 1
         self._used[row] = digest
         cells = parse_json(bytes(self._texts[self._text_ends[row] : self._text_ends[row + 1]]))
-        return _manifest_columns(self._mapping(cells), self._column)
+        return manifest_columns(self._mapping(cells), self._column)
 
     def unmatched(self) -> tuple[int, list[str]]:
         """How many rows no image had so far, and the names of the first three."""
@@ -147,6 +140,8 @@ class UserMetadata:
         if not isinstance(name, str) or not (name := _normal(name)):
             raise CurationError(f"{place}: {self._column!r} has no name of an image")
         for key, cell in self._mapping(cells).items():
+            if len(self._keys) < _MOST_COLUMNS:
+                self._keys.setdefault(key[:200])
             if isinstance(cell, str) and len(cell) > _MOST_CELL:
                 raise CurationError(f"{place}: {key!r} has {len(cell):,} characters; at most {_MOST_CELL:,} are read")
         text = json.dumps(cells, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
@@ -221,18 +216,13 @@ def _reversed(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")[::-1]
 
 
-@lru_cache(1024)
-def _plain(column: str) -> str:
-    return re.sub(r"[\s_-]", "", column).lower()
-
-
 def _image_column(path: Path, columns: list[str], wanted: str | None) -> str:
-    by_name = {_plain(column): column for column in reversed(columns)}
+    by_name = {plain_name(column): column for column in reversed(columns)}
     if wanted is not None:
         if wanted in columns:
             return wanted
-        if _plain(wanted) in by_name:
-            return by_name[_plain(wanted)]
+        if plain_name(wanted) in by_name:
+            return by_name[plain_name(wanted)]
         raise CurationError(f"{path} has no column {wanted!r}; it has {_listed(columns)}")
     for name in _IMAGE:
         if name in by_name:
@@ -293,7 +283,7 @@ def _text_lines(path: Path, file: BinaryIO) -> Iterator[str]:
 
 def _of_json(path: Path, wanted: str | None) -> UserMetadata:
     try:
-        value = read_json(path.resolve())
+        value = parse_json(read_bytes(path.resolve(), MOST_BYTES).removeprefix(_MARK))
     except ValueError as error:
         raise CurationError(f"{path} is no JSON: {error}; a file with one mapping a line is called .jsonl") from error
     except UnsafeFile as error:
@@ -321,7 +311,7 @@ def _of_json_lines(path: Path, wanted: str | None) -> UserMetadata:
             if not line.strip():
                 continue
             try:
-                yield number, parse_json(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
+                yield number, parse_json(line.removeprefix(_MARK) if number == 1 else line)
             except ValueError as error:
                 raise CurationError(f"{path}, line {number} is no JSON: {error}") from error
 
@@ -338,58 +328,3 @@ def _of_mappings(path: Path, wanted: str | None, entries: Iterator[tuple[int, An
         rows._column = rows._column or _image_column(path, list(entry), wanted)
         rows._add(entry.get(rows._column), entry, number)
     return rows
-
-
-def _manifest_columns(cells: Mapping[str, Any], image_column: str) -> dict[str, Any]:
-    columns: dict[str, Any] = {}
-    rest = {key: cell for key, cell in cells.items() if key != image_column and _written(cell)}
-    keys = {_plain(key): key for key in reversed(rest)}
-    without = _without_coordinates(rest)
-    if without != rest:
-        columns["has_gps"] = True
-    license = [_written(rest[keys[name]]) for names in (_LICENSE, _LICENSE_URL) for name in names if name in keys]
-    if license:
-        text = " ".join(license)
-        columns |= {"license_text": text, "license": _license_id(text), "license_from": "metadata"}
-    for column, names in _SYNONYMS.items():
-        if (key := next((keys[name] for name in names if name in keys), None)) is None:
-            continue
-        text = _written(rest[key])
-        if column == "date":
-            text = iso_date(text) or ""
-            if not text:  # stays as it is
-                continue
-        if column == "optout":
-            text = "" if text.lower() in _NO else f"metadata: {text}"
-        if text:
-            columns[column] = text
-        without.pop(key, None)
-    for name in (*_LICENSE, *_LICENSE_URL):
-        without.pop(keys.get(name, ""), None)
-    if "title" in keys and keys["title"] in without:
-        without["title"] = without.pop(keys["title"])
-    if without:
-        columns["metadata"] = json.dumps(without, ensure_ascii=False)
-    return columns
-
-
-@lru_cache(4096)
-def _license_id(text: str) -> str | None:
-    return license_id(text)
-
-
-def _written(cell: Any) -> str:
-    """A cell as text; empty for nothing."""
-    if cell is None or cell in ([], {}) or cell != cell:  # NaN, as some programs write it
-        return ""
-    if isinstance(cell, list) and all(isinstance(one, str | int | float) for one in cell):
-        return "; ".join(str(one) for one in cell)
-    return (cell if isinstance(cell, str) else json.dumps(cell, ensure_ascii=False)).strip()
-
-
-def _without_coordinates(cells: Any) -> Any:
-    if isinstance(cells, dict):
-        return {
-            key: _without_coordinates(cell) for key, cell in cells.items() if not _COORDINATES.fullmatch(_plain(key))
-        }
-    return [_without_coordinates(cell) for cell in cells] if isinstance(cells, list) else cells

@@ -66,6 +66,16 @@ def test_all_versions_of_all_creative_commons_licenses_are_there():
         ("GFDL 1.2 or later", "GFDL-1.2-or-later"),
         ("licensed under the Open Government Licence v3.0.", "OGL-UK-3.0"),
         ("licenseref-Studio.7", "LicenseRef-Studio.7"),
+        ("by", "LicenseRef-CC-BY-unversioned"),  # from here on, codes of Openverse
+        ("BY-SA", "LicenseRef-CC-BY-SA-unversioned"),
+        ("by-nc-nd", "LicenseRef-CC-BY-NC-ND-unversioned"),
+        ("by 2.0", "CC-BY-2.0"),
+        ("by-nc-sa 4.0", "CC-BY-NC-SA-4.0"),
+        ("cc0 1.0", "CC0-1.0"),
+        ("pdm", "CC-PDM-1.0"),
+        ("by https://creativecommons.org/licenses/by/2.0/", "CC-BY-2.0"),
+        ("by-nc https://creativecommons.org/licenses/by-nc/2.0/", "CC-BY-NC-2.0"),
+        ("by-nc https://example.org/about", "LicenseRef-CC-BY-NC-unversioned"),
     ],
 )
 def test_a_text_that_names_one_license(text, name):
@@ -82,6 +92,8 @@ def test_a_text_that_names_one_license(text, name):
         "Creative Commons",
         "Some rights reserved",
         "CC by Ada",
+        "by Ada",
+        "by https://creativecommons.org/licenses/by-nc/2.0/",
         "CC BY 5.0",
         "CC BY-SA-ND 4.0",
         "not in the public domain",
@@ -151,3 +163,43 @@ def test_where_a_license_can_be_read():
     assert license_url("LicenseRef-CC-BY-2.0-FR") == "https://creativecommons.org/licenses/by/2.0/fr/"
     assert license_url("LicenseRef-CC-BY-unversioned") is None
     assert license_url("LicenseRef-Studio") is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "CC0-1.0 AND GPL-3.0-only",
+            "CC-BY-4.0 AND MIT",
+            "CC-BY-4.0 AND LicenseRef-own",
+            "CC-BY-4.0 WITH my-exception",
+        ),
+        *("CC BY 4.0, personal use only", "CC BY 4.0 for research", "formerly CC BY 4.0", "was CC BY 2.0, now private"),
+        *(
+            "CC BY 4.0 revoked",
+            "kein CC BY 4.0",
+            "CC BY 4.0, nicht kommerziell",
+            "CC BY 4.0; MIT",
+            "CC BY 4.0 | Apache-2.0",
+        ),
+        *("rights-managed CC BY 4.0", "CC BY 4.0, AI training prohibited"),
+        *(
+            "https://evil.example/creativecommons.org/licenses/by/4.0/",
+            "https://notcreativecommons.org/licenses/by/4.0/",
+        ),
+    ],
+)
+def test_a_text_that_joins_or_limits_licenses_is_unknown(text):
+    assert license_id(text) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Photo by Ada and Bob / CC BY 2.0",
+        "Ada With, CC BY 2.0",
+        "CC BY 2.0 (https://www.creativecommons.org/licenses/by/2.0)",
+    ],
+)
+def test_names_of_authors_limit_nothing(text):
+    assert license_id(text) == "CC-BY-2.0"

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from wildfern.ssl.curation.manifest import SCHEMA, CurationError
+from wildfern.ssl.curation.row_license import FLICKR
+from wildfern.ssl.curation.spdx import LICENSES, license_id
 from wildfern.ssl.curation.user_metadata import UserMetadata
 
 
@@ -115,6 +117,206 @@ def test_a_license_and_its_address_are_read_together(tmp_path):
     )
     rows = UserMetadata.read(written(tmp_path, table))
     assert [rows.find(f"{i}.jpg")["license"] for i in (1, 2, 3)] == ["CC-BY-2.0", "LicenseRef-CC-BY-unversioned", None]
+
+
+def license_of(tmp_path: Path, **cells: object) -> tuple[str | None, str | None]:
+    path = written(tmp_path, json.dumps([{"path": "1.jpg", **cells}]), "m.json")
+    found = UserMetadata.read(path).find("1.jpg")
+    return found.get("license"), found.get("license_text")
+
+
+@pytest.mark.parametrize(
+    ("code", "version", "name"),
+    [
+        ("by", "2.0", "CC-BY-2.0"),
+        ("by-nc", "2.0", "CC-BY-NC-2.0"),
+        ("by-nc-sa", "4.0", "CC-BY-NC-SA-4.0"),
+        ("cc0", "1.0", "CC0-1.0"),
+        ("pdm", "1.0", "CC-PDM-1.0"),
+        ("BY-ND", 3.0, "CC-BY-ND-3.0"),
+        ("by-sa", 2, "CC-BY-SA-2.0"),
+        ("by", "4.0 International", "CC-BY-4.0"),
+        ("Attribution-ShareAlike License", "2.0", "CC-BY-SA-2.0"),
+        ("CC BY 2.0", "2", "CC-BY-2.0"),
+        ("MIT", "1", "MIT"),
+        ("Apache", "2.0", "Apache-2.0"),
+        ("by", None, "LicenseRef-CC-BY-unversioned"),
+        ("by-nc-nd", None, "LicenseRef-CC-BY-NC-ND-unversioned"),
+        ("by", "5.0", None),
+        ("CC BY 2.0", "4.0", None),
+        ("CC BY 2.0", "not for commercial use", None),
+        ("by", "2.0, not for commercial use", None),
+    ],
+)
+def test_a_version_in_a_column_of_its_own_belongs_to_the_license(tmp_path, code, version, name):
+    found, text = license_of(tmp_path, license=code, license_version=version)
+    assert found == name
+    assert text.startswith(code)
+    assert version is None or str(version) in text
+
+
+def test_a_row_of_openverse(tmp_path):
+    row = {
+        "path": "1.jpg",
+        "license": "by-nc",
+        "license_version": "2.0",
+        "license_url": "https://creativecommons.org/licenses/by-nc/2.0/",
+        "url": "https://live.staticflickr.com/1.jpg",
+        "foreign_landing_url": "https://www.flickr.com/photos/ada/1",
+        "creator": "Ada",
+    }
+    table = ",".join(row) + "\n" + ",".join(row.values()) + "\n"
+    found = UserMetadata.read(written(tmp_path, table)).find("1.jpg")
+    assert json.loads(found.pop("metadata")) == {"url": row["url"]}
+    assert found == {
+        "license": "CC-BY-NC-2.0",
+        "license_text": "by-nc 2.0 https://creativecommons.org/licenses/by-nc/2.0/",
+        "license_from": "metadata",
+        "source_url": row["foreign_landing_url"],
+        "author": "Ada",
+    }
+
+
+def test_the_address_of_a_license_gives_the_version_unless_another_column_gives_another(tmp_path):
+    address = "https://creativecommons.org/licenses/by/2.0/"
+    for code in ("by", "CC BY", "Attribution License"):
+        assert license_of(tmp_path, license=code, license_url=address)[0] == "CC-BY-2.0"
+    assert license_of(tmp_path, licence="by", Licence_URL=address, LicenceVersion="2.0")[0] == "CC-BY-2.0"
+    assert license_of(tmp_path, license_url=address.replace("2.0/", ""), license_version="2.0")[0] == "CC-BY-2.0"
+    assert license_of(tmp_path, license="by", license_version="4.0", license_url=address)[0] is None
+    assert license_of(tmp_path, license="by-nc", license_url=address)[0] is None
+    assert license_of(tmp_path, license="CC BY 4.0", license_name="MIT")[0] is None
+
+
+def test_a_version_without_a_license_is_kept_as_it_is(tmp_path):
+    rows = UserMetadata.read(written(tmp_path, "path,license,license_version\n1.jpg,,2.0\n"))
+    assert rows.find("1.jpg") == {"metadata": '{"license_version": "2.0"}'}
+
+
+def test_the_numbers_of_flickr():
+    """Names as flickr.photos.licenses.getInfo gives them; those of version 4.0 have their version in the name."""
+    names = [
+        *("All Rights Reserved", "CC BY-NC-SA 2.0", "CC BY-NC 2.0", "CC BY-NC-ND 2.0", "CC BY 2.0", "CC BY-SA 2.0"),
+        *("CC BY-ND 2.0", "No known copyright restrictions", "United States Government Work"),
+        *("Public Domain Dedication (CC0)", "Public Domain Mark"),
+        *("CC BY 4.0", "CC BY-SA 4.0", "CC BY-ND 4.0", "CC BY-NC 4.0", "CC BY-NC-SA 4.0", "CC BY-NC-ND 4.0"),
+    ]
+    assert {str(n): license_id(name) for n, name in enumerate(names)} == FLICKR
+    assert set(FLICKR.values()) <= set(LICENSES)
+
+
+@pytest.mark.parametrize("column", ["flickr_license", "license_flickr", "Flickr License ID", "flickr-licence"])
+def test_a_number_in_a_column_of_flickr_is_its_license(tmp_path, column):
+    assert license_of(tmp_path, **{column: 4}) == ("CC-BY-2.0", "Flickr license 4")
+    assert license_of(tmp_path, **{column: "11"}) == ("CC-BY-4.0", "Flickr license 11")
+    assert license_of(tmp_path, **{column: "0"})[0] == "LicenseRef-all-rights-reserved"
+    assert license_of(tmp_path, **{column: 9.0})[0] == "CC0-1.0"  # a column with empty cells, as pandas writes it
+    assert license_of(tmp_path, **{column: "17"}) == (None, "Flickr license 17")
+    assert license_of(tmp_path, **{column: "CC BY 2.0"}) == ("CC-BY-2.0", "CC BY 2.0")
+
+
+@pytest.mark.parametrize(
+    ("page", "known"),
+    [
+        ("https://www.flickr.com/photos/ada/1", True),
+        ("http://flickr.com/photos/ada/1", True),
+        ("flickr.com/photos/ada/1", True),
+        ("", False),
+        ("https://example.org/1", False),
+        ("https://farm1.staticflickr.com/1.jpg", False),  # as COCO has them
+        ("https://notflickr.com/1", False),
+        ("https://flickr.com.example.org/1", False),
+        ("https://example.org/flickr.com/1", False),
+        ("https://flickr.com:80@example.org/1", False),
+    ],
+)
+def test_other_numbers_are_licenses_only_of_images_on_flickr(tmp_path, page, known):
+    number = ("CC-BY-NC-SA-2.0", "Flickr license 1") if known else (None, "1")
+    assert license_of(tmp_path, license="1", source_url=page) == number
+    assert license_of(tmp_path, license=1, page_url=page) == number
+    assert license_of(tmp_path, license="2.0", source_url=page) == (None, "2.0")  # a version
+
+
+def test_a_number_of_flickr_beside_a_name_or_an_address(tmp_path):
+    address = "https://creativecommons.org/licenses/{}/2.0/"
+    found = [
+        license_of(tmp_path, flickr_license="4", license="Attribution License"),
+        license_of(tmp_path, flickr_license="4", license_url=address.format("by")),
+        license_of(tmp_path, flickr_license="4", license_version="2.0"),
+        license_of(tmp_path, flickr_license="4", license="see Flickr"),
+        license_of(tmp_path, flickr_license="4", license_url=address.format("by-nc")),
+        license_of(tmp_path, flickr_license="4", license="not for commercial use"),
+    ]
+    assert [one for one, _ in found] == ["CC-BY-2.0"] * 4 + [None] * 2
+    assert found[0][1] == "Attribution License Flickr license 4"
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        (["path"], "image from path"),
+        (["path", "lizenz", "tags"], "image from path; other columns: lizenz, tags"),
+        (
+            ["tags", "creator", "File Name", "lizenz", "License Name"],
+            "image from File Name, license from License Name, author from creator; other columns: tags, lizenz",
+        ),
+        (
+            ["path", "license_url", "license", "license_version", "username", "creator", "lat", "Title"],
+            "image from path, license from license and license_version and license_url, author from creator or username, "
+            "title from Title, has_gps from lat",
+        ),
+        (["path", "lizenz", "license_version"], "image from path; other columns: lizenz, license_version"),
+        (["path", "name", "file"], "image from path; other columns: name, file"),
+        (
+            ["path", *(f"column{n}" for n in range(12))],
+            "image from path; other columns: " + ", ".join(f"column{n}" for n in range(10)) + ", …",
+        ),
+        (
+            [
+                "path",
+                "author",
+                "creator",
+                "artist",
+                "url",
+                "date",
+                "album",
+                "rights",
+                "credit",
+                "optout",
+                "license",
+                "x",
+            ],
+            "image from path, license from license, author from author or creator or artist, source_url from url, "
+            "date from date, album from album, rights from rights, credit from credit, …; other columns: x",
+        ),
+        (
+            ["path", "a" * 100, "b\x1b[31m\u202e"],
+            "image from path; other columns: " + "a" * 40 + r", b\x1b[31m\u202e",
+        ),
+    ],
+)
+def test_which_columns_were_understood(tmp_path, columns, words):
+    cells = [f"{n}" for n in range(len(columns))]
+    table = written(tmp_path, ",".join(columns) + "\n" + ",".join(cells) + "\n")
+    entries = written(tmp_path, json.dumps([dict(zip(columns, cells, strict=True))]), "m.json")
+    assert UserMetadata.read(table).columns_words == UserMetadata.read(entries).columns_words == words
+    assert words.isprintable()
+
+
+def test_columns_of_mappings_are_those_of_all_rows(tmp_path):
+    entries = [
+        {"path": "1.jpg", "author": "Ada"},
+        {"path": "2.jpg", "lizenz": "CC0"},
+        {"path": "3.jpg", "author": None},
+    ]
+    rows = UserMetadata.read(written(tmp_path, "\n".join(map(json.dumps, entries)), "m.jsonl"))
+    assert rows.columns_words == "image from path, author from author; other columns: lizenz"
+    rows = UserMetadata.read(written(tmp_path, '{"1.jpg": {"author": "Ada"}, "2.jpg": {"tags": []}}', "m.json"))
+    assert rows.columns_words == "author from author; other columns: tags"
+    assert UserMetadata.read(written(tmp_path, '{"1.jpg": {}}', "m.json")).columns_words == "no columns"
+    many = [{"path": f"{n}.jpg", **{f"{n} {m}": 1 for m in range(100)}} for n in range(50)]
+    words = UserMetadata.read(written(tmp_path, json.dumps(many), "m.json")).columns_words
+    assert words.endswith("0 8, 0 9, …")
 
 
 def test_a_reservation_in_the_table(tmp_path):
@@ -257,3 +459,22 @@ def test_files_that_are_none(tmp_path):
     written(tmp_path, "path,author\n1.jpg,Ada\n", "real.csv")
     (tmp_path / "link.csv").symlink_to(tmp_path / "real.csv")
     assert len(UserMetadata.read(tmp_path / "link.csv")) == 1  # the user's own file may be a link
+
+
+def test_a_json_file_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf[{"path": "a.jpg", "author": "Ada"}]')
+    assert UserMetadata.read(tmp_path / "a.json").find("a.jpg") == {"author": "Ada"}
+
+
+def test_rows_that_fit_by_the_name_of_the_file_alone_are_counted(tmp_path):
+    (tmp_path / "a.csv").write_text("path,author\nalbum/1.png,Ada\nalbum/2.png,Ada\n3.png,Eva\n")
+    found = UserMetadata.read(tmp_path / "a.csv")
+    assert found.find("album/2.png") == found.find("1.png") == found.find("1.png") == {"author": "Ada"}
+    assert found.find("deep/3.png") == {"author": "Eva"}
+    assert found.by_name_alone == 1
+
+
+@pytest.mark.parametrize("column", ["coords", "LatLon", "Latitude (deg)", "GPS position", "lng", "geo_coordinates"])
+def test_columns_of_coordinates_are_not_copied(tmp_path, column):
+    (tmp_path / "a.csv").write_text(f"path,{column},place\n1.png,52.5 13.4,Berlin\n")
+    assert UserMetadata.read(tmp_path / "a.csv").find("1.png") == {"has_gps": True, "metadata": '{"place": "Berlin"}'}
