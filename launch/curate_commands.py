@@ -112,26 +112,32 @@ def remove(
     Lists the runs that have seen them, and in which steps.
     """
     with Startup() as startup:
-        from wildfern.launch import curating, takedown_runs
+        from wildfern.launch import takedown, takedown_runs
 
         startup.part("looking up the images")
-        named, new = curating.remove(
+        found = takedown.remove(
             folder, sha256=sha256 or [], path=path or [], author=author or [], reason=reason, dry_run=dry_run
         )
         startup.part("looking through the runs")
-        seen = takedown_runs.runs_that_saw(folder, named, runs)
-    what = "would be taken down" if dry_run else "taken down"
-    before = f" ({len(named) - len(new):,} before)" if len(new) < len(named) else ""
-    say(f"{what}, copies included: {len(named):,} image{'s' * (len(named) != 1)}{before}")
-    for one in named[:20]:
+        seen = takedown_runs.runs_that_saw(folder, found.files, runs)
+    new = {one.sha256 for one in found.new}
+    before = sum(one.sha256 not in new for one in found.files)
+    say(
+        f"{'would be taken down' if dry_run else 'taken down'}, copies included: {counted(len(found.files), 'file')}"
+        + (f" ({before:,} before)" if before else "")
+    )
+    for one in found.files[:20]:
         say(f"  {printable(one.path)}  {one.sha256[:16]}…")
-    if len(named) > 20:
-        say(f"  … {len(named) - 20:,} more")
-    for line in seen:
-        say(line)
+    if len(found.files) > 20:
+        say(f"  … {len(found.files) - 20:,} more")
+    for line in (*found.notes, *seen):
+        say(printable(line))
     if not dry_run:
         say("runs that start or resume from now on do not read them. The files are where they were, and review.html,")
-        say("attribution.csv, datasheet.md and croissant.json list them until the next scan; delete the files, then")
+        say(
+            "attribution.csv, datasheet.md and croissant.json list them until the next scan; so do folders that were exported,"
+        )
+        say("until the next export. Delete the files, then")
         say(f"  wildfern curate scan --out {folder}")
 
 
@@ -148,6 +154,9 @@ def export(
 
         startup.part("copying images")
         count, files = curating.export(folder, out, format, shard_mb)
+    if not count:
+        say(f"no image of {folder} is kept: nothing was copied, and {out} has no images")
+        return
     say(f"written: {count:,} images in {files:,} file{'s' * (files != 1)} in {out}, and attribution.csv; next:")
     shards = f"/images-{{000000..{max(0, files - 1):06d}}}.tar" if format == "webdataset" else ""
     say(f"  wildfern pretrain RECIPE data={format}:{out}{shards}")
@@ -204,6 +213,10 @@ def policies(
     width = max(map(len, found))
     for policy, line in found.items():
         console.print(f"{policy.ljust(width)}  {line}", soft_wrap=True, markup=False, highlight=False)
+
+
+def counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 def _tell(found) -> None:  # type: ignore[no-untyped-def]

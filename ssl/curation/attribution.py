@@ -44,7 +44,7 @@ def write_attribution(path: str | Path, rows: Iterable[Row], changes: str = UNCH
     """Write a line for each of these rows of a manifest, and return their number.
 
     - rows: mappings by the columns of the manifest; those of the kept images, for the attribution of a dataset.
-    - changes: what was done to the images, which CC BY asks to indicate.
+    - changes: what was done to the images, which CC BY asks to indicate; the `changes` of a row come first.
 
     Replaces the file as a whole, or leaves it as it is.
     """
@@ -61,7 +61,12 @@ def write_rejected(path: str | Path, rows: Iterable[Row]) -> int:
 
 def _attribution(row: Row, changes: str) -> list[Any]:
     license = row.get("license")
-    found = {**row, "title": _title(row), "license_url": license_url(license) if license else None, "changes": changes}
+    found = {
+        "changes": changes,
+        **row,
+        "title": _title(row),
+        "license_url": license_url(license) if license else None,
+    }
     return [found.get(column) for column in _ATTRIBUTION]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from wildfern.files import read_bytes, write_text
 from wildfern.ssl.curation.attribution import UNCHANGED, write_attribution, write_rejected
+from wildfern.ssl.curation.blur_boxes import Blurring
 from wildfern.ssl.curation.croissant import croissant
 from wildfern.ssl.curation.curate import Curated
 from wildfern.ssl.curation.datasheet import Summary, datasheet
@@ -16,8 +17,9 @@ from wildfern.ssl.curation.review import write_review
 
 _ATTRIBUTED = [
     *("path", "sha256", "author", "license", "license_text", "rights", "source_url", "date", "credit", "metadata"),
-    "decision",
+    *("decision", "people_boxes"),
 ]
+_BLURRED = "faces or persons blurred while training"
 _LONGEST = 2**24  # bytes of a datasheet
 _REJECTED = ["path", "sha256", "decision", "reasons"]
 
@@ -33,11 +35,14 @@ def write_documents(folder: str | Path, found: Curated, date: str) -> list[Path]
     written = read_bytes(sheet, _LONGEST).decode(errors="replace") if sheet.is_file() else ""
     write_text(sheet, with_answers(datasheet(summary), answers_in(written)))
     write_text(folder / "croissant.json", json.dumps(croissant(summary), indent=2, ensure_ascii=False) + "\n")
-    blurred = manifest.info.policy.get("people", {}).get("blur")
+    blurring = Blurring.of_policy(manifest.info.policy)
     write_attribution(
         folder / "attribution.csv",
-        (row for row in _rows(manifest, _ATTRIBUTED) if row["decision"] == KEEP),
-        "faces or persons blurred while training" if blurred else UNCHANGED,
+        (
+            row | {"changes": _BLURRED if blurring.boxes(row["people_boxes"]) else UNCHANGED}
+            for row in _rows(manifest, _ATTRIBUTED)
+            if row["decision"] == KEEP
+        ),
     )
     write_rejected(folder / "rejected.csv", (row for row in _rows(manifest, _REJECTED) if row["decision"] != KEEP))
     page = write_review(folder, manifest, found.decided)

@@ -30,8 +30,8 @@ SHEET, GROUPS, NEAR, PASSED = 120, 120, 60, 60  # images of a sheet, groups, ima
 COPIES = 12  # images of a group
 _TILES, _INSIDE, _IMAGES = 60, 16, 4  # clusters of the highest level, clusters in one, images of a cluster
 _COLUMNS = [
-    *("sha256", "kind", "container", "path", "place", "bytes", "width", "height", "license", "author"),
-    *("decision", "reasons", "group", "people"),
+    *("sha256", "pixels_sha256", "kind", "container", "path", "place", "bytes", "width", "height"),
+    *("license", "author", "decision", "reasons", "group", "people"),
 ]
 _PASSED = RuleWords("images that passed, drawn by their SHA-256: look for what the rules missed", "", True)
 
@@ -188,27 +188,35 @@ def _group(rows: list[dict[str, Any]], shown: "_Shown") -> DuplicateGroup:
     return DuplicateGroup(shown.of(rows[0]), [shown.of(row) for row in rows[1:]])
 
 
+_Key = tuple[str, str, int]
+
+
+def _key(row: Mapping[str, Any]) -> _Key:
+    """What tells an image from others: members of a shard may have the same path."""
+    return row["container"], row["path"], row["place"]
+
+
 class _Shown:
     """Thumbnails of images, each read once; a gray square for those that cannot be read, or that were taken down."""
 
     def __init__(self) -> None:
-        self._rows: dict[tuple[str, str], dict[str, Any]] = {}
-        self._thumbnails: dict[tuple[str, str], Thumbnail] = {}
+        self._rows: dict[_Key, dict[str, Any]] = {}
+        self._thumbnails: dict[_Key, Thumbnail] = {}
 
     def want(self, rows: Iterable[dict[str, Any]]) -> None:
         for row in rows:
-            self._rows.setdefault((row["container"], row["path"]), row)
+            self._rows.setdefault(_key(row), row)
 
     def read(self) -> None:
         found = in_threads(_read, self._rows.values(), "thumbnail")
         self._thumbnails = dict(zip(self._rows, found, strict=True))
 
     def thumbnail(self, row: Mapping[str, Any]) -> Thumbnail:
-        return self._thumbnails.get((row["container"], row["path"])) or _nothing()
+        return self._thumbnails.get(_key(row)) or _nothing()
 
     def of(self, row: Mapping[str, Any]) -> Shown:
         return Shown(
-            sha256=row["sha256"] or "",
+            sha256=row["sha256"] if row["pixels_sha256"] else "",
             path=row["path"],
             thumbnail=self.thumbnail(row),
             decision=row["decision"],

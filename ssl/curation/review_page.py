@@ -27,7 +27,11 @@ ACTIONS = {**DECISIONS, KEEP: "only measured"}  # of a rule
 
 @dataclass(frozen=True)
 class Shown:
-    """An image on the page; texts may be of strangers. `value`: its score by the rule that it is shown for, if that has one."""
+    """An image on the page; texts may be of strangers.
+
+    - sha256: of the file; empty for one that cannot be read, which no mark brings back.
+    - value: its score by the rule that it is shown for, if that has one.
+    """
 
     sha256: str
     path: str
@@ -108,7 +112,8 @@ def review_page(
     shown += [(group.kept, *group.others) for group in groups]
     shown += [one.items for one in near]
     for one in chain.from_iterable(shown):
-        paths.setdefault(one.sha256, one.path)
+        if one.sha256:
+            paths.setdefault(one.sha256, one.path)
     data = {"manifest": about.manifest_sha256, "images": list(paths.items()), "clusters": nodes, "thumbnails": uris}
     body = [
         _header(about),
@@ -207,19 +212,20 @@ def _sheet(sheet: Sheet, number: int) -> str:
     order = ""
     if any(one.value is not None for one in sheet.items):
         order = f", by {escape(sheet.value_name)}, {'lowest' if sheet.ascending else 'highest'} first"
+    marks = f"<p class=all-of>Mark all of this sheet: {_MARK_ALL}</p>" if any(one.sha256 for one in sheet.items) else ""
     return (
         f"<details class=sheet id=sheet-{number}{' open' * (number == 0)}><summary><b>{escape(sheet.rule)}</b> "
         f"<span>{actions or _count(sheet.total)}</span></summary><div>"
         f"<p class=about>{escape(sheet.words)} · {count} shown{order}</p>"
-        f"<p class=all-of>Mark all of this sheet: {_MARK_ALL}</p>"
-        f"{_tiles(map(_tile, sheet.items))}</div></details>"
+        f"{marks}{_tiles(map(_tile, sheet.items))}</div></details>"
     )
 
 
 def _groups(groups: Sequence[DuplicateGroup]) -> str:
     cards = []
     for group in groups:
-        tiles = [_tile(one, beside=group.kept) for one in (group.kept, *group.others)]
+        copies = (group.kept, *group.others)
+        tiles = [_tile(one, _differences(one, group.kept, copies)) for one in copies]
         cards.append(f"<article class=group>{_tiles(tiles)}</article>")
     words, count = _count(len(groups), "group"), sum(1 + len(group.others) for group in groups)
     return (
@@ -253,17 +259,13 @@ def _tiles(tiles: Iterable[str]) -> str:
     return f"<ol class=tiles>{''.join(tiles).replace(' tabindex=-1', ' tabindex=0', 1)}</ol>"
 
 
-def _tile(one: Shown, beside: Shown | None = None) -> str:
-    """`beside`: the image that this one is compared with."""
+def _tile(one: Shown, compared: str = "") -> str:
+    """`compared`: lines in HTML, of how it differs from another image."""
     decision = one.decision if one.decision in DECISIONS else ""
     words = f"<span class='decision {decision}'>{DECISIONS.get(one.decision) or escape(one.decision)}</span>"
     value = "" if one.value is None else f"<b>{_number(one.value)}</b>"
     name = escape(PurePosixPath(one.path).name or one.path)
-    lines = [f"<div class=first>{value}{words}</div><div class=name>{name}</div>"]
-    if beside is not None:
-        parts = zip(_properties(one), _properties(beside), strict=True)
-        properties = (f"<i{' class=differs' * (mine != other)}>{escape(mine)}</i>" for mine, other in parts if mine)
-        lines.append(f"<div>{' · '.join(properties)}</div>")
+    lines = [f"<div class=first>{value}{words}</div><div class=name>{name}</div>{compared}"]
     if one.detail:
         lines.append(f"<div class=detail>{escape(one.detail)}</div>")
     kind = " class=pixels" * one.thumbnail.uri.startswith("data:image/png")
@@ -273,6 +275,22 @@ def _tile(one: Shown, beside: Shown | None = None) -> str:
         "<div class=marks><button class=keep data-do=keep tabindex=-1 aria-pressed=false>keep</button>"
         "<button class=reject data-do=drop tabindex=-1 aria-pressed=false>drop</button></div></div></li>"
     )
+
+
+def _differences(one: Shown, kept: Shown, copies: Sequence[Shown]) -> str:
+    """The properties of a copy; what differs from the kept one is marked. Rights are left out where no copy has any."""
+    parts = zip(_properties(one), _properties(kept), strict=True)
+    lines = [" · ".join(_compared(mine, other) for mine, other in parts if mine)]
+    if any(copy.license for copy in copies):
+        lines.append(_compared(*(copy.license or "license unknown" for copy in (one, kept))))
+    if any(copy.author for copy in copies):
+        lines.append(_compared(*(f"by {copy.author}" if copy.author else "author unknown" for copy in (one, kept))))
+    first, *rights = lines
+    return f"<div>{first}</div>" + "".join(f"<div class=detail>{line}</div>" for line in rights)
+
+
+def _compared(mine: str, other: str) -> str:
+    return f"<i{' class=differs' * (mine != other)}>{escape(mine)}</i>"
 
 
 def _title(one: Shown) -> str:

@@ -58,7 +58,8 @@ img.pixels { image-rendering: pixelated; }
 .groups { display: flex; flex-wrap: wrap; align-items: flex-start; gap: .8rem; }
 .group { max-width: 100%; padding: .6rem; background: var(--card); border: 1px solid var(--line); border-radius: 8px; }
 .group .tiles { display: flex; flex-wrap: wrap; } .group li { width: 6.8rem; }
-.group i { font-style: normal; white-space: nowrap; } .group .differs { color: var(--ink); font-weight: 600; }
+.group i { font-style: normal; white-space: nowrap; } .group .detail i { white-space: normal; overflow-wrap: anywhere; }
+.group .differs { color: var(--ink); font-weight: 600; }
 
 .trail { display: flex; flex-wrap: wrap; align-items: baseline; gap: .2rem .4rem; margin-bottom: .5rem; color: var(--soft); }
 .crumb { padding: 0; border: 0; background: none; text-decoration: underline; text-underline-offset: .15em; }

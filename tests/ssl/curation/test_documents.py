@@ -129,12 +129,15 @@ def test_blurring_is_a_change_that_is_said(images, tmp_path):
     write_documents(tmp_path / "curated", found, "2026-01-02")
     rows = lines(tmp_path / "curated" / "attribution.csv")
     assert "scene_00.png" in {row["path"] for row in rows}
-    assert {row["changes"] for row in rows} == {"faces or persons blurred while training"}
+    changes = {row["path"]: row["changes"] for row in rows}
+    assert changes.pop("scene_00.png") == "faces or persons blurred while training"
+    assert set(changes.values()) == {"none: decoded while training"}
+    assert "kept images in which faces or persons are blurred: 1" in found.manifest.info.notes
 
 
 def test_documents_follow_a_takedown(images, tmp_path):
     write_documents(tmp_path / "curated", curated(images), "2026-01-02")
-    taken, _ = find_images(Manifest(tmp_path / "curated"), {"path": {"scene_01.png"}})
+    taken = find_images(Manifest(tmp_path / "curated"), {"path": {"scene_01.png"}}).images
     add_takedowns(tmp_path / "curated", taken)
     write_documents(tmp_path / "curated", decide_again(tmp_path / "curated", POLICY), "2026-01-03")
     assert "scene_01.png" not in {row["path"] for row in lines(tmp_path / "curated" / "attribution.csv")}

@@ -5,9 +5,8 @@ import hashlib
 import io
 import json
 import os
-import re
-import struct
 import tarfile
+from contextlib import contextmanager
 
 import numpy as np
 import pyarrow as pa
@@ -19,15 +18,15 @@ from square_detector import SquareDetector, with_square
 
 from wildfern.ssl.curation import export
 from wildfern.ssl.curation.curate import Tools, scan
-from wildfern.ssl.curation.export import export_images, without_metadata
+from wildfern.ssl.curation.export import export_images
 from wildfern.ssl.curation.found_images import find_images
-from wildfern.ssl.curation.manifest import CurationError
+from wildfern.ssl.curation.manifest import CurationError, Manifest
 from wildfern.ssl.curation.policy import People, Policy
 from wildfern.ssl.curation.takedowns import add_takedowns
-from wildfern.ssl.data import UnreadableImage, decode_image, open_source
+from wildfern.ssl.data import open_source
 
 SECRET = b"SECRET"
-SCAN = b"\xff\xda"
+SCAN = b"\xff\xda"  # of JPEG
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
@@ -44,183 +43,6 @@ def exif_of(orientation: int | None = None) -> bytes:
         exif[ExifTags.Base.Orientation] = orientation
     exif[ExifTags.IFD.GPSInfo] = {ExifTags.GPS.GPSLatitude: (52.0, 31.0, 1.0), ExifTags.GPS.GPSMapDatum: "SECRET"}
     return exif.tobytes()
-
-
-def segment(marker: int, content: bytes) -> bytes:
-    return bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content
-
-
-METADATA = {
-    "XMP": segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta>SECRET</x:xmpmeta>"),
-    "IPTC": segment(0xED, b"Photoshop 3.0\x008BIM\x04\x04\0\0\0\0\0\x0bSECRET\0"),
-    "comment": segment(0xFE, b"SECRET"),
-    "thumbnail": segment(0xE0, b"JFXX\0\x10SECRET"),
-    "index of an MPO": segment(0xE2, b"MPF\0SECRET"),
-    "FlashPix": segment(0xE2, b"FPXR\0SECRET"),
-    "GoPro": segment(0xE6, b"GoPro\0SECRET"),
-    "Content Credentials": segment(0xEB, b"JP\0\1SECRET"),
-    "of a stranger": segment(0xEF, b"SECRET"),
-    "behind what decoders read of Adobe": segment(0xEE, b"Adobe\0\x64\0\0\0\0\x01SECRET"),
-    "of no length": b"\xff\xe5\0\0",
-}
-
-
-def pixels_of(content: bytes) -> np.ndarray:
-    """As decoded, without turning the image."""
-    with Image.open(io.BytesIO(content)) as image:
-        return np.asarray(image)
-
-
-def assert_clean(found: bytes, content: bytes, orientation: int | None = None) -> None:
-    assert SECRET not in found
-    assert found[found.index(SCAN) :] in content  # the compressed pixels
-    assert np.array_equal(decode_image(found), decode_image(content))
-    assert np.array_equal(pixels_of(found), pixels_of(content))
-    with Image.open(io.BytesIO(found)) as image:
-        assert image.format == "JPEG"
-        assert dict(image.getexif()) == ({} if orientation is None else {ExifTags.Base.Orientation: orientation})
-        assert not image.getexif().get_ifd(ExifTags.IFD.GPSInfo)
-        assert not {"comment", "xmp", "photoshop", "mp"} & set(image.info)
-
-
-@pytest.mark.parametrize(
-    ("mode", "options"),
-    [
-        ("RGB", {}),
-        ("RGB", {"progressive": True}),
-        ("RGB", {"restart_marker_blocks": 2}),
-        ("RGB", {"keep_rgb": True, "subsampling": 0}),
-        ("L", {}),
-        ("CMYK", {}),
-    ],
-)
-@pytest.mark.parametrize("orientation", [None, *range(2, 9)])
-def test_a_jpeg_keeps_its_pixels_and_its_orientation(mode, options, orientation):
-    content = jpeg(scene(1).convert(mode), exif=exif_of(orientation), comment=SECRET, icc_profile=PROFILE, **options)
-    assert content.count(SECRET) == 3
-    found = without_metadata(content)
-    assert_clean(found, content, orientation)
-    with Image.open(io.BytesIO(found)) as image:
-        assert (image.mode, image.info["icc_profile"]) == (mode, PROFILE)
-
-
-@pytest.mark.parametrize("name", METADATA)
-@pytest.mark.parametrize("progressive", [False, True])
-def test_no_segment_of_metadata_stays_in_the_header(name, progressive):
-    content = jpeg(scene(2), progressive=progressive)
-    behind_jfif = 20
-    content = content[:behind_jfif] + METADATA[name] + content[behind_jfif:]
-    found = without_metadata(content)
-    assert_clean(found, content)
-    assert without_metadata(found) == found
-
-
-def test_metadata_between_the_scans_goes_and_tables_stay():
-    whole = jpeg(scene(3), progressive=True)
-    places = [match.start() for match in re.finditer(b"\xff[\xc4\xda]", whole)]
-    places = [place for place in places if place > whole.index(SCAN)]
-    assert len(places) > 10  # tables and scans
-    for place in [*places, len(whole) - 2]:
-        for name in ("comment", "XMP", "thumbnail"):
-            assert without_metadata(whole[:place] + METADATA[name] + whole[place:]) == whole
-
-
-def test_a_thumbnail_in_the_jfif_header_goes():
-    whole = jpeg(scene(4))
-    header, rest = whole[:20], whole[20:]
-    thumbnail = bytes([0xFF, 0xD8, 0xFF, 0xE0]) + struct.pack(">H", 16 + 12) + header[6:18] + b"\x02\x02" + 2 * SECRET
-    assert without_metadata(thumbnail + rest) == whole
-
-
-@pytest.mark.parametrize(
-    "behind",
-    [
-        jpeg(scene(5), exif=exif_of()),  # a second image, as in an MPO
-        b"\0\0\0\x18ftypmp42\xff\xd9SECRET\xff\xd9",  # the film of a motion photo
-        b"\xff\xfe\0\x08SECRET\xff\xd9",
-    ],
-)
-def test_what_follows_the_image_goes(behind):
-    whole = jpeg(scene(6), progressive=True)
-    assert without_metadata(whole + behind) == whole
-
-
-def test_the_second_image_of_an_mpo_goes():
-    file = io.BytesIO()
-    second = Image.open(io.BytesIO(jpeg(scene(8), exif=exif_of(3))))
-    scene(7).save(file, "MPO", save_all=True, append_images=[second], exif=exif_of(6))
-    content = file.getvalue()
-    with Image.open(io.BytesIO(content)) as image:
-        assert (image.format, image.n_frames) == ("MPO", 2)
-    found = without_metadata(content)
-    assert_clean(found, content, 6)
-    assert len(found) < 0.7 * len(content)
-
-
-def test_fill_bytes_and_junk_between_segments_are_passed_over():
-    whole = jpeg(scene(9), exif=exif_of(8))
-    parts = [whole[:2], whole[2:20], whole[20:]]  # SOI, APP0, APP1 …
-    content = parts[0] + b"\xff\xff\xff" + parts[1] + b"junk SECRET\xff\0" + parts[2]
-    assert_clean(without_metadata(content), content, 8)
-    filled = whole[:-2] + b"\xff\xff\xff" + whole[-2:]  # before the end: where the pixels are
-    assert np.array_equal(decode_image(without_metadata(filled)), decode_image(whole))
-
-
-def test_many_fill_bytes_take_no_quadratic_time():
-    whole = jpeg(scene(9))
-    assert without_metadata(whole[:2] + 2**17 * b"\xff" + whole[2:]) == whole
-    assert without_metadata(whole[:-2] + 2**20 * b"\xff" + whole[-2:]).endswith(b"\xff" + whole[-2:])
-
-
-def test_a_jpeg_that_ends_without_its_end_marker_gets_one():
-    whole = jpeg(scene(10))
-    assert without_metadata(whole[:-2]) == whole
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "not an image"),
-        (b"GIF89a", "not an image"),
-        (jpeg(scene(1))[:400], "Truncated"),
-        (jpeg(scene(1))[:2], "not an image"),
-    ],
-)
-def test_what_is_no_jpeg_is_refused(content, message):
-    with pytest.raises(UnreadableImage, match=message):
-        without_metadata(content)
-    file = io.BytesIO()
-    scene(1).save(file, "PNG")
-    with pytest.raises(UnreadableImage, match="PNG, not a JPEG"):
-        without_metadata(file.getvalue())
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")  # of Pillow
-def test_damaged_files_that_decode_have_the_same_pixels_afterwards():
-    rng = np.random.Generator(np.random.Philox(0))
-    xmp = b'<x xmlns:tiff="t"><y tiff:Orientation="6"/></x>'
-    wholes = [
-        jpeg(scene(n, (40, 24)), exif=exif_of(orientation), xmp=xmp, progressive=n % 2 == 1)
-        for n, orientation in enumerate([6, 8, None, 3])
-    ]
-    decoded = turned = 0
-    for number in range(1500):
-        content = bytearray(wholes[number % 4])
-        end = content.index(SCAN) + 14 if number % 3 else min(len(content), 120)  # most often in the EXIF
-        for place in rng.integers(2, end, rng.integers(1, 4)):
-            content[place] = rng.integers(256)
-        try:
-            pixels = decode_image(bytes(content))
-        except UnreadableImage:
-            continue
-        found = decode_image(without_metadata(bytes(content)))
-        assert np.array_equal(found, pixels), number
-        decoded, turned = decoded + 1, turned + (pixels.shape[0] > pixels.shape[1])
-    assert decoded > 300
-    assert 50 < turned < decoded - 50
-
-
-# Exports of curated folders
 
 
 @pytest.fixture
@@ -276,6 +98,11 @@ def contents(out, format) -> dict[str, bytes]:
     return found
 
 
+def attributed(out) -> list[dict[str, str]]:
+    with (out / "attribution.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 @pytest.mark.parametrize("format", ["folder", "webdataset", "parquet"])
 def test_training_reads_the_same_pixels_from_an_export(images, tmp_path, format):
     found = scan([f"folder:{images}"], tmp_path / "curated", Policy())
@@ -327,8 +154,7 @@ def test_shards_and_parquet_files_have_the_rights_of_each_image(tmp_path):
     assert rows == [
         {"sha256": one} | about | {"source_url": f"https://example.org/{path}"} for one, path in digests.items()
     ]
-    with (tmp_path / "rows" / "attribution.csv").open(newline="") as file:
-        lines = list(csv.DictReader(file))
+    lines = attributed(tmp_path / "rows")
     assert [line["sha256"] for line in lines] == list(digests)
     assert {(line["rights"], line["title"]) for line in lines} == {("© Ada", "Title")}
     assert lines[0]["changes"] == "metadata removed; other formats than JPEG may be encoded anew"
@@ -361,7 +187,7 @@ def test_images_taken_down_are_not_exported_and_removed_from_an_earlier_export(c
     assert export_images(curated.folder, out, format)[0] == 6
     (out / "README.md").write_text("of the user")
     (out / "images-1.txt").write_text("of the user")
-    taken, _ = find_images(curated, {"path": {"scene_00.png"}})
+    taken = find_images(curated, {"path": {"scene_00.png"}})[0]
     add_takedowns(curated.folder, taken[:1])  # the other one has its pixels
     assert len(taken) == 2
     count, _ = export_images(curated.folder, out, format)
@@ -369,25 +195,13 @@ def test_images_taken_down_are_not_exported_and_removed_from_an_earlier_export(c
     digests = {row["path"]: row["sha256"] for row in curated.table(["path", "sha256"]).to_pylist()}
     assert {name[:64] for name in contents(out, format)} == {digests[f"scene_0{n}.png"] for n in range(1, 5)}
     assert {"README.md", "images-1.txt", "attribution.csv"} <= {path.name for path in out.iterdir()}
-    with (out / "attribution.csv").open(newline="") as file:
-        assert len(list(csv.DictReader(file))) == 4
+    assert len(attributed(out)) == 4
 
 
 @pytest.mark.parametrize("format", ["folder", "webdataset", "parquet"])
 def test_an_export_that_was_killed_is_completed_by_the_same_again(curated, tmp_path, format, monkeypatch):
     export_images(curated.folder, tmp_path / "whole", format, 0)
-    original, done = export._one, []
-
-    def killed(*arguments):
-        if len(done) == 3:
-            raise KeyboardInterrupt
-        done.append(arguments)
-        return original(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(export, "_one", killed)
-        with pytest.raises(KeyboardInterrupt):
-            export_images(curated.folder, tmp_path / "out", format, 0)
+    interrupted(monkeypatch, 3, curated.folder, tmp_path / "out", format, 0)
     assert len(contents(tmp_path / "out", format)) == 3
     assert (tmp_path / "out" / "attribution.csv").exists()  # tells that the folder is an export
     (tmp_path / "out" / ".partial_0123abcd_images").write_bytes(b"cut off")
@@ -401,6 +215,195 @@ def test_an_export_that_was_killed_is_completed_by_the_same_again(curated, tmp_p
         for out in (tmp_path / "out", tmp_path / "whole")
     ]
     assert files[0] == files[1]
+
+
+def files_of(out) -> set[str]:
+    """All files of a folder and its empty folders, without the mark."""
+    return {
+        path.relative_to(out).as_posix()
+        for path in out.rglob("*")
+        if path.name != ".wildfern_export" and not (path.is_dir() and any(path.iterdir()))
+    }
+
+
+def taken_down(manifest, *paths) -> set[str]:
+    """Take down images with all their copies; the SHA-256 of these."""
+    taken = find_images(manifest, {"path": set(paths)})[0]
+    add_takedowns(manifest.folder, taken)
+    return {one.sha256 for one in taken}
+
+
+def interrupted(monkeypatch, count, *arguments) -> None:
+    """An export that ends after so many images."""
+    original, done = export._one, []
+
+    def killed(*given):
+        if len(done) == count:
+            raise KeyboardInterrupt
+        done.append(given)
+        return original(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(export, "_one", killed)
+        with pytest.raises(KeyboardInterrupt):
+            export_images(*arguments)
+
+
+FORMATS = ["folder", "webdataset", "parquet"]
+OF_THE_USER = {f"00/{'0' * 64}.jpg", f"ff/{'f' * 63}0.png", "images-000000.zip", "images-000099.tar", "README.md"}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("former", FORMATS)
+@pytest.mark.parametrize("killed", [False, True])
+def test_an_export_replaces_those_in_other_formats_and_nothing_else(
+    curated, tmp_path, monkeypatch, former, format, killed
+):
+    out = tmp_path / "out"
+    export_images(curated.folder, out, former, 0)
+    for name in OF_THE_USER:
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_text("of the user")
+    if killed:
+        scan([f"folder:{tmp_path}/images"], curated.folder, Policy())  # one of two copies: other names
+        interrupted(monkeypatch, 2, curated.folder, out, next(one for one in FORMATS if one != former), 0)
+    taken_down(curated, "scene_00.png", "scene_01.png")
+    count, _ = export_images(curated.folder, out, format, 0)
+    assert count == 3
+    export_images(curated.folder, tmp_path / "new", format, 0)
+    assert files_of(out) == files_of(tmp_path / "new") | OF_THE_USER
+    assert all((out / name).read_text() == "of the user" for name in OF_THE_USER)
+    assert (out / ".wildfern_export").read_bytes() == (tmp_path / "new" / ".wildfern_export").read_bytes()
+    assert attributed(out) == attributed(tmp_path / "new")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("former", FORMATS)
+def test_a_folder_of_an_export_before_there_were_lists_is_emptied_by_names(curated, tmp_path, former, format):
+    out = tmp_path / "out"
+    export_images(curated.folder, out, former, 0)
+    (out / ".wildfern_export").write_text(
+        "Written by wildfern curate export: files here are replaced and removed by the next export.\n"
+    )
+    mine = {f"00/{'0' * 63}.jpg", f"00/{'f' * 64}.jpg", "images-000000.zip"}  # of no export
+    for name in mine:
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_text("of the user")
+    taken_down(curated, "scene_01.png")
+    export_images(curated.folder, out, format, 0)
+    export_images(curated.folder, tmp_path / "new", format, 0)
+    assert files_of(out) == files_of(tmp_path / "new") | mine
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("count", [0, 1])
+def test_an_export_that_is_killed_has_the_attribution_of_all_images_that_are_there(
+    curated, tmp_path, monkeypatch, format, count
+):
+    texts = ["=Ada", "'Bo", 'Cy, "D"', "\u00c9ve"]
+    with (tmp_path / "rights.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [
+                ("path", "author", "title", "license"),
+                *((f"scene_0{n}.png", text, f"{text} no. {n}", "cc0") for n, text in enumerate(texts)),
+            ]
+        )
+    everything = Policy(exact_duplicate=type(Policy().animated)(action="keep"))
+    scan([f"folder:{tmp_path}/images"], curated.folder, everything, metadata=[tmp_path / "rights.csv"])
+    out = tmp_path / "out"
+    export_images(curated.folder, out, "folder")
+    before = {line["sha256"]: line for line in attributed(out)}
+    gone = taken_down(Manifest(curated.folder), "scene_00.png", "scene_01.png", "scene_02.png")
+    for _ in range(2):  # killed twice
+        interrupted(monkeypatch, count, curated.folder, out, format, 0)
+        assert {line["sha256"]: line for line in attributed(out)} == before
+        assert {line["sha256"] for line in attributed(out)[:2]}.isdisjoint(gone)
+    export_images(curated.folder, out, format, 0)
+    assert {line["sha256"]: line for line in attributed(out)} == {
+        sha256: line for sha256, line in before.items() if sha256 not in gone
+    }
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff\xfe", b"sha256\n\0", b"path,sha256\na,b\n" + b"x" * 200_000, None])
+def test_a_damaged_attribution_of_an_earlier_export_does_not_hinder(curated, tmp_path, damage):
+    out = tmp_path / "out"
+    export_images(curated.folder, out)
+    if damage is None:
+        (out / "attribution.csv").unlink()
+    else:
+        (out / "attribution.csv").write_bytes(damage)
+    assert export_images(curated.folder, out)[0] == 6
+    assert len(attributed(out)) == 6
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_failed_export_tells_what_is_in_the_folder(curated, tmp_path, format):
+    (tmp_path / "images" / "scene_02.png").unlink()
+    scenes = [row["path"] for row in curated.table(["path"]).to_pylist()]
+    written = scenes.index("scene_02.png")
+    with pytest.raises(CurationError) as caught:
+        export_images(curated.folder, tmp_path / "out", format, 0)
+    assert str(caught.value).endswith(
+        f"out is incomplete: {written} of 6 images are written; attribution.csv lists all 6"
+    )
+    assert len(contents(tmp_path / "out", format)) == written
+    write_scenes(tmp_path / "images", 5)
+    other = tmp_path / "other"
+    export_images(curated.folder, other, "folder")
+    taken_down(curated, "scene_00.png")
+    (tmp_path / "images" / "scene_02.png").unlink()
+    with pytest.raises(CurationError, match=r"lists all 4, and those of earlier exports, which are still there$"):
+        export_images(curated.folder, other, format)
+    assert len(attributed(other)) == 6
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_export_without_images_empties_the_folder(curated, tmp_path, format):
+    out = tmp_path / "out"
+    export_images(curated.folder, out, format)
+    taken_down(curated, *(f"scene_0{n}.png" for n in range(5)))
+    assert export_images(curated.folder, out, format) == (0, 0)
+    assert files_of(out) == {"attribution.csv"}
+    assert attributed(out) == []
+
+
+def test_the_lock_is_taken_before_anything_is_written(curated, tmp_path):
+    out, seen = tmp_path / "out", []
+
+    @contextmanager
+    def lock(folder):
+        seen.append((folder, sorted(folder.iterdir())))
+        (folder / ".lock").write_text("mine")
+        yield
+        seen.append(len(contents(folder, "folder")))
+
+    assert export_images(curated.folder, out, lock=lock)[0] == 6
+    assert seen == [(out, []), 6]
+    (out / ".wildfern_export").unlink()
+    with pytest.raises(CurationError, match="no export wrote"):
+        export_images(curated.folder, out, lock=lock)
+    assert len(seen) == 2  # a folder of the user stays as it is, without a lock
+
+
+def test_only_the_folder_of_a_source_is_refused_also_when_it_is_gone(curated, tmp_path):
+    (tmp_path / "images").rename(tmp_path / "renamed")
+    for out in (tmp_path / "images", tmp_path / "images" / "copy"):
+        with pytest.raises(CurationError, match=f"{out} is, or lies in or around, {tmp_path}/images, where the images"):
+            export_images(curated.folder, out)
+    with pytest.raises(CurationError, match=r"same.bmp cannot be exported: .*No such file"):
+        export_images(curated.folder, tmp_path / "out")
+    (tmp_path / "renamed").rename(tmp_path / "images")
+    assert export_images(curated.folder, tmp_path / "out")[0] == 6
+    scan([f"parquet:{rows(curated, tmp_path)}"], tmp_path / "again", Policy())
+    for path in (tmp_path / "rows").glob("*.parquet"):
+        path.unlink()
+    with pytest.raises(CurationError, match=f"is, or lies in or around, {tmp_path}/rows, where the images"):
+        export_images(tmp_path / "again", tmp_path / "rows" / "copy")
+
+
+def rows(curated, tmp_path):
+    export_images(curated.folder, tmp_path / "rows", "parquet")
+    return tmp_path / "rows"
 
 
 @pytest.mark.parametrize("format", ["folder", "webdataset", "parquet"])
@@ -459,10 +462,12 @@ def test_people_are_blurred_where_the_policy_says_so(tmp_path, format):
     assert (len(found), squares()) == (3, 0)
     kept = by_digest(open_source(f"curated:{tmp_path}/curated"))
     assert len(set(found) & set(kept)) == 2  # a PNG has the pixels that training reads
-    with (tmp_path / "out" / "attribution.csv").open(newline="") as file:
-        assert {line["changes"] for line in csv.DictReader(file)} == {
-            "metadata removed; other formats than JPEG may be encoded anew; faces or persons blurred"
-        }
+    digests = {row["sha256"]: row["path"] for row in manifest.table(["path", "sha256"]).to_pylist()}
+    changes = "metadata removed; other formats than JPEG may be encoded anew"
+    assert {digests[line["sha256"]]: line["changes"] for line in attributed(tmp_path / "out")} == {
+        **dict.fromkeys(("a.jpg", "b.png"), f"{changes}; faces or persons blurred"),
+        "c.png": changes,  # it shows nobody
+    }
     curated(blur=True, review=0.95)  # the squares score 0.9
     export_images(tmp_path / "curated", tmp_path / "out", format)
     assert (

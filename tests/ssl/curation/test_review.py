@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import tarfile
 from html.parser import HTMLParser
 from itertools import pairwise
 
@@ -183,7 +184,7 @@ def test_copies_that_a_policy_keeps_are_shown_as_a_group(tmp_path):
 
 def test_images_taken_down_have_no_thumbnail_and_what_looks_like_them_has(images, tmp_path):
     found = scan([f"folder:{images}"], tmp_path / "c", Policy())
-    taken, _ = find_images(found.manifest, {"path": {"scene_00.png", "scene_02.png"}})
+    taken, *_ = find_images(found.manifest, {"path": {"scene_00.png", "scene_02.png"}})
     add_takedowns(tmp_path / "c", taken)
     (images / "scene_02.png").unlink()
     rng = np.random.Generator(np.random.Philox(7))
@@ -215,6 +216,32 @@ def test_files_that_are_gone_or_changed_have_no_thumbnail(images, tmp_path):
     scene(40).save(images / "scene_04.png")
     by_name = {tile["title"].split("\n")[0]: tile for tile in page_of(found).sheet("passed")}
     assert {name for name, tile in by_name.items() if is_gray(tile)} == {"scene_03.png", "scene_04.png"}
+
+
+def test_members_of_a_shard_with_one_name_have_their_own_thumbnails(tmp_path):
+    images = [scene(number) for number in (1, 2, 3)]
+    with tarfile.open(tmp_path / "a.tar", "w") as shard:
+        for name, image in zip(("a.png", "b.png", "a.png"), images, strict=True):
+            file = io.BytesIO()
+            image.save(file, "PNG")
+            header = tarfile.TarInfo(name)
+            header.size = file.tell()
+            shard.addfile(header, io.BytesIO(file.getvalue()))
+    found = scan([f"webdataset:{tmp_path}/a.tar"], tmp_path / "c", Policy())
+    rows = found.manifest.table(["path", "sha256"]).to_pylist()
+    assert [row["path"] for row in rows] == ["a.png", "b.png", "a.png"]
+    tiles = {tile["sha256"]: tile for tile in page_of(found).sheet("passed")}
+    assert [[shows(tiles[row["sha256"]], image) for image in images] for row in rows] == np.eye(3, dtype=bool).tolist()
+
+
+def test_only_files_that_can_be_read_can_be_marked(images, tmp_path):
+    (images / "empty.png").touch()
+    page = page_of(scan([f"folder:{images}"], tmp_path / "c", Policy()))
+    for rule in ("truncated", "not_an_image", "unreadable"):
+        assert [tile["sha256"] for tile in page.sheet(rule)] == [""]
+        assert "Mark all" not in re.findall(rf"<b>{rule}</b>.*?</details>", page.text, re.DOTALL)[0]
+    assert all(tile["sha256"] for tile in page.sheet("tiny"))
+    assert "Mark all" in re.findall(r"<b>tiny</b>.*?</details>", page.text, re.DOTALL)[0]
 
 
 def test_scores_near_the_thresholds_of_people(tmp_path):

@@ -206,6 +206,40 @@ def test_what_differs_from_the_kept_copy_is_marked():
     assert "640 × 480 · 812 bytes · png" in page.text
 
 
+def test_other_rights_than_those_of_the_kept_copy_are_marked():
+    kept = shown("a.png", license="CC-BY-4.0", author="Ada")
+    others = [
+        replace(kept, license="CC-BY-NC-4.0"),
+        replace(kept, license=None, author="<b>Bo</b>"),
+        replace(kept, author=None),
+    ]
+    page, text = page_of(groups=[DuplicateGroup(kept, others)])
+    assert re.findall("<i class=differs>(.*?)</i>", text) == [
+        "CC-BY-NC-4.0",
+        "license unknown",
+        "by &lt;b&gt;Bo&lt;/b&gt;",
+        "author unknown",
+    ]
+    assert text.count("<i>CC-BY-4.0</i>") == 2
+    assert text.count("<i>by Ada</i>") == 2
+    # The kept copy may be the one without.
+    _, text = page_of(groups=[DuplicateGroup(others[1], [others[1], kept])])
+    assert re.findall("<i class=differs>(.*?)</i>", text) == ["CC-BY-4.0", "by Ada"]
+    assert text.count("<i>license unknown</i>") == 2
+    # Where no copy has any there is nothing to compare.
+    page, _ = page_of(groups=[DuplicateGroup(shown("a.png"), [shown("b.png")])])
+    assert "unknown" not in page.text
+
+
+def test_files_that_cannot_be_read_cannot_be_marked():
+    unreadable = [shown(f"cut{n}.png", sha256="") for n in range(2)]
+    page, text = page_of(
+        sheets=[replace(FLAT, items=unreadable), FLAT, replace(FLAT, items=[*unreadable, *FLAT.items])]
+    )
+    assert ["Mark all" in part for part in text.split("<details class=sheet")[1:]] == [False, True, True]
+    assert {sha256 for sha256, _ in json.loads(page.scripts[0])["images"]} == {one.sha256 for one in FLAT.items}
+
+
 @pytest.mark.parametrize("reverse", [False, True])
 def test_a_line_shows_where_the_threshold_is(reverse):
     values = [0.18, 0.19, 0.2, 0.21]
