@@ -8,20 +8,19 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from itertools import islice
-from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from wildfern.bounded_json import read_json
 from wildfern.files import open_reading, replacing
+from wildfern.launch.curated_record import any_curated, curated_of, curated_record, known_takedowns, trained_before
 from wildfern.launch.errors import RunError
 from wildfern.launch.run_folder import RunFolder, kept_aside
 from wildfern.recipes import Recipe
-from wildfern.ssl.data import CuratedSource, Mixture, Source
+from wildfern.ssl.data import Mixture, Source
 from wildfern.ssl.data.base import SourceFile
 from wildfern.ssl.data.clusters import digest_of
 from wildfern.ssl.data.fingerprint import Fingerprint, fingerprint
-from wildfern.ssl.data.paths import expanded
 from wildfern.ssl.data.subset import Subset
 
 RECORD, LIST, ITEMS = "data.json", "data_files.txt.gz", "data_items.txt.gz"
@@ -43,16 +42,21 @@ FORMS: tuple[tuple[str, Any, str], ...] = (
 
 
 def record_data(
-    recipe: Recipe, mixture: Mixture, folder: RunFolder, say: Callable[[str], None] = lambda message: None
+    recipe: Recipe,
+    mixture: Mixture,
+    folder: RunFolder,
+    say: Callable[[str], None] = lambda message: None,
+    former: Recipe | None = None,
 ) -> None:
     """Write the files; the list of names is left out for more than a million files. A damaged record is set aside.
 
     The list of items, one line `source TAB item` for each image of an imbalanced source, is written if there is such a source.
+    `former`: the recipe of the run that is resumed, without a checkpoint or without a record; None: a new run.
     """
-    try:
-        recorded_data(folder)
-    except RunError as error:
-        say(kept_aside(folder.path / RECORD, error.__cause__))
+    then, damage = _recorded_or_damage(folder)
+    if damage is not None:
+        say(kept_aside(folder.path / RECORD, damage.__cause__))
+    trained = trained_before(folder, former) if former is not None and any_curated(mixture) else None
     entries: list[dict[str, Any]] = []
     for number, (entry, source) in enumerate(zip(recipe.data, mixture.sources, strict=True)):
         found = fingerprint_of(mixture, number, entry.fingerprint == "contents")
@@ -60,7 +64,7 @@ def record_data(
             {"source": entry.source, "items": source.num_items}
             | (asdict(found) if found else {})
             | _chosen(mixture, number)
-            | ({} if (curated := _curated(source)) is None else {"curated": curated.record()})
+            | curated_record(source, _of(then, number), trained)
         )
     with (
         replacing(folder.path / LIST) as beside,
@@ -90,45 +94,33 @@ def _chosen(mixture: Mixture, number: int) -> dict[str, str]:
     return chosen | ({} if mixture.guide is None else {"clusters": mixture.guide.digest})
 
 
-def _curated(source: Source) -> CuratedSource | None:
-    """The curated source that this one is, or takes some images of."""
-    inner = source.source if isinstance(source, Subset) else source
-    return inner if isinstance(inner, CuratedSource) else None
+def record_resume(mixture: Mixture, folder: RunFolder, former: Recipe) -> None:
+    """Record what is taken down of curated sources now that the run of the recipe `former` resumes.
+
+    What its processes knew before stays recorded: they have read the images that were taken down later.
+    """
+    if not any_curated(mixture):
+        return
+    entries = recorded_data(folder)
+    trained = trained_before(folder, former)
+    for entry, source in zip(entries, mixture.sources, strict=False):
+        entry |= curated_record(source, entry, trained)
+    folder.write_json(RECORD, entries)
 
 
 def new_takedowns(recipe: Recipe, mixture: Mixture, folder: RunFolder) -> list[str]:
-    """A message for each curated source of which images were taken down since the run was started."""
+    """A message for each curated source of which images were taken down since the run was started, or resumed the last time."""
     messages = []
-    for entry, source, then in zip(recipe.data, mixture.sources, recorded_data(folder), strict=False):
-        curated, recorded = _curated(source), then.get("curated")
-        known = recorded.get("takedowns") if isinstance(recorded, dict) else None
-        new = [] if curated is None else curated.taken_down_since(known if isinstance(known, int) else 0)
-        if new:
+    then, _ = _recorded_or_damage(folder)
+    for number, (entry, source) in enumerate(zip(recipe.data, mixture.sources, strict=True)):
+        curated, (known, _) = curated_of(source), known_takedowns(_of(then, number))
+        if curated is not None and (new := curated.taken_down_since(known)):
             more = f" and {len(new) - SHOWN} more" if len(new) > SHOWN else ""
             messages.append(
-                f"{entry.source}: taken down since the run was started: {', '.join(new[:SHOWN])}{more}; from here on other "
-                "images take their places, and all other images are read as before"
+                f"{entry.source}: taken down since the run was started or last resumed: {', '.join(new[:SHOWN])}{more}; from "
+                "here on other images take their places, and all other images are read as before"
             )
     return messages
-
-
-def evaluated_outside(recipe: Recipe, mixture: Mixture) -> list[str]:
-    """A message if the recipe evaluates on a folder that a curated source chose images from: it reads the others there, too."""
-    folders = {one for source in mixture.sources if (found := _curated(source)) is not None for one in found.containers}
-    wrong = []
-    for entry in recipe.evaluation.on:
-        scheme, _, place = entry.source.partition(":")
-        if scheme in ("folder", "parquet") and any(_overlap(expanded(place).resolve(), Path(one)) for one in folders):
-            wrong.append(entry.source)
-    return [
-        f"evaluation.on reads {name} as a whole, also the images that the curation left out and those that were taken down; "
-        "evaluation.on=[] leaves the evaluation out"
-        for name in wrong
-    ]
-
-
-def _overlap(one: Path, other: Path) -> bool:
-    return one == other or one in other.parents or other in one.parents
 
 
 def check_same_files(recipe: Recipe, mixture: Mixture, folder: RunFolder) -> None:
@@ -175,6 +167,19 @@ def recorded_data(folder: RunFolder) -> list[dict[str, Any]]:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise RunError(f"{path} is damaged: {reason}; remove it to go on without comparing the files") from error
+
+
+def _recorded_or_damage(folder: RunFolder) -> tuple[list[dict[str, Any]], RunError | None]:
+    """The content of `data.json`, or none and what is wrong with it."""
+    try:
+        return recorded_data(folder), None
+    except RunError as error:
+        return [], error
+
+
+def _of(recorded: list[dict[str, Any]], number: int) -> dict[str, Any]:
+    """The entry of a source; empty if it is not recorded."""
+    return recorded[number] if number < len(recorded) else {}
 
 
 def _check_record(found: Any) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from wildfern.files import write_text
+from wildfern.launch.curated_record import earlier_readings, known_takedowns
 from wildfern.launch.data_record import recorded_data
 from wildfern.launch.errors import RunError
 from wildfern.launch.run_folder import RunFolder
@@ -60,20 +61,30 @@ def _images(folder: RunFolder, recipe: Recipe) -> Iterator[str]:
         items = found.get("items")
         count = "rendered while training" if items is None and "files" not in found else f"{items or 0:,} images"
         yield f"- `{_plain(entry.source)}`: {count}, weight {entry.weight:g}"
-        curated = found.get("curated")
-        if isinstance(curated, dict):
-            yield from _curated(curated)
+        if isinstance(found.get("curated"), dict):
+            yield from _curated(found)
     yield ""
 
 
-def _curated(found: Mapping[str, Any]) -> Iterator[str]:
-    licenses, gone = found.get("licenses"), found.get("taken_down")
+def _curated(entry: Mapping[str, Any]) -> Iterator[str]:
+    found = entry["curated"]
+    licenses = found.get("licenses")
     yield f"    - curated; manifest SHA-256 `{_plain(str(found.get('manifest')))}`, with the attribution of each image"
     if isinstance(licenses, dict):
         words = [f"{_plain(str(name))} ({count})" for name, count in list(licenses.items())[:_SHOWN]]
         yield f"    - licenses: {', '.join(words)}{' …' * (len(licenses) > _SHOWN)}"
-    if isinstance(gone, int) and gone:
-        yield f"    - {gone:,} of them had been taken down when the run started, and were not read"
+    _, gone = known_takedowns(entry)
+    earlier = earlier_readings(entry)
+    before = earlier[0].taken_down if earlier else gone
+    if before:
+        yield f"    - {before:,} of them had been taken down when the run started, and were not read"
+    if (during := gone - before) > 0:
+        last = max(one.last_step for one in earlier if one.taken_down < gone)
+        verb, them = ("was", "it") if during == 1 else ("were", "them")
+        yield (
+            f"    - {during:,} of them {verb} taken down during the run, which may have read {them} up to step {last:,}, "
+            "but not afterwards"
+        )
 
 
 def _scores(folder: RunFolder) -> Iterator[str]:

@@ -23,7 +23,8 @@ from wildfern.launch.cluster.heartbeat import HeartbeatEnded
 from wildfern.launch.cluster.launcher_environment import check_launcher_environment, several_processes
 from wildfern.launch.cluster.shared_folder import chosen_folder, exclusive
 from wildfern.launch.components import read_recipe
-from wildfern.launch.data_record import evaluated_outside, new_takedowns, record_data, recorded_data
+from wildfern.launch.curated_record import evaluated_outside
+from wildfern.launch.data_record import new_takedowns, record_data, record_resume, recorded_data
 from wildfern.launch.departures import departures
 from wildfern.launch.errors import RunError, disk_errors, errors_after_training, user_errors
 from wildfern.launch.interrupts import advising
@@ -126,7 +127,11 @@ def pretrain(
                 folder.begin(recipe, weights.as_json() if weights else None, start.run_id)
                 if start.step == 0 or not recorded_data(folder):
                     startup.part(f"listing the files of {', '.join(entry.source for entry in recipe.data)}")
-                    record_data(recipe, assembly.mixture, folder, messages.append)
+                    record_data(
+                        recipe, assembly.mixture, folder, messages.append, (former or recipe) if resume else None
+                    )
+                else:
+                    record_resume(assembly.mixture, folder, former or recipe)
             startup.close()
             with open_tracker(recipe, folder, context, start.step, since) as tracker:
                 messages += [weights.message] if weights and not start.step else []
