@@ -1,7 +1,7 @@
 """Policies of curation: bundled ones by name, files, and changes from the command line; all errors are reported together."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -87,16 +87,23 @@ def _checked(tree: dict[str, Any], label: str, given: dict[tuple[str, ...], str]
     except ValidationError as error:
         for complaint in complaints(error.errors(), tree):
             path = tuple(map(str, complaint.path))
-            where = next((COMMAND_LINE for key in given if key[: len(path)] == path or path[: len(key)] == key), label)
+            where = _origin(path, given, label)
             message, suggestion = complaint.message, complaint.suggestion
             if complaint.kind == "unexpected_keyword_argument":
                 message, suggestion = "unknown key", nearest(path[-1], _keys(path[:-1]))
             problems.append(Problem(where, dotted(path), message, suggestion))
     if policy is not None:
-        problems += [Problem(label, key, message) for key, message in _misfits(policy)]
+        problems += [
+            Problem(_origin(tuple(key.split(".")), given, label), key, message) for key, message in _misfits(policy)
+        ]
     if problems or policy is None:
         raise RecipeErrors(problems)
     return policy
+
+
+def _origin(path: tuple[str, ...], given: Mapping[tuple[str, ...], str], label: str) -> str:
+    """Where a key was set: on the command line, or in the policy that `label` names."""
+    return next((where for key, where in given.items() if key[: len(path)] == path or path[: len(key)] == key), label)
 
 
 def _filled(tree: dict[str, Any]) -> dict[str, Any]:

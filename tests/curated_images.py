@@ -39,6 +39,7 @@ def manifest_row(number: int, **changes: Any) -> dict[str, Any]:
         "width": 64,
         "height": 48,
         "phash": number,
+        "phash_quality": 50.0,
         "small": bytes(768),
         "group": -1,
         "cluster": -1,

@@ -10,13 +10,16 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from wildfern.files import replacing
+from wildfern.bounded_json import parse_json
+from wildfern.files import read_bytes, replacing, write_text
+from wildfern.ssl.curation.by_hand import TAKEN_DOWN
 from wildfern.ssl.curation.decide import Decided, decide
 from wildfern.ssl.curation.detector import Detector
 from wildfern.ssl.curation.feature_store import Extract, FeatureStore
@@ -38,7 +41,7 @@ from wildfern.ssl.curation.manifest import (
     stored_path,
     version_path,
 )
-from wildfern.ssl.curation.marks import Mark, read_marks, write_marks
+from wildfern.ssl.curation.marks import Mark, join_marks, read_marks
 from wildfern.ssl.curation.measured_parts import PARTS
 from wildfern.ssl.curation.people_results import PeopleResults
 from wildfern.ssl.curation.places import PLACE_COLUMNS, Place, places_of
@@ -46,10 +49,11 @@ from wildfern.ssl.curation.policy import Caps, Policy, as_tree
 from wildfern.ssl.curation.scan import list_images, measure_images, measured
 from wildfern.ssl.curation.takedowns import add_takedowns, read_takedowns
 from wildfern.ssl.curation.user_metadata import UserMetadata
+from wildfern.ssl.curation.verdicts import Verdicts
 from wildfern.ssl.tracking.current_progress import current_progress
 
 MARKS = "marks.csv"
-_MERGED = "merged.parquet"
+_MERGED, _REQUEST = "merged.parquet", "request.json"
 _PEOPLE = {"people": pa.float32(), "people_boxes": pa.string(), "people_checked": pa.string()}
 
 
@@ -100,7 +104,10 @@ def scan(
     names = [full_name(source) for source in sources]
     tables = [UserMetadata.read(path_on_disk(str(path))) for path in metadata]
     read_marks_of(folder), read_takedowns(folder)  # unusable ones are an error before the work
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / PARTS).mkdir(parents=True, exist_ok=True)
+    paths = [stored_path(str(Path(path).absolute())) for path in metadata]
+    request = {"sources": names, "metadata": paths, "policy": as_tree(policy)}
+    write_text(folder / PARTS / _REQUEST, json.dumps(request))
     progress = current_progress()
     progress.part("listing images")
     places = list_images(names, without=folder)
@@ -117,11 +124,24 @@ def scan(
         names,
         {},
         {},
-        [stored_path(str(Path(path).absolute())) for path in metadata],
+        paths,
         scan_notes=notes,
         wildfern=version("wildfern"),
     )
     return _decide(folder, merged, policy, info, tools)
+
+
+def unfinished(folder: str | Path) -> dict[str, Any] | None:
+    """Sources, metadata and policy of a scan that was ended before its manifest was written; None if there is none."""
+    try:
+        found = parse_json(read_bytes(Path(folder) / PARTS / _REQUEST, 2**24))
+    except (OSError, ValueError):  # none, or cut off
+        return None
+    texts = ("sources", "metadata")
+    lists = isinstance(found, dict) and all(isinstance(found.get(name), list) for name in texts)
+    if not lists or not isinstance(found.get("policy"), dict):
+        return None
+    return found if all(isinstance(one, str) for name in texts for one in found[name]) else None
 
 
 def decide_again(folder: str | Path, policy: Policy, *, tools: Tools | None = None) -> Curated:
@@ -145,14 +165,13 @@ def merge(folders: Sequence[str | Path], out: str | Path, policy: Policy, *, too
     (out / PARTS).mkdir(parents=True, exist_ok=True)
     merged = out / PARTS / _MERGED
     _write(merged, _joined_manifests(manifests), SCHEMA)
-    marks: dict[str, Mark] = {}
+    marks = [path for folder in (*folders, out) if (path := Path(folder) / MARKS).exists()]
     for folder in folders:
-        marks |= read_marks_of(Path(folder))
         known = {one.sha256 for one in read_takedowns(out)}
         if new := [one for one in read_takedowns(folder) if one.sha256 not in known]:
             add_takedowns(out, new)
     if marks:
-        write_marks(out / MARKS, marks, {})
+        join_marks(out / MARKS, marks)
     sources = list(dict.fromkeys(source for one in manifests for source in one.info.sources))
     metadata = list(dict.fromkeys(path for one in manifests for path in one.info.metadata))
     info = Info(sources, {}, {}, metadata, wildfern=version("wildfern"))
@@ -183,7 +202,10 @@ def used_words(table: UserMetadata) -> str:
     """How many rows of metadata are of an image, and some that are not."""
     count, first = table.unmatched()
     example = f"; for example {', '.join(first)} is none" if first else ""
-    return f"{table.path.name}: {len(table) - count:,} of its {len(table):,} rows are of images{example}"
+    name = stored_path(table.path.name)
+    alone = table.by_name_alone
+    folders = f" ({alone:,} by the name of the file alone, in whatever folder the row has it)" if alone else ""
+    return f"{name}: {len(table) - count:,} of its {len(table):,} rows are of images{folders}{example}; {table.columns_words}"
 
 
 def _check_tools(policy: Policy, tools: Tools) -> None:
@@ -213,7 +235,8 @@ def _decide(folder: Path, rows: Path, policy: Policy, info: Info, tools: Tools, 
         wanted = _without(images, passed, people.found)
         progress.part(f"looking for {tools.detector.detects} in {int(wanted.sum()):,} images")
         people.examine(_places(file, wanted), int(wanted.sum()), tools.detector, tools.processes)
-        images = images.with_columns(people.columns(images.texts("sha256")))
+        # Others may have been examined before, by another policy: decisions are a function of images, marks and this policy.
+        images = images.with_columns(people.columns(_only(images.texts("sha256"), passed)))
         checked.append(f"{tools.detector.detects}: {tools.detector.description}")
         not_checked.append(tools.detector.not_checked)
     else:
@@ -221,12 +244,13 @@ def _decide(folder: Path, rows: Path, policy: Policy, info: Info, tools: Tools, 
     features = None
     if tools.extract is not None and tools.network is not None:
         store = FeatureStore(folder, tools.network)
-        passed = ~decide(images, before, marks, takedowns).verdicts.rejected
+        verdicts = decide(images, before, marks, takedowns).verdicts
+        passed = ~verdicts.rejected | _marked_drop(images, marks, verdicts)  # the filter learns from these
         progress.part(f"extracting features of {int(passed.sum()):,} images")
         store.extract(
             _places(file, passed), int(passed.sum()), tools.extract, lambda done, of: progress.count(done, of, "images")
         )
-        features = replace(store.of(images.texts("sha256")), device=tools.device)
+        features = replace(store.of(_only(images.texts("sha256"), passed)), device=tools.device)
         checked.append(f"features: {tools.network}")
     else:
         not_checked.append("crops and other near copies: no features were used, and hashes do not find them")
@@ -249,12 +273,22 @@ def _decide(folder: Path, rows: Path, policy: Policy, info: Info, tools: Tools, 
             "notes": [*info.scan_notes, *decided.notes],
         }
     )
-    schema = SCHEMA.with_metadata({"wildfern": json.dumps(info.as_json())})
-    _write(folder / MANIFEST, _decided_rows(file, images, decided), schema)
+    words = json.dumps(info.as_json())
+    try:
+        parse_json(words)
+    except ValueError as error:  # a name that is no UTF-8: nobody could read the manifest any more
+        raise CurationError(f"that cannot be written into the manifest: {error}") from error
+    schema = SCHEMA.with_metadata({"wildfern": words})
+    with replacing(folder / MANIFEST) as beside:
+        _write_rows(beside, _decided_rows(file, images, decided), schema)
+        _keep_version(folder, beside)  # first: a run may start as soon as the manifest is there
     file.close()
     manifest = Manifest(folder)
-    _keep_version(manifest)
-    _clear(folder / PARTS, "people-*.parquet", *(() if rows == folder / MANIFEST else ("part-*.parquet", _MERGED)))
+    _clear(
+        folder / PARTS,
+        "people-*.parquet",
+        *(() if rows == folder / MANIFEST else ("part-*.parquet", _MERGED, _REQUEST)),
+    )
     return Curated(manifest, decided)
 
 
@@ -266,17 +300,18 @@ def _clear(parts: Path, *patterns: str) -> None:
         parts.rmdir()
 
 
-def _keep_version(manifest: Manifest) -> None:
-    """Keep the manifest under its SHA-256, so that runs resume on what they were started with when it is replaced."""
-    path = version_path(manifest.folder, manifest.sha256)
+def _keep_version(folder: Path, file: Path) -> None:
+    """Keep a manifest under its SHA-256, so that runs resume on what they were started with when it is replaced."""
+    with file.open("rb") as content:
+        path = version_path(folder, hashlib.file_digest(content, "sha256").hexdigest())
     path.parent.mkdir(exist_ok=True)
     if path.exists():
         return
     try:
-        os.link(manifest.path, path)
+        os.link(file, path)
     except OSError:  # a file system without hard links
         with replacing(path) as beside:
-            shutil.copyfile(manifest.path, beside)
+            shutil.copyfile(file, beside)
 
 
 def _decided_rows(file: pq.ParquetFile, images: ImageTable, decided: Decided) -> Iterator[pa.Table]:
@@ -303,14 +338,34 @@ def _with_nulls(rows: pa.Table) -> pa.Table:
 
 
 def _write(path: Path, tables: Iterator[pa.Table], schema: pa.Schema) -> None:
-    """A parquet file of these tables, as a whole; row groups of `ROWS`."""
-    with replacing(path) as beside, pq.ParquetWriter(beside, schema, compression="zstd") as writer:
+    """A parquet file of these tables, as a whole."""
+    with replacing(path) as beside:
+        _write_rows(beside, tables, schema)
+
+
+def _write_rows(path: Path, tables: Iterator[pa.Table], schema: pa.Schema) -> None:
+    """In row groups of `ROWS`."""
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for table in tables:
             writer.write_table(table.select(schema.names).cast(schema), row_group_size=ROWS)
 
 
 def _places(file: pq.ParquetFile, wanted: NDArray[np.bool_]) -> Iterator[Place]:
     return places_of(file.iter_batches(ROWS, columns=PLACE_COLUMNS), wanted)
+
+
+def _only(digests: Sequence[str | None], wanted: NDArray[np.bool_]) -> list[str | None]:
+    """The digests of the contents that some wanted image has, None for the others."""
+    found = {digest for digest, one in zip(digests, wanted.tolist(), strict=True) if one}
+    return [digest if digest in found else None for digest in digests]
+
+
+def _marked_drop(images: ImageTable, marks: Mapping[str, str], verdicts: Verdicts) -> NDArray[np.bool_]:
+    """Images that can be read and are marked drop, without those that were taken down."""
+    gone = {image for image, found in verdicts.reasons.items() if any(one.rule == TAKEN_DOWN for one in found)}
+    digests = images.texts("sha256")
+    marked = [marks.get(digest or "") == "drop" and image not in gone for image, digest in enumerate(digests)]
+    return np.array(marked, bool) & images.readable
 
 
 def _without(images: ImageTable, wanted: NDArray[np.bool_], known: Mapping[str, object]) -> NDArray[np.bool_]:

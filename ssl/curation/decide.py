@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from wildfern.ssl.curation.by_hand import MARKED, TAKEN_DOWN, judge_lookalikes, marked, one_of_each, taken_down
 from wildfern.ssl.curation.duplicates import QUALITY, Copies, best_first, find_copies
 from wildfern.ssl.curation.fault_rules import judge_faults
 from wildfern.ssl.curation.feature_rules import ImageFeatures, judge_similar, select
-from wildfern.ssl.curation.hash_pairs import MOST_PAIRS, hash_pairs
+from wildfern.ssl.curation.hash_pairs import MOST_PAIRS
 from wildfern.ssl.curation.hierarchical_kmeans import Level
 from wildfern.ssl.curation.image_table import ImageTable
 from wildfern.ssl.curation.leaks import EvaluationImages
@@ -21,8 +22,6 @@ from wildfern.ssl.curation.policy import Policy, Selection
 from wildfern.ssl.curation.spdx import matches
 from wildfern.ssl.curation.takedowns import Takedown
 from wildfern.ssl.curation.verdicts import Reason, Verdicts
-
-TAKEN_DOWN, MARKED = "taken_down", "marked"  # rules that are in no policy
 
 
 @dataclass
@@ -53,11 +52,14 @@ def decide(
 
     Order: faults, license and reservations, people, copies (the best copy is one that passed so far), leaks, similar images,
     selection, caps. A mark decides over all of these, but a file that cannot be read is never kept, and nothing brings back what
-    was taken down. What is dropped by hand, shows people or was taken down, its copies follow.
+    was taken down. Of several files with the bytes that are marked keep, one is kept. What is dropped by hand, shows people or
+    was taken down, its copies follow.
     """
     verdicts, notes = Verdicts(len(images)), list[str]()
     judge_faults(images, policy, verdicts)
     _judge_licenses(images, policy, verdicts)
+    if policy.license.allow and len(images) and not (images.codes("license") >= 0).any():
+        notes.append("no image has a license that is known: a table with the license of each is named with --metadata")
     copies = find_copies(images, policy.near_duplicate, verdicts.strictness)
     if copies.bits < policy.near_duplicate.bits:
         notes.append(
@@ -69,24 +71,28 @@ def decide(
     _judge_copies(images, policy, copies, verdicts)
     if evaluation is not None:
         _judge_leaks(images, policy, evaluation, verdicts)
-    gone = _taken_down(images, takedowns, copies)
+    gone = taken_down(images, takedowns, copies)
     verdicts.add(TAKEN_DOWN, REJECT, list(gone))  # so that nothing is chosen among them
-    _judge_lookalikes(images, policy, takedowns, gone, verdicts)
-    keep, drop = _marked(images, marks or {}, copies)
+    judge_lookalikes(images, policy, takedowns, gone, verdicts)
+    keep, drop = marked(images, marks or {}, copies)
+    if unknown := len((marks or {}).keys() - set(images.texts("sha256"))):
+        notes.append(f"marks of no image that was found: {unknown:,}")
     possible = [place for place in keep if images.readable[place] and place not in gone]
     if len(possible) < len(keep):
         notes.append(
             f"{len(keep) - len(possible):,} images marked keep stay out: they cannot be read, or were taken down"
         )
-    keep = possible
+    keep = one_of_each(images, policy, possible, verdicts)
     cluster, levels, clustered = np.full(len(images), -1, np.int32), list[Level](), np.zeros(0, np.int64)
     if features is not None:
         order = best_first(images, verdicts.strictness)
         judge_similar(features, policy.similar, order, images.texts("path"), verdicts)
         by_image = dict.fromkeys(keep, "keep") | dict.fromkeys(drop, "drop")
-        levels, clustered = select(features, _possible(policy.selection, by_image, notes), by_image, verdicts)
+        there = set(features.images.tolist())
+        known = {place: mark for place, mark in by_image.items() if place in there}
+        levels, clustered = select(features, _possible(policy.selection, known, notes), known, verdicts)
         without = verdicts.kept.copy()
-        without[features.images] = False
+        without[[*features.images.tolist(), *drop]] = False
         if without.any():
             notes.append(f"{int(without.sum()):,} kept images have no features, and were compared with none")
         if levels:
@@ -100,6 +106,10 @@ def decide(
         verdicts.replace(place, Reason(TAKEN_DOWN, REJECT, detail=words))
     for place in np.flatnonzero(~images.readable & ~verdicts.rejected).tolist():  # whatever a policy says
         verdicts.replace(place, Reason("unreadable", REJECT, detail="cannot be read"))
+    notes += _notes_on_copies(images, copies, verdicts)
+    if policy.people.blur:
+        blurred = verdicts.kept & (images.numbers("people") >= policy.people.review)
+        notes.append(f"kept images in which faces or persons are blurred: {int(blurred.sum()):,}")
     return Decided(verdicts, copies, cluster, notes, levels, clustered)
 
 
@@ -126,23 +136,31 @@ def _judge_licenses(images: ImageTable, policy: Policy, verdicts: Verdicts) -> N
         words = [f"license not known: {texts[n]}" if texts[n] else "no license" for n in unknown]
         verdicts.add("license", rule.unknown, unknown, details=words)
         other = [n for n, one in enumerate(licenses) if one is not None and not allowed[one]]
-        verdicts.add("license", rule.action, other, details=[licenses[n] or "" for n in other])
+        words = [licenses[n] or "" for n in other]
+        unversioned = ": without its version, which CC-BY-* and the like do not match"
+        words = [one + unversioned if one.endswith("-unversioned") else one for one in words]
+        verdicts.add("license", rule.action, other, details=words)
     reserved = images.texts("optout")
     found = [n for n, words in enumerate(reserved) if words]
     verdicts.add("optout", policy.optout.action, found, details=[reserved[n] or "" for n in found])
 
 
 def _judge_people(images: ImageTable, policy: Policy, copies: Copies, verdicts: Verdicts) -> None:
-    """By the highest score among the copies: a face is not gone because a smaller copy hides it from the detector."""
+    """By the highest score among the copies: a face is not gone because a smaller copy hides it from the detector.
+
+    If faces are blurred, an image has to be examined itself.
+    """
     rule = policy.people
-    if rule.detector is None or rule.action == KEEP or rule.blur:
+    if rule.detector is None or rule.action == KEEP:
         return
     own = np.nan_to_num(images.numbers("people"), nan=-1.0)
     highest = np.full(len(images), -1.0)
     np.maximum.at(highest, copies.best, own)
-    scores = highest[copies.best]
+    scores = own if rule.blur else highest[copies.best]
     unchecked = np.flatnonzero((scores < 0) & ~verdicts.rejected)
     verdicts.add("people", REVIEW, unchecked, details=["not examined by the detector"] * len(unchecked))
+    if rule.blur:
+        return
     found = np.flatnonzero(scores >= max(0.0, min(rule.review, rule.reject)))
     for action, some in (
         (rule.action, found[scores[found] >= rule.reject]),
@@ -181,23 +199,24 @@ def _judge_leaks(images: ImageTable, policy: Policy, evaluation: EvaluationImage
     verdicts.add("leak", policy.leak.action, leaks, [found[place][0] for place in leaks], words)
 
 
-def _marked(images: ImageTable, marks: Mapping[str, str], copies: Copies) -> tuple[list[int], dict[int, str]]:
-    """Images marked keep, and those marked drop with why; copies of a dropped image are dropped, unless they are marked keep."""
-    if not marks:
-        return [], {}
-    digests = images.texts("sha256")
-    by_mark: dict[str, list[int]] = {"keep": [], "drop": []}
-    for place, digest in enumerate(digests):
-        if digest is not None and digest in marks:
-            by_mark[marks[digest]].append(place)
-    drop = {place: "marked drop" for place in by_mark["drop"]}
-    groups = {int(copies.best[place]) for place in drop}
-    if groups:
-        kept = set(by_mark["keep"])
-        for place in np.flatnonzero(np.isin(copies.best, list(groups))).tolist():
-            if place not in kept:
-                drop.setdefault(place, "a copy of it is marked drop")
-    return by_mark["keep"], drop
+def _notes_on_copies(images: ImageTable, copies: Copies, verdicts: Verdicts) -> list[str]:
+    """What the user should know of kept images that are copies of each other, or that have copies under another license."""
+    notes, kept = [], np.flatnonzero(verdicts.kept & (copies.group >= 0))
+    counts = np.bincount(copies.group[kept], minlength=1)
+    if several := int((counts[copies.group[kept]] > 1).sum()):
+        notes.append(f"kept images that are copies of each other, as marks or the policy want it: {several:,}")
+    licenses = images.codes("license")
+    differs = np.zeros(len(counts), bool)
+    first: dict[int, int] = {}
+    for place in np.flatnonzero((copies.group >= 0) & (licenses >= 0)).tolist():
+        group = int(copies.group[place])
+        if group < len(differs):
+            differs[group] |= first.setdefault(group, int(licenses[place])) != licenses[place]
+    if other := int(differs[np.unique(copies.group[kept])].sum()):
+        notes.append(
+            f"kept images with copies under another license: {other:,}; that of the kept file was taken (review.html shows them)"
+        )
+    return notes
 
 
 def _judge_caps(
@@ -247,45 +266,3 @@ def _by_content(images: ImageTable, last: NDArray[np.bool_]) -> NDArray[np.int64
         np.uint64,
     )
     return np.lexsort((lots, last))
-
-
-def _taken_down(images: ImageTable, takedowns: Sequence[Takedown], copies: Copies) -> dict[int, str]:
-    """What was taken down, by the digests of file and pixels, and all its copies: image -> reason."""
-    if not takedowns:
-        return {}
-    digests = {one.sha256: one for one in takedowns} | {
-        one.pixels_sha256: one for one in takedowns if one.pixels_sha256
-    }
-    own: dict[int, Takedown] = {}
-    for column in ("sha256", "pixels_sha256"):
-        for place, digest in enumerate(images.texts(column)):
-            if digest in digests:
-                own.setdefault(place, digests[digest])
-    groups = {int(copies.best[place]): taken for place, taken in own.items()}
-    gone = {}
-    for place in np.flatnonzero(np.isin(copies.best, list(groups))).tolist():
-        taken = own.get(place) or groups[int(copies.best[place])]
-        gone[place] = taken.reason if place in own else f"copy of an image taken down ({taken.reason})"
-    return gone
-
-
-def _judge_lookalikes(
-    images: ImageTable,
-    policy: Policy,
-    takedowns: Sequence[Takedown],
-    gone: Mapping[int, str],
-    verdicts: Verdicts,
-) -> None:
-    """What may be another copy of an image that was taken down, by its hash alone, is to be reviewed."""
-    hashed = [one for one in takedowns if one.phash is not None]
-    if not hashed:
-        return
-    there = np.flatnonzero(images.readable & (images.numbers("phash_quality") >= QUALITY))
-    former = np.array([one.phash for one in hashed], np.uint64)
-    pairs = hash_pairs(images.hashes[there], policy.near_duplicate.bits, former)
-    for place, number in dict(pairs.tolist()).items():  # once each
-        image = int(there[place])
-        if image not in gone:
-            verdicts.add(
-                TAKEN_DOWN, REVIEW, [image], details=[f"looks like {hashed[number].path}, which was taken down"]
-            )

@@ -1,24 +1,42 @@
 """Looking up images of a manifest: to take them down, and to compare two manifests."""
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from wildfern.ssl.curation.duplicates import QUALITY
 from wildfern.ssl.curation.manifest import Manifest, path_on_disk
 from wildfern.ssl.curation.takedowns import Takedown
 
 _COLUMNS = [*("source", "container", "path", "sha256", "pixels_sha256", "phash", "phash_quality"), *("author", "group")]
+_NEAR = 3  # paths that are suggested
 
 
-def find_images(manifest: Manifest, wanted: Mapping[str, set[str]]) -> tuple[list[Takedown], list[tuple[str, str]]]:
-    """The images with one of these values of `sha256`, `path` or `author`, and all copies of them; and values that none has.
+class Found(NamedTuple):
+    """- images: those that were wanted, and all copies of them. missing: values of a column that no image has.
+    - near: for a path that no image has, some that end like it.
+    """
 
-    A path is relative to its source, or full, as in the manifest or as on the disk. An image of which not one byte could be read
-    has no digest, and is not found. Time and reason are left open.
+    images: list[Takedown]
+    missing: list[tuple[str, str]]
+    near: dict[str, list[str]]
+
+
+def find_images(manifest: Manifest, wanted: Mapping[str, set[str]]) -> Found:
+    """The images with one of these values of `sha256`, `path` or `author`, and all copies of them.
+
+    A path is relative to its source, or full, as in the manifest or as on the disk, or relative to the working folder. An image
+    of which not one byte could be read has no digest, and is not found. Time and reason are left open.
     """
     missing = {(column, value) for column, values in wanted.items() for value in values}
-    sought = frozenset(missing)
+    meant = {
+        (column, name): value
+        for column, value in missing
+        for name in (_spellings(value) if column == "path" else (value,))
+    }
+    ends = {os.path.basename(value): value for column, value in missing if column == "path"}
+    near: dict[str, list[str]] = {}
     chosen: dict[int, dict[str, Any]] = {}
     groups: set[int] = set()
     digests: set[str] = set()
@@ -28,16 +46,22 @@ def find_images(manifest: Manifest, wanted: Mapping[str, set[str]]) -> tuple[lis
         paths = row["path"], f"{row['container']}/{row['path']}"
         names = {("sha256", row["sha256"]), ("author", row["author"])}
         names |= {("path", name) for path in paths for name in (path, path_on_disk(path))}
-        if sought & names:
-            missing -= names
+        if found := names & meant.keys():
+            missing -= {(column, meant[column, name]) for column, name in found}
             chosen[number] = row
             groups |= {row["group"]} - {-1}
             digests.add(row["sha256"])
+        elif (value := ends.get(os.path.basename(row["path"]))) is not None and len(near.setdefault(value, [])) < _NEAR:
+            near[value].append(row["path"])
     if chosen:
         for number, row in _rows(manifest):
             if row["group"] in groups or row["sha256"] in digests:
                 chosen[number] = row
-    return [_takedown(chosen[number]) for number in sorted(chosen)], sorted(missing)
+    return Found([_takedown(chosen[number]) for number in sorted(chosen)], sorted(missing), near)
+
+
+def _spellings(path: str) -> set[str]:
+    return {path, os.path.normpath(path), os.path.abspath(path)}
 
 
 def _takedown(row: Mapping[str, Any]) -> Takedown:

@@ -40,7 +40,7 @@ class ImageTable:
 
     def numbers(self, column: str) -> NDArray[np.float64]:
         """float64[N], NaN where there is no value."""
-        return self._table.column(column).cast(pa.float64()).to_numpy(zero_copy_only=False)
+        return self._table.column(column).cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
 
     def texts(self, column: str) -> list[str | None]:
         return self._table.column(column).cast(pa.string()).to_pylist()

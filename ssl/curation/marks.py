@@ -26,6 +26,10 @@ def read_marks(path: str | Path) -> dict[str, Mark]:
     UTF-8 with or without a byte order mark, lines end with CRLF or LF, cells are quoted as in RFC 4180. The column `path` is for
     the reader only. Raises CurationError for a missing, malformed or too large file, with the number of the line.
     """
+    return {sha256: mark for sha256, (_, mark) in _read(path).items()}
+
+
+def _read(path: str | Path) -> dict[str, tuple[str, Mark]]:
     try:
         content = read_bytes(path, MOST_BYTES).decode("utf-8-sig")
     except OSError as error:
@@ -34,7 +38,7 @@ def read_marks(path: str | Path) -> dict[str, Mark]:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise CurationError(f"{printable(path)} line {line}: is not UTF-8; save it as CSV in UTF-8") from error
     reader = csv.reader(io.StringIO(content, newline=""), strict=True)
-    marks: dict[str, Mark] = {}
+    marks: dict[str, tuple[str, Mark]] = {}
     line, found = 1, None
     try:
         for row in reader:
@@ -43,7 +47,7 @@ def read_marks(path: str | Path) -> dict[str, Mark]:
                 _check_header(row, path)
             elif row:
                 sha256, mark = _marked(row, f"{printable(path)} line {line}")
-                marks[sha256] = mark
+                marks[sha256] = row[1], mark
             line = reader.line_num + 1  # where the next row starts: a quoted path may hold line breaks
     except csv.Error as error:
         raise CurationError(f"{printable(path)} line {line}: {error}; quote cells as in RFC 4180") from error
@@ -61,6 +65,17 @@ def write_marks(path: str | Path, marks: Mapping[str, Mark], paths: Mapping[str,
     for sha256, _, mark in rows:
         _marked([sha256, "", mark], "write_marks")
     write_text(path, csv_text([HEADER, *rows]))
+
+
+def join_marks(path: str | Path, files: Iterable[Path]) -> None:
+    """Write the marks of all these files into one, with their paths; later ones replace earlier ones. Raises as `read_marks`."""
+    found: dict[str, tuple[str, Mark]] = {}
+    for file in files:
+        for sha256, (name, mark) in _read(file).items():
+            found[sha256] = name or found.get(sha256, ("", mark))[0], mark
+    write_marks(
+        path, {sha256: mark for sha256, (_, mark) in found.items()}, {one: name for one, (name, _) in found.items()}
+    )
 
 
 def cell_of_path(path: str) -> str:

@@ -39,7 +39,8 @@ def measure(content: bytes, decoding: Decoding | None = None) -> Row:
     row: Row = {"sha256": hashlib.sha256(content).hexdigest()}
     try:
         row |= _from_header(content)
-        pixels = (decoding or Decoding()).decode(content)
+        # With a remark, as training does: pages of a TIFF are examined then, and may be an error.
+        pixels = (decoding or Decoding()).decode(content, lambda kind, words: None)
     except UnreadableImage as error:
         return row | {"fault": error.fault, "fault_detail": error.reason}
     height, width = pixels.shape[:2]

@@ -29,7 +29,7 @@ def check_rows(rows: pa.RecordBatch, start: int = 0) -> None:
     if "decision" in rows.schema.names:
         kept = pc.equal(_plain(rows.column("decision")), "keep")
         _refuse(rows, pc.or_(pc.invert(kept), readable), "an image that could not be read is kept", start, None)
-    for name in ("sha256", "width", "height", "phash", "small"):
+    for name in ("sha256", "width", "height", "phash", "phash_quality", "small"):
         if name in rows.schema.names:
             known = rows.column(name).is_valid()
             _refuse(rows, pc.or_(pc.invert(readable), known), f"an image that was read has no {name}", start, None)

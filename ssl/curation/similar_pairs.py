@@ -131,6 +131,8 @@ def finite_rows(features: Tensor) -> Tensor:
 
     Raises DataError for another shape or type, and for NaN or infinity.
     """
+    if not isinstance(features, Tensor):
+        raise DataError(f"features must be a torch.Tensor, got {type(features).__name__}; torch.from_numpy makes one")
     if features.ndim != 2 or not features.is_floating_point():
         raise DataError(f"features must be float[N, D], got {features.dtype} {list(features.shape)}")
     rows = features.detach()

@@ -61,6 +61,11 @@ def add_takedowns(folder: str | Path, takedowns: Sequence[Takedown]) -> None:
     lines = [json.dumps(asdict(one)).encode() + b"\n" for one in takedowns]
     if any(len(line) > _MOST_LINE for line in lines):
         raise CurationError(f"a takedown of more than {_MOST_LINE:,} bytes; write a shorter reason")
+    for line in lines:
+        try:
+            _parsed(line)
+        except ValueError as error:  # such as a reason that is no UTF-8: nobody could read the list any more
+            raise CurationError(f"that cannot be written into {TAKEDOWNS}: {printable(error)}") from error
     with updating(folder), open_appending(path) as file:
         read_takedowns(folder)
         end, rest = _last_line(path)

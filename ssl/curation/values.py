@@ -10,6 +10,7 @@ from PIL import Image
 from wildfern.ssl.curation.box_resize import box_resize
 from wildfern.ssl.curation.examined import Examined, examine
 from wildfern.ssl.curation.perceptual_hash import perceptual_hash
+from wildfern.ssl.data.base import DataError
 
 EXAMINED = 256  # pixels of the longer side that an image is shrunk to
 _PAPER = 24.0  # of luma: what is that near to the background belongs to it
@@ -41,7 +42,13 @@ def values_of(pixels: NDArray[np.uint8]) -> Values:
     - screenshot: the share of pixels that equal their right and their lower neighbor. Near 1 for what programs draw: windows,
       diagrams, cartoons. In photographs only overexposed areas are like that. About 128 x 128 pixels of the full image are
       compared, as shrinking would blend neighbors; 0 for a side of less than 64.
+    - dark_percentile: 99 % of the pixels are at most this bright, so that it is low for a dark image. light_percentile: 95 % are
+      at least this bright, so that it is high for a light one.
+
+    Raises DataError for arrays of another shape or type, and for an image without pixels.
     """
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size or pixels.dtype != np.uint8:
+        raise DataError(f"an image must be uint8[H, W, 3], got {pixels.dtype}{list(pixels.shape)}")
     shrunk = pixels
     if (factor := max(pixels.shape) // (2 * EXAMINED)) > 1:
         shrunk = np.asarray(Image.fromarray(pixels).reduce(factor))

@@ -19,10 +19,11 @@ from small_runs import TINY
 from wildfern.launch import pretrain
 from wildfern.launch.builders import open_mixture
 from wildfern.launch.components import read_recipe
-from wildfern.launch.curating import diff, merge, remove, review, scan
-from wildfern.launch.data_record import evaluated_outside
+from wildfern.launch.curated_record import evaluated_outside
+from wildfern.launch.curating import diff, merge, review, scan
 from wildfern.launch.errors import RunError
 from wildfern.launch.run_folder import RunFolder
+from wildfern.launch.takedown import remove
 from wildfern.ssl.curation.manifest import CurationError, Manifest
 from wildfern.ssl.curation.marks import read_marks
 from wildfern.ssl.data import open_source
@@ -126,10 +127,10 @@ def test_a_run_trains_on_it_and_a_takedown_works_in_the_middle(wildfern, images,
 
     done = wildfern("curate", "remove", "curated", "--path", "scene_03.png", "--reason", "asked by mail")
     assert done.returncode == 0, done.stderr
-    assert "taken down, copies included: 2 images" in done.stdout  # the re-encoded copy, too
+    assert "taken down, copies included: 2 files" in done.stdout  # the re-encoded copy, too
     assert "runs/a: reads them 2 times" in done.stdout  # twice: 4 steps of 8 are two epochs of 16
     again = wildfern("curate", "remove", "curated", "--path", "scene_03.png")
-    assert "copies included: 2 images (2 before)" in again.stdout
+    assert "copies included: 2 files (2 before)" in again.stdout
     assert "runs/a: reads them 2 times" in again.stdout  # also if it is asked later
 
     scene(40).save(images / "later.png")
@@ -192,6 +193,45 @@ def test_another_source_does_not_lose_the_licenses(images, tmp_path):
     assert sum(one is not None for one in licenses) == 16
 
 
+def test_the_table_of_another_source_is_named_when_it_is_not_used(wildfern, images, tmp_path):
+    scan([str(images)], tmp_path / "curated", changes=SMALL, metadata=[tmp_path / "rights.csv"], processes=1)
+    images.rename(tmp_path / "renamed")
+    done = wildfern("curate", "scan", "renamed", "--out", "curated")
+    assert done.returncode == 0, done.stderr
+    assert f"metadata of the last scan was not used, as its sources were others; --metadata {tmp_path}/rights.csv" in (
+        done.stdout.replace("\n", " ")
+    )
+
+
+def test_a_first_scan_that_was_ended_goes_on_without_its_sources(images, tmp_path, monkeypatch):
+    def killed(*arguments, **named):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("wildfern.ssl.curation.curate.measure_images", killed)
+        with pytest.raises(KeyboardInterrupt):
+            scan([str(images)], tmp_path / "c", changes=SMALL, metadata=[tmp_path / "rights.csv"], processes=1)
+    found = scan([], tmp_path / "c", processes=1)
+    assert found.counts["keep"] == 16
+    whole = scan([str(images)], tmp_path / "d", changes=SMALL, metadata=[tmp_path / "rights.csv"], processes=1)
+    assert found.manifest_sha256 == whole.manifest_sha256
+
+
+def test_evaluation_sets_are_found_from_another_working_folder(images, tmp_path, monkeypatch):
+    write_scenes(tmp_path / "test" / "a", 2)
+    monkeypatch.chdir(tmp_path)
+    first = scan(["images"], "c", changes=[*SMALL, "leak.against=[folder:test]"], processes=1)
+    assert first.reasons["leak"] == 2
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert review("../c", processes=1).manifest_sha256 == first.manifest_sha256
+
+
+def test_a_name_that_is_too_long_is_an_error(images):
+    with pytest.raises(RunError, match="File name too long"):
+        scan([str(images)], "x" * 300, processes=1)
+
+
 def test_folders_of_the_user_are_left_alone(wildfern, images, tmp_path):
     """Whatever they are called."""
     mine = tmp_path / "photos" / "scan"
@@ -237,8 +277,8 @@ def test_an_image_of_a_former_manifest_is_taken_down(images, tmp_path):
     first = scan([str(images)], folder, changes=SMALL, processes=1)
     (images / "scene_05.png").unlink()
     scan([], folder, processes=1)
-    named, new = remove(folder, path=["scene_05.png"])
-    assert len(named) == len(new) == 1
+    found = remove(folder, path=["scene_05.png"])
+    assert len(found.files) == len(found.new) == 1
     pinned = open_source(f"curated:{folder}", manifest=first.manifest_sha256[:16])
     assert [name.rsplit("/")[-1] for name in pinned.taken_down] == ["scene_05.png"]
 
@@ -246,7 +286,7 @@ def test_an_image_of_a_former_manifest_is_taken_down(images, tmp_path):
 def test_what_is_dry_changes_nothing(wildfern, images, tmp_path):
     scan([str(images)], tmp_path / "curated", changes=SMALL, processes=1)
     done = wildfern("curate", "remove", "curated", "--path", "scene_05.png", "--dry-run")
-    assert "would be taken down, copies included: 1 image" in done.stdout
+    assert "would be taken down, copies included: 1 file" in done.stdout
     assert not (tmp_path / "curated" / "takedowns.jsonl").exists()
 
 

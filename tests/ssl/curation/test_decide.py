@@ -130,7 +130,7 @@ def test_people_in_one_copy_are_in_all_copies():
     assert decisions(images, policy) == ["reject", "reject", "review", "keep", "review"]
     assert decide(images, policy).verdicts.reasons[4][0].detail == "not examined by the detector"
     blurred = Policy(people=People(action="reject", detector="centerface", blur=True))
-    assert decisions(images, blurred)[2:] == ["keep"] * 3
+    assert decisions(images, blurred)[2:] == ["keep", "keep", "review"]  # the last was not examined
 
 
 def test_a_mark_decides_but_does_not_make_a_file_readable():
@@ -206,3 +206,70 @@ def test_what_looks_like_an_image_taken_down_is_reviewed():
 
 def test_no_images():
     assert decisions(table(), Policy()) == []
+
+
+def test_of_files_with_one_content_that_is_marked_keep_one_is_kept():
+    policy = Policy(license=License(action="reject", allow=("CC-BY-*",)))
+    same = {"pixels": 0, "sha256": "a" * 64}
+    images = table(
+        same | {"license": "CC-BY-NC-2.0", "bytes": 1000},
+        same | {"license": "CC-BY-2.0"},
+        same | {"license": "CC-BY-2.0"},
+        {"license": "CC-BY-2.0"},
+    )
+    marks = {"a" * 64: "keep"}
+    assert decisions(images, policy, marks) == ["reject", "keep", "reject", "keep"]
+    assert rules(images, policy, marks) == [
+        ["license", "exact_duplicate"],
+        ["marked"],
+        ["exact_duplicate"],
+        [],
+    ]
+    several = Policy(exact_duplicate=Rule(action="keep"))
+    assert decisions(images, several, marks) == ["keep"] * 4
+
+
+def test_what_is_kept_twice_or_has_another_license_elsewhere_is_said():
+    images = table(
+        {"pixels": 0, "license": "CC-BY-2.0"},
+        {"pixels": 0, "license": "CC-BY-NC-2.0"},
+        {"hash": 1, "license": "CC-BY-2.0"},
+        {"hash": 1, "license": "CC-BY-2.0"},
+        {"pixels": 9, "license": None},
+        {"pixels": 9, "license": "CC0-1.0"},
+    )
+    (note,) = decide(images, Policy()).notes
+    assert note.startswith("kept images with copies under another license: 1;")
+    marks = {f"{3:064x}": "keep"}
+    assert decide(images, Policy(), marks).notes[0].endswith("as marks or the policy want it: 2")
+    assert decide(table({}, {}), Policy()).notes == []
+
+
+def test_marks_of_no_image_are_said():
+    assert decide(table({}), Policy(), {"f" * 64: "keep", f"{0:064x}": "keep"}).notes == [
+        "marks of no image that was found: 1"
+    ]
+
+
+def test_a_table_of_licenses_that_is_missing_is_said():
+    policy = Policy(license=License(action="reject", allow=("CC-BY-*",)))
+    assert "named with --metadata" in decide(table({}, {}), policy).notes[0]
+    assert decide(table({}, {"license": "CC-BY-2.0"}), policy).notes == []
+
+
+def test_a_filter_learns_from_the_marked_images_that_have_features():
+    images = table(*({} for _ in range(30)))
+    marks = {f"{n:064x}": "keep" if n < 12 else "drop" for n in range(24)}
+    policy = Policy(features=Features(backbone="x"), selection=Selection(filter=0.5))
+    with_features = np.r_[0:12, 24:30]
+    features = ImageFeatures(with_features, torch.randn(len(with_features), 4))
+    found = decide(images, policy, marks, features=features)
+    assert "there are 12 images marked keep and 0 marked drop" in found.notes[0]
+    assert len(found.notes) == 1
+
+
+def test_faces_are_blurred_in_what_is_kept_and_that_is_said():
+    policy = Policy(people=People(action="reject", detector="centerface", review=0.2, reject=0.5, blur=True))
+    images = table({"people": 0.9}, {"people": 0.1}, {"people": 0.3, "width": 20, "height": 20})
+    assert decisions(images, policy) == ["keep", "keep", "reject"]
+    assert decide(images, policy).notes == ["kept images in which faces or persons are blurred: 1"]

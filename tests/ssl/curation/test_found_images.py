@@ -59,7 +59,7 @@ def test_a_digest_finds_an_image_with_all_its_copies(manifest):
 def test_an_author_finds_all_images_of_them(manifest):
     found = find_images(manifest, {"author": {"Ada"}})
     assert names(found) == ["one/deep/scene_01.png", "one/deep/scene_02.png"]
-    assert find_images(manifest, {"author": {"ada"}}) == ([], [("author", "ada")])
+    assert find_images(manifest, {"author": {"ada"}}) == ([], [("author", "ada")], {})
 
 
 def test_a_relative_path_finds_the_images_of_all_sources_and_a_full_one_one_of_them(manifest):
@@ -72,7 +72,7 @@ def test_a_relative_path_finds_the_images_of_all_sources_and_a_full_one_one_of_t
 def test_a_path_that_is_no_utf8_is_found_by_its_bytes(manifest):
     relative, full = "\udcff.png", os.fsdecode(os.fsencode(manifest.folder.parent) + b"/two/\xff.png")
     for path in (relative, full, stored_path(relative)):
-        found, missing = find_images(manifest, {"path": {path}})
+        found, missing, _ = find_images(manifest, {"path": {path}})
         assert (len(found), missing) == (1, [])
         assert found[0].path.endswith(".png")
 
@@ -82,7 +82,7 @@ def test_values_that_no_image_has_are_returned_and_the_others_found(manifest):
     found = find_images(manifest, wanted)
     assert names(found) == ["one/deep/scene_01.png", "one/deep/scene_02.png"]
     assert found[1] == [("author", "Bob"), ("path", "one/deep"), ("path", "scene_02.png"), ("sha256", "0" * 64)]
-    assert find_images(manifest, {}) == ([], [])
+    assert find_images(manifest, {}) == ([], [], {})
 
 
 def test_what_cannot_be_opened_is_not_found(manifest):
@@ -92,12 +92,12 @@ def test_what_cannot_be_opened_is_not_found(manifest):
 
 def test_a_takedown_has_what_tells_the_image_again(manifest):
     rows = {row["path"]: row for row in manifest.table(["path", "sha256", "pixels_sha256", "phash"]).to_pylist()}
-    (one,), _ = find_images(manifest, {"path": {"deep/scene_03.png"}})
+    (one,), *_ = find_images(manifest, {"path": {"deep/scene_03.png"}})
     row = rows["deep/scene_03.png"]
     assert (one.sha256, one.pixels_sha256, one.phash) == (row["sha256"], row["pixels_sha256"], row["phash"])
     assert (one.source, one.container) == (f"folder:{manifest.folder.parent}/one", f"{manifest.folder.parent}/one")
     assert (one.time, one.reason) == ("", "")
-    (flat,), _ = find_images(manifest, {"author": {"Grace"}})
+    (flat,), *_ = find_images(manifest, {"author": {"Grace"}})
     assert flat.phash is None  # a hash of nothing would be that of every flat image
     assert flat.pixels_sha256 == rows["flat.png"]["pixels_sha256"]
 

@@ -350,3 +350,14 @@ def test_extensions_of_formats():
     assert {".jpg", ".jpeg", ".jpe", ".jfif"} <= extensions_of("JPEG")
     assert {".tif", ".tiff"} <= extensions_of("TIFF")
     assert extensions_of("UNKNOWN") == frozenset()
+
+
+def test_pages_that_lead_back_are_a_fault_as_in_training():
+    content = bytearray(encoded(scene(), "TIFF"))
+    start = int.from_bytes(content[4:8], "little")
+    entries = int.from_bytes(content[start : start + 2], "little")
+    after = start + 2 + 12 * entries
+    content[after : after + 4] = content[4:8]  # the next page is the first
+    row = measure(bytes(content))
+    assert "lead back" in row["fault_detail"]
+    assert "pixels_sha256" not in row

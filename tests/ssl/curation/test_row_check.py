@@ -27,6 +27,7 @@ WRONG = {
     "width": [0, -5, None],
     "height": [0, None],
     "phash": [None],
+    "phash_quality": [None, math.nan],
     "small": [None],
     "channels": [0],
     "frames": [-1],

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont, UnidentifiedImageError
 
 from wildfern.ssl.curation.perceptual_hash import perceptual_hash
 from wildfern.ssl.curation.values import Values, page_score, values_of
-from wildfern.ssl.data.base import UnreadableImage
+from wildfern.ssl.data.base import DataError, UnreadableImage
 from wildfern.ssl.data.image_file import decode_image
 
 TEXT = """The images are measured once and their values are kept so that a later scan of the same folder takes little time.
@@ -303,3 +303,13 @@ def test_the_score_of_a_screenshot_is_a_count(shape):
 def test_small_images_are_no_screenshots():
     assert screenshots(np.zeros((63, 500, 3), np.uint8)) == 0
     assert screenshots(np.zeros((64, 64, 3), np.uint8)) == 1
+
+
+@pytest.mark.parametrize("shape", [(40, 50), (40, 50, 4), (0, 5, 3), (5, 0, 3), (1, 40, 50, 3)])
+def test_arrays_that_are_no_image(shape):
+    with pytest.raises(DataError, match=r"must be uint8\[H, W, 3\]"):
+        values_of(np.zeros(shape, np.uint8))
+    with pytest.raises(DataError, match="got float32"):
+        values_of(np.zeros((4, 4, 3), np.float32))
+    with pytest.raises(DataError, match=r"\[32, 32\]"):
+        perceptual_hash(np.zeros((40, 50)))

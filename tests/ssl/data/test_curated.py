@@ -33,7 +33,7 @@ def curated(tmp_path):
 
 
 def take_down(folder, path):
-    found, _ = find_images(Manifest(folder), {"sha256": set(), "path": {path}, "author": set()})
+    found, *_ = find_images(Manifest(folder), {"sha256": set(), "path": {path}, "author": set()})
     add_takedowns(folder, [replace(one, time="2026-05-01T10:00:00+00:00") for one in found])
 
 
@@ -129,7 +129,7 @@ def test_a_copy_of_the_pixels_in_another_file_is_taken_down_too(tmp_path):
     scene(1).save(tmp_path / "images" / "other.bmp")
     keep = replace(SMALL, exact_duplicate=Rule(action="keep"))
     scan([str(tmp_path / "images")], tmp_path / "curated", keep)
-    found, _ = find_images(Manifest(tmp_path / "curated"), {"path": {"scene_01.png"}})
+    found, *_ = find_images(Manifest(tmp_path / "curated"), {"path": {"scene_01.png"}})
     add_takedowns(tmp_path / "curated", [one for one in found if one.path == "scene_01.png"])
     source = open_source(f"curated:{tmp_path}/curated")
     assert sorted(name.rsplit("/")[-1] for name in source.taken_down) == ["other.bmp", "scene_01.png"]
