@@ -27,7 +27,7 @@ from wildfern.ssl.curation.listing import Folder
 from wildfern.ssl.curation.measure import measure_listed
 from wildfern.ssl.curation.similar_pairs import similar_pairs
 
-IMAGES = 100
+IMAGES = 400
 SIZES = ((500, 375), (213, 160))  # pixels: of ImageNet and of small thumbnails
 CHUNK, WIDTH, MILLION = 4096, 512, 1_000_000
 
