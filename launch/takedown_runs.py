@@ -123,9 +123,7 @@ def _seen(run: RunFolder, folder: Path, digests: set[str]) -> Seen | None:
         return None
     mixture = open_mixture(recipe.model_copy(update={"data": entries}))
     batch_size = recipe.training.batch_size
-    last: dict[
-        int, NDArray[np.int64]
-    ] = {}  # number of the source -> for each of its items the last step that may have read it
+    last: dict[int, NDArray[np.int64]] = {}  # of each source: for each item the last step that may have read it
     reads = False
     for number in mine:
         newest = Reading(*known_takedowns(recorded[number]), last_step(run, recipe))
