@@ -63,14 +63,14 @@ def writing(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"cannot make the folder {folder}: {error.strerror}") from error
-    with disk_errors(folder), lock(folder, "wait for it, or stop it"):
+    with curation_disk_errors(folder), lock(folder, "wait for it, or stop it"):
         for below in (folder, folder / PARTS, folder / VERSIONS, folder / FEATURES):
             remove_partial_files(below)
         yield
 
 
 @contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
+def curation_disk_errors(folder: Path) -> Iterator[None]:
     """A full or read-only disk in the user's words."""
     try:
         yield

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wildfern.launch.cluster.run_lock import lock
-from wildfern.launch.curated_folder import disk_errors, existing_folder, folder_to_write, log, writing
+from wildfern.launch.curated_folder import curation_disk_errors, existing_folder, folder_to_write, log, writing
 from wildfern.launch.errors import RunError, user_errors
 from wildfern.launch.output_paths import written_path
 from wildfern.launch.policies import policy_of, read_policy
@@ -119,7 +119,7 @@ def review(
 def export(folder: str | Path, out: str | Path, format: str = "folder", shard_mb: int = 256) -> tuple[int, int]:
     """Copy the kept images into `out`; returns the numbers of images and files. See `export_images`."""
     folder, target = existing_folder(folder), written_path(out)
-    with disk_errors(target):
+    with curation_disk_errors(target):
         return export_images(folder, target, format, shard_mb, lambda out: lock(out, "wait for it, or stop it"))
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from wildfern.launch.curated_folder import disk_errors, existing_folder, log
+from wildfern.launch.curated_folder import curation_disk_errors, existing_folder, log
 from wildfern.launch.errors import RunError
 from wildfern.ssl.curation.found_images import find_images
 from wildfern.ssl.curation.manifest import CurationError, Manifest, versions
@@ -70,7 +70,7 @@ def remove(
     files = [replace(one, time=now, reason=reason) for one in found.values()]
     new = list({one.sha256: one for one in reversed(files) if one.sha256 not in known}.values())[::-1]
     if new and not dry_run:
-        with disk_errors(folder):
+        with curation_disk_errors(folder):
             add_takedowns(folder, new)
             log(folder, {"operation": "remove", "images": len(new), "reason": reason})
     return TakenDown(files, new, notes)

@@ -245,9 +245,9 @@ def _info(file: pq.ParquetFile, path: Path) -> Info:
             if not isinstance(value, kind):
                 raise TypeError(f"{name} is no {kind.__name__}")
             if kind is list and not all(isinstance(one, str) for one in value):
-                raise TypeError(f"{name} has what is no text")
+                raise TypeError(f"{name} must be texts")
         if not all(isinstance(count, int) for count in info.counts.values()):
-            raise TypeError("counts has what is no number")
+            raise TypeError("counts must be whole numbers")
         return info
     except CurationError:
         raise

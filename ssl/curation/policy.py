@@ -113,7 +113,7 @@ class People(Rule):
 
 @dataclass(frozen=True, kw_only=True)
 class Caps(_Section):
-    """At most so many images of one author, album and cluster, chosen by a hash of their content; null: any number."""
+    """How many images of one author, album and cluster are kept at most, drawn by a hash of their content; null: all."""
 
     author: int | None = None
     album: int | None = None

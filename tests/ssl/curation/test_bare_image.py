@@ -7,29 +7,11 @@ import struct
 import numpy as np
 import pytest
 from curated_images import scene
-from PIL import ExifTags, Image, ImageCms
+from images_with_metadata import PROFILE, SCAN, SECRET, exif_of, jpeg
+from PIL import ExifTags, Image
 
 from wildfern.ssl.curation.bare_image import bare_image, without_metadata
 from wildfern.ssl.data import UnreadableImage, decode_image
-
-SECRET = b"SECRET"
-SCAN = b"\xff\xda"
-PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-
-
-def jpeg(image: Image.Image, **options) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=90, **options)
-    return file.getvalue()
-
-
-def exif_of(orientation: int | None = None) -> bytes:
-    exif = Image.Exif()
-    exif[ExifTags.Base.Artist] = SECRET.decode()
-    if orientation is not None:
-        exif[ExifTags.Base.Orientation] = orientation
-    exif[ExifTags.IFD.GPSInfo] = {ExifTags.GPS.GPSLatitude: (52.0, 31.0, 1.0), ExifTags.GPS.GPSMapDatum: "SECRET"}
-    return exif.tobytes()
 
 
 def segment(marker: int, content: bytes) -> bytes:

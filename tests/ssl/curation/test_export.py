@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from curated_images import scene, write_scenes
-from PIL import ExifTags, Image, ImageCms, PngImagePlugin
+from images_with_metadata import PROFILE, SCAN, SECRET, exif_of, jpeg
+from PIL import ExifTags, Image, PngImagePlugin
 from square_detector import SquareDetector, with_square
 
 from wildfern.ssl.curation import export
@@ -24,25 +25,6 @@ from wildfern.ssl.curation.manifest import CurationError, Manifest
 from wildfern.ssl.curation.policy import People, Policy
 from wildfern.ssl.curation.takedowns import add_takedowns
 from wildfern.ssl.data import open_source
-
-SECRET = b"SECRET"
-SCAN = b"\xff\xda"  # of JPEG
-PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-
-
-def jpeg(image: Image.Image, **options) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=90, **options)
-    return file.getvalue()
-
-
-def exif_of(orientation: int | None = None) -> bytes:
-    exif = Image.Exif()
-    exif[ExifTags.Base.Artist] = SECRET.decode()
-    if orientation is not None:
-        exif[ExifTags.Base.Orientation] = orientation
-    exif[ExifTags.IFD.GPSInfo] = {ExifTags.GPS.GPSLatitude: (52.0, 31.0, 1.0), ExifTags.GPS.GPSMapDatum: "SECRET"}
-    return exif.tobytes()
 
 
 @pytest.fixture
@@ -234,7 +216,7 @@ def taken_down(manifest, *paths) -> set[str]:
 
 
 def interrupted(monkeypatch, count, *arguments) -> None:
-    """An export that ends after so many images."""
+    """An export that is killed after `count` images."""
     original, done = export._one, []
 
     def killed(*given):
