@@ -1,164 +1,213 @@
-"""Export the pretrained backbone."""
+"""Export the pretrained backbone: write it in one of several formats, read it back, and compare features."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import nn
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
+from wildfern.files import write_text
 from wildfern.launch.errors import RunError
-from wildfern.launch.loaded_backbone import recipe_transform, timm_images
-from wildfern.launch.model_card import write_model_card
+from wildfern.launch.export_code import indented, loading_code
+from wildfern.launch.export_folder import check_folder_out, writing_folder
+from wildfern.launch.export_huggingface import folder_code, front_matter, read_folder, write_folder
+from wildfern.launch.export_network import COMPARED, ExportNetwork, export_network, features, largest_difference
+from wildfern.launch.export_onnx import OnnxNetwork, onnx_code, onnx_program, onnx_words
+from wildfern.launch.export_torch_export import described, program_code, read_program, traced
+from wildfern.launch.export_torchvision import as_torchvision
+from wildfern.launch.model_card import model_card, write_model_card
 from wildfern.launch.output_paths import check_not_of_a_run, writing
 from wildfern.launch.run_folder import RunFolder
 from wildfern.printable import printable
-from wildfern.recipes import Recipe
-from wildfern.ssl.augmentation import MEAN, STD, VIEWS
-from wildfern.ssl.models.networks import TORCHVISION, deep_stem, replaces_stem, torchvision_recipe
 
-# Suffixes of the files of each format; the first is the default.
-SUFFIXES = {"timm": (".pth", ".pt", ".bin", ".ckpt"), "safetensors": (".safetensors",), "onnx": (".onnx",)}
+__all__ = ["FORMATS", "NAMES", "SUFFIXES", "export_backbone", "loading_code"]
+
+# Suffixes of the files of each format; the first is the default, none: a folder.
+SUFFIXES: dict[str, tuple[str, ...]] = {
+    "timm": (".pth", ".pt", ".bin", ".ckpt"),
+    "torchvision": (".pth", ".pt", ".bin", ".ckpt"),
+    "huggingface": (),
+    "safetensors": (".safetensors",),
+    "onnx": (".onnx",),
+    "torch_export": (".pt2",),
+}
 FORMATS = tuple(SUFFIXES)
-NAMES = {"timm": "exported.pth", "safetensors": "exported.safetensors", "onnx": "exported.onnx"}
+NAMES = {
+    "timm": "exported.pth",
+    "torchvision": "exported_torchvision.pth",
+    "huggingface": "exported_huggingface",
+    "safetensors": "exported.safetensors",
+    "onnx": "exported.onnx",
+    "torch_export": "exported.pt2",
+}
+# Largest difference of the features, relative to the largest feature. Other code for convolutions and attention adds up numbers
+# in another order: up to 8e-7 for a small ViT in ONNX, 7e-7 for a ViT-B of torchvision, more for deeper networks.
+TOLERANCE = 1e-6
+TOLERANCES = {"onnx": 1e-5, "torchvision": 1e-5}
 
 
 def export_backbone(run: Path, format: str = "timm", out: Path | None = None) -> str:
     """Write the backbone in one of `FORMATS` and return how to load it.
 
-    timm: a PyTorch state dict with timm's names, for `timm.create_model(…).load_state_dict(…)`. safetensors: the same
-    tensors as safetensors. onnx: the network with a dynamic batch size. Missing folders of `out` are made. Raises RunError for
-    an unknown format, a suffix of another format, a file that cannot be written, a folder without weights, and a missing package.
-    The formats for PyTorch come with model_card.md, in the same folder.
+    timm: a PyTorch state dict with timm's names, for `timm.create_model(…).load_state_dict(…)`. torchvision: one for the same
+    network in torchvision. safetensors: timm's tensors, with a description. huggingface: a folder for
+    `timm.create_model("local-dir:…")` and transformers. onnx and torch_export: the network with a dynamic batch size. Missing
+    folders of `out` are made.
+
+    What was written is read back: its features of random images must be those of the run, to 1e-6 of the largest one (onnx and
+    torchvision: 1e-5), or nothing is replaced. All formats come with model_card.md in the same folder; that of huggingface has
+    README.md instead.
+
+    Raises RunError for an unknown format, a suffix of another format, what cannot be written, a folder without weights, a missing
+    package, a network that the format does not have, and features that differ.
     """
     if format not in FORMATS:
         raise RunError(f"--format must be one of {', '.join(FORMATS)}; got {format!r}")
     folder = RunFolder.for_reading(Path(run))
     out = folder.path / NAMES[format] if out is None else Path(out)
     _check_out(out, format)
-    recipe, backbone = folder.recipe(), folder.backbone()
-    state = {name: tensor.contiguous() for name, tensor in backbone.network.state_dict().items()}
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with writing(out) as path:
-            if format == "onnx":
-                return _onnx(backbone.network, recipe, path, out)
-            if format == "timm":
-                with path.open("wb") as file:  # to a path, torch would not say why a write failed
-                    torch.save(state, file)
-                read = f"torch.load({str(out)!r}, weights_only=True)"
-            else:
-                save_file(state, path)
-                path.chmod(out.parent.stat().st_mode & 0o666)  # safetensors writes files that only their owner can read
-                read = f"safetensors.torch.load_file({str(out)!r})"
-    except OSError as error:
-        raise RunError(f"cannot write {out}: {error.strerror or error}") from error
-    except (RuntimeError, SafetensorError) as error:  # of torch's and safetensors' writers
-        cause = error.__context__.strerror if isinstance(error.__context__, OSError) else str(error)
-        raise RunError(f"cannot write {out}: {((cause or '').splitlines() or [type(error).__name__])[0]}") from error
-    code = loading_code(recipe, backbone.network, read)
-    card = write_model_card(folder, out, code)
-    return f"written to {printable(out)}, with {printable(card.name)}; load it with\n\n{code}"
+    source = export_network(folder)
+    check = _Check(source, format, out)
+    if format == "huggingface":
+        return _export_folder(source, check, out)
+    target = as_torchvision(source) if format == "torchvision" else source
+    checked = _written(target, format, out, check)
+    card = write_model_card(folder, out, _code(target, format, Path(out.name)), checked)
+    code = _code(target, format, out)
+    return f"{_written_words(target, format, out)}, with {printable(card.name)}; {checked}; load it with\n\n{code}"
+
+
+def _export_folder(source: ExportNetwork, check: "_Check", out: Path) -> str:
+    with _write_errors(out), writing_folder(out) as folder:
+        write_folder(source, folder)
+        checked = check(lambda: read_folder(source, folder), folder)
+        code = indented(folder_code(source, Path(out.name)))
+        card = [*front_matter(source), *model_card(source.folder, out.name, code, checked)]
+        write_text(folder / "README.md", "\n".join(card) + "\n")
+    return (
+        f"written to {printable(out)}/, with README.md; {checked}; load it with\n\n{indented(folder_code(source, out))}"
+    )
 
 
 def _check_out(out: Path, format: str) -> None:
     """Raise RunError for a suffix that says another format, for a folder, and for a file of a run."""
-    other = next((name for name, suffixes in SUFFIXES.items() if name != format and out.suffix in suffixes), None)
-    if other is not None:
+    others = [name for name, suffixes in SUFFIXES.items() if out.suffix in suffixes]
+    if others and format not in others:
         raise RunError(
-            f"--out {out} has the suffix of the format {other}, but --format is {format}: change one of them"
+            f"--out {out} has the suffix of the format {others[0]}, but --format is {format}: change one of them"
         )
-    if out.is_dir():
+    if format == "huggingface":
+        check_folder_out(out)
+    elif out.is_dir():
         raise RunError(f"--out {out} is a folder: give the file to write, for example {out / NAMES[format]}")
-    check_not_of_a_run(out)
-
-
-def loading_code(recipe: Recipe, network: nn.Module, read: str) -> str:
-    """Python code that builds the network without wildfern and loads all weights, with the preprocessing of its images."""
-    model = recipe.model
-    images = timm_images(*recipe_transform(recipe))
-    if model.backbone == "small_alexnet":
-        make = [
-            "import torch",
-            "from wildfern.ssl.models import SmallAlexNet",
-            f"model = SmallAlexNet(**{model.arguments!r})",
-        ]
-    elif model.backbone.startswith(TORCHVISION):
-        name = model.backbone.removeprefix(TORCHVISION)
-        arguments, classifier = torchvision_recipe(name, model.arguments)
-        make = [
-            "import torch, torchvision",
-            f'model = torchvision.models.get_model("{name}"{_written(arguments)})',
-            f'model.set_submodule("{classifier}", torch.nn.Identity())',
-        ]
     else:
-        arguments, stem = dict(model.arguments), []
-        if replaces_stem(network, arguments):
-            arguments |= deep_stem(model.backbone, arguments["stem_width"])
-            first = network.conv1
-            stem = [
-                f"model.conv1 = torch.nn.Conv2d({first.in_channels}, {first.out_channels}, 7, stride=2, padding=3, bias=False)"
-                "  # one convolution, of the recipe's stem_width"
-            ]
-        make = [
-            "import timm, torch",
-            f"images = {images}",
-            f'model = timm.create_model("{model.backbone}", num_classes=0{_written(arguments)}, pretrained_cfg_overlay=images)',
-            *stem,
-        ]
-    if model.stem == "cifar":
-        make += [
-            "first = model.conv1  # the recipe's stem is cifar: 3×3, stride 1, no pooling",
-            "model.conv1 = torch.nn.Conv2d(first.in_channels, first.out_channels, 3, stride=1, padding=1, bias=False)",
-            "model.maxpool = torch.nn.Identity()",
-        ]
-    if read.startswith("safetensors"):
-        make.insert(0, "import safetensors.torch")
-    make.append(f"model.load_state_dict({read})")
-    if model.backbone == "small_alexnet" or model.backbone.startswith(TORCHVISION):
-        make.append(f"preprocessing = {images}")
-    elif images["input_size"][0] == 3:
-        make.append("transform = timm.data.create_transform(**timm.data.resolve_data_config(model=model))")
-    else:
-        make.append("# images of other than three channels: resize, scale to [0, 1], less mean, divided by std")
-    for entry in recipe.data:
-        given = {key: entry.arguments.get(key) for key in ("bands", "value_range")}
-        if said := [f"{key}={list(value)}" for key, value in given.items() if isinstance(value, tuple | list)]:
-            make.append(f"# {entry.source} was read with {', '.join(said)}: scale the values of files in the same way")
-    return "\n".join(f"    {line}" for line in make)
+        check_not_of_a_run(out)
 
 
-def _written(arguments: dict[str, Any]) -> str:
-    return "".join(f", {key}={value!r}" for key, value in arguments.items())
-
-
-def _onnx(network: nn.Module, recipe: Recipe, path: Path, out: Path) -> str:
-    """Write the network to `path`, which becomes `out`."""
+def _converted(target: ExportNetwork, format: str) -> Any:
+    """What is to be written: tensors, or a program."""
+    if format not in ("onnx", "torch_export"):
+        return target.state()
     try:
-        import onnx  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError:
-        raise RunError("exporting to ONNX needs two more packages: pip install 'wildfern[onnx]'") from None
-    views = VIEWS[recipe.views.name](**recipe.views.arguments)
-    size, channels = max(size for _, size in views.shape), views.channels
-    example = torch.zeros(2, channels, size, size)
-    batch = torch.export.Dim("batch", min=1)
-    torch.onnx.export(
-        network,
-        (example,),
-        path,
-        input_names=["images"],
-        output_names=["features"],
-        dynamic_shapes=({0: batch},),
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
-    mean, std = (", ".join(f"{value:g}" for value in values) for values in views.normalization)
-    what = f"in [0, 1], less ({mean}), divided by ({std})"
-    if views.intensity_order is not None:
-        what = "standardized local intensity orders"
-    elif views.normalization == (MEAN, STD):
-        what = "normalized as ImageNet"
-    return f"written to {out}: float32 images [batch, {channels}, {size}, {size}], {what} -> features"
+        return onnx_program(target) if format == "onnx" else traced(target)
+    except RunError:
+        raise
+    except Exception as error:  # tracing raises any kind for operations that it does not know
+        raise RunError(
+            f"{target.recipe.model.backbone} cannot be converted ({_first_line(error)}): choose --format timm or safetensors"
+        ) from error
+
+
+def _written(target: ExportNetwork, format: str, out: Path, check: "_Check") -> str:
+    """Write the file, and say what `check` found. `out` stays as it was after any error."""
+    content = _converted(target, format)
+    with _write_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with writing(out) as path:
+            if format == "onnx":
+                content.save(path, external_data=False)
+            elif format == "safetensors":
+                save_file(content, path, {"format": "pt", **target.metadata})
+                path.chmod(out.parent.stat().st_mode & 0o666)  # safetensors writes files that only their owner can read
+            else:
+                with path.open("wb") as file:  # to a path, torch would not say why a write failed
+                    if format == "torch_export":
+                        torch.export.save(content, file, extra_files=described(target))
+                    else:
+                        torch.save(content, file)
+            return check(lambda: _read(target, format, path), path)
+
+
+def _read(target: ExportNetwork, format: str, path: Path) -> Callable[[Tensor], Tensor]:
+    if format == "onnx":
+        return OnnxNetwork(path)
+    if format == "torch_export":
+        return read_program(path)
+    return target.rebuilt(load_file(path) if format == "safetensors" else torch.load(path, weights_only=True))
+
+
+def _code(target: ExportNetwork, format: str, out: Path) -> str:
+    if format == "onnx":
+        return indented(onnx_code(target, out))
+    if format == "torch_export":
+        return indented(program_code(target, out))
+    load = "safetensors.torch.load_file({})" if format == "safetensors" else "torch.load({}, weights_only=True)"
+    return loading_code(target.recipe, target.network, load.format(repr(str(out))))
+
+
+def _written_words(target: ExportNetwork, format: str, out: Path) -> str:
+    return onnx_words(target, out) if format == "onnx" else f"written to {printable(out)}"
+
+
+@dataclass(frozen=True)
+class _Check:
+    """Compares features of what was written with those of the run, on random images."""
+
+    source: ExportNetwork
+    format: str
+    out: Path
+
+    def __call__(self, read: Callable[[], Callable[[Tensor], Tensor]], path: Path) -> str:
+        """What was found, in words. Raises RunError for features that differ, or are not finite."""
+        if not (path.is_file() or path.is_dir()):
+            return "not compared with the run, as it cannot be read back"
+        images, limit = self.source.random_images(), TOLERANCES.get(self.format, TOLERANCE)
+        expected = features(self.source.network, images)
+        if not expected.isfinite().all():
+            raise RunError(
+                f"the backbone of {self.source.folder.path} gives features that are not finite; {self.out} was not written"
+            )
+        try:
+            difference = largest_difference(expected, features(read(), images))
+        except Exception as error:  # of many libraries
+            raise RunError(f"{self.out} was not written: read back, it fails: {_first_line(error)}") from error
+        if not difference <= limit:  # also not a number
+            raise RunError(
+                f"{self.out} was not written: read back, its features differ from the run's by {difference:.1e} of the largest "
+                f"one, more than {limit:.0e}"
+            )
+        words = "are those of the run"
+        if difference:
+            words = f"differ from the run's by at most {difference:.1e} of the largest one (limit {limit:.0e})"
+        return f"read back, the features of {COMPARED} random images {words}"
+
+
+@contextmanager
+def _write_errors(out: Path) -> Iterator[None]:
+    """Turn errors of the disk, and of torch's and safetensors' writers, into RunErrors."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"cannot write {out}: {error.strerror or error}") from error
+    except (RuntimeError, SafetensorError) as error:
+        cause = error.__context__.strerror if isinstance(error.__context__, OSError) else str(error)
+        raise RunError(f"cannot write {out}: {((cause or '').splitlines() or [type(error).__name__])[0]}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -259,7 +259,7 @@ def test_an_export_is_written_as_a_whole_and_follows_no_link_in_the_run_folder(f
     assert victim.read_text() == "precious"
     whole = out.read_bytes()
 
-    def full(state, path):
+    def full(state, path, *metadata):
         (path if isinstance(path, Path) else Path(path.name)).write_bytes(b"half")
         raise RuntimeError("PytorchStreamWriter failed writing file data.pkl: file write failed\nat …")
 
