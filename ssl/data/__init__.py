@@ -14,10 +14,12 @@ from wildfern.generators import make_stream
 from wildfern.registry import GENERATORS, LOCATION, SOURCES, location_parameter, register
 from wildfern.ssl.data.base import DataError, Images, Source, Split, UnreadableImage
 from wildfern.ssl.data.crop import crop_resize, crops_resize, square
+from wildfern.ssl.data.csv_images import CsvSource
 from wildfern.ssl.data.curated import CuratedSource
 from wildfern.ssl.data.digits import DigitsSource
 from wildfern.ssl.data.finite import FiniteSource
 from wildfern.ssl.data.folder import FolderSource
+from wildfern.ssl.data.groups import Groups, crossed
 from wildfern.ssl.data.guided_batches import GuidedBatches
 from wildfern.ssl.data.huggingface import HuggingFaceSource
 from wildfern.ssl.data.image_file import decode_image, image_size
@@ -25,6 +27,7 @@ from wildfern.ssl.data.imbalance import imbalanced
 from wildfern.ssl.data.loader import Loader
 from wildfern.ssl.data.mask_mix import MaskMixSource
 from wildfern.ssl.data.mixture import Mixture
+from wildfern.ssl.data.mvtec import MVTecSource
 from wildfern.ssl.data.parquet import ParquetSource
 from wildfern.ssl.data.paths import expanded
 from wildfern.ssl.data.permutation import permuted
@@ -38,15 +41,18 @@ for _name in TORCHVISION_SETS:
 
 __all__ = [
     "SOURCES",
+    "CsvSource",
     "CuratedSource",
     "DataError",
     "DigitsSource",
     "FiniteSource",
     "FolderSource",
+    "Groups",
     "GuidedBatches",
     "HuggingFaceSource",
     "Images",
     "Loader",
+    "MVTecSource",
     "MaskMixSource",
     "Mixture",
     "ParquetSource",
@@ -58,6 +64,7 @@ __all__ = [
     "WebDatasetSource",
     "crop_resize",
     "crops_resize",
+    "crossed",
     "decode_image",
     "image_size",
     "imbalanced",

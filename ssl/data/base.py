@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from wildfern.ssl.data.groups import Groups
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -116,6 +118,8 @@ class Source(ABC):
 
     `channels` is C of its images uint8[H, W, C]. `split_words` says which images these are ("folder valid").
     `parameter_names`: of the columns of `Images.parameters`, which `read` returns only with `reads_parameters`; () without any.
+    `groups`: of all items, by each column of metadata that was asked for. An image that was found unreadable is of unknown group,
+    as `read` gives another one in its place.
     """
 
     num_items: int | None = None
@@ -123,6 +127,7 @@ class Source(ABC):
     channels: int = 3
     split_words: str = ""
     parameter_names: tuple[str, ...] = ()
+    groups: tuple[Groups, ...] = ()
     reads_parameters: bool = False  # True: the method needs them
 
     reads_labels: bool = (

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from wildfern.registry import register
 from wildfern.ssl.data.base import DataError, Images, Split
+from wildfern.ssl.data.groups import Groups
 from wildfern.ssl.data.image_source import CACHE_BYTES, Labels
 from wildfern.ssl.data.nested_source import Nested, NestedSource, open_nested
 
@@ -51,6 +52,10 @@ class FiniteSource(NestedSource):
         """Labels of the images, of a finite source that knows them without reading images; else None."""
         labels: Labels | None = getattr(self.inner, "labels", None)
         return None if labels is None else labels[: self.num_items]
+
+    @property
+    def groups(self) -> tuple[Groups, ...]:  # type: ignore[override]
+        return tuple(groups[np.arange(self.num_items or 0)] for groups in self.inner.groups)
 
     def read(self, items: ArrayLike) -> Images:
         items = np.asarray(items, np.int64)

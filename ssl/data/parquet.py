@@ -1,11 +1,13 @@
 """`parquet:PATH`: images in parquet files, for example in the Hugging Face layout: image{bytes, path}, label."""
 
 from collections.abc import Iterator
+from difflib import get_close_matches
 
 import numpy as np
 
 from wildfern.registry import register
 from wildfern.ssl.data.base import DataError, SourceFile, Split, UnreadableImage, listed_files
+from wildfern.ssl.data.groups import Groups, without_unreadable
 from wildfern.ssl.data.image_column import find_image_column
 from wildfern.ssl.data.image_file import Bands, Decoding, File, Percentiles, ValueRange
 from wildfern.ssl.data.image_source import ImageSource
@@ -30,6 +32,7 @@ class ParquetSource(ImageSource):
     image_column: encoded images as bytes, structs with bytes (or with the path of a file, see `image_folder`), or lists of
         uint8; None finds it. label_column: integers, names, or lists of either for several classes; lists of one length with
         only 0 and 1 are multi-hot. None, or no column of the default name: unlabeled. It is read when labels are needed.
+    group_columns: columns of texts or numbers by which test images are grouped, read when groups are needed.
     max_side, bands, value_range, percentiles: how the images are read; see `Decoding`.
     image_folder: folder that paths in rows are relative to (else to their parquet file), and below which the files must be after
         links are followed; None: that of each parquet file.
@@ -49,6 +52,7 @@ class ParquetSource(ImageSource):
         test_fraction: float = 0.0,
         image_column: str | None = None,
         label_column: str | None = "label",
+        group_columns: tuple[str, ...] = (),
         max_side: int | None = None,
         bands: Bands | None = None,
         value_range: ValueRange | None = None,
@@ -79,6 +83,11 @@ class ParquetSource(ImageSource):
         for file, schema in zip(self._files, schemas, strict=True):
             if label_column not in (None, "label") and label_column not in schema.names:
                 raise DataError(f"{file}: no label column {label_column!r}; it has {', '.join(schema.names)}")
+            for column in group_columns:
+                if column not in schema.names:
+                    near = get_close_matches(column, schema.names, 1, 0.5)
+                    hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(schema.names)}"
+                    raise DataError(f"{file}: no column {column!r} (group_columns); {hint}")
         below = None if image_folder is None else existing_folder(image_folder)
         self._rows = RowGroups(self._files, columns, int(memory_gb * 2**30), below)
         if not len(self._rows):
@@ -94,7 +103,18 @@ class ParquetSource(ImageSource):
         if image_column is None and columns[0].name != "image":
             self.note(f"{path}: images are read from column {columns[0].name}")
         self._others = (path, other, named[other], named[split]) if not by_hash else None
-        self._label_column = label_column
+        self._label_column, self._group_columns = label_column, group_columns
+        self._groups: tuple[Groups, ...] | None = None
+
+    @property
+    def groups(self) -> tuple[Groups, ...]:  # type: ignore[override]
+        if self._groups is None:
+            values = {column: read_column(self._rows.noted, column) for column in self._group_columns}
+            try:
+                self._groups = tuple(Groups.of(column, values[column])[self._items] for column in values)
+            except ValueError as error:
+                raise DataError(f"{self._files[0].parent}: {error}") from error
+        return without_unreadable(self._groups, map(self.item_name, range(len(self._items))), self.skipped)
 
     def item_name(self, item: int) -> str:
         file, row = self._rows.locate(int(self._items[item]))

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from wildfern.ssl.data.base import DataError, Images, Source, SourceFile
+from wildfern.ssl.data.groups import Groups
 
 
 class Subset(Source):
@@ -33,6 +34,10 @@ class Subset(Source):
         """Labels of the chosen items; None if the source has none."""
         labels: NDArray[np.int64] | NDArray[np.uint8] | None = getattr(self.source, "labels", None)
         return None if labels is None else labels[self.items]
+
+    @property
+    def groups(self) -> tuple[Groups, ...]:  # type: ignore[override]
+        return tuple(groups[self.items] for groups in self.source.groups)
 
     @property
     def reads_labels(self) -> bool:  # type: ignore[override]
