@@ -41,8 +41,8 @@ from wildfern.ssl.evaluation import (
     evaluate_backbones,
     write_report,
 )
+from wildfern.ssl.evaluation.dataset_reader import check_labels
 from wildfern.ssl.evaluation.labeled_chunks import check_number_of_labels, label_array
-from wildfern.ssl.evaluation.protocol import check_labels
 from wildfern.ssl.evaluation.result import upgraded_rows
 from wildfern.ssl.evaluation.stored_result import EVALUATION, read_evaluation
 from wildfern.ssl.tracking import Progress
@@ -65,7 +65,7 @@ def evaluate(
     on: DatasetLike | Sequence[DatasetLike] = (),
     protocols: ProtocolLike | Sequence[ProtocolLike] = ("linear", "knn"),
     few_shot: Sequence[int] = (),
-    seeds: int = 3,
+    seeds: int = 5,
     announce: Callable[[str], None] | Progress | None = None,
     download: bool = False,
     backbones: Sequence[BackboneLike] = (),
@@ -241,7 +241,9 @@ def labeled(dataset: DatasetLike | Dataset, download: bool = False) -> tuple[Sou
         dataset = check_dataset(dataset)
     source = dataset.source
     scheme = source.partition(":")[0]
-    arguments: dict[str, Any] = {"test_fraction": 0.2} if scheme in ("folder", "parquet", "webdataset", "hf") else {}
+    arguments: dict[str, Any] = (
+        {"test_fraction": 0.2} if scheme in ("folder", "parquet", "webdataset", "hf", "csv") else {}
+    )
     if scheme == "folder":
         arguments["labels"] = "folders"
     if download and "download" in inspect.signature(source_signature(source)).parameters:

@@ -51,7 +51,7 @@ def evaluate(
         ),
     ] = None,
     few_shot: Annotated[str, typer.Option(help="Also evaluate with N labels per class, for example 5,20")] = "",
-    seeds: Annotated[int, typer.Option(min=1, help="Draws of each few-label set")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Draws of each few-label set")] = 5,
     download: Annotated[bool, typer.Option("--download", help="Download data sets that are missing here")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write this evaluation here")] = None,
     threads: Annotated[
@@ -247,11 +247,19 @@ def cluster(
 
 def export(
     run: Annotated[Path, typer.Argument(help="Run folder")],
-    format: Annotated[str, typer.Option(help="One of timm, safetensors, onnx")] = "timm",
-    out: Annotated[Path | None, typer.Option(help="File to write (default: exported.… in the run folder)")] = None,
+    format: Annotated[
+        str, typer.Option(help="One of timm, torchvision, huggingface, safetensors, onnx, torch_export")
+    ] = "timm",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File to write; huggingface: folder (default: exported… in the run folder)"),
+    ] = None,
     plugin: PluginOption = None,
 ) -> None:
-    """Export the pretrained backbone."""
+    """Export the pretrained backbone, with a model card.
+
+    What was written is read back, and its features are compared with those of the run.
+    """
     from wildfern.launch.exporting import export_backbone
 
     run_plugins(plugin)

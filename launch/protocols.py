@@ -49,7 +49,7 @@ class Dataset:
 
 
 def check_request(
-    on: Iterable[DatasetLike], protocols: Iterable[ProtocolLike], few_shot: Iterable[int] = (), seeds: int = 3
+    on: Iterable[DatasetLike], protocols: Iterable[ProtocolLike], few_shot: Iterable[int] = (), seeds: int = 5
 ) -> tuple[list[Dataset], dict[str, Evaluator]]:
     """The data sets, and the evaluators by the name of their protocol; duplicates are dropped.
 
@@ -65,7 +65,7 @@ def check_request(
 
 
 def check_protocols(
-    protocols: Iterable[ProtocolLike], few_shot: Iterable[int] = (), seeds: int = 3
+    protocols: Iterable[ProtocolLike], few_shot: Iterable[int] = (), seeds: int = 5
 ) -> dict[str, Evaluator]:
     """Only the evaluators of `check_request`."""
     return check_request((), protocols, few_shot, seeds)[1]

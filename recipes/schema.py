@@ -218,7 +218,7 @@ class Evaluation(Section):
     )
     every: PositiveInt | None = Field(None, description="Steps between evaluations; null: only at the end.")
     few_shot: list[PositiveInt] = Field([], description="Labels per class of additional linear probes and kNN.")
-    seeds: PositiveInt = Field(3, description="Random draws of few-shot labels.")
+    seeds: PositiveInt = Field(5, description="Random draws of few-shot labels.")
     online_probe: ProbeSettings | None = Field(
         None, description="Log probe_accuracy of an online linear probe; {}: default settings."
     )

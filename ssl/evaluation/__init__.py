@@ -1,30 +1,64 @@
 """Evaluation of backbones: evaluators, their scores and intervals, diagnostics, the table and the report."""
 
+from wildfern.ssl.evaluation.anomaly import Anomaly
+from wildfern.ssl.evaluation.attentive_probe import AttentiveProbe
 from wildfern.ssl.evaluation.average_precision import average_precision, mean_average_precision, multi_label_scores
+from wildfern.ssl.evaluation.bootstrap import difference_interval, mean_interval
+from wildfern.ssl.evaluation.category_discovery import CategoryDiscovery
+from wildfern.ssl.evaluation.clustering import Clustering
 from wildfern.ssl.evaluation.comparison import Comparison, compare_runs
+from wildfern.ssl.evaluation.corruption_robustness import Corruptions
 from wildfern.ssl.evaluation.diagnostics import alignment, diagnostics, feature_std, rank_me, uniformity
-from wildfern.ssl.evaluation.evaluator import Chunk, ChunkStream, Evaluator, Features, HeldOut, LabeledImages, Score
+from wildfern.ssl.evaluation.evaluator import (
+    Chunk,
+    ChunkStream,
+    Evaluator,
+    Features,
+    HeldOut,
+    LabeledImages,
+    Predictions,
+    Score,
+)
+from wildfern.ssl.evaluation.feature_store import FeatureStore, feature_key
 from wildfern.ssl.evaluation.features import extract_features
 from wildfern.ssl.evaluation.few_shot import FewShot, FewShotResult, few_shot
 from wildfern.ssl.evaluation.finetune import Finetune, FinetuneResult, finetune
-from wildfern.ssl.evaluation.knn import KNN, KNNResult, knn
-from wildfern.ssl.evaluation.linear_probe import LinearProbe, LinearResult, linear_probe
-from wildfern.ssl.evaluation.metrics import classification_scores, proportion, wilson_interval
+from wildfern.ssl.evaluation.knn import KNN, KNNResult, choose_knn, knn
+from wildfern.ssl.evaluation.label_free import LabelFree
+from wildfern.ssl.evaluation.landmark_ground_truth import read_ground_truth
+from wildfern.ssl.evaluation.landmarks import evaluate_landmarks, revisited_scores
+from wildfern.ssl.evaluation.last_blocks import LastBlocks
+from wildfern.ssl.evaluation.linear_probe import LinearProbe, LinearResult, fit_linear_probe, linear_probe
+from wildfern.ssl.evaluation.linear_sgd import LinearSGD
+from wildfern.ssl.evaluation.metrics import (
+    classification_scores,
+    mean_score,
+    predicted_scores,
+    proportion,
+    wilson_interval,
+)
 from wildfern.ssl.evaluation.preprocessing import Preprocessing
 from wildfern.ssl.evaluation.protocol import evaluate_backbones
 from wildfern.ssl.evaluation.report import record_names, report_page, write_report
 from wildfern.ssl.evaluation.result import EvaluationResult
 from wildfern.ssl.evaluation.retrieval import Retrieval, retrieve
 from wildfern.ssl.evaluation.run_record import RunRecord, read_run
+from wildfern.ssl.evaluation.spilled_array import MemoryBudget
 from wildfern.ssl.evaluation.transformed import TransformedBackbone
 
 __all__ = [
     "KNN",
+    "Anomaly",
+    "AttentiveProbe",
+    "CategoryDiscovery",
     "Chunk",
     "ChunkStream",
+    "Clustering",
     "Comparison",
+    "Corruptions",
     "EvaluationResult",
     "Evaluator",
+    "FeatureStore",
     "Features",
     "FewShot",
     "FewShotResult",
@@ -32,9 +66,14 @@ __all__ = [
     "FinetuneResult",
     "HeldOut",
     "KNNResult",
+    "LabelFree",
     "LabeledImages",
+    "LastBlocks",
     "LinearProbe",
     "LinearResult",
+    "LinearSGD",
+    "MemoryBudget",
+    "Predictions",
     "Preprocessing",
     "Retrieval",
     "RunRecord",
@@ -42,24 +81,34 @@ __all__ = [
     "TransformedBackbone",
     "alignment",
     "average_precision",
+    "choose_knn",
     "classification_scores",
     "compare_runs",
     "diagnostics",
+    "difference_interval",
     "evaluate_backbones",
+    "evaluate_landmarks",
     "extract_features",
+    "feature_key",
     "feature_std",
     "few_shot",
     "finetune",
+    "fit_linear_probe",
     "knn",
     "linear_probe",
     "mean_average_precision",
+    "mean_interval",
+    "mean_score",
     "multi_label_scores",
+    "predicted_scores",
     "proportion",
     "rank_me",
+    "read_ground_truth",
     "read_run",
     "record_names",
     "report_page",
     "retrieve",
+    "revisited_scores",
     "uniformity",
     "wilson_interval",
     "write_report",

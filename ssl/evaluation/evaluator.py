@@ -23,10 +23,35 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
+class Predictions:
+    """What a classifier says of each of n test images, in the order of the split.
+
+    `labels` int64[n]; `ranked` int64[n, ≥ 1]: guesses, best first (-1: none). A classifier with probabilities also gives
+    `logits` float32[n, C] over `classes` int64[C], and the `temperature` that divides them, chosen on held-out train images.
+    """
+
+    labels: Tensor
+    ranked: Tensor
+    logits: Tensor | None = None
+    classes: Tensor | None = None
+    temperature: float | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def right(self) -> Tensor:
+        """Whether the first guess is right, bool[n]."""
+        return self.ranked[:, 0] == self.labels.to(self.ranked.device)
+
+
+@dataclass(frozen=True)
 class Score:
     """One number of an evaluation; `low` and `high` are its interval, if known, and `detail` describes the interval.
 
     `n` is the number of test images that were counted. A `share` is in [0, 1] and is shown in percent.
+    `per_image` float32[n]: what each test image contributes, if `value` is their mean; the same images in the same order for
+    each backbone give paired differences. The main score of a classifier has its `predictions`.
     """
 
     metric: str
@@ -36,19 +61,22 @@ class Score:
     n: int
     detail: str = ""
     share: bool = True
+    per_image: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+    predictions: Predictions | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
 class Features:
-    """Features `x` float32[N, D] and labels `y`, on one device.
+    """Features `x` float32[N, D] and labels `y`, on one device; `x` may be mapped from a file, larger than memory.
 
     `y` is int64[N] (-1: unknown), or multi-hot uint8[N, K] with a 1 for each class of the image; a row of zeros is an image
-    of none of the classes, not one without a label.
+    of none of the classes, not one without a label. `device` is where to compute with parts of `x` (None: where they are).
     """
 
     x: Tensor
     y: Tensor
     class_names: tuple[str, ...] | None = field(default=None, compare=False)
+    device: torch.device | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.x.ndim != 2 or self.y.ndim not in (1, 2) or self.y.shape[:1] != self.x.shape[:1]:
@@ -59,7 +87,12 @@ class Features:
         return len(self.y)
 
     def __getitem__(self, index: Tensor) -> "Features":
-        return Features(self.x[index], self.y[index], self.class_names)
+        return Features(self.x[index], self.y[index], self.class_names, self.device)
+
+    @property
+    def computes_on(self) -> torch.device:
+        """The device to compute on."""
+        return self.x.device if self.device is None else self.device
 
     @property
     def multi_label(self) -> bool:
@@ -151,12 +184,16 @@ class Evaluator(ABC):
     `needs` decides what `train` and `test` are: "features" → `Features`; "tokens" and "maps" → `ChunkStream`;
     "images" → `LabeledImages`; `test` is a `HeldOut` of the same. `needs_labels` False: images without a label (-1) are kept.
     An evaluator that needs labels gets multi-hot ones only if it declares `multi_label`; otherwise the data set is refused.
+    With `needs` "features", an attribute `layers` asks for those of the last blocks or stages (`LastBlocks`).
     What takes long may tell how far it is: `self.progress.count(done, total, "images")`, `self.progress.detail("epoch 2 of 10")`.
     """
 
     needs: ClassVar[Needs] = "features"
     needs_labels: ClassVar[bool] = True
     multi_label: ClassVar[bool] = False
+    layers: int | None = (
+        None  # of the features: of the last blocks or stages, concatenated; None: the backbone's output
+    )
     named: ClassVar[tuple[str, ...]] = ()  # arguments that are part of the protocol's name even at their defaults
     progress: Progress = SILENT  # set by the caller that displays it
 

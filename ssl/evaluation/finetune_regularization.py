@@ -46,17 +46,19 @@ class Regularization:
         changed = {name: value for name, value in vars(self).items() if value != getattr(Regularization, name)}
         return ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in changed.items())
 
-    def optimizer_groups(self, backbone: nn.Module, head: nn.Module, weight_decay: float) -> list[dict]:
+    def optimizer_groups(
+        self, backbone: nn.Module, head: nn.Module, weight_decay: float, head_rate: float = 1.0
+    ) -> list[dict]:
         """Weight decay for matrices and kernels, none for biases and normalization; `lr_factor` follows the layers' depth.
 
-        Raises ValueError for layer decay in a network of unknown order.
+        That of the head is `head_rate`. Raises ValueError for layer decay in a network of unknown order.
         """
         factors = layer_factors(backbone, self.layer_decay) if self.layer_decay != 1 else {}
         groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
         for name, parameter in backbone.named_parameters():
             groups.setdefault((factors.get(name, 1.0), parameter.ndim > 1), []).append(parameter)
         for parameter in head.parameters():
-            groups.setdefault((1.0, parameter.ndim > 1), []).append(parameter)
+            groups.setdefault((head_rate, parameter.ndim > 1), []).append(parameter)
         return [
             {"params": parameters, "weight_decay": weight_decay if decays else 0.0, "lr_factor": factor}
             for (factor, decays), parameters in groups.items()

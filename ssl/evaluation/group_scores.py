@@ -12,7 +12,7 @@ from wildfern.ssl.evaluation.score_words import Row
 
 PRETRAINED = "pretrained"
 MOST_VALUE = 1e100  # larger ones are no scores
-FEW_SHOT = "few_shot"  # its intervals are standard deviations of the draws
+FEW_SHOT = "few_shot"  # its intervals are over the draws, not over test images
 
 
 @dataclass(frozen=True)

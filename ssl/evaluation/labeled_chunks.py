@@ -1,24 +1,31 @@
 """The images of a source in chunks, with their labels and masks."""
 
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wildfern.ssl.data import Images, Loader, square
 from wildfern.ssl.evaluation.preprocessing import Pixels
+from wildfern.ssl.tracking.cpu_cores import usable_cores
 
 if TYPE_CHECKING:
     from wildfern.ssl.data import Source
 
 Labels = NDArray[np.int64] | NDArray[np.uint8]
+AT_ONCE = 8  # images decoded before large ones are made smaller: 36 MB each from a camera of 12 megapixels
+LARGE = 2**20  # pixels
+MOST_THREADS = 4
 MULTI_LABEL = "linear, knn, finetune and retrieval"  # the built-in evaluators that take multi-hot labels
 
 
 class LabeledChunk(NamedTuple):
     """Images uint8[n, H, W, C] or a list of uint8[Hi, Wi, C], labels as of `label_array`, masks of the images or None.
 
-    They come from the items `first` to `stop` - 1 of the source, some of which may have no label.
+    They come from the items `first` to `stop` - 1 of the source, some of which may have no label: those with the numbers `items`.
     """
 
     pixels: Pixels
@@ -26,6 +33,7 @@ class LabeledChunk(NamedTuple):
     masks: Pixels | None = None
     first: int = 0
     stop: int = 0
+    items: NDArray[np.int64] | None = None
 
 
 def label_array(labels: Any) -> Labels:
@@ -50,12 +58,21 @@ def check_number_of_labels(labels: Labels, name: str, single_label: Sequence[str
 
 
 def labeled_chunks(
-    source: "Source", name: str, chunk: int = 1024, *, unlabeled: bool = False, single_label: Sequence[str] = ()
+    source: "Source",
+    name: str,
+    chunk: int = 256,
+    *,
+    unlabeled: bool = False,
+    single_label: Sequence[str] = (),
+    size: int | None = None,
+    threads: int | None = None,
 ) -> Iterator[LabeledChunk]:
     """The labeled images of a source, `chunk` items at a time; items with label -1 are left out unless `unlabeled`.
 
     Multi-hot labels have no mark for "unlabeled": an image of none of the classes is kept. `single_label` names the
-    protocols that cannot use multi-hot labels. Raises ValueError, naming `name`, for an endless or empty source, for one
+    protocols that cannot use multi-hot labels. Images are read by `threads` threads (default: as many as there are cores, at most
+    4) while the caller uses the ones before; with `size`, those above a megapixel are cropped and resized while they are
+    read, so that memory does not grow with their size. Raises ValueError, naming `name`, for an endless or empty source, for one
     without labels, and for multi-hot labels if there is such a protocol.
     """
     if source.num_items is None:
@@ -67,23 +84,47 @@ def labeled_chunks(
             f"{name}: these images have no labels, and this evaluation needs them; "
             "for a folder, put the images of each class into a separate sub-folder"
         )
-    for start in range(0, source.num_items, chunk):
-        stop = min(start + chunk, source.num_items)
-        images = source.read(np.arange(start, stop, dtype=np.int64))
-        labels, masks = images.labels, images.masks
-        if labels is None and not unlabeled:
-            raise ValueError(f"{name}: images {start} to {start + len(images.pixels) - 1} came without labels")
-        if labels is None:
-            labels = np.full(len(images.pixels), -1, np.int64)
-        try:
-            labels = label_array(labels)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from error
-        check_number_of_labels(labels, name, single_label)
-        kept = np.arange(len(labels)) if unlabeled or labels.ndim == 2 else np.flatnonzero(labels >= 0)
-        if len(kept):
-            masks = None if masks is None else _picked(masks, kept)
-            yield LabeledChunk(_picked(images.pixels, kept), labels[kept], masks, start, stop)
+    total = source.num_items
+    steps = math.ceil(total / chunk)
+    threads = max(1, min(MOST_THREADS, usable_cores(), steps)) if threads is None else threads
+
+    def read(step: int) -> Images:
+        return _read(source, np.arange(step * chunk, min((step + 1) * chunk, total), dtype=np.int64), size)
+
+    with Loader(read, 0, steps, threads, prefetch=1) as loader:
+        for step, images in enumerate(loader):
+            start = step * chunk
+            stop = min(start + chunk, total)
+            labels, masks = images.labels, images.masks
+            if labels is None and not unlabeled:
+                raise ValueError(f"{name}: images {start} to {start + len(images.pixels) - 1} came without labels")
+            if labels is None:
+                labels = np.full(len(images.pixels), -1, np.int64)
+            try:
+                labels = label_array(labels)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
+            check_number_of_labels(labels, name, single_label)
+            kept = np.arange(len(labels)) if unlabeled or labels.ndim == 2 else np.flatnonzero(labels >= 0)
+            if len(kept):
+                masks = None if masks is None else _picked(masks, kept)
+                yield LabeledChunk(_picked(images.pixels, kept), labels[kept], masks, start, stop, start + kept)
+
+
+def _read(source: "Source", items: NDArray[np.int64], size: int | None) -> Images:
+    """These images; with `size`, and without masks, those above a megapixel are made smaller, a few at a time."""
+    if size is None or source.fixed_size:
+        return source.read(items).on_host()
+    parts = []
+    for start in range(0, len(items), AT_ONCE):
+        images = source.read(items[start : start + AT_ONCE]).as_lists()
+        if images.masks is None:
+            small = [square(one, size) if one.shape[0] * one.shape[1] > LARGE else one for one in images.pixels]
+            images = replace(images, pixels=small)
+        parts.append(images)
+    masks = None if any(part.masks is None for part in parts) else [mask for part in parts for mask in part.masks]
+    labels = None if any(part.labels is None for part in parts) else np.concatenate([part.labels for part in parts])
+    return Images.gather([image for part in parts for image in part.pixels], labels, masks=masks)
 
 
 def _picked(images: Pixels, index: NDArray[np.int64]) -> Pixels:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -10,16 +10,27 @@ from torch import Tensor
 from wildfern.generators.counter_rng import key
 from wildfern.registry import register
 from wildfern.ssl.evaluation.average_precision import multi_label_scores
-from wildfern.ssl.evaluation.evaluator import Evaluator, Features, HeldOut, Score, check_single_label, check_test
+from wildfern.ssl.evaluation.calibration import fit_temperature
+from wildfern.ssl.evaluation.evaluator import (
+    Evaluator,
+    Features,
+    HeldOut,
+    Predictions,
+    Score,
+    check_single_label,
+    check_test,
+)
 from wildfern.ssl.evaluation.label_counts import unseen_words
+from wildfern.ssl.evaluation.last_blocks import check_layers, layers_words
 from wildfern.ssl.evaluation.logistic_regression import (
     ONE_THREAD_UP_TO,
     LinearClassifier,
     RegularizationPath,
+    compared,
+    fitted,
     one_thread,
-    told_path,
 )
-from wildfern.ssl.evaluation.metrics import classification_scores, joined
+from wildfern.ssl.evaluation.metrics import joined, predicted_scores, ranked_classes
 from wildfern.ssl.evaluation.multi_label_probe import multi_label_probe
 from wildfern.ssl.evaluation.stratified import class_ranks
 from wildfern.ssl.tracking.progress import SILENT, Progress
@@ -34,7 +45,8 @@ class LinearResult:
     """`accuracy` on test, the `strength` chosen and its `holdout_accuracy` (None: nothing could be held out).
 
     `protocol` says what was done on any data set, `detail` what was chosen on this one and how. `ranked` int64[N, min(5, C)]
-    holds the likeliest labels of the test images, best first.
+    holds the likeliest labels of the test images, best first, and `logits` float32[N, C] the scores of `classifier`, whose
+    temperature was chosen on the held-out images.
     """
 
     accuracy: float
@@ -43,6 +55,13 @@ class LinearResult:
     protocol: str
     detail: str
     ranked: Tensor = field(compare=False, repr=False)
+    classifier: LinearClassifier = field(compare=False, repr=False)
+    logits: Tensor = field(compare=False, repr=False)
+
+    def predictions(self, labels: Tensor) -> Predictions:
+        """What the classifier says of the test images with these labels."""
+        found = self.classifier
+        return Predictions(labels, self.ranked, self.logits, found.classes, found.temperature)
 
 
 def linear_probe(
@@ -71,21 +90,30 @@ class LinearProbe(Evaluator):
     """Linear probe: accuracy, top-5 accuracy (more than five classes) and balanced accuracy.
 
     Strength and hold-out as in `linear_probe`; test is read after the strength is chosen and the weights are fitted.
+    layers: features of the last blocks or stages (`LastBlocks`); None: the backbone's output.
     With multi-hot labels: one binary regression per class, mean and micro average precision (`multi_label_probe`).
     """
 
     multi_label = True
 
-    def __init__(self, *, strengths: tuple[float, ...] = STRENGTHS, holdout: float = 0.2, seed: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        strengths: tuple[float, ...] = STRENGTHS,
+        holdout: float = 0.2,
+        seed: int = 0,
+        layers: int | None = None,
+    ) -> None:
         _check(strengths, holdout)
-        self.strengths, self.holdout, self.seed = strengths, holdout, seed
+        check_layers(layers)
+        self.strengths, self.holdout, self.seed, self.layers = strengths, holdout, seed, layers
 
     def __call__(self, train: Features, test: HeldOut[Features]) -> list[Score]:
         if train.multi_label:
             return self._multi_label(train, test)
         result, held = _probe(train, test.read, self.strengths, self.holdout, self.seed, self.progress)
         detail = joined(result.detail, unseen_words(train.y, held.y, train.class_names))
-        return classification_scores(result.ranked, held.y, len(train.y.unique()), detail)
+        return predicted_scores(result.predictions(held.y), len(result.classifier.classes), detail)
 
     def _multi_label(self, train: Features, test: HeldOut[Features]) -> list[Score]:
         check_finite(train)
@@ -97,7 +125,7 @@ class LinearProbe(Evaluator):
         return multi_label_scores(found.scores, held.y, detail, self.progress)
 
     def describe(self) -> str:
-        return _words(len(set(self.strengths)), _parts(self.holdout))
+        return _words(len(set(self.strengths)), _parts(self.holdout)) + layers_words(self.layers)
 
 
 def _probe(
@@ -109,52 +137,87 @@ def _probe(
     progress: Progress,
 ) -> tuple[LinearResult, Features]:
     """The result and the test features, which are read after all choices."""
-    strengths = _checked(train, strengths, holdout)
+    fitted = fit_linear_probe(train, strengths=strengths, holdout=holdout, seed=seed, progress=progress)
+    classifier = fitted.classifier
     with one_thread(train.x.numel() <= ONE_THREAD_UP_TO):
-        classifier, strength, holdout_accuracy, how = _choose_and_fit(train, strengths, _parts(holdout), seed, progress)
         test = read_test()
         check_test(test)
+        logits = classifier.scores(test)
+        ranked = ranked_classes(logits, classifier.classes)
         result = LinearResult(
-            accuracy=classifier.accuracy(test),
-            strength=strength,
-            holdout_accuracy=holdout_accuracy,
-            protocol=_words(len(strengths), _parts(holdout)),
-            detail=f"strength {strength:g} ({how})",
-            ranked=classifier.rank(test),
+            accuracy=int((ranked[:, 0] == test.y.to(ranked.device)).sum()) / len(test),
+            strength=fitted.strength,
+            holdout_accuracy=fitted.holdout_accuracy,
+            protocol=_words(len(set(strengths)), _parts(holdout)),
+            detail=fitted.detail,
+            ranked=ranked,
+            classifier=classifier,
+            logits=logits.float(),
         )
     return result, test
 
 
-def _choose_and_fit(
-    train: Features, strengths: list[float], parts: int, seed: int, progress: Progress
-) -> tuple[LinearClassifier, float, float | None, str]:
-    """Classifier, strength, its hold-out accuracy, and a description of how it was chosen."""
+@dataclass(frozen=True)
+class FittedProbe:
+    """A classifier fitted to all of train, its strength and how this was chosen."""
+
+    classifier: LinearClassifier
+    strength: float
+    holdout_accuracy: float | None
+    detail: str
+
+
+def fit_linear_probe(
+    train: Features,
+    *,
+    strengths: Sequence[float] = STRENGTHS,
+    holdout: float = 0.2,
+    seed: int = 0,
+    progress: Progress = SILENT,
+) -> FittedProbe:
+    """The first half of `linear_probe`: choose λ on a held-out part of train, and fit all of train with it."""
+    strengths = _checked(train, strengths, holdout)
+    with one_thread(train.x.numel() <= ONE_THREAD_UP_TO):
+        return _choose_and_fit(train, strengths, _parts(holdout), seed, progress)
+
+
+def _choose_and_fit(train: Features, strengths: list[float], parts: int, seed: int, progress: Progress) -> FittedProbe:
     part = class_ranks(train.y, key("linear probe", seed)) % parts
     _, index, counts = torch.unique(train.y, return_inverse=True, return_counts=True)
     part[counts[index] == 1] = parts  # the only image of its class: always fitted
     held_out = int((part == 0).sum())
+    start, temperature = None, None
     if held_out == 0:
         strength, holdout_accuracy = strengths[len(strengths) // 2], None
         how = "fixed: one image per class, none to hold out"
     else:
         in_turn = range(parts if held_out < CROSS_VALIDATE_BELOW else 1)
         right = torch.zeros(len(strengths), dtype=torch.float64)
+        # Of each strength, the last classifier and the scores of the held-out images.
+        found: list[tuple[LinearClassifier, list[Tensor]]] = []
+        held_labels = []
         for turn in in_turn:
-            fitted, held = train[part != turn], train[part == turn]
-            if len(held):
-                fold = f"part {turn + 1} of {parts} held out, " if len(in_turn) > 1 else ""
-                path = told_path(RegularizationPath, fitted, strengths, progress, fold)
-                right += len(held) * torch.tensor(
-                    [classifier.accuracy(held) for classifier in path], dtype=torch.float64
-                )
-        seen = sum(int((part == turn).sum()) for turn in in_turn)
-        best = int((right.round() == right.round().max()).nonzero()[0])  # round: a count, so equals are equal
-        strength, holdout_accuracy = strengths[best], (right[best] / seen).item()
+            rows, held = (part != turn).nonzero()[:, 0], train[part == turn]
+            if not len(held):
+                continue
+            held_labels.append(held.y)
+            fold = f"part {turn + 1} of {parts} held out, " if len(in_turn) > 1 else ""
+            for number, classifier in enumerate(compared(RegularizationPath, train, rows, strengths, progress, fold)):
+                logits = classifier.scores(held)
+                right[number] += int((classifier.classes[logits.argmax(1)] == held.y).sum())
+                earlier = found[number][1] if number < len(found) else []
+                found[number : number + 1] = [(classifier, [*earlier, logits.float()])]
+        labels = torch.cat(held_labels)
+        best = int((right == right.max()).nonzero()[0])
+        strength, holdout_accuracy = strengths[best], (right[best] / len(labels)).item()
         judge = f"{parts}-fold cross-validation" if len(in_turn) > 1 else f"{held_out} train images held out"
         how = f"{100 * holdout_accuracy:.1f} % right in {judge}"
+        start, logits = found[best][0], torch.cat(found[best][1])
+        temperature = fit_temperature(logits, torch.searchsorted(start.classes, labels))
     passed = strengths[: strengths.index(strength) + 1]
-    *_, classifier = told_path(RegularizationPath, train, passed, progress, "all of train, ")
-    return classifier, strength, holdout_accuracy, how
+    classifier = fitted(RegularizationPath, train, passed, progress, start=start)
+    classifier = replace(classifier, temperature=temperature)
+    return FittedProbe(classifier, strength, holdout_accuracy, f"strength {strength:g} ({how})")
 
 
 def _parts(holdout: float) -> int:

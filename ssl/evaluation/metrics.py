@@ -1,11 +1,15 @@
 """Scores of a classification with their 95 % intervals."""
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from wildfern.ssl.evaluation.evaluator import Score
+from wildfern.ssl.evaluation.bootstrap import DRAWS, mean_interval
+from wildfern.ssl.evaluation.evaluator import Predictions, Score
 
 Z = 1.959963984540054  # the 97.5 % quantile of the normal distribution
 RANKED = 5
@@ -28,6 +32,17 @@ def proportion(metric: str, right: int, n: int, detail: str = "") -> Score:
     return Score(metric, right / n, low, high, n, joined(detail, f"95 % Wilson interval over {n} test images"))
 
 
+def mean_score(metric: str, values: Tensor, detail: str = "", share: bool = True) -> Score:
+    """The mean of float[n], one value for each test image, with its bootstrap interval; `share`: of values in [0, 1]."""
+    per_image = _array(values.detach())
+    low, high = mean_interval(per_image)
+    how = "no interval from one test image"
+    if low is not None:
+        how = f"95 % interval from {DRAWS} bootstrap resamples of {len(per_image)} test images"
+    value = float(per_image.mean(dtype=np.float64))
+    return Score(metric, value, low, high, len(per_image), joined(detail, how), share, per_image)
+
+
 def ranked_classes(scores: Tensor, classes: Tensor) -> Tensor:
     """The `RANKED` most likely classes int64[N, min(5, C)] by scores[N, C], best first; ties by class number."""
     return classes[scores.sort(dim=1, descending=True, stable=True).indices[:, :RANKED]]
@@ -39,12 +54,18 @@ def classification_scores(ranked: Tensor, labels: Tensor, classes: int, detail: 
     Balanced accuracy is the mean over the classes in `labels` of the share of their images that are right. Its interval
     combines their Wilson intervals by the method of variance estimates recovery (Zou & Donner, 2008).
     """
-    hits = ranked == labels.to(ranked.device)[:, None]
+    return predicted_scores(Predictions(labels, ranked), classes, detail)
+
+
+def predicted_scores(predictions: Predictions, classes: int, detail: str = "") -> list[Score]:
+    """The scores of `classification_scores`; the first has the predictions."""
+    ranked, labels = predictions.ranked, predictions.labels.to(predictions.ranked.device)
+    hits = ranked == labels[:, None]
     right = hits[:, 0]
-    scores = [proportion("accuracy", int(right.sum()), len(labels), detail)]
+    scores = [replace(_share("accuracy", right, detail), predictions=predictions)]
     if classes > RANKED:
-        scores.append(proportion("top5_accuracy", int(hits.any(1).sum()), len(labels), detail))
-    found, index, counts = torch.unique(labels.to(ranked.device), return_inverse=True, return_counts=True)
+        scores.append(_share("top5_accuracy", hits.any(1), detail))
+    found, index, counts = torch.unique(labels, return_inverse=True, return_counts=True)
     per_class = torch.zeros(len(found), dtype=torch.int64, device=index.device).index_add_(0, index, right.long())
     below = above = total = 0.0
     for hit, count in zip(per_class.tolist(), counts.tolist(), strict=True):
@@ -54,9 +75,20 @@ def classification_scores(ranked: Tensor, labels: Tensor, classes: int, detail: 
         above += (high - hit / count) ** 2
     n = len(found)
     balanced, how = total / n, f"95 % interval from the Wilson intervals of {n} classes"
-    low, high = balanced - math.sqrt(below) / n, balanced + math.sqrt(above) / n
-    scores.append(Score("balanced_accuracy", balanced, max(0.0, low), min(1.0, high), len(labels), joined(detail, how)))
+    low, high = max(0.0, balanced - math.sqrt(below) / n), min(1.0, balanced + math.sqrt(above) / n)
+    # Each image counts as much as its class has few: their mean is the balanced accuracy.
+    weighted = right.double() * (len(labels) / n / counts.double())[index]
+    detail = joined(detail, how)
+    scores.append(Score("balanced_accuracy", balanced, low, high, len(labels), detail, per_image=_array(weighted)))
     return scores
+
+
+def _share(metric: str, right: Tensor, detail: str) -> Score:
+    return replace(proportion(metric, int(right.sum()), len(right), detail), per_image=_array(right))
+
+
+def _array(values: Tensor) -> NDArray[np.float32]:
+    return values.cpu().numpy().astype(np.float32)
 
 
 def joined(*parts: str) -> str:

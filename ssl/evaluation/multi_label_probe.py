@@ -13,8 +13,9 @@ from wildfern.ssl.evaluation.logistic_regression import (
     ONE_THREAD_UP_TO,
     LinearClassifier,
     OneVsRestPath,
+    compared,
+    fitted,
     one_thread,
-    told_path,
 )
 from wildfern.ssl.evaluation.stratified import class_ranks
 from wildfern.ssl.tracking.progress import SILENT, Progress
@@ -69,7 +70,7 @@ def multi_label_probe(
             judge = f"{parts}-fold cross-validation" if len(in_turn) > 1 else f"{held_out} train images held out"
             how = f"{100 * holdout:.1f} % mean average precision in {judge}"
         passed = strengths[: strengths.index(strength) + 1]
-        *_, classifier = told_path(OneVsRestPath, train, passed, progress, "all of train, ")
+        classifier = fitted(OneVsRestPath, train, passed, progress)
         test = read_test()
         check_test(test)
         scores = _all_classes(classifier, train.y, test)
@@ -106,9 +107,9 @@ def _held_out_scores(
     train: Features, part: Tensor, turn: int, strengths: Sequence[float], progress: Progress
 ) -> list[Tensor]:
     """The scores of the images of part `turn` at each strength, fitted on the others."""
-    fitted, held = train[part != turn], train[part == turn]
-    path = told_path(OneVsRestPath, fitted, strengths, progress, f"part {turn + 1} held out, ")
-    return [_all_classes(classifier, fitted.y, held) for classifier in path]
+    rows, held = (part != turn).nonzero()[:, 0], train[part == turn]
+    path = compared(OneVsRestPath, train, rows, strengths, progress, f"part {turn + 1} held out, ")
+    return [_all_classes(classifier, train.y[rows], held) for classifier in path]
 
 
 def _all_classes(classifier: LinearClassifier, fitted: Tensor, features: Features) -> Tensor:

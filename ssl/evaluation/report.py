@@ -156,6 +156,8 @@ def _scores(records: Sequence[RunRecord], names: Sequence[str]) -> str:
             images.setdefault(dataset, {}).update(dict.fromkeys(result.images_words(dataset)))
             notes |= {f"{dataset}: {note}": None for note in result.notes.get(dataset, [])}
         for row in result.rows:
+            if row.get("breakdown"):
+                continue
             group = (row["dataset"], row["protocol"], row["metric"])
             groups.setdefault(group, []).append((index, row, result.difference(row)))
     if not groups:
@@ -187,8 +189,8 @@ def _scores(records: Sequence[RunRecord], names: Sequence[str]) -> str:
                 lines.append(_score(*member, names, first, place == 0, number > 0))
     said = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in words.items())
     note = (
-        "<p class=legend>Differences to the baseline of the same run are in percentage points. Intervals are at 95 %, except for "
-        "few labels: there they are one standard deviation of the draws to either side. Point at a bar for details.</p>"
+        "<p class=legend>Differences to the baseline of the same run are in percentage points. Intervals are at 95 %: over test "
+        "images, or over the draws of few labels. Point at a bar for details.</p>"
     )
     legend = f"<dl class=words>{said}</dl>" if said else ""
     remarks = "".join(f"<li>{escape(text)}</li>" for text in islice(notes, MOST_NOTES))

@@ -9,21 +9,27 @@ from typing import Any
 from rich.console import Console
 
 from wildfern.ssl.evaluation.breakable import FitToWidth
+from wildfern.ssl.evaluation.paired_differences import NO_DIFFERENCE
 from wildfern.ssl.evaluation.result_table import html_table, text_table
 from wildfern.ssl.evaluation.score_words import Row, images_words, short_name
 
 GROUP = ("dataset", "protocol", "backbone")
+DEFAULTS: dict[str, Any] = {
+    "n": None, "share": True, "detail": "", "low": None, "high": None, "breakdown": False, **NO_DIFFERENCE
+}  # fmt: skip
 FORMER_BASELINE = "untrained"  # what earlier versions call `random`
 
 
 @dataclass(frozen=True, repr=False)
 class EvaluationResult:
-    """Rows {dataset, protocol, backbone, metric, value, low, high, n, share, detail}; the main metric of a protocol is first.
+    """Rows {dataset, protocol, backbone, metric, value, low, high, n, share, detail, difference_low, difference_high, breakdown}.
 
-    The values are those of `Score`. Rows also have the number of labeled images that the evaluator was given, and which they
-    are: {train_images, train_split, test_images, test_split}; None for a stream that was not read to its end. `protocols`
-    says what each protocol does; `baseline` names the backbone that the others are compared with, or for each backbone its
-    own baseline, if it has one; `notes` has messages about each data set, for example classes of test without train images.
+    The main metric of a protocol is first; those with `breakdown` follow from the predictions of its evaluator. The values are
+    those of `Score`; `difference_low` to `difference_high` is the 95 % interval of the difference to the baseline, paired over
+    test images. Rows also have the number of labeled images that the evaluator was given, and which they are: {train_images,
+    train_split, test_images, test_split}; None for a stream that was not read to its end. `protocols` says what each protocol
+    does; `baseline` names the backbone that the others are compared with, or for each backbone its own baseline, if it has one;
+    `notes` has messages about each data set, for example classes of test without train images.
     Results are added: `on_digits + on_cifar10`; ValueError where a protocol is not the same in both.
     """
 
@@ -142,5 +148,5 @@ def upgraded_rows(rows: Iterable[Row]) -> list[Row]:
             bounds = (None, None) if std is None else (accuracy - std, accuracy + std)
             kept = {key: value for key, value in row.items() if key not in ("accuracy", "std")}
             row = {**kept, "metric": "accuracy", "value": accuracy, "low": bounds[0], "high": bounds[1]}
-        found.append({"n": None, "share": True, "detail": "", "low": None, "high": None, **row})
+        found.append({**DEFAULTS, **row})
     return [row for row in found if isinstance(row.get("value"), int | float)]

@@ -12,7 +12,14 @@ from rich.text import Text
 from wildfern.printable import printable
 from wildfern.ssl.evaluation.breakable import Breakable, widest_piece
 from wildfern.ssl.evaluation.report_parts import escape
-from wildfern.ssl.evaluation.score_words import Row, interval_words, metric_words, short_name, value_words
+from wildfern.ssl.evaluation.score_words import (
+    Row,
+    difference_interval_words,
+    interval_words,
+    metric_words,
+    short_name,
+    value_words,
+)
 
 if TYPE_CHECKING:
     from wildfern.ssl.evaluation.result import EvaluationResult
@@ -97,32 +104,34 @@ def _content(result: "EvaluationResult") -> _Content:
     others = [row for row in main if not result.is_baseline(row["backbone"])] or main
     several = len({row["backbone"] for row in others}) > 1 or not isinstance(result.baseline, str)
     evaluated = main if several else others  # for a single one, the baseline's values are a column
-    few = any("few_shot" in name for name in result.protocols)
-    said = ", over few-label draws ± one standard deviation" if few else ""
     texts = ("protocol", *(("backbone",) if several else ()), "metric")
     value = evaluated[0]["backbone"] if evaluated and not several else "value"
-    numbers = (value, "interval", *(() if several else (str(result.baseline),)), "difference")
+    paired = any(row.get("difference_low") is not None for row in evaluated)
+    numbers = (value, "95 %", "n", *(() if several else (str(result.baseline),)), "gain")
+    numbers += ("95 %",) * paired
     several_sets = len({row["dataset"] for row in evaluated}) > 1
     return _Content(
         (*texts, *map(printable, numbers)),
         len(texts),
-        [(row, tuple(map(printable, _cells(result, row, several)))) for row in evaluated],
+        [(row, tuple(map(printable, _cells(result, row, several, paired)))) for row in evaluated],
         [f"{dataset}: {note}" if several_sets else note for dataset, found in result.notes.items() for note in found],
         [
             *(f"{short_name(name)}: {text}" for name, text in result.protocols.items()),
-            f"intervals: 95 %{said}; all metrics: evaluation.json, report.html, or --json FILE",
+            "95 %: intervals over the n test images; all metrics: evaluation.json, report.html, or --json FILE",
         ],
     )
 
 
-def _cells(result: "EvaluationResult", row: Row, several: bool) -> tuple[str, ...]:
+def _cells(result: "EvaluationResult", row: Row, several: bool, paired: bool) -> tuple[str, ...]:
     other, difference = result.baseline_row(row), result.difference(row)
     return (
         short_name(row["protocol"]),
         *((row["backbone"],) if several else ()),
         metric_words(row["metric"]),
         value_words(row),
-        interval_words(row),
+        interval_words(row).replace(" to ", "–"),
+        "" if row["n"] is None else f"{row['n']:,}",
         *(() if several else ("" if other is None else value_words(other),)),
         "" if difference is None else f"{difference:+.1f}" if row["share"] else f"{difference:+.4g}",
+        *((difference_interval_words(row).replace(" to ", "…"),) if paired else ()),
     )

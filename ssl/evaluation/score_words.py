@@ -33,6 +33,14 @@ def value_words(row: Row) -> str:
     return f"{100 * row['value']:.1f} %" if row["share"] else f"{row['value']:.4g}"
 
 
+def difference_interval_words(row: Row) -> str:
+    """The interval of the difference as "low to high", in points for a share; empty where there is none."""
+    low, high = row.get("difference_low"), row.get("difference_high")
+    if low is None or high is None:
+        return ""
+    return f"{low:+.1f} to {high:+.1f}" if row["share"] else f"{low:+.4g} to {high:+.4g}"
+
+
 def interval_words(row: Row) -> str:
     """The interval as "low to high" in the unit of the value; empty where there is none."""
     if row["low"] is None or row["high"] is None:

@@ -317,5 +317,5 @@ def test_the_command_prints_a_table_and_writes_json(run, tmp_path, monkeypatch, 
     for row in stored["rows"]:
         if row["metric"] == "accuracy":
             assert f"{100 * row['value']:.1f} %" in text
-    assert "difference" in text
+    assert "gain" in text
     assert isinstance(check_request([], ["knn"])[1]["knn"], KNN)

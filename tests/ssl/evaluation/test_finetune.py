@@ -1,10 +1,16 @@
+import inspect
+import json
+import sys
+
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import nn
 
+from wildfern.recipes.components import argument_values, arguments_model
 from wildfern.ssl.augmentation.mixing import draw_mixing, mix
-from wildfern.ssl.evaluation import Finetune, finetune
+from wildfern.ssl.evaluation import Finetune, HeldOut, LabeledImages, Preprocessing, finetune
 from wildfern.ssl.evaluation.finetune import flip_and_crop
 from wildfern.ssl.evaluation.finetune_regularization import Regularization
 from wildfern.ssl.models import Backbone
@@ -170,3 +176,109 @@ def test_impossible_regularization_is_refused(backbone):
         Finetune(padding=16).check_network(backbone, 16)
     Finetune(padding=15).check_network(backbone, 16)
     Finetune(padding=15).check_network(backbone, None)
+
+
+CHANGED = {
+    "epochs": 3,
+    "batch_size": 7,
+    "learning_rate": (0.1, 0.2),
+    "weight_decay": 0.3,
+    "warmup": 0.2,
+    "head_rate": 10.0,
+    "ema_decay": 0.99,
+    "flip": False,
+    "padding": 3,
+    "crop_scale": (0.2, 0.9),
+    "rand_augment_layers": 3,
+    "random_erasing": 0.3,
+    "layer_decay": 0.7,
+    "drop_path": 0.1,
+    "mixup": 0.6,
+    "cutmix": 0.7,
+    "label_smoothing": 0.2,
+}
+TOGETHER = [
+    {"learning_rate": (0.1, 0.2), "holdout": 0.25},
+    {"optimizer": "sgd"},
+    {"optimizer": "sgd", "momentum": 0.8},
+    {"optimizer": "sgd", "nesterov": True},
+    {"ema_decay": 0.99, "ema_warmup": True},
+    {"rand_augment_layers": 3, "rand_augment_magnitude": 4.0},
+]
+
+
+def test_function_and_evaluator_have_the_same_settings_and_describe_each(monkeypatch):
+    found = []
+
+    class Stop(Exception):
+        pass
+
+    def stopped(settings, *rest):
+        found.append(settings)
+        raise Stop
+
+    monkeypatch.setattr(sys.modules[Finetune.__module__], "_finetune", stopped)
+    given = [{name: value} for name, value in CHANGED.items()] + TOGETHER
+    assert {name for one in given for name in one} | {"seed"} == set(inspect.signature(Finetune).parameters)
+    for arguments in [{}, {"seed": 3}, *given]:
+        with pytest.raises(Stop):
+            finetune(None, *stripes(6), *stripes(6), **arguments)
+        assert found[-1] == Finetune(**arguments).settings
+    words = [Finetune(**arguments).describe() for arguments in [{}, *given]]
+    assert len(set(words)) == len(words)
+
+
+# As in docs/evaluation.md.
+PUBLISHED = {
+    "mae": """{epochs: 100, warmup: 0.05, batch_size: 1024, learning_rate: 4.0e-3, layer_decay: 0.75, weight_decay: 0.05,
+        drop_path: 0.1, mixup: 0.8, cutmix: 1.0, label_smoothing: 0.1, crop_scale: [0.08, 1.0], rand_augment_layers: 2,
+        random_erasing: 0.25}""",
+    "deit": """{epochs: 1000, warmup: 0.005, batch_size: 768, optimizer: sgd, nesterov: true, learning_rate: 0.015,
+        weight_decay: 1.0e-4, mixup: 0.8, cutmix: 1.0, label_smoothing: 0.1, crop_scale: [0.08, 1.0], rand_augment_layers: 2}""",
+    "one_fractal": """{epochs: 1000, warmup: 0.01, batch_size: 768, optimizer: sgd, nesterov: true, learning_rate: 0.015,
+        weight_decay: 1.0e-4, drop_path: 0.1, mixup: 0.8, cutmix: 1.0, label_smoothing: 0.1, crop_scale: [0.08, 1.0],
+        rand_augment_layers: 2, random_erasing: 0.25}""",
+    "anderson_farrell": """{epochs: 150, batch_size: 16, optimizer: sgd, learning_rate: 0.015, head_rate: 10.0,
+        weight_decay: 5.0e-5}""",
+    "vtab": """{epochs: 67, warmup: 0.08, batch_size: 64, optimizer: sgd, learning_rate: [0.001, 0.01, 0.1], weight_decay: 0.0,
+        flip: false, padding: 0}""",
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_settings_are_recipe_arguments(name):
+    text = json.dumps(yaml.safe_load(PUBLISHED[name]))
+    arguments = argument_values(arguments_model(Finetune, frozenset()).model_validate_json(text))
+    assert Finetune(**arguments).describe().startswith("all weights fine-tuned for")
+
+
+def test_scores_have_predictions_and_what_each_image_gives(backbone):
+    parts = [LabeledImages(*stripes(n, seed), backbone, Preprocessing()) for n, seed in ((30, 0), (12, 1))]
+    accuracy, balanced = Finetune(epochs=3, batch_size=10, learning_rate=1e-2)(parts[0], HeldOut(parts[1]))
+    found = accuracy.predictions
+    assert found.labels.tolist() == parts[1].y.tolist()
+    assert (found.logits.dtype, found.logits.shape) == (torch.float32, (12, 3))
+    assert found.classes.tolist() == [0, 1, 2]
+    assert torch.equal(found.classes[found.logits.argmax(1)], found.ranked[:, 0])
+    assert accuracy.value == accuracy.per_image.mean() == (found.ranked[:, 0] == found.labels).float().mean()
+    assert balanced.per_image.mean() == pytest.approx(balanced.value)
+
+
+def test_all_augmentations_learn(backbone):
+    options = {
+        "crop_scale": (0.6, 1.0),
+        "rand_augment_layers": 1,
+        "random_erasing": 0.25,
+        "ema_decay": 0.9,
+        "ema_warmup": True,
+    }
+    options |= {"optimizer": "sgd", "nesterov": True}
+    train, test = stripes(120), stripes(60, seed=1)
+    tuned = finetune(
+        backbone, *train, *test, epochs=6, batch_size=12, learning_rate=0.2, interpolation="bicubic", **options
+    )
+    assert tuned.accuracy > 0.7
+    gray = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(2), nn.Flatten())
+    data = (train[0][..., :1], train[1], test[0][..., :1], test[1])
+    with pytest.raises(ValueError, match="RandAugment needs images of 3 channels, and these have 1"):
+        finetune(gray, *data, mean=(0.5,), std=(0.2,), rand_augment_layers=2)

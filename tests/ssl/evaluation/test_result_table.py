@@ -33,15 +33,15 @@ def test_the_html_has_the_cells_of_the_text():
         head, dataset, *lines = html_cells(html)
         assert [[cell for cell in line if cell] for line in (head, *lines)] == text_cells(text)
         assert re.sub("<.*?>", " ", dataset[0]) == "digits  train: 1,258 images · test: 539 images (folder valid) "
-        assert [words for words in ("knn: nearest neighbors", "intervals: 95 %") if words not in html] == []
+        assert [words for words in ("knn: nearest neighbors", "95 %: intervals") if words not in html] == []
 
 
 def test_the_text_is_what_a_shell_shows():
     scores = result()
     assert repr(scores) == str(scores)
     assert text_cells(str(scores)) == [
-        ["protocol", "metric", "pretrained", "interval", "random", "difference"],
-        ["knn", "accuracy", "50.0 %", "50.0 to 75.0", "25.0 %", "+25.0"],
+        ["protocol", "metric", "pretrained", "95 %", "n", "random", "gain"],
+        ["knn", "accuracy", "50.0 %", "50.0–75.0", "50", "25.0 %", "+25.0"],
     ]
 
 

@@ -1,11 +1,14 @@
 import math
 import statistics
 
+import numpy as np
 import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
 from wildfern.ssl.evaluation import Features, HeldOut, Retrieval, retrieve, wilson_interval
+from wildfern.ssl.evaluation.bootstrap import mean_interval
+from wildfern.ssl.evaluation.retrieval import _by_rank
 
 
 def plain_loop(gallery, queries, leave_one_out):
@@ -42,14 +45,56 @@ def test_the_mean_is_scikit_learns(blobs):
         for label, row in zip(test.y, similarity, strict=True)
     ]
     scores = {score.metric: score for score in Retrieval(k=(3, 1))(train, HeldOut(test))}
-    assert list(scores) == ["mean_average_precision", "recall@1", "recall@3"]
+    assert list(scores) == ["mean_average_precision", "recall@1", "recall@3", "micro_average_precision"]
     mean = scores["mean_average_precision"]
     assert mean.value == pytest.approx(statistics.fmean(expected))
-    reach = 1.96 * statistics.stdev(expected) / math.sqrt(25)
-    assert (mean.low, mean.high) == pytest.approx((mean.value - reach, mean.value + reach), abs=1e-4)
-    nearest = sum(bool(train.y[row.argmax()] == label) for label, row in zip(test.y, similarity, strict=True))
-    assert scores["recall@1"].value == nearest / 25
-    assert (scores["recall@1"].low, scores["recall@1"].high) == wilson_interval(nearest, 25)
+    assert mean.per_image == pytest.approx(expected)
+    assert (mean.low, mean.high) == mean_interval(mean.per_image)
+    right = [bool(train.y[row.argmax()] == label) for label, row in zip(test.y, similarity, strict=True)]
+    assert scores["recall@1"].value == sum(right) / 25
+    assert scores["recall@1"].per_image.tolist() == right
+    assert (scores["recall@1"].low, scores["recall@1"].high) == wilson_interval(sum(right), 25)
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_micro_average_precision_is_scikit_learns_over_all_pairs(blobs, alone):
+    train, test = blobs(60, noise=3), blobs(25, seed=5, noise=3)
+    test.y[3] = 99  # its pairs count, all as wrong
+    gallery = test if alone else train
+    similarity = torch.nn.functional.cosine_similarity(test.x[:, None], gallery.x[None], dim=2)
+    counted = ~torch.eye(25, dtype=torch.bool) if alone else torch.ones_like(similarity, dtype=torch.bool)
+    relevance = test.y[:, None] == gallery.y
+    expected = average_precision_score(relevance[counted].numpy(), similarity[counted].numpy())
+    micro = Retrieval(gallery="test" if alone else "train")(train, HeldOut(test))[-1]
+    assert micro.value == pytest.approx(expected, abs=1e-5)  # similarities are rounded
+    assert micro.n == len(micro.per_image) == 25
+    assert micro.per_image.mean() == pytest.approx(micro.value)
+    assert 0 <= micro.low < micro.value < micro.high <= 1
+    assert f"one ranking of the {600 if alone else 1500:,} pairs" in micro.detail
+    assert "1 test image without any of its class in the gallery counted" in micro.detail
+    assert "left out" not in micro.detail
+
+
+def test_the_relevance_by_rank_is_that_of_a_stable_sort():
+    generator = torch.Generator().manual_seed(0)
+    similarity = torch.randint(-3, 4, (40, 30), generator=generator) / 3  # many are equal
+    similarity[0] = torch.randn(30, generator=generator)
+    similarity[1, :2], similarity[1, 2:] = torch.tensor([0.0, -0.0]), -0.5
+    similarity[2, 7] = -math.inf
+    relevance = torch.rand(40, 30, generator=generator) < 0.5
+    relevance[1, :2] = torch.tensor([False, True])
+    order = similarity.sort(dim=1, descending=True, stable=True).indices
+    assert torch.equal(_by_rank(similarity, relevance), relevance.gather(1, order))
+
+
+def test_what_a_test_image_contributes_does_not_depend_on_the_backbone(blobs):
+    """The same images in the same order, so that two backbones can be compared image by image."""
+    train, test = blobs(60, noise=3), blobs(25, seed=5, noise=3)
+    test.y[3] = 99
+    other = Features(test.x.flip(1), test.y), Features(train.x.flip(1), train.y)
+    for one, two in zip(Retrieval()(train, HeldOut(test)), Retrieval()(other[1], HeldOut(other[0])), strict=True):
+        assert len(one.per_image) == len(two.per_image) == one.n == (25 if one.metric.startswith("micro") else 24)
+        np.testing.assert_allclose(one.per_image, two.per_image, atol=1e-5)  # the same similarities
 
 
 def test_leave_one_out_uses_test_alone_and_counts_what_it_leaves_out(blobs):
