@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from wildfern.launch.evaluated import (
     of_run,
     run_names,
 )
+from wildfern.launch.feature_cache import data_key, feature_store
 from wildfern.launch.notebook_progress import shown_in_notebook
 from wildfern.launch.protocols import (
     Dataset,
@@ -38,10 +40,12 @@ from wildfern.ssl.data import Source, open_source, source_signature
 from wildfern.ssl.evaluation import (
     EvaluationResult,
     Evaluator,
+    FeatureStore,
     evaluate_backbones,
     write_report,
 )
 from wildfern.ssl.evaluation.dataset_reader import check_labels
+from wildfern.ssl.evaluation.image_details import read_details, write_details
 from wildfern.ssl.evaluation.labeled_chunks import check_number_of_labels, label_array
 from wildfern.ssl.evaluation.result import upgraded_rows
 from wildfern.ssl.evaluation.stored_result import EVALUATION, read_evaluation
@@ -73,6 +77,9 @@ def evaluate(
     say: Callable[[str], None] | None = None,
     batch_size: int = 256,
     threads: int | None = None,
+    against: str | None = None,
+    cache: str | Path | None = None,
+    memory_gb: float = 4.0,
 ) -> EvaluationResult:
     """Compare backbones on labeled data sets: those of runs with the same networks at random weights, and any others.
 
@@ -85,6 +92,9 @@ def evaluate(
     from weights) and `pretrained`. Several runs write nothing; their rows have the names of the runs. `announce` gets progress (a
     function: a line for each part, and every 5 s within it), `say` messages to keep; without `announce` both are shown in a
     notebook only. `batch_size` is that of feature extraction, `threads` the number of torch's.
+    `against` names the row that all others are compared with, instead of the random one of the same network. Features of files
+    are kept in the folder `cache` ("auto": the user's cache folder) and found there by later evaluations; at most `memory_gb` of
+    features and images are in memory at once.
     Raises RecipeErrors with all wrong names and arguments before anything is read, RunError for a folder that is not a run
     and for backbones that cannot be built, DataError for a data set that cannot be opened, and NotWritten, which holds the
     scores, where the disk is full.
@@ -105,6 +115,7 @@ def evaluate(
     check_networks(backbones, size)
     datasets, evaluators = check_request(on, protocols, few_shot, seeds)
     recipes = [folder.recipe() for folder in folders]
+    store = feature_store(cache, memory_gb)
     device = choose_device(recipes[0].training.device if recipes else "auto")
     with shown_in_notebook(announce, say, "evaluated") as (progress, say), user_errors():
         for message in set_threads(threads):
@@ -137,7 +148,21 @@ def evaluate(
                 unwritten = _disk_fault(lambda: save_merged(written, result.only(own, "random"), say, sha256))
 
         baseline = "random" if len(folders) == 1 and not backbones else baselines(models)
-        evaluation = _evaluate_on(sources, models, evaluators, progress, save, baseline, batch_size)
+        if against is not None:
+            if against not in models:
+                raise RunError(f"--against {against}: no such row; there are {', '.join(models)}")
+            baseline = against
+        keys = {
+            dataset.label: {
+                split: key
+                for split, source in zip(("train", "test"), sources[dataset.label], strict=True)
+                if store.folder is not None and (key := data_key(dataset, split, source)) is not None
+            }
+            for dataset in datasets
+        }
+        evaluation = _evaluate_on(sources, models, evaluators, progress, save, baseline, batch_size, store, keys)
+        if store.found:
+            say(f"features found in {store.folder}: {store.found} of splits and networks")
         if written is not None:
             progress.part("writing the report")
             report = written.path / "report.html"
@@ -186,6 +211,12 @@ def save_merged(
 ) -> None:
     """Write what is `merged` to the folder's `evaluation.json`; of two processes that do so at once, both keep their rows."""
     with updating(folder.path):
+        earlier, _ = read_evaluation(folder.path)
+        same = earlier.get("backbone_sha256") == (backbone_sha256 or folder.backbone_sha256())
+        for dataset, details in evaluation.details.items():
+            with suppress(ValueError):  # damaged: replaced
+                details = details.with_earlier(read_details(folder.path, dataset) if same else None)
+            write_details(folder.path, details)
         folder.write_json(EVALUATION, merged(folder, evaluation.as_json(), backbone_sha256, say))
 
 
@@ -265,11 +296,12 @@ def evaluate_on(
     few_shot: Sequence[int],
     seeds: int,
     progress: Progress,
-    save: Callable[[EvaluationResult], None] = lambda evaluation: None,
+    save: Callable[[EvaluationResult], None] | None = None,
 ) -> EvaluationResult:
     """Evaluate on every data set in turn, with images at the size of the recipe's largest views and preprocessed like these.
 
-    `save` gets the scores of each data set once they are known, so that an error on a later one does not lose them.
+    `save` gets the scores of each data set once they are known, so that an error on a later one does not lose them, with the
+    details for a report.
     """
     evaluators = check_protocols(protocols, few_shot, seeds)
     models = of_recipe(recipe, backbones, choose_device(recipe.training.device))
@@ -281,9 +313,11 @@ def _evaluate_on(
     models: Mapping[str, Evaluated],
     evaluators: Mapping[str, Evaluator],
     progress: Progress,
-    save: Callable[[EvaluationResult], None],
+    save: Callable[[EvaluationResult], None] | None,
     baseline: str | Mapping[str, str],
     batch_size: int = 256,
+    store: FeatureStore | None = None,
+    keys: Mapping[str, Mapping[str, str]] | None = None,
 ) -> EvaluationResult:
     if not sources or not evaluators:
         raise RunError(
@@ -307,8 +341,12 @@ def _evaluate_on(
             baseline=baseline,
             batch_size=batch_size,
             progress=progress,
+            store=store,
+            data_keys=(keys or {}).get(name),
+            details=save is not None,
         )
-        save(result)
+        if save is not None:
+            save(result)
         results.append(result)
     return sum(results[1:], start=results[0])
 

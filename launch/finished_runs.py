@@ -45,7 +45,8 @@ def evaluate(
     protocol: Annotated[
         list[str] | None,
         typer.Option(
-            help="How to evaluate: linear,knn,finetune,retrieval, 'knn k=5' or '{name: knn, k: 5}'; repeat for several "
+            help="How to evaluate: linear,knn,finetune,few_shot,retrieval,clustering,corruptions and others, 'knn k=5' or "
+            "'{name: knn, k: 5}'; repeat for several "
             "(default: linear,knn)",
             show_default=False,
         ),
@@ -58,6 +59,26 @@ def evaluate(
         int | None, typer.Option(min=1, help="Threads of torch (default: those of the CPU cores this process may use)")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images in one forward pass")] = 256,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="Compare all others with this row: a run, or a network as it is named in the table (default: the same network "
+            "with random weights)",
+            show_default=False,
+        ),
+    ] = None,
+    cache: Annotated[
+        str,
+        typer.Option(
+            help="Folder where features of files are kept for later evaluations, at most 20 GB; none: nowhere"
+        ),
+    ] = "auto",
+    memory: Annotated[
+        float, typer.Option(min=0, help="Gigabytes of features and images in memory; further ones are temporary files")
+    ] = 4.0,
+    csv_file: Annotated[
+        Path | None, typer.Option("--csv", help="Also write the rows of this evaluation to this CSV file")
+    ] = None,
     plugin: PluginOption = None,
 ) -> None:
     """Evaluate backbones of runs and any other networks on labeled datasets.
@@ -67,11 +88,12 @@ def evaluate(
     with Startup() as startup:
         from wildfern.launch.errors import RunError
         from wildfern.launch.evaluating import NotWritten, evaluate
-        from wildfern.launch.output_paths import output_file, write_json_file
+        from wildfern.launch.output_paths import output_file, write_json_file, writing
         from wildfern.launch.protocols import parse_datasets, parse_protocols
         from wildfern.launch.run_folder import RunFolder
 
         json_file = json_file and output_file(json_file)
+        csv_file = csv_file and output_file(csv_file)
         run_plugins(plugin)
         try:
             shots = [int(n) for n in few_shot.split(",") if n.strip()]
@@ -100,17 +122,24 @@ def evaluate(
                 say=say,
                 batch_size=batch_size,
                 threads=threads,
+                against=against,
+                cache=cache,
+                memory_gb=memory,
             )
         except NotWritten as error:
             evaluation, unwritten = error.evaluation, error
     console.print(evaluation.table())
     if unwritten is None and runs is not None and len(runs) == 1 and RunFolder(runs[0]).is_writable():
         say(f"written to {runs[0] / 'evaluation.json'} and {runs[0] / 'report.html'}")
-    elif unwritten is None and json_file is None:
+    elif unwritten is None and json_file is None and csv_file is None:
         say("not written to a file: --json FILE keeps these results")
     if json_file is not None:
         write_json_file(json_file, evaluation.as_json())
         say(f"written to {json_file}")
+    if csv_file is not None:
+        with writing(csv_file) as path:
+            path.write_text(evaluation.as_csv(), encoding="utf-8")
+        say(f"written to {csv_file}")
     if unwritten is not None:
         raise unwritten
 

@@ -28,7 +28,7 @@ REPLACED = frozenset(
 APPENDED = frozenset({"metrics.jsonl", "timings.jsonl", "nonfinite.jsonl"})
 # What a run folder keeps of its run; only the report and the views may be written again.
 OF_A_RUN = (REPLACED | APPENDED | {".lock"}) - {"report.html", "views.png"}
-FOLDERS_OF_A_RUN = ("checkpoints", "plugins", "wandb")
+FOLDERS_OF_A_RUN = ("checkpoints", "evaluation_details", "plugins", "wandb")
 SERIES = "series.json"
 
 

@@ -68,7 +68,7 @@ def evaluate_weights(
     protocols: Sequence[Component],
     few_shot: Sequence[int],
     progress: Progress = SILENT,
-    save: Callable[[EvaluationResult], None] = lambda evaluation: None,
+    save: Callable[[EvaluationResult], None] | None = None,
     start: Backbone | None = None,
 ) -> EvaluationResult:
     """The scores of the recipe's backbone with these weights, of the random one, and of `start` if given, on each dataset."""

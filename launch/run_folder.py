@@ -41,7 +41,7 @@ from wildfern.ssl.models.networks import unknown_network
 from wildfern.ssl.tracking import environment, read_undamaged
 from wildfern.ssl.training.checkpoints import checkpoint_steps
 
-SUB_FOLDERS = ("checkpoints", "plugins", "wandb")
+SUB_FOLDERS = ("checkpoints", "evaluation_details", "plugins", "wandb")
 
 
 class RunFolder:

@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,14 @@ def shared() -> Path:
     if not (SHARED / "golden").is_dir():
         pytest.skip(f"no reference folder at {SHARED} (set WILDFERN_SHARED)")
     return SHARED.resolve()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_features(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Features of evaluations are kept in a temporary folder, not in the user's; also by commands in other processes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WILDFERN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

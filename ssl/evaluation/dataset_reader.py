@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -27,11 +27,17 @@ MOST_NAMES = 1000  # of unreadable images that are stored with features
 
 Crop = tuple[int | None, str]  # size and interpolation
 Network = tuple[str, int | None]  # a backbone by name, and of which layers the features are
+Kind = bool | Literal["targets"]  # what is needed of images besides pixels: labels (True), nothing (False), or targets
+
+
+def kind_of(evaluator: Evaluator) -> Kind:
+    """What an evaluator needs of the images."""
+    return "targets" if evaluator.targets else evaluator.needs_labels
 
 
 @dataclass
 class SplitData:
-    """What was read of one split: labels as of `label_array` and the items of the source that have them.
+    """What was read of one split: labels as of `label_array`, or targets, and the items of the source that have them.
 
     Features by network, and images by crop if an evaluator needs them.
     """
@@ -59,9 +65,9 @@ class DatasetReader:
     store: FeatureStore
     data_keys: Mapping[str, str]
     progress: Progress
-    counts: dict[tuple[str, bool], LabelCounts] = field(default_factory=dict)
-    _items: dict[tuple[str, bool], NDArray[np.int64]] = field(default_factory=dict)
-    _kept: dict[tuple[str, bool], SplitData] = field(default_factory=dict)
+    counts: dict[tuple[str, Kind], LabelCounts] = field(default_factory=dict)
+    _items: dict[tuple[str, Kind], NDArray[np.int64]] = field(default_factory=dict)
+    _kept: dict[tuple[str, Kind], SplitData] = field(default_factory=dict)
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
@@ -80,39 +86,45 @@ class DatasetReader:
 
     def read(self) -> None:
         """Read what evaluators of features and images need."""
-        for needs_labels in (True, False):
-            wanted = [one for one in self.evaluators.values() if one.needs_labels == needs_labels]
+        kinds: tuple[Kind, ...] = (True, False, "targets")
+        for kind in kinds:
+            wanted = [one for one in self.evaluators.values() if kind_of(one) == kind]
             layers = list(dict.fromkeys(one.layers for one in wanted if one.needs == "features"))
             images = any(one.needs == "images" for one in wanted)
             if not layers and not images:
                 continue
             for split in self.sources:
                 self.progress.part(f"{self.dataset}: features of {split}")
-                found = self._read(split, needs_labels, layers, images)
+                found = self._read(split, kind, layers, images)
                 if not len(found.labels):
-                    raise ValueError(f"{self.dataset} ({split}): no image has a label")
+                    what = "a label" if kind != "targets" else f"its {', '.join(self.sources[split].parameter_names)}"
+                    raise ValueError(f"{self.dataset} ({split}): no image has {what}")
                 self._check_finite(split, found)
-                key = split, needs_labels
+                key = split, kind
                 self._kept[key], self._items[key] = found, found.items
-                self.counts[key] = LabelCounts.of(found.labels)
-            if needs_labels:
+                self.counts[key] = LabelCounts.of(_of_classes(found.labels))
+            if kind is True:
                 check_labels(self.dataset, self._kept["train", True].labels, self._kept["test", True].labels)
 
     def split(self, evaluator: Evaluator, name: str, split: str) -> Features | LabeledImages | ChunkStream:
         """A split for one evaluator and backbone."""
         if evaluator.needs == "features":
-            found = self._kept[split, evaluator.needs_labels]
-            return replace(found.features[name, evaluator.layers], class_names=self._names(split))
+            found = self._kept[split, kind_of(evaluator)]
+            return replace(found.features[name, evaluator.layers], class_names=self._names(split, evaluator))
         if evaluator.needs == "images":
-            found = self._kept[split, evaluator.needs_labels]
+            found = self._kept[split, kind_of(evaluator)]
             settings = self.preprocessing[name]
             pixels = found.images[_crop(settings)]
-            return LabeledImages(pixels, found.labels, self.backbones[name], settings, self._names(split))
-        return ChunkStream(lambda: self._stream(evaluator, name, split), self._names(split))
+            return LabeledImages(pixels, found.labels, self.backbones[name], settings, self._names(split, evaluator))
+        return ChunkStream(lambda: self._stream(evaluator, name, split), self._names(split, evaluator))
+
+    def labeled(self, split: str) -> SplitData | None:
+        """What was read of the labeled images of a split for evaluators of features and images, if anything."""
+        return self._kept.get((split, True))
 
     def test_groups(self, evaluator: Evaluator) -> tuple["Groups", ...]:
         """The groups of the test images that the evaluator was given, in their order."""
-        items = self._items.get(("test", evaluator.needs_labels))
+        items = self._items.get(("test", kind_of(evaluator)))
         return () if items is None else tuple(groups[items] for groups in self.sources["test"].groups)
 
     def notes(self) -> list[str]:
@@ -128,41 +140,45 @@ class DatasetReader:
             notes += _unseen_note(self.counts["train", True], self.counts["test", True], self.class_names)
         return list(dict.fromkeys(notes))
 
-    def _names(self, split: str) -> tuple[str, ...] | None:
+    def _names(self, split: str, evaluator: Evaluator) -> tuple[str, ...] | None:
+        """Of the classes, or of the targets."""
+        if evaluator.targets:
+            return tuple(self.sources[split].parameter_names)
         names = self.sources[split].class_names
         return None if names is None else tuple(names)
 
-    def _chunks(self, split: str, needs_labels: bool, size: int | None = None) -> Iterator[LabeledChunk]:
-        single_label = [name for name, one in self.evaluators.items() if one.needs_labels and not one.multi_label]
+    def _chunks(self, split: str, kind: Kind, size: int | None = None) -> Iterator[LabeledChunk]:
+        single_label = [name for name, one in self.evaluators.items() if kind_of(one) is True and not one.multi_label]
         return labeled_chunks(
             self.sources[split],
             f"{self.dataset} ({split})",
-            unlabeled=not needs_labels,
-            single_label=single_label if needs_labels else (),
+            unlabeled=kind is False,
+            single_label=single_label if kind is True else (),
             size=size,
+            targets=kind == "targets",
         )
 
     def _stream(self, evaluator: Evaluator, name: str, split: str) -> Iterator[Any]:
         source, settings = self.sources[split], self.preprocessing[name]
-        chunks = self._chunks(split, evaluator.needs_labels, settings.size)
-        chunks = self._noted(chunks, (split, evaluator.needs_labels))
+        chunks = self._chunks(split, kind_of(evaluator), settings.size)
+        chunks = self._noted(chunks, (split, kind_of(evaluator)))
         chunks = _told(chunks, self.progress, source.num_items or 0, f"reading {split}")
-        return stream(self.backbones[name], chunks, evaluator.needs, settings)  # type: ignore[arg-type]
+        return stream(self.backbones[name], chunks, evaluator.needs, settings, targets=evaluator.targets)  # type: ignore[arg-type]
 
-    def _noted(self, chunks: Iterable[LabeledChunk], key: tuple[str, bool]) -> Iterator[LabeledChunk]:
+    def _noted(self, chunks: Iterable[LabeledChunk], key: tuple[str, Kind]) -> Iterator[LabeledChunk]:
         """The same chunks; their counts and items are known after the last one."""
         found, items = LabelCounts(), []
         for chunk in chunks:
-            found.add(chunk.labels)
+            found.add(_of_classes(chunk.labels))
             items.append(chunk.items)
             yield chunk
         self.counts[key] = found
         self._items[key] = np.concatenate(items) if items else np.empty(0, np.int64)
 
-    def _read(self, split: str, needs_labels: bool, layers: Sequence[int | None], images: bool) -> SplitData:
+    def _read(self, split: str, kind: Kind, layers: Sequence[int | None], images: bool) -> SplitData:
         """Features of every backbone that are not stored, reading the images once; and the images, as bytes, if wanted."""
         source = self.sources[split]
-        found, writers = self._stored(split, needs_labels, layers)
+        found, writers = self._stored(split, kind, layers)
         if found is not None and not writers and not images:
             return found
         sizes = {settings.size for settings in self.preprocessing.values()}
@@ -173,13 +189,14 @@ class DatasetReader:
         device = device_of(next(iter(self.backbones.values())))
         counted = _Counted(self.progress, source.num_items or 0)
         try:
-            for chunk in self._chunks(split, needs_labels, size):
+            for chunk in self._chunks(split, kind, size):
                 labels.append(chunk.labels)
                 items.append(chunk.items)
                 for number, (network, (module, writer)) in enumerate(writers.items()):
                     told = counted.of(chunk, number / len(writers), 1 / len(writers))
                     pair, settings = (chunk.pixels, chunk.labels), vars(self.preprocessing[network[0]])
-                    writer.append(extract_features(module, [pair], batch_size=self.batch_size, done=told, **settings))
+                    settings = {**settings, "batch_size": self.batch_size, "targets": kind == "targets"}
+                    writer.append(extract_features(module, [pair], done=told, **settings))
                 for (crop, interpolation), array in kept.items():
                     resized = resize_center_crop(chunk.pixels, crop, device, interpolation)  # type: ignore[arg-type]
                     array.append(resized.permute(0, 2, 3, 1).mul(255).round_().byte().cpu().numpy())
@@ -200,7 +217,7 @@ class DatasetReader:
         return read
 
     def _stored(
-        self, split: str, needs_labels: bool, layers: Sequence[int | None]
+        self, split: str, kind: Kind, layers: Sequence[int | None]
     ) -> tuple[SplitData | None, dict[Network, tuple[nn.Module, FeatureWriter]]]:
         """What the store has, and for each other network its module and the writer of its features."""
         data, source = self.data_keys.get(split), self.sources[split]
@@ -211,7 +228,8 @@ class DatasetReader:
             key = None
             if data is not None and self.store.folder is not None:
                 described = [settings.size, settings.mean, settings.std, settings.precision, settings.interpolation]
-                key = feature_key(backbone, data, *described, str(device_of(backbone)), needs_labels)
+                labels = source.parameter_names if kind == "targets" else kind
+                key = feature_key(backbone, data, *described, str(device_of(backbone)), labels)
             for layer in layers:
                 own = None if key is None else f"{key}_{layer or 'output'}"
                 stored = self.store.find(own)
@@ -233,6 +251,11 @@ class DatasetReader:
                 raise ValueError(
                     f"{self.dataset} ({split}): the features of the {name} backbone contain NaN or infinity: it has diverged"
                 )
+
+
+def _of_classes(labels: Labels) -> Labels:
+    """Labels whose classes can be counted: targets are of none."""
+    return np.full(len(labels), -1) if labels.dtype.kind == "f" else labels
 
 
 def _crop(preprocessing: Preprocessing) -> Crop:

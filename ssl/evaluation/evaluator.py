@@ -70,7 +70,8 @@ class Features:
     """Features `x` float32[N, D] and labels `y`, on one device; `x` may be mapped from a file, larger than memory.
 
     `y` is int64[N] (-1: unknown), or multi-hot uint8[N, K] with a 1 for each class of the image; a row of zeros is an image
-    of none of the classes, not one without a label. `device` is where to compute with parts of `x` (None: where they are).
+    of none of the classes, not one without a label. For an evaluator of `targets`, `y` is float32[N, P] (or float32[N]), and
+    `class_names` are those of its columns. `device` is where to compute with parts of `x` (None: where they are).
     """
 
     x: Tensor
@@ -97,7 +98,7 @@ class Features:
     @property
     def multi_label(self) -> bool:
         """Whether `y` is multi-hot."""
-        return self.y.ndim == 2
+        return self.y.ndim == 2 and not self.y.is_floating_point()
 
     @staticmethod
     def concatenated(parts: "list[Features]") -> "Features":
@@ -184,6 +185,7 @@ class Evaluator(ABC):
     `needs` decides what `train` and `test` are: "features" → `Features`; "tokens" and "maps" → `ChunkStream`;
     "images" → `LabeledImages`; `test` is a `HeldOut` of the same. `needs_labels` False: images without a label (-1) are kept.
     An evaluator that needs labels gets multi-hot ones only if it declares `multi_label`; otherwise the data set is refused.
+    `targets`: the labels are numbers, `Images.parameters` float32[N, P]; images without one of them (NaN) are left out.
     With `needs` "features", an attribute `layers` asks for those of the last blocks or stages (`LastBlocks`).
     What takes long may tell how far it is: `self.progress.count(done, total, "images")`, `self.progress.detail("epoch 2 of 10")`.
     """
@@ -191,6 +193,7 @@ class Evaluator(ABC):
     needs: ClassVar[Needs] = "features"
     needs_labels: ClassVar[bool] = True
     multi_label: ClassVar[bool] = False
+    targets: ClassVar[bool] = False
     layers: int | None = (
         None  # of the features: of the last blocks or stages, concatenated; None: the backbone's output
     )

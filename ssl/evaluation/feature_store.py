@@ -54,6 +54,13 @@ class FeatureStore:
         """What was stored under this key; None if there is none, or if it is incomplete."""
         if self.folder is None or key is None:
             return None
+        found = self.read(key)
+        self.found += found is not None
+        return found
+
+    def read(self, key: str) -> StoredFeatures | None:
+        """What was stored under this key in the folder; None if there is none, or if it is incomplete."""
+        assert self.folder is not None
         entry = self.folder / key
         try:
             described = parse_json(read_bytes(entry / DESCRIPTION, MOST_DESCRIPTION))
@@ -65,7 +72,6 @@ class FeatureStore:
             os.utime(entry)
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        self.found += 1
         return found
 
     def writer(self, key: str | None = None, device: torch.device | str = "cpu") -> "FeatureWriter":
@@ -138,7 +144,8 @@ class FeatureWriter:
         (folder / DESCRIPTION).write_text(json.dumps({"shape": shape, "notes": notes}))
         x = torch.from_numpy(mapped(folder / ROWS, np.float32, shape))
         entry = self.store.folder / self.key
-        if not (entry / DESCRIPTION).exists():
+        if self.store.read(self.key) is None:
+            shutil.rmtree(entry, ignore_errors=True)
             with suppress(OSError):
                 folder.rename(entry)
         shutil.rmtree(folder, ignore_errors=True)  # what is mapped stays readable

@@ -56,12 +56,13 @@ def extract_features(
     precision: Precision = "fp32",
     interpolation: Interpolation = "bilinear",
     done: Callable[[int], None] = lambda images: None,
+    targets: bool = False,
 ) -> Features:
     """Run the frozen backbone over chunks of (images, labels as of `Features`); a chunk without labels gives labels -1.
 
     Images are uint8[N, H, W, C] or a list of uint8[Hi, Wi, C], preprocessed to `size` by `resize_center_crop`. The backbone
     returns one row per image (timm: `num_classes=0`); it is moved to `device`, by default its own. `done` gets the number of
-    images of the present chunk that are done, after each batch.
+    images of the present chunk that are done, after each batch. `targets`: the labels are numbers, float[N] or float[N, P].
     Raises ValueError for a backbone that returns anything else, and if there are no images.
     """
     device = torch.device(device) if device is not None else device_of(backbone)
@@ -73,7 +74,7 @@ def extract_features(
                 chunk_labels = np.full(len(pixels), -1)
             if len(chunk_labels) != len(pixels):
                 raise ValueError(f"a chunk of {len(pixels)} images has {len(chunk_labels)} labels")
-            labels.append(torch.as_tensor(label_array(chunk_labels), device=device))
+            labels.append(_on_device(chunk_labels, targets, device))
             for start in range(0, len(pixels), batch_size):
                 images = resize_center_crop(pixels[start : start + batch_size], size, device, interpolation)
                 row = backbone(normalized(images, mean, std))
@@ -101,8 +102,9 @@ def stream(
     what: Literal["tokens", "maps"],
     preprocessing: Preprocessing,
     batch_size: int = STREAMED,
+    targets: bool = False,
 ) -> Iterator[Chunk]:
-    """Tokens or maps of the frozen backbone, `batch_size` images at a time.
+    """Tokens or maps of the frozen backbone, `batch_size` images at a time; `targets`: the labels are numbers.
 
     Raises ValueError for a backbone that has no method of that name.
     """
@@ -122,6 +124,10 @@ def stream(
             # Entered for each batch, since the caller may train a head in between.
             with frozen(backbone), torch.autocast(device.type, torch.bfloat16, enabled=autocast):
                 x = compute(images)
-            labels = torch.as_tensor(label_array(chunk.labels[part]), device=device)
+            labels = _on_device(chunk.labels[part], targets, device)
             masks = None if chunk.masks is None else resize_center_crop_masks(chunk.masks[part], size, device)
             yield Chunk(x, labels, masks)
+
+
+def _on_device(labels: Labels, targets: bool, device: torch.device) -> Tensor:
+    return torch.as_tensor(np.asarray(labels, np.float32) if targets else label_array(labels), device=device)

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import re
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from wildfern.bounded_json import parse_json
-from wildfern.files import read_bytes, replacing
+from wildfern.files import check_folder, read_bytes, replacing
 
 FOLDER = "evaluation_details"  # in a run folder
 MOST_BYTES = 256 * 2**20
@@ -78,6 +79,30 @@ class ImageDetails:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def only(self, backbones: Collection[str]) -> "ImageDetails":
+        """Without other backbones."""
+        neighbors = self.neighbors
+        if neighbors is not None:
+            items, labels = (
+                {name: found[name] for name in found if name in backbones}
+                for found in (neighbors.items, neighbors.labels)
+            )
+            neighbors = replace(neighbors, items=items, labels=labels)
+        return replace(
+            self,
+            predictions={names: one for names, one in self.predictions.items() if names[1] in backbones},
+            map_features={name: rows for name, rows in self.map_features.items() if name in backbones},
+            neighbors=neighbors,
+        )
+
+    def with_earlier(self, earlier: "ImageDetails | None") -> "ImageDetails":
+        """The same with the predictions of other protocols and backbones for the same test images."""
+        if earlier is None or not (
+            np.array_equal(self.labels, earlier.labels) and np.array_equal(self.items, earlier.items)
+        ):
+            return self
+        return replace(self, predictions=earlier.predictions | self.predictions)
+
 
 def details_path(run: Path, dataset: str) -> Path:
     """The file of a data set in a run folder."""
@@ -88,6 +113,7 @@ def details_path(run: Path, dataset: str) -> Path:
 def write_details(run: Path, details: ImageDetails) -> Path:
     """Write the file of a data set, as a whole; details of other protocols and backbones in it are lost."""
     path = details_path(run, details.dataset)
+    check_folder(path.parent)
     path.parent.mkdir(exist_ok=True)
     arrays: dict[str, NDArray[Any]] = {"labels": details.labels, "items": details.items}
     described: dict[str, Any] = {"dataset": details.dataset, "class_names": details.class_names}

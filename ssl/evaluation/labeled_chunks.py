@@ -15,7 +15,7 @@ from wildfern.ssl.tracking.cpu_cores import usable_cores
 if TYPE_CHECKING:
     from wildfern.ssl.data import Source
 
-Labels = NDArray[np.int64] | NDArray[np.uint8]
+Labels = NDArray[np.int64] | NDArray[np.uint8] | NDArray[np.float32]  # float32[n, P]: targets
 AT_ONCE = 8  # images decoded before large ones are made smaller: 36 MB each from a camera of 12 megapixels
 LARGE = 2**20  # pixels
 MOST_THREADS = 4
@@ -23,7 +23,7 @@ MULTI_LABEL = "linear, knn, finetune and retrieval"  # the built-in evaluators t
 
 
 class LabeledChunk(NamedTuple):
-    """Images uint8[n, H, W, C] or a list of uint8[Hi, Wi, C], labels as of `label_array`, masks of the images or None.
+    """Images uint8[n, H, W, C] or a list of uint8[Hi, Wi, C], labels as of `label_array` (or targets), masks or None.
 
     They come from the items `first` to `stop` - 1 of the source, some of which may have no label: those with the numbers `items`.
     """
@@ -40,12 +40,29 @@ def label_array(labels: Any) -> Labels:
     """Labels as int64[n] (-1: none), or multi-hot as uint8[n, K]. Raises ValueError for any other shape or values."""
     labels = np.asarray(labels)
     if labels.ndim == 1:
+        if labels.dtype.kind == "f" and len(odd := labels[~np.isfinite(labels) | (labels != np.round(labels))]):
+            raise ValueError(
+                f"labels are whole numbers, one for each class, got {odd[0]:g}; the evaluator regression predicts numbers, "
+                "which are in the target_columns of parquet: or csv:"
+            )
         return labels.astype(np.int64, copy=False)
     if labels.ndim != 2 or not labels.shape[1]:
         raise ValueError(f"labels are int64[n] or multi-hot uint8[n, K], got {labels.dtype}{list(labels.shape)}")
     if not np.isin(labels, (0, 1)).all():
         raise ValueError(f"multi-hot labels are 0 or 1, got values from {labels.min()} to {labels.max()}")
     return labels.astype(np.uint8, copy=False)
+
+
+def target_array(parameters: Any, names: Sequence[str]) -> NDArray[np.float32]:
+    """Targets as float32[n, P]; NaN where an image has none. Raises ValueError for another shape, and for infinity."""
+    targets = np.asarray(parameters, np.float32)
+    if targets.ndim != 2 or targets.shape[1] != len(names):
+        raise ValueError(
+            f"images have float32[n, {len(names)}] numbers ({', '.join(names)}), got {list(targets.shape)}"
+        )
+    if np.isinf(targets).any():
+        raise ValueError(f"a number is infinite: {names[int(np.isinf(targets).any(0).argmax())]}")
+    return targets
 
 
 def check_number_of_labels(labels: Labels, name: str, single_label: Sequence[str]) -> None:
@@ -66,9 +83,11 @@ def labeled_chunks(
     single_label: Sequence[str] = (),
     size: int | None = None,
     threads: int | None = None,
+    targets: bool = False,
 ) -> Iterator[LabeledChunk]:
     """The labeled images of a source, `chunk` items at a time; items with label -1 are left out unless `unlabeled`.
 
+    `targets`: the labels are the source's parameters instead, and items without one of them are left out.
     Multi-hot labels have no mark for "unlabeled": an image of none of the classes is kept. `single_label` names the
     protocols that cannot use multi-hot labels. Images are read by `threads` threads (default: as many as there are cores, at most
     4) while the caller uses the ones before; with `size`, those above a megapixel are cropped and resized while they are
@@ -79,11 +98,17 @@ def labeled_chunks(
         raise ValueError(f"{name}: an endless stream cannot be evaluated on; name a data set with labels")
     if not source.num_items:
         raise ValueError(f"{name}: this split has no images")
-    if source.num_classes is None and not unlabeled:
+    if targets and not source.parameter_names:
+        raise ValueError(
+            f"{name}: these images come without numbers to predict; a table has them in its target_columns "
+            "(parquet:, csv:), and some generators give the parameters of their images (ifs, spectrum)"
+        )
+    if not unlabeled and not targets and source.num_classes is None:
         raise ValueError(
             f"{name}: these images have no labels, and this evaluation needs them; "
             "for a folder, put the images of each class into a separate sub-folder"
         )
+    source.reads_parameters = source.reads_parameters or targets
     total = source.num_items
     steps = math.ceil(total / chunk)
     threads = max(1, min(MOST_THREADS, usable_cores(), steps)) if threads is None else threads
@@ -96,16 +121,22 @@ def labeled_chunks(
             start = step * chunk
             stop = min(start + chunk, total)
             labels, masks = images.labels, images.masks
+            if targets:
+                labels = images.parameters
             if labels is None and not unlabeled:
-                raise ValueError(f"{name}: images {start} to {start + len(images.pixels) - 1} came without labels")
+                what = "numbers to predict" if targets else "labels"
+                raise ValueError(f"{name}: images {start} to {start + len(images.pixels) - 1} came without {what}")
             if labels is None:
                 labels = np.full(len(images.pixels), -1, np.int64)
             try:
-                labels = label_array(labels)
+                labels = target_array(labels, source.parameter_names) if targets else label_array(labels)
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
             check_number_of_labels(labels, name, single_label)
-            kept = np.arange(len(labels)) if unlabeled or labels.ndim == 2 else np.flatnonzero(labels >= 0)
+            if targets:
+                kept = np.flatnonzero(~np.isnan(labels).any(1))
+            else:
+                kept = np.arange(len(labels)) if unlabeled or labels.ndim == 2 else np.flatnonzero(labels >= 0)
             if len(kept):
                 masks = None if masks is None else _picked(masks, kept)
                 yield LabeledChunk(_picked(images.pixels, kept), labels[kept], masks, start, stop, start + kept)
@@ -124,7 +155,10 @@ def _read(source: "Source", items: NDArray[np.int64], size: int | None) -> Image
         parts.append(images)
     masks = None if any(part.masks is None for part in parts) else [mask for part in parts for mask in part.masks]
     labels = None if any(part.labels is None for part in parts) else np.concatenate([part.labels for part in parts])
-    return Images.gather([image for part in parts for image in part.pixels], labels, masks=masks)
+    gathered = Images.gather([image for part in parts for image in part.pixels], labels, masks=masks)
+    if any(part.parameters is None for part in parts):
+        return gathered
+    return replace(gathered, parameters=np.concatenate([part.parameters for part in parts]))
 
 
 def _picked(images: Pixels, index: NDArray[np.int64]) -> Pixels:

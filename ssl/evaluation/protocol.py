@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from wildfern.ssl.evaluation.breakdown import breakdown
+from wildfern.ssl.evaluation.collect_details import collect_details
 from wildfern.ssl.evaluation.dataset_reader import DatasetReader
-from wildfern.ssl.evaluation.evaluator import Evaluator, HeldOut, Score
+from wildfern.ssl.evaluation.evaluator import Evaluator, HeldOut, Predictions, Score
 from wildfern.ssl.evaluation.feature_store import FeatureStore
 from wildfern.ssl.evaluation.label_counts import LabelCounts
 from wildfern.ssl.evaluation.paired_differences import NO_DIFFERENCE, add_difference_intervals
@@ -38,6 +39,7 @@ def evaluate_backbones(
     progress: Progress = SILENT,
     store: FeatureStore | None = None,
     data_keys: Mapping[str, str] | None = None,
+    details: bool = False,
 ) -> EvaluationResult:
     """Compare every backbone with the baseline on one data set, by evaluators named by their protocol.
 
@@ -46,6 +48,7 @@ def evaluate_backbones(
     `store` does it, where they are found again if `data_keys` names the images of "train" and "test". Tokens and maps are
     computed again whenever an evaluator iterates over them. Each evaluator gets test as a `HeldOut`, and `progress` as an
     attribute. Scores with predictions are followed by their calibration and the spread over classes and over groups of test.
+    With `details` the result has the `ImageDetails` of the data set, for a report.
     Notes of the sources, and the classes of test that no train image has, are the notes of the result.
     Raises ValueError when `backbones` has no `baseline`, when nothing is to be evaluated, for features that
     are not finite, for sources that are endless, empty, without labels, of fewer than two classes or with classes numbered in
@@ -75,6 +78,7 @@ def evaluate_backbones(
     data.read()
     rows: list[dict[str, Any]] = []
     per_image: dict[tuple[str, str, str], NDArray[np.float32]] = {}
+    predictions: dict[tuple[str, str], Predictions] = {}
     for protocol, evaluator in evaluators.items():
         for name in names:
             progress.part(f"{dataset}: {protocol} of {name}")
@@ -86,6 +90,8 @@ def evaluate_backbones(
                 given |= {f"{split}_images": read and read.images, f"{split}_split": source.split_words}
             scores = _checked(found, protocol)
             own = len(scores)
+            if details and scores[0].predictions is not None:
+                predictions[protocol, name] = scores[0].predictions
             train_counts = data.counts.get(("train", evaluator.needs_labels)) or LabelCounts()
             scores = [*scores, *breakdown(scores, train_counts, data.test_groups(evaluator), data.class_names)]
             for number, score in enumerate(scores):
@@ -98,7 +104,13 @@ def evaluate_backbones(
     add_difference_intervals(rows, per_image, compared)
     words = {protocol: evaluator.describe() for protocol, evaluator in evaluators.items()}
     notes = data.notes()
-    return EvaluationResult(tuple(rows), words, compared, {dataset: notes} if notes else {})
+    shown = None
+    if details:
+        progress.part(f"{dataset}: images for the report")
+        shown = collect_details(data, predictions, names)
+    return EvaluationResult(
+        tuple(rows), words, compared, {dataset: notes} if notes else {}, {} if shown is None else {dataset: shown}
+    )
 
 
 def _checked(scores: object, protocol: str) -> list[Score]:

@@ -1,5 +1,6 @@
 """The scores of several backbones: rows for `evaluation.json`, and a table that compares them with the baseline."""
 
+import csv
 import io
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from wildfern.ssl.evaluation.breakable import FitToWidth
+from wildfern.ssl.evaluation.image_details import ImageDetails
 from wildfern.ssl.evaluation.paired_differences import NO_DIFFERENCE
 from wildfern.ssl.evaluation.result_table import html_table, text_table
 from wildfern.ssl.evaluation.score_words import Row, images_words, short_name
@@ -29,7 +31,8 @@ class EvaluationResult:
     test images. Rows also have the number of labeled images that the evaluator was given, and which they are: {train_images,
     train_split, test_images, test_split}; None for a stream that was not read to its end. `protocols` says what each protocol
     does; `baseline` names the backbone that the others are compared with, or for each backbone its own baseline, if it has one;
-    `notes` has messages about each data set, for example classes of test without train images.
+    `notes` has messages about each data set, for example classes of test without train images; `details` what a report shows of
+    its single images, if that was collected.
     Results are added: `on_digits + on_cifar10`; ValueError where a protocol is not the same in both.
     """
 
@@ -37,6 +40,7 @@ class EvaluationResult:
     protocols: dict[str, str]
     baseline: str | dict[str, str] = "random"
     notes: dict[str, list[str]] = field(default_factory=dict)
+    details: dict[str, ImageDetails] = field(default_factory=dict, compare=False)
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> "EvaluationResult":
@@ -58,7 +62,13 @@ class EvaluationResult:
             dataset: list(dict.fromkeys([*self.notes.get(dataset, []), *other.notes.get(dataset, [])]))
             for dataset in self.notes | other.notes
         }
-        return EvaluationResult(self.rows + other.rows, self.protocols | other.protocols, self.baseline, notes)
+        return EvaluationResult(
+            self.rows + other.rows,
+            self.protocols | other.protocols,
+            self.baseline,
+            notes,
+            self.details | other.details,
+        )
 
     def baseline_of(self, backbone: str) -> str | None:
         """The name of the backbone that this one is compared with; its own for a baseline."""
@@ -73,7 +83,8 @@ class EvaluationResult:
     def only(self, backbones: Collection[str], baseline: str) -> "EvaluationResult":
         """The rows of these backbones, compared with one of them."""
         rows = tuple(row for row in self.rows if row["backbone"] in backbones)
-        return EvaluationResult(rows, self.protocols, baseline, self.notes)
+        details = {name: one.only(backbones) for name, one in self.details.items()}
+        return EvaluationResult(rows, self.protocols, baseline, self.notes, details)
 
     def baseline_row(self, row: Row) -> Row | None:
         """The baseline's row of the same data set, protocol and metric."""
@@ -106,6 +117,16 @@ class EvaluationResult:
         """The content of `evaluation.json`: {"baseline", "protocols", "notes", "rows"}, each row with its "difference"."""
         rows = [{**row, "difference": self.difference(row)} for row in self.rows]
         return {"baseline": self.baseline, "protocols": self.protocols, "notes": self.notes, "rows": rows}
+
+    def as_csv(self) -> str:
+        """The rows as CSV with a header: a column for each key of a row, its difference, and what its protocol does."""
+        rows = [{**row, "difference": self.difference(row)} for row in self.rows]
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, [*columns, "description"], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({**row, "description": self.protocols.get(row["protocol"], "")} for row in rows)
+        return text.getvalue()
 
     def table(self) -> FitToWidth:
         """A table for each data set: a line for the main metric of each protocol and backbone, with the baseline's value."""

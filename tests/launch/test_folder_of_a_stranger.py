@@ -174,7 +174,7 @@ def test_all_parts_but_recipe_and_weights_may_be_planted(run, victim, plant, use
     used(use, run, victim)
 
 
-@pytest.mark.parametrize("name", ["checkpoints", "plugins", "wandb"])
+@pytest.mark.parametrize("name", ["checkpoints", "evaluation_details", "plugins", "wandb"])
 def test_folders_in_it_may_be_links(run, victim, name):
     replaced(run / name).symlink_to(victim, target_is_directory=True)
     said = used(resume, run, victim)
@@ -278,5 +278,5 @@ def test_plugins_of_a_strangers_folder_are_not_run(run, victim):
 def test_the_folder_is_as_good_as_before_for_its_owner(run, victim):
     """What the tests above compare with: each use works."""
     for use in USES:
-        assert "error" not in used(use, run, victim).lower()
+        assert "error" not in used(use, run, victim).lower().replace("calibration_error", "")
     assert np.isfinite(json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["loss"])

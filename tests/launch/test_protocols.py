@@ -44,7 +44,7 @@ def test_protocols_are_named_by_what_differs_from_their_defaults():
         "few_shot (classifier=knn, shots=2, seeds=4)",
     ]
     assert isinstance(evaluators["linear"], LinearProbe)
-    assert evaluators["knn (k=5)"].k == 5
+    assert evaluators["knn (k=5)"].k == (5,)
     few = evaluators["few_shot (classifier=knn, shots=2, seeds=4)"]
     assert isinstance(few, FewShot)
     assert (few.classifier, few.shots, few.seeds) == ("knn", 2, 4)

@@ -7,9 +7,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from wildfern.ssl.evaluation import Features, linear_probe
+from wildfern.ssl.evaluation.calibration import calibration_scores
 from wildfern.ssl.evaluation.linear_probe import STRENGTHS
-from wildfern.ssl.evaluation.logistic_regression import RegularizationPath
+from wildfern.ssl.evaluation.logistic_regression import RegularizationPath, compared
+from wildfern.ssl.evaluation.spilled_array import MemoryBudget, SpilledArray
 from wildfern.ssl.evaluation.stratified import class_ranks
+from wildfern.ssl.tracking.progress import SILENT
 
 FEW = STRENGTHS[:4]  # the weaker ones take seconds, and are chosen in other tests
 
@@ -51,6 +54,60 @@ def test_float32_reaches_the_same_minimum(blobs, monkeypatch):
     path = RegularizationPath(train)
     assert path.dtype == torch.float32
     torch.testing.assert_close(path.solve(1e-3).weight.double(), exact.weight, atol=2e-3, rtol=0)
+
+
+def test_features_in_a_file_are_solved_in_parts_and_without_copies(blobs, monkeypatch, tmp_path):
+    train = blobs(900, 16)
+    rows = torch.arange(900)[torch.arange(900) % 5 != 0]
+    exact = RegularizationPath(train[rows]).solve(1e-2)
+    module = sys.modules["wildfern.ssl.evaluation.logistic_regression"]
+    monkeypatch.setattr(module, "FLOAT64_UP_TO", 0)
+    monkeypatch.setattr(module, "COPIED_UP_TO", 0)
+    monkeypatch.setattr(module, "ROWS", 100)
+    array = SpilledArray(MemoryBudget(0))
+    array.append(train.x.numpy())
+    path = RegularizationPath(Features(torch.from_numpy(array.finish()), train.y), rows)
+    assert path.n == 720
+    found = path.solve(1e-2)
+    torch.testing.assert_close(found.weight.double(), exact.weight, atol=2e-3, rtol=0)
+    assert path.passes < 60
+    torch.testing.assert_close(found.scores(train).double(), exact.scores(train), atol=1e-2, rtol=0)
+
+
+def test_a_start_from_nearly_the_same_images_is_close_and_changes_no_minimum(blobs):
+    train = blobs(600, 20)
+    begun = RegularizationPath(train, torch.arange(500)).solve(1e-3)
+    cold, warm = RegularizationPath(train), RegularizationPath(train)
+    assert warm.start_from(begun)
+    losses = [path._objective(path.weight, path.bias, 1e-3)[0] for path in (cold, warm)]
+    assert losses[1] < losses[0] / 2
+    first, second = cold.solve(1e-3), warm.solve(1e-3)
+    torch.testing.assert_close(first.weight, second.weight, atol=2e-4, rtol=0)
+    other = blobs(100, 20, classes=3)
+    assert not RegularizationPath(other).start_from(begun)
+
+
+def test_a_sweep_takes_few_passes_and_is_as_accurate_as_the_minima(blobs, monkeypatch):
+    train, held = blobs(3000, 24, classes=10, noise=3.0), blobs(1500, 24, classes=10, noise=3.0, seed=1)
+    exact = [RegularizationPath(train).solve(strength).accuracy(held) for strength in STRENGTHS]
+    module = sys.modules["wildfern.ssl.evaluation.logistic_regression"]
+    monkeypatch.setattr(module, "FLOAT64_UP_TO", 0)
+    found = list(compared(RegularizationPath, train, torch.arange(3000), STRENGTHS, SILENT, ""))
+    assert [one.accuracy(held) for one in found] == pytest.approx(exact, abs=0.002)
+
+
+def test_probabilities_are_calibrated_on_held_out_train(blobs):
+    train, test = blobs(1500, 24, classes=5, noise=6.0), blobs(4000, 24, classes=5, noise=6.0, seed=1)
+    # With weak regularization the fit is too sure of itself.
+    result = linear_probe(
+        Features(train.x.repeat(1, 3) + torch.randn(1500, 72), train.y), Features(test.x.repeat(1, 3), test.y)
+    )
+    predictions = result.predictions(test.y)
+    scores = {score.metric: score.value for score in calibration_scores(predictions)}
+    assert predictions.temperature == result.classifier.temperature
+    assert 0.05 < predictions.temperature < 20
+    assert scores["scaled_negative_log_likelihood"] < scores["negative_log_likelihood"] + 0.02
+    assert torch.equal(predictions.logits.argmax(1), torch.searchsorted(predictions.classes, predictions.ranked[:, 0].contiguous()))
 
 
 def test_accuracy_is_sklearns_at_the_chosen_strength(blobs):
