@@ -2,7 +2,7 @@
 
 from wildfern.benchmarks.result import Benchmark
 
-NAMES = ("generators", "augmentation", "losses", "curation", "pipeline")
+NAMES = ("generators", "augmentation", "losses", "curation", "evaluation", "pipeline")
 
 
 def run_benchmark(name: str, seconds: float) -> Benchmark:
@@ -18,6 +18,8 @@ def run_benchmark(name: str, seconds: float) -> Benchmark:
         from wildfern.benchmarks.losses import run
     elif name == "curation":
         from wildfern.benchmarks.curation import run
+    elif name == "evaluation":
+        from wildfern.benchmarks.evaluation import run
     else:
         raise ValueError(f"unknown benchmark {name!r}; choose one of {', '.join(NAMES)}")
     return run(seconds)

@@ -184,7 +184,7 @@ def init(
 
 @app.command()
 def bench(
-    what: Annotated[str, typer.Argument(help="generators, augmentation, losses, curation or pipeline")],
+    what: Annotated[str, typer.Argument(help="generators, augmentation, losses, curation, evaluation or pipeline")],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="For pipeline: changes to the recipe: key.sub=value", show_default=False)
     ] = None,

@@ -4,8 +4,8 @@ The objective of `strength` λ is  mean cross-entropy + λ/2 ‖W‖²  over fea
 bias left free: scikit-learn's `LogisticRegression(C=1 / (λ n))`. It is strictly convex in W, so the result depends on
 data and λ alone, not on a learning rate, a batch size or a number of epochs.
 
-An evaluation of the objective is one pass over the features, `ROWS` images at a time: 4 n D C operations, and no matrix
-of n rows besides the features, which may be mapped from a file.
+An evaluation of the objective is one pass over the features, some images at a time: 4 n D C operations, and no matrix of n
+rows besides the features. Up to `COPIED_UP_TO` these are a standardized copy; larger ones may be mapped from a file.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,6 +21,8 @@ from wildfern.ssl.tracking.progress import Progress
 
 # The largest problem (elements of the feature matrix) that is solved in float64.
 FLOAT64_UP_TO = 2**22
+# The same where strengths are only compared.
+COMPARED_IN_FLOAT64_UP_TO = 2**18
 # The largest problem that one thread solves faster than several, which would mostly wait for each other.
 ONE_THREAD_UP_TO = 2**20
 # Larger feature matrices are not copied to leave out the held-out images.
@@ -29,7 +31,7 @@ MAX_ITERATIONS = 500
 # Tolerances in float32: of a weight that is kept, and of one that is only compared with those of other strengths. The
 # accuracy of the latter is within 0.1 points of the minimum's.
 FINAL, COMPARED = 1e-5, 3e-4
-ROWS = 2048  # of one step of a pass
+ELEMENTS = 2**20  # of the features of one step of a pass
 
 
 @contextmanager
@@ -71,7 +73,7 @@ class LinearClassifier:
         """Logits [N, C], in the order of `classes`."""
         parts = [
             torch.addmm(self.bias, (rows.to(self.weight) - self.mean) / self.std, self.weight)
-            for rows in features.x.split(ROWS)
+            for rows in features.x.split(max(256, ELEMENTS // features.x.shape[1]))
         ]
         return torch.cat(parts) if parts else self.bias.new_empty(0, len(self.bias))
 
@@ -82,25 +84,26 @@ class RegularizationPath:
     Weights are those of the features' principal axes, which changes no minimum (λ‖W‖² is invariant) but makes the curvature
     nearly diagonal: about w s² + λ along an axis of variance s², with w the mean of p(1 - p). LBFGS runs on weights
     scaled by its square root, in which the problem is well-conditioned at any strength. `rows` int64[n] restricts it to
-    these images. `passes` counts the passes over the features.
+    these images; up to `float64_up_to` elements it is solved in float64. `passes` counts the passes over the features.
     """
 
-    def __init__(self, train: Features, rows: Tensor | None = None) -> None:
+    def __init__(self, train: Features, rows: Tensor | None = None, float64_up_to: int | None = None) -> None:
         if rows is not None and train.x.numel() <= COPIED_UP_TO:
             train, rows = train[rows], None
         device = train.computes_on
         self.train, self.rows, self.passes = train, rows, 0
         self.n, width = len(train) if rows is None else len(rows), train.x.shape[1]
-        double = self.n * width <= FLOAT64_UP_TO and device.type != "mps"
-        self.dtype = torch.float64 if double else torch.float32
+        self.step = max(256, ELEMENTS // width)
+        double = self.n * width <= (FLOAT64_UP_TO if float64_up_to is None else float64_up_to)
+        self.dtype = torch.float64 if double and device.type != "mps" else torch.float32
         self.loss_dtype = torch.float32 if device.type == "mps" else torch.float64
-        if double:
-            self.train = Features(train.x.to(device, self.dtype), train.y)
         self.mean, self.std = self._statistics(width, device)
+        self.standardized: Tensor | None = None
+        if rows is None and train.x.numel() <= COPIED_UP_TO:
+            self.standardized = torch.cat([x for x, _ in self._parts()])
         span, moments = None, self._moments(None)
         if self.n < width:  # the minimum lies in the span of the rows (representer theorem)
-            whole = torch.cat([(x - self.mean) / self.std for x, _ in self._parts()])
-            span = torch.linalg.qr(whole.T).Q
+            span = torch.linalg.qr(torch.cat([x for x, _ in self._parts()]).T).Q
             moments = self._moments(span)
         variance, axes = torch.linalg.eigh(moments.cpu().double())
         self.variance = variance.clamp(min=0).to(self.mean)
@@ -149,36 +152,42 @@ class RegularizationPath:
     def _objective(self, weight: Tensor, bias: Tensor, strength: float) -> tuple[Tensor, Tensor, Tensor]:
         """The objective and its gradients, by one pass; `weight` and its gradient are those of the principal axes."""
         self.passes += 1
-        of_features = self.basis / self.std[:, None]  # the scores are (x - mean) @ of_features @ weight + bias
-        direct = of_features @ weight
+        direct = self.basis @ weight
         gradient, bias_gradient = torch.zeros_like(direct), torch.zeros_like(bias, dtype=self.loss_dtype)
         # Summed in float64: with float32 sums rounding stops the line search early.
         loss = torch.zeros((), dtype=self.loss_dtype, device=bias.device)
         for x, part in self._parts():
-            x = x - self.mean
             scores = torch.addmm(bias, x, direct)
             found, residual = self._loss(scores, self.target[part])
             loss += found
             gradient.addmm_(x.T, residual)
             bias_gradient += residual.sum(0, dtype=self.loss_dtype)
         loss = loss / self.n + strength / 2 * weight.to(self.loss_dtype).square().sum()
-        return loss, (of_features.T @ gradient) / self.n + strength * weight, (bias_gradient / self.n).to(bias)
+        return loss, (self.basis.T @ gradient) / self.n + strength * weight, (bias_gradient / self.n).to(bias)
 
     def _parts(self) -> Iterator[tuple[Tensor, slice]]:
-        """`ROWS` features at a time where they are computed with, and their places among the `n`."""
-        for start in range(0, self.n, ROWS):
-            part = slice(start, min(start + ROWS, self.n))
-            x = self.train.x[part] if self.rows is None else self.train.x[self.rows[part].to(self.train.x.device)]
-            yield x.to(self.train.computes_on, self.dtype), part
+        """Standardized features, `step` at a time, where they are computed with, and their places among the `n`."""
+        for start in range(0, self.n, self.step):
+            part = slice(start, min(start + self.step, self.n))
+            if self.standardized is not None:
+                yield self.standardized[part], part
+            else:
+                yield (self._plain(part) - self.mean) / self.std, part
+
+    def _plain(self, part: slice) -> Tensor:
+        x = self.train.x[part] if self.rows is None else self.train.x[self.rows[part].to(self.train.x.device)]
+        return x.to(self.train.computes_on, self.dtype)
 
     def _statistics(self, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation [D]; 1 for a feature that is constant up to rounding."""
         total = torch.zeros(width, dtype=self.loss_dtype, device=device)
-        for x, _ in self._parts():
-            total += x.sum(0, dtype=self.loss_dtype)
+        parts = [slice(start, min(start + self.step, self.n)) for start in range(0, self.n, self.step)]
+        for part in parts:
+            total += self._plain(part).sum(0, dtype=self.loss_dtype)
         mean = total / self.n
         squares = torch.zeros_like(total)
-        for x, _ in self._parts():
+        for part in parts:
+            x = self._plain(part)
             squares += (x - mean.to(x)).square().sum(0, dtype=self.loss_dtype)
         std = (squares / self.n).sqrt()
         std = torch.where(std > 1e-6 * mean.abs(), std, torch.ones_like(std))
@@ -191,7 +200,6 @@ class RegularizationPath:
             return self.mean.new_zeros(0, 0)
         total = torch.zeros(width, width, dtype=self.loss_dtype, device=self.mean.device)
         for x, _ in self._parts():
-            x = (x - self.mean) / self.std
             x = x if span is None else x @ span
             total += x.T @ x
         return total / self.n
@@ -203,7 +211,7 @@ class RegularizationPath:
     def _curvature(self) -> Tensor:
         """Mean of p(1 - p) at the present weights, of the first images: a scalar, or one value for each class."""
         x, _ = next(self._parts())
-        chance = self._chance(torch.addmm(self.bias, (x - self.mean) / self.std, self.basis @ self.weight))
+        chance = self._chance(torch.addmm(self.bias, x, self.basis @ self.weight))
         return (chance * (1 - chance)).mean(self._averaged).clamp(min=1e-6)
 
     _averaged: tuple[int, ...] = (0, 1)
@@ -212,11 +220,11 @@ class RegularizationPath:
         return scores.softmax(1)
 
     def _loss(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """The sum of the losses, and the gradient by the scores; `scores` are overwritten."""
+        """The sum of the losses, and the gradient by the scores."""
         target = target[:, None]
-        total = scores.to(self.loss_dtype).logsumexp(1) if self.dtype == torch.float64 else scores.logsumexp(1)
-        loss = (total - scores.gather(1, target)[:, 0]).sum(dtype=self.loss_dtype)
-        residual = scores.sub_(total[:, None].to(scores)).exp_()
+        logarithms = scores.log_softmax(1)
+        loss = -logarithms.gather(1, target).sum(dtype=self.loss_dtype)
+        residual = logarithms.exp_()
         residual.scatter_add_(1, target, torch.full_like(target, -1, dtype=scores.dtype))
         return loss, residual
 
@@ -230,8 +238,8 @@ class OneVsRestPath(RegularizationPath):
 
     _averaged = (0,)
 
-    def __init__(self, train: Features, rows: Tensor | None = None) -> None:
-        super().__init__(train, rows)
+    def __init__(self, train: Features, rows: Tensor | None = None, float64_up_to: int | None = None) -> None:
+        super().__init__(train, rows, float64_up_to)
         share = self.target.mean(0, dtype=self.loss_dtype)
         self.bias = (share / (1 - share)).log().to(self.dtype)
 
@@ -280,7 +288,7 @@ def compared(
 ) -> Iterator[LinearClassifier]:
     """The classifier of each strength in turn, fitted to the images `rows` as closely as their comparison needs."""
     progress.detail(f"{what}principal axes")
-    path = kind(train, rows)
+    path = kind(train, rows, COMPARED_IN_FLOAT64_UP_TO)
     for number, strength in enumerate(strengths, start=1):
         progress.detail(f"{what}strength {number} of {len(strengths)}")
         yield path.solve(strength, COMPARED)

@@ -85,8 +85,13 @@ def test_test_is_read_after_the_probes_of_all_draws_are_fitted(blobs, monkeypatc
     import sys
 
     module, fitted = sys.modules["wildfern.ssl.evaluation.few_shot"], []
-    fit = module._fit
-    monkeypatch.setattr(module, "_fit", lambda drawn, seed: fitted.append(seed) or fit(drawn, seed))
+    fit = module.fit_linear_probe
+
+    def noted(drawn, *, seed, **settings):
+        fitted.append(seed)
+        return fit(drawn, seed=seed, **settings)
+
+    monkeypatch.setattr(module, "fit_linear_probe", noted)
 
     class Last(HeldOut):
         def read(self):

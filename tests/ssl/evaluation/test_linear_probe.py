@@ -63,7 +63,7 @@ def test_features_in_a_file_are_solved_in_parts_and_without_copies(blobs, monkey
     module = sys.modules["wildfern.ssl.evaluation.logistic_regression"]
     monkeypatch.setattr(module, "FLOAT64_UP_TO", 0)
     monkeypatch.setattr(module, "COPIED_UP_TO", 0)
-    monkeypatch.setattr(module, "ROWS", 100)
+    monkeypatch.setattr(module, "ELEMENTS", 16)
     array = SpilledArray(MemoryBudget(0))
     array.append(train.x.numpy())
     path = RegularizationPath(Features(torch.from_numpy(array.finish()), train.y), rows)
@@ -107,7 +107,9 @@ def test_probabilities_are_calibrated_on_held_out_train(blobs):
     assert predictions.temperature == result.classifier.temperature
     assert 0.05 < predictions.temperature < 20
     assert scores["scaled_negative_log_likelihood"] < scores["negative_log_likelihood"] + 0.02
-    assert torch.equal(predictions.logits.argmax(1), torch.searchsorted(predictions.classes, predictions.ranked[:, 0].contiguous()))
+    assert torch.equal(
+        predictions.logits.argmax(1), torch.searchsorted(predictions.classes, predictions.ranked[:, 0].contiguous())
+    )
 
 
 def test_accuracy_is_sklearns_at_the_chosen_strength(blobs):
