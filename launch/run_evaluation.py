@@ -56,7 +56,8 @@ def evaluate_at_end(
         if reason is not None:
             tracker.message(reason)
         with tracker.progress() as progress:
-            evaluate_weights(state, recipe, sources, wanted.protocols, wanted.few_shot, progress, save, start)
+            found = evaluate_weights(state, recipe, sources, wanted.protocols, wanted.few_shot, progress, save, start)
+        tracker.scores(found.as_json()["rows"])
     tracker.sync()
     write_report([folder.path], folder.path / "report.html")
 

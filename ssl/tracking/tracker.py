@@ -2,10 +2,11 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 
@@ -101,6 +102,11 @@ class Tracker:
         scores = {key: float(value) for key, value in scores.items()}
         self._write(step, scores, {})
         self._display.evaluation(step, scores)
+
+    def scores(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Give the rows of the evaluation of the finished model to wandb; `evaluation.json` keeps them otherwise."""
+        if self._wandb is not None:
+            self._wandb.scores(rows)
 
     def first_step(self, step: int) -> None:
         """Record the time to the end of the first step of this process, global step `step`, as `startup_seconds`."""

@@ -4,7 +4,7 @@ import netrc
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +16,10 @@ ID_FILE = "wandb_id"
 ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 ID_WORDS = "1 to 64 letters, digits, - and _"
 MOST_BYTES = 1_000  # of the file
+SCORE_COLUMNS = (
+    "dataset", "protocol", "backbone", "metric", "value", "low", "high", "n", "difference", "difference_low",
+    "difference_high",
+)  # fmt: skip
 INIT_TIMEOUT = 30  # seconds to wait for the server; wandb's default is 90
 
 
@@ -87,6 +91,27 @@ class WandbRun:
         except Exception as error:  # no failure of wandb may stop training
             self._run = None
             self._announce(f"wandb failed at step {step}; logging to it ends here ({type(error).__name__}: {error})")
+
+    def scores(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Put scores of a finished evaluation into the run's summary, as DATASET/PROTOCOL/METRIC of the pretrained backbone.
+
+        All rows are a table, `evaluation`. A second call replaces both.
+        """
+        if self._run is None or not rows:
+            return
+        try:
+            import wandb
+
+            columns = [key for key in SCORE_COLUMNS if any(key in row for row in rows)]
+            table = wandb.Table(columns=columns, data=[[row.get(key) for key in columns] for row in rows])
+            self._run.log({"evaluation": table})
+            own = [row for row in rows if row["backbone"] == "pretrained"]
+            self._run.summary.update(
+                {f"{row['dataset']}/{row['protocol']}/{row['metric']}": row["value"] for row in own}
+            )
+        except Exception as error:  # no failure of wandb may end a run
+            self._run = None
+            self._announce(f"wandb did not take the scores ({type(error).__name__}: {error})")
 
     def finish(self, exit_code: int = 0) -> None:
         """End the run; any code but 0 marks it as failed. A second call does nothing."""

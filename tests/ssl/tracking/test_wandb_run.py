@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -79,6 +80,29 @@ def test_offline_with_the_real_wandb_and_resumed_under_the_same_id(tmp_path, bar
     assert b"0.4375" in journal.read_bytes()
     assert len(more) <= 1  # the second start shares the folder when it falls into the same second
     assert list(bare_user.iterdir()) == []
+
+
+def test_scores_are_in_the_summary_and_a_table_of_the_real_wandb(tmp_path, bare_user):
+    run = start(tmp_path / "run", "offline")
+    row = {"dataset": "digits", "protocol": "knn", "metric": "accuracy", "low": 0.5, "high": None, "n": 539}
+    run.scores([{**row, "backbone": "random", "value": 0.25}, {**row, "backbone": "pretrained", "value": 0.984375}])
+    assert dict(run._run.summary)["digits/knn/accuracy"] == 0.984375
+    tables = list((tmp_path / "run" / "wandb").rglob("evaluation_*.table.json"))
+    run.finish()
+    (content,) = {table.read_text() for table in tables}
+    found = json.loads(content)
+    assert found["columns"] == ["dataset", "protocol", "backbone", "metric", "value", "low", "high", "n"]
+    assert found["data"][1] == ["digits", "knn", "pretrained", "accuracy", 0.984375, 0.5, None, 539]
+
+
+def test_a_failure_with_the_scores_is_told_once(tmp_path, bare_user, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", FakeWandb(reachable=True))  # which has no tables
+    messages = []
+    run = start(tmp_path, "offline", announce=messages.append)
+    for _ in range(2):
+        run.scores([{"backbone": "pretrained", "dataset": "d", "protocol": "p", "metric": "m", "value": 1.0}])
+    (message,) = messages
+    assert message.startswith("wandb did not take the scores")
 
 
 BAD_IDS = [b"", b"\n", b"x" * 2**20, b"../../x", b"a\nb", b"\xff\xfe", b"a b", b"\0", b"x" * 65, None]
