@@ -220,7 +220,7 @@ class Evaluation(Section):
     few_shot: list[PositiveInt] = Field([], description="Labels per class of additional linear probes and kNN.")
     seeds: PositiveInt = Field(5, description="Random draws of few-shot labels.")
     online_probe: ProbeSettings | None = Field(
-        None, description="Log probe_accuracy of an online linear probe; {}: default settings."
+        None, description="Log online_probe_accuracy of an online linear probe; {}: default settings."
     )
     diagnostics: bool = Field(
         True,

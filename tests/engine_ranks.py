@@ -107,7 +107,7 @@ def advance(engine, case, start, stop):
         engine.method.after_step(step, engine.gather)
         engine.probe.step()
         numbers = engine.mean({"loss": output.loss.detach(), "norm": norm})
-        found.append([*numbers.values(), engine.probe.take_accuracy()["probe_accuracy"]])
+        found.append([*numbers.values(), engine.probe.take_accuracy()["online_probe_accuracy"]])
     return torch.tensor(found, dtype=torch.float64)
 
 

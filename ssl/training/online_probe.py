@@ -71,7 +71,7 @@ class OnlineProbe(nn.Module):
         self._sums.zero_()
 
     def take_accuracy(self) -> dict[str, float]:
-        """`probe_accuracy` since the last call, as a share; empty if no image had a label."""
+        """`online_probe_accuracy` since the last call, as a share; empty if no image had a label."""
         right, answers = self.right.tolist()
         self.right.zero_()
-        return {"probe_accuracy": right / answers} if answers else {}
+        return {"online_probe_accuracy": right / answers} if answers else {}

@@ -110,7 +110,7 @@ def test_a_run_resumes_with_other_processes_stages_and_engines(tmp_path):
     for one, other in zip(ours, theirs, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
         assert one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=1e-3)
-        assert one["probe_accuracy"] == other["probe_accuracy"]
+        assert one["online_probe_accuracy"] == other["online_probe_accuracy"]
 
 
 def test_the_launcher_needs_no_engine_in_the_recipe_and_resumes_exactly(tmp_path):

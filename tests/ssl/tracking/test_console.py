@@ -122,7 +122,7 @@ def test_the_panel_fits_every_width_and_encoding(width, encoding):
     _, console = terminal(width, encoding)
     with TrainingDisplay(400, console=console) as display:
         for step in range(120):
-            display.update(step, {**METRICS, "loss": 9 - step / 20, "probe_accuracy": 0.41}, TIMINGS)
+            display.update(step, {**METRICS, "loss": 9 - step / 20, "online_probe_accuracy": 0.41}, TIMINGS)
         display.evaluation(119, {"digits/knn": 0.915, "digits/linear": 0.937})
         drawn = [line.plain for line in display._panel.__rich_console__(console, console.options)]
     assert all(0 < cell_len(line) < width for line in drawn)

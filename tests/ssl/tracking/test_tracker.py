@@ -72,7 +72,7 @@ def test_images_per_second_count_the_steps_since_the_last_logged_one(tmp_path):
         with made.untimed():
             clock.now += 50.0
         made.log(19, {"loss": 1.0})
-        made.log(19, {"probe_accuracy": 0.5})  # logging the same step again adds no images
+        made.log(19, {"online_probe_accuracy": 0.5})  # logging the same step again adds no images
         clock.now += 4.0
         made.log(24, {"loss": 1.0}, {"images_per_second": 7.0})  # the caller's value takes precedence
     timings = read_records(tmp_path / "timings.jsonl")

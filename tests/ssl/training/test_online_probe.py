@@ -36,7 +36,7 @@ def test_it_equals_cross_entropy_with_adam():
         adam.step()
         probe.step()
     torch.testing.assert_close(probe.weight, torch.cat([layer.weight, layer.bias[:, None]], dim=1).detach())
-    assert probe.take_accuracy() == {"probe_accuracy": right / answers}
+    assert probe.take_accuracy() == {"online_probe_accuracy": right / answers}
     assert probe.take_accuracy() == {}
 
 
@@ -89,7 +89,7 @@ def test_the_backbone_is_bit_identical_with_and_without(with_probe, tmp_path):
     without = pretrain("quickstart", WITHOUT, run=tmp_path / "run")
     assert (without / "backbone.safetensors").read_bytes() == (with_probe / "backbone.safetensors").read_bytes()
     ours, theirs = (read_records(run / "metrics.jsonl") for run in (with_probe, without))
-    accuracies = [row.pop("probe_accuracy") for row in ours]
+    accuracies = [row.pop("online_probe_accuracy") for row in ours]
     assert ours == theirs
     assert all(0 <= a <= 1 for a in accuracies)
     assert len(set(accuracies)) > 1
@@ -110,7 +110,7 @@ def test_a_probe_can_be_added_to_a_resumed_run(tmp_path, capsys):
     capsys.readouterr()
     pretrain("quickstart", [*WITH, "training.checkpoint_every=8"], run=run, resume=True)
     assert "starts untrained at step 8" in capsys.readouterr().out
-    assert ["probe_accuracy" in row for row in read_records(run / "metrics.jsonl")] == [False] * 3 + [True] * 2
+    assert ["online_probe_accuracy" in row for row in read_records(run / "metrics.jsonl")] == [False] * 3 + [True] * 2
 
 
 @pytest.mark.parametrize(
