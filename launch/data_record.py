@@ -218,20 +218,33 @@ def _line(number: int, file: SourceFile) -> bytes:
 
 def _recorded_sizes(folder: RunFolder, number: int) -> dict[bytes, bytes]:
     """Size by name of the files of a source, as recorded; empty if the list is missing, damaged, or over a limit."""
-    sizes: dict[bytes, bytes] = {}
-    left = MOST_LIST
     try:
-        with open_reading(folder.path / LIST) as file, gzip.GzipFile(fileobj=file) as listed:
-            while line := listed.readline(MOST_NAME):
-                left -= len(line)
-                of, size, name = line.rstrip(b"\n").split(b"\t", 2)
-                if left < 0 or not line.endswith(b"\n"):
-                    return {}
-                if int(of) == number:
-                    sizes[name] = size
+        return {name: size for of, size, name in _recorded_lines(folder) if of == number}
     except (OSError, EOFError, ValueError, zlib.error):
         return {}
-    return sizes
+
+
+def recorded_names(folder: RunFolder) -> list[tuple[int, int, str]]:
+    """Source number, bytes and name of each recorded file; empty if the list is missing, damaged, or over a limit."""
+    try:
+        return [
+            (of, int(size), name.decode("utf-8", "surrogateescape").replace("\\n", "\n").replace("\\\\", "\\"))
+            for of, size, name in _recorded_lines(folder)
+        ]
+    except (OSError, EOFError, ValueError, zlib.error):
+        return []
+
+
+def _recorded_lines(folder: RunFolder) -> Iterator[tuple[int, bytes, bytes]]:
+    """Source number, size and name of each file. Raises ValueError for a list that is damaged or over a limit."""
+    left = MOST_LIST
+    with open_reading(folder.path / LIST) as file, gzip.GzipFile(fileobj=file) as listed:
+        while line := listed.readline(MOST_NAME):
+            left -= len(line)
+            of, size, name = line.rstrip(b"\n").split(b"\t", 2)
+            if left < 0 or not line.endswith(b"\n"):
+                raise ValueError("a line is too long, or there are too many")
+            yield int(of), size, name
 
 
 def _differences(folder: RunFolder, number: int, source: Source) -> str:

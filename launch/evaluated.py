@@ -16,6 +16,7 @@ from wildfern.ssl.augmentation import VIEWS
 from wildfern.ssl.evaluation import Preprocessing, TransformedBackbone
 from wildfern.ssl.evaluation.preprocessing import Interpolation
 from wildfern.ssl.models import Backbone
+from wildfern.ssl.models.image_features import IMAGE_FEATURES, ImageFeatures
 from wildfern.ssl.models.networks import unknown_network
 from wildfern.ssl.models.width import measure_width
 
@@ -74,17 +75,25 @@ def check_networks(wanted: Sequence[BackboneLike], size: int | None) -> None:
                 f"backbones.{number} must be the name of a network, or a pair of name and weights such as ('resnet50', 'x.pth'), "
                 f"got {type(entry).__name__}"
             )
-        if Path(name).exists() and unknown_network(name, nearest=False):
+        if name not in IMAGE_FEATURES and Path(name).exists() and unknown_network(name, nearest=False):
             raise RunError(f"{name} is a file or folder, not the name of a network: --backbone NAME --weights {name}")
 
 
 def of_name(wanted: BackboneLike, size: int | None, device: torch.device) -> tuple[str, Evaluated, str | None]:
     """Label, backbone and message of a network by its name, at the network's own image size unless `size` is given.
 
+    A name of `IMAGE_FEATURES` is its own label, and is compared with no random network.
     Raises ValueError for unknown names, weights that do not fit, and sizes that the network does not take.
     """
     name, weights = (wanted, None) if isinstance(wanted, str) else wanted
     weights = chosen_weights(weights)
+    if name in IMAGE_FEATURES:
+        if weights is not None:
+            raise ValueError(
+                f"{name} is computed from the image and has no weights, got {weights}; give --weights none"
+            )
+        features = IMAGE_FEATURES[name]()
+        return name, Evaluated(features, named_preprocessing(features, size, device), (name,)), None
     key = size_argument(name) if size is not None else None
     arguments = {} if key is None else {key: size}
     backbone = named_backbone(name, weights, **arguments)
@@ -97,7 +106,7 @@ def of_name(wanted: BackboneLike, size: int | None, device: torch.device) -> tup
     return f"{name} {what}", Evaluated(backbone.to(device), preprocessing, network, weights is None), message
 
 
-def named_preprocessing(backbone: Backbone, size: int | None, device: torch.device) -> Preprocessing:
+def named_preprocessing(backbone: Backbone | ImageFeatures, size: int | None, device: torch.device) -> Preprocessing:
     """That of a network by its name: with its own mean, deviation and interpolation, and its own size unless one is given."""
     interpolation: Interpolation = "bicubic" if backbone.interpolation == "bicubic" else "bilinear"
     return Preprocessing(size or backbone.size, device, backbone.mean, backbone.std, interpolation=interpolation)

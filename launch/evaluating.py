@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from wildfern.launch.protocols import (
 from wildfern.launch.python_errors import brief_in_notebooks, in_command
 from wildfern.launch.run_folder import RunFolder, kept_aside
 from wildfern.launch.threads import set_threads
+from wildfern.launch.trained_on_test import trained_on_test
 from wildfern.recipes import Recipe
 from wildfern.ssl.data import Source, open_source, source_signature
 from wildfern.ssl.evaluation import (
@@ -160,7 +162,10 @@ def evaluate(
             }
             for dataset in datasets
         }
-        evaluation = _evaluate_on(sources, models, evaluators, progress, save, baseline, batch_size, store, keys)
+        trained = list(zip(folders, recipes, strict=True))
+        evaluation = _evaluate_on(
+            sources, models, evaluators, progress, save, baseline, batch_size, store, keys, trained
+        )
         if store.found:
             say(f"features found in {store.folder}: {store.found} of splits and networks")
         if written is not None:
@@ -297,15 +302,17 @@ def evaluate_on(
     seeds: int,
     progress: Progress,
     save: Callable[[EvaluationResult], None] | None = None,
+    folder: RunFolder | None = None,
 ) -> EvaluationResult:
     """Evaluate on every data set in turn, with images at the size of the recipe's largest views and preprocessed like these.
 
     `save` gets the scores of each data set once they are known, so that an error on a later one does not lose them, with the
-    details for a report.
+    details for a report. Test images that the run in `folder` was trained on are counted in the notes.
     """
     evaluators = check_protocols(protocols, few_shot, seeds)
     models = of_recipe(recipe, backbones, choose_device(recipe.training.device))
-    return _evaluate_on(sources, models, evaluators, progress, save, "random")
+    trained = [] if folder is None else [(folder, recipe)]
+    return _evaluate_on(sources, models, evaluators, progress, save, "random", trained=trained)
 
 
 def _evaluate_on(
@@ -318,6 +325,7 @@ def _evaluate_on(
     batch_size: int = 256,
     store: FeatureStore | None = None,
     keys: Mapping[str, Mapping[str, str]] | None = None,
+    trained: Sequence[tuple[RunFolder, Recipe]] = (),
 ) -> EvaluationResult:
     if not sources or not evaluators:
         raise RunError(
@@ -345,6 +353,9 @@ def _evaluate_on(
             data_keys=(keys or {}).get(name),
             details=save is not None,
         )
+        notes = [note for folder, recipe in trained if (note := trained_on_test(folder, recipe, test)) is not None]
+        if notes:
+            result = replace(result, notes={name: [*notes, *result.notes.get(name, [])]})
         if save is not None:
             save(result)
         results.append(result)

@@ -56,7 +56,9 @@ def evaluate_at_end(
         if reason is not None:
             tracker.message(reason)
         with tracker.progress() as progress:
-            found = evaluate_weights(state, recipe, sources, wanted.protocols, wanted.few_shot, progress, save, start)
+            found = evaluate_weights(
+                state, recipe, sources, wanted.protocols, wanted.few_shot, progress, save, start, folder
+            )
         tracker.scores(found.as_json()["rows"])
     tracker.sync()
     write_report([folder.path], folder.path / "report.html")
@@ -71,6 +73,7 @@ def evaluate_weights(
     progress: Progress = SILENT,
     save: Callable[[EvaluationResult], None] | None = None,
     start: Backbone | None = None,
+    folder: RunFolder | None = None,
 ) -> EvaluationResult:
     """The scores of the recipe's backbone with these weights, of the random one, and of `start` if given, on each dataset."""
     pretrained = recipe_backbone(recipe)
@@ -80,4 +83,4 @@ def evaluate_weights(
         reason = " ".join(str(error).split())
         raise RunError(f"the weights are not those of this run's backbone: {reason[:300]}") from error
     backbones = run_backbones(recipe, start, pretrained)
-    return evaluate_on(sources, backbones, recipe, protocols, few_shot, recipe.evaluation.seeds, progress, save)
+    return evaluate_on(sources, backbones, recipe, protocols, few_shot, recipe.evaluation.seeds, progress, save, folder)
