@@ -143,7 +143,8 @@ class _InMemory(Source):
 
 
 def _extraction(seconds: float) -> list[dict]:
-    source, backbone, settings = _InMemory(2048), Backbone("resnet18", stem="cifar", stem_width=32, channels=(16, 32, 64, 128)), Preprocessing(size=32)
+    source, settings = _InMemory(2048), Preprocessing(size=32)
+    backbone = Backbone("resnet18", stem="cifar", stem_width=32, channels=(16, 32, 64, 128))
     images = normalized(torch.from_numpy(source._pixels).permute(0, 3, 1, 2).float() / 255, settings.mean, settings.std)
 
     def bare() -> None:

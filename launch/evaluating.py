@@ -374,10 +374,19 @@ def check_networks_of(
 
 
 def _check_for_labels(sources: Mapping[str, tuple[Source, Source]], evaluators: Mapping[str, Evaluator]) -> None:
-    needing = [protocol for protocol, evaluator in evaluators.items() if evaluator.needs_labels]
+    needing = [
+        protocol for protocol, evaluator in evaluators.items() if evaluator.needs_labels and not evaluator.targets
+    ]
     for name, pair in sources.items() if needing else ():
         if any(source.num_classes is None for source in pair):
             raise RunError(f"{name} has no labels, which {' and '.join(needing)} cannot do without")
+    predicting = [protocol for protocol, evaluator in evaluators.items() if evaluator.targets]
+    for name, pair in sources.items() if predicting else ():
+        if not all(source.parameter_names for source in pair):
+            raise RunError(
+                f"{name} has no numbers that {' and '.join(predicting)} could predict: name columns of them, as in "
+                "{source: parquet:PATH, target_columns: [age]}"
+            )
 
 
 def check_labels_of(sources: Mapping[str, tuple[Source, Source]], evaluators: Mapping[str, Evaluator]) -> None:
@@ -386,7 +395,9 @@ def check_labels_of(sources: Mapping[str, tuple[Source, Source]], evaluators: Ma
     Reads labels, but no images; a source that keeps its labels with the images is checked when these are read.
     """
     _check_for_labels(sources, evaluators)
-    needing = [protocol for protocol, evaluator in evaluators.items() if evaluator.needs_labels]
+    needing = [
+        protocol for protocol, evaluator in evaluators.items() if evaluator.needs_labels and not evaluator.targets
+    ]
     single_label = [protocol for protocol in needing if not evaluators[protocol].multi_label]
     for name, pair in sources.items() if needing else ():
         found = [getattr(source, "labels", None) for source in pair]

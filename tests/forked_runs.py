@@ -15,8 +15,6 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from unittest.mock import patch
 
-from small_runs import blank_chart
-
 from wildfern.ssl.training.checksums import check, write_manifest
 
 FORKS = multiprocessing.get_context("forkserver")
@@ -160,9 +158,7 @@ def _train(
         prepare()
     from wildfern.launch.exit_codes import explained
     from wildfern.launch.training_run import pretrain
-    from wildfern.ssl.evaluation import report
 
-    report.line_chart = blank_chart
     engine = ["engine.name=deepspeed"] if ranks else []
     try:
         pretrain("quickstart", [*changes, *engine], run=run, resume=resume)

@@ -1,4 +1,4 @@
-"""Changes that make the quickstart recipe train in a second, a small part of a data set, and reports without curves."""
+"""Changes that make the quickstart recipe train in a second, and a small part of a data set."""
 
 from types import SimpleNamespace
 
@@ -29,8 +29,3 @@ def few_digits(patch: pytest.MonkeyPatch) -> None:
     whole = sklearn.datasets.load_digits()
     few = SimpleNamespace(images=whole.images[::6], target=whole.target[::6], target_names=whole.target_names)
     patch.setattr(sklearn.datasets, "load_digits", lambda: few)
-
-
-def blank_chart(*given: object, **named: object) -> str:
-    """In place of `line_chart` of reports: a run has fifteen, which take a second together."""
-    return "<svg></svg>"

@@ -23,7 +23,7 @@ from small_commands import (
     small,
     small_launch,
 )
-from small_runs import TINY, blank_chart, few_digits
+from small_runs import TINY, few_digits
 from typer.main import get_command
 
 from wildfern import registry as registry_module
@@ -49,10 +49,9 @@ SMALLER = {
 
 @pytest.fixture(scope="module", autouse=True)
 def small_evaluations():
-    """Few digits, linear probes that are not trained to the end, and reports without curves."""
+    """Few digits, and linear probes that are not trained to the end."""
     with pytest.MonkeyPatch.context() as patch:
         few_digits(patch)
-        patch.setattr("wildfern.ssl.evaluation.report.line_chart", blank_chart)
         patch.setattr(logistic_regression, "MAX_ITERATIONS", 3)
         yield
 

@@ -49,7 +49,8 @@ class Images:
     - masks: uint8[N, H, W], or a list of uint8[Hi, Wi], one value per pixel of `pixels`.
     - source: int64[N], which entry of `data` each image came from; `Mixture` sets it.
     - items: int64[N], the number of each image among those of all finite sources, -1 for endless ones; `Mixture` sets it.
-    - parameters: float32[N, P], the continuous parameters that each image was rendered with, standardized; NaN if it has none.
+    - parameters: float32[N, P], the continuous parameters that each image was rendered with, standardized, or the numbers
+      of its `target_columns` as they are in the table; NaN if it has none.
     """
 
     pixels: "ImageArray | Tensor | list[ImageArray]"

@@ -3,14 +3,15 @@
 import os
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from wildfern.registry import register
-from wildfern.ssl.data.base import DataError, SourceFile, Split, UnreadableImage
+from wildfern.ssl.data.base import DataError, Images, SourceFile, Split, UnreadableImage
 from wildfern.ssl.data.csv_rows import existing_split_column, rows_by_column, rows_by_hash
 from wildfern.ssl.data.csv_table import CsvTable
 from wildfern.ssl.data.groups import Groups, crossed, without_unreadable
@@ -19,6 +20,7 @@ from wildfern.ssl.data.image_source import ImageSource
 from wildfern.ssl.data.labels import Numbered, number_labels
 from wildfern.ssl.data.paths import existing_folder, expanded
 from wildfern.ssl.data.row_files import file_below, folders_of
+from wildfern.ssl.data.target_columns import missing_note, target_numbers, targets_of
 from wildfern.ssl.data.worker_threads import check_wanted, worker_threads
 from wildfern.ssl.tracking.current_progress import current_progress
 
@@ -40,6 +42,8 @@ class CsvSource(ImageSource):
     test_fraction: without a column of the default name, this share of the images, chosen by a hash of their names, is the test
         split; at 0 all are the train split.
     groups: columns by which images are grouped, or lists of columns that are crossed: [place, [y, place]].
+    target_columns: columns of numbers that a regression predicts, `Images.parameters` as they are in the table; NaN for an empty
+        cell.
     image_folder: folder that file names are relative to, and below which the files must be after links are followed; None: that
         of the table.
     max_side, bands, value_range, percentiles: how the images are read; see `Decoding`.
@@ -60,6 +64,7 @@ class CsvSource(ImageSource):
         test: Cells = ("test", "2"),
         test_fraction: float = 0.0,
         groups: tuple[str | tuple[str, ...], ...] = (),
+        target_columns: tuple[str, ...] = (),
         image_folder: str | None = None,
         max_side: int | None = None,
         bands: Bands | None = None,
@@ -81,11 +86,16 @@ class CsvSource(ImageSource):
         columns = dict.fromkeys(column for crossing in crossings for column in crossing)
         for column in columns:
             table.check_column(column, "groups")
+        for column in target_columns:
+            table.check_column(column, "target_columns")
         if label_column not in (None, "y"):
             table.check_column(label_column, "label_column")
         labeled = label_column in table.columns
         cells = table.read(
-            filter(None, (*_columns_of(template), *columns, split_column, label_column if labeled else None))
+            filter(
+                None,
+                (*_columns_of(template), *columns, *target_columns, split_column, label_column if labeled else None),
+            )
         )
         if not cells:
             raise DataError(f"{table.path} has no rows below its first line")
@@ -112,6 +122,13 @@ class CsvSource(ImageSource):
         kept = rows[self._items]
         parts = {column: Groups.of(column, cells[column].take(kept).to_pylist()) for column in columns}
         self._groups = tuple(crossed(*(parts[column] for column in crossing)) for crossing in crossings)
+        self.parameter_names = tuple(dict.fromkeys(target_columns))
+        if target_columns:
+            where = str(table.path)
+            texts = {column: cells[column].take(kept).to_pylist() for column in target_columns}
+            self._targets = target_numbers(texts, where)
+            if missing := missing_note(self._targets, self.parameter_names, where):
+                self.note(missing)
         self._table, self._label_column = table, label_column
         self._label_texts: list[str] = []
         if labeled:
@@ -122,6 +139,12 @@ class CsvSource(ImageSource):
     @property
     def groups(self) -> tuple[Groups, ...]:  # type: ignore[override]
         return without_unreadable(self._groups, map(self.item_name, range(len(self._items))), self.skipped)
+
+    def read(self, items: ArrayLike) -> Images:
+        images = super().read(items)
+        if not self.reads_parameters or not self.parameter_names:
+            return images
+        return replace(images, parameters=targets_of(self._targets, items, self.item_name, self.skipped))
 
     def item_name(self, item: int) -> str:
         return self._path(int(self._items[item]))

@@ -1,12 +1,15 @@
 """`parquet:PATH`: images in parquet files, for example in the Hugging Face layout: image{bytes, path}, label."""
 
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from difflib import get_close_matches
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from wildfern.registry import register
-from wildfern.ssl.data.base import DataError, SourceFile, Split, UnreadableImage, listed_files
+from wildfern.ssl.data.base import DataError, Images, SourceFile, Split, UnreadableImage, listed_files
 from wildfern.ssl.data.groups import Groups, without_unreadable
 from wildfern.ssl.data.image_column import find_image_column
 from wildfern.ssl.data.image_file import Bands, Decoding, File, Percentiles, ValueRange
@@ -19,6 +22,7 @@ from wildfern.ssl.data.paths import existing_folder
 from wildfern.ssl.data.row_groups import RowGroups
 from wildfern.ssl.data.splits import empty_share, rows_of_split, share_words
 from wildfern.ssl.data.steady_file import SteadyFile
+from wildfern.ssl.data.target_columns import check_target_column, missing_note, target_numbers, targets_of
 
 
 @register("source", "parquet")
@@ -33,6 +37,7 @@ class ParquetSource(ImageSource):
         uint8; None finds it. label_column: integers, names, or lists of either for several classes; lists of one length with
         only 0 and 1 are multi-hot. None, or no column of the default name: unlabeled. It is read when labels are needed.
     group_columns: columns of texts or numbers by which test images are grouped, read when groups are needed.
+    target_columns: columns of numbers that a regression predicts, `Images.parameters` as they are in the table; NaN for null.
     max_side, bands, value_range, percentiles: how the images are read; see `Decoding`.
     image_folder: folder that paths in rows are relative to (else to their parquet file), and below which the files must be after
         links are followed; None: that of each parquet file.
@@ -53,6 +58,7 @@ class ParquetSource(ImageSource):
         image_column: str | None = None,
         label_column: str | None = "label",
         group_columns: tuple[str, ...] = (),
+        target_columns: tuple[str, ...] = (),
         max_side: int | None = None,
         bands: Bands | None = None,
         value_range: ValueRange | None = None,
@@ -83,11 +89,14 @@ class ParquetSource(ImageSource):
         for file, schema in zip(self._files, schemas, strict=True):
             if label_column not in (None, "label") and label_column not in schema.names:
                 raise DataError(f"{file}: no label column {label_column!r}; it has {', '.join(schema.names)}")
-            for column in group_columns:
-                if column not in schema.names:
-                    near = get_close_matches(column, schema.names, 1, 0.5)
-                    hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(schema.names)}"
-                    raise DataError(f"{file}: no column {column!r} (group_columns); {hint}")
+            for key, columns_of_key in (("group_columns", group_columns), ("target_columns", target_columns)):
+                for column in columns_of_key:
+                    if column not in schema.names:
+                        near = get_close_matches(column, schema.names, 1, 0.5)
+                        hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(schema.names)}"
+                        raise DataError(f"{file}: no column {column!r} ({key}); {hint}")
+            for column in target_columns:
+                check_target_column(schema, str(file), column)
         below = None if image_folder is None else existing_folder(image_folder)
         self._rows = RowGroups(self._files, columns, int(memory_gb * 2**30), below)
         if not len(self._rows):
@@ -105,6 +114,9 @@ class ParquetSource(ImageSource):
         self._others = (path, other, named[other], named[split]) if not by_hash else None
         self._label_column, self._group_columns = label_column, group_columns
         self._groups: tuple[Groups, ...] | None = None
+        self.parameter_names = tuple(dict.fromkeys(target_columns))
+        self._targets: NDArray[np.float32] | None = None
+        self._targets_lock = threading.Lock()
 
     @property
     def groups(self) -> tuple[Groups, ...]:  # type: ignore[override]
@@ -115,6 +127,22 @@ class ParquetSource(ImageSource):
             except ValueError as error:
                 raise DataError(f"{self._files[0].parent}: {error}") from error
         return without_unreadable(self._groups, map(self.item_name, range(len(self._items))), self.skipped)
+
+    def read(self, items: ArrayLike) -> Images:
+        images = super().read(items)
+        if not self.reads_parameters or not self.parameter_names:
+            return images
+        return replace(images, parameters=targets_of(self._loaded_targets(), items, self.item_name, self.skipped))
+
+    def _loaded_targets(self) -> NDArray[np.float32]:
+        with self._targets_lock:
+            if self._targets is None:
+                where = str(self._files[0].parent)
+                columns = {column: read_column(self._rows.noted, column) for column in self.parameter_names}
+                self._targets = target_numbers(columns, where)[self._items]
+                if note := missing_note(self._targets, self.parameter_names, where):
+                    self.note(note)
+        return self._targets
 
     def item_name(self, item: int) -> str:
         file, row = self._rows.locate(int(self._items[item]))

@@ -40,6 +40,18 @@ class Subset(Source):
         return tuple(groups[self.items] for groups in self.source.groups)
 
     @property
+    def parameter_names(self) -> tuple[str, ...]:  # type: ignore[override]
+        return self.source.parameter_names
+
+    @property
+    def reads_parameters(self) -> bool:  # type: ignore[override]
+        return self.source.reads_parameters
+
+    @reads_parameters.setter
+    def reads_parameters(self, value: bool) -> None:
+        self.source.reads_parameters = value
+
+    @property
     def reads_labels(self) -> bool:  # type: ignore[override]
         return self.source.reads_labels
 

@@ -11,45 +11,62 @@ from wildfern.ssl.data.image_source import ImageSource
 from wildfern.ssl.data.paths import expanded
 from wildfern.ssl.data.pillow_image import to_pixels
 from wildfern.ssl.data.splits import share_words, stratified_split
+from wildfern.ssl.tracking.current_progress import current_progress
 
 _HOLDOUT = 0.3  # of every class, for datasets without a test split
 
 
 @dataclass(frozen=True)
 class _Parts:
-    """A torchvision class and, for each split, the constructor arguments of the parts that are concatenated."""
+    """A torchvision class and, for each split, the constructor arguments of the parts that are concatenated.
+
+    `megabytes` of its download, about, for all splits.
+    """
 
     cls: str
+    megabytes: int
     train: tuple[dict[str, Any], ...]
     test: tuple[dict[str, Any], ...] | None  # None: a fixed share of the train part
 
+    @property
+    def size(self) -> str:
+        """Of the download: `about 170 MB`."""
+        return f"about {self.megabytes} MB" if self.megabytes < 1000 else f"about {self.megabytes / 1000:.1f} GB"
 
-def _by_split(cls: str, train: tuple[str, ...] = ("train",), test: str = "test") -> _Parts:
-    return _Parts(cls, tuple({"split": part} for part in train), ({"split": test},))
+
+def _by_split(cls: str, megabytes: int, train: tuple[str, ...] = ("train",), test: str = "test") -> _Parts:
+    return _Parts(cls, megabytes, tuple({"split": part} for part in train), ({"split": test},))
 
 
-def _by_flag(cls: str) -> _Parts:
-    return _Parts(cls, ({"train": True},), ({"train": False},))
+def _by_flag(cls: str, megabytes: int) -> _Parts:
+    return _Parts(cls, megabytes, ({"train": True},), ({"train": False},))
 
 
 TORCHVISION_SETS = {
-    "caltech101": _Parts("Caltech101", ({},), None),
-    "cifar10": _by_flag("CIFAR10"),
-    "cifar100": _by_flag("CIFAR100"),
-    "dtd": _by_split("DTD", ("train", "val")),  # partition 1 of 10
-    "eurosat": _Parts("EuroSAT", ({},), None),
-    "fashion_mnist": _by_flag("FashionMNIST"),
-    "fgvc_aircraft": _by_split("FGVCAircraft", ("trainval",)),
-    "flowers102": _by_split("Flowers102", ("train", "val")),
-    "food101": _by_split("Food101"),
-    "gtsrb": _by_split("GTSRB"),
-    "imagenette": _by_split("Imagenette", test="val"),
-    "kmnist": _by_flag("KMNIST"),
-    "mnist": _by_flag("MNIST"),
-    "oxford_pets": _by_split("OxfordIIITPet", ("trainval",)),
-    "stl10": _by_split("STL10"),
-    "stl10_unlabeled": _by_split("STL10", ("unlabeled",)),
-    "svhn": _by_split("SVHN"),
+    "caltech101": _Parts("Caltech101", 137, ({},), None),
+    "cifar10": _by_flag("CIFAR10", 170),
+    "cifar100": _by_flag("CIFAR100", 169),
+    "clevr": _by_split(
+        "CLEVRClassification", 19_000, test="val"
+    ),  # the number of objects; those of test are not published
+    "country211": _by_split("Country211", 11_000, ("train", "valid")),
+    "dtd": _by_split("DTD", 625, ("train", "val")),  # partition 1 of 10
+    "eurosat": _Parts("EuroSAT", 95, ({},), None),
+    "fashion_mnist": _by_flag("FashionMNIST", 31),
+    "fgvc_aircraft": _by_split("FGVCAircraft", 2_750, ("trainval",)),
+    "flowers102": _by_split("Flowers102", 345, ("train", "val")),
+    "food101": _by_split("Food101", 5_000),
+    "gtsrb": _by_split("GTSRB", 277),
+    "imagenette": _by_split("Imagenette", 1_560, test="val"),
+    "kmnist": _by_flag("KMNIST", 21),
+    "mnist": _by_flag("MNIST", 12),
+    "oxford_pets": _by_split("OxfordIIITPet", 811, ("trainval",)),
+    "rendered_sst2": _by_split("RenderedSST2", 131, ("train", "val")),
+    "stl10": _by_split("STL10", 2_640),
+    "stl10_unlabeled": _by_split("STL10", 2_640, ("unlabeled",)),
+    "sun397": _Parts("SUN397", 39_000, ({},), None),
+    "svhn": _by_split("SVHN", 246),
+    "usps": _by_flag("USPS", 8),
 }
 
 
@@ -57,7 +74,7 @@ class TorchvisionSource(ImageSource):
     """One of TORCHVISION_SETS, with the splits of published results; the train split includes the val part.
 
     root: folder of the files. download: fetch missing files from the dataset's own site.
-    caltech101 and eurosat have no test split: a fixed 30 % of each class is held out.
+    caltech101, eurosat and sun397 have no test split: a fixed 30 % of each class is held out.
     """
 
     def __init__(
@@ -68,7 +85,7 @@ class TorchvisionSource(ImageSource):
         parts = TORCHVISION_SETS[name]
         arguments = parts.test if split == "test" and parts.test is not None else parts.train
         self._name = f"{name} {split}"
-        self._parts = [_open(name, parts.cls, expanded(root), download, part) for part in arguments]
+        self._parts = [_open(name, parts, expanded(root), download, part) for part in arguments]
         self._ends = np.cumsum([len(part) for part in self._parts])
         labels = np.concatenate([_labels(part) for part in self._parts])
         self._items = np.arange(len(labels))
@@ -93,18 +110,32 @@ class TorchvisionSource(ImageSource):
         return to_pixels(image)
 
 
-def _open(name: str, cls: str, root: Path, download: bool, arguments: dict[str, Any]) -> Any:
+def _open(name: str, parts: _Parts, root: Path, download: bool, arguments: dict[str, Any]) -> Any:
     import torchvision.datasets
 
-    if not download and not root.is_dir():  # some classes would create the folder
-        raise DataError(f"{name} is not in {root}; set download=true to fetch it, or root to its folder")
+    make, missing = getattr(torchvision.datasets, parts.cls), None
+    if root.is_dir():  # some classes would create the folder
+        try:
+            return _in_order(make(root=str(root), download=False, **arguments))
+        except (RuntimeError, OSError) as error:
+            missing = error
+    if not download:
+        message = f"{name} is not in {root}; set download=true to fetch it ({parts.size}), or root to its folder"
+        raise DataError(message) from missing
+    current_progress().detail(f"downloading {name}, {parts.size}")
     try:
-        return getattr(torchvision.datasets, cls)(root=str(root), download=download, **arguments)
+        return _in_order(make(root=str(root), download=True, **arguments))
     except (RuntimeError, OSError) as error:
-        if download:
-            raise DataError(f"{name} could not be downloaded to {root}: {error}") from error
-        message = f"{name} is not in {root}; set download=true to fetch it, or root to its folder"
-        raise DataError(message) from error
+        raise DataError(f"{name} ({parts.size}) could not be downloaded to {root}: {error}") from error
+
+
+def _in_order(part: Any) -> Any:
+    """The same part; the images of SUN397, which torchvision takes in the order of the disk, are sorted by name."""
+    if type(part).__name__ == "SUN397":
+        order = sorted(range(len(part)), key=part._image_files.__getitem__)
+        part._image_files = [part._image_files[number] for number in order]
+        part._labels = [part._labels[number] for number in order]
+    return part
 
 
 def _labels(part: Any) -> np.ndarray:

@@ -39,6 +39,7 @@ from wildfern.ssl.evaluation.metrics import (
 )
 from wildfern.ssl.evaluation.preprocessing import Preprocessing
 from wildfern.ssl.evaluation.protocol import evaluate_backbones
+from wildfern.ssl.evaluation.regression_probe import RegressionProbe
 from wildfern.ssl.evaluation.report import record_names, report_page, write_report
 from wildfern.ssl.evaluation.result import EvaluationResult
 from wildfern.ssl.evaluation.retrieval import Retrieval, retrieve
@@ -75,6 +76,7 @@ __all__ = [
     "MemoryBudget",
     "Predictions",
     "Preprocessing",
+    "RegressionProbe",
     "Retrieval",
     "RunRecord",
     "Score",

@@ -11,7 +11,7 @@ from torch import Tensor
 from wildfern.generators.counter_rng import Keys, fold, uniform
 from wildfern.ssl.evaluation.corruption_draws import uniform_draws
 from wildfern.ssl.evaluation.corruption_table import corruption
-from wildfern.ssl.evaluation.linear_filters import correlate, motion_kernels, separable, smoothed, zoomed
+from wildfern.ssl.evaluation.image_filters import correlate, motion_kernels, separable, smoothed, zoomed
 
 
 @lru_cache(maxsize=10)

@@ -7,8 +7,6 @@ of ImageNet-C as JPEG of quality 85; here results stay float32. `frost` draws ic
 and `spatter` is left out. Every draw is a pure function of an image's key, with the same bits on every device.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -26,6 +24,25 @@ from wildfern.ssl.losses.full_precision import without_autocast
 SMALL_UP_TO = 64  # pixels
 LEAST_SIZE = 8
 SEVERITIES = (1, 2, 3, 4, 5)
+# The benchmark.
+COMMON = (
+    "gaussian_noise",
+    "shot_noise",
+    "impulse_noise",
+    "defocus_blur",
+    "glass_blur",
+    "motion_blur",
+    "zoom_blur",
+    "snow",
+    "frost",
+    "fog",
+    "brightness",
+    "contrast",
+    "elastic_transform",
+    "pixelate",
+    "jpeg_compression",
+)
+EXTRA = ("speckle_noise", "gaussian_blur", "saturate")  # three of the four for choices, which the benchmark leaves out
 
 
 def corrupt(images: Tensor, name: str, severity: int, keys: Keys) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from wildfern.generators.counter_rng import Keys, fold, uniform
 from wildfern.ssl.evaluation.corruption_draws import uniform_draws
 from wildfern.ssl.evaluation.corruption_table import corruption
-from wildfern.ssl.evaluation.linear_filters import separable, smoothing
+from wildfern.ssl.evaluation.image_filters import separable, smoothing
 
 
 @corruption(large=(0.4, 0.3, 0.2, 0.1, 0.05), small=(0.75, 0.5, 0.4, 0.3, 0.15))

@@ -10,7 +10,7 @@ from torch import nn
 
 from wildfern.ssl.evaluation.breakdown import breakdown
 from wildfern.ssl.evaluation.collect_details import collect_details
-from wildfern.ssl.evaluation.dataset_reader import DatasetReader
+from wildfern.ssl.evaluation.dataset_reader import DatasetReader, kind_of
 from wildfern.ssl.evaluation.evaluator import Evaluator, HeldOut, Predictions, Score
 from wildfern.ssl.evaluation.feature_store import FeatureStore
 from wildfern.ssl.evaluation.label_counts import LabelCounts
@@ -86,13 +86,13 @@ def evaluate_backbones(
             found = evaluator(data.split(evaluator, name, "train"), HeldOut(data.split(evaluator, name, "test")))
             given: dict[str, Any] = {}
             for split, source in data.sources.items():
-                read = data.counts.get((split, evaluator.needs_labels))
+                read = data.counts.get((split, kind_of(evaluator)))
                 given |= {f"{split}_images": read and read.images, f"{split}_split": source.split_words}
             scores = _checked(found, protocol)
             own = len(scores)
             if details and scores[0].predictions is not None:
                 predictions[protocol, name] = scores[0].predictions
-            train_counts = data.counts.get(("train", evaluator.needs_labels)) or LabelCounts()
+            train_counts = data.counts.get(("train", kind_of(evaluator))) or LabelCounts()
             scores = [*scores, *breakdown(scores, train_counts, data.test_groups(evaluator), data.class_names)]
             for number, score in enumerate(scores):
                 values = {key: getattr(score, key) for key in ROW_KEYS}

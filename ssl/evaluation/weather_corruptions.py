@@ -1,13 +1,13 @@
 """Corruptions by weather and light: snow, frost, fog and brightness."""
 
-import torch
 import numpy as np
+import torch
 from torch import Tensor
 
 from wildfern.generators.counter_rng import Keys, fold, integers, uniform
 from wildfern.ssl.evaluation.corruption_draws import normal_draws, uniform_draws
 from wildfern.ssl.evaluation.corruption_table import corruption
-from wildfern.ssl.evaluation.linear_filters import correlate, motion_kernels, separable, zoomed
+from wildfern.ssl.evaluation.image_filters import correlate, motion_kernels, separable, zoomed
 
 # Of the published photographs of ice in use (two are the same): the mean color of each; the standard deviation within crops;
 # and the exponent that gives ridges the slope of their amplitude spectrum, -0.8 on average. Published small images get the
@@ -45,20 +45,20 @@ def snow(images: Tensor, numbers: tuple[float, float, float, float, int, float, 
 
 
 @corruption(
-    large=((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75)),
-    small=((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45)),
+    large=[(*shares, *_ICE_LARGE) for shares in ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))],
+    small=[(*shares, *_ICE_SMALL) for shares in ((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45))],
     rgb=True,
 )
-def frost(images: Tensor, numbers: tuple[float, float], keys: Keys) -> Tensor:
+def frost(images: Tensor, numbers: tuple[float, float, float, float], keys: Keys) -> Tensor:
     """Adds a texture like ice, not a published photograph: ridges -|g| of a field g with a power-law spectrum, in its color."""
+    of_image, of_ice, deviation, slope = numbers
     size, device = images.shape[3], images.device
-    deviation, slope = _ICE_SMALL if size <= SMALL_UP_TO else _ICE_LARGE
     frequency = torch.fft.fftfreq(size, device=device)[:, None].hypot(torch.fft.rfftfreq(size, device=device))
     spectrum = torch.fft.rfft2(normal_draws(keys, (1, size, size), device)) * frequency.clamp(min=1 / size) ** -slope
     ridges = -torch.fft.irfft2(spectrum, s=(size, size)).abs()
     ridges = (ridges - ridges.mean((2, 3), keepdim=True)) / ridges.std((2, 3), keepdim=True)
     colors = images.new_tensor(np.array(_ICE_COLORS)[integers(fold(keys, 1), 1, len(_ICE_COLORS))[:, 0]])
-    return numbers[0] * images + numbers[1] * (colors[:, :, None, None] + deviation * ridges).clamp(0, 1)
+    return of_image * images + of_ice * (colors[:, :, None, None] + deviation * ridges).clamp(0, 1)
 
 
 def _plasma(keys: Keys, size: int, decay: float, device: torch.device) -> Tensor:

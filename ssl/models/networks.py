@@ -10,6 +10,7 @@ import torch
 from timm.models.resnet import ResNet
 from torch import nn
 
+from wildfern.ssl.models.image_features import IMAGE_FEATURES
 from wildfern.ssl.models.small_alexnet import SmallAlexNet
 
 Stem = Literal["standard", "cifar"]
@@ -119,6 +120,8 @@ def _is_number(text: str) -> bool:
 
 def unknown_network(name: str, nearest: bool = True) -> str | None:
     """None for a name that `build_network` knows, else an error message, with similar names if `nearest`."""
+    if name in IMAGE_FEATURES:
+        return f"{name} has no weights to train or load: it is a baseline for evaluations (wildfern evaluate --backbone {name})"
     if name == "small_alexnet" or name in _torchvision_names(name):
         return None
     if timm.is_model(name):

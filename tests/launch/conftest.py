@@ -5,17 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from small_runs import blank_chart
 
 from wildfern.launch.cli import main
-
-
-@pytest.fixture(autouse=True)
-def curves():
-    """Replaced by modules that need them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("wildfern.ssl.evaluation.report.line_chart", blank_chart)
-        yield
 
 
 @pytest.fixture

@@ -1,34 +1,14 @@
 import itertools
-import math
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy import stats
-from sklearn.cluster import KMeans
-from sklearn.mixture import GaussianMixture
+from class_clouds import points
 
-from wildfern.ssl.evaluation import Features, HeldOut, category_discovery, wilson_interval
-from wildfern.ssl.evaluation.category_discovery import (
-    CategoryDiscovery,
-    Components,
-    Prior,
-    count_by_labeled_accuracy,
-    draw_labeled,
-    expectation_maximization,
-    mixture_clusters,
-    principal_components,
-    semi_supervised_k_means,
-    split_and_merge,
-)
-
-
-def points(n, classes=6, seed=0, noise=0.12, dim=10):
-    generator = torch.Generator().manual_seed(seed)
-    centers = F.normalize(torch.randn(classes, dim, generator=torch.Generator().manual_seed(4)), dim=1)
-    y = torch.arange(n) % classes
-    return Features(3 * (centers[y] + noise * torch.randn(n, dim, generator=generator)), y + 2)
+from wildfern.ssl.evaluation import Features, HeldOut, wilson_interval
+from wildfern.ssl.evaluation.category_discovery import CategoryDiscovery, draw_labeled
+from wildfern.ssl.evaluation.gaussian_mixture import mixture_clusters, principal_components
+from wildfern.ssl.evaluation.semi_supervised_k_means import semi_supervised_k_means
 
 
 def by_metric(scores):
@@ -50,110 +30,6 @@ def test_known_classes_and_their_labeled_images_are_drawn(known, labeled, chosen
     assert torch.equal(again[0], classes)
     assert torch.equal(again[1], given)
     assert not torch.equal(draw_labeled(y, known, 0.5, seed=2)[1], draw_labeled(y, known, 0.5, seed=1)[1])
-
-
-def test_k_means_without_labels_is_scikit_learns():
-    x = points(200, noise=0.3).x
-    centroids, clusters = semi_supervised_k_means(x, torch.full((200,), -1), 6, seed=0)
-    inertia = (x - centroids[clusters]).square().sum().item()
-    assert inertia == pytest.approx(KMeans(6, n_init=10, random_state=0).fit(x.numpy()).inertia_, rel=1e-4)
-
-
-def test_labeled_images_keep_their_cluster_in_k_means():
-    data = points(120, noise=0.4)
-    given = torch.full((120,), -1)
-    given[:40] = data.y[:40] % 3  # not the clusters in which they would fall
-    centroids, clusters = semi_supervised_k_means(data.x, given, 5, seed=0)
-    assert torch.equal(clusters[:40], given[:40])
-    distance = torch.cdist(data.x, centroids)
-    assert (distance[:40].argmin(1) != given[:40]).any()
-    assert torch.equal(distance[40:].argmin(1), clusters[40:])
-    for k in range(5):
-        torch.testing.assert_close(centroids[k], data.x[clusters == k].mean(0))
-
-
-def test_the_marginal_likelihood_is_the_product_of_predictive_densities():
-    """Each image given the ones before is a Student t (Murphy, 2007, section 5); their product is h(Z)."""
-    rng = np.random.default_rng(0)
-    z = torch.from_numpy(rng.normal(size=(7, 3)) * [0.5, 2, 1])
-    prior = Prior(torch.tensor([0.1, -1.0, 2.0]).double(), torch.tensor([0.3, 2.0, 1.0]).double(), images=4.0)
-    kappa0 = category_discovery.KAPPA
-    expected = math.lgamma(7)
-    for d in range(3):
-        mean, variance = prior.mean[d].item(), prior.variance[d].item()
-        kappa, nu, scatter = kappa0, prior.images, prior.images * variance
-        for x in z[:, d].tolist():
-            scale = math.sqrt(scatter / nu * (1 + 1 / kappa))
-            expected += stats.t.logpdf(x, nu, loc=mean, scale=scale)
-            scatter += kappa / (kappa + 1) * (x - mean) ** 2
-            mean, kappa, nu = (kappa * mean + x) / (kappa + 1), kappa + 1, nu + 1
-    components = Components.of(z, torch.ones(7, 1).double())
-    assert prior.log_weight(components).item() == pytest.approx(expected)
-    assert prior.posterior(components)[0][0, 2].item() == pytest.approx(mean)
-    assert prior.posterior(components)[1][0, 2].item() == pytest.approx(scatter / nu)
-
-
-def test_expectation_maximization_is_scikit_learns_for_a_weak_prior(monkeypatch):
-    monkeypatch.setattr(category_discovery, "KAPPA", 1e-12)
-    monkeypatch.setattr(category_discovery, "TOLERANCE", 1e-13)
-    monkeypatch.setattr(category_discovery, "ITERATIONS", 2000)
-    z = points(240, classes=3, noise=0.5, dim=4).x.double()
-    given = torch.full((240,), -1)
-    start = F.one_hot(semi_supervised_k_means(z, given, 3, seed=0)[1], 3).double()
-    prior = Prior(z.mean(0), z.var(0), images=1e-9)
-    shares = expectation_maximization(z, given, start, prior)
-    mean, variance = prior.posterior(Components.of(z, shares))
-    first, spread = prior.posterior(Components.of(z, start))
-    settings = {
-        "weights_init": start.mean(0).numpy(),
-        "means_init": first.numpy(),
-        "precisions_init": 1 / spread.numpy(),
-    }
-    model = GaussianMixture(3, covariance_type="diag", tol=1e-12, max_iter=3000, reg_covar=0, **settings).fit(z.numpy())
-    np.testing.assert_allclose(mean.numpy(), model.means_, atol=1e-3)
-    np.testing.assert_allclose(variance.numpy(), model.covariances_, rtol=2e-2)
-
-
-@pytest.mark.parametrize("begin", [4, 6, 14])
-def test_splits_and_merges_find_the_classes(begin):
-    data = points(240)
-    given = draw_labeled(data.y, 0.5, 0.5, seed=0)[1]
-    z = data.x.double()
-    prior = Prior.of(z, given)
-    shares = F.one_hot(semi_supervised_k_means(z, given, begin, seed=0)[1], begin).double()
-    shares = split_and_merge(z, given, expectation_maximization(z, given, shares, prior), prior, most=240, seed=0)
-    owner = shares.argmax(1)
-    assert shares.shape[1] == 6
-    assert torch.equal(owner[given >= 0], given[given >= 0])
-    assert len(torch.stack([owner, data.y]).unique(dim=1).T) == 6  # one component for each class
-
-
-def test_the_limit_holds_and_known_classes_stay_apart():
-    data = points(240)
-    given = draw_labeled(data.y, 0.5, 0.5, seed=0)[1]
-    assert len(mixture_clusters(data.x.double(), given, None, most=5, seed=0).unique()) == 5
-    alike = torch.randn(120, 4, generator=torch.Generator().manual_seed(0)).double()
-    given = torch.where(torch.arange(120) < 60, torch.arange(120) % 3, -1)  # three known classes of one distribution
-    owner = mixture_clusters(alike, given, None, most=120, seed=0)
-    assert torch.equal(owner[:60], given[:60])
-    assert len(owner.unique()) == 3
-
-
-def test_the_number_of_classes_is_that_which_clusters_labeled_images_best():
-    data = points(180)
-    given = draw_labeled(data.y, 0.7, 0.5, seed=0)[1]
-    assert count_by_labeled_accuracy(data.x, given, 30, seed=0) == 6
-
-
-def test_principal_components_keep_the_share_of_the_variance():
-    x = torch.randn(300, 90, generator=torch.Generator().manual_seed(0)) * torch.logspace(0, -3, 90)
-    z = principal_components(x)
-    covariance = np.cov(z.T.numpy(), bias=True)
-    values = np.linalg.eigvalsh(np.cov(x.T.numpy(), bias=True))[::-1]
-    np.testing.assert_allclose(np.diag(covariance), values[: z.shape[1]], rtol=1e-4)
-    kept = np.cumsum(values) / values.sum()
-    assert kept[z.shape[1] - 2] < 0.95 <= kept[z.shape[1] - 1]
-    assert principal_components(torch.randn(300, 90, generator=torch.Generator().manual_seed(0))).shape == (300, 64)
 
 
 @pytest.mark.parametrize("algorithm", ["gmm", "kmeans"])

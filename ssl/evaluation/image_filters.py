@@ -44,6 +44,7 @@ def smoothing(size: int, sigma: float, border: str, truncate: float) -> NDArray[
 
 
 def smoothed(images: Tensor, sigma: float) -> Tensor:
+    """The images after a Gaussian filter of deviation `sigma` pixels."""
     return separable(images, smoothing(images.shape[3], sigma, "nearest", 4.0))
 
 
