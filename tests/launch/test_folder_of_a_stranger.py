@@ -67,11 +67,6 @@ def resume(run: Path) -> object:
 USES = [report, score, export, load, resume]
 
 
-@pytest.fixture(autouse=True)
-def curves():
-    """As in a report: they are drawn from a stranger's numbers."""
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     run = pretrain("quickstart", [*CHANGES, "training.steps=2"], run=tmp_path_factory.mktemp("strange") / "run")
