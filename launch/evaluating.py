@@ -218,11 +218,11 @@ def save_merged(
     with updating(folder.path):
         earlier, _ = read_evaluation(folder.path)
         same = earlier.get("backbone_sha256") == (backbone_sha256 or folder.backbone_sha256())
+        folder.write_json(EVALUATION, merged(folder, evaluation.as_json(), backbone_sha256, say))
         for dataset, details in evaluation.details.items():
             with suppress(ValueError):  # damaged: replaced
                 details = details.with_earlier(read_details(folder.path, dataset) if same else None)
             write_details(folder.path, details)
-        folder.write_json(EVALUATION, merged(folder, evaluation.as_json(), backbone_sha256, say))
 
 
 def merged(

@@ -298,8 +298,15 @@ def export(
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders")],
     out: Annotated[Path, typer.Option(help="HTML file to write")] = Path("report.html"),
+    embedding: Annotated[
+        str,
+        typer.Option("--map", help="Map of test images: pca, umap (seconds to minutes; pip install 'wildfern[umap]')"),
+    ] = "pca",
 ) -> None:
-    """Compare runs in one self-contained HTML file."""
+    """Show runs in one self-contained HTML file.
+
+    What was trained, scores with intervals, test images, a map of features, curves, licenses; of several runs, what differs.
+    """
     from wildfern.launch.errors import user_errors
     from wildfern.launch.output_paths import output_file, writing
     from wildfern.ssl.evaluation import read_run, report_page
@@ -314,7 +321,7 @@ def report(
                 left_out.append(error)
         if left_out and not records:
             raise left_out[0]
-        page = report_page(records)
+        page = report_page(records, embedding=embedding)
     for reason in left_out:
         say(f"left out: {reason}")
     for record in records:

@@ -1,19 +1,25 @@
 """The style sheet of the report: one column, tabular figures, light or dark."""
 
-STYLE = """
-:root {
-  color-scheme: light dark;
+LIGHT = """
   --page: #fbfbf9; --card: #ffffff; --ink: #1d2320; --soft: #5d6661; --line: #e3e6e1; --up: #1b7a43; --down: #b3402f;
   --run-1: #1f7a54; --run-2: #c2571a; --run-3: #3667b8; --run-4: #8a4fb0;
-  --run-5: #a3851a; --run-6: #b83c6f; --run-7: #2b8a9a; --run-8: #6b6f73;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --page: #131714; --card: #1a1f1c; --ink: #e6eae6; --soft: #9aa59e; --line: #313934; --up: #6fd09a; --down: #f0917f;
-    --run-1: #5fc795; --run-2: #f29a5c; --run-3: #86aef0; --run-4: #c79be6;
-    --run-5: #dcc062; --run-6: #ef88b0; --run-7: #6fcbd9; --run-8: #b4bab6;
-  }
-}
+  --run-5: #a3851a; --run-6: #b83c6f; --run-7: #2b8a9a; --run-8: #6b6f73; --mark: #fdf0b4;
+"""
+DARK = """
+  --page: #131714; --card: #1a1f1c; --ink: #e6eae6; --soft: #9aa59e; --line: #313934; --up: #6fd09a; --down: #f0917f;
+  --run-1: #5fc795; --run-2: #f29a5c; --run-3: #86aef0; --run-4: #c79be6;
+  --run-5: #dcc062; --run-6: #ef88b0; --run-7: #6fcbd9; --run-8: #b4bab6; --mark: #4d451d;
+"""
+COLORS = f"""
+html {{ color-scheme: light; {LIGHT} }}
+@media (prefers-color-scheme: dark) {{ html:not([data-theme=light]) {{ color-scheme: dark; {DARK} }} }}
+html[data-theme=dark] {{ color-scheme: dark; {DARK} }}
+@media print {{ html:not([data-theme]) {{ color-scheme: light; {LIGHT} }} }}
+"""
+
+STYLE = (
+    COLORS
+    + """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink);
   font: 16px/1.55 system-ui, "Segoe UI", Helvetica, Arial, sans-serif; }
@@ -48,7 +54,7 @@ tbody tr:first-child > *, tbody tr > th, tbody tr > th ~ td { border-top: 1px so
 .note { color: var(--soft); font-size: .92rem; }
 .note { margin-top: .9rem; padding: .7rem 1rem; border: 1px solid var(--line); border-radius: 8px; }
 .note p { margin: 0; } .note ul { margin: .3rem 0 0; padding-left: 1.1rem; }
-.words { display: grid; grid-template-columns: max-content 1fr; gap: .25rem 1.2rem; margin: 1rem 0 0; }
+.words { display: grid; grid-template-columns: fit-content(17rem) 1fr; gap: .25rem 1.2rem; margin: 1rem 0 0; }
 .words { font-size: .9rem; color: var(--soft); }
 .legend > span { margin-right: 1.4rem; }
 .words dt { color: var(--ink); } .words dd { margin: 0; max-width: 46rem; }
@@ -61,6 +67,8 @@ figure svg { display: block; width: 100%; height: auto; }
 img { max-width: 100%; display: block; border-radius: 4px; }
 details { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .6rem 1rem; margin-top: .6rem; }
 summary { cursor: pointer; }
+:focus-visible { outline: 2px solid var(--run-3); outline-offset: 2px; }
+small { display: block; color: var(--soft); font-size: .82rem; font-weight: 400; }
 pre { overflow-x: auto; font: .85rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
 @media (max-width: 56rem) {
   main { padding: 2rem .8rem 3rem; }
@@ -73,3 +81,4 @@ pre { overflow-x: auto; font: .85rem/1.5 ui-monospace, "SF Mono", Menlo, Consola
 }
 @media print { details > pre { display: block; } body { background: none; } }
 """
+)

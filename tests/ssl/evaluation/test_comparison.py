@@ -185,7 +185,8 @@ def test_the_report_of_several_runs_has_both_tables_on_top(run):
     page = report_page(folders)
     assert page.index("Runs compared") < page.index("Settings that differ") < page.index("Overview")
     assert "52.0 ± 2.8 %" in page
-    assert "<script" not in page
+    assert "<script>" not in page
+    assert "alert(1)</script" not in page
     assert "<i>" not in page
     assert "seed=0, 1" in page
     assert "Runs compared" not in report_page(folders[:1])

@@ -35,7 +35,8 @@ def page_of(folder, **files) -> tuple[str, tuple[str, ...]]:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     record = read_run(folder)
     page = write_report([record], folder / "report.html").read_text()
-    assert "<script" not in page
+    assert "<script>" not in page
+    assert "alert(1)</script" not in page
     assert len(page) < 2_000_000
     return page, tuple(remark for remark in record.remarks if not remark.startswith("no "))
 
@@ -108,7 +109,7 @@ def test_environments(tmp_path, content, remark):
 )
 @pytest.mark.parametrize("name", ["metrics_jsonl", "timings_jsonl"])
 def test_lines(tmp_path, monkeypatch, lines, remark, name):
-    monkeypatch.setattr("wildfern.ssl.evaluation.report.MOST_CHARTS", 3)
+    monkeypatch.setattr("wildfern.ssl.evaluation.report_training.MOST_CHARTS", 3)
     _, remarks = page_of(tmp_path, **{name: "\r\n".join([*lines, '{"step": 3, "x": 0.25}', ""])})
     assert remarks == ((f"{name.replace('_', '.')}: {remark}",) if remark else ())
     record = read_run(tmp_path)

@@ -1,5 +1,7 @@
+import base64
 import hashlib
 import json
+import re
 from html.parser import HTMLParser
 
 import numpy as np
@@ -7,7 +9,8 @@ import pytest
 from matplotlib.image import imsave
 
 from wildfern.ssl.evaluation import read_run, report_page, write_report
-from wildfern.ssl.evaluation.curves import _averaged, _running_mean, line_chart
+from wildfern.ssl.evaluation.curves import Chart, Line, _averaged, _running_mean, chart_figure
+from wildfern.ssl.evaluation.report_document import CHART_SCRIPTS, FOLDER, MAP_SCRIPTS, PAGE_SCRIPTS, asset
 from wildfern.ssl.evaluation.run_record import PARTS
 from wildfern.ssl.evaluation.series import Series
 
@@ -67,7 +70,7 @@ class Outline(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if self.open and self.open[-1] != "style":
+        if self.open and self.open[-1] not in ("style", "script"):
             self.text.append(data)
 
 
@@ -84,8 +87,12 @@ def test_one_run_shows_everything_and_loads_nothing(run, tmp_path):
         "Overview",
         "Scores on test",
         "Training",
+        "Signs of collapse",
         "Speed",
         "Views",
+        "resnet18 pretrained by simclr on <ifs>.",
+        "To repeat it",
+        "wildfern pretrain run/recipe.yaml --run run-again",
     ):
         assert words in text
     for words in (
@@ -101,20 +108,23 @@ def test_one_run_shows_everything_and_loads_nothing(run, tmp_path):
         "2.6",
         "rank me",
         "2,000",
-        "25.0%",
+        "25.0 %",
     ):
         assert words in text
     assert "<ifs>" not in page
     assert "prefers-color-scheme: dark" in page
     assert "Missing" not in text
-    assert page.count("<svg") == 5  # loss, learning rate, rank_me, images/s, data wait
+    assert page.count("<figure class=chart>") == 4  # loss, learning rate, rank_me, images/s
+    assert "data wait" in text  # logged once: a number
+    assert "Map of" not in text
+    assert "Corrupted images" not in text
 
 
 def test_bars_and_intervals_are_drawn_at_their_places(run, tmp_path):
     page = write_report([run()], tmp_path / "report.html").read_text()
     assert '<i style="width: 50.0%;' in page
     assert '<b style="left: 48.9%; width: 3.2%">' in page
-    assert 'title="360 test images; a&lt;b"' in page
+    assert "360 test images; a&lt;b" in page
 
 
 def test_rows_of_earlier_versions_are_shown(run, tmp_path):
@@ -241,12 +251,160 @@ def test_long_series_are_averaged_and_smoothed_evenly():
     np.testing.assert_allclose(_running_mean(np.arange(9.0), 3), np.arange(9.0))  # a straight line stays straight
 
 
-def test_a_chart_takes_its_colors_from_the_page():
-    svg = line_chart([None, Series([1, 2], [0.1, 0.4])], "loss")
-    assert "var(--run-2)" in svg
-    assert "var(--run-1)" not in svg
-    assert "currentColor" in svg
-    assert "#0" not in svg
+def chart_data(figure: str) -> dict:
+    return json.loads(re.search(r'<script type="application/json">(.*?)</script>', figure)[1])
+
+
+def test_a_chart_has_its_lines_as_data_and_its_ends_in_words():
+    lines = [Line("</script>&<b>", 1, Series([1, 2, 3], [0.1, 0.4, 0.25])), Line("none", 0, Series())]
+    figure = chart_figure(Chart("loss <x>", lines))
+    assert chart_data(figure)["lines"] == [
+        {"name": "</script>&<b>", "color": "var(--run-2)", "x": [1, 2, 3], "y": [0.1, 0.4, 0.25]}
+    ]
+    assert figure.count("</script>") == 1
+    text = "".join(Outline(figure).text)
+    assert "loss <x>" in text
+    for words in ("0.1step 1", "0.4step 2", "0.25step 3"):  # first and lowest, highest, last
+        assert words in text
+    assert "from 0.1 to 0.25" in figure
+    assert chart_figure(Chart("empty", [Line("none", 0, Series())])) == ""
+
+
+def test_the_first_logged_step_is_not_on_the_axis_of_speed_and_not_in_its_mean():
+    values = [9.0] + [1.0, 2.0] * 20
+    line = Line("run", 0, Series(list(range(41)), values))
+    data = chart_data(chart_figure(Chart("seconds", [line], smooth=True, warm_up=True)))
+    assert (data["low"], data["high"]) == (1, 2)
+    assert data["lines"][0]["y"][0] == 9
+    assert data["lines"][0]["mean"][0] is None
+    assert max(data["lines"][0]["mean"][1:]) <= 2
+    assert chart_data(chart_figure(Chart("seconds", [line])))["high"] == 9
+
+
+def test_scores_over_time_come_before_the_losses_and_signs_of_collapse(run):
+    folder = run()
+    lines = [
+        {"step": n, "loss": 2.0, "my_loss": 1.0, "probe_accuracy": n / 9, "digits/my_knn": 0.5, "x_y": n}
+        for n in (1, 2)
+    ]
+    (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    page = report_page([folder])
+    headings = re.findall(r"<h2>([^<]+)</h2>|<figure class=chart><figcaption>([^<]+)<", page)
+    found = [heading or chart for heading, chart in headings]
+    place = found.index("Scores during training")
+    expected = ["probe accuracy", "digits/my_knn", "Training", "loss", "my loss", "Other values", "x y", "Speed"]
+    assert found[place + 1 : place + 9] == expected
+    assert chart_data(page)["percent"] is True
+
+
+def test_a_key_that_was_logged_once_is_a_number(run):
+    page = report_page([run()])
+    assert "data wait</dt><dd>0.25</dd>" in page
+
+
+def test_rows_have_their_gain_with_its_interval_and_fold_other_metrics(run):
+    folder = run()
+    stored = json.loads((folder / "evaluation.json").read_text())
+    stored["rows"][2] |= {"difference_low": -1.5, "difference_high": 51.5}
+    further = {"metric": "brier_score", "value": 0.75, "low": 0.7, "high": 0.8, "share": False, "breakdown": True}
+    stored["rows"].append(stored["rows"][2] | further)
+    (folder / "evaluation.json").write_text(json.dumps(stored))
+    page = report_page([folder])
+    assert "<b>+25.0</b><small>-1.5 to +51.5</small>" in page  # not colored: the interval contains 0
+    assert "<b class=up title=better>+27.0</b>" in page
+    assert page.count("<tbody data-dataset=") == 1
+    (details,) = re.findall(r"<summary>2 more metrics</summary>(.*?)</details>", page)
+    for words in ("accuracy", "balanced accuracy", "brier score", "0.75"):
+        assert words in details
+    text = "".join(Outline(page).text)
+    assert "48.9 to 52.1; +25.0 points over random (-1.5 to +51.5)" in text
+
+
+@pytest.mark.parametrize(
+    ("metric", "color"),
+    [
+        ("accuracy", "class=up title=better"),
+        ("expected_calibration_error", "class=down title=worse"),
+        ("class_accuracy_std", "class=down title=worse"),
+        ("estimated_classes", None),
+    ],
+)
+def test_a_gain_is_green_where_it_is_better(run, metric, color):
+    folder = run()
+    stored = json.loads((folder / "evaluation.json").read_text())
+    stored["rows"] = [row | {"metric": metric} for row in stored["rows"][::2]]
+    (folder / "evaluation.json").write_text(json.dumps(stored))
+    assert f"<b {color}>+25.0</b>".replace(" None", "") in report_page([folder])
+
+
+def test_a_baseline_alone_has_a_row(run):
+    folder = run()
+    stored = json.loads((folder / "evaluation.json").read_text())
+    stored["rows"] = stored["rows"][:2]
+    (folder / "evaluation.json").write_text(json.dumps(stored))
+    page = report_page([folder])
+    assert page.count("<tbody data-dataset=") == 1
+    assert "<i class=own>baseline</i>" in page
+
+
+def test_corruptions_have_a_curve_over_the_severity_and_bars(run):
+    folder = run()
+    base = {"dataset": "digits", "protocol": "corruptions (classifier=knn)", "n": 9, "share": True, "detail": ""}
+    rows = []
+    for backbone, shift in (("random", 0.25), ("pretrained", 0.0)):
+        for metric, value in (
+            ("corrupted_accuracy", 0.5),
+            ("clean_accuracy", 0.75),
+            ("fog_accuracy", 0.625),
+            ("severity_1_accuracy", 0.5),
+            ("severity_3_accuracy", 0.25),
+        ):
+            rows.append(
+                {**base, "backbone": backbone, "metric": metric, "value": value - shift, "low": 0.1, "high": 0.9}
+            )
+    (folder / "evaluation.json").write_text(json.dumps({"baseline": "random", "protocols": {}, "rows": rows}))
+    page = report_page([folder])
+    part = page[page.index("<h2>Corrupted images</h2>") : page.index("<h2>Training</h2>")]
+    first, second = chart_data(part)["lines"]
+    assert (first["name"], first["x"], first["y"]) == ("pretrained", [0, 1, 3], [0.75, 0.5, 0.25])
+    assert (second["name"], second["y"]) == ("random", [0.5, 0.25, 0])
+    assert part.count("<th scope=row>fog</th>") == 1
+    assert "62.5 %" in part
+
+
+def test_the_policy_allows_the_scripts_of_the_page_and_nothing_from_outside(run):
+    page = report_page([run()])
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', page)[1]
+    assert policy.startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-")
+    scripts = re.findall(r'<script id="\w+">(.*?)</script>', page, re.DOTALL)
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    assert len(scripts) == 4
+    assert re.findall(r"'sha256-([^']+)'", policy) == hashes
+    assert "<script>" not in page
+
+
+def test_pages_have_only_the_scripts_that_they_need(run):
+    page = report_page([run(parts=("recipe.yaml",))])
+    assert "uPlot" not in page
+    assert 'id="report_map"' not in page
+    assert len(page) < 40_000
+
+
+@pytest.mark.parametrize("name", [*PAGE_SCRIPTS, *CHART_SCRIPTS, *MAP_SCRIPTS])
+def test_scripts_can_stand_in_a_page(name):
+    assert "</script" not in asset(name)
+    assert "<!--" not in asset(name)
+    for outside in ("fetch(", "XMLHttpRequest", "innerHTML", "eval(", "new Function", "WebSocket"):
+        assert outside not in asset(name)
+
+
+def test_the_library_is_the_published_one_with_its_license(run):
+    sums = re.findall(r"^([0-9a-f]{64})  (\S+) ", asset("report_uplot.txt"), re.MULTILINE)
+    assert len(sums) == 2
+    for sha256, name in sums:
+        assert hashlib.sha256((FOLDER / name).read_bytes()).hexdigest() == sha256
+    page = report_page([run()])
+    assert page.count("Permission is hereby granted, free of charge") == 1
 
 
 def test_images_and_notes_of_a_data_set_are_shown(run, tmp_path):
@@ -269,9 +427,9 @@ def test_images_and_notes_of_a_data_set_are_shown(run, tmp_path):
         (
             "[{source: folder:me/<mine>, weight: 7.0}, {source: ifs, weight: 3.0}]",
             "70% folder:me/<mine> + 30% ifs",
-            ["70.0%", "30.0%"],
+            ["70.0 %", "30.0 %"],
         ),
-        ("[{source: folder:me}, {source: ifs, weight: 3}]", "25% folder:me + 75% ifs", ["25.0%", "75.0%"]),
+        ("[{source: folder:me}, {source: ifs, weight: 3}]", "25% folder:me + 75% ifs", ["25.0 %", "75.0 %"]),
         ("[{source: folder:me}, {source: ifs, weight: many}]", "folder:me + ifs", ["–", "–"]),
         ("[{source: folder:me, weight: 2.0}]", "folder:me", []),
         ("{source: digits}", "digits", []),
@@ -282,9 +440,25 @@ def test_sources_of_a_mixture_are_named_with_their_shares(run, data, title, shar
     (folder / "recipe.yaml").write_text(f"method:\n  name: simclr\nmodel:\n  backbone: resnet18\ndata: {data}\n")
     page = Outline(report_page([folder]))
     assert f"simclr · resnet18 · {title}" in page.text
-    start = page.text.index("Training images") if shares else page.text.index("Scores on test")
-    listed = page.text[start : page.text.index("Scores on test")]
+    listed = page.text[page.text.index("share of the images") :] if shares else []
+    listed = listed[: listed.index("Machine")] if shares else []
     assert [text for text in listed if text.endswith("%") or text == "–"] == shares
+
+
+def test_licenses_of_the_images_are_told_as_far_as_they_are_recorded(run):
+    folder = run()
+    sources = "[{source: folder:me}, {source: ifs}, {source: folder:other}]"
+    (folder / "recipe.yaml").write_text(f"data: {sources}\n")
+    curated = {"licenses": {"CC BY <4.0>": 10, "CC0": 2}}
+    data = [{"source": "folder:me", "items": 1012, "files": 3, "curated": curated}, {"source": "ifs", "items": None}]
+    (folder / "data.json").write_text(json.dumps([*data, {"source": "folder:other", "items": 7, "files": 7}]))
+    page = Outline(report_page([folder]))
+    place = page.text.index("licenses") + 1
+    assert page.text[place : place + 12] == [
+        *("folder:me", "33.3 %", "1,012", "CC BY <4.0> (10), CC0 (2)"),
+        *("ifs", "33.3 %", "rendered while training", "none (rendered)"),
+        *("folder:other", "33.3 %", "7", "unknown"),
+    ]
 
 
 def test_skipped_files_are_counted_and_the_first_named(run):
