@@ -167,7 +167,7 @@ def evaluate(
             sources, models, evaluators, progress, save, baseline, batch_size, store, keys, trained
         )
         if store.found:
-            say(f"features found in {store.folder}: {store.found} of splits and networks")
+            say(f"features found in {store.folder}: {store.found} (one for each network and split)")
         if written is not None:
             progress.part("writing the report")
             report = written.path / "report.html"

@@ -20,6 +20,7 @@ def loading_code(recipe: Recipe, network: nn.Module, read: str) -> str:
     if read.startswith("safetensors"):
         make.insert(0, "import safetensors.torch")
     make.append(f"model.load_state_dict({read})")
+    make.append("model.eval()")
     if not _is_timm(recipe):
         make.append(f"preprocessing = {images}")
     elif transform.then is not None:

@@ -46,7 +46,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             help="How to evaluate: linear,knn,finetune,few_shot,retrieval,clustering,corruptions and others, 'knn k=5' or "
-            "'{name: knn, k: 5}'; repeat for several "
+            "'{name: knn, k: 5}'; repeat for several; help: list all with their arguments "
             "(default: linear,knn)",
             show_default=False,
         ),
@@ -95,6 +95,12 @@ def evaluate(
         json_file = json_file and output_file(json_file)
         csv_file = csv_file and output_file(csv_file)
         run_plugins(plugin)
+        if protocol == ["help"]:
+            from wildfern.launch.protocol_help import protocol_help
+
+            startup.close()
+            console.print(protocol_help(), soft_wrap=True, highlight=False)
+            return
         try:
             shots = [int(n) for n in few_shot.split(",") if n.strip()]
         except ValueError:

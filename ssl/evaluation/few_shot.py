@@ -160,14 +160,18 @@ class FewShot(Evaluator):
         result, classes = results[self.classifier], len(train.y.unique())
         draws = [classification_scores(ranked, held.y, classes) for ranked in result.ranked]
         unseen = unseen_words(train.y, held.y, train.class_names)
-        return [self._over_draws(scores, result.detail, unseen) for scores in zip(*draws, strict=True)]
+        all_alike = int(torch.unique(train.y, return_counts=True)[1].max()) <= self.shots
+        return [self._over_draws(scores, result.detail, unseen, all_alike) for scores in zip(*draws, strict=True)]
 
     def describe(self) -> str:
         return _words(self.classifier, self.shots, self.seeds, self.k, self.temperature)
 
-    def _over_draws(self, scores: Sequence[Score], detail: str, unseen: str) -> Score:
+    def _over_draws(self, scores: Sequence[Score], detail: str, unseen: str, all_alike: bool) -> Score:
         values = [score.value for score in scores]
         mean, low, high = mean_over_draws(values)
+        if all_alike:
+            low = high = None
+            unseen = joined(f"no class has more than {self.shots} train images: all draws are all of train", unseen)
         detail = joined(detail if scores[0].metric == "accuracy" else _draws_words(values), unseen)
         if low is not None:
             detail += f"; 95 % interval of the mean over draws (Student's t, {len(values)} draws), with this test split"

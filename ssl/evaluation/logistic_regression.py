@@ -28,9 +28,9 @@ ONE_THREAD_UP_TO = 2**20
 # Larger feature matrices are not copied to leave out the held-out images.
 COPIED_UP_TO = 2**28
 MAX_ITERATIONS = 500
-# Tolerances in float32: of a weight that is kept, and of one that is only compared with those of other strengths. The
-# accuracy of the latter is within 0.1 points of the minimum's.
-FINAL, COMPARED = 1e-5, 3e-4
+# Tolerances of a weight that is kept, and of one that is only compared with those of other strengths, whose accuracy is within
+# 0.1 points of the minimum's.
+FINAL_FLOAT64, FINAL_FLOAT32, COMPARED = 1e-6, 1e-5, 3e-4
 ELEMENTS = 2**20  # of the features of one step of a pass
 
 
@@ -121,11 +121,14 @@ class RegularizationPath:
         self.weight, self.bias = self.basis.T @ weight, classifier.bias.to(self.mean)
         return True
 
-    def solve(self, strength: float, tolerance: float = FINAL) -> LinearClassifier:
+    def solve(self, strength: float, tolerance: float | None = None) -> LinearClassifier:
         """The minimum at `strength`, initialized with the last solution.
 
-        Stops when no entry of the scaled gradient exceeds 1e-6 (float64) or `tolerance` (float32), or after 500 iterations.
+        Stops when no entry of the scaled gradient exceeds `tolerance` (default: 1e-6 in float64, 1e-5 in float32), or after 500
+        iterations.
         """
+        if tolerance is None:
+            tolerance = FINAL_FLOAT64 if self.dtype == torch.float64 else FINAL_FLOAT32
         curvature = self._curvature()
         scale, bias_scale = (curvature * self.variance[:, None] + strength).rsqrt(), curvature.rsqrt()
         weight, bias = self.weight / scale, self.bias / bias_scale
@@ -133,7 +136,7 @@ class RegularizationPath:
             [weight, bias],
             max_iter=MAX_ITERATIONS,
             history_size=20,
-            tolerance_grad=1e-6 if self.dtype == torch.float64 else tolerance,
+            tolerance_grad=tolerance,
             tolerance_change=0.0 if self.dtype == torch.float64 else 1e-9,
             line_search_fn="strong_wolfe",
         )
@@ -274,7 +277,7 @@ def fitted(
         strengths = strengths[-1:]
     for number, strength in enumerate(strengths, start=1):
         progress.detail(f"{what}strength {number} of {len(strengths)}")
-        found = path.solve(strength, FINAL if number == len(strengths) else COMPARED)
+        found = path.solve(strength, None if number == len(strengths) else COMPARED)
     return found
 
 

@@ -84,7 +84,7 @@ def evaluate_backbones(
             progress.part(f"{dataset}: {protocol} of {name}")
             object.__setattr__(evaluator, "progress", progress)  # also of a frozen dataclass
             found = evaluator(data.split(evaluator, name, "train"), HeldOut(data.split(evaluator, name, "test")))
-            given: dict[str, Any] = {}
+            given: dict[str, Any] = {"image_size": data.preprocessing[name].size}
             for split, source in data.sources.items():
                 read = data.counts.get((split, kind_of(evaluator)))
                 given |= {f"{split}_images": read and read.images, f"{split}_split": source.split_words}

@@ -103,27 +103,61 @@ def _content(result: "EvaluationResult") -> _Content:
     main = result.main_rows()
     others = [row for row in main if not result.is_baseline(row["backbone"])] or main
     several = len({row["backbone"] for row in others}) > 1 or not isinstance(result.baseline, str)
-    evaluated = main if several else others  # for a single one, the baseline's values are a column
+    evaluated = _shown(result, None if several else {row["backbone"] for row in others})
+    # For a single backbone, the baseline's values are a column.
+    compared = any(result.difference(row) is not None for row in evaluated)
+    paired = compared and any(row.get("difference_low") is not None for row in evaluated)
     texts = ("protocol", *(("backbone",) if several else ()), "metric")
     value = evaluated[0]["backbone"] if evaluated and not several else "value"
-    paired = any(row.get("difference_low") is not None for row in evaluated)
-    numbers = (value, "95 %", "n", *(() if several else (str(result.baseline),)), "gain")
-    numbers += ("95 %",) * paired
+    numbers = (value, "95 %", "n", *((str(result.baseline),) if compared and not several else ()))
+    numbers += ("gain",) * compared + ("95 %",) * paired
     several_sets = len({row["dataset"] for row in evaluated}) > 1
+    cells = [(row, tuple(map(printable, _cells(result, row, several, compared, paired)))) for row in evaluated]
     return _Content(
         (*texts, *map(printable, numbers)),
         len(texts),
-        [(row, tuple(map(printable, _cells(result, row, several, paired)))) for row in evaluated],
+        cells,
         [f"{dataset}: {note}" if several_sets else note for dataset, found in result.notes.items() for note in found],
         [
             *(f"{short_name(name)}: {text}" for name, text in result.protocols.items()),
-            "95 %: intervals over the n test images; all metrics: evaluation.json, report.html, or --json FILE",
+            *_gain_words(result, evaluated, compared),
+            *_size_words(evaluated),
+            "95 %: intervals over the n test images unless a protocol says otherwise. All metrics: report and evaluation.json "
+            "of a run, or wildfern evaluate --json FILE or --csv FILE",
         ],
     )
 
 
-def _cells(result: "EvaluationResult", row: Row, several: bool, paired: bool) -> tuple[str, ...]:
+def _shown(result: "EvaluationResult", backbones: set[str] | None) -> list[Row]:
+    """The main metric of each protocol, and the accuracy of the worst group of images where there are groups."""
+    main = {id(row) for row in result.main_rows()}
+    rows = [row for row in result.rows if id(row) in main or row["metric"].startswith("worst_group_accuracy")]
+    return [row for row in rows if backbones is None or row["backbone"] in backbones]
+
+
+def _gain_words(result: "EvaluationResult", rows: list[Row], compared: bool) -> list[str]:
+    """What the gain is over, and its unit."""
+    if not compared:
+        return []
+    over = {result.baseline_of(row["backbone"]) for row in rows if result.difference(row) is not None}
+    if len(over) == 1:
+        return [f"gain: over {next(iter(over))}, in percentage points for values in percent"]
+    pairs = {row["backbone"]: result.baseline_of(row["backbone"]) for row in rows if result.difference(row) is not None}
+    said = ", ".join(f"{name} over {other}" for name, other in pairs.items())
+    return [f"gain: {said}; in percentage points for values in percent"]
+
+
+def _size_words(rows: list[Row]) -> list[str]:
+    """The sizes of the images, where the backbones got different ones."""
+    sizes = {row["backbone"]: row.get("image_size") for row in rows}
+    if len(set(sizes.values())) < 2 or None in sizes.values():
+        return []
+    return ["image sizes: " + ", ".join(f"{name} {size} px" for name, size in sizes.items())]
+
+
+def _cells(result: "EvaluationResult", row: Row, several: bool, compared: bool, paired: bool) -> tuple[str, ...]:
     other, difference = result.baseline_row(row), result.difference(row)
+    gain = "" if difference is None else f"{difference:+.1f}" if row["share"] else f"{difference:+.4g}"
     return (
         short_name(row["protocol"]),
         *((row["backbone"],) if several else ()),
@@ -131,7 +165,7 @@ def _cells(result: "EvaluationResult", row: Row, several: bool, paired: bool) ->
         value_words(row),
         interval_words(row).replace(" to ", "–"),
         "" if row["n"] is None else f"{row['n']:,}",
-        *(() if several else ("" if other is None else value_words(other),)),
-        "" if difference is None else f"{difference:+.1f}" if row["share"] else f"{difference:+.4g}",
+        *(("" if other is None else value_words(other),) if compared and not several else ()),
+        *((gain,) if compared else ()),
         *((difference_interval_words(row).replace(" to ", "…"),) if paired else ()),
     )

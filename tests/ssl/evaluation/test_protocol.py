@@ -154,7 +154,8 @@ def test_json_is_read_back_and_differences_are_in_points(backbones):
     stored = json.loads(json.dumps(result.as_json(), allow_nan=False))
     assert set(stored["rows"][0]) == {
         "dataset", "protocol", "backbone", "metric", "value", "low", "high", "n", "share", "detail", "difference",
-        "difference_low", "difference_high", "breakdown", "train_images", "train_split", "test_images", "test_split",
+        "difference_low", "difference_high", "breakdown", "image_size", "train_images", "train_split", "test_images",
+        "test_split",
     }  # fmt: skip
     untrained, pretrained = (row for row in stored["rows"] if row["metric"] == "accuracy")
     assert untrained["difference"] is None
