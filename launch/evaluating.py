@@ -166,6 +166,8 @@ def evaluate(
         evaluation = _evaluate_on(
             sources, models, evaluators, progress, save, baseline, batch_size, store, keys, trained
         )
+        if store.problem is not None:
+            say(f"features are not kept: {store.problem}")
         if store.found:
             say(f"features found in {store.folder}: {store.found} (one for each network and split)")
         if written is not None:

@@ -1,9 +1,11 @@
 """Where features of evaluations are kept between commands, and by which name the images of a data set are known there."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
 
+import numpy as np
 from pydantic_core import to_jsonable_python
 
 from wildfern.launch.errors import RunError
@@ -45,13 +47,15 @@ def cache_folder() -> Path:
 
 
 def data_key(dataset: Dataset, split: str, source: Source) -> str | None:
-    """A name for the images of a split: source, arguments, and the name, size and time of change of each of its files.
+    """A name for the images of a split: source, arguments, labels, and path, size and time of change of each of its files.
 
     None for a source without files: its features are not kept.
     """
     files = source.files()
     if files is None:
         return None
-    listed = [(file.name, file.size, os.stat(file.path).st_mtime_ns) for file in files]
+    listed = [(os.path.abspath(file.path), file.size, os.stat(file.path).st_mtime_ns) for file in files]
     kind = dataset.source.partition(":")[0]
-    return json.dumps([kind, to_jsonable_python(dataset.arguments), split, source.num_items, listed])
+    labels = getattr(source, "labels", None)  # of sources that have them apart from the images, such as a table
+    known = "" if labels is None else hashlib.sha256(np.ascontiguousarray(labels).tobytes()).hexdigest()
+    return json.dumps([kind, to_jsonable_python(dataset.arguments), split, source.num_items, known, listed])

@@ -38,8 +38,11 @@ class CsvTable:
             raise DataError(f"{path}, line 1: {error}") from error
         if not any(self.columns):
             raise DataError(f"{path} needs a first line with names of columns, such as filename,y,split")
-        if twice := [name for at, name in enumerate(self.columns) if name and name in self.columns[:at]]:
-            raise DataError(f"{path} has two columns {twice[0]!r}")
+        seen: set[str] = set()
+        for name in filter(None, self.columns):
+            if name in seen:
+                raise DataError(f"{path} has two columns {name!r}")
+            seen.add(name)
 
     def check_column(self, name: str, key: str) -> None:
         """Raise DataError, with the nearest name, if there is no column `name`, which the argument `key` asks for."""

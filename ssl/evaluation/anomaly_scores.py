@@ -189,8 +189,7 @@ def _score(
 ) -> Score:
     n = len(by_image.normal)
     low, high = statistic_interval(lambda images: statistic(by_image.detections(images)), n)
-    how = "no interval from one test image"
+    how = "no interval: all resamples are alike" if n > 1 else "no interval from one test image"
     if low is not None:
         how = f"95 % interval from {DRAWS} bootstrap resamples of {n} test images, whose scores are held fixed"
-        how += "; all are alike, so it is too narrow" if low == high else ""
     return Score(metric, statistic(exact), low, high, n, joined(detail, how))

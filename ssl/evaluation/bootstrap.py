@@ -14,7 +14,7 @@ ELEMENTS = 2**24  # of one block of resampled images
 
 
 def mean_interval(values: ArrayLike) -> tuple[float, float] | tuple[None, None]:
-    """The 95 % interval of the mean of float[n], one value for each test image; (None, None) for fewer than two.
+    """The 95 % interval of the mean of float[n], one value for each test image; (None, None) for one, or if all are equal.
 
     `DRAWS` resamples of n images, which are a function of the values alone. Raises ValueError for values that are not finite.
     """
@@ -23,7 +23,7 @@ def mean_interval(values: ArrayLike) -> tuple[float, float] | tuple[None, None]:
         raise ValueError(
             f"values are finite numbers [n], one for each test image; got {found.dtype}{list(found.shape)}"
         )
-    if len(found) < 2:
+    if len(found) < 2 or (found == found[0]).all():  # all resamples are alike, which says nothing
         return None, None
     distinct, counts = np.unique(found, return_counts=True)
     if len(distinct) <= FEW_VALUES:
@@ -37,11 +37,14 @@ def mean_interval(values: ArrayLike) -> tuple[float, float] | tuple[None, None]:
 def difference_interval(values: ArrayLike, others: ArrayLike) -> tuple[float, float] | tuple[None, None]:
     """The 95 % interval of mean(values) - mean(others), both float[n] of the same n test images in the same order.
 
-    Raises ValueError for values of different images.
+    (0, 0) if they are equal on each image; otherwise as `mean_interval` of the differences. Raises ValueError for values of
+    different images.
     """
     first, second = np.asarray(values, np.float64), np.asarray(others, np.float64)
     if first.shape != second.shape:
         raise ValueError(f"a paired difference needs the same test images, got {len(first)} and {len(second)}")
+    if len(first) > 1 and (first == second).all():
+        return 0.0, 0.0
     return mean_interval(first - second)
 
 
@@ -50,13 +53,13 @@ def statistic_interval(
 ) -> tuple[float, float] | tuple[None, None]:
     """The 95 % interval of a statistic of n test images, given the numbers int64[n] of the images of a resample.
 
-    Resamples for which the statistic is NaN are left out. (None, None) for fewer than two images, or if all are NaN.
+    Resamples for which the statistic is NaN are left out. (None, None) for fewer than two images, or if all others are equal.
     """
     if n < 2:
         return None, None
     found = np.array([statistic(index) for block in resamples(n, draws) for index in block], np.float64)
     found = found[~np.isnan(found)]
-    return percentiles(found) if len(found) else (None, None)
+    return percentiles(found) if len(found) and found.min() < found.max() else (None, None)
 
 
 def resamples(n: int, draws: int = DRAWS) -> Iterator[NDArray[np.int64]]:

@@ -23,8 +23,6 @@ from wildfern.ssl.tracking.progress import Progress
 if TYPE_CHECKING:
     from wildfern.ssl.data import Groups, Source
 
-MOST_NAMES = 1000  # of unreadable images that are stored with features
-
 
 Crop = tuple[int | None, str]  # size and interpolation
 Network = tuple[str, int | None]  # a backbone by name, and of which layers the features are
@@ -207,14 +205,17 @@ class DatasetReader:
             )
             if not len(read.labels):
                 return read
-            skipped = dict(list(source.skipped.items())[:MOST_NAMES])
             for network, (_, writer) in writers.items():
-                read.features[network] = writer.finish(read.items, {"skipped": skipped})
+                # Not kept where images could not be read: they may be mended.
+                read.features[network] = writer.finish(read.items, keep=not source.skipped)
+            read.images = {crop: array.finish() for crop, array in kept.items()}
+            kept = {}
         finally:
+            for array in kept.values():
+                array.discard()
             for _, writer in writers.values():
                 writer.discard()
         read.features |= {} if found is None else found.features
-        read.images = {crop: array.finish() for crop, array in kept.items()}
         return read
 
     def _stored(
@@ -238,8 +239,6 @@ class DatasetReader:
                     module = backbone if layer is None else LastBlocks(backbone, layer)
                     writers[name, layer] = module, self.store.writer(own, settings.device or device_of(backbone))
                     continue
-                for image, reason in stored.notes.get("skipped", {}).items():
-                    source.skip(image, reason)
                 if read is None:
                     read = SplitData(stored.features.y.numpy(), stored.items)
                 features = replace(stored.features, device=torch.device(settings.device or device_of(backbone)))

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from wildfern.ssl.data import Images, Loader, square
+from wildfern.ssl.data import Images, Loader, Subset, square
+from wildfern.ssl.data.image_source import ImageSource
 from wildfern.ssl.evaluation.preprocessing import Pixels
 from wildfern.ssl.tracking.cpu_cores import usable_cores
 
@@ -85,7 +86,8 @@ def labeled_chunks(
     threads: int | None = None,
     targets: bool = False,
 ) -> Iterator[LabeledChunk]:
-    """The labeled images of a source, `chunk` items at a time; items with label -1 are left out unless `unlabeled`.
+    """The labeled images of a source, `chunk` items at a time; items with label -1 are left out unless `unlabeled`, and
+    so are those that cannot be read, in whose place a source reads another image.
 
     `targets`: the labels are the source's parameters instead, and items without one of them are left out.
     Multi-hot labels have no mark for "unlabeled": an image of none of the classes is kept. `single_label` names the
@@ -137,9 +139,19 @@ def labeled_chunks(
                 kept = np.flatnonzero(~np.isnan(labels).any(1))
             else:
                 kept = np.arange(len(labels)) if unlabeled or labels.ndim == 2 else np.flatnonzero(labels >= 0)
+            kept = kept[_readable(source, start + kept)]
             if len(kept):
                 masks = None if masks is None else _picked(masks, kept)
                 yield LabeledChunk(_picked(images.pixels, kept), labels[kept], masks, start, stop, start + kept)
+
+
+def _readable(source: "Source", items: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of these items, that were read, were not replaced by another image because they cannot be read."""
+    while isinstance(source, Subset):
+        source, items = source.source, source.items[items]
+    if not isinstance(source, ImageSource) or not (skipped := source.skipped):
+        return np.ones(len(items), bool)
+    return np.array([source.item_name(int(item)) not in skipped for item in items], bool)
 
 
 def _read(source: "Source", items: NDArray[np.int64], size: int | None) -> Images:

@@ -38,6 +38,7 @@ from wildfern.ssl.tracking.progress import SILENT, Progress
 STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 # With fewer held-out images one split is too noisy: every part of train is held out in turn.
 CROSS_VALIDATE_BELOW = 200
+LEAST_HOLDOUT = 0.01  # each part of train may be held out in turn
 
 
 @dataclass(frozen=True)
@@ -235,8 +236,8 @@ def _words(strengths: int, parts: int) -> str:
 def _check(strengths: Sequence[float], holdout: float) -> None:
     if not strengths or any(not (math.isfinite(strength) and strength > 0) for strength in strengths):
         raise ValueError(f"strengths are positive numbers, got {list(strengths)}")
-    if not 0 < holdout <= 0.5:
-        raise ValueError(f"holdout is a share of train in (0, 0.5], got {holdout}")
+    if not LEAST_HOLDOUT <= holdout <= 0.5:
+        raise ValueError(f"holdout is a share of train in [{LEAST_HOLDOUT}, 0.5], got {holdout}")
 
 
 def _checked(train: Features, strengths: Sequence[float], holdout: float) -> list[float]:

@@ -36,7 +36,8 @@ def mean_score(metric: str, values: Tensor, detail: str = "", share: bool = True
     """The mean of float[n], one value for each test image, with its bootstrap interval; `share`: of values in [0, 1]."""
     per_image = _array(values.detach())
     low, high = mean_interval(per_image)
-    how = "no interval from one test image"
+    how = f"no interval: all {len(per_image)} test images have the same value" if len(per_image) > 1 else ""
+    how = how or "no interval from one test image"
     if low is not None:
         how = f"95 % interval from {DRAWS} bootstrap resamples of {len(per_image)} test images"
     value = float(per_image.mean(dtype=np.float64))

@@ -52,6 +52,40 @@ def test_features_are_found_until_a_file_or_an_argument_changes(images, tmp_path
     assert not any("found" in text for text in said)
 
 
+def test_labels_of_an_edited_table_are_new(tmp_path):
+    rng = np.random.default_rng(0)
+    names = [f"{number}.png" for number in range(40)]
+    for number, name in enumerate(names):
+        pixels = rng.integers(0, 128, (24, 24, 3)) + 100 * (number % 2)
+        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / name)
+    values = []
+    for labels in ([number % 2 for number in range(40)], [number // 4 % 2 for number in range(40)]):
+        lines = [
+            f"{name},{label},{'test' if place % 4 == 3 or place % 8 == 0 else 'train'}"
+            for place, (name, label) in enumerate(zip(names, labels, strict=True))
+        ]
+        (tmp_path / "metadata.csv").write_text("\n".join(["filename,y,split", *lines]) + "\n")
+        for cache in (tmp_path / "cache", None):
+            result = evaluate(on=[f"csv:{tmp_path}"], cache=cache, say=print, **NETWORK)
+            values.append(result.rows[0]["value"])
+    assert values[0] == values[1]
+    assert values[2] == values[3] != values[0]
+
+
+def test_two_folders_of_the_same_names_sizes_and_times_are_two_data_sets(tmp_path):
+    for name, bright in (("a", 2), ("b", 4)):
+        for number in range(40):
+            file = tmp_path / name / ("even" if number % 2 == 0 else "odd") / f"{number}.bmp"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng(number).integers(0, 99, (16, 16, 3)) + 120 * (number % bright == 0)
+            Image.fromarray(pixels.astype(np.uint8)).save(file)
+            os.utime(file, (1, 1))
+    first = found(tmp_path / "a", tmp_path)
+    second = found(tmp_path / "b", tmp_path)
+    assert second[0] == 0
+    assert second[1] != first[1]
+
+
 def test_nothing_is_kept_unless_asked_for(images, tmp_path):
     evaluate(on=[f"folder:{images}"], say=print, **NETWORK)
     assert not cache_folder().exists() or not list(cache_folder().iterdir())

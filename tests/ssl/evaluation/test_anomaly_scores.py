@@ -171,11 +171,13 @@ def test_what_cannot_be_scored_is_refused(marked):
     assert np.isnan(auroc(detections([1.0, 2.0], [True, True])))
 
 
-def test_two_images_have_an_interval_and_one_has_none():
+def test_images_without_an_error_have_no_interval_and_neither_has_one():
     score = image_scores([0.2, 0.1], [True, False])[0]
-    assert (score.low, score.high, score.n) == (1.0, 1.0, 2)
-    assert "95 % interval from 1000 bootstrap resamples of 2 test images" in score.detail
-    assert "all are alike, so it is too narrow" in score.detail
+    assert (score.value, score.low, score.high, score.n) == (1.0, None, None, 2)
+    assert "no interval: all resamples are alike" in score.detail
+    score = image_scores([0.2, 0.1, 0.15, 0.3, 0.05, 0.2], [True, False, False, True, False, False])[0]
+    assert score.low < score.value <= score.high
+    assert "95 % interval from 1000 bootstrap resamples of 6 test images" in score.detail
     score = pixel_scores(np.eye(4)[None], np.eye(4)[None])[0]
     assert (score.low, score.high, score.n) == (None, None, 1)
     assert "no interval from one test image" in score.detail

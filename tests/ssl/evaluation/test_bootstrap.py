@@ -43,12 +43,15 @@ def test_a_statistic_is_resampled_and_its_undefined_resamples_are_left_out():
     low, high = statistic_interval(lambda index: values[index].mean(), 80)
     np.testing.assert_allclose((low, high), mean_interval(values), atol=0.03)
     rare = np.arange(4) == 0
-    assert statistic_interval(lambda index: 1.0 if rare[index].any() else float("nan"), 4) == (1.0, 1.0)
+    found = statistic_interval(lambda index: float(rare[index].sum()) if rare[index].any() else float("nan"), 4)
+    assert found[0] == 1.0
+    assert statistic_interval(lambda index: 1.0 if rare[index].any() else float("nan"), 4) == (None, None)
     assert statistic_interval(lambda index: float("nan"), 4) == (None, None)
 
 
 def test_one_image_has_no_interval_and_values_must_be_numbers_of_the_same_images():
-    assert mean_interval([1.0]) == (None, None)
+    assert mean_interval([1.0]) == mean_interval([1.0] * 50) == (None, None)
+    assert difference_interval([1.0, 1.0, 1.0], [0.0, 0.0, 0.0]) == (None, None)
     with pytest.raises(ValueError, match="finite"):
         mean_interval([1.0, np.nan])
     with pytest.raises(ValueError, match="got 2 and 3"):

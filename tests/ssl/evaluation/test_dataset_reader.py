@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
-from wildfern.ssl.data import Groups, Images, Source
+from wildfern.ssl.data import Groups, Images, Source, Subset, open_source
 from wildfern.ssl.evaluation import (
     KNN,
     FeatureStore,
@@ -22,7 +23,7 @@ KEYS = {"train": "the train images", "test": "the test images"}
 
 
 class Squares(Source):
-    """Noise with a bright square at the left or right; every fifth image has no label, item 3 cannot be read."""
+    """Noise with a bright square at the left or right; every fifth image has no label."""
 
     class_names = ("left", "right")
 
@@ -39,8 +40,6 @@ class Squares(Source):
 
     def read(self, items):
         self.items_read += list(items)
-        if 3 in items:
-            self.skip("3.png", "truncated")
         return Images(self.pixels[items], self.labels[items])
 
 
@@ -63,8 +62,30 @@ def test_stored_features_give_the_same_scores_without_reading_images(networks, t
     again = evaluated(networks, train, test, store=store, data_keys=KEYS)
     assert plain == first == again
     assert (train.items_read, test.items_read, store.found) == ([], [], 4)
-    assert again.notes == plain.notes
-    assert "1 image of train could not be read: 3.png: truncated" in again.notes["squares"]
+
+
+def test_features_of_a_split_with_unreadable_images_are_not_kept(networks, tmp_path):
+    for _ in range(2):
+        train, store = Squares(200, 0), FeatureStore(tmp_path)
+        train.skip("3.png", "truncated")
+        result = evaluated(networks, train, Squares(90, 1), store=store, data_keys=KEYS)
+        assert result.notes == {"squares": ["1 image of train could not be read: 3.png: truncated"]}
+    assert store.found == 2  # of test
+
+
+def test_images_that_cannot_be_read_are_left_out(tmp_path):
+    for number in range(12):
+        file = tmp_path / ("even" if number % 2 == 0 else "odd") / f"{number}.png"
+        file.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.full((64, 64, 3), 20 * number, np.uint8)).save(file, compress_level=0)
+    for number in (3, 8):
+        file = tmp_path / ("even" if number % 2 == 0 else "odd") / f"{number}.png"
+        file.write_bytes(file.read_bytes()[:-3000])
+    source = open_source(f"folder:{tmp_path}", "train", labels="folders")
+    for chosen in (source, Subset(source, np.arange(12))):
+        chunks = labeled_chunks(chosen, "s", chunk=5)
+        values = np.concatenate([chunk.pixels[:, 0, 0, 0] for chunk in chunks])
+        assert sorted(values) == [20 * number for number in range(12) if number not in (3, 8)]
 
 
 def test_other_weights_data_or_size_are_computed(networks, tmp_path):
@@ -155,9 +176,13 @@ def test_large_images_are_made_smaller_while_they_are_read(monkeypatch):
     assert chunk.labels.tolist() == whole.labels.tolist()
 
 
-def test_an_error_in_the_middle_leaves_no_files(networks, tmp_path):
+@pytest.mark.parametrize("folder", [True, False])
+def test_an_error_in_the_middle_leaves_no_files(networks, tmp_path, monkeypatch, folder):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     train = Squares(600, 0)
     train.read = lambda items: 1 / 0 if items[0] > 300 else Squares.read(train, items)
+    store = FeatureStore(tmp_path if folder else None, MemoryBudget(0))
+    evaluators = {"knn": KNN(k=5), "finetune": Finetune(epochs=1)}
     with pytest.raises(ZeroDivisionError):
-        evaluated(networks, train, Squares(40, 1), store=FeatureStore(tmp_path), data_keys=KEYS)
+        evaluated(networks, train, Squares(40, 1), evaluators, store=store, data_keys=KEYS)
     assert list(tmp_path.iterdir()) == []

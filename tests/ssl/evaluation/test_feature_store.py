@@ -1,4 +1,6 @@
+import errno
 import os
+import time
 
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from torch import nn
 
 from wildfern.ssl.evaluation import Features, FeatureStore, MemoryBudget, feature_key
 from wildfern.ssl.evaluation.spilled_array import SpilledArray
+from wildfern.ssl.models import Backbone
 
 GIB = 2**30
 
@@ -58,22 +61,21 @@ def test_a_budget_is_at_least_0():
         MemoryBudget(-1)
 
 
-def written(store, key="key", notes=None):
+def written(store, key="key", keep=True):
     writer = store.writer(key)
     for part in parts():
         writer.append(Features(torch.from_numpy(part), torch.arange(len(part))))
-    return writer.finish(np.arange(15) * 2, notes)
+    return writer.finish(np.arange(15) * 2, keep)
 
 
-def test_features_are_found_again_with_items_and_notes(tmp_path):
-    first = written(FeatureStore(tmp_path), notes={"skipped": {"a.png": "truncated"}})
+def test_features_are_found_again_with_their_items(tmp_path):
+    first = written(FeatureStore(tmp_path))
     store = FeatureStore(tmp_path)
     found = store.find("key")
     torch.testing.assert_close(found.features.x, torch.from_numpy(np.concatenate(parts())), rtol=0, atol=0)
     assert torch.equal(found.features.x, first.x)
     assert torch.equal(found.features.y, first.y)
     assert found.items.tolist() == list(range(0, 30, 2))
-    assert found.notes == {"skipped": {"a.png": "truncated"}}
     assert store.found == 1
     assert store.find("other") is None
     assert [entry.name for entry in tmp_path.iterdir()] == ["key"]
@@ -82,15 +84,17 @@ def test_features_are_found_again_with_items_and_notes(tmp_path):
 def test_features_without_a_key_or_folder_are_not_kept(tmp_path):
     written(FeatureStore(tmp_path), None)
     written(FeatureStore(None))
+    written(FeatureStore(tmp_path), keep=False)
     assert list(tmp_path.iterdir()) == []
     assert FeatureStore(None).find("key") is None
 
 
-@pytest.mark.parametrize("damage", ["rows", "features.json", "items.npy", "labels.npy"])
-def test_incomplete_features_are_not_found_and_replaced(tmp_path, damage):
+@pytest.mark.parametrize("name", ["rows", "features.json", "items.npy", "labels.npy"])
+@pytest.mark.parametrize("damage", [lambda c: c[:-7], lambda c: b"", lambda c: bytes(len(c)), lambda c: b"PK" + c[2:]])
+def test_damaged_features_are_not_found_and_replaced(tmp_path, name, damage):
     written(FeatureStore(tmp_path))
-    file = tmp_path / "key" / damage
-    file.write_bytes(file.read_bytes()[:-7])
+    file = tmp_path / "key" / name
+    file.write_bytes(damage(file.read_bytes()))
     assert FeatureStore(tmp_path).find("key") is None
     written(FeatureStore(tmp_path))
     assert FeatureStore(tmp_path).find("key") is not None
@@ -116,6 +120,41 @@ def test_what_was_not_used_for_longest_makes_room(tmp_path):
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["key0", "key2"]
 
 
+def test_files_of_killed_processes_are_removed_after_a_day(tmp_path):
+    for name, age in (("old", 100_000), ("new", 100)):
+        (tmp_path / f".partial_{name}").mkdir()
+        os.utime(tmp_path / f".partial_{name}", (time.time() - age,) * 2)
+    written(FeatureStore(tmp_path))
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".partial_new", "key"]
+
+
+def test_a_folder_that_cannot_be_written_to_is_still_read(tmp_path, monkeypatch):
+    written(FeatureStore(tmp_path))
+
+    def refuse(**given):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("wildfern.ssl.evaluation.feature_store.tempfile.mkdtemp", refuse)
+    store = FeatureStore(tmp_path)
+    assert store.find("key") is not None
+    first = written(store, "other")
+    assert len(first) == 15
+    assert store.problem == f"{tmp_path}: Read-only file system"
+
+
+def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tmp_path, monkeypatch):
+    writer = FeatureStore(tmp_path).writer("key")
+
+    def full(part):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(writer._rows, "append", full)
+    with pytest.raises(ValueError, match=r"cannot be kept in .*: No space left on device; another --cache DIR"):
+        writer.append(Features(torch.zeros(2, 3), torch.zeros(2)))
+    writer.discard()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_key_knows_weights_network_data_and_settings():
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
@@ -123,6 +162,10 @@ def test_the_key_knows_weights_network_data_and_settings():
     assert key == feature_key(network, "data", 32)
     others = [feature_key(network, "data", 64), feature_key(network, "other", 32)]
     others.append(feature_key(nn.Sequential(*network, nn.ReLU()), "data", 32))
+    network[1].pooling = "avg"  # as an attribute that repr does not show
+    others.append(feature_key(network, "data", 32))
     network[1].running_mean += 1e-6
     others.append(feature_key(network, "data", 32))
-    assert len({key, *others}) == 5
+    assert len({key, *others}) == 6
+    heads = [feature_key(Backbone("test_vit", num_heads=heads), "data") for heads in (1, 2)]
+    assert heads[0] != heads[1]
