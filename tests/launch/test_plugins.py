@@ -178,7 +178,7 @@ def test_components_of_plugins_are_in_the_schema_in_hints_and_in_known_lists(fil
     message = str(caught.value)
     assert "unknown source 'stripe'; did you mean stripes?" in message
     assert "method.heet: unknown key; did you mean method.heat?" in message
-    assert "unknown protocol 'mina'; did you mean mine? (known: few_shot, finetune, " in message
+    assert "unknown protocol 'mina'; did you mean mine? (known: anomaly, attentive, " in message
     assert "knn, linear, mine" in message
 
 
