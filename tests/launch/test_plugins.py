@@ -179,7 +179,7 @@ def test_components_of_plugins_are_in_the_schema_in_hints_and_in_known_lists(fil
     assert "unknown source 'stripe'; did you mean stripes?" in message
     assert "method.heet: unknown key; did you mean method.heat?" in message
     assert "unknown protocol 'mina'; did you mean mine? (known: anomaly, attentive, " in message
-    assert "knn, linear, mine" in message
+    assert "linear_sgd, mine, regression" in message
 
 
 def test_the_recipe_key_is_relative_to_the_file_that_names_it_and_adds_up(file, tmp_path, monkeypatch):
