@@ -89,7 +89,7 @@ class AttentiveProbe(Evaluator):
     share `holdout` of train, and the head that is right most often on that share is scored; with one, all of train is used.
     `queries` must divide the channels of the tokens. `prefix`: class, register and distillation tokens are attended to like
     patches. Tokens of train are kept as float16 if they take at most `cache_mb` megabytes; otherwise they are computed again in
-    each epoch and shuffled within so many megabytes, which train images sorted by class do not allow (ValueError).
+    each epoch and shuffled within a buffer of that size; train images sorted by class then raise ValueError.
     Epochs and weight decay are V-JEPA's (Bardes et al., 2024, evaluation on ImageNet). Multi-hot labels are refused.
     """
 

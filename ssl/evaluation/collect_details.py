@@ -85,7 +85,7 @@ def _worst(predicted: Predicted, labels: NDArray[np.int64]) -> NDArray[np.int64]
 
 
 def _spread(n: int, most: int, what: str) -> NDArray[np.int64]:
-    """At most so many of n images, drawn by their place, in order."""
+    """The places of at most `most` of n images, drawn at random, in ascending order."""
     if n <= most:
         return np.arange(n)
     draws = uniform(fold(np.uint64(key("report", what)), np.arange(n)), 1)[:, 0]

@@ -108,7 +108,7 @@ class FinetuneSettings:
 
     @property
     def parts(self) -> int:
-        """One of so many parts of train is held out."""
+        """The number of parts of train, of which one is held out."""
         return max(2, round(1 / self.holdout))
 
     def check_network(self, backbone: nn.Module, size: int | None) -> None:

@@ -18,7 +18,7 @@ from wildfern.ssl.evaluation.finetune_settings import FinetuneSettings
 from wildfern.ssl.evaluation.preprocessing import Preprocessing, normalized
 from wildfern.ssl.tracking.progress import Progress
 
-Schedule = Callable[[int, int], float]  # factor of the learning rate at a step, of so many
+Schedule = Callable[[int, int], float]  # (step, steps) -> factor of the learning rate
 
 
 class Diverged(ValueError):

@@ -18,7 +18,7 @@ from wildfern.ssl.tracking.progress import SILENT, Progress
 
 ITERATIONS = 100  # of expectation maximization at most
 KAPPA = 1e-4  # images that the prior of a mean counts for; the public code of GPC
-# The mixture is of the first principal components that have this share of the variance, at most so many of them.
+# The mixture is of the first principal components that have this share of the variance, at most `DIMENSIONS` of them.
 VARIANCE, DIMENSIONS = 0.95, 64
 NOVEL = (0.5, 2, 4)  # components per known class with which splits and merges begin; the likeliest result counts
 ROUNDS = 50  # of splits and merges at most; about five are needed

@@ -45,7 +45,7 @@ AT_ONCE = 256  # images in the backbone
 class PublishedSettings:
     """`learning_rate` for 256 images in a batch; `initial_std` of the normal weights (None: uniform, as `nn.Linear`).
 
-    `layers`: the head gets the class tokens of so many last blocks, of a network that has them (1: the backbone's output).
+    `layers`: the number of last blocks whose class tokens the head gets, of a network that has them (1: the backbone's output).
     """
 
     learning_rate: float
