@@ -155,18 +155,18 @@ class RegularizationPath:
     def _objective(self, weight: Tensor, bias: Tensor, strength: float) -> tuple[Tensor, Tensor, Tensor]:
         """The objective and its gradients, by one pass; `weight` and its gradient are those of the principal axes."""
         self.passes += 1
-        direct = self.basis @ weight
+        direct = (self.basis @ weight).T.contiguous()  # [C, D]: products with it are twice as fast for few classes
         gradient, bias_gradient = torch.zeros_like(direct), torch.zeros_like(bias, dtype=self.loss_dtype)
         # Summed in float64: with float32 sums rounding stops the line search early.
         loss = torch.zeros((), dtype=self.loss_dtype, device=bias.device)
         for x, part in self._parts():
-            scores = torch.addmm(bias, x, direct)
+            scores = torch.nn.functional.linear(x, direct, bias)
             found, residual = self._loss(scores, self.target[part])
             loss += found
-            gradient.addmm_(x.T, residual)
+            gradient.addmm_(residual.T, x)
             bias_gradient += residual.sum(0, dtype=self.loss_dtype)
         loss = loss / self.n + strength / 2 * weight.to(self.loss_dtype).square().sum()
-        return loss, (self.basis.T @ gradient) / self.n + strength * weight, (bias_gradient / self.n).to(bias)
+        return loss, (self.basis.T @ gradient.T) / self.n + strength * weight, (bias_gradient / self.n).to(bias)
 
     def _parts(self) -> Iterator[tuple[Tensor, slice]]:
         """Standardized features, `step` at a time, where they are computed with, and their places among the `n`."""
