@@ -20,6 +20,7 @@ GENERATORS = [
     "triton_renderer",
 ]
 SSL_PACKAGES = ["augmentation", "curation", "data", "evaluation", "losses", "methods", "models", "tracking", "training"]
+EVALUATION_PACKAGES = ["corruptions", "metrics", "protocols", "report"]
 PACKAGE_DIR = {
     "wildfern": "package",
     "wildfern.ssl": "package/ssl",
@@ -31,6 +32,7 @@ PACKAGE_DIR = {
     "wildfern.benchmarks": "benchmarks",
     "wildfern.benchmarks.studies": "benchmarks/studies",
     **{f"wildfern.ssl.{name}": f"ssl/{name}" for name in SSL_PACKAGES},
+    **{f"wildfern.ssl.evaluation.{name}": f"ssl/evaluation/{name}" for name in EVALUATION_PACKAGES},
 }
 
 setup(
@@ -49,7 +51,7 @@ setup(
         "wildfern": ["py.typed"],
         "wildfern.recipes": ["*.yaml", "policies/*.yaml"],
         "wildfern.launch.cluster": ["slurm.sbatch"],
-        "wildfern.ssl.evaluation": ["report_*.js", "report_*.css", "report_uplot.txt"],
+        "wildfern.ssl.evaluation.report": ["*.js", "*.css", "uplot.txt"],
     },
     install_requires=[
         "torch>=2.6",

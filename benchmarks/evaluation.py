@@ -23,10 +23,10 @@ from wildfern.ssl.data import Images, Source
 from wildfern.ssl.evaluation import Features, FeatureStore, MemoryBudget, fit_linear_probe
 from wildfern.ssl.evaluation.dataset_reader import DatasetReader
 from wildfern.ssl.evaluation.features import frozen
-from wildfern.ssl.evaluation.knn import KNN, knn_predict
-from wildfern.ssl.evaluation.linear_probe import STRENGTHS
-from wildfern.ssl.evaluation.logistic_regression import COMPARED, RegularizationPath
 from wildfern.ssl.evaluation.preprocessing import Preprocessing, normalized
+from wildfern.ssl.evaluation.protocols.knn import KNN, knn_predict
+from wildfern.ssl.evaluation.protocols.linear_probe import STRENGTHS
+from wildfern.ssl.evaluation.protocols.logistic_regression import COMPARED, RegularizationPath
 from wildfern.ssl.evaluation.spilled_array import SpilledArray
 from wildfern.ssl.evaluation.stratified import class_ranks
 from wildfern.ssl.models import Backbone

@@ -19,8 +19,8 @@ from wildfern.recipes import Recipe
 from wildfern.registry import GENERATORS
 from wildfern.ssl.data import open_source
 from wildfern.ssl.data.clusters import clusters_as_bytes, is_clusters
-from wildfern.ssl.evaluation.image_bank import read_bank
-from wildfern.ssl.evaluation.k_means import k_means
+from wildfern.ssl.evaluation.protocols.k_means import k_means
+from wildfern.ssl.evaluation.report.image_bank import read_bank
 from wildfern.ssl.tracking import Progress, progress_of
 
 

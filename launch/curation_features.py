@@ -14,7 +14,7 @@ from wildfern.launch.run_folder import RunFolder
 from wildfern.ssl.curation.feature_store import Extract
 from wildfern.ssl.curation.policy import Features
 from wildfern.ssl.data import DataError, Source
-from wildfern.ssl.evaluation.image_bank import read_bank
+from wildfern.ssl.evaluation.report.image_bank import read_bank
 
 BATCH = 64
 

@@ -46,9 +46,9 @@ from wildfern.ssl.evaluation import (
     evaluate_backbones,
     write_report,
 )
-from wildfern.ssl.evaluation.image_details import read_details, write_details
 from wildfern.ssl.evaluation.label_checks import check_labels
 from wildfern.ssl.evaluation.labeled_chunks import check_number_of_labels, label_array
+from wildfern.ssl.evaluation.report.image_details import read_details, write_details
 from wildfern.ssl.evaluation.result import upgraded_rows
 from wildfern.ssl.evaluation.stored_result import EVALUATION, read_evaluation
 from wildfern.ssl.tracking import Progress

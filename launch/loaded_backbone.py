@@ -12,7 +12,7 @@ from wildfern.launch.evaluated import named_preprocessing, of_recipe
 from wildfern.launch.run_folder import RunFolder
 from wildfern.recipes import Recipe
 from wildfern.ssl.augmentation import VIEWS
-from wildfern.ssl.evaluation.image_transform import ImageTransform
+from wildfern.ssl.evaluation.protocols.image_transform import ImageTransform
 from wildfern.ssl.models import Backbone
 from wildfern.ssl.models.networks import unknown_network
 

@@ -21,10 +21,10 @@ from wildfern.registry import GENERATORS
 from wildfern.ssl.data import Source
 from wildfern.ssl.data.image_source import ImageSource
 from wildfern.ssl.data.paths import expanded
-from wildfern.ssl.evaluation.image_bank import AT_ONCE, read_bank
-from wildfern.ssl.evaluation.neighbors import Neighbors, draw_queries, find_neighbors, spread_evenly
-from wildfern.ssl.evaluation.neighbors_page import About, neighbors_page
-from wildfern.ssl.evaluation.thumbnails import Thumbnail, thumbnail
+from wildfern.ssl.evaluation.report.image_bank import AT_ONCE, read_bank
+from wildfern.ssl.evaluation.report.neighbors import Neighbors, draw_queries, find_neighbors, spread_evenly
+from wildfern.ssl.evaluation.report.neighbors_page import About, neighbors_page
+from wildfern.ssl.evaluation.report.thumbnails import Thumbnail, thumbnail
 from wildfern.ssl.tracking import Progress, progress_of
 
 PAGE = "neighbors.html"

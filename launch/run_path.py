@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from wildfern.files import is_regular
 from wildfern.ssl.evaluation import EvaluationResult, RunRecord, read_run
-from wildfern.ssl.evaluation.report_parts import escape
+from wildfern.ssl.evaluation.report.parts import escape
 from wildfern.ssl.evaluation.result_table import html_table
 
 _Path = Path if TYPE_CHECKING else type(Path())

@@ -30,7 +30,7 @@ from wildfern.launch.series_record import (
 from wildfern.launch.series_values import Range
 from wildfern.recipes import Problem, Recipe, RecipeErrors
 from wildfern.ssl.evaluation import Comparison, EvaluationResult, compare_runs, read_run, write_report
-from wildfern.ssl.evaluation.run_groups import Group
+from wildfern.ssl.evaluation.report.run_groups import Group
 from wildfern.ssl.evaluation.score_words import short_name
 
 LOGS, RESULTS, REPORT = "logs", "results.json", "report.html"

@@ -9,7 +9,7 @@ import torch
 
 from wildfern.generators.counter_rng import fold, key
 from wildfern.ssl.augmentation.pixel_noise import uniform_pixels
-from wildfern.ssl.evaluation.corruptions import corrupt
+from wildfern.ssl.evaluation.corruptions.all_corruptions import corrupt
 
 KEYS = fold(np.uint64(key("tests")), np.arange(2))
 

@@ -364,7 +364,7 @@ def test_files_of_a_run_folder_are_written_in_one_way():
     """Through `wildfern.files`, so that no link is followed, no FIFO waited for, and no file is torn on a full disk."""
     found = {
         f"{name_of(path)}: {name}": f"{name_of(path)}:{line}: {name}"
-        for path in [*python_files("launch", "ssl/tracking", "ssl/training"), ROOT / "ssl/evaluation/report.py"]
+        for path in [*python_files("launch", "ssl/tracking", "ssl/training"), ROOT / "ssl/evaluation/report/page.py"]
         for line, name in writes(tree_of(path))
     }
     assert [place for key, place in found.items() if key not in WRITES_ALLOWED] == []

@@ -29,7 +29,7 @@ from typer.main import get_command
 from wildfern import registry as registry_module
 from wildfern.launch.cli import app
 from wildfern.registry import REGISTRIES
-from wildfern.ssl.evaluation import logistic_regression
+from wildfern.ssl.evaluation.protocols import logistic_regression
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

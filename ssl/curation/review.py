@@ -22,7 +22,7 @@ from wildfern.ssl.curation.treemap import ClusterTile
 from wildfern.ssl.data.base import DataError
 from wildfern.ssl.data.image_file import Decoding
 from wildfern.ssl.data.worker_threads import in_threads
-from wildfern.ssl.evaluation.thumbnails import Thumbnail, thumbnail
+from wildfern.ssl.evaluation.report.thumbnails import Thumbnail, thumbnail
 from wildfern.ssl.tracking.current_progress import current_progress
 
 PAGE = "review.html"

@@ -17,9 +17,9 @@ from wildfern.ssl.curation.manifest import KEEP, REJECT, REVIEW
 from wildfern.ssl.curation.review_script import SCRIPT
 from wildfern.ssl.curation.review_style import REVIEW_STYLE, WITHOUT_SCRIPT
 from wildfern.ssl.curation.treemap import ClusterTile, treemap
-from wildfern.ssl.evaluation.report_parts import escape, section, table
-from wildfern.ssl.evaluation.report_style import STYLE
-from wildfern.ssl.evaluation.thumbnails import Thumbnail
+from wildfern.ssl.evaluation.report.parts import escape, section, table
+from wildfern.ssl.evaluation.report.style import STYLE
+from wildfern.ssl.evaluation.report.thumbnails import Thumbnail
 
 DECISIONS = {KEEP: "kept", REVIEW: "review", REJECT: "rejected"}
 ACTIONS = {**DECISIONS, KEEP: "only measured"}  # of a rule

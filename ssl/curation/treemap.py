@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wildfern.ssl.evaluation.thumbnails import Thumbnail
+from wildfern.ssl.evaluation.report.thumbnails import Thumbnail
 
 ASPECT = 1.5  # width by height of the canvas
 DECIMALS = 5  # of a fraction of the canvas: 0.02 pixels

@@ -13,9 +13,9 @@ from wildfern.ssl.evaluation.evaluator import ChunkStream, Evaluator, Features, 
 from wildfern.ssl.evaluation.feature_store import FeatureStore, FeatureWriter, feature_key
 from wildfern.ssl.evaluation.features import device_of, extract_features, stream
 from wildfern.ssl.evaluation.label_checks import check_labels, unseen_note
-from wildfern.ssl.evaluation.label_counts import LabelCounts
 from wildfern.ssl.evaluation.labeled_chunks import LabeledChunk, Labels, labeled_chunks
 from wildfern.ssl.evaluation.last_blocks import LastBlocks
+from wildfern.ssl.evaluation.metrics.label_counts import LabelCounts
 from wildfern.ssl.evaluation.preprocessing import Preprocessing, resize_center_crop
 from wildfern.ssl.evaluation.spilled_array import SpilledArray
 from wildfern.ssl.tracking.progress import Progress

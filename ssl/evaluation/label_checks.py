@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from wildfern.ssl.evaluation.label_counts import LabelCounts, class_words, unseen_classes
 from wildfern.ssl.evaluation.labeled_chunks import Labels
+from wildfern.ssl.evaluation.metrics.label_counts import LabelCounts, class_words, unseen_classes
 
 
 def check_labels(dataset: str, train: Labels, test: Labels) -> None:

@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from wildfern.ssl.evaluation.breakdown import breakdown
-from wildfern.ssl.evaluation.collect_details import collect_details
 from wildfern.ssl.evaluation.dataset_reader import DatasetReader, kind_of
 from wildfern.ssl.evaluation.evaluator import Evaluator, HeldOut, Predictions, Score
 from wildfern.ssl.evaluation.feature_store import FeatureStore
-from wildfern.ssl.evaluation.label_counts import LabelCounts
-from wildfern.ssl.evaluation.paired_differences import NO_DIFFERENCE, add_difference_intervals
+from wildfern.ssl.evaluation.metrics.breakdown import breakdown
+from wildfern.ssl.evaluation.metrics.label_counts import LabelCounts
+from wildfern.ssl.evaluation.metrics.paired_differences import NO_DIFFERENCE, add_difference_intervals
 from wildfern.ssl.evaluation.preprocessing import Preprocessing
+from wildfern.ssl.evaluation.report.collect_details import collect_details
 from wildfern.ssl.evaluation.result import EvaluationResult
 from wildfern.ssl.tracking.progress import SILENT, Progress
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from rich.console import Console
 
-from wildfern.ssl.evaluation.breakable import FitToWidth
-from wildfern.ssl.evaluation.image_details import ImageDetails
-from wildfern.ssl.evaluation.paired_differences import NO_DIFFERENCE
+from wildfern.ssl.evaluation.metrics.paired_differences import NO_DIFFERENCE
+from wildfern.ssl.evaluation.report.breakable import FitToWidth
+from wildfern.ssl.evaluation.report.image_details import ImageDetails
 from wildfern.ssl.evaluation.result_table import html_table, text_table
 from wildfern.ssl.evaluation.score_words import Row, images_words, short_name
 

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from wildfern.printable import printable
-from wildfern.ssl.evaluation.breakable import Breakable, widest_piece
-from wildfern.ssl.evaluation.report_parts import escape
+from wildfern.ssl.evaluation.report.breakable import Breakable, widest_piece
+from wildfern.ssl.evaluation.report.parts import escape
 from wildfern.ssl.evaluation.score_words import (
     Row,
     difference_interval_words,

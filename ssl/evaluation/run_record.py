@@ -11,9 +11,9 @@ from wildfern.bounded_json import read_json
 from wildfern.bounded_yaml import MOST_BYTES as MOST_YAML
 from wildfern.bounded_yaml import parse_yaml
 from wildfern.files import open_reading, read_bytes
-from wildfern.ssl.evaluation.png import check_png
-from wildfern.ssl.evaluation.series import Series, read_series
-from wildfern.ssl.evaluation.skipped_files import SkippedFiles, read_skipped
+from wildfern.ssl.evaluation.report.png import check_png
+from wildfern.ssl.evaluation.report.series import Series, read_series
+from wildfern.ssl.evaluation.report.skipped_files import SkippedFiles, read_skipped
 from wildfern.ssl.evaluation.stored_result import EVALUATION, read_evaluation
 
 MOST_ENVIRONMENT = 2**20

@@ -285,7 +285,7 @@ def test_a_read_only_run_is_evaluated_and_nothing_is_written(run, tmp_path, monk
     assert sorted((file.name, file.stat().st_mtime_ns) for file in folder.iterdir()) == before
 
 
-@pytest.mark.parametrize("module", ["wildfern.launch.run_folder", "wildfern.ssl.evaluation.report"])
+@pytest.mark.parametrize("module", ["wildfern.launch.run_folder", "wildfern.ssl.evaluation.report.page"])
 def test_scores_are_shown_where_the_disk_is_full(module, run, tmp_path, monkeypatch):
     folder, other = shutil.copytree(run, tmp_path / "run"), tmp_path / "other.json"
     before = sorted(file.name for file in folder.iterdir())

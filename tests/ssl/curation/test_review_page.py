@@ -15,7 +15,7 @@ import pytest
 from wildfern.ssl.curation.marks import read_marks, write_marks
 from wildfern.ssl.curation.review_page import About, ClusterTile, DuplicateGroup, Near, Sheet, Shown, review_page
 from wildfern.ssl.curation.review_script import CSV_SCRIPT, SCRIPT
-from wildfern.ssl.evaluation.thumbnails import Thumbnail
+from wildfern.ssl.evaluation.report.thumbnails import Thumbnail
 
 SMALL = np.zeros((16, 16, 3), np.float32)
 HOSTILE = [

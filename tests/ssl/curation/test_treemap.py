@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from wildfern.ssl.curation.treemap import ASPECT, ClusterTile, squarify, treemap
-from wildfern.ssl.evaluation.thumbnails import Thumbnail
+from wildfern.ssl.evaluation.report.thumbnails import Thumbnail
 
 SMALL = np.zeros((16, 16, 3), np.float32)
 ONE, TWO = (Thumbnail(f"data:image/png;base64,{name}", name, SMALL) for name in ("one", "two"))

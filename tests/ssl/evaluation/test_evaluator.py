@@ -28,8 +28,8 @@ from wildfern.ssl.evaluation import (
     linear_probe,
     retrieve,
 )
-from wildfern.ssl.evaluation.few_shot import STRENGTHS, draw_shots
-from wildfern.ssl.evaluation.knn import knn_rank
+from wildfern.ssl.evaluation.protocols.few_shot import STRENGTHS, draw_shots
+from wildfern.ssl.evaluation.protocols.knn import knn_rank
 
 
 def by_metric(scores: list[Score]) -> dict[str, Score]:
@@ -126,7 +126,7 @@ class ReadBeforeChoosing(HeldOut):
 def test_the_linear_probe_reads_test_after_its_fit(blobs, monkeypatch):
     import sys
 
-    module, fitted = sys.modules["wildfern.ssl.evaluation.linear_probe"], []
+    module, fitted = sys.modules["wildfern.ssl.evaluation.protocols.linear_probe"], []
     fit = module._choose_and_fit
 
     def choose_and_fit(*arguments):
@@ -140,7 +140,7 @@ def test_the_linear_probe_reads_test_after_its_fit(blobs, monkeypatch):
 def test_finetuning_reads_test_after_the_last_epoch(monkeypatch):
     import sys
 
-    module, steps = sys.modules["wildfern.ssl.evaluation.finetune"], []
+    module, steps = sys.modules["wildfern.ssl.evaluation.protocols.finetune"], []
     monkeypatch.setattr(module, "_warm_cosine", lambda step, total, warmup: steps.append(step == total - 1) or 1.0)
 
     class Last(HeldOut):

@@ -1,0 +1,1 @@
+"""Scores, their intervals, and their breakdown by class and group."""

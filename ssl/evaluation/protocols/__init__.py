@@ -1,0 +1,1 @@
+"""The protocols: one evaluator each, and what they compute with."""
