@@ -11,8 +11,8 @@ from torch import nn
 
 from wildfern.ssl.data import Images, Source
 from wildfern.ssl.evaluation import Chunk, ChunkStream, HeldOut, Preprocessing, evaluate_backbones
-from wildfern.ssl.evaluation import anomaly as module
 from wildfern.ssl.evaluation.metrics.bootstrap import statistic_interval
+from wildfern.ssl.evaluation.protocols import anomaly as module
 from wildfern.ssl.evaluation.protocols import anomaly_scores
 from wildfern.ssl.evaluation.protocols.anomaly import (
     Anomaly,
