@@ -20,7 +20,7 @@ from wildfern.launch.builders import (
 from wildfern.launch.cluster.distributed import DistributedContext
 from wildfern.launch.cluster.same_data import check_same_data
 from wildfern.launch.compiling import compile_networks
-from wildfern.launch.evaluating import check_channels_of, check_labels_of, check_networks_of, evaluation_sources
+from wildfern.launch.evaluation_data import check_channels_of, check_labels_of, check_networks_of, evaluation_sources
 from wildfern.launch.protocols import check_protocols
 from wildfern.launch.run_folder import RunFolder
 from wildfern.recipes import Recipe
@@ -36,7 +36,7 @@ from wildfern.ssl.training import (
     Engine,
     EngineParts,
     LoopConfig,
-    OnlineProbe,
+    OnlineEvaluation,
 )
 from wildfern.ssl.training.input_precision import input_dtype
 from wildfern.ssl.training.schedules import Schedule
@@ -51,7 +51,7 @@ class Assembly:
     views: Views
     view_dtype: torch.dtype  # of the views in training; those of views.png are float32
     reader: BatchReader
-    engine: Engine  # holds the method and its online probe
+    engine: Engine  # holds the method and its online evaluations
     schedule: Schedule
     checkpoints: CheckpointStore
     evaluation_sources: dict[str, tuple[Source, Source]]  # train and test part by name; empty except on rank 0
@@ -164,7 +164,7 @@ def open_data(
 
 
 def build_engine(
-    recipe: Recipe, method: Method, probe: OnlineProbe | None, micro_batch_size: int, device: torch.device
+    recipe: Recipe, method: Method, probe: OnlineEvaluation | None, micro_batch_size: int, device: torch.device
 ) -> Engine:
     """The engine that the recipe names, around the method."""
     name, arguments = recipe.optimizer.name, recipe.optimizer_arguments

@@ -13,7 +13,7 @@ from wildfern.launch.builders import (
     with_precision,
 )
 from wildfern.launch.compiling import check_compiler, compile_networks
-from wildfern.launch.evaluating import choose_device
+from wildfern.launch.device import choose_device
 from wildfern.recipes import Recipe
 from wildfern.ssl.training import OPTIMIZERS
 

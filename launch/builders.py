@@ -22,7 +22,15 @@ from wildfern.ssl.data.imbalance import imbalanced
 from wildfern.ssl.methods import METHODS, ComparingMethod, Method
 from wildfern.ssl.methods.comparing import compares_whole_batch
 from wildfern.ssl.models import Backbone
-from wildfern.ssl.training import SCHEDULES, LoopConfig, OnlineProbe, check_state
+from wildfern.ssl.training import (
+    SCHEDULES,
+    LoopConfig,
+    OnlineEvaluation,
+    OnlineKNN,
+    OnlineProbe,
+    SeveralOnlineEvaluations,
+    check_state,
+)
 from wildfern.ssl.training.precision import computes_in_bf16, strided_over_one_pixel
 from wildfern.ssl.training.schedules import Schedule, held, in_turn
 
@@ -189,14 +197,14 @@ def untrained(recipe: Recipe) -> list[str]:
 
 
 def check_classes(recipe: Recipe, mixture: Mixture, method: Method) -> None:
-    """Read labels if the method or the online probe needs them, and only then.
+    """Read labels if the method or an online evaluation needs them, and only then.
 
     Raises DataError for labels that cannot be used, and RunError if a method's argument `classes` is less than a source has.
     """
     _check_items(recipe, mixture, method)
     _check_parameters(recipe, mixture, method)
     if method.needs.labels is None:
-        if recipe.evaluation.online_probe is None:
+        if not _online(recipe):
             mixture.skip_labels()
         return
     classes = recipe.method.arguments.get("classes")
@@ -239,31 +247,45 @@ def _check_parameters(recipe: Recipe, mixture: Mixture, method: Method) -> None:
     mixture.read_parameters()
 
 
-def build_probe(recipe: Recipe, mixture: Mixture, method: Method, device: torch.device) -> OnlineProbe | None:
-    """The online classifier of the training labels, if the recipe asks for one."""
-    settings = recipe.evaluation.online_probe
-    if settings is None:
+def build_probe(recipe: Recipe, mixture: Mixture, method: Method, device: torch.device) -> OnlineEvaluation | None:
+    """The evaluations by training labels while training, if the recipe asks for any."""
+    keys = _online(recipe)
+    if not keys:
         return None
+    which, s, them = f"evaluation.{' and evaluation.'.join(keys)}", "s", "it"
+    if len(keys) > 1:
+        s, them = "", "both"
     if len(mixture.sources) > 1:
-        raise RunError("evaluation.online_probe needs the labels of one source, but data names several: set it to null")
+        raise RunError(f"{which} need{s} the labels of one source, but data names several: set {them} to null")
     classes = mixture.sources[0].num_classes
     if classes is None:
         raise RunError(
-            f"evaluation.online_probe needs labels, but {recipe.data[0].source} has none: set it to null, or use a source "
-            "with classes"
+            f"{which} need{s} labels, but {recipe.data[0].source} has none: set {them} to null, or use a source with classes"
         )
     labels = getattr(mixture.sources[0], "labels", None)
     if labels is not None and labels.ndim == 2:
         raise RunError(
-            f"evaluation.online_probe needs one label for each image, but images of {recipe.data[0].source} have several: set it "
-            "to null"
+            f"{which} need{s} one label for each image, but images of {recipe.data[0].source} have several: set {them} to null"
         )
     if classes > MOST_PROBED_CLASSES:
         raise RunError(
-            f"evaluation.online_probe supports up to {MOST_PROBED_CLASSES} classes, but {recipe.data[0].source} has {classes}: "
-            "set it to null, or use fewer classes"
+            f"{which} support{s} up to {MOST_PROBED_CLASSES} classes, but {recipe.data[0].source} has {classes}: set {them} to "
+            "null, or use fewer classes"
         )
-    return OnlineProbe(method.backbone.width, classes, settings.learning_rate, device)
+    width, wanted = method.backbone.width, recipe.evaluation
+    parts: list[OnlineEvaluation] = []
+    if wanted.online_probe is not None:
+        parts.append(OnlineProbe(width, classes, wanted.online_probe.learning_rate, device))
+    if (bank := wanted.online_knn) is not None:
+        parts.append(
+            OnlineKNN(width, classes, k=bank.k, temperature=bank.temperature, images=bank.images, device=device)
+        )
+    return SeveralOnlineEvaluations(parts) if len(parts) > 1 else parts[0]
+
+
+def _online(recipe: Recipe) -> list[str]:
+    """The keys of the online evaluations that the recipe asks for."""
+    return [name for name in ("online_probe", "online_knn") if getattr(recipe.evaluation, name) is not None]
 
 
 def loop_config(recipe: Recipe) -> LoopConfig:

@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wildfern.launch.device import choose_device
 from wildfern.launch.evaluated import Evaluated, check_networks, of_name, of_recipe
-from wildfern.launch.evaluating import choose_device
 from wildfern.launch.run_folder import RunFolder
 from wildfern.ssl.curation.feature_store import Extract
 from wildfern.ssl.curation.policy import Features

@@ -6,8 +6,8 @@ from functools import partial
 import torch
 
 from wildfern.launch.builders import build_method, with_precision
+from wildfern.launch.device import choose_device
 from wildfern.launch.errors import RunError
-from wildfern.launch.evaluating import choose_device
 from wildfern.recipes import Recipe
 from wildfern.ssl.augmentation import VIEWS
 from wildfern.ssl.training import OPTIMIZERS, TorchEngine, is_layer_wise

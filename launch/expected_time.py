@@ -4,7 +4,7 @@ import time
 
 import torch
 
-from wildfern.launch.evaluating import choose_device
+from wildfern.launch.device import choose_device
 from wildfern.ssl.training.precision import computes_in_bf16
 
 # Share of the speed of large matrix products that training steps reach: on CPUs 0.35 to 0.85 for ResNets and vision

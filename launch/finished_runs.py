@@ -87,6 +87,7 @@ def evaluate(
     """
     with Startup() as startup:
         from wildfern.launch.errors import RunError
+        from wildfern.launch.evaluate_datasets import Unfinished
         from wildfern.launch.evaluating import NotWritten, evaluate
         from wildfern.launch.output_paths import output_file, write_json_file, writing
         from wildfern.launch.protocols import parse_datasets, parse_protocols
@@ -113,7 +114,7 @@ def evaluate(
                 f"--weights must be given once for each --backbone, in the same order (random for none): got {len(given)} "
                 f"for {len(named)}"
             )
-        unwritten = None
+        unfinished = None
         try:
             evaluation = evaluate(
                 runs,
@@ -132,12 +133,13 @@ def evaluate(
                 cache=cache,
                 memory_gb=memory,
             )
-        except NotWritten as error:
-            evaluation, unwritten = error.evaluation, error
+        except Unfinished as error:
+            evaluation, unfinished = error.evaluation, error
     console.print(evaluation.table())
-    if unwritten is None and runs is not None and len(runs) == 1 and RunFolder(runs[0]).is_writable():
+    unwritten = isinstance(unfinished, NotWritten)
+    if not unwritten and runs is not None and len(runs) == 1 and RunFolder(runs[0]).is_writable():
         say(f"written to {runs[0] / 'evaluation.json'} and {runs[0] / 'report.html'}")
-    elif unwritten is None and json_file is None and csv_file is None:
+    elif not unwritten and json_file is None and csv_file is None:
         say("not written to a file: --json FILE keeps these results")
     if json_file is not None:
         write_json_file(json_file, evaluation.as_json())
@@ -146,8 +148,8 @@ def evaluate(
         with writing(csv_file) as path:
             path.write_text(evaluation.as_csv(), encoding="utf-8")
         say(f"written to {csv_file}")
-    if unwritten is not None:
-        raise unwritten
+    if unfinished is not None:
+        raise unfinished
 
 
 def neighbors(

@@ -13,9 +13,9 @@ from wildfern.launch.assembly import assemble
 from wildfern.launch.builders import with_precision
 from wildfern.launch.cluster.distributed import start
 from wildfern.launch.components import read_recipe, say
+from wildfern.launch.device import choose_device
 from wildfern.launch.dry_run import with_torch_engine
 from wildfern.launch.errors import RunError, user_errors
-from wildfern.launch.evaluating import choose_device
 from wildfern.launch.expected_time import UTILIZATION, matrix_flops, rough_duration
 from wildfern.launch.folder_survey import Survey, survey_folder
 from wildfern.launch.init_text import Choice, recipe_of_folder

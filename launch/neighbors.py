@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wildfern.launch.components import missing_place
+from wildfern.launch.device import choose_device
 from wildfern.launch.errors import RunError, user_errors
 from wildfern.launch.evaluated import of_run
-from wildfern.launch.evaluating import check_channels_of, choose_device
+from wildfern.launch.evaluation_data import check_channels_of
 from wildfern.launch.output_paths import output_file, writing
 from wildfern.launch.protocols import Dataset, DatasetLike, check_dataset
 from wildfern.launch.run_folder import RunFolder

@@ -122,9 +122,9 @@ def plan(
     from wildfern.launch import estimate as estimates
     from wildfern.launch.builders import with_precision
     from wildfern.launch.components import read_recipe
+    from wildfern.launch.device import choose_device
     from wildfern.launch.errors import user_errors
     from wildfern.launch.estimate_table import estimate_json, estimate_table
-    from wildfern.launch.evaluating import choose_device
     from wildfern.launch.expected_time import cpu_flops
     from wildfern.launch.output_paths import output_file, write_json_file
 

@@ -42,6 +42,9 @@ def check_same_run(recipe: Recipe, folder: RunFolder) -> None:
     for name in ("batch_size", "accumulation", "precision"):
         if getattr(then.training, name) != getattr(now.training, name):
             other.append(f"training.{name}")
+    banks = [bank.images for one in (then, now) if (bank := one.evaluation.online_knn) is not None]
+    if len(set(banks)) > 1:  # the bank in the checkpoint is of another size
+        other.append("evaluation.online_knn.images")
     if other:
         raise RunError(
             f"{folder.path} is a run of another recipe: {', '.join(other)} differ. Repeat the command that started it with "
@@ -211,6 +214,7 @@ def load_newest_checkpoint(
         raise RunError(
             f"{error}. Rename or remove {checkpoint} to resume from the checkpoint before it, or use a new run folder"
         ) from error
-    if assembly.engine.probe is not None and not assembly.engine.probe.steps:
-        messages = [*messages, f"the checkpoint has no online probe: it starts untrained at step {newest}"]
+    if (probe := assembly.engine.probe) is not None:
+        absent = [part.absent for part in probe.parts if not part.steps]
+        messages = [*messages, *(f"the checkpoint has {words} at step {newest}" for words in absent)]
     return ResumePoint(newest, skipped, messages, run_id)

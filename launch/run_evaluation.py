@@ -1,22 +1,22 @@
-"""Evaluate the backbone of a run and the random one: during training, and once at its end."""
+"""Evaluation of a run while it is training, and once at its end: every rank extracts a share of the features."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 
 from torch import Tensor
 
 from wildfern.launch.assembly import Assembly
 from wildfern.launch.backbones import recipe_backbone
 from wildfern.launch.cluster.distributed import DistributedContext
+from wildfern.launch.cluster.shared_evaluation import sharing_ranks
 from wildfern.launch.errors import RunError
+from wildfern.launch.evaluate_datasets import Unfinished, evaluate_recipe, scores
 from wildfern.launch.evaluated import run_backbones
-from wildfern.launch.evaluating import evaluate_on, save_merged, scores
 from wildfern.launch.run_folder import RunFolder
-from wildfern.recipes import Component, Recipe
-from wildfern.ssl.data import Source
+from wildfern.launch.saved_evaluation import save_merged
+from wildfern.recipes import Recipe
 from wildfern.ssl.evaluation import EvaluationResult, write_report
 from wildfern.ssl.models import Backbone
-from wildfern.ssl.tracking import Progress, Tracker
-from wildfern.ssl.tracking.progress import SILENT
+from wildfern.ssl.tracking import Tracker
 from wildfern.ssl.training import Engine
 
 
@@ -30,57 +30,122 @@ def backbone_state(engine: Engine) -> dict[str, Tensor]:
 def evaluate_during(
     recipe: Recipe, context: DistributedContext, assembly: Assembly, tracker: Tracker
 ) -> dict[str, float]:
-    """Scores in the middle of training, without few-shot sets; computed on rank 0, empty elsewhere. Called on every rank."""
+    """Scores in the middle of training, without few-shot sets; on rank 0, empty elsewhere. Called on every rank.
+
+    What a protocol or data set cannot give is said in a message, and training goes on.
+    """
     state = backbone_state(assembly.engine)
+    models = weighted_backbones(state, recipe)
+    sources = assembly.evaluation_sources
+    ranks = sharing_ranks(recipe, context, sources, models, tracker.message)
     found: dict[str, float] = {}
-    if context.is_main:
-        with tracker.progress() as progress:
-            sources, protocols = assembly.evaluation_sources, recipe.evaluation.protocols
-            found = scores(evaluate_weights(state, recipe, sources, protocols, (), progress))
-    assembly.engine.barrier()
+    error: Exception | None = None
+    try:
+        if ranks is not None:
+            with tracker.progress() as progress:
+                found = scores(
+                    evaluate_recipe(
+                        sources, models, recipe, recipe.evaluation.protocols, (), progress, context.device, ranks=ranks
+                    )
+                )
+    except Unfinished as unfinished:
+        tracker.message(f"evaluation: {unfinished}")
+        found = scores(unfinished.evaluation)
+    except (ValueError, OSError) as caught:
+        error = caught
+    context.raise_on_all(error)
     return found
 
 
 def evaluate_at_end(
-    recipe: Recipe, folder: RunFolder, sources: dict[str, tuple[Source, Source]], tracker: Tracker
+    recipe: Recipe,
+    folder: RunFolder,
+    context: DistributedContext,
+    assembly: Assembly,
+    state: Mapping[str, Tensor],
+    tracker: Tracker,
 ) -> None:
-    """Write `evaluation.json` and `report.html`; on rank 0, after the other ranks have left."""
-    wanted = recipe.evaluation
+    """Write `evaluation.json` and `report.html` on rank 0; other ranks extract features, and leave before the last scores.
+
+    Called on every rank with the weights of the backbone, for which rank 0 reads those that it has written. Closes the engine.
+    Raises Unfinished, once all is written, if some scores could not be computed.
+    """
+    wanted, unfinished = recipe.evaluation, None
+
+    def save(evaluation: EvaluationResult) -> None:
+        save_merged(folder, evaluation, tracker.message)
+
+    left = False
+
+    def leave() -> None:
+        nonlocal left
+        if not left:
+            left = True
+            assembly.engine.close()
+            context.leave()
+
     if wanted.on:
-        state = folder.backbone_tensors()
-
-        def save(evaluation: EvaluationResult) -> None:
-            save_merged(folder, evaluation, tracker.message)
-
-        start, reason = folder.start_backbone(recipe)
-        if reason is not None:
-            tracker.message(reason)
-        with tracker.progress() as progress:
-            found = evaluate_weights(
-                state, recipe, sources, wanted.protocols, wanted.few_shot, progress, save, start, folder
-            )
-        tracker.scores(found.as_json()["rows"])
+        models, error = {}, None
+        try:
+            start, reason = start_backbone(recipe, folder, context)
+            if reason is not None:
+                tracker.message(reason)
+            models = weighted_backbones(folder.backbone_tensors() if context.is_main else state, recipe, start)
+        except (ValueError, OSError) as caught:
+            error = caught
+        context.raise_on_all(error)
+        sources = assembly.evaluation_sources
+        ranks = sharing_ranks(recipe, context, sources, models, tracker.message)
+        if ranks is not context:
+            leave()
+        if ranks is not None:
+            try:
+                with tracker.progress() as progress:
+                    found = evaluate_recipe(
+                        sources,
+                        models,
+                        recipe,
+                        wanted.protocols,
+                        wanted.few_shot,
+                        progress,
+                        context.device,
+                        save,
+                        folder,
+                        ranks,
+                        leave,
+                    )
+            except Unfinished as unfinished_error:
+                found, unfinished = unfinished_error.evaluation, unfinished_error
+            tracker.scores(found.as_json()["rows"])
+    leave()
+    if not context.is_main:
+        return
     tracker.sync()
     write_report([folder.path], folder.path / "report.html")
+    if unfinished is not None:
+        raise unfinished
 
 
-def evaluate_weights(
-    state: dict[str, Tensor],
-    recipe: Recipe,
-    sources: dict[str, tuple[Source, Source]],
-    protocols: Sequence[Component],
-    few_shot: Sequence[int],
-    progress: Progress = SILENT,
-    save: Callable[[EvaluationResult], None] | None = None,
-    start: Backbone | None = None,
-    folder: RunFolder | None = None,
-) -> EvaluationResult:
-    """The scores of the recipe's backbone with these weights, of the random one, and of `start` if given, on each dataset."""
+def start_backbone(
+    recipe: Recipe, folder: RunFolder, context: DistributedContext
+) -> tuple[Backbone | None, str | None]:
+    """The network that the run started from, and why there is none; a rank that cannot read it does not share the evaluation."""
+    try:
+        return folder.start_backbone(recipe)
+    except (ValueError, OSError):
+        if context.is_main:
+            raise
+        return None, None
+
+
+def weighted_backbones(
+    state: Mapping[str, Tensor], recipe: Recipe, start: Backbone | None = None
+) -> dict[str, Backbone]:
+    """The recipe's backbone with these weights, the random one, and `start` if given. Raises RunError for other weights."""
     pretrained = recipe_backbone(recipe)
     try:
         pretrained.network.load_state_dict(state)
     except RuntimeError as error:  # of other names or shapes
         reason = " ".join(str(error).split())
         raise RunError(f"the weights are not those of this run's backbone: {reason[:300]}") from error
-    backbones = run_backbones(recipe, start, pretrained)
-    return evaluate_on(sources, backbones, recipe, protocols, few_shot, recipe.evaluation.seeds, progress, save, folder)
+    return run_backbones(recipe, start, pretrained)

@@ -150,13 +150,15 @@ def pretrain(
                 notes += announce_new(assembly.mixture, notes, tracker)
                 done, signal_number = train_to_end(recipe, folder, context, assembly, start, tracker)
                 announce_new(assembly.mixture, notes, tracker)
-                assembly.engine.close()
-                context.leave()
-                if done < recipe.training.steps or signal_number is not None:
+                stopped = done < recipe.training.steps or signal_number is not None
+                evaluated = recipe.evaluation.on and not stopped and context.world_size > 1
+                state = backbone_state(assembly.engine) if evaluated else {}
+                if stopped:
+                    assembly.engine.close()
+                    context.leave()
                     raise Stopped(folder.path, done, signal_number, done == recipe.training.steps)
-                if context.is_main:
-                    with errors_after_training(folder.path), advising(partial(trained, folder)):
-                        evaluate_at_end(recipe, folder, assembly.evaluation_sources, tracker)
+                with errors_after_training(folder.path), advising(partial(trained, folder)):
+                    evaluate_at_end(recipe, folder, context, assembly, state, tracker)
     return RunPath(folder.path)
 
 

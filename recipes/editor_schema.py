@@ -64,7 +64,7 @@ def _evaluation(components: Components, definitions: dict[str, Any]) -> dict[str
     """The section `evaluation`; each of its lists of components is a name, a mapping, or a list of both."""
     schema = Evaluation.model_json_schema()
     own = schema.pop("$defs")
-    definitions["ProbeSettings"] = own["ProbeSettings"]
+    definitions |= {name: own[name] for name in ("ProbeSettings", "OnlineKNNSettings")}
     schema = _partial(schema, definitions)
     for key in EVALUATION_LISTS:
         names = components.of_section(key)

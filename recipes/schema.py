@@ -208,6 +208,28 @@ class ProbeSettings(Section):
     learning_rate: PositiveFloat = Field(1e-3, description="Learning rate of the probe's Adam optimizer.")
 
 
+class OnlineKNNSettings(Section):
+    """A bank of the latest labeled training images, whose nearest ones classify the images of each step."""
+
+    k: PositiveInt = Field(20, description="Nearest images of the bank that vote.")
+    temperature: PositiveFloat = Field(
+        0.07, description="An image of the bank of cosine similarity s votes with exp(s / temperature)."
+    )
+    images: PositiveInt = Field(
+        4096,
+        validate_default=True,
+        description="Labeled training images in the bank, the latest ones; at least k.",
+    )
+
+    @field_validator("images")
+    @classmethod
+    def _are_enough(cls, images: int, info: ValidationInfo) -> int:
+        k = info.data.get("k")
+        if k is not None and images < k:
+            raise ValueError(f"the bank must hold at least k = {k} images, got {images}")
+        return images
+
+
 class Evaluation(Section):
     """Datasets and protocols that evaluate the backbone."""
 
@@ -221,6 +243,10 @@ class Evaluation(Section):
     seeds: PositiveInt = Field(5, description="Random draws of few-shot labels.")
     online_probe: ProbeSettings | None = Field(
         None, description="Log online_probe_accuracy of an online linear probe; {}: default settings."
+    )
+    online_knn: OnlineKNNSettings | None = Field(
+        None,
+        description="Log online_knn_accuracy of nearest neighbors among the latest training images; {}: default settings.",
     )
     diagnostics: bool = Field(
         True,

@@ -65,8 +65,9 @@ def run(study: Study, seeds: Sequence[int], folder: Path, changes: Sequence[str]
 
     Raises errors as the `run` of other studies, and RunError for changes that lightly's loop would not follow.
     """
+    from wildfern.launch.device import choose_device
     from wildfern.launch.evaluated import of_run
-    from wildfern.launch.evaluating import choose_device, evaluation_sources
+    from wildfern.launch.evaluation_data import evaluation_sources
     from wildfern.launch.protocols import check_request
     from wildfern.launch.run_folder import RunFolder
     from wildfern.ssl.evaluation import evaluate_backbones

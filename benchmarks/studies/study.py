@@ -81,7 +81,7 @@ def run(study: Study, seeds: Sequence[int], folder: Path, changes: Sequence[str]
 
 def check(study: Study, seeds: Sequence[int], folder: Path, changes: Sequence[str]) -> None:
     """Raise an error for recipes, data sets and former runs with which the study would end later."""
-    from wildfern.launch.evaluating import evaluation_sources
+    from wildfern.launch.evaluation_data import evaluation_sources
     from wildfern.launch.protocols import check_request
 
     for arm in study.arms:

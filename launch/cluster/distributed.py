@@ -12,8 +12,8 @@ import torch
 from wildfern.launch.cluster.heartbeat import Heartbeat, join_heartbeat
 from wildfern.launch.cluster.launcher_environment import check_complete, number_of, several_processes
 from wildfern.launch.cluster.versions import check_same_versions
+from wildfern.launch.device import choose_device
 from wildfern.launch.errors import RunError
-from wildfern.launch.evaluating import choose_device
 from wildfern.launch.threads import set_threads
 from wildfern.recipes import Recipe
 from wildfern.ssl.training.long_timeout_group import long_timeout_group
@@ -93,6 +93,14 @@ class DistributedContext:
         values: list = [None] * self.world_size
         torch.distributed.all_gather_object(values, value, group=long_timeout_group())
         return values
+
+    def gather(self, value: T) -> list[T]:
+        """Each rank's `value`, by rank, on rank 0; empty elsewhere. No collective timeout."""
+        if self.world_size == 1:
+            return [value]
+        values: list | None = [None] * self.world_size if self.is_main else None
+        torch.distributed.gather_object(value, values, dst=0, group=long_timeout_group())
+        return values or []
 
 
 def said(error: Exception, rank: int) -> str:

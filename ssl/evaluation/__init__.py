@@ -28,7 +28,7 @@ from wildfern.ssl.evaluation.metrics.classification_scores import (
     wilson_interval,
 )
 from wildfern.ssl.evaluation.preprocessing import Preprocessing
-from wildfern.ssl.evaluation.protocol import evaluate_backbones
+from wildfern.ssl.evaluation.protocol import ProtocolsFailed, evaluate_backbones
 from wildfern.ssl.evaluation.protocols.anomaly import Anomaly
 from wildfern.ssl.evaluation.protocols.attentive_probe import AttentiveProbe
 from wildfern.ssl.evaluation.protocols.category_discovery import CategoryDiscovery
@@ -80,6 +80,7 @@ __all__ = [
     "MemoryBudget",
     "Predictions",
     "Preprocessing",
+    "ProtocolsFailed",
     "RegressionProbe",
     "Retrieval",
     "RunRecord",

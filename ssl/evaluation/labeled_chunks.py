@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from wildfern.ssl.data import Source
 
 Labels = NDArray[np.int64] | NDArray[np.uint8] | NDArray[np.float32]  # float32[n, P]: targets
+CHUNK = 256  # images
 AT_ONCE = 8  # images decoded before large ones are made smaller: 36 MB each from a camera of 12 megapixels
 LARGE = 2**20  # pixels
 MOST_THREADS = 4
@@ -78,18 +79,20 @@ def check_number_of_labels(labels: Labels, name: str, single_label: Sequence[str
 def labeled_chunks(
     source: "Source",
     name: str,
-    chunk: int = 256,
+    chunk: int = CHUNK,
     *,
     unlabeled: bool = False,
     single_label: Sequence[str] = (),
     size: int | None = None,
     threads: int | None = None,
     targets: bool = False,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[LabeledChunk]:
     """The labeled images of a source, `chunk` items at a time; items with label -1 are left out unless `unlabeled`, and
     so are those that cannot be read, in whose place a source reads another image.
 
-    `targets`: the labels are the source's parameters instead, and items without one of them are left out.
+    `targets`: the labels are the source's parameters instead, and items without one of them are left out. `share` = (rank, W):
+    only the chunks of this rank, every W-th one.
     Multi-hot labels have no mark for "unlabeled": an image of none of the classes is kept. `single_label` names the
     protocols that cannot use multi-hot labels. Images are read by `threads` threads (default: as many as there are cores, at most
     4) while the caller uses the ones before; with `size`, those above a megapixel are cropped and resized while they are
@@ -112,14 +115,15 @@ def labeled_chunks(
         )
     source.reads_parameters = source.reads_parameters or targets
     total = source.num_items
-    steps = math.ceil(total / chunk)
-    threads = max(1, min(MOST_THREADS, usable_cores(), steps)) if threads is None else threads
+    steps = range(share[0], math.ceil(total / chunk), share[1])
+    threads = max(1, min(MOST_THREADS, usable_cores(), len(steps))) if threads is None else threads
 
-    def read(step: int) -> Images:
-        return _read(source, np.arange(step * chunk, min((step + 1) * chunk, total), dtype=np.int64), size)
+    def read(number: int) -> Images:
+        start = steps[number] * chunk
+        return _read(source, np.arange(start, min(start + chunk, total), dtype=np.int64), size)
 
-    with Loader(read, 0, steps, threads, prefetch=1) as loader:
-        for step, images in enumerate(loader):
+    with Loader(read, 0, len(steps), threads, prefetch=1) as loader:
+        for step, images in zip(steps, loader, strict=True):
             start = step * chunk
             stop = min(start + chunk, total)
             labels, masks = images.labels, images.masks

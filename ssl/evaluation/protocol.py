@@ -1,6 +1,6 @@
 """Evaluate several backbones on one data set, the baseline first."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,22 @@ from wildfern.ssl.evaluation.metrics.breakdown import breakdown
 from wildfern.ssl.evaluation.metrics.label_counts import LabelCounts
 from wildfern.ssl.evaluation.metrics.paired_differences import NO_DIFFERENCE, add_difference_intervals
 from wildfern.ssl.evaluation.preprocessing import Preprocessing
+from wildfern.ssl.evaluation.ranks import ALONE, Ranks
 from wildfern.ssl.evaluation.report.collect_details import collect_details
 from wildfern.ssl.evaluation.result import EvaluationResult
 from wildfern.ssl.tracking.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from wildfern.ssl.data import Source
+
+
+class ProtocolsFailed(ValueError):
+    """Some protocols could not be done, for reasons that the message names; `result` has the scores of all others."""
+
+    def __init__(self, message: str, result: EvaluationResult) -> None:
+        super().__init__(message)
+        self.result = result
+
 
 # What of a `Score` is in its row of the result.
 ROW_KEYS = tuple(one.name for one in fields(Score) if one.name not in ("per_image", "predictions"))
@@ -40,6 +50,8 @@ def evaluate_backbones(
     store: FeatureStore | None = None,
     data_keys: Mapping[str, str] | None = None,
     details: bool = False,
+    ranks: Ranks = ALONE,
+    when_read: Callable[[], None] = lambda: None,
 ) -> EvaluationResult:
     """Compare every backbone with the baseline on one data set, by evaluators named by their protocol.
 
@@ -50,9 +62,13 @@ def evaluate_backbones(
     attribute. Scores with predictions are followed by their calibration and the spread over classes and over groups of test.
     With `details` the result has the `ImageDetails` of the data set, for a report.
     Notes of the sources, and the classes of test that no train image has, are the notes of the result.
-    Raises ValueError when `backbones` has no `baseline`, when nothing is to be evaluated, for features that
-    are not finite, for sources that are endless, empty, without labels, of fewer than two classes or with classes numbered in
-    two ways, and for multi-hot labels with an evaluator that needs one label per image.
+    With several `ranks`, each of which calls this with the same arguments, they extract features together; rank 0 evaluates, and
+    the result of others is empty. Features are not kept in the folder of `store` then. `when_read` is called on every rank after
+    the last exchange between them.
+    Raises ProtocolsFailed, with all other scores, if an evaluator raises ValueError for some protocols or backbones only.
+    Raises ValueError when `backbones` has no `baseline`, when nothing is to be evaluated, for features that are not finite, for
+    sources that are endless, empty, without labels, of fewer than two classes or with classes numbered in two ways, and for
+    multi-hot labels with an evaluator that needs one label per image.
     """
     named = [baseline] if isinstance(baseline, str) else list(dict.fromkeys(baseline.values()))
     for name in named:
@@ -73,9 +89,14 @@ def evaluate_backbones(
         FeatureStore() if store is None else store,
         data_keys or {},
         progress,
+        ranks,
     )
     data.check_class_names()
     data.read()
+    when_read()
+    if ranks.rank:
+        return EvaluationResult((), {}, baseline if isinstance(baseline, str) else dict(baseline))
+    failures: dict[str, ValueError] = {}
     rows: list[dict[str, Any]] = []
     per_image: dict[tuple[str, str, str], NDArray[np.float32]] = {}
     predictions: dict[tuple[str, str], Predictions] = {}
@@ -83,12 +104,16 @@ def evaluate_backbones(
         for name in names:
             progress.part(f"{dataset}: {protocol} of {name}")
             object.__setattr__(evaluator, "progress", progress)  # also of a frozen dataclass
-            found = evaluator(data.split(evaluator, name, "train"), HeldOut(data.split(evaluator, name, "test")))
+            try:
+                found = evaluator(data.split(evaluator, name, "train"), HeldOut(data.split(evaluator, name, "test")))
+                scores = _checked(found, protocol)
+            except ValueError as error:
+                failures.setdefault(f"{protocol}: {error}", error)
+                continue
             given: dict[str, Any] = {"image_size": data.preprocessing[name].size}
             for split, source in data.sources.items():
                 read = data.counts.get((split, kind_of(evaluator)))
                 given |= {f"{split}_images": read and read.images, f"{split}_split": source.split_words}
-            scores = _checked(found, protocol)
             own = len(scores)
             if details and scores[0].predictions is not None:
                 predictions[protocol, name] = scores[0].predictions
@@ -100,17 +125,23 @@ def evaluate_backbones(
                 rows.append({**row, "breakdown": number >= own, **NO_DIFFERENCE})
                 if score.per_image is not None:
                     per_image[protocol, name, score.metric] = score.per_image
+    if failures and not rows:
+        raise next(iter(failures.values()))
     compared = baseline if isinstance(baseline, str) else dict(baseline)
     add_difference_intervals(rows, per_image, compared)
-    words = {protocol: evaluator.describe() for protocol, evaluator in evaluators.items()}
+    done = {row["protocol"] for row in rows}
+    words = {protocol: evaluator.describe() for protocol, evaluator in evaluators.items() if protocol in done}
     notes = data.notes()
     shown = None
     if details:
         progress.part(f"{dataset}: images for the report")
         shown = collect_details(data, predictions, names)
-    return EvaluationResult(
+    result = EvaluationResult(
         tuple(rows), words, compared, {dataset: notes} if notes else {}, {} if shown is None else {dataset: shown}
     )
+    if failures:
+        raise ProtocolsFailed(f"{dataset}: {'; '.join(failures)}", result) from next(iter(failures.values()))
+    return result
 
 
 def _checked(scores: object, protocol: str) -> list[Score]:

@@ -8,6 +8,8 @@ from wildfern.ssl.training.engines import EngineParts
 from wildfern.ssl.training.finite import NotFinite
 from wildfern.ssl.training.loop import LoopConfig, train, train_step
 from wildfern.ssl.training.method_state import check_state
+from wildfern.ssl.training.online_evaluation import OnlineEvaluation, SeveralOnlineEvaluations
+from wildfern.ssl.training.online_knn import OnlineKNN
 from wildfern.ssl.training.online_probe import OnlineProbe
 from wildfern.ssl.training.optimizers import is_layer_wise
 from wildfern.ssl.training.schedules import Schedule
@@ -23,8 +25,11 @@ __all__ = [
     "EngineParts",
     "LoopConfig",
     "NotFinite",
+    "OnlineEvaluation",
+    "OnlineKNN",
     "OnlineProbe",
     "Schedule",
+    "SeveralOnlineEvaluations",
     "StopRequest",
     "TorchEngine",
     "check_state",

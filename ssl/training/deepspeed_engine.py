@@ -18,7 +18,7 @@ from wildfern.ssl.methods.batch import Batch, Metrics, Output, checked_output
 from wildfern.ssl.models import synchronize_batch_norm
 from wildfern.ssl.training.engine import MakeOptimizer, Precision
 from wildfern.ssl.training.long_timeout_group import long_timeout_group, make_long_timeout_group
-from wildfern.ssl.training.online_probe import OnlineProbe
+from wildfern.ssl.training.online_evaluation import OnlineEvaluation
 from wildfern.ssl.training.optimizer_groups import counted_keys
 from wildfern.ssl.training.optimizers import is_layer_wise, set_hyperparameters
 from wildfern.ssl.training.parameter_groups import method_optimizer
@@ -89,7 +89,7 @@ class DeepSpeedEngine:
         gradient_clip: float | None = None,
         zero_stage: Literal[0, 1, 2, 3] = 1,
         skip_nonfinite: bool = False,
-        probe: OnlineProbe | None = None,
+        probe: OnlineEvaluation | None = None,
     ) -> None:
         import deepspeed
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from wildfern.ssl.methods.base import Method
 from wildfern.ssl.methods.batch import Batch, Metrics, Output, checked_output
 from wildfern.ssl.models.teacher import Gather, whole
-from wildfern.ssl.training.online_probe import OnlineProbe
+from wildfern.ssl.training.online_evaluation import OnlineEvaluation
 from wildfern.ssl.training.optimizers import Groups, set_hyperparameters
 from wildfern.ssl.training.parameter_groups import method_optimizer
 from wildfern.ssl.training.whole_state import ReplicatedLayout, collect, restore
@@ -29,7 +29,7 @@ class Engine(Protocol):
     world_size: int
     precision: Precision
     metadata: dict[str, object]  # saved with each checkpoint; any engine can read it
-    probe: OnlineProbe | None  # trained with the method, outside the engine; part of snapshots
+    probe: OnlineEvaluation | None  # observes each step, outside the engine; part of snapshots
     gather: Gather  # makes sharded parameters whole inside a `with` block
 
     def __call__(self, batch: Batch) -> Output:
@@ -87,7 +87,7 @@ class TorchEngine:
         accumulation: int = 1,
         gradient_clip: float | None = None,
         skip_nonfinite: bool = False,
-        probe: OnlineProbe | None = None,
+        probe: OnlineEvaluation | None = None,
     ) -> None:
         self.skip_nonfinite, self.probe = skip_nonfinite, probe
         self.method, self.device, self.gather = method, device, whole

@@ -9,7 +9,7 @@ from pydantic import Field
 from wildfern.registry import register
 from wildfern.ssl.methods.base import Method
 from wildfern.ssl.training.engine import Engine, MakeOptimizer, Precision, TorchEngine
-from wildfern.ssl.training.online_probe import OnlineProbe
+from wildfern.ssl.training.online_evaluation import OnlineEvaluation
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class EngineParts:
     accumulation: int
     gradient_clip: float | None
     skip_nonfinite: bool
-    probe: OnlineProbe | None
+    probe: OnlineEvaluation | None
 
 
 @register("engine", "torch")

@@ -1,17 +1,20 @@
 """A linear classifier trained during pretraining on the method's detached features, to monitor their quality."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from wildfern.ssl.training.online_evaluation import OnlineEvaluation, checked_observation
 
-class OnlineProbe(nn.Module):
+
+class OnlineProbe(OnlineEvaluation):
     """Multinomial logistic regression on the backbone's features, standardized per image, trained with Adam.
 
-    Call `observe` for each micro-batch and `step` once per step; both on every rank. The gradient is the mean over all labeled
-    images of the step on all ranks, so that W ranks train as one. Weights start at zero and no random numbers are drawn: the
-    backbone is bit-identical with and without a probe. The state includes partial sums.
+    The gradient is the mean over all labeled images of the step on all ranks, so that W ranks train as one. Weights start at
+    zero. The state includes partial sums.
     """
+
+    root, absent = "probe/", "no online probe: it starts untrained"
 
     def __init__(self, features: int, classes: int, learning_rate: float, device: torch.device) -> None:
         super().__init__()
@@ -30,22 +33,9 @@ class OnlineProbe(nn.Module):
 
     @torch.no_grad()
     def observe(self, features: Tensor | None, labels: Tensor | None) -> None:
-        """Add a micro-batch: `Output.features` float[n, F] and `Batch.labels` int64[n] of this rank, -1 for unlabeled.
-
-        Accuracy is measured before this step's update. Raises ValueError if features or labels are missing, if an image has
-        several labels, and for a label outside the classes.
-        """
-        if features is None:
-            raise ValueError(
-                "this method sets no features: call `self.encode` and return them in Output, or disable the online probe"
-            )
-        if labels is None or labels.ndim != 1:
-            raise ValueError("the online probe needs exactly one label for each image, which this source does not have")
-        if labels.device.type == "cpu" and labels.max() >= self.classes:  # on a GPU this would wait for the device
-            raise ValueError(f"the source declares {self.classes} classes but has the label {labels.max()}")
-        labels = labels.to(features.device)
+        x, labels = checked_observation(features, labels, self.classes, "online probe")
         known = labels >= 0
-        x = F.pad(F.layer_norm(features.detach().float(), features.shape[1:]), (0, 1), value=1.0)
+        x = F.pad(F.layer_norm(x, x.shape[1:]), (0, 1), value=1.0)
         logits = x @ self.weight.T
         error = (logits.softmax(dim=1) - F.one_hot(labels.clamp_min(0), self.classes)) * known[:, None]
         right = ((logits.argmax(dim=1) == labels) & known).sum()
@@ -67,11 +57,9 @@ class OnlineProbe(nn.Module):
         self.weight -= self.learning_rate * mean / (scale + 1e-8)
 
     def forget(self) -> None:
-        """Discard the observations since the last step, when the method skips the step."""
         self._sums.zero_()
 
     def take_accuracy(self) -> dict[str, float]:
-        """`online_probe_accuracy` since the last call, as a share; empty if no image had a label."""
         right, answers = self.right.tolist()
         self.right.zero_()
         return {"online_probe_accuracy": right / answers} if answers else {}

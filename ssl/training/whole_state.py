@@ -1,8 +1,8 @@
 """The full state of training by name, in one file that every engine reads, on any number of ranks.
 
 `training.safetensors` holds `method/NAME` (weights and buffers), `optimizer/NAME/KEY` (optimizer state of the weight NAME),
-`optimizer_groups/INDEX/KEY` (numbers of its parameter groups), `teacher/TEACHER/NAME` and, with an online probe,
-`probe/NAME`. Of a frozen teacher it holds only the SHA-256, `frozen/TEACHER/sha256`. The format cannot contain code.
+`optimizer_groups/INDEX/KEY` (numbers of its parameter groups), `teacher/TEACHER/NAME` and, of online evaluations, `probe/NAME`
+and `online_knn/NAME`. Of a frozen teacher it holds only the SHA-256, `frozen/TEACHER/sha256`. The format cannot contain code.
 """
 
 from collections import defaultdict
@@ -22,9 +22,11 @@ from wildfern.ssl.methods.base import Method
 from wildfern.ssl.models import Backbone
 from wildfern.ssl.models.teacher import Gather
 from wildfern.ssl.training.fitting_state import GROUPS, STEP, StateMismatch, check_optimizer, check_tensors
+from wildfern.ssl.training.online_evaluation import OnlineEvaluation
 from wildfern.ssl.training.optimizer_groups import counted_keys, group_numbers, set_group_numbers
 
 FILE = "training.safetensors"
+ONLINE = ("probe/", "online_knn/")  # roots of online evaluations, which a resumed run may add or drop
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def replicated_shards(method: Method) -> list[Shard]:
     return [Shard(p, [name], [Fragment(name, 0, p.numel(), 0)]) for name, p in named]
 
 
-def collect(method: Method, layout: StateLayout, probe: nn.Module | None = None) -> dict[str, Tensor]:
+def collect(method: Method, layout: StateLayout, probe: OnlineEvaluation | None = None) -> dict[str, Tensor]:
     """The full state of training, on the CPU of the main rank; empty on other ranks. Called on every rank."""
     found: dict[str, Tensor] = {}
     for name, parameter in method.named_parameters():
@@ -94,8 +96,8 @@ def collect(method: Method, layout: StateLayout, probe: nn.Module | None = None)
     for teacher, module in method.teachers().items():
         found |= {f"teacher/{teacher}/{name}": _on_host(value) for name, value in module.state_dict().items()}
     found |= _frozen(method)
-    if probe is not None:
-        found |= {f"probe/{name}": _on_host(value) for name, value in probe.state_dict().items()}
+    for part in _parts(probe):
+        found |= {f"{part.root}{name}": _on_host(value) for name, value in part.state_dict().items()}
     return found
 
 
@@ -105,11 +107,11 @@ def write(state: dict[str, Tensor], folder: Path) -> None:
     (folder / FILE).chmod(folder.stat().st_mode & 0o666)  # safetensors makes files readable for their owner only
 
 
-def restore(folder: Path, method: Method, layout: StateLayout, probe: nn.Module | None = None) -> None:
+def restore(folder: Path, method: Method, layout: StateLayout, probe: OnlineEvaluation | None = None) -> None:
     """Load a file of `write` into the method, the optimizer, the teachers and the probe; called on every rank.
 
-    A probe that is not in the file keeps its initial state. Raises ValueError if the file is missing, damaged or of another
-    network or optimizer, before anything is loaded.
+    An online evaluation that is not in the file keeps its initial state. Raises ValueError if the file is missing, damaged or of
+    another network or optimizer, before anything is loaded.
     """
     try:
         open_reading(folder / FILE).close()  # safetensors would follow a link, and wait for a FIFO
@@ -188,7 +190,7 @@ class _Reading:
 
 
 @torch.no_grad()
-def _restore(file: _Reading, method: Method, layout: StateLayout, probe: nn.Module | None) -> None:
+def _restore(file: _Reading, method: Method, layout: StateLayout, probe: OnlineEvaluation | None) -> None:
     shapes = {name: _shape(p) for name, p in method.named_parameters()}
     _check(file, method, layout, probe, shapes)
     for name, parameter in method.named_parameters():
@@ -204,13 +206,14 @@ def _restore(file: _Reading, method: Method, layout: StateLayout, probe: nn.Modu
     for teacher, module in method.teachers().items():
         for name, value in module.state_dict().items():
             value.copy_(file.tensor(f"teacher/{teacher}/{name}", value.shape))
-    if probe is not None and any(name.startswith("probe/") for name in file.names):
-        for name, value in probe.state_dict().items():
-            value.copy_(file.tensor(f"probe/{name}", value.shape))
+    for part in _parts(probe):
+        if any(name.startswith(part.root) for name in file.names):
+            for name, value in part.state_dict().items():
+                value.copy_(file.tensor(f"{part.root}{name}", value.shape))
 
 
 def _check(
-    file: _Reading, method: Method, layout: StateLayout, probe: nn.Module | None, shapes: dict[str, torch.Size]
+    file: _Reading, method: Method, layout: StateLayout, probe: OnlineEvaluation | None, shapes: dict[str, torch.Size]
 ) -> None:
     """Raise StateMismatch for anything that `_restore` could not load."""
     expected: dict[str, Tensor | tuple[torch.Size, torch.dtype]] = {
@@ -221,18 +224,26 @@ def _check(
         expected |= {f"teacher/{teacher}/{name}": value for name, value in module.state_dict().items()}
     frozen = _frozen(method)
     expected |= frozen
-    probes = {name for name in file.names if name.startswith("probe/")}
-    if probe is None:
-        file.names -= probes  # of a run that had one
-    elif probes:
-        expected |= {f"probe/{name}": value for name, value in probe.state_dict().items()}
+    online = {root: {name for name in file.names if name.startswith(root)} for root in ONLINE}
+    known = [part for part in _parts(probe) if online.pop(part.root)]
+    file.names -= set().union(*online.values())  # of a run that had others
+    for part in known:
+        expected |= {f"{part.root}{name}": value for name, value in part.state_dict().items()}
     check_tensors(file, expected)
+    for part in known:
+        part.check_state(
+            {name: file.tensor(f"{part.root}{name}", value.shape) for name, value in part.state_dict().items()}
+        )
     for name, value in frozen.items():
         if not torch.equal(file.tensor(name, value.shape), value):
             raise StateMismatch(
                 f"the weights of the frozen {name.split('/')[1]} have changed since the run was started: restore them"
             )
     check_optimizer(file, layout.optimizer, layout.shards, shapes)
+
+
+def _parts(probe: OnlineEvaluation | None) -> Sequence[OnlineEvaluation]:
+    return [] if probe is None else probe.parts
 
 
 def _frozen(method: Method) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from wildfern.launch import pretrain
 from wildfern.launch.cli import app
 from wildfern.launch.components import read_recipe
 from wildfern.launch.errors import RunError
-from wildfern.launch.evaluating import check_channels_of
+from wildfern.launch.evaluation_data import check_channels_of
 from wildfern.launch.stats import describe_source
 from wildfern.launch.views_image import shown, whole
 from wildfern.recipes import RecipeErrors

@@ -17,10 +17,10 @@ from wildfern.launch.backbones import initial_backbone
 from wildfern.launch.components import read_recipe
 from wildfern.launch.data_record import _recorded_sizes, recorded_data
 from wildfern.launch.errors import RunError
-from wildfern.launch.evaluating import merged
 from wildfern.launch.exporting import export_backbone
-from wildfern.launch.run_evaluation import evaluate_weights
+from wildfern.launch.run_evaluation import weighted_backbones
 from wildfern.launch.run_folder import RunFolder
+from wildfern.launch.saved_evaluation import merged
 from wildfern.recipes import RecipeErrors
 from wildfern.ssl.models import Backbone
 
@@ -281,7 +281,7 @@ def test_the_end_of_training_says_what_is_wrong_with_the_backbone(folder, recipe
     ):
         folder.backbone_tensors()
     with pytest.raises(RunError, match=r"the weights are not those of this run's backbone: .*conv1\.weight"):
-        evaluate_weights({"a": torch.ones(1)}, recipe, {}, (), ())
+        weighted_backbones({"a": torch.ones(1)}, recipe)
 
 
 RECIPES = {

@@ -95,7 +95,7 @@ def test_two_processes_train_like_one(case, tmp_path):
 
 def test_a_run_resumes_with_other_processes_stages_and_engines(tmp_path):
     changes = [*VIT, "training.checkpoint_every=2", "training.keep_checkpoints=3", "data.classes=4"]
-    changes += ["evaluation.online_probe={learning_rate: 0.01}"]
+    changes += ["evaluation.online_probe={learning_rate: 0.01}", "evaluation.online_knn={k: 3, images: 20}"]
     whole = pretrain("quickstart", changes, run=tmp_path / "whole")
     run = shutil.copytree(whole, tmp_path / "run")
     for step in (4, 6):
@@ -111,6 +111,8 @@ def test_a_run_resumes_with_other_processes_stages_and_engines(tmp_path):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
         assert one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=1e-3)
         assert one["online_probe_accuracy"] == other["online_probe_accuracy"]
+        assert one.get("online_knn_accuracy") == other.get("online_knn_accuracy")
+    assert ["online_knn_accuracy" in row for row in ours] == [False] + [True] * 5  # the bank is empty in the first step
 
 
 def test_the_launcher_needs_no_engine_in_the_recipe_and_resumes_exactly(tmp_path):

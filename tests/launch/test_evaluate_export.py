@@ -19,12 +19,13 @@ from small_runs import TINY
 from typer.testing import CliRunner
 
 import wildfern
-from wildfern.launch import evaluate, evaluating, pretrain
+from wildfern.launch import evaluate, pretrain, saved_evaluation
 from wildfern.launch.cli import app, export
 from wildfern.launch.errors import RunError
-from wildfern.launch.evaluating import NotWritten, merged, save_merged
+from wildfern.launch.evaluating import NotWritten
 from wildfern.launch.exporting import NAMES, export_backbone, loading_code
 from wildfern.launch.run_folder import RunFolder
+from wildfern.launch.saved_evaluation import merged, save_merged
 from wildfern.ssl.evaluation import EvaluationResult
 from wildfern.ssl.models import Backbone
 
@@ -180,7 +181,7 @@ def test_two_evaluations_that_end_at_once_both_keep_their_rows(run, tmp_path, mo
         time.sleep(0.1)
         return found
 
-    monkeypatch.setattr(evaluating, "merged", slow)
+    monkeypatch.setattr(saved_evaluation, "merged", slow)
 
     def save(protocol: str) -> None:
         row = {"dataset": "digits", "backbone": "pretrained", "protocol": protocol, "metric": "accuracy", "value": 0.5}

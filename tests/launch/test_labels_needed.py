@@ -15,7 +15,7 @@ from wildfern.launch.assembly import open_data
 from wildfern.launch.builders import build_probe, check_classes, open_mixture
 from wildfern.launch.components import read_recipe
 from wildfern.launch.errors import RunError
-from wildfern.launch.evaluating import labeled
+from wildfern.launch.evaluation_data import labeled
 from wildfern.launch.resuming import check_same_run
 from wildfern.launch.run_folder import RunFolder
 from wildfern.ssl.data import DataError

@@ -43,6 +43,15 @@ from wildfern.recipes.errors import Problem
         ("evaluation.on=3", "evaluation.on: must be a list, got 3"),
         ("evaluation.on=[digit]", "evaluation.on.0.source: unknown source 'digit'; did you mean digits?"),
         ("evaluation.few_shot=[0]", "evaluation.few_shot.0: must be greater than 0, got 0"),
+        ("evaluation.online_knn={k: 0}", "evaluation.online_knn.k: must be greater than 0, got 0"),
+        (
+            "evaluation.online_knn={k: 30, images: 20}",
+            "evaluation.online_knn.images: the bank must hold at least k = 30 images, got 20",
+        ),
+        (
+            "evaluation.online_knn={k: 5000}",
+            "evaluation.online_knn: the bank must hold at least k = 5000 images, got 4096",
+        ),
         ("tracking.wandb=on", "tracking.wandb: must be 'off', 'offline' or 'online', got \"on\""),
         ("data=[]", "data: must be a source or a list of sources, got []"),
         ("data=/my/images", "data.source: unknown source '/my/images'; did you mean folder:/my/images?"),
