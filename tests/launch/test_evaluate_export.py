@@ -11,9 +11,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from small_runs import TINY
 from typer.testing import CliRunner
@@ -22,6 +24,7 @@ import wildfern
 from wildfern.launch import evaluate, pretrain, saved_evaluation
 from wildfern.launch.cli import app, export
 from wildfern.launch.errors import RunError
+from wildfern.launch.evaluate_datasets import Unfinished
 from wildfern.launch.evaluating import NotWritten
 from wildfern.launch.exporting import NAMES, export_backbone, loading_code
 from wildfern.launch.run_folder import RunFolder
@@ -304,6 +307,33 @@ def test_scores_are_shown_where_the_disk_is_full(module, run, tmp_path, monkeypa
     assert json.loads(other.read_text())["rows"] == done.exception.evaluation.as_json()["rows"]
     new = set(file.name for file in folder.iterdir()) - set(before)
     assert new <= {"evaluation.json", "evaluation_details"}
+
+
+def test_scores_are_shown_and_written_where_one_protocol_or_data_set_fails(run, tmp_path):
+    """A folder of one class, and an evaluator that refuses: the table, the files and the report have all the rest."""
+    folder, one_class = shutil.copytree(run, tmp_path / "run"), tmp_path / "one_class"
+    for number in range(10):
+        file = one_class / "cats" / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((32, 32, 3), 20 * number, np.uint8)).save(file)
+    plugin = tmp_path / "refuses.py"
+    plugin.write_text(
+        "from wildfern.registry import register\nfrom wildfern.ssl.evaluation import Evaluator\n\n"
+        "@register('evaluator', 'refuses')\nclass Refuses(Evaluator):\n"
+        "    def __call__(self, train, test):\n        raise ValueError('not these images')\n\n"
+        "    def describe(self):\n        return 'refuses'\n"
+    )
+    words = ["evaluate", str(folder), "--on", f"folder:{one_class}", "--on", "digits", "--plugin", str(plugin)]
+    words += ["--protocol", "refuses,knn", "--json", str(tmp_path / "rows.json")]
+    done = CliRunner().invoke(app, words)
+    assert isinstance(done.exception, Unfinished)
+    message = str(done.exception)
+    assert "all labeled images are of one class" in message.partition(";")[0]
+    assert message.endswith("digits: refuses: not these images. All other scores are complete")
+    assert "pretrained" in done.output
+    for file in (tmp_path / "rows.json", folder / "evaluation.json"):
+        assert {(r["dataset"], r["protocol"]) for r in json.loads(file.read_text())["rows"]} == {("digits", "knn")}
+    assert "digits" in (folder / "report.html").read_text()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux")

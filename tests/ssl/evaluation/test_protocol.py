@@ -16,6 +16,7 @@ from wildfern.ssl.evaluation import (
     Finetune,
     LinearProbe,
     Preprocessing,
+    ProtocolsFailed,
     Retrieval,
     Score,
     TransformedBackbone,
@@ -325,6 +326,37 @@ def test_a_transformed_backbone_transforms_first():
     assert torch.equal(outer(images), inner(clipped))
     assert torch.equal(outer.maps(images)[1], inner.maps(clipped)[1])
     assert torch.equal(outer.tokens(images), inner.tokens(clipped))
+
+
+def test_a_protocol_that_fails_for_one_backbone_loses_none_of_the_other_scores(backbones):
+    class Fails(Evaluator):
+        def __call__(self, train, test):
+            if train.x.shape[1] == 2:
+                raise ValueError("these features are odd")
+            return KNN(k=3)(train, test)
+
+    wide = {
+        **backbones,
+        "wide": nn.Sequential(nn.Conv2d(3, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+    }  # not 2 features
+    settings = {"dataset": "s", "evaluators": {"fails": Fails(), "knn": KNN(k=3)}}
+    with pytest.raises(ProtocolsFailed, match=r"^s: fails: these features are odd$") as caught:
+        evaluate_backbones(wide, Stripes(60, 0), Stripes(30, 1), **settings)
+    whole = evaluate_backbones(wide, Stripes(60, 0), Stripes(30, 1), dataset="s", evaluators={"knn": KNN(k=3)})
+    result = caught.value.result
+    assert [row for row in result.rows if row["protocol"] == "knn"] == list(whole.rows)
+    assert {row["backbone"] for row in result.rows if row["protocol"] == "fails"} == {"random", "wide"}
+    assert "wide" in str(result)
+
+
+def test_where_no_protocol_works_its_error_is_raised(backbones):
+    class Fails(Evaluator):
+        def __call__(self, train, test):
+            raise ValueError("these features are odd")
+
+    with pytest.raises(ValueError, match=r"^these features are odd$") as caught:
+        evaluate_backbones(backbones, Stripes(20, 0), Stripes(20, 1), dataset="s", evaluators={"fails": Fails()})
+    assert not isinstance(caught.value, ProtocolsFailed)
 
 
 @pytest.mark.parametrize(
