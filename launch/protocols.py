@@ -190,6 +190,8 @@ class _Request:
         if name not in EVALUATORS:
             self.complain(key, f"unknown protocol {name!r}", nearest(name, EVALUATORS), sorted(EVALUATORS))
             return None
+        if key.startswith("protocols."):  # a number means little to who typed --protocol
+            key = f"{key} ({name})"
         try:
             component = EVALUATORS[name]
         except ComponentError as error:

@@ -56,8 +56,9 @@ class Startup:
             self._stack = ExitStack()
             shown_on = screen()
             if "torch" not in sys.modules:
-                self.progress.part(LOADING)
-                if not shown_on.is_terminal and not in_notebook(shown_on):
+                if shown_on.is_terminal or in_notebook(shown_on):
+                    self.progress.part(LOADING)
+                else:
                     print(encodable(f"{LOADING} …", shown_on.encoding), file=sys.stderr, flush=True)
             self._stack.enter_context(progress_line(self.progress, shown_on))
             self._stack.enter_context(shown_by(self.progress))

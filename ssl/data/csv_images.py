@@ -27,6 +27,8 @@ from wildfern.ssl.tracking.current_progress import current_progress
 Cells = tuple[str | int, ...]
 IMAGE_COLUMNS = ("filename", "img_filename", "image_filename", "file_name", "path", "img_path", "image", "file")
 _LABEL_COLUMNS = ("label", "labels", "class", "category", "target")
+_PLACE = re.compile(r"\{([^{}]*)\}")  # of a column in a template
+_MISSING = frozenset({"nan", "na", "n/a", "#n/a", "<na>", "null", "none"})  # as other programs write an empty cell
 _CHUNK = 512  # files checked per task of a thread
 
 
@@ -37,6 +39,7 @@ class CsvSource(ImageSource):
     image_column: file names; None takes the first there is of filename, img_filename, image_filename, file_name, path, img_path,
         image and file. With braces a name is made of cells: "train/{filename}" for iWildCam.
     label_column: whole numbers or names; -1 and empty cells are unlabeled. None, or no column of the default name: unlabeled.
+        nan, NA, null and none are names of classes like others, with a note; among whole numbers they are refused.
     split_column: a row is of the train or test split if its cell is one of `train` or `test`; other rows are left out, and
         counted in a note. By default 0 and 2 too, as in Waterbirds; [id_test] are iWildCam's test images from cameras of train.
     test_fraction: without a column of the default name, this share of the images, chosen by a hash of their names, is the test
@@ -164,9 +167,13 @@ class CsvSource(ImageSource):
             if self._label_column is not None and usual:
                 raise DataError(f"{where} does not exist; label_column could be {' or '.join(usual)}")
             return None, None
-        numbers, names = number_labels(_label_values(self._label_texts), (), where)
+        numbers, names = number_labels(_label_values(self._label_texts, where), (), where)
         if numbers is None:
             return None, None
+        if odd := [text for text in names or () if text.lower() in _MISSING]:
+            self.note(
+                f"{where}: {', '.join(odd)}: taken as a name of a class; an image without a label has an empty cell"
+            )
         labels = numbers[self._label_codes]
         if unlabeled := int((labels < 0).sum()):
             self.note(f"{where}: empty or -1, so without a label: {unlabeled:,} of {len(labels):,} images")
@@ -240,25 +247,38 @@ def _template(table: CsvTable, image_column: str | None) -> str:
             )
         return f"{{{found}}}"
     template = image_column if "{" in image_column else f"{{{image_column}}}"
+    if set(_PLACE.sub("", template)) & set("{}"):
+        raise DataError(
+            f"image_column {image_column!r} has a brace without its other one: braces are for names of columns, as in "
+            "'train/{filename}'"
+        )
     for column in _columns_of(template):
         table.check_column(column, "image_column")
     return template
 
 
 def _columns_of(template: str) -> list[str]:
-    return re.findall(r"\{([^{}]*)\}", template)
+    return _PLACE.findall(template)
 
 
 def _file_names(template: str, cells: Mapping[str, Any]) -> Any:
     """The names as an array of pyarrow."""
     import pyarrow.compute as compute
 
-    parts = re.split(r"\{([^{}]*)\}", template)  # every second one is a column
+    parts = _PLACE.split(template)  # every second one is a column
     return compute.binary_join_element_wise(*(cells[part] if at % 2 else part for at, part in enumerate(parts)), "")
 
 
-def _label_values(texts: list[str]) -> list[int | str | None]:
-    """Whole numbers if all texts are (also 3.0, as some programs write them), else names; None for an empty one."""
-    if all(re.fullmatch(r"-?\d{1,18}(\.0+)?", text) for text in texts if text):
+def _label_values(texts: list[str], where: str) -> list[int | str | None]:
+    """Whole numbers if all texts are (also 3.0, as some programs write them), else names; None for an empty one.
+
+    Raises DataError if all are numbers but for words for "missing".
+    """
+    others = [text for text in texts if text and not re.fullmatch(r"-?\d{1,18}(\.0+)?", text)]
+    if not others:
         return [int(text.partition(".")[0]) if text else None for text in texts]
+    if len(others) < sum(map(bool, texts)) and all(text.lower() in _MISSING for text in others):
+        raise DataError(
+            f"{where}: {others[0]!r} is among whole numbers: empty the cell of an image without a label, or name all classes"
+        )
     return [text or None for text in texts]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from wildfern.ssl.data.base import DataError
+from wildfern.ssl.data.csv_faults import first_fault
 from wildfern.ssl.data.steady_file import SteadyFile
 
 MOST_BYTES = 2**30
@@ -35,7 +36,7 @@ class CsvTable:
         try:
             self.columns: list[str] = next(csv.reader([header], delimiter=self._delimiter), [])
         except csv.Error as error:
-            raise DataError(f"{path}, line 1: {error}") from error
+            raise DataError(f"{path}, line 1: {error}; it must name the columns, as in filename,y,split") from error
         if not any(self.columns):
             raise DataError(f"{path} needs a first line with names of columns, such as filename,y,split")
         seen: set[str] = set()
@@ -65,7 +66,8 @@ class CsvTable:
     def read(self, columns: Iterable[str]) -> dict[str, Any]:
         """The cells of these columns: arrays of pyarrow of texts without space around them, one text for each row.
 
-        Raises DataError for a row with another number of cells, and for text that is not UTF-8.
+        Raises DataError, with the line, for a row with another number of cells, of too many bytes or not UTF-8, and for an open
+        quotation mark.
         """
         import pyarrow as pa
         import pyarrow.compute as compute
@@ -84,9 +86,21 @@ class CsvTable:
                     arrow_csv.ConvertOptions(include_columns=wanted, column_types=dict.fromkeys(wanted, pa.string())),
                 )
         except (pa.ArrowException, UnicodeDecodeError) as error:
-            raise DataError(f"{self.path} cannot be read: {' '.join(str(error).split())[:300]}") from error
+            words = self._fault() or " ".join(str(error).split())[:300]
+            raise DataError(f"{self.path} cannot be read: {words}") from error
+        # pyarrow takes a quotation mark that is not closed for one of all that follows, and its rows would be lost.
+        if self._quotation_marks() % 2 and (fault := self._fault()):
+            raise DataError(f"{self.path} cannot be read: {fault}")
         trimmed = {name: compute.utf8_trim_whitespace(table[name]) for name in wanted}
         return {name: pa.concat_arrays(column.chunks) for name, column in trimmed.items() if column.num_chunks}
+
+    def _fault(self) -> str | None:
+        with self._opened() as file:
+            return first_fault(file, self._delimiter, len(self.columns), MOST_LINE_BYTES)
+
+    def _quotation_marks(self) -> int:
+        with self._opened() as file:
+            return sum(part.count(b'"') for part in iter(lambda: file.read(MOST_LINE_BYTES), b""))
 
     def _opened(self) -> BinaryIO:
         try:

@@ -1,8 +1,9 @@
 """Measures of representation collapse that need no labels: pure functions of one batch of embeddings."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from wildfern.ssl.evaluation.unit_rows import unit_rows
 
 # Rows that `diagnostics` uses: the singular values of 512 × 2048 take 0.1 s on one CPU core.
 ROWS = 512
@@ -27,7 +28,7 @@ def diagnostics(features: Tensor | None, embeddings: Tensor | None = None) -> di
             raise ValueError(
                 f"diagnostics need embeddings [V, N, D] of two views of two images, got {list(embeddings.shape)}"
             )
-        first, second = F.normalize(embeddings[:2, :ROWS].float(), dim=-1)
+        first, second = unit_rows(embeddings[:2, :ROWS].float())
         found |= {"alignment": alignment(first, second), "uniformity": uniformity(first)}
     return found
 
@@ -49,7 +50,7 @@ def feature_std(features: Tensor) -> Tensor:
 
     The check of SimSiam (Chen & He, 2021, section 4.1), lightly's `std_of_l2_normalized` without its dependence on D.
     """
-    rows = F.normalize(features, dim=1)
+    rows = unit_rows(features)
     return rows.std(dim=0).mean() * features.shape[1] ** 0.5
 
 

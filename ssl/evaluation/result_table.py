@@ -109,8 +109,8 @@ def _content(result: "EvaluationResult") -> _Content:
     paired = compared and any(row.get("difference_low") is not None for row in evaluated)
     texts = ("protocol", *(("backbone",) if several else ()), "metric")
     value = evaluated[0]["backbone"] if evaluated and not several else "value"
-    numbers = (value, "95 %", "n", *((str(result.baseline),) if compared and not several else ()))
-    numbers += ("gain",) * compared + ("95 %",) * paired
+    numbers = (value, "value 95 %", "n", *((str(result.baseline),) if compared and not several else ()))
+    numbers += ("gain",) * compared + ("gain 95 %",) * paired
     several_sets = len({row["dataset"] for row in evaluated}) > 1
     cells = [(row, tuple(map(printable, _cells(result, row, several, compared, paired)))) for row in evaluated]
     return _Content(
@@ -122,8 +122,8 @@ def _content(result: "EvaluationResult") -> _Content:
             *(f"{short_name(name)}: {text}" for name, text in result.protocols.items()),
             *_gain_words(result, evaluated, compared),
             *_size_words(evaluated),
-            "95 %: intervals over the n test images unless a protocol says otherwise. All metrics: report and evaluation.json "
-            "of a run, or wildfern evaluate --json FILE or --csv FILE",
+            f"95 %: intervals{' of the value and of the gain' * paired} over the n test images unless a protocol says otherwise. "
+            "All metrics: report and evaluation.json of a run, or wildfern evaluate --json FILE or --csv FILE",
         ],
     )
 

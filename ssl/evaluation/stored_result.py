@@ -16,7 +16,7 @@ _TEXT, _COUNT = "a text", "a whole number of at least 0"
 _FORMS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("dataset", "protocol", "backbone", "metric"), (_TEXT,)),
     "value": ("a number",),
-    **dict.fromkeys(("low", "high"), ("a number", "null")),
+    **dict.fromkeys(("low", "high", "difference_low", "difference_high"), ("a number", "null")),
     **dict.fromkeys(("n", "train_images", "test_images"), (_COUNT, "null")),
     **dict.fromkeys(("train_split", "test_split"), (_TEXT, "null")),
     "share": ("true or false",),

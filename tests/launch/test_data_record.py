@@ -71,7 +71,7 @@ def test_a_resumed_run_records_what_is_taken_down_and_what_it_knew_before(curate
     second = {"takedowns": 2, "taken_down": 2, "last_step": 3}
     assert counts(run) == {"takedowns": 3, "taken_down": 3, "earlier": [first, second]}
     assert new_takedowns(recipe, open_mixture(recipe), RunFolder(run)) == []
-    card = "\n".join(model_card(RunFolder(run), "backbone.pth", "load()"))
+    card = "\n".join(model_card(RunFolder(run), "backbone.pth", "load()", "read back, the same"))
     assert "3 of them were taken down during the run, which may have read them up to step 3, but not afterwards" in card
     assert "when the run started" not in card
 

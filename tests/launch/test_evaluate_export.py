@@ -312,6 +312,7 @@ def test_scores_are_shown_where_the_disk_is_full(module, run, tmp_path, monkeypa
 def test_scores_are_shown_and_written_where_one_protocol_or_data_set_fails(run, tmp_path):
     """A folder of one class, and an evaluator that refuses: the table, the files and the report have all the rest."""
     folder, one_class = shutil.copytree(run, tmp_path / "run"), tmp_path / "one_class"
+    (folder / "evaluation.json").unlink(missing_ok=True)
     for number in range(10):
         file = one_class / "cats" / f"{number}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -332,7 +333,9 @@ def test_scores_are_shown_and_written_where_one_protocol_or_data_set_fails(run, 
     assert message.endswith("digits: refuses: not these images. All other scores are complete")
     assert "pretrained" in done.output
     for file in (tmp_path / "rows.json", folder / "evaluation.json"):
-        assert {(r["dataset"], r["protocol"]) for r in json.loads(file.read_text())["rows"]} == {("digits", "knn")}
+        assert {(r["dataset"], r["protocol"]) for r in json.loads(file.read_text())["rows"]} == {("digits", "knn")}, (
+            file
+        )
     assert "digits" in (folder / "report.html").read_text()
 
 

@@ -13,7 +13,8 @@ from wildfern.launch import evaluate, pretrain
 from wildfern.launch.cli import main
 from wildfern.launch.components import read_recipe
 from wildfern.launch.errors import RunError
-from wildfern.launch.evaluating import evaluation_sources, scores
+from wildfern.launch.evaluate_datasets import scores
+from wildfern.launch.evaluation_data import evaluation_sources
 from wildfern.launch.protocols import check_request, parse_datasets, parse_protocols
 from wildfern.launch.run_folder import RunFolder
 from wildfern.recipes import Component, DataEntry, EvaluationEntry, RecipeErrors
@@ -125,9 +126,9 @@ def test_errors_are_reported_together_with_the_nearest_name():
         ("on.3", "source"),
         ("on.4", "there is no nowhere"),
         ("protocols.0", "did you mean linear?"),
-        ("protocols.1.k", "an integer"),
-        ("protocols.1.temprature", "temperature?"),
-        ("protocols.2", "k=0"),
+        ("protocols.1 (knn).k", "an integer"),
+        ("protocols.1 (knn).temprature", "temperature?"),
+        ("protocols.2 (knn)", "k=0"),
         ("protocols.3", "name"),
         ("few_shot.0", "at least 1"),
     ):
@@ -302,7 +303,7 @@ def test_an_invalid_evaluator_is_refused(registered):
     untyped, other = str(caught.value).splitlines()
     assert "protocols.0" in untyped
     assert "type annotation" in untyped
-    assert "protocols.1: shapeless is not a subclass of wildfern.ssl.evaluation.Evaluator" in other
+    assert "protocols.1 (shapeless): shapeless is not a subclass of wildfern.ssl.evaluation.Evaluator" in other
 
 
 def test_the_command_prints_a_table_and_writes_json(run, tmp_path, monkeypatch, capsys):

@@ -15,6 +15,7 @@ from torch import Tensor
 from wildfern.registry import register
 from wildfern.ssl.evaluation.evaluator import Chunk, ChunkStream, Evaluator, HeldOut, Score
 from wildfern.ssl.evaluation.protocols.anomaly_scores import image_scores, pixel_scores
+from wildfern.ssl.evaluation.unit_rows import unit_rows
 from wildfern.ssl.tracking.progress import SILENT, Progress
 
 ELEMENTS = 2**24  # of the similarities of an image's patches to those of other images that are computed at once
@@ -29,7 +30,7 @@ def neighborhood_tokens(maps: Tensor, degree: int) -> Tensor:
     which changes only the length before scaling. Section 3.1.
     """
     pooled = F.avg_pool2d(maps, degree, stride=1, padding=degree // 2)
-    return F.normalize(pooled.flatten(2).transpose(1, 2), dim=2)
+    return unit_rows(pooled.flatten(2).transpose(1, 2))
 
 
 def standardized(maps: Tensor) -> Tensor:
@@ -92,7 +93,7 @@ def rescored(scores: Tensor, descriptors: Tensor, neighbors: Sequence[int] = (1,
     Scores float[N], descriptors float[N, D] of the images -> float[N]. Similarity is the cosine, at least 0. In matrices
     D⁻¹ (M ∘ W) c, with M the mask of the k nearest images (section 3.3). k = 1 leaves the scores as they are; k above N is N.
     """
-    unit = F.normalize(descriptors, dim=1)
+    unit = unit_rows(descriptors)
     similarity = (unit @ unit.T).clamp(min=0).fill_diagonal_(1.0)
     order = similarity.clone().fill_diagonal_(math.inf).argsort(dim=1, descending=True, stable=True)
     means = []

@@ -17,29 +17,9 @@ from torch import Tensor, nn
 
 from wildfern.generators.counter_rng import key
 from wildfern.registry import register
-from wildfern.ssl.evaluation.evaluator import (
-    ChunkStream,
-    Evaluator,
-    HeldOut,
-    Score,
-    check_single_label,
-    check_test,
-)
+from wildfern.ssl.evaluation.evaluator import ChunkStream, HeldOut, Score, check_single_label
 from wildfern.ssl.evaluation.features import method_of
-from wildfern.ssl.evaluation.metrics.classification_scores import joined, predicted_scores
-from wildfern.ssl.evaluation.metrics.label_counts import unseen_words
-from wildfern.ssl.evaluation.protocols.probe_training import (
-    Choice,
-    HeldOutChoice,
-    ProbeHeads,
-    check_training,
-    chosen_words,
-    class_targets,
-    cosine,
-    held_out_images,
-    shuffled,
-    tested,
-)
+from wildfern.ssl.evaluation.protocols.probe_training import Batches, ProbeHeads, TrainedProbe, cosine, shuffled
 
 LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 EPSILON = 1e-6  # added to variances, as by AIM's batch normalization
@@ -82,7 +62,7 @@ def check_queries(dim: int, queries: int) -> None:
 
 
 @register("evaluator", "attentive")
-class AttentiveProbe(Evaluator):
+class AttentiveProbe(TrainedProbe):
     """Attentive probe on frozen tokens: accuracy, top-5 accuracy (more than five classes) and balanced accuracy.
 
     AdamW with a cosine to 0; the last epoch counts. With several learning rates, heads are trained side by side without the
@@ -108,13 +88,10 @@ class AttentiveProbe(Evaluator):
         cache_mb: int = 2048,
         seed: int = 0,
     ) -> None:
-        rates = learning_rate if isinstance(learning_rate, tuple | list) else (learning_rate,)
-        self.learning_rates = tuple(sorted(set(rates)))
-        check_training(self.learning_rates, epochs, batch_size, weight_decay, holdout)
+        super().__init__(learning_rate, epochs, batch_size, weight_decay, holdout, seed)
         if queries < 1 or cache_mb < 1:
             raise ValueError(f"queries and cache_mb are at least 1, got queries={queries}, cache_mb={cache_mb}")
-        self.queries, self.prefix, self.epochs, self.batch_size = queries, prefix, epochs, batch_size
-        self.weight_decay, self.holdout, self.cache_mb, self.seed = weight_decay, holdout, cache_mb, seed
+        self.queries, self.prefix, self.cache_mb = queries, prefix, cache_mb
 
     def check_network(self, backbone: nn.Module, size: int | None) -> None:
         method_of(backbone, "tokens")
@@ -124,60 +101,29 @@ class AttentiveProbe(Evaluator):
 
     def __call__(self, train: ChunkStream, test: HeldOut[ChunkStream]) -> list[Score]:
         tokens = TrainTokens(train, self.prefix, self.cache_mb * 2**20, self.batch_size)
-        classes, targets = class_targets(tokens.labels)
-        held = held_out_images(targets, len(self.learning_rates), self.holdout, self.seed)
-        heads = self._trained(tokens, targets, ~held, len(classes))
-        choice = Choice(0)
-        if held.any():
-            judge = HeldOutChoice(len(heads.heads), int(held.sum()))
-            for x, images in tokens.in_order(held, self.batch_size):
-                judge.add(heads.logits(x), targets[images])
-            choice = judge.choose()
-
-        logits, labels = [], []
-        for chunk in test.read():
-            check_single_label("attentive", "LinearProbe", chunk.y)
-            x = tokens.standardized(tokens.rounded(chunk.x, "test"))
-            logits.append(heads.logits_of(choice.head, x).cpu())
-            labels.append(chunk.y.cpu())
-        check_test(labels)
-        found, known = torch.cat(logits), torch.cat(labels)
-        predictions = tested(found, known, classes.cpu(), choice.temperature)
-        unseen = unseen_words(tokens.labels, known, train.class_names)
-        detail = joined(choice.describe(heads.rates[choice.head]), tokens.describe(), unseen)
-        return predicted_scores(predictions, len(classes), detail)
-
-    def describe(self) -> str:
-        attended = "patch and prefix tokens" if self.prefix else "patch tokens"
-        rates = ", ".join(f"{rate:g}" for rate in self.learning_rates)
-        return (
-            f"attentive probe on frozen {attended}, standardized by train: {self.queries} learned "
-            f"{'query pools' if self.queries == 1 else 'queries pool'} the values by attention (efficient probing), then a "
-            f"linear layer; AdamW, learning rate {rates}, weight decay {self.weight_decay:g}, cosine, {self.epochs} "
-            f"epoch{'s' * (self.epochs > 1)}, batches of {self.batch_size}, no augmentation; "
-            f"{chosen_words(len(self.learning_rates), self.holdout)}; last epoch"
-        )
-
-    def _trained(self, tokens: "TrainTokens", targets: Tensor, fitted: Tensor, classes: int) -> ProbeHeads:
-        """Heads trained on the images that `fitted` bool[N] marks."""
+        labels = self.train_labels(tokens.labels, train.class_names)
 
         def make_head() -> nn.Module:
             generator = torch.Generator().manual_seed(key("attentive head", self.seed) >> 1)
-            return AttentiveHead(tokens.dim, classes, self.queries, generator).to(targets.device)
+            return AttentiveHead(tokens.dim, len(labels.classes), self.queries, generator).to(tokens.labels.device)
 
         heads = ProbeHeads(make_head, self.learning_rates, partial(torch.optim.AdamW, weight_decay=self.weight_decay))
-        images = int(fitted.sum())
-        batch = min(self.batch_size, images)
-        batches = images // batch
-        for epoch in range(self.epochs):
-            for number, (x, picked) in enumerate(tokens.in_random_order(fitted, batch, self.seed, epoch)):
-                step = epoch * batches + number
-                if tokens.kept is not None:  # otherwise the stream counts the images it reads
-                    told = f"epoch {epoch + 1} of {self.epochs}"
-                    self.progress.count(step * batch, self.epochs * batches * batch, "images", told)
-                heads.step(x, targets[picked], cosine(step, self.epochs * batches))
-            heads.check_finite(epoch)
-        return heads
+        fitted = ~labels.held
+        batch = min(self.batch_size, int(fitted.sum()))
+        batches = partial(tokens.in_random_order, fitted, batch, self.seed)
+        # If the tokens are not kept, the stream counts the images it reads.
+        self.fit(heads, labels, batch, batches, cosine, counted=tokens.kept is not None)
+        held_out = tokens.in_order(labels.held, self.batch_size)
+        return self.scores(heads, labels, held_out, tokens.of_test(test), after=tokens.describe())
+
+    def describe(self) -> str:
+        attended = "patch and prefix tokens" if self.prefix else "patch tokens"
+        return (
+            f"attentive probe on frozen {attended}, standardized by train: {self.queries} learned "
+            f"{'query pools' if self.queries == 1 else 'queries pool'} the values by attention (efficient probing), then a "
+            f"linear layer; AdamW, {self.rate_words()}, weight decay {self.weight_decay:g}, cosine, "
+            f"{self.training_words('no augmentation')}"
+        )
 
 
 class TrainTokens:
@@ -249,6 +195,12 @@ class TrainTokens:
             for start in range(0, len(images), batch):
                 part = slice(start, start + batch)
                 yield self.standardized(x[torch.from_numpy(rows[part])]), torch.from_numpy(images[part])
+
+    def of_test(self, test: HeldOut[ChunkStream]) -> Batches:
+        """Tokens of test, which is read when the first ones are asked for, and their labels."""
+        for chunk in test.read():
+            check_single_label("attentive", "LinearProbe", chunk.y)
+            yield self.standardized(self.rounded(chunk.x, "test")), chunk.y
 
     def describe(self) -> str:
         """Where the tokens come from, and how they are shuffled."""

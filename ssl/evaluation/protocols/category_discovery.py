@@ -11,7 +11,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from wildfern.generators.counter_rng import fold, key, uniform
@@ -34,6 +33,7 @@ from wildfern.ssl.evaluation.protocols.semi_supervised_k_means import (
     semi_supervised_k_means,
 )
 from wildfern.ssl.evaluation.stratified import class_ranks
+from wildfern.ssl.evaluation.unit_rows import unit_rows
 
 Algorithm = Literal["gmm", "kmeans"]
 
@@ -102,10 +102,10 @@ class CategoryDiscovery(Evaluator):
         if train.multi_label:
             raise ValueError("category discovery is for one label per image, and these are multi-hot")
         known, given = draw_labeled(train.y, self.known, self.labeled, self.seed)
-        rows = F.normalize(train.x.float(), dim=1)
+        rows = unit_rows(train.x.float())
         prototypes = self._prototypes(rows, given, len(known))
         held = test.read()
-        nearest = nearest_centroid(F.normalize(held.x.float(), dim=1), prototypes)[0]  # unit prototypes: by cosine
+        nearest = nearest_centroid(unit_rows(held.x.float()), prototypes)[0]  # unit prototypes: by cosine
         right = torch.from_numpy(matched_images(nearest.numpy(force=True), held.y.numpy(force=True)))
         of_known = torch.isin(held.y, known).cpu()
         true = len(train.y.unique())
@@ -146,7 +146,7 @@ class CategoryDiscovery(Evaluator):
         z = principal_components(rows)
         clusters = mixture_clusters(z, given.cpu(), self.classes, most, self.seed, self.progress)
         otherwise = rows.new_zeros(int(clusters.max()) + 1, rows.shape[1])
-        return F.normalize(cluster_means(rows, clusters.to(rows.device), otherwise), dim=1)
+        return unit_rows(cluster_means(rows, clusters.to(rows.device), otherwise))
 
     def describe(self) -> str:
         number = f"{self.classes} classes"

@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.special import entr
@@ -21,6 +20,7 @@ from wildfern.ssl.curation.hierarchical_kmeans import k_means, nearest_centroid
 from wildfern.ssl.evaluation.evaluator import Evaluator, Features, HeldOut, Score
 from wildfern.ssl.evaluation.metrics.bootstrap import DRAWS, ELEMENTS
 from wildfern.ssl.evaluation.metrics.classification_scores import Z, joined, proportion
+from wildfern.ssl.evaluation.unit_rows import unit_rows
 from wildfern.ssl.tracking.progress import SILENT, Progress
 
 Split = Literal["train", "test"]
@@ -156,10 +156,10 @@ class Clustering(Evaluator):
         if self.fit_on == "train":
             centroids = self._fitted(train.x, k)
             held = test.read()
-            rows = _unit(held.x)
+            rows = unit_rows(held.x.float())
         else:
             held = test.read()
-            rows, centroids = _unit(held.x), self._fitted(held.x, k)
+            rows, centroids = unit_rows(held.x.float()), self._fitted(held.x, k)
         clusters = nearest_centroid(rows, centroids)[0].numpy(force=True)
         labels = held.y.numpy(force=True)
         detail = f"{k} clusters of {len(train) if self.fit_on == 'train' else len(held)} {self.fit_on} images"
@@ -180,8 +180,4 @@ class Clustering(Evaluator):
     def _fitted(self, features: Tensor, k: int) -> Tensor:
         if len(features) < k:
             raise ValueError(f"clusters: {k} clusters need at least as many {self.fit_on} images, got {len(features)}")
-        return best_centroids(_unit(features), k, self.seeds, self.seed, self.progress)
-
-
-def _unit(features: Tensor) -> Tensor:
-    return F.normalize(features.float(), dim=1)
+        return best_centroids(unit_rows(features.float()), k, self.seeds, self.seed, self.progress)

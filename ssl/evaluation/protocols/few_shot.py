@@ -16,8 +16,9 @@ from wildfern.ssl.evaluation.evaluator import Evaluator, Features, HeldOut, Scor
 from wildfern.ssl.evaluation.metrics.classification_scores import classification_scores, joined
 from wildfern.ssl.evaluation.metrics.label_counts import unseen_words
 from wildfern.ssl.evaluation.protocols.knn import KNN, knn
+from wildfern.ssl.evaluation.protocols.linear_classifier import LinearClassifier
 from wildfern.ssl.evaluation.protocols.linear_probe import fit_linear_probe
-from wildfern.ssl.evaluation.protocols.logistic_regression import ONE_THREAD_UP_TO, LinearClassifier, one_thread
+from wildfern.ssl.evaluation.protocols.logistic_regression import ONE_THREAD_UP_TO, one_thread
 from wildfern.ssl.evaluation.stratified import class_ranks
 from wildfern.ssl.tracking.progress import SILENT, Progress
 

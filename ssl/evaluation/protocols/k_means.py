@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
-from torch.nn import functional as F
+
+from wildfern.ssl.evaluation.unit_rows import unit_rows
 
 PASSES = 100  # over all features, at most
 BATCH = 1024  # features; more if there are more clusters, as each batch should have some of each
@@ -21,7 +22,7 @@ def k_means(features: Tensor, k: int, seed: int = 0) -> NDArray[np.int32]:
     """
     if len(features) < k:
         raise ValueError(f"{k} clusters need at least as many images, got {len(features)}")
-    rows = F.normalize(features.float(), dim=1).numpy(force=True)
+    rows = unit_rows(features.float()).numpy(force=True)
     model = MiniBatchKMeans(k, random_state=seed, batch_size=max(BATCH, 4 * k), n_init=1, max_iter=PASSES)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than clusters: some stay empty

@@ -6,7 +6,6 @@ own, and its augmented views are the samples of that class.
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -18,11 +17,13 @@ from wildfern.ssl.evaluation.evaluator import Evaluator, HeldOut, LabeledImages,
 from wildfern.ssl.evaluation.features import device_of, extract_features, frozen
 from wildfern.ssl.evaluation.metrics.classification_scores import mean_score
 from wildfern.ssl.evaluation.preprocessing import normalized
+from wildfern.ssl.evaluation.unit_rows import unit_rows
 from wildfern.ssl.tracking.progress import SILENT, Progress
 
 RANKED = 25_600  # images of RankMe at most, as in its paper (Garrido et al., 2023)
 EPSILON = 1e-7  # RankMe's, for LiDAR too
 BATCH = 256  # views
+LEAST_DELTA = 1e-30  # smaller ones are below the rounding of any covariance but that of features of less than 1e-7
 
 
 def lidar(views: Tensor, delta: float = 1e-4, epsilon: float = EPSILON) -> Tensor:
@@ -30,7 +31,8 @@ def lidar(views: Tensor, delta: float = 1e-4, epsilon: float = EPSILON) -> Tenso
 
     Thilak et al. (2024), eq. 1-4, with unbiased covariances: the exp of the entropy of λ / ‖λ‖₁ + ε for the D eigenvalues λ of
     Σw^(-1/2) Σb Σw^(-1/2), where Σw = within-image covariance + δ I. Compare it at the same n, q, D and δ only. Computed in
-    float64, on the CPU. NaN if an entry is not finite. Raises ValueError for fewer than two images or views.
+    float64, on the CPU. NaN if an entry is not finite. Raises ValueError for fewer than two images or views, and for a δ that
+    is lost in the rounding of a singular within-image covariance.
     """
     if views.ndim != 3 or min(views.shape[:2]) < 2:
         raise ValueError(f"LiDAR needs features [n, q, D] of two views of two images, got {list(views.shape)}")
@@ -43,7 +45,15 @@ def lidar(views: Tensor, delta: float = 1e-4, epsilon: float = EPSILON) -> Tenso
     within = (views - means[:, None]).flatten(0, 1)
     sigma_w = within.T @ within / (n * (q - 1)) + delta * torch.eye(dim, dtype=torch.float64)
     # L⁻¹ Σb L⁻ᵀ of Σw = L Lᵀ has the same eigenvalues as the symmetric form: both are similar to Σw⁻¹ Σb.
-    whitened = torch.linalg.solve_triangular(torch.linalg.cholesky(sigma_w), between.T, upper=False)
+    lower, failed = torch.linalg.cholesky_ex(sigma_w)
+    diagonal = sigma_w.diagonal()
+    rounding = torch.finfo(torch.float64).eps * dim  # of a pivot, as a share of its entry of the diagonal
+    if failed or (lower.diagonal().square() <= rounding * diagonal).any():
+        raise ValueError(
+            f"delta {delta:g} is lost in the rounding of the covariance of these features within an image, with variances up to "
+            f"{float(diagonal.max()):.3g}: set a larger delta, such as {max(1e-4, 1e-9 * float(diagonal.max())):.1g}"
+        )
+    whitened = torch.linalg.solve_triangular(lower, between.T, upper=False)
     eigenvalues = torch.linalg.eigvalsh(whitened @ whitened.T / (n - 1)).clamp(min=0)
     p = eigenvalues / eigenvalues.sum().clamp(min=epsilon) + epsilon
     return (-(p * p.log()).sum()).exp()
@@ -112,8 +122,8 @@ class LabelFree(Evaluator):
     ) -> None:
         if images < 2 or views < 2:
             raise ValueError(f"images and views are at least 2, got images={images}, views={views}")
-        if not 0 < delta < np.inf:
-            raise ValueError(f"delta is a positive number, got {delta}")
+        if not LEAST_DELTA <= delta < np.inf:
+            raise ValueError(f"delta is a positive number, at least {LEAST_DELTA:g}, got {delta}")
         simclr(count=views, crop_scale=crop_scale, jitter=jitter)  # refuses impossible ones
         self.images, self.views, self.delta = images, views, delta
         self.crop_scale, self.jitter, self.seed = crop_scale, jitter, seed
@@ -134,7 +144,7 @@ class LabelFree(Evaluator):
 
         plain = extract_features(held.backbone, [(held.pixels[ranked], None)], **preprocessing, done=told).x
         n, q, dim = views.shape
-        first, second = F.normalize(views[:, 0], dim=1), F.normalize(views[:, 1], dim=1)
+        first, second = unit_rows(views[:, 0]), unit_rows(views[:, 1])
         distances = (first - second).square().sum(1)
         measures = (
             ("lidar", lidar(views, self.delta), n, f"at most {min(n - 1, dim)}; {q} views of each image"),

@@ -23,9 +23,9 @@ from wildfern.ssl.evaluation.metrics.average_precision import multi_label_scores
 from wildfern.ssl.evaluation.metrics.calibration import fit_temperature
 from wildfern.ssl.evaluation.metrics.classification_scores import joined, predicted_scores, ranked_classes
 from wildfern.ssl.evaluation.metrics.label_counts import unseen_words
+from wildfern.ssl.evaluation.protocols.linear_classifier import LinearClassifier
 from wildfern.ssl.evaluation.protocols.logistic_regression import (
     ONE_THREAD_UP_TO,
-    LinearClassifier,
     RegularizationPath,
     compared,
     fitted,

@@ -15,24 +15,11 @@ from wildfern.registry import register
 from wildfern.ssl.augmentation.crop import crop_views
 from wildfern.ssl.augmentation.operation import UNCHANGED
 from wildfern.ssl.augmentation.table import ViewSettings, draw_table
-from wildfern.ssl.evaluation.evaluator import Evaluator, HeldOut, LabeledImages, Score, check_single_label
+from wildfern.ssl.evaluation.evaluator import HeldOut, LabeledImages, Score, check_single_label
 from wildfern.ssl.evaluation.features import device_of, frozen
 from wildfern.ssl.evaluation.last_blocks import block_tokens, check_class_tokens, has_class_tokens
-from wildfern.ssl.evaluation.metrics.classification_scores import joined, predicted_scores
-from wildfern.ssl.evaluation.metrics.label_counts import unseen_words
 from wildfern.ssl.evaluation.preprocessing import Preprocessing, normalized
-from wildfern.ssl.evaluation.protocols.probe_training import (
-    Choice,
-    HeldOutChoice,
-    ProbeHeads,
-    check_training,
-    chosen_words,
-    class_targets,
-    cosine,
-    held_out_images,
-    shuffled,
-    tested,
-)
+from wildfern.ssl.evaluation.protocols.probe_training import Batches, ProbeHeads, TrainedProbe, cosine, shuffled
 
 LinearProtocol = Literal["lightly", "solo-learn", "dino", "mocov2"]
 Schedule = Literal["cosine to 0.001 in steps", "cosine in epochs", "divided by 10 after 60 % and 80 % of the epochs"]
@@ -79,7 +66,7 @@ def schedule_factor(schedule: Schedule, step: int, steps: int, epochs: int) -> f
 
 
 @register("evaluator", "linear_sgd")
-class LinearSGD(Evaluator):
+class LinearSGD(TrainedProbe):
     """Linear layer trained by SGD on a frozen backbone: accuracy, top-5 accuracy (more than five classes), balanced accuracy.
 
     `protocol` names published settings; other arguments replace single ones. `learning_rate` is for batches of 256 images and
@@ -113,13 +100,12 @@ class LinearSGD(Evaluator):
         if layers is not None and layers < 1:
             raise ValueError(f"layers is a number of blocks of at least 1, got {layers}")
         published = PUBLISHED[protocol]
-        rates = published.learning_rate if learning_rate is None else learning_rate
-        self.learning_rates = tuple(sorted(set(rates if isinstance(rates, tuple | list) else (rates,))))
-        self.epochs = published.epochs if epochs is None else epochs
-        self.batch_size = published.batch_size if batch_size is None else batch_size
-        check_training(self.learning_rates, self.epochs, self.batch_size, weight_decay, holdout)
+        learning_rate = published.learning_rate if learning_rate is None else learning_rate
+        epochs = published.epochs if epochs is None else epochs
+        batch_size = published.batch_size if batch_size is None else batch_size
+        super().__init__(learning_rate, epochs, batch_size, weight_decay, holdout, seed)
         self.protocol, self.schedule, self.initial_std = protocol, published.schedule, published.initial_std
-        self.weight_decay, self.crop, self.holdout, self.seed = weight_decay, crop, holdout, seed
+        self.crop = crop
         # Only a protocol's own number of layers gives way to the output of a network without class tokens, as in its script.
         self.layers_if_any = published.layers if layers is None else 1
         self.layers, self.average_patches = layers or 1, average_patches
@@ -134,29 +120,42 @@ class LinearSGD(Evaluator):
         height, width = train.pixels.shape[1:3]
         if self.crop and height != width:
             raise ValueError(f"random crops need square images, got {height} × {width} px: set a size, or crop: false")
-        classes, targets = class_targets(torch.from_numpy(train.y))
-        held = held_out_images(targets, len(self.learning_rates), self.holdout, self.seed)
+        labels = self.train_labels(torch.from_numpy(train.y), train.class_names)
         features = partial(self._features, train.backbone, train.preprocessing)
-        heads, words = self._trained(train.pixels, targets, np.flatnonzero(~held.numpy()), len(classes), features)
-        choice = Choice(0)
-        if held.any():
-            images, judge = np.flatnonzero(held.numpy()), HeldOutChoice(len(heads.heads), int(held.sum()))
-            for part in self._parts(images, "train images held out"):
-                x = features(train.pixels[part])
-                judge.add(heads.logits(x), targets[part].to(x.device))
-            choice = judge.choose()
+        images = np.flatnonzero(~labels.held.numpy())
+        fixed = None
+        if not self.crop:
+            fixed = torch.cat([features(train.pixels[part]) for part in self._parts(images, "images")])
+        probed = features(train.pixels[images[:1]])
+        if not probed.isfinite().all():
+            raise ValueError("the features of train contain NaN or infinity: the backbone has diverged")
+        make_head = partial(self._head, probed.shape[1], len(labels.classes), probed.device)
+        make_optimizer = partial(torch.optim.SGD, momentum=MOMENTUM, weight_decay=self.weight_decay)
+        heads = ProbeHeads(make_head, self.learning_rates, make_optimizer)
+        batch = min(self.batch_size, len(images))
 
-        held_test = test.read()
-        check_single_label("linear_sgd", "LinearProbe", held_test.y)
-        tests = (features(held_test.pixels[part]) for part in self._parts(np.arange(len(held_test)), "test images"))
-        logits = torch.cat([heads.logits_of(choice.head, x).cpu() for x in tests])
-        predictions = tested(logits, torch.from_numpy(held_test.y), classes, choice.temperature)
-        unseen = unseen_words(train.y, held_test.y, train.class_names)
-        detail = joined(words, choice.describe(heads.rates[choice.head]), unseen)
-        return predicted_scores(predictions, len(classes), detail)
+        def batches(epoch: int) -> Batches:
+            order = shuffled(np.arange(len(images)), self.seed, epoch)
+            for at in order[: len(images) // batch * batch].reshape(-1, batch):
+                if fixed is None:
+                    few = (images[at[start : start + AT_ONCE]] for start in range(0, batch, AT_ONCE))
+                    x = torch.cat([features(train.pixels[part], part, epoch) for part in few])
+                else:
+                    x = fixed[torch.from_numpy(at)]
+                yield x, torch.from_numpy(images[at])
+
+        def factor(step: int, steps: int) -> float:
+            return schedule_factor(self.schedule, step, steps, self.epochs) * batch / BATCHED
+
+        self.fit(heads, labels, batch, batches, factor)
+        parts = self._parts(np.flatnonzero(labels.held.numpy()), "train images held out")
+        held_out = ((features(train.pixels[part]), torch.from_numpy(part)) for part in parts)
+        words = f"{probed.shape[1]} inputs of the head, batches of {batch} images"
+        each = len(images) // batch
+        words += f", {self.epochs * each:,} steps ({self.epochs} epoch{'s' * (self.epochs > 1)} of {each:,})"
+        return self.scores(heads, labels, held_out, self._of_test(test, features), before=words)
 
     def describe(self) -> str:
-        rates = ", ".join(f"{rate:g}" for rate in self.learning_rates)
         images = "random resized crops and flips of train" if self.crop else "center crops, features computed once"
         inputs = "the backbone's output"
         if (layers := max(self.layers, self.layers_if_any)) > 1 or self.average_patches:
@@ -165,47 +164,16 @@ class LinearSGD(Evaluator):
             if self.layers_if_any > 1 and not self.average_patches:
                 inputs += " (of a network without class token, its output)"
         return (
-            f"linear layer on {inputs}, frozen; {self.protocol} settings: SGD, learning rate {rates} × batch / {BATCHED}, "
-            f"momentum {MOMENTUM:g}, weight decay {self.weight_decay:g}, {self.schedule}, {self.epochs} "
-            f"epoch{'s' * (self.epochs > 1)}, batches of {self.batch_size}, {images}; "
-            f"{chosen_words(len(self.learning_rates), self.holdout)}; last epoch, center crops of test"
+            f"linear layer on {inputs}, frozen; {self.protocol} settings: SGD, {self.rate_words()} × batch / {BATCHED}, "
+            f"momentum {MOMENTUM:g}, weight decay {self.weight_decay:g}, {self.schedule}, "
+            f"{self.training_words(images)}, center crops of test"
         )
 
-    def _trained(
-        self,
-        pixels: NDArray[np.uint8],
-        targets: Tensor,
-        images: NDArray[np.int64],
-        classes: int,
-        features: Callable[..., Tensor],
-    ) -> tuple[ProbeHeads, str]:
-        """Heads trained on these images (numbers int64[n]), and words about their inputs."""
-        fixed = None
-        if not self.crop:
-            fixed = torch.cat([features(pixels[part]) for part in self._parts(images, "images")])
-        probed = features(pixels[images[:1]])
-        if not probed.isfinite().all():
-            raise ValueError("the features of train contain NaN or infinity: the backbone has diverged")
-        make_head = partial(self._head, probed.shape[1], classes, probed.device)
-        batch = min(self.batch_size, len(images))
-        make_optimizer = partial(torch.optim.SGD, momentum=MOMENTUM, weight_decay=self.weight_decay)
-        heads = ProbeHeads(make_head, self.learning_rates, make_optimizer)
-        batches = len(images) // batch  # the last, partial batch is dropped; the order differs between epochs
-        for epoch in range(self.epochs):
-            order = shuffled(np.arange(len(images)), self.seed, epoch)
-            for number in range(batches):
-                at = order[number * batch : (number + 1) * batch]
-                done, told = (epoch * batches + number) * batch, f"epoch {epoch + 1} of {self.epochs}"
-                self.progress.count(done, self.epochs * batches * batch, "images", told)
-                if fixed is None:
-                    few = (images[at[start : start + AT_ONCE]] for start in range(0, batch, AT_ONCE))
-                    x = torch.cat([features(pixels[part], part, epoch) for part in few])
-                else:
-                    x = fixed[torch.from_numpy(at)]
-                factor = schedule_factor(self.schedule, epoch * batches + number, self.epochs * batches, self.epochs)
-                heads.step(x, targets[images[at]].to(x.device), factor * batch / BATCHED)
-            heads.check_finite(epoch)
-        return heads, f"{probed.shape[1]} inputs of the head, batches of {batch} images"
+    def _of_test(self, test: HeldOut[LabeledImages], features: Callable[..., Tensor]) -> Batches:
+        held = test.read()
+        check_single_label("linear_sgd", "LinearProbe", held.y)
+        for part in self._parts(np.arange(len(held)), "test images"):
+            yield features(held.pixels[part]), torch.from_numpy(held.y[part])
 
     def _head(self, width: int, classes: int, device: torch.device) -> nn.Linear:
         generator = torch.Generator().manual_seed(key("linear head", self.seed) >> 1)

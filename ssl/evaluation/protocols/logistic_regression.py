@@ -10,13 +10,13 @@ rows besides the features. Up to `COPIED_UP_TO` these are a standardized copy; l
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from wildfern.ssl.evaluation.evaluator import Features
-from wildfern.ssl.evaluation.metrics.classification_scores import ranked_classes
+from wildfern.ssl.evaluation.protocols.linear_classifier import LinearClassifier
+from wildfern.ssl.evaluation.unit_rows import exact_scale
 from wildfern.ssl.tracking.progress import Progress
 
 # The largest problem (elements of the feature matrix) that is solved in float64.
@@ -43,39 +43,6 @@ def one_thread(wanted: bool) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-@dataclass(frozen=True)
-class LinearClassifier:
-    """Standardization and weights: scores are ((x - mean) / std) @ weight[D, C] + bias[C].
-
-    `temperature` divides the scores to give calibrated probabilities, if it was chosen on held-out train images.
-    """
-
-    mean: Tensor
-    std: Tensor
-    weight: Tensor
-    bias: Tensor
-    classes: Tensor
-    temperature: float | None = None
-
-    def accuracy(self, features: Features) -> float:
-        """Accuracy; a label without train images counts as wrong."""
-        return int((self.classes[self.scores(features).argmax(1)] == features.y.to(self.classes.device)).sum()) / len(
-            features
-        )
-
-    def rank(self, features: Features) -> Tensor:
-        """The (at most) five most likely labels of each image, int64[N, min(5, C)], best first."""
-        return ranked_classes(self.scores(features), self.classes)
-
-    def scores(self, features: Features) -> Tensor:
-        """Logits [N, C], in the order of `classes`."""
-        parts = [
-            torch.addmm(self.bias, (rows.to(self.weight) - self.mean) / self.std, self.weight)
-            for rows in features.x.split(max(256, ELEMENTS // features.x.shape[1]))
-        ]
-        return torch.cat(parts) if parts else self.bias.new_empty(0, len(self.bias))
 
 
 class RegularizationPath:
@@ -182,18 +149,24 @@ class RegularizationPath:
         return x.to(self.train.computes_on, self.dtype)
 
     def _statistics(self, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation [D]; 1 for a feature that is constant up to rounding."""
+        """Mean and standard deviation [D]; for a feature that is constant up to rounding, that of rounding, at least 1."""
         total = torch.zeros(width, dtype=self.loss_dtype, device=device)
+        largest = torch.zeros(width, dtype=self.dtype, device=device)
         parts = [slice(start, min(start + self.step, self.n)) for start in range(0, self.n, self.step)]
         for part in parts:
-            total += self._plain(part).sum(0, dtype=self.loss_dtype)
-        mean = total / self.n
+            x = self._plain(part)
+            total += x.sum(0, dtype=self.loss_dtype)
+            largest = torch.maximum(largest, torch.linalg.vector_norm(x, torch.inf, dim=0))
+        mean, scale = total / self.n, exact_scale(largest)  # the squares of the scaled features are float32 numbers
         squares = torch.zeros_like(total)
         for part in parts:
             x = self._plain(part)
-            squares += (x - mean.to(x)).square().sum(0, dtype=self.loss_dtype)
-        std = (squares / self.n).sqrt()
-        std = torch.where(std > 1e-6 * mean.abs(), std, torch.ones_like(std))
+            squares += ((x - mean.to(x)) * scale).square().sum(0, dtype=self.loss_dtype)
+        std = (squares / self.n).sqrt() / scale
+        if not std.isfinite().all():  # a difference of two features is infinite in float32
+            raise ValueError("the backbone's features are too large for a linear probe: it has diverged")
+        rounding = 1e-6 * mean.abs()
+        std = torch.where(std > rounding, std, rounding.clamp(min=1))
         return mean.to(self.dtype), std.to(self.dtype)
 
     def _moments(self, span: Tensor | None) -> Tensor:

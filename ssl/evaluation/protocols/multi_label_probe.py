@@ -9,9 +9,9 @@ from torch import Tensor
 from wildfern.generators.counter_rng import key
 from wildfern.ssl.evaluation.evaluator import Features, check_test
 from wildfern.ssl.evaluation.metrics.average_precision import mean_average_precision
+from wildfern.ssl.evaluation.protocols.linear_classifier import LinearClassifier
 from wildfern.ssl.evaluation.protocols.logistic_regression import (
     ONE_THREAD_UP_TO,
-    LinearClassifier,
     OneVsRestPath,
     compared,
     fitted,

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from wildfern.ssl.evaluation.unit_rows import unit_rows
 
 SIMILARITIES = 2**25  # of one block: 128 MiB in float32
 BANK_BLOCK = 2**16  # images of the bank in one block
@@ -33,8 +34,8 @@ def nearest(
         raise ValueError(f"k is positive, got k={k}")
     if others < 1:
         raise ValueError("the bank has no images" if own is None else "the bank has no other image than the query")
-    keys = _unit_rows(bank, "bank")
-    rows = _unit_rows(queries, "queries")
+    keys = _finite_unit_rows(bank, "bank")
+    rows = _finite_unit_rows(queries, "queries")
     return _nearest(keys, rows, min(k, others), own, chunk or most_queries(len(keys)), bank_block)
 
 
@@ -52,8 +53,8 @@ def similarities(
     """
     if not len(bank):
         raise ValueError("the bank has no images")
-    keys = _unit_rows(bank, "bank")
-    rows = _unit_rows(queries, "queries")
+    keys = _finite_unit_rows(bank, "bank")
+    rows = _finite_unit_rows(queries, "queries")
     chunk = chunk or max(LEAST_ROWS, ROW_VALUES // len(keys))
     return (_block(keys, rows, start, start + chunk, own, 0, len(keys)) for start in range(0, len(rows), chunk))
 
@@ -109,7 +110,8 @@ def _block(keys: Tensor, rows: Tensor, start: int, stop: int, own: Tensor | None
     return similarity
 
 
-def _unit_rows(features: Tensor, what: str) -> Tensor:
+def _finite_unit_rows(features: Tensor, what: str) -> Tensor:
+    features = features.float()
     if not torch.isfinite(features).all():
         raise ValueError(f"the features of the {what} contain NaN or infinity: the backbone has diverged")
-    return F.normalize(features.float(), dim=1)
+    return unit_rows(features)

@@ -1,7 +1,7 @@
 """Heads trained side by side on the same batches, one for each learning rate, of which held-out train images choose one."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wildfern.generators.counter_rng import fold, key, uniform
-from wildfern.ssl.evaluation.evaluator import Predictions
+from wildfern.ssl.evaluation.evaluator import Evaluator, Predictions, Score, check_test
 from wildfern.ssl.evaluation.metrics.calibration import fit_temperature
-from wildfern.ssl.evaluation.metrics.classification_scores import ranked_classes
+from wildfern.ssl.evaluation.metrics.classification_scores import joined, predicted_scores, ranked_classes
+from wildfern.ssl.evaluation.metrics.label_counts import unseen_words
 from wildfern.ssl.evaluation.stratified import class_ranks
 
+Batches = Iterable[
+    tuple[Tensor, Tensor]
+]  # inputs of the heads, float[n, …], and int64[n]: numbers of images, or labels
 MOST_RATE = 1e6
 MOST_FOR_TEMPERATURE = 5000  # held-out images whose logits are kept: one number needs no more
 
@@ -111,15 +115,11 @@ class ProbeHeads:
 
     def check_finite(self, epoch: int) -> None:
         """Raise ValueError if after epoch number `epoch` no head has finite weights."""
-        if not any(self._finite(head) for head in self.heads):
+        if not any(all(weight.isfinite().all() for weight in head.parameters()) for head in self.heads):
             raise ValueError(
                 f"the head diverged in epoch {epoch + 1}: its weights are not finite at learning rate "
                 f"{', '.join(f'{rate:g}' for rate in self.rates)}; lower learning_rate"
             )
-
-    @staticmethod
-    def _finite(head: nn.Module) -> bool:
-        return all(bool(parameter.isfinite().all()) for parameter in head.parameters())
 
 
 @dataclass(frozen=True)
@@ -170,24 +170,103 @@ class HeldOutChoice:
         return Choice(best, int(self.right[best]) / self.images, self.images, fit_temperature(logits, targets))
 
 
-def tested(logits: Tensor, labels: Tensor, classes: Tensor, temperature: float | None) -> Predictions:
-    """The predictions of the chosen head, with logits float32[n, C] over `classes` int64[C]; `labels` int64[n] of test.
+@dataclass(frozen=True)
+class TrainLabels:
+    """The `classes` int64[C] of train, the `targets` int64[N] among them, and which images are `held` out, bool[N]."""
 
-    Raises ValueError for logits that are not finite.
+    classes: Tensor
+    targets: Tensor
+    held: Tensor
+    class_names: tuple[str, ...] | None
+
+
+class TrainedProbe(Evaluator):
+    """An evaluator that trains heads on a frozen backbone, at one learning rate or several, and scores the one chosen of them.
+
+    A subclass gives the inputs of its heads in batches: of train for `fit`, of held-out train and of test for `scores`.
     """
-    if not logits.isfinite().all():
-        raise ValueError("the logits of test images contain NaN or infinity: the backbone or the head has diverged")
-    return Predictions(labels, ranked_classes(logits, classes), logits, classes, temperature)
 
+    def __init__(
+        self, rates: float | Sequence[float], epochs: int, batch: int, weight_decay: float, holdout: float, seed: int
+    ) -> None:
+        self.learning_rates = tuple(sorted(set(rates if isinstance(rates, tuple | list) else (rates,))))
+        check_training(self.learning_rates, epochs, batch, weight_decay, holdout)
+        self.epochs, self.batch_size, self.weight_decay = epochs, batch, weight_decay
+        self.holdout, self.seed = holdout, seed
 
-def chosen_words(rates: int, holdout: float) -> str:
-    """How the learning rate is found and which images train the head, for the description of a protocol."""
-    if rates == 1:
-        return "trained on all of train"
-    return (
-        f"{rates} learning rates trained side by side, one chosen on {1 / _parts(holdout):.0%} of train held out, "
-        "its head scored as trained without them"
-    )
+    def train_labels(self, labels: Tensor, class_names: tuple[str, ...] | None) -> TrainLabels:
+        """The classes of train, and the images that are held out to choose a learning rate. Raises ValueError as these do."""
+        classes, targets = class_targets(labels)
+        held = held_out_images(targets, len(self.learning_rates), self.holdout, self.seed)
+        return TrainLabels(classes, targets, held, class_names)
+
+    def fit(
+        self,
+        heads: ProbeHeads,
+        train: TrainLabels,
+        batch: int,
+        batches: Callable[[int], Batches],
+        factor: Callable[[int, int], float],
+        counted: bool = True,
+    ) -> None:
+        """Train the heads for all epochs: `batches(epoch)` of `batch` images each, without those held out.
+
+        `factor(step, steps)` multiplies the learning rates. `counted` False: the progress is counted elsewhere.
+        """
+        # The last, partial batch is dropped; the order differs between epochs.
+        in_epoch = int((~train.held).sum()) // batch
+        steps = self.epochs * in_epoch
+
+        def counting(epoch: int) -> Iterator[int]:
+            for step in range(epoch * in_epoch, (epoch + 1) * in_epoch):
+                if counted:
+                    self.progress.count(step * batch, steps * batch, "images", f"epoch {epoch + 1} of {self.epochs}")
+                yield step
+
+        for epoch in range(self.epochs):
+            for step, (x, images) in zip(counting(epoch), batches(epoch), strict=True):
+                heads.step(x, train.targets[images].to(x.device), factor(step, steps))
+            heads.check_finite(epoch)
+
+    def scores(
+        self, heads: ProbeHeads, train: TrainLabels, held_out: Batches, test: Batches, before: str = "", after: str = ""
+    ) -> list[Score]:
+        """The scores of the head chosen on `held_out`; only then the images and labels of `test` are read, once.
+
+        Their details name the choice, between the words `before` and `after`. Raises ValueError for a test split without images
+        and for logits that are not finite.
+        """
+        choice = Choice(0)
+        if train.held.any():
+            judge = HeldOutChoice(len(heads.heads), int(train.held.sum()))
+            for x, images in held_out:
+                judge.add(heads.logits(x), train.targets[images].to(x.device))
+            choice = judge.choose()
+        parts = [(heads.logits_of(choice.head, x).cpu(), labels.cpu()) for x, labels in test]
+        check_test(parts)
+        logits, labels = (torch.cat(one) for one in zip(*parts, strict=True))
+        if not logits.isfinite().all():
+            raise ValueError("the logits of test images contain NaN or infinity: the backbone or the head has diverged")
+        classes = train.classes.cpu()
+        predictions = Predictions(labels, ranked_classes(logits, classes), logits, classes, choice.temperature)
+        unseen = unseen_words(classes, labels, train.class_names)
+        detail = joined(before, choice.describe(heads.rates[choice.head]), after, unseen)
+        return predicted_scores(predictions, len(classes), detail)
+
+    def rate_words(self) -> str:
+        """The learning rates, for `describe`."""
+        return f"learning rate {', '.join(f'{rate:g}' for rate in self.learning_rates)}"
+
+    def training_words(self, images: str) -> str:
+        """How long the heads are trained, on which `images` of train, and how one is chosen, for `describe`."""
+        chosen = "trained on all of train"
+        if (rates := len(self.learning_rates)) > 1:
+            chosen = (
+                f"{rates} learning rates trained side by side, one chosen on {1 / _parts(self.holdout):.0%} of train "
+                "held out, its head scored as trained without them"
+            )
+        plural = "s" * (self.epochs > 1)
+        return f"{self.epochs} epoch{plural}, batches of {self.batch_size}, {images}; {chosen}; last epoch"
 
 
 def _parts(holdout: float) -> int:

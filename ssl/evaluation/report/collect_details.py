@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -15,7 +14,9 @@ from wildfern.generators.counter_rng import fold, key, uniform
 from wildfern.ssl.evaluation.dataset_reader import DatasetReader
 from wildfern.ssl.evaluation.evaluator import Features, Predictions
 from wildfern.ssl.evaluation.protocols.neighbor_search import nearest
-from wildfern.ssl.evaluation.report.image_details import ImageDetails, Neighbors, Predicted, Thumbnails
+from wildfern.ssl.evaluation.report.image_details import ImageDetails, Neighbors, PatchMaps, Predicted, Thumbnails
+from wildfern.ssl.evaluation.report.patch_maps import patch_maps
+from wildfern.ssl.evaluation.unit_rows import unit_rows
 
 if TYPE_CHECKING:
     from wildfern.ssl.data import Source
@@ -26,6 +27,7 @@ COMPONENTS = 50
 HOVERED = 1_000  # images of the map with a thumbnail
 WORST = 24  # mistakes of a protocol and backbone with a thumbnail
 QUERIES, NEIGHBORS = 16, 8
+MAPS = 8  # images, the first queries, with maps of their patches
 AT_ONCE = 64  # images read together
 
 
@@ -64,6 +66,7 @@ def collect_details(
         Thumbnails(train_items, _jpegs(data.sources["train"], train_items)) if len(train_items) else None,
         neighbors,
         {one.name: (one[test.items].codes, one.names) for one in data.sources["test"].groups},
+        _patch_maps(queries[:MAPS], test.items, data, backbones),
     )
 
 
@@ -94,7 +97,7 @@ def _spread(n: int, most: int, what: str) -> NDArray[np.int64]:
 
 def _components(features: Features, places: NDArray[np.int64]) -> NDArray[np.float32]:
     """The first principal components of unit rows, float32[m, ≤ 50]."""
-    rows = F.normalize(_rows(features, places), dim=1)
+    rows = unit_rows(_rows(features, places))
     rows = rows - rows.mean(0)
     _, axes = torch.linalg.eigh((rows.T @ rows).double())
     return (rows @ axes.flip(1)[:, :COMPONENTS].to(rows)).cpu().numpy()
@@ -119,6 +122,16 @@ def _neighbors(
         places = torch.cat([place for _, place in nearest(bank.x, rows, NEIGHBORS)]).cpu().numpy()
         items[name], labels[name] = train.items[places], train.labels[places]
     return Neighbors(queries, items, labels) if items else None
+
+
+def _patch_maps(
+    places: NDArray[np.int64], items: NDArray[np.int64], data: DatasetReader, backbones: Sequence[str]
+) -> PatchMaps | None:
+    pixels = data.sources["test"].read(items[places]).as_lists().pixels
+    found = {name: patch_maps(data.backbones[name], pixels, data.preprocessing[name]) for name in backbones}
+    components = {name: maps[0] for name, maps in found.items() if maps is not None}
+    attention = {name: maps[1] for name, maps in found.items() if maps is not None and maps[1] is not None}
+    return PatchMaps(places, components, attention) if components else None
 
 
 def _jpegs(source: "Source", items: NDArray[np.int64]) -> tuple[bytes, ...]:

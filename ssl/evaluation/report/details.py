@@ -1,13 +1,14 @@
-"""Sections of the report on single test images: classes, confusions, confidence, groups, mistakes, neighbors and a map."""
+"""Sections of the report on single test images: classes, confusions, confidence, groups, mistakes, neighbors and maps."""
 
 from collections.abc import Iterator, Sequence
 
 from wildfern.ssl.evaluation.report.classes import class_table, confusions, group_tables, labeled_predictions
 from wildfern.ssl.evaluation.report.filters import filters_png, first_filters
-from wildfern.ssl.evaluation.report.image_details import ImageDetails, Predicted, read_details
+from wildfern.ssl.evaluation.report.image_details import ImageDetails, PatchMaps, Predicted, read_details
 from wildfern.ssl.evaluation.report.images import mistakes, neighbors, usable_jpegs
 from wildfern.ssl.evaluation.report.map import map_figure
 from wildfern.ssl.evaluation.report.parts import escape, folded, run_name, section
+from wildfern.ssl.evaluation.report.patch_maps_table import patch_maps_notes, patch_maps_table
 from wildfern.ssl.evaluation.report.positions import Embedding
 from wildfern.ssl.evaluation.report.reliability import reliability_diagram
 from wildfern.ssl.evaluation.result import EvaluationResult
@@ -23,8 +24,9 @@ NOT_SHOWN = "Details of single images are shown of the first {shown} of {runs} r
 
 
 def details_sections(records: Sequence[RunRecord], names: Sequence[str], embedding: Embedding) -> str:
-    """For each data set a section on its test images, and one with their maps; nothing for runs without stored details."""
+    """For each data set sections on its test images, with feature maps and a map of all; nothing without stored details."""
     images: dict[str, list[str]] = {}
+    patches: dict[str, list[tuple[str, PatchMaps]]] = {}
     maps: dict[str, list[str]] = {}
     for index, record in enumerate(records[:MOST_RUNS]):
         result = EvaluationResult.from_json(record.evaluation)
@@ -44,6 +46,10 @@ def details_sections(records: Sequence[RunRecord], names: Sequence[str], embeddi
             thumbnails = usable_jpegs(details.thumbnails)
             found = "".join(_parts(details, result, thumbnails))
             images.setdefault(dataset, []).append(f"{heading}{found}" * bool(found))
+            if details.patch_maps is not None:
+                backbones = _ordered(result, list(details.patch_maps.components))
+                if found := patch_maps_table(details, backbones, thumbnails):
+                    patches.setdefault(dataset, []).append((f"{heading}{found}", details.patch_maps))
             backbones = _ordered(result, list(details.map_features))
             figure = ""
             if sum(map(len, maps.values())) < MOST_MAPS:
@@ -55,6 +61,9 @@ def details_sections(records: Sequence[RunRecord], names: Sequence[str], embeddi
     for dataset, parts in images.items():
         content = "".join(parts)
         sections.append(section(f"Test images of {escape(dataset)}", content + note * bool(content)))
+        shown = patches.get(dataset, [])
+        content = "".join(found for found, _ in shown) + patch_maps_notes([one for _, one in shown])
+        sections.append(section(f"Feature maps of {escape(dataset)}", content))
         sections.append(section(f"Map of {escape(dataset)}", "".join(maps.get(dataset, []))))
     return "".join(sections)
 

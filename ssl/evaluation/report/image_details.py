@@ -18,6 +18,7 @@ from wildfern.files import check_folder, read_bytes, replacing
 
 FOLDER = "evaluation_details"  # in a run folder
 MOST_BYTES = 256 * 2**20
+LEAST_GRID, MOST_GRID = 4, 64  # patches along a side of a map
 FORMAT = "1"
 
 
@@ -53,6 +54,19 @@ class Neighbors:
 
 
 @dataclass(frozen=True)
+class PatchMaps:
+    """Maps of q test images, a pixel for each patch: `images` int64[q], places in test.
+
+    By backbone `components` uint8[q, R, K, 3], principal components as colors, and `attention` uint8[q, R, K] of the class token,
+    for networks that have one.
+    """
+
+    images: NDArray[np.int64]
+    components: dict[str, NDArray[np.uint8]]
+    attention: dict[str, NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
 class ImageDetails:
     """The n test images of `dataset`: `labels` int64[n] (-1: none) and `items` int64[n] of the source, in the order of test.
 
@@ -61,6 +75,7 @@ class ImageDetails:
     - map_images int64[m], places in test, and `map_features` by backbone, float32[m, ≤ 50]: principal components of unit rows.
     - thumbnails: of test, by place in test; train_thumbnails: by item of train, for the neighbors.
     - groups: codes int64[n] and names, by column.
+    - patch_maps: None in files of earlier versions, and where no network has them.
     """
 
     dataset: str
@@ -75,6 +90,7 @@ class ImageDetails:
     train_thumbnails: Thumbnails | None = None
     neighbors: Neighbors | None = None
     groups: dict[str, tuple[NDArray[np.int64], tuple[str, ...]]] = field(default_factory=dict)
+    patch_maps: PatchMaps | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -88,11 +104,19 @@ class ImageDetails:
                 for found in (neighbors.items, neighbors.labels)
             )
             neighbors = replace(neighbors, items=items, labels=labels)
+        maps = self.patch_maps
+        if maps is not None:
+            components, attention = (
+                {name: found[name] for name in found if name in backbones}
+                for found in (maps.components, maps.attention)
+            )
+            maps = replace(maps, components=components, attention=attention)
         return replace(
             self,
             predictions={names: one for names, one in self.predictions.items() if names[1] in backbones},
             map_features={name: rows for name, rows in self.map_features.items() if name in backbones},
             neighbors=neighbors,
+            patch_maps=maps,
         )
 
     def with_earlier(self, earlier: "ImageDetails | None") -> "ImageDetails":
@@ -144,6 +168,12 @@ def write_details(run: Path, details: ImageDetails) -> Path:
     described["groups"] = [[name, list(names)] for name, (_, names) in details.groups.items()]
     for number, (codes, _) in enumerate(details.groups.values()):
         arrays[f"groups.{number}"] = codes
+    if details.patch_maps is not None:
+        arrays["patch_maps.images"] = details.patch_maps.images
+        for what in ("components", "attention"):
+            by_backbone = getattr(details.patch_maps, what)
+            described[f"patch_maps.{what}"] = list(by_backbone)
+            arrays |= {f"patch_maps.{what}.{number}": maps for number, maps in enumerate(by_backbone.values())}
     content = save(
         {name: np.ascontiguousarray(array) for name, array in arrays.items()},
         {"format": FORMAT, "details": json.dumps(described)},
@@ -197,6 +227,19 @@ def _parsed(content: bytes, dataset: str) -> ImageDetails:
         starts = [0, *ends.tolist()][: len(ends)]
         return Thumbnails(images, tuple(data[start:end] for start, end in zip(starts, ends.tolist(), strict=True)))
 
+    def maps(what: str, shape: tuple[int | None, ...]) -> dict[str, NDArray[np.uint8]]:
+        by_backbone = {}
+        for place, name in enumerate(described[f"patch_maps.{what}"]):
+            found = arrays[f"patch_maps.{what}.{place}"]
+            fits = len(found.shape) == len(shape) and all(
+                LEAST_GRID <= side <= MOST_GRID if wanted is None else side == wanted
+                for side, wanted in zip(found.shape, shape, strict=True)
+            )
+            if found.dtype != np.uint8 or not fits:
+                raise ValueError(f"patch_maps.{what}.{place} is {found.dtype} of the shape {list(found.shape)}")
+            by_backbone[str(name)] = found
+        return by_backbone
+
     predictions = {}
     for place, (protocol, backbone) in enumerate(described["predictions"]):
         confidence = number(f"confidence.{place}", (n,), 1) if f"confidence.{place}" in arrays else None
@@ -212,6 +255,11 @@ def _parsed(content: bytes, dataset: str) -> ImageDetails:
             for what in ("neighbors", "neighbor_labels")
         )
         neighbors = Neighbors(queries, items, labels)
+    patch_maps = None
+    if "patch_maps.images" in arrays:
+        images = column("patch_maps.images", n, None)
+        shape_of_maps = (len(images), None, None)
+        patch_maps = PatchMaps(images, maps("components", (*shape_of_maps, 3)), maps("attention", shape_of_maps))
     class_names = described["class_names"]
     return ImageDetails(
         dataset,
@@ -229,4 +277,5 @@ def _parsed(content: bytes, dataset: str) -> ImageDetails:
             str(name): (column(f"groups.{place}", len(names)), tuple(map(str, names)))
             for place, (name, names) in enumerate(described["groups"])
         },
+        patch_maps,
     )

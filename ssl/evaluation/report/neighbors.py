@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -13,6 +12,7 @@ from wildfern.generators.counter_rng import key
 from wildfern.ssl.data.permutation import permuted
 from wildfern.ssl.evaluation.evaluator import Features
 from wildfern.ssl.evaluation.protocols.retrieval import relevant
+from wildfern.ssl.evaluation.unit_rows import unit_rows
 from wildfern.ssl.tracking.progress import SILENT, Progress
 
 MOST_SCORED = 5_000  # images whose neighbors' labels are counted
@@ -88,7 +88,7 @@ def find_neighbors(
     for name, one in features.items():
         if not torch.isfinite(one.x).all():
             raise ValueError(f"the features of the {name} backbone contain NaN or infinity: it has diverged")
-        rows = F.normalize(one.x, dim=1)
+        rows = unit_rows(one.x)
         places, similarity = nearest(rows, torch.from_numpy(queries).to(rows.device), k)
         share = _label_share(rows, bank.y, scored, k, progress) if len(scored) else None
         found[name] = Found(places.cpu().numpy(), similarity.cpu().numpy(), share)

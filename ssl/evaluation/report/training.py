@@ -12,6 +12,7 @@ MOST_CHARTS = 100  # of a file
 # Keys of metrics.jsonl by heading, of the signs of collapse with what to look for.
 SCHEDULED = ("learning_rate", "weight_decay", "momentum", "teacher_momentum")
 EXACT = (*SCHEDULED, "memory_gib")  # without noise, so without a running mean
+HEADINGS = {"online_knn_accuracy": "online kNN accuracy"}  # of other keys: their words
 COLLAPSE = {
     "rank_me": "effective rank of the features (RankMe); collapsed: 1",
     "feature_std": "standard deviation of normalized features, × √D; collapsed: 0, uniform: 1",
@@ -70,7 +71,7 @@ def _section(
             numbers.append(_number(key, [(i, one.values[0]) for i, one in enumerate(series) if one], names))
             continue
         lines = [Line(names[i], i, one) for i, one in enumerate(series) if one is not None]
-        heading = key if "/" in key else key.replace("_", " ")  # DATASET/PROTOCOL
+        heading = _heading(key)
         note = words.get(key, "")
         shares = key in percent and all(0 <= value <= 1 for line in lines for value in line.series.values)
         chart = Chart(
@@ -95,4 +96,9 @@ def _section(
 def _number(key: str, values: list[tuple[int, float]], names: Sequence[str]) -> str:
     """A value that was logged once."""
     said = ", ".join(f"{value:,.4g}" + f" ({escape(names[i])})" * (len(names) > 1) for i, value in values)
-    return f"<div><dt>{escape(key.replace('_', ' '))}</dt><dd>{said}</dd></div>"
+    return f"<div><dt>{escape(_heading(key))}</dt><dd>{said}</dd></div>"
+
+
+def _heading(key: str) -> str:
+    """A key as people read it; DATASET/PROTOCOL stays."""
+    return HEADINGS.get(key, key if "/" in key else key.replace("_", " "))

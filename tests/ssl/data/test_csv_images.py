@@ -1,7 +1,10 @@
 """Tables of images: real formats of WILDS in small, splits, groups, labels, and tables that are damaged or hostile."""
 
+import csv
+import io
 import os
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ from PIL import Image
 
 import wildfern.ssl.data.csv_images  # noqa: F401  (registers the source)
 from wildfern.ssl.data import DataError, csv_table, open_source
+from wildfern.ssl.data.csv_faults import first_fault
 from wildfern.ssl.data.fingerprint import fingerprint
 
 # The first lines of waterbird_complete95_forest2water2/metadata.csv have these columns.
@@ -203,7 +207,7 @@ DAMAGED = {
     "empty": ("", "needs a first line with names of columns"),
     "header alone": ("filename,y\n", "no rows below its first line"),
     "names twice": ("filename,y,y\na.png,1,2\n", "two columns 'y'"),
-    "cells": ("filename,y\na.png,1\nb.png\n", "Row #3.*Expected 2 columns, got 1"),
+    "cells": ("filename,y\na.png,1\nb.png\n", "line 3 has 1 cell, but the first line names 2"),
     "not UTF-8": ("filename,y\na.png,\xe9\n", "UTF8|UTF-8|utf-8"),
     "header not UTF-8": ("filename,\xe9\na.png,1\n", "is not UTF-8"),
     "long name": ("filename," + 2**18 * "x" + "\na.png,1\n", "line 1: field larger than field limit"),
@@ -240,3 +244,78 @@ def test_a_copy_reads_the_same(tmp_path):
     source = open_source(f"csv:{table(tmp_path, WATERBIRDS)}", "test", groups=("place",))
     copy = pickle.loads(pickle.dumps(source))
     assert (reds(copy), copy.labels.tolist(), groups(copy)) == (reds(source), source.labels.tolist(), groups(source))
+
+
+def test_words_for_missing_are_names_among_names_and_refused_among_numbers(tmp_path):
+    root = table(tmp_path, "filename,y\na.png,nan\nb.png,NA\nc.png,null\nd.png,None\ne.png,\nf.png,fern\n")
+    source = open_source(f"csv:{root}")
+    assert source.labels.tolist() == [3, 0, 4, 1, -1, 2]
+    assert source.class_names == ["NA", "None", "fern", "nan", "null"]
+    assert source.notes == [
+        f"{root}/metadata.csv: column y: {words}"
+        for words in (
+            "NA, None, nan, null: taken as a name of a class; an image without a label has an empty cell",
+            "empty or -1, so without a label: 1 of 6 images",
+        )
+    ]
+    for text in ("nan", "NaN", "NA", "null", "None"):
+        table(root, f"filename,y\na.png,1\nb.png,{text}\nc.png,2.0\n")
+        with pytest.raises(DataError, match=f"column y: '{text}' is among whole numbers: empty the cell of an image"):
+            _ = open_source(f"csv:{root}").labels
+    table(root, "filename,y\na.png,NA\nb.png,NA\n")  # the label of all
+    assert open_source(f"csv:{root}").class_names == ["NA"]
+
+
+@pytest.mark.parametrize(
+    "template", ["{filename", "filename}", "{filename}}", "{", "}", "x{/{filename}", "{{filename}}"]
+)
+def test_a_brace_needs_its_other_one(tmp_path, template):
+    root = table(tmp_path, "filename\na.png\n")
+    with pytest.raises(DataError, match=rf"image_column '{re.escape(template)}' has a brace without its other one"):
+        open_source(f"csv:{root}", image_column=template)
+
+
+FAULTS = {
+    "long cell": (
+        "a.png,1\n\nb.png," + 2**21 * "x" + "\n",
+        r"line 4 has a row of more than 1,048,576 bytes.*: shorten",
+    ),
+    "open quotation": (
+        "a.png,1\n" + 'b.png,"2\n' + 2**18 * "c.png\n",
+        "line 3 has a row.*: close its quotation mark, or",
+    ),
+    "many empty lines": ('a.png,"2\n' + 2**20 * "\n", "line 2 has a row of more than 1,048,576 bytes"),
+    "swallowed rows": (
+        'a.png,1\nb.png,"2\nc.png,3\n',
+        "line 3 has a quotation mark that is not closed: close it, or double it",
+    ),
+    "short": ("a.png,1\n\nb.png\n", "line 4 has 1 cell, but the first line names 2 columns: a row has"),
+    "long": ('a.png,"1,\n""2"""\nb.png,5" disk,3\n', "line 4 has 3 cells, but the first line names 2 columns"),
+    "Latin-1": ("a.png,1\nb.png,\xe9\n", "line 3 is not UTF-8: save the table as CSV in UTF-8"),
+}
+
+
+@pytest.mark.parametrize("case", FAULTS)
+def test_a_fault_is_told_with_its_line(tmp_path, case):
+    rows, message = FAULTS[case]
+    (tmp_path / "metadata.csv").write_bytes(("filename,y\n" + rows).encode("latin-1"))
+    with pytest.raises(DataError, match=rf"metadata\.csv cannot be read: {message}"):
+        open_source(f"csv:{tmp_path}")
+
+
+def test_the_line_of_a_fault_is_that_of_the_csv_module():
+    rng = np.random.default_rng(0)
+    pieces = ["a", '"b,\n"', '"c""d"', 'e"f', "", '"g"h']
+    for _ in range(200):
+        rows = [[pieces[n] for n in rng.integers(len(pieces), size=rng.choice([2, 2, 2, 2, 3]))] for _ in range(6)]
+        rows = [["a", *row[1:]] for row in rows]
+        text = "x,y\n" + "".join(",".join(row) + "\n" for row in rows)
+        reader, begun, expected = csv.reader(io.StringIO(text)), 0, None
+        for row in reader:
+            if len(row) != 2 and expected is None:
+                expected = begun + 1
+            begun = reader.line_num
+        found = first_fault(io.BytesIO(text.encode()), ",", 2, 1000)
+        assert (found or "").startswith("" if expected is None else f"line {expected} has 3 cells"), (text, found)
+        assert (found is None) == (expected is None)
+    assert first_fault(io.BytesIO(b'x,y\n"a,b\n'), ",", 2, 1000).startswith("line 2 has a quotation mark that is not")

@@ -126,7 +126,9 @@ def test_an_error_of_one_rank_is_raised_on_all():
     """Of the last rank, in its second chunk, while the others have read theirs."""
     sources = [(Noise(6 * CHUNK, 0, fails_at=5 * CHUNK + 1), Noise(20, 1)) for _ in range(W)]
     found = on_ranks(lambda ranks: evaluated(*sources[ranks.rank], ranks=ranks))
-    assert [str(error).replace("another rank: ", "") for error in found] == ["[Errno 5] Input/output error: 'noise'"] * W
+    assert [str(error).replace("another rank: ", "") for error in found] == [
+        "[Errno 5] Input/output error: 'noise'"
+    ] * W
 
 
 def test_an_error_of_rank_0_after_reading_is_raised_on_all():

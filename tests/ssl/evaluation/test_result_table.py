@@ -40,7 +40,7 @@ def test_the_text_is_what_a_shell_shows():
     scores = result()
     assert repr(scores) == str(scores)
     assert text_cells(str(scores)) == [
-        ["protocol", "metric", "pretrained", "95 %", "n", "random", "gain"],
+        ["protocol", "metric", "pretrained", "value 95 %", "n", "random", "gain"],
         ["knn", "accuracy", "50.0 %", "50.0–75.0", "50", "25.0 %", "+25.0"],
     ]
 
@@ -56,3 +56,15 @@ def test_no_rows_are_an_empty_table():
     nothing = EvaluationResult((), {})
     assert "Scores on test" in nothing._repr_html_()
     assert "Scores on test" in str(nothing)
+
+
+def test_each_interval_is_headed_by_what_it_is_of():
+    rows = [row | ({"difference_low": 12.0, "difference_high": 38.0} if row["backbone"] == "mine" else {})
+            for row in result(("pixels", "mine")).rows]  # fmt: skip
+    scores = EvaluationResult(tuple(rows), {"knn": "nearest neighbors"}, baseline="pixels")
+    head, cells = text_cells(str(scores))
+    assert head == ["protocol", "metric", "mine", "value 95 %", "n", "pixels", "gain", "gain 95 %"]
+    assert dict(zip(head, cells, strict=True))["value 95 %"] == "50.0–75.0"
+    assert dict(zip(head, cells, strict=True))["gain 95 %"] == "+12.0…+38.0"
+    assert len(max(str(scores).splitlines(), key=len)) <= 80
+    assert "95 %: intervals of the value and of the gain over the n test images" in " ".join(str(scores).split())

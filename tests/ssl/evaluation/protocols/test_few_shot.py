@@ -1,3 +1,4 @@
+import math
 import statistics
 
 import numpy as np
@@ -5,7 +6,8 @@ import pytest
 import torch
 from scipy import stats
 
-from wildfern.ssl.evaluation import FewShot, HeldOut, few_shot, knn, linear_probe
+from wildfern.ssl.evaluation import Features, FewShot, HeldOut, few_shot, knn, linear_probe
+from wildfern.ssl.evaluation.protocols import logistic_regression
 from wildfern.ssl.evaluation.protocols.few_shot import STRENGTHS, draw_shots, mean_over_draws
 
 
@@ -100,3 +102,28 @@ def test_test_is_read_after_the_probes_of_all_draws_are_fitted(blobs, monkeypatc
 
     assert FewShot(shots=2, seeds=3)(blobs(40), Last(blobs(20, seed=3)))
     assert fitted == [0, 1, 2]
+
+
+def separable(scale: float, images: int = 40) -> Features:
+    generator = torch.Generator().manual_seed(images)
+    y = torch.arange(images) % 4
+    return Features((4 * torch.eye(4, 6)[y] + torch.randn(images, 6, generator=generator)) * scale, y)
+
+
+@pytest.mark.parametrize("float64_up_to", [2**22, 0])
+@pytest.mark.parametrize("classifier", ["linear", "knn"])
+def test_scores_do_not_depend_on_the_unit_of_the_features(classifier, float64_up_to, monkeypatch):
+    monkeypatch.setattr(logistic_regression, "FLOAT64_UP_TO", float64_up_to)
+    monkeypatch.setattr(logistic_regression, "COMPARED_IN_FLOAT64_UP_TO", float64_up_to)
+    evaluate = FewShot(classifier=classifier, shots=5, seeds=2)
+    plain = evaluate(separable(1.0), HeldOut(separable(1.0, 60)))
+    assert plain[0].value > 0.8
+    for scale in (2.0**-90, 2.0**63, 2.0**90, 2.0**123):
+        found = evaluate(separable(scale), HeldOut(separable(scale, 60)))
+        assert [score.value for score in found] == pytest.approx([score.value for score in plain], abs=0.02)
+
+
+def test_test_features_too_large_for_those_of_train_are_refused():
+    for scale, words in ((1e37, "are too large for a linear probe"), (math.nan, "contain NaN or infinity")):
+        with pytest.raises(ValueError, match=f"the backbone's features {words}: it has diverged"):
+            FewShot(shots=5, seeds=2)(separable(1e-20), HeldOut(separable(scale, 60)))

@@ -161,3 +161,21 @@ def test_impossible_settings_and_data_are_refused(images):
     gray = LabeledImages(images.pixels[..., :1], images.y, images.backbone, images.preprocessing)
     with pytest.raises(ValueError, match="images have 1 channels, but 3 are normalized for this backbone"):
         LabelFree(views=2)(gray, HeldOut(gray))
+
+
+def test_a_delta_below_the_rounding_of_a_singular_covariance_is_refused():
+    for delta in (0.0, 1e-300, 1e-31, math.inf, math.nan):
+        with pytest.raises(ValueError, match="delta is a positive number, at least 1e-30, got"):
+            LabelFree(delta=delta)
+    rng = np.random.default_rng(0)
+    views = rng.normal(size=(6, 1, 40)) + rng.normal(size=(6, 3, 40))  # 12 degrees of freedom within images
+    for delta in (1e-17, 1e-30, 1e-300):
+        with pytest.raises(
+            ValueError, match=f"delta {delta:g} is lost in the rounding.*set a larger delta, such as 0.0001"
+        ):
+            lidar(torch.from_numpy(views), delta)
+    assert lidar(torch.from_numpy(views), 1e-4).item() == pytest.approx(plain_lidar(views, 1e-4), rel=1e-4)
+    views = rng.normal(size=(30, 1, 5)) + rng.normal(size=(30, 4, 5))  # regular, so that δ does not matter
+    assert lidar(torch.from_numpy(views), 1e-30).item() == pytest.approx(plain_lidar(views, 0.0), rel=1e-6)
+    views[..., 2] = 0.0  # a dead feature has a variance of δ, without rounding
+    assert lidar(torch.from_numpy(views), 1e-30).item() == pytest.approx(plain_lidar(views, 1e-9), rel=1e-6)

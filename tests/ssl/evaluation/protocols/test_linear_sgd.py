@@ -79,7 +79,8 @@ def test_the_head_matches_sgd_by_hand_on_the_same_features():
     assert scores[0].n == len(scores[0].per_image) == 12
     assert (
         scores[0].detail
-        == "27 inputs of the head, batches of 8 images; learning rate 30; 95 % Wilson interval over 12 test images"
+        == "27 inputs of the head, batches of 8 images, 15 steps (5 epochs of 3); learning rate 30; 95 % Wilson interval over "
+        "12 test images"
     )
 
 

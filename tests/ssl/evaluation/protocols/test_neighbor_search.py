@@ -81,3 +81,14 @@ def test_what_cannot_be_searched_is_refused():
         nearest(bank, bank * math.nan, 1)
     with pytest.raises(ValueError, match="features of the bank contain NaN or infinity"):
         similarities(bank * math.inf, bank)
+
+
+@pytest.mark.parametrize("scale", [1e-43, 1e-30, 1e-13, 1e19, 1e30, 8e37])
+def test_rows_of_any_length_have_the_similarities_of_float64(scale):
+    generator = torch.Generator().manual_seed(0)
+    bank, queries = torch.randn(40, 9, generator=generator) * scale, torch.randn(7, 9, generator=generator) * scale
+    wide, asked = bank.double(), queries.double()
+    expected = (asked / asked.norm(dim=1, keepdim=True)) @ (wide / wide.norm(dim=1, keepdim=True)).T
+    torch.testing.assert_close(torch.cat(list(similarities(bank, queries))).double(), expected, rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match="features of the bank contain NaN or infinity"):
+        nearest(wide * 1e300, queries, 1)

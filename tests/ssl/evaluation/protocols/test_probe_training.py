@@ -7,15 +7,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from wildfern.ssl.evaluation import Features, HeldOut
 from wildfern.ssl.evaluation.protocols.probe_training import (
     HeldOutChoice,
     ProbeHeads,
+    TrainedProbe,
     check_training,
     class_targets,
     cosine,
     held_out_images,
     shuffled,
 )
+from wildfern.ssl.tracking.progress import Progress
 
 
 def heads_at(*rates, optimizer=None):
@@ -134,6 +137,79 @@ def test_the_temperature_needs_only_some_of_many_images(monkeypatch):
     judge.choose()
     assert kept[0][0][:, 0].tolist() == list(range(0, 35, 4))
     assert kept[0][1].tolist() == [number % 5 for number in range(0, 35, 4)]
+
+
+class Probe(TrainedProbe):
+    """A linear head on given features, in batches of 8; `order` has what was asked for, in turn."""
+
+    def __call__(self, train, test):
+        self.order = []
+        labels = self.train_labels(train.y, ("a", "b", "c", "d"))
+        heads = heads_at(*self.learning_rates)
+
+        def parts(mask, name):
+            self.order.append(name)
+            for images in mask.nonzero()[:, 0].split(8):
+                yield train.x[images], images
+
+        def fitted(epoch):
+            return (part for part in parts(~labels.held, f"epoch {epoch}") if len(part[1]) == 8)
+
+        def of_test():
+            self.order.append("test")
+            held = test.read()
+            yield from zip(held.x.split(5), held.y.split(5), strict=True)
+
+        self.fit(heads, labels, 8, fitted, cosine)
+        held_out = parts(labels.held, "held out")
+        return self.scores(heads, labels, held_out, of_test(), before="first", after="last")
+
+
+@pytest.mark.parametrize(("rates", "held"), [((0.1, 0.5, 1e-6), 9), (0.5, 0)])
+def test_a_probe_is_fitted_then_chosen_then_tested_once(rates, held):
+    generator = torch.Generator().manual_seed(3)
+    y = torch.arange(45) % 3
+    x = 3 * F.one_hot(y, 5) + torch.randn(45, 5, generator=generator)
+    test = Features(x[:12], torch.where(torch.arange(12) == 4, 3, y[:12]))  # one of a class without train images
+    told = []
+    probe = Probe(rates, 3, 8, 0.0, 0.2, 0)
+    probe.progress = Progress()
+    probe.progress.count = lambda *count: told.append(count)
+    scores = probe(Features(x, y), HeldOut(test))
+    assert probe.order == ["epoch 0", "epoch 1", "epoch 2", *(["held out"] if held else []), "test"]
+    steps = 3 * ((45 - held) // 8)
+    expected = [(8 * s, 8 * steps, "images", f"epoch {3 * s // steps + 1} of 3") for s in range(steps)]
+    assert told == expected
+
+    mask = held_out_images(y, len(probe.learning_rates), 0.2, 0)
+    assert int(mask.sum()) == held
+    heads = heads_at(*probe.learning_rates)
+    rows = (~mask).nonzero()[:, 0]
+    for step in range(steps):
+        at = step % (steps // 3) * 8
+        heads.step(x[rows[at : at + 8]], y[rows[at : at + 8]], cosine(step, steps))
+    right = [int((logits.argmax(1) == y[mask]).sum()) for logits in heads.logits(x[mask])] if held else [0]
+    losses = [float(F.cross_entropy(logits, y[mask])) for logits in heads.logits(x[mask])] if held else [0]
+    best = min(range(len(right)), key=lambda head: (-right[head], losses[head]))
+    found = scores[0].predictions
+    torch.testing.assert_close(found.logits, heads.logits_of(best, test.x))
+    assert found.labels.tolist() == test.y.tolist()
+    assert scores[0].value == float((heads.logits_of(best, test.x).argmax(1) == test.y).double().mean())
+    chosen = f"learning rate {probe.learning_rates[best]:g}"
+    chosen += f" ({100 * right[best] / held:.1f} % right of {held} train images held out)" if held else ""
+    unseen = "counted as wrong, since no train image has their class: 1 of 12 test images, d (1 test image)"
+    assert scores[0].detail.startswith(f"first; {chosen}; last; {unseen}; 95 %")
+
+
+def test_a_probe_without_test_images_or_with_diverged_logits_is_refused():
+    x, y = torch.eye(5)[torch.arange(50) % 5], torch.arange(50) % 3
+    probe = Probe(0.1, 1, 8, 0.0, 0.2, 0)
+    with pytest.raises(ValueError, match="the test split has no images to score"):
+        probe(Features(x, y), HeldOut(Features(x[:0], y[:0])))
+    with pytest.raises(ValueError, match="the logits of test images contain NaN or infinity"):
+        probe(Features(x, y), HeldOut(Features(x.clone().fill_(math.inf), y)))
+    with pytest.raises(ValueError, match="learning_rate holds numbers above 0"):
+        Probe((0.1, -1.0), 1, 8, 0.0, 0.2, 0)
 
 
 def test_impossible_settings_and_labels_are_refused():

@@ -297,6 +297,18 @@ def test_scores_over_time_come_before_the_losses_and_signs_of_collapse(run):
     assert chart_data(page)["percent"] is True
 
 
+def test_accuracies_of_online_classifiers_are_charts_in_percent(run):
+    folder = run()
+    keys = ("online_probe_accuracy", "online_knn_accuracy")
+    lines = [{"step": step, **dict.fromkeys(keys, 0.1 * step)} for step in range(5)]
+    (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    page = report_page([folder])
+    part = page.partition("<h2>Scores during training</h2>")[2].partition("</section>")[0]
+    headings = re.findall(r"<figure class=chart><figcaption>([^<]+)<", part)
+    assert headings == ["online probe accuracy", "online kNN accuracy"]
+    assert part.count("from 0.0 % to 40.0 %") == 2
+
+
 def test_a_key_that_was_logged_once_is_a_number(run):
     page = report_page([run()])
     assert "data wait</dt><dd>0.25</dd>" in page

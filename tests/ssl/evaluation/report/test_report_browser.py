@@ -95,6 +95,7 @@ class Browser:
         self.send(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 500
         )
+        self.run("new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(() => drawn(0))))")
 
     def run(self, expression: str) -> Any:
         """The value of a JavaScript expression; a promise is awaited."""
