@@ -20,6 +20,7 @@ from wildfern.launch.evaluated import (
 from wildfern.launch.evaluation_data import evaluation_sources
 from wildfern.launch.feature_cache import data_key, feature_store
 from wildfern.launch.notebook_progress import shown_in_notebook
+from wildfern.launch.output_paths import output_folder
 from wildfern.launch.protocols import (
     DatasetLike,
     ProtocolLike,
@@ -27,13 +28,14 @@ from wildfern.launch.protocols import (
 )
 from wildfern.launch.python_errors import brief_in_notebooks, in_command
 from wildfern.launch.run_folder import RunFolder
-from wildfern.launch.saved_evaluation import save_merged
+from wildfern.launch.saved_evaluation import save_alone, save_merged
 from wildfern.launch.threads import set_threads
 from wildfern.recipes import Recipe
 from wildfern.ssl.evaluation import (
     EvaluationResult,
     write_report,
 )
+from wildfern.ssl.evaluation.stored_result import EVALUATION
 from wildfern.ssl.tracking import Progress
 
 
@@ -65,6 +67,7 @@ def evaluate(
     against: str | None = None,
     cache: str | Path | None = None,
     memory_gb: float = 4.0,
+    out: str | Path | None = None,
 ) -> EvaluationResult:
     """Compare backbones on labeled data sets: those of runs with the same networks at random weights, and any others.
 
@@ -74,7 +77,8 @@ def evaluate(
     "x.pth"), on images of `size` px (default: the network's own size), with the network's mean, deviation and interpolation.
 
     One run writes its `evaluation.json` and report, unless its folder is read-only; its rows are `random`, `start` (if it started
-    from weights) and `pretrained`. Several runs write nothing; their rows have the names of the runs. `announce` gets progress (a
+    from weights) and `pretrained`. Rows of several runs have the names of the runs, and are not written to their folders. `out`
+    is a folder for this evaluation alone: `evaluation.json` with all rows, and `report.html`. `announce` gets progress (a
     function: a line for each part, and every 5 s within it), `say` messages to keep; without `announce` both are shown in a
     notebook only. `batch_size` is that of feature extraction, `threads` the number of torch's.
     `against` names the row that all others are compared with, instead of the random one of the same network. Features of files
@@ -99,6 +103,7 @@ def evaluate(
     names = run_names(folders)
     check_networks(backbones, size)
     datasets, evaluators = check_request(on, protocols, few_shot, seeds)
+    out = None if out is None else output_folder(out, EVALUATION)
     recipes = [folder.recipe() for folder in folders]
     store = feature_store(cache, memory_gb)
     device = choose_device(recipes[0].training.device if recipes else "auto")
@@ -157,8 +162,11 @@ def evaluate(
             say(f"features are not kept: {store.problem}")
         if store.found:
             say(f"features found in {store.folder}: {store.found} (one for each network and split)")
-        if written is not None:
+        if written is not None or out is not None:
             progress.part("writing the report")
+        if out is not None:
+            unwritten = unwritten or _disk_fault(lambda: save_alone(out, evaluation))
+        if written is not None:
             report = written.path / "report.html"
             unwritten = unwritten or _disk_fault(lambda: write_report([written.path], report))
     if unfinished is not None:

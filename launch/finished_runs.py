@@ -79,6 +79,13 @@ def evaluate(
     csv_file: Annotated[
         Path | None, typer.Option("--csv", help="Also write the rows of this evaluation to this CSV file")
     ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write evaluation.json and report.html of this evaluation, of all runs and networks, to this folder",
+            show_default=False,
+        ),
+    ] = None,
     plugin: PluginOption = None,
 ) -> None:
     """Evaluate backbones of runs and any other networks on labeled datasets.
@@ -132,6 +139,7 @@ def evaluate(
                 against=against,
                 cache=cache,
                 memory_gb=memory,
+                out=out,
             )
         except Unfinished as error:
             evaluation, unfinished = error.evaluation, error
@@ -139,8 +147,10 @@ def evaluate(
     unwritten = isinstance(unfinished, NotWritten)
     if not unwritten and runs is not None and len(runs) == 1 and RunFolder(runs[0]).is_writable():
         say(f"written to {runs[0] / 'evaluation.json'} and {runs[0] / 'report.html'}")
-    elif not unwritten and json_file is None and csv_file is None:
-        say("not written to a file: --json FILE keeps these results")
+    elif not unwritten and json_file is None and csv_file is None and out is None:
+        say("not written to a file: --out DIR keeps these results, with a report")
+    if out is not None:
+        say(f"written to {out / 'evaluation.json'} and {out / 'report.html'}")
     if json_file is not None:
         write_json_file(json_file, evaluation.as_json())
         say(f"written to {json_file}")

@@ -61,6 +61,26 @@ def output_file(path: str | Path) -> Path:
     return file
 
 
+def output_folder(path: str | Path, kept: str) -> Path:
+    """The folder at `path`, ~ replaced, made if it is missing: empty, or with the file `kept` of an earlier command.
+
+    Raises RunError for a run folder, for one with other files, and where it cannot be written to.
+    """
+    folder = written_path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        others = any(folder.iterdir()) and not (folder / kept).is_file()
+    except OSError as error:
+        raise RunError(f"cannot write to {path}: {error.filename}: {error.strerror}") from error
+    if is_run(folder) or (folder / "recipe.yaml").exists():
+        raise RunError(f"{path} is a run folder; name another folder")
+    if others:
+        raise RunError(f"{path} has other files; name a new folder")
+    if not os.access(folder, os.W_OK):
+        raise RunError(f"cannot write to {path}: it is read-only")
+    return folder
+
+
 @contextmanager
 def writing(file: Path) -> Iterator[Path]:
     """Yield the path to write the content of `file` to, a file that the user has named.

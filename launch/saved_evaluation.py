@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 from wildfern.files import updating
 from wildfern.launch.run_folder import RunFolder, kept_aside
-from wildfern.ssl.evaluation import EvaluationResult
+from wildfern.ssl.evaluation import EvaluationResult, write_report
 from wildfern.ssl.evaluation.report.image_details import read_details, write_details
 from wildfern.ssl.evaluation.result import upgraded_rows
 from wildfern.ssl.evaluation.stored_result import EVALUATION, read_evaluation
+from wildfern.ssl.tracking import environment
 
 
 def save_merged(
@@ -26,6 +28,16 @@ def save_merged(
             with suppress(ValueError):  # damaged: replaced
                 details = details.with_earlier(read_details(folder.path, dataset) if same else None)
             write_details(folder.path, details)
+
+
+def save_alone(folder: Path, evaluation: EvaluationResult) -> None:
+    """Write the evaluation, its details, this machine and versions, and the report to a folder of its own."""
+    own = RunFolder(folder)
+    own.write_json(EVALUATION, evaluation.as_json())
+    for details in evaluation.details.values():
+        write_details(folder, details)
+    own.write_json("environment.json", environment())
+    write_report([folder], folder / "report.html")
 
 
 def merged(

@@ -53,12 +53,25 @@ class RunRecord:
 
     @property
     def title(self) -> str:
-        """The recipe in a few words: its own name, or method, backbone and data."""
+        """The recipe in a few words: its own name, or method, backbone and data. Of an evaluation, the data sets."""
+        if self.is_evaluation:
+            datasets = dict.fromkeys(row["dataset"] for row in self.evaluation.get("rows", []))
+            return f"{len(self.networks)} networks evaluated on {', '.join(list(datasets)[:MOST_SOURCES])}"
         if isinstance(self.recipe.get("name"), str):
             return self.recipe["name"]
         data = " + ".join(source if share is None else f"{share:.0%} {source}" for source, share in self.sources)
         words = (_at(self.recipe, "method", "name"), _at(self.recipe, "model", "backbone"), data)
         return " · ".join(str(word) for word in words if word) or self.name
+
+    @property
+    def is_evaluation(self) -> bool:
+        """Whether this is no run, but a folder of `wildfern evaluate --out`."""
+        return not self.recipe_text and not self.metrics and bool(self.evaluation.get("rows"))
+
+    @property
+    def networks(self) -> list[str]:
+        """The names of what was evaluated."""
+        return list(dict.fromkeys(row["backbone"] for row in self.evaluation.get("rows", [])))
 
     @property
     def sources(self) -> list[tuple[str, float | None]]:
@@ -75,16 +88,19 @@ class RunRecord:
 
 
 def read_run(folder: Path | str) -> RunRecord:
-    """Read a run folder. Missing or broken parts become remarks, and so do scores of another backbone than the present one.
+    """Read a run folder, or that of an evaluation alone.
+
+    Missing or broken parts become remarks, and so do scores of another backbone than the present one.
 
     Nothing outside the folder is read, and no link in it is followed. Raises ValueError when the folder holds no run at all.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder}: there is no such folder")
-    if not any(os.path.lexists(folder / name) for name in ("recipe.yaml", "metrics.jsonl")):
+    is_run = any(os.path.lexists(folder / name) for name in ("recipe.yaml", "metrics.jsonl"))
+    if not is_run and not os.path.lexists(folder / EVALUATION):
         raise ValueError(f"{folder} is not a run folder: it has neither recipe.yaml nor metrics.jsonl")
-    remarks = [f"no {name} ({what})" for name, what in PARTS.items() if not os.path.lexists(folder / name)]
+    remarks = [f"no {name} ({what})" for name, what in PARTS.items() if is_run and not os.path.lexists(folder / name)]
     evaluation, faults = read_evaluation(folder)
     remarks += [f"{EVALUATION}: {fault}" for fault in faults]
     if evaluation.get("backbone_sha256") is not None and (

@@ -29,7 +29,7 @@ from wildfern.launch.evaluating import NotWritten
 from wildfern.launch.exporting import NAMES, export_backbone, loading_code
 from wildfern.launch.run_folder import RunFolder
 from wildfern.launch.saved_evaluation import merged, save_merged
-from wildfern.ssl.evaluation import EvaluationResult
+from wildfern.ssl.evaluation import EvaluationResult, read_run
 from wildfern.ssl.models import Backbone
 
 MODEL = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]}
@@ -337,6 +337,49 @@ def test_scores_are_shown_and_written_where_one_protocol_or_data_set_fails(run, 
             file
         )
     assert "digits" in (folder / "report.html").read_text()
+
+
+def test_several_runs_and_networks_get_a_folder_with_a_report_of_their_own(run, tmp_path):
+    runs = [shutil.copytree(run, tmp_path / name) for name in ("one", "other")]
+    before = [sorted(file.name for file in folder.iterdir()) for folder in runs]
+    out = tmp_path / "new" / "both"
+    words = [
+        "evaluate",
+        *map(str, runs),
+        "--backbone",
+        "pixels",
+        "--on",
+        "digits",
+        "--protocol",
+        "knn",
+        "--out",
+        str(out),
+    ]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert [sorted(file.name for file in folder.iterdir()) for folder in runs] == before
+    rows = json.loads((out / "evaluation.json").read_text())["rows"]
+    assert list(dict.fromkeys(row["backbone"] for row in rows)) == ["resnet18 random", "one", "other", "pixels"]
+    record = read_run(out)
+    assert record.title == "4 networks evaluated on digits"
+    assert record.remarks == ()
+    page = (out / "report.html").read_text()
+    assert "resnet18 random, one, other, pixels." in page
+    assert "Map of digits" in page  # of test images, which the details have
+    again = evaluate(runs[0], "digits", "knn", out=out)  # replaces the former
+    assert json.loads((out / "evaluation.json").read_text())["rows"] == again.as_json()["rows"]
+
+
+def test_the_folder_of_an_evaluation_is_a_new_one(run, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("")
+    for folder, why in (
+        (run, "is a run folder"),
+        (tmp_path / "full", "has other files"),
+        (run / "recipe.yaml", "cannot"),
+    ):
+        with pytest.raises(RunError, match=why):
+            evaluate(run, "digits", "knn", out=folder)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux")

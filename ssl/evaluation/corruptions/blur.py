@@ -10,8 +10,8 @@ from torch import Tensor
 
 from wildfern.generators.counter_rng import Keys, fold, uniform
 from wildfern.ssl.evaluation.corruptions.draws import uniform_draws
+from wildfern.ssl.evaluation.corruptions.image_filters import correlate, motion_kernels, separable, smoothed, zoomed
 from wildfern.ssl.evaluation.corruptions.settings import corruption
-from wildfern.ssl.evaluation.report.image_filters import correlate, motion_kernels, separable, smoothed, zoomed
 
 
 @lru_cache(maxsize=10)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from wildfern.generators.counter_rng import Keys, fold, uniform
 from wildfern.ssl.evaluation.corruptions.draws import uniform_draws
+from wildfern.ssl.evaluation.corruptions.image_filters import separable, smoothing
 from wildfern.ssl.evaluation.corruptions.settings import corruption
-from wildfern.ssl.evaluation.report.image_filters import separable, smoothing
 
 
 @corruption(large=(0.4, 0.3, 0.2, 0.1, 0.05), small=(0.75, 0.5, 0.4, 0.3, 0.15))

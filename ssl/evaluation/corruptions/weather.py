@@ -6,8 +6,8 @@ from torch import Tensor
 
 from wildfern.generators.counter_rng import Keys, fold, integers, uniform
 from wildfern.ssl.evaluation.corruptions.draws import normal_draws, uniform_draws
+from wildfern.ssl.evaluation.corruptions.image_filters import correlate, motion_kernels, separable, zoomed
 from wildfern.ssl.evaluation.corruptions.settings import corruption
-from wildfern.ssl.evaluation.report.image_filters import correlate, motion_kernels, separable, zoomed
 
 # Of the published photographs of ice in use (two are the same): the mean color of each; the standard deviation within crops;
 # and the exponent that gives ridges the slope of their amplitude spectrum, -0.8 on average. Published small images get the

@@ -53,6 +53,8 @@ def overview(records: Sequence[RunRecord], names: Sequence[str]) -> str:
 
 def _sentence(record: RunRecord) -> str:
     """`resnet18 pretrained by simclr on ifs: 60 steps of 64 images.`; as much of it as the recipe says."""
+    if record.is_evaluation:
+        return f"{', '.join(record.networks[:MOST_NAMED])}."
     recipe = record.recipe
     backbone, method = _text(recipe, "model", "backbone"), _text(recipe, "method", "name")
     words = [f"{backbone or 'A backbone'} pretrained" if backbone or method else record.name]
