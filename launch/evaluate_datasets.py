@@ -82,7 +82,7 @@ def evaluate_datasets(
     backbones = {label: model.backbone for label, model in models.items()}
     preprocessing = {label: model.preprocessing for label, model in models.items()}
     results: list[EvaluationResult] = []
-    failures: list[ValueError] = []
+    failures: dict[str, Exception] = {}
     for number, (name, (train, test)) in enumerate(sources.items()):
         result, error = None, None
         try:
@@ -103,10 +103,10 @@ def evaluate_datasets(
                 when_read=when_read if number + 1 == len(sources) else lambda: None,
             )
         except ProtocolsFailed as failed:
-            result = failed.result
-            failures.append(failed)
-        except ValueError as failed:
-            failures.append(failed)
+            result = failed.result if failed.result.rows else None
+            failures[str(failed)] = failed
+        except (ValueError, OSError) as failed:
+            failures[_reason(failed, name)] = failed
         try:
             if result is not None and not ranks.rank:
                 results.append(_noted(result, name, test, trained))
@@ -122,12 +122,19 @@ def evaluate_datasets(
     if ranks.rank:
         return EvaluationResult((), {}, baseline)
     if failures and not results:
-        raise failures[0]
+        raise next(iter(failures.values()))
     evaluation = sum(results[1:], start=results[0])
     if failures:
-        reasons = dict.fromkeys(str(failure) for failure in failures)
-        raise Unfinished(f"{'; '.join(reasons)}. All other scores are complete", evaluation)
+        raise Unfinished(f"{'; '.join(failures)}. All other scores are complete", evaluation)
     return evaluation
+
+
+def _reason(error: ValueError | OSError, dataset: str) -> str:
+    """The message of an error, with the data set."""
+    text = str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        text = f"{error.filename}: {error.strerror}"
+    return text if dataset in text else f"{dataset}: {text}"
 
 
 def _noted(

@@ -39,7 +39,6 @@ def evaluate_during(
     sources = assembly.evaluation_sources
     ranks = sharing_ranks(recipe, context, sources, models, tracker.message)
     found: dict[str, float] = {}
-    error: Exception | None = None
     try:
         if ranks is not None:
             with tracker.progress() as progress:
@@ -51,9 +50,9 @@ def evaluate_during(
     except Unfinished as unfinished:
         tracker.message(f"evaluation: {unfinished}")
         found = scores(unfinished.evaluation)
-    except (ValueError, OSError) as caught:
-        error = caught
-    context.raise_on_all(error)
+    except (ValueError, OSError) as error:
+        tracker.message(f"evaluation without scores: {error}")
+    context.barrier()
     return found
 
 

@@ -32,6 +32,8 @@ class CsvTable:
             header = line.decode("utf-8-sig")
         except UnicodeDecodeError:
             raise DataError(f"{path} is not UTF-8: save the table as CSV in UTF-8") from None
+        if "\r" in header.rstrip("\r\n"):
+            raise DataError(f"{path} has lines that end with CR alone: save it with line ends LF or CRLF")
         self._delimiter = max(",;\t", key=header.count)
         try:
             self.columns: list[str] = next(csv.reader([header], delimiter=self._delimiter), [])

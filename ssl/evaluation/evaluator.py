@@ -51,7 +51,8 @@ class Score:
 
     `n` is the number of test images that were counted. A `share` is in [0, 1] and is shown in percent.
     `per_image` float32[n]: what each test image contributes, if `value` is their mean; the same images in the same order for
-    each backbone give paired differences. The main score of a classifier has its `predictions`.
+    each backbone give paired differences. `per_draw`: the values of which it is the mean, of draws of train images that are the
+    same for each backbone; differences are then paired over these. The main score of a classifier has its `predictions`.
     """
 
     metric: str
@@ -63,6 +64,7 @@ class Score:
     share: bool = True
     per_image: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
     predictions: Predictions | None = field(default=None, compare=False, repr=False)
+    per_draw: tuple[float, ...] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
 """Evaluate several backbones on one data set, the baseline first."""
 
+import math
+import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
 from wildfern.ssl.evaluation.dataset_reader import DatasetReader, kind_of
@@ -13,7 +14,7 @@ from wildfern.ssl.evaluation.evaluator import Evaluator, HeldOut, Predictions, S
 from wildfern.ssl.evaluation.feature_store import FeatureStore
 from wildfern.ssl.evaluation.metrics.breakdown import breakdown
 from wildfern.ssl.evaluation.metrics.label_counts import LabelCounts
-from wildfern.ssl.evaluation.metrics.paired_differences import NO_DIFFERENCE, add_difference_intervals
+from wildfern.ssl.evaluation.metrics.paired_differences import NO_DIFFERENCE, Paired, add_difference_intervals
 from wildfern.ssl.evaluation.preprocessing import Preprocessing
 from wildfern.ssl.evaluation.ranks import ALONE, Ranks
 from wildfern.ssl.evaluation.report.collect_details import collect_details
@@ -33,7 +34,7 @@ class ProtocolsFailed(ValueError):
 
 
 # What of a `Score` is in its row of the result.
-ROW_KEYS = tuple(one.name for one in fields(Score) if one.name not in ("per_image", "predictions"))
+ROW_KEYS = tuple(one.name for one in fields(Score) if one.name not in ("per_image", "per_draw", "predictions"))
 
 
 def evaluate_backbones(
@@ -65,7 +66,7 @@ def evaluate_backbones(
     With several `ranks`, each of which calls this with the same arguments, they extract features together; rank 0 evaluates, and
     the result of others is empty. Features are not kept in the folder of `store` then. `when_read` is called on every rank after
     the last exchange between them.
-    Raises ProtocolsFailed, with all other scores, if an evaluator raises ValueError for some protocols or backbones only.
+    Raises ProtocolsFailed, with all other scores, if an evaluator fails for some protocols or backbones only.
     Raises ValueError when `backbones` has no `baseline`, when nothing is to be evaluated, for features that are not finite, for
     sources that are endless, empty, without labels, of fewer than two classes or with classes numbered in two ways, and for
     multi-hot labels with an evaluator that needs one label per image.
@@ -96,9 +97,9 @@ def evaluate_backbones(
     when_read()
     if ranks.rank:
         return EvaluationResult((), {}, baseline if isinstance(baseline, str) else dict(baseline))
-    failures: dict[str, ValueError] = {}
+    failures: dict[str, Exception] = {}
     rows: list[dict[str, Any]] = []
-    per_image: dict[tuple[str, str, str], NDArray[np.float32]] = {}
+    paired = Paired()
     predictions: dict[tuple[str, str], Predictions] = {}
     for protocol, evaluator in evaluators.items():
         for name in names:
@@ -107,8 +108,8 @@ def evaluate_backbones(
             try:
                 found = evaluator(data.split(evaluator, name, "train"), HeldOut(data.split(evaluator, name, "test")))
                 scores = _checked(found, protocol)
-            except ValueError as error:
-                failures.setdefault(f"{protocol}: {error}", error)
+            except Exception as error:  # of one protocol: no reason to lose the scores of others
+                failures.setdefault(f"{protocol}: {_reason(error)}", error)
                 continue
             given: dict[str, Any] = {"image_size": data.preprocessing[name].size}
             for split, source in data.sources.items():
@@ -123,12 +124,16 @@ def evaluate_backbones(
                 values = {key: getattr(score, key) for key in ROW_KEYS}
                 row = {"dataset": dataset, "protocol": protocol, "backbone": name, **values, **given}
                 rows.append({**row, "breakdown": number >= own, **NO_DIFFERENCE})
+                key = protocol, name, score.metric
                 if score.per_image is not None:
-                    per_image[protocol, name, score.metric] = score.per_image
-    if failures and not rows:
-        raise next(iter(failures.values()))
+                    paired.per_image[key] = score.per_image
+                if score.per_draw is not None:
+                    paired.per_draw[key] = score.per_draw
+    first = next(iter(failures.values()), None)
+    if isinstance(first, ValueError) and not rows:
+        raise first
     compared = baseline if isinstance(baseline, str) else dict(baseline)
-    add_difference_intervals(rows, per_image, compared)
+    add_difference_intervals(rows, paired.per_image, compared, paired.per_draw)
     done = {row["protocol"] for row in rows}
     words = {protocol: evaluator.describe() for protocol, evaluator in evaluators.items() if protocol in done}
     notes = data.notes()
@@ -137,14 +142,20 @@ def evaluate_backbones(
         progress.part(f"{dataset}: images for the report")
         shown = collect_details(data, predictions, names)
     result = EvaluationResult(
-        tuple(rows), words, compared, {dataset: notes} if notes else {}, {} if shown is None else {dataset: shown}
+        tuple(rows),
+        words,
+        compared,
+        {dataset: notes} if notes else {},
+        {} if shown is None else {dataset: shown},
+        {dataset: paired},
     )
     if failures:
-        raise ProtocolsFailed(f"{dataset}: {'; '.join(failures)}", result) from next(iter(failures.values()))
+        raise ProtocolsFailed(f"{dataset}: {'; '.join(failures)}", result) from first
     return result
 
 
 def _checked(scores: object, protocol: str) -> list[Score]:
+    """The scores with their numbers as those of Python. Raises ValueError for anything else than different finite scores."""
     if not isinstance(scores, list) or not all(isinstance(score, Score) for score in scores):
         raise ValueError(f"the evaluator of {protocol} must return a list of Score, got {type(scores).__name__}")
     metrics = [score.metric for score in scores]
@@ -152,4 +163,35 @@ def _checked(scores: object, protocol: str) -> list[Score]:
         raise ValueError(
             f"the evaluator of {protocol} must return at least one Score, each of a different metric; got {metrics}"
         )
-    return scores
+    return [_in_numbers(score) for score in scores]
+
+
+def _in_numbers(score: Score) -> Score:
+    found: dict[str, float | None] = {}
+    for name in ("value", "low", "high"):
+        given = getattr(score, name)
+        if given is None and name != "value":
+            found[name] = None
+            continue
+        try:
+            found[name] = float(given)
+        except (TypeError, ValueError, RuntimeError):
+            found[name] = math.nan
+        if isinstance(given, str | bytes) or not math.isfinite(found[name]):
+            raise ValueError(f"{name} of the metric {score.metric} must be a finite number, got {given!r}")
+    images = int(score.n)
+    if score.per_image is not None and len(score.per_image) != images:
+        raise ValueError(
+            f"per_image of the metric {score.metric} has {len(score.per_image)} values, but n is {images} test images"
+        )
+    return replace(score, **found, n=images)
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, and in which line if it is no error that the user can mend."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, ValueError | OSError):
+        return str(error)
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(frame.filename).name}, line {frame.lineno})"

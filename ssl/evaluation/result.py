@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from wildfern.ssl.evaluation.metrics.paired_differences import NO_DIFFERENCE
+from wildfern.ssl.evaluation.metrics.paired_differences import NO_DIFFERENCE, Paired, add_difference_intervals
 from wildfern.ssl.evaluation.report.breakable import FitToWidth
 from wildfern.ssl.evaluation.report.image_details import ImageDetails
 from wildfern.ssl.evaluation.result_table import html_table, text_table
@@ -32,7 +32,7 @@ class EvaluationResult:
     train_split, test_images, test_split}; None for a stream that was not read to its end. `protocols` says what each protocol
     does; `baseline` names the backbone that the others are compared with, or for each backbone its own baseline, if it has one;
     `notes` has messages about each data set, for example classes of test without train images; `details` what a report shows of
-    its single images, if that was collected.
+    its single images, if that was collected; `paired`, for each data set, what differences to other baselines are computed from.
     Results are added: `on_digits + on_cifar10`; ValueError where a protocol is not the same in both.
     """
 
@@ -41,6 +41,7 @@ class EvaluationResult:
     baseline: str | dict[str, str] = "random"
     notes: dict[str, list[str]] = field(default_factory=dict)
     details: dict[str, ImageDetails] = field(default_factory=dict, compare=False)
+    paired: dict[str, Paired] = field(default_factory=dict, compare=False)
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> "EvaluationResult":
@@ -68,6 +69,7 @@ class EvaluationResult:
             self.baseline,
             notes,
             self.details | other.details,
+            self.paired | other.paired,
         )
 
     def baseline_of(self, backbone: str) -> str | None:
@@ -81,10 +83,20 @@ class EvaluationResult:
         return backbone == self.baseline if isinstance(self.baseline, str) else backbone in self.baseline.values()
 
     def only(self, backbones: Collection[str], baseline: str) -> "EvaluationResult":
-        """The rows of these backbones, compared with one of them."""
-        rows = tuple(row for row in self.rows if row["backbone"] in backbones)
+        """The rows of these backbones, compared with one of them.
+
+        A difference to another baseline than before has an interval only if `paired` is known.
+        """
+        rows = [
+            {**row, **({} if self.baseline_of(row["backbone"]) == baseline else NO_DIFFERENCE)}
+            for row in self.rows
+            if row["backbone"] in backbones
+        ]
+        for dataset, paired in self.paired.items():
+            own = [row for row in rows if row["dataset"] == dataset]
+            add_difference_intervals(own, paired.per_image, baseline, paired.per_draw)
         details = {name: one.only(backbones) for name, one in self.details.items()}
-        return EvaluationResult(rows, self.protocols, baseline, self.notes, details)
+        return EvaluationResult(tuple(rows), self.protocols, baseline, self.notes, details, self.paired)
 
     def baseline_row(self, row: Row) -> Row | None:
         """The baseline's row of the same data set, protocol and metric."""

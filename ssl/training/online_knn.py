@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from wildfern.ssl.evaluation.protocols.neighbor_search import most_queries, top
 from wildfern.ssl.evaluation.protocols.neighbor_votes import check_votes, vote_totals, votes_of
+from wildfern.ssl.evaluation.unit_rows import unit_rows
 from wildfern.ssl.methods.gather import all_gather_embeddings, world_size
 from wildfern.ssl.training.fitting_state import StateMismatch
 from wildfern.ssl.training.online_evaluation import OnlineEvaluation, checked_observation
@@ -49,7 +49,7 @@ class OnlineKNN(OnlineEvaluation):
     def observe(self, features: Tensor | None, labels: Tensor | None) -> None:
         rows, labels = checked_observation(features, labels, self.classes, "online kNN")
         # NaN, which no search can order, becomes zero: such an image has similarity 0 to all others.
-        self._observed.append((F.normalize(rows, dim=1).nan_to_num(), labels))
+        self._observed.append((unit_rows(rows).nan_to_num(), labels))
 
     @torch.no_grad()
     def step(self) -> None:

@@ -17,12 +17,25 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 _HANGUP = getattr(signal, "SIGHUP", None)
 
 
+SLOW_SECONDS = 3.0  # after which a signal is answered, if training has not stopped
+
+
+def say_waiting(number: int) -> None:
+    """Say that a signal has arrived, on rank 0."""
+    if os.environ.get("RANK", "0") == "0":
+        with suppress(OSError, ValueError):
+            name = signal.Signals(number).name
+            print(f"{name}: stops after this step or evaluation; once more: at once", file=sys.stderr, flush=True)
+
+
 def end_at_once(number: int) -> None:
     """Exit without Python's cleanup: the main thread may be blocked."""
     name = signal.Signals(number).name
     with suppress(OSError, ValueError):  # standard error may be closed
         print(
-            f"stopped at once by a second signal ({name}); the last checkpoint is complete", file=sys.stderr, flush=True
+            f"stopped at once by a second signal ({name}); finished checkpoints are complete",
+            file=sys.stderr,
+            flush=True,
         )
     os._exit(128 + number)
 
@@ -32,7 +45,7 @@ class StopRequest:
 
     Another SIGINT raises KeyboardInterrupt. Another signal that comes more than `ECHO_SECONDS` after the first signal
     calls `end` from a separate thread, so that it also works while the main thread waits for another process.
-    SIGHUP stays ignored if it was: by `nohup`.
+    SIGHUP stays ignored if it was: by `nohup`. `SLOW_SECONDS` after the first signal, a message says what is waited for.
     Processes that are forked inside, such as workers that read data, end on SIGTERM only: the step needs them to finish.
     """
 
@@ -42,6 +55,7 @@ class StopRequest:
         self._since = 0.0
         self._handled = self._arrived = 0  # SIGINTs, counted in the main and in the listening thread
         self._before: dict[int, object] = {}
+        self._answer: threading.Timer | None = None
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
@@ -59,6 +73,8 @@ class StopRequest:
     def __exit__(self, *exception: object) -> None:
         if self._before:
             _entered.discard(self)
+            if self._answer is not None:
+                self._answer.cancel()
             for number, handler in self._before.items():
                 signal.signal(number, handler)
             signal.set_wakeup_fd(self._wake_before)
@@ -90,6 +106,12 @@ class StopRequest:
                 self._end(number)
             if number in SIGNALS:
                 self._note(number)
+            if (
+                number in SIGNALS and self._answer is None
+            ):  # not in `_handle`, which may interrupt the start of a thread
+                self._answer = threading.Timer(SLOW_SECONDS, say_waiting, (number,))
+                self._answer.daemon = True
+                self._answer.start()
 
     def _later(self) -> bool:
         return self._clock() - self._since > ECHO_SECONDS

@@ -135,8 +135,9 @@ def _rank(probe: LinearClassifier, drawn: Features, test: Features) -> Tensor:
 class FewShot(Evaluator):
     """A linear probe or kNN on `shots` labeled images of each class; each score is the mean over `seeds` draws.
 
-    Scores as of the classifier on all of train, with the interval of `mean_over_draws`; what a test image contributes is its mean
-    over the draws. Multi-hot labels are refused: "N images of each class" has no one meaning for them.
+    Scores as of the classifier on all of train, with the interval of `mean_over_draws`; differences are paired over the draws,
+    which are the same for each backbone, or over the test images where there is only one. Multi-hot labels are refused: "N images
+    of each class" has no one meaning for them.
     """
 
     named = ("classifier", "shots")
@@ -175,10 +176,12 @@ class FewShot(Evaluator):
             unseen = joined(f"no class has more than {self.shots} train images: all draws are all of train", unseen)
         detail = joined(detail if scores[0].metric == "accuracy" else _draws_words(values), unseen)
         if low is not None:
-            detail += f"; 95 % interval of the mean over draws (Student's t, {len(values)} draws), with this test split"
+            over = f"over draws (Student's t, {len(values)} draws), with this test split"
+            detail += f"; 95 % intervals of the mean and of differences {over}"
         per_draw = [score.per_image for score in scores if score.per_image is not None]
         per_image = np.mean(per_draw, axis=0, dtype=np.float64).astype(np.float32)
-        return Score(scores[0].metric, mean, low, high, scores[0].n, detail, per_image=per_image)
+        over_draws = None if low is None else tuple(values)
+        return Score(scores[0].metric, mean, low, high, scores[0].n, detail, per_image=per_image, per_draw=over_draws)
 
 
 def _check(shots: int, seeds: int) -> None:

@@ -64,7 +64,7 @@ class RegularizationPath:
         double = self.n * width <= (FLOAT64_UP_TO if float64_up_to is None else float64_up_to)
         self.dtype = torch.float64 if double and device.type != "mps" else torch.float32
         self.loss_dtype = torch.float32 if device.type == "mps" else torch.float64
-        self.mean, self.std = self._statistics(width, device)
+        self.mean, self.std, self.varies = self._statistics(width, device)
         self.standardized: Tensor | None = None
         if rows is None and train.x.numel() <= COPIED_UP_TO:
             self.standardized = torch.cat([x for x, _ in self._parts()])
@@ -117,7 +117,9 @@ class RegularizationPath:
         with torch.no_grad():
             solver.step(objective)
         self.weight, self.bias = weight * scale, bias * bias_scale
-        return LinearClassifier(self.mean, self.std, self.basis @ self.weight, self.bias, self.classes)
+        # What was constant in train says nothing, however it differs in other images: rounding would give it a small weight.
+        direct = (self.basis @ self.weight) * self.varies[:, None]
+        return LinearClassifier(self.mean, self.std, direct, self.bias, self.classes)
 
     def _objective(self, weight: Tensor, bias: Tensor, strength: float) -> tuple[Tensor, Tensor, Tensor]:
         """The objective and its gradients, by one pass; `weight` and its gradient are those of the principal axes."""
@@ -148,8 +150,11 @@ class RegularizationPath:
         x = self.train.x[part] if self.rows is None else self.train.x[self.rows[part].to(self.train.x.device)]
         return x.to(self.train.computes_on, self.dtype)
 
-    def _statistics(self, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation [D]; for a feature that is constant up to rounding, that of rounding, at least 1."""
+    def _statistics(self, width: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean and standard deviation [D], and bool[D]: which features are not constant up to rounding.
+
+        The deviation of constant ones is that of rounding, at least 1.
+        """
         total = torch.zeros(width, dtype=self.loss_dtype, device=device)
         largest = torch.zeros(width, dtype=self.dtype, device=device)
         parts = [slice(start, min(start + self.step, self.n)) for start in range(0, self.n, self.step)]
@@ -166,8 +171,9 @@ class RegularizationPath:
         if not std.isfinite().all():  # a difference of two features is infinite in float32
             raise ValueError("the backbone's features are too large for a linear probe: it has diverged")
         rounding = 1e-6 * mean.abs()
-        std = torch.where(std > rounding, std, rounding.clamp(min=1))
-        return mean.to(self.dtype), std.to(self.dtype)
+        varies = std > rounding
+        std = torch.where(varies, std, rounding.clamp(min=1))
+        return mean.to(self.dtype), std.to(self.dtype), varies
 
     def _moments(self, span: Tensor | None) -> Tensor:
         """Second moments of the standardized features, or of their coordinates in `span`."""

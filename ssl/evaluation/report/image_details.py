@@ -128,6 +128,9 @@ class ImageDetails:
         return replace(self, predictions=earlier.predictions | self.predictions)
 
 
+MOST_GROUPS = 10_000  # of a column that is read
+
+
 def details_path(run: Path, dataset: str) -> Path:
     """The file of a data set in a run folder."""
     words = re.sub(r"[^A-Za-z0-9]+", "_", dataset).strip("_")[:40]
@@ -276,6 +279,7 @@ def _parsed(content: bytes, dataset: str) -> ImageDetails:
         {
             str(name): (column(f"groups.{place}", len(names)), tuple(map(str, names)))
             for place, (name, names) in enumerate(described["groups"])
+            if len(names) <= MOST_GROUPS
         },
         patch_maps,
     )

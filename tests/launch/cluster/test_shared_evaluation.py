@@ -173,3 +173,19 @@ def test_a_protocol_that_fails_is_a_message_while_training(tmp_path):
     assert {row["protocol"] for row in caught.value.evaluation.rows} == {"knn"}
     assert (run / "report.html").is_file()
     assert [row["step"] for row in read_records(run / "metrics.jsonl") if "digits/knn" in row] == [1, 3]
+
+
+def test_an_evaluation_without_any_score_does_not_end_training(tmp_path):
+    plugin = tmp_path / "failing.py"
+    plugin.write_text(
+        "from wildfern.registry import register\nfrom wildfern.ssl.evaluation import Evaluator\n\n"
+        "@register('evaluator', 'failing_always')\nclass Failing(Evaluator):\n"
+        "    def __call__(self, train, test):\n        raise RuntimeError('out of memory')\n\n"
+        "    def describe(self):\n        return 'fails'\n"
+    )
+    run = tmp_path / "run"
+    changes = [*CHANGES[:-2], "evaluation.protocols=[failing_always]", "evaluation.few_shot=[]"]
+    with pytest.raises(ValueError, match=r"failing_always: RuntimeError: out of memory \(failing.py, line 7\)"):
+        pretrain("quickstart", changes, run=run, plugins=[plugin])
+    assert [row["step"] for row in read_records(run / "metrics.jsonl") if "loss" in row] == [0, 1, 2, 3]
+    assert (run / "backbone.safetensors").is_file()

@@ -319,3 +319,9 @@ def test_the_line_of_a_fault_is_that_of_the_csv_module():
         assert (found or "").startswith("" if expected is None else f"line {expected} has 3 cells"), (text, found)
         assert (found is None) == (expected is None)
     assert first_fault(io.BytesIO(b'x,y\n"a,b\n'), ",", 2, 1000).startswith("line 2 has a quotation mark that is not")
+
+
+def test_old_line_ends_are_refused_in_words(tmp_path):
+    (tmp_path / "metadata.csv").write_bytes(b"filename,y,split\r0.png,1,train\r")
+    with pytest.raises(DataError, match="lines that end with CR alone: save it with line ends LF or CRLF"):
+        open_source(f"csv:{tmp_path}", "train")

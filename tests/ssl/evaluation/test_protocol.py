@@ -1,5 +1,6 @@
 import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -349,6 +350,19 @@ def test_a_protocol_that_fails_for_one_backbone_loses_none_of_the_other_scores(b
     assert "wide" in str(result)
 
 
+def test_rows_that_are_compared_with_another_baseline_get_its_intervals(backbones):
+    """What a run keeps of an evaluation against something else."""
+    three = {**backbones, "pixels": nn.Flatten()}
+    settings = {"dataset": "s", "evaluators": {"knn": KNN(k=3), "few_shot": FewShot(shots=3, seeds=3)}}
+    sources = Stripes(60, 0), Stripes(30, 1)
+    against_random = evaluate_backbones(backbones, *sources, **settings)
+    kept = evaluate_backbones(three, *sources, baseline="pixels", **settings).only(backbones, "random")
+    assert sorted(map(repr, kept.as_json()["rows"])) == sorted(map(repr, against_random.as_json()["rows"]))
+    assert any(row["difference_low"] is not None for row in kept.rows)
+    stored = EvaluationResult.from_json(evaluate_backbones(three, *sources, baseline="pixels", **settings).as_json())
+    assert all(row["difference_low"] is None for row in stored.only(backbones, "random").rows)
+
+
 def test_where_no_protocol_works_its_error_is_raised(backbones):
     class Fails(Evaluator):
         def __call__(self, train, test):
@@ -357,6 +371,46 @@ def test_where_no_protocol_works_its_error_is_raised(backbones):
     with pytest.raises(ValueError, match=r"^these features are odd$") as caught:
         evaluate_backbones(backbones, Stripes(20, 0), Stripes(20, 1), dataset="s", evaluators={"fails": Fails()})
     assert not isinstance(caught.value, ProtocolsFailed)
+
+
+@pytest.mark.parametrize(
+    ("score", "words"),
+    [
+        (Score("a", float("nan"), None, None, 10), "value of the metric a must be a finite number, got nan"),
+        (Score("a", "0.5", None, None, 10), "value of the metric a must be a finite number, got '0.5'"),
+        (Score("a", 0.5, float("inf"), 1.0, 10), "low of the metric a must be a finite number, got inf"),
+        (Score("a", 0.5, 0.4, 0.6, 10, per_image=np.ones(3)), "has 3 values, but n is 10 test images"),
+    ],
+)
+def test_impossible_scores_are_refused(score, words, backbones):
+    class Odd(Evaluator):
+        def __call__(self, train, test):
+            return [score]
+
+    with pytest.raises(ValueError, match=re.escape(words)):
+        evaluate_backbones(backbones, Stripes(20, 0), Stripes(20, 1), dataset="s", evaluators={"odd": Odd()})
+
+
+def test_numbers_of_numpy_and_torch_become_those_of_json(backbones):
+    class Odd(Evaluator):
+        def __call__(self, train, test):
+            return [Score("a", torch.tensor(0.5), np.float32(0.25), np.float64(0.75), np.int64(10))]
+
+    result = evaluate_backbones(backbones, Stripes(20, 0), Stripes(20, 1), dataset="s", evaluators={"odd": Odd()})
+    row = json.loads(json.dumps(result.as_json()))["rows"][0]
+    assert [row[key] for key in ("value", "low", "high", "n")] == [0.5, 0.25, 0.75, 10]
+
+
+def test_a_protocol_with_a_bug_loses_no_other_scores_and_its_line_is_named(backbones):
+    class Bug(Evaluator):
+        def __call__(self, train, test):
+            raise KeyError("x")
+
+    settings = {"dataset": "s", "evaluators": {"bug": Bug(), "knn": KNN(k=3)}}
+    with pytest.raises(ProtocolsFailed, match=r"^s: bug: KeyError: 'x' \(test_protocol\.py, line \d+\)$") as caught:
+        evaluate_backbones(backbones, Stripes(60, 0), Stripes(30, 1), **settings)
+    assert {row["protocol"] for row in caught.value.result.rows} == {"knn"}
+    assert isinstance(caught.value.__cause__, KeyError)
 
 
 @pytest.mark.parametrize(

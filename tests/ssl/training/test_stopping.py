@@ -142,7 +142,15 @@ def test_a_second_signal_exits_at_once_while_the_main_thread_is_blocked():
         """
     )
     assert code == 128 + signal.SIGTERM, printed
-    assert printed.strip() == "stopped at once by a second signal (SIGTERM); the last checkpoint is complete"
+    assert printed.strip() == "stopped at once by a second signal (SIGTERM); finished checkpoints are complete"
+
+
+@posix
+def test_a_signal_is_answered_if_training_does_not_stop_soon():
+    code, printed = in_a_process("stopping.SLOW_SECONDS = 0.1\nsend(signal.SIGINT)\ntime.sleep(0.5)")
+    assert (code, printed) == (0, "SIGINT: stops after this step or evaluation; once more: at once\n")
+    code, printed = in_a_process("stopping.SLOW_SECONDS = 0.5\nsend(signal.SIGINT)\nstop.__exit__()\ntime.sleep(1)")
+    assert (code, printed) == (0, "")
 
 
 @posix

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
+import scipy.stats
 
 from wildfern.ssl.evaluation.metrics.bootstrap import difference_interval, mean_interval, resamples, statistic_interval
 from wildfern.ssl.evaluation.metrics.classification_scores import wilson_interval
-from wildfern.ssl.evaluation.metrics.paired_differences import NO_DIFFERENCE, add_difference_intervals
+from wildfern.ssl.evaluation.metrics.paired_differences import NO_DIFFERENCE, add_difference_intervals, draws_interval
 
 
 def test_the_interval_is_that_of_a_plain_bootstrap():
@@ -80,3 +81,30 @@ def test_differences_are_added_to_rows_that_have_what_each_image_contributes():
     alone = [row("mine")]
     add_difference_intervals(alone, per_image, {})
     assert alone[0]["difference_low"] is None
+
+
+def test_differences_over_draws_are_those_of_a_paired_t_test():
+    own, theirs = (0.50, 0.61, 0.55, 0.58, 0.49), (0.45, 0.60, 0.47, 0.55, 0.48)
+    low, high = draws_interval(own, theirs)
+    expected = scipy.stats.ttest_rel(own, theirs).confidence_interval(0.95)
+    assert (low, high) == pytest.approx((expected.low, expected.high))
+    assert draws_interval(own, own) == (0.0, 0.0)
+    assert draws_interval((0.5,), (0.4,)) == (None, None)
+    assert draws_interval((0.5, 0.75), (0.25, 0.5)) == (None, None)  # all differences alike say nothing of others
+
+
+def test_scores_with_draws_are_paired_over_these_where_both_have_them():
+    rows = [
+        {"protocol": "few_shot", "backbone": name, "metric": "accuracy", "share": True, **NO_DIFFERENCE}
+        for name in ("random", "mine")
+    ]
+    keys = [("few_shot", name, "accuracy") for name in ("random", "mine")]
+    images = dict(zip(keys, np.float32([[0, 1, 0, 1], [1, 1, 0, 1]]), strict=True))
+    draws = dict(zip(keys, [(0.45, 0.60, 0.47), (0.50, 0.61, 0.55)], strict=True))
+    add_difference_intervals(rows, images, "random", draws)
+    low, high = draws_interval(draws[keys[1]], draws[keys[0]])
+    assert rows[0]["difference_low"] is None
+    assert (rows[1]["difference_low"], rows[1]["difference_high"]) == (100 * low, 100 * high)
+    add_difference_intervals(rows, images, "random", {keys[1]: draws[keys[1]]})
+    low, high = difference_interval(images[keys[1]], images[keys[0]])
+    assert (rows[1]["difference_low"], rows[1]["difference_high"]) == (100 * low, 100 * high)

@@ -196,3 +196,15 @@ def test_class_ranks_count_within_each_class():
             of_class = sorted(ranks[labels == label].tolist())
             assert of_class == list(range(len(of_class)))
     assert len({tuple(class_ranks(labels, seed).tolist()) for seed in range(20)}) > 4
+
+
+def test_a_feature_that_is_constant_in_train_does_not_count_in_test():
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(120, 6, generator=generator), torch.arange(120) % 3
+    x[torch.arange(120), y] += 4
+    x[:, 4], x[:, 5] = 0, 3.0
+    test = Features(x.clone(), y)
+    plain = linear_probe(Features(x, y), test)
+    test.x[:, 4], test.x[:, 5] = 1e38, -1e30
+    assert linear_probe(Features(x, y), test).accuracy == plain.accuracy > 0.9
+    assert (plain.classifier.weight[4:] == 0).all()
