@@ -273,10 +273,15 @@ def build_probe(recipe: Recipe, mixture: Mixture, method: Method, device: torch.
             "null, or use fewer classes"
         )
     width, wanted = method.backbone.width, recipe.evaluation
+    if (bank := wanted.online_knn) is not None and classes > bank.images:
+        raise RunError(
+            f"evaluation.online_knn: a bank of {bank.images:,} images cannot have one of each of the {classes:,} classes of "
+            f"{recipe.data[0].source}: raise evaluation.online_knn.images, or use fewer classes"
+        )
     parts: list[OnlineEvaluation] = []
     if wanted.online_probe is not None:
         parts.append(OnlineProbe(width, classes, wanted.online_probe.learning_rate, device))
-    if (bank := wanted.online_knn) is not None:
+    if bank is not None:
         parts.append(
             OnlineKNN(width, classes, k=bank.k, temperature=bank.temperature, images=bank.images, device=device)
         )

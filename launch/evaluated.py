@@ -82,7 +82,7 @@ def check_networks(wanted: Sequence[BackboneLike], size: int | None) -> None:
 def of_name(wanted: BackboneLike, size: int | None, device: torch.device) -> tuple[str, Evaluated, str | None]:
     """Label, backbone and message of a network by its name, at the network's own image size unless `size` is given.
 
-    A name of `IMAGE_FEATURES` is its own label, and is compared with no random network.
+    A name of `IMAGE_FEATURES` is its own label, has a size of its own, and is compared with no random network.
     Raises ValueError for unknown names, weights that do not fit, and sizes that the network does not take.
     """
     name, weights = (wanted, None) if isinstance(wanted, str) else wanted
@@ -93,7 +93,7 @@ def of_name(wanted: BackboneLike, size: int | None, device: torch.device) -> tup
                 f"{name} is computed from the image and has no weights, got {weights}; give --weights none"
             )
         features = IMAGE_FEATURES[name]()
-        return name, Evaluated(features, named_preprocessing(features, size, device), (name,)), None
+        return name, Evaluated(features, named_preprocessing(features, None, device), (name,)), None
     key = size_argument(name) if size is not None else None
     arguments = {} if key is None else {key: size}
     backbone = named_backbone(name, weights, **arguments)

@@ -128,6 +128,8 @@ def evaluate(
             label, model, message = of_name(wanted, size, device)
             if message is not None:
                 say(message)
+            if label in models:
+                label = f"{label}, {model.preprocessing.size} px"
             models[next(text for n in count(1) if (text := label + (f" ({n})" if n > 1 else "")) not in models)] = model
 
         unwritten: OSError | None = None

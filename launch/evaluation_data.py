@@ -75,7 +75,9 @@ def check_for_labels(sources: Mapping[str, tuple[Source, Source]], evaluators: M
     ]
     for name, pair in sources.items() if needing else ():
         if any(source.num_classes is None for source in pair):
-            raise RunError(f"{name} has no labels, which {' and '.join(needing)} cannot do without")
+            hint = getattr(pair[0], "label_hint", None)
+            why = f": {hint}" if hint else ""
+            raise RunError(f"{name} has no labels, which {' and '.join(needing)} cannot do without{why}")
     predicting = [protocol for protocol, evaluator in evaluators.items() if evaluator.targets]
     for name, pair in sources.items() if predicting else ():
         if not all(source.parameter_names for source in pair):

@@ -7,8 +7,10 @@ from wildfern.printable import printable
 
 
 def plain(text: str) -> str:
-    """A text of strangers, without what Markdown or HTML would make of it."""
-    return "".join("" if character in "`|<>[]\\" else character for character in printable(text))
+    """A text of strangers, without what Markdown or HTML would make of it; brackets stay where they make no link."""
+    text = printable(text)
+    left_out = "`|<>\\" + "[]" * bool(re.search(r"\]\s*[(:\[]", text))
+    return "".join("" if character in left_out else character for character in text)
 
 
 def fenced(language: str, lines: Iterable[str]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from wildfern.launch.model_card_scores import score_lines
 from wildfern.launch.run_folder import RunFolder
 from wildfern.recipes import DataEntry, Recipe
 from wildfern.recipes.yaml_text import write_yaml
+from wildfern.registry import METHODS
 
 CARD = "model_card.md"
 _SHOWN = 20  # licenses
@@ -50,7 +51,7 @@ def model_card(folder: RunFolder, file: str, loading: str, checked: str) -> Iter
     yield ""
     yield f"- file: `{plain(file)}`; weights of the run: SHA-256 `{sha256}`"
     yield f"- {plain(checked)}"
-    yield f"- training: {training.steps:,} steps of {training.batch_size:,} images, without labels unless the method needs them"
+    yield f"- training: {training.steps:,} steps of {training.batch_size:,} images{_labels(recipe)}"
     if recipe.model.weights is not None:
         found = folder.start_weights().get("sha256")
         sha = f", SHA-256 `{plain(str(found))}`" if found else ""
@@ -172,3 +173,11 @@ def _flow(value: Any) -> str:
 def _parts(value: dict[str, Any] | list[Any]) -> list[str]:
     items = value.items() if isinstance(value, dict) else ()
     return [f"{_flow(key)}: {_flow(item)}" for key, item in items] or [_flow(item) for item in value]
+
+
+def _labels(recipe: Recipe) -> str:
+    """Whether the method read labels, if it is known here."""
+    needs = getattr(METHODS[recipe.method.name], "needs", None) if recipe.method.name in METHODS else None
+    if needs is None:
+        return ""
+    return ", without labels" if needs.labels is None else ", with their labels"

@@ -133,6 +133,10 @@ class CsvSource(ImageSource):
             if missing := missing_note(self._targets, self.parameter_names, where):
                 self.note(missing)
         self._table, self._label_column = table, label_column
+        if label_column is not None:
+            self.label_hint = (
+                f"its table has no column {label_column!r}; label_column names another, of {table.listed()}"
+            )
         self._label_texts: list[str] = []
         if labeled:
             encoded = cells[label_column].dictionary_encode()

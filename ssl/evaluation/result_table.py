@@ -1,6 +1,6 @@
 """The table of an `EvaluationResult`, as text of any width and as HTML: the same rows, numbers and words."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -49,10 +49,11 @@ def text_table(result: "EvaluationResult", width: int) -> Group:
     """A table for each data set that fits `width` cells."""
     content = _content(result)
     texts = content.texts
-    columns = list(zip(content.headings, *(cells for _, cells in content.lines), strict=True))
-    narrowest = [widest_piece(column) for column in columns[:texts]]
-    narrowest += [max(map(cell_len, column)) for column in columns[texts:]]
-    fits = sum(narrowest) + GAP * len(columns) <= width
+    columns, narrowest = _columns(content)
+    if not (fits := sum(narrowest) + GAP * len(columns) <= width):
+        content = _stacked(content)
+        columns, narrowest = _columns(content)
+        fits = sum(narrowest) + GAP * len(columns) <= width
     parts: list[RenderableType] = [Text(TITLE, style="table.title")]
     for dataset in content.datasets():
         table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
@@ -70,6 +71,31 @@ def text_table(result: "EvaluationResult", width: int) -> Group:
         parts += [Breakable(dataset, style="bold"), *map(Breakable, result.images_words(dataset)), table]
     words = (Breakable(text, style="table.caption") for text in content.words)
     return Group(*parts, *map(Breakable, content.notes), *words)
+
+
+def _columns(content: _Content) -> tuple[list[tuple[str, ...]], list[int]]:
+    """Each column with its heading, and the least cells that it takes."""
+    columns = list(zip(content.headings, *(cells for _, cells in content.lines), strict=True))
+    narrowest = [widest_piece(column) for column in columns[: content.texts]]
+    for column in columns[content.texts :]:
+        narrowest.append(max(cell_len(line) for cell in column for line in cell.split("\n")))
+    return columns, narrowest
+
+
+def _stacked(content: _Content) -> _Content:
+    """The intervals below their numbers instead of beside them."""
+    beside = [place for place, heading in enumerate(content.headings) if heading.endswith(" 95 %")]
+
+    def stacked(cells: tuple[str, ...]) -> tuple[str, ...]:
+        below = {place - 1: cells[place] for place in beside}
+        return tuple(
+            f"{cell}\n{below[place]}".rstrip() if place in below else cell
+            for place, cell in enumerate(cells)
+            if place not in beside
+        )
+
+    lines = [(row, stacked(cells)) for row, cells in content.lines]
+    return replace(content, headings=stacked(content.headings), lines=lines)
 
 
 def html_table(result: "EvaluationResult", explained: bool = True) -> str:
@@ -139,12 +165,18 @@ def _gain_words(result: "EvaluationResult", rows: list[Row], compared: bool) -> 
     """What the gain is over, and its unit."""
     if not compared:
         return []
+    alone = {
+        row["backbone"] for row in rows if result.difference(row) is None and not result.is_baseline(row["backbone"])
+    }
+    rest = [
+        "no gain where no random network of the same kind was evaluated; --against ROW compares all with one"
+    ] * bool(alone)
     over = {result.baseline_of(row["backbone"]) for row in rows if result.difference(row) is not None}
     if len(over) == 1:
-        return [f"gain: over {next(iter(over))}, in percentage points for values in percent"]
+        return [f"gain: over {next(iter(over))}, in percentage points for values in percent", *rest]
     pairs = {row["backbone"]: result.baseline_of(row["backbone"]) for row in rows if result.difference(row) is not None}
     said = ", ".join(f"{name} over {other}" for name, other in pairs.items())
-    return [f"gain: {said}; in percentage points for values in percent"]
+    return [f"gain: {said}; in percentage points for values in percent", *rest]
 
 
 def _size_words(rows: list[Row]) -> list[str]:

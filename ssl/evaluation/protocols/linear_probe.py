@@ -227,8 +227,8 @@ def _parts(holdout: float) -> int:
 
 def _words(strengths: int, parts: int) -> str:
     return (
-        f"L2-regularized logistic regression on frozen, standardized features, strength chosen of {strengths} "
-        f"on {1 / parts:.0%} of train held out ({parts}-fold cross-validation below {CROSS_VALIDATE_BELOW} images), "
+        f"L2-regularized logistic regression on frozen, standardized features, with the best of {strengths} strengths on "
+        f"{1 / parts:.0%} of train held out ({parts}-fold cross-validation if these are below {CROSS_VALIDATE_BELOW} images), "
         "then fitted to all of train"
     )
 

@@ -105,8 +105,8 @@ class RegressionProbe(Evaluator):
         parts = max(2, round(1 / self.holdout))
         return (
             f"ridge regression on frozen, standardized features, for each target the strength of {len(self.strengths)} with the "
-            f"largest R² on {1 / parts:.0%} of train held out ({parts}-fold cross-validation below {CROSS_VALIDATE_BELOW} "
-            "images), then fitted to all of train" + layers_words(self.layers)
+            f"largest R² on {1 / parts:.0%} of train held out ({parts}-fold cross-validation if these are below "
+            f"{CROSS_VALIDATE_BELOW} images), then fitted to all of train" + layers_words(self.layers)
         )
 
 

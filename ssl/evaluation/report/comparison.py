@@ -144,7 +144,8 @@ def score_cells(comparison: Comparison, scores: Sequence[GroupScore]) -> tuple[l
     """Headings and rows of the table of one metric, as texts; columns that would be empty are left out."""
     backbones = list(dict.fromkeys(name for score in scores for name in score.backbones))
     backbones.sort(key=["pretrained", "start", "random", *backbones].index)
-    head = ["setting" if comparison.series else "run", "n", *backbones, "gain", "interval"]
+    head = ["setting" if comparison.series else "run", "seeds", *backbones, "gain"]
+    head.insert(3, "95 %")  # beside the pretrained backbone, whose interval it is
     head += [] if comparison.series else ["vs first", "overlap"]
     rows = []
     for score in scores:
@@ -157,12 +158,11 @@ def score_cells(comparison: Comparison, scores: Sequence[GroupScore]) -> tuple[l
             str(score.pretrained.n if score.pretrained else max(one.n for one in score.backbones.values())),
             *(score.backbones[name].words(score.share) if name in score.backbones else "" for name in backbones),
             score.gain.gain_words(score.share) if score.gain else "",
-            ""
-            if score.low is None or score.high is None
-            else f"{scale * score.low:{form}} to {scale * score.high:{form}}",
             "" if difference is None else f"{difference:+{form}}",
             "" if overlap is None else "yes" if overlap else "no",
         ]
+        known = score.low is not None and score.high is not None
+        row.insert(3, f"{scale * score.low:{form}} to {scale * score.high:{form}}" if known else "")
         rows.append(row[: len(head)])
     kept = [place for place in range(len(head)) if place < 2 or any(row[place] for row in rows)]
     return [head[place] for place in kept], [[row[place] for place in kept] for row in rows]

@@ -51,7 +51,8 @@ def _pca(features: NDArray[np.float32]) -> Positions:
     share = f" ({values[::-1][:2].sum() / total:.0%} of the variance of the stored features)" if total > 0 else ""
     return Positions(
         points,
-        f"the first two principal components{share}; what is far apart is so in the features too, what is near may not be",
+        f"the first two principal components{share}; images that are far apart here are so in the features, too; those that are "
+        "close here may not be",
     )
 
 

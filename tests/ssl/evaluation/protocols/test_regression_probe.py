@@ -131,7 +131,7 @@ def test_impossible_arguments_are_refused(arguments):
 def test_the_protocol_is_described():
     assert RegressionProbe(strengths=(1.0, 0.1), holdout=0.25).describe() == (
         "ridge regression on frozen, standardized features, for each target the strength of 2 with the largest R² on 25% of "
-        "train held out (4-fold cross-validation below 200 images), then fitted to all of train"
+        "train held out (4-fold cross-validation if these are below 200 images), then fitted to all of train"
     )
 
 
