@@ -128,7 +128,7 @@ def evaluate(
             label, model, message = of_name(wanted, size, device)
             if message is not None:
                 say(message)
-            if label in models:
+            if label in models and models[label].preprocessing.size != model.preprocessing.size:
                 label = f"{label}, {model.preprocessing.size} px"
             models[next(text for n in count(1) if (text := label + (f" ({n})" if n > 1 else "")) not in models)] = model
 

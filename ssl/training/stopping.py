@@ -106,9 +106,8 @@ class StopRequest:
                 self._end(number)
             if number in SIGNALS:
                 self._note(number)
-            if (
-                number in SIGNALS and self._answer is None
-            ):  # not in `_handle`, which may interrupt the start of a thread
+            # Not in `_handle`, which may interrupt the start of a thread.
+            if number in SIGNALS and self._answer is None:
                 self._answer = threading.Timer(SLOW_SECONDS, say_waiting, (number,))
                 self._answer.daemon = True
                 self._answer.start()

@@ -3,11 +3,11 @@
 import json
 import shutil
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from counted_features import CountedFeatures
 from forked_runs import ForkedRun
 from small_runs import TINY, few_digits
 
@@ -26,30 +26,11 @@ TWO = [*CHANGES, "engine={name: deepspeed, zero_stage: 3}"]
 linux = pytest.mark.skipif(sys.platform != "linux", reason="deepspeed is for Linux")
 
 
-class Counted:
-    """Counts the images of which features are extracted, in a file of this process."""
-
-    def __init__(self, folder: Path, rank: int) -> None:
-        self.file = folder / f"rank_{rank}.txt"
-
-    def __call__(self) -> None:
-        from wildfern.ssl.evaluation import split_reader
-
-        extract = split_reader.extract_features
-
-        def counting(module, chunks, **settings):
-            with self.file.open("a") as file:
-                file.write(f"{sum(len(labels) for _, labels in chunks)}\n")
-            return extract(module, chunks, **settings)
-
-        split_reader.extract_features = counting
-
-
 @linux
 @pytest.mark.slow
 def test_two_ranks_extract_half_each_and_score_like_one_process(tmp_path):
     run = tmp_path / "run"
-    prepare = {rank: Counted(tmp_path, rank) for rank in (0, 1)}
+    prepare = {rank: CountedFeatures(tmp_path, rank) for rank in (0, 1)}
     started = ForkedRun(run, TWO, processes=2, prepare=prepare)
     assert started.wait() == 0, started.output()
     assert "do not share" not in started.output()

@@ -15,6 +15,7 @@ from wildfern.ssl.evaluation.labeled_chunks import CHUNK, labeled_chunks
 from wildfern.ssl.evaluation.ranks import hand_over
 
 W = 3
+DRAWING = threading.Lock()
 
 
 class Threads:
@@ -86,7 +87,9 @@ def networks():
 def evaluated(train, test, evaluators=None, **settings):
     evaluators = evaluators or {"linear": LinearProbe(strengths=(0.1,)), "knn": KNN(k=5)}
     settings = {"preprocessing": Preprocessing(size=8), **settings}
-    return evaluate_backbones(networks(), train, test, dataset="noise", evaluators=evaluators, **settings)
+    with DRAWING:  # the weights are drawn from torch's global generator, which the threads share
+        backbones = networks()
+    return evaluate_backbones(backbones, train, test, dataset="noise", evaluators=evaluators, **settings)
 
 
 def test_ranks_read_a_share_each_and_rank_0_gets_the_scores_of_one_process():
