@@ -24,10 +24,10 @@ MOST_NOTES = 1_000
 LESS = ("error", "likelihood", "brier", "accuracy_std", "gap", "loss", "false_positive")
 NEITHER = ("estimated_classes", "alignment", "uniformity", "feature_std", "embedding_std", "rank")
 LEGEND = (
-    "<p class=note-line>Ranges are 95 % intervals: of a value over test images, or over the draws of few labels; of a gain over "
-    "the same test images, or the same draws, for both backbones, where it is known. A gain is in percentage points for values in "
-    "percent; it is green where the backbone is better than its baseline and red where it is worse, unless the interval contains "
-    "0.</p>"
+    "<p class=note-line>Ranges are 95 % intervals: of a value over test images, or over the draws of few labels; of a "
+    "gain over the same test images, or the same draws, for both backbones, where it is known. A gain is in "
+    "percentage points for values in percent; it is green where the backbone is better than its baseline and red "
+    "where it is worse, unless the interval contains 0.</p>"
 )
 
 
