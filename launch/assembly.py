@@ -6,7 +6,6 @@ import torch
 
 from wildfern.launch.builders import (
     build_method,
-    build_probe,
     build_schedule,
     build_views,
     check_backbone,
@@ -21,6 +20,7 @@ from wildfern.launch.cluster.distributed import DistributedContext
 from wildfern.launch.cluster.same_data import check_same_data
 from wildfern.launch.compiling import compile_networks
 from wildfern.launch.evaluation_data import check_channels_of, check_labels_of, check_networks_of, evaluation_sources
+from wildfern.launch.online_evaluations import build_probe
 from wildfern.launch.protocols import check_protocols
 from wildfern.launch.run_folder import RunFolder
 from wildfern.recipes import Recipe

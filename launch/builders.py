@@ -1,4 +1,4 @@
-"""Build each part that a recipe names: data, views, method, probe, the loop's settings."""
+"""Build each part that a recipe names: data, views, method, the loop's settings."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +11,7 @@ from wildfern.launch.backbones import initial_backbone, seeded
 from wildfern.launch.cluster.distributed import DistributedContext
 from wildfern.launch.components import different_channels
 from wildfern.launch.errors import RunError, place_in_plugin
+from wildfern.launch.online_evaluations import online_keys
 from wildfern.recipes import Recipe
 from wildfern.recipes.schema import DataEntry
 from wildfern.ssl.augmentation import VIEWS, Views
@@ -25,16 +26,10 @@ from wildfern.ssl.models import Backbone
 from wildfern.ssl.training import (
     SCHEDULES,
     LoopConfig,
-    OnlineEvaluation,
-    OnlineKNN,
-    OnlineProbe,
-    SeveralOnlineEvaluations,
     check_state,
 )
 from wildfern.ssl.training.precision import computes_in_bf16, strided_over_one_pixel
 from wildfern.ssl.training.schedules import Schedule, held, in_turn
-
-MOST_PROBED_CLASSES = 100_000
 
 
 def open_mixture(recipe: Recipe) -> Mixture:
@@ -204,7 +199,7 @@ def check_classes(recipe: Recipe, mixture: Mixture, method: Method) -> None:
     _check_items(recipe, mixture, method)
     _check_parameters(recipe, mixture, method)
     if method.needs.labels is None:
-        if not _online(recipe):
+        if not online_keys(recipe):
             mixture.skip_labels()
         return
     classes = recipe.method.arguments.get("classes")
@@ -245,52 +240,6 @@ def _check_parameters(recipe: Recipe, mixture: Mixture, method: Method) -> None:
     if isinstance(taken, int) and taken != len(names):
         raise RunError(f"method.parameters is {taken}, but the data has {len(names)}: {', '.join(names)}")
     mixture.read_parameters()
-
-
-def build_probe(recipe: Recipe, mixture: Mixture, method: Method, device: torch.device) -> OnlineEvaluation | None:
-    """The evaluations by training labels while training, if the recipe asks for any."""
-    keys = _online(recipe)
-    if not keys:
-        return None
-    which, s, them = f"evaluation.{' and evaluation.'.join(keys)}", "s", "it"
-    if len(keys) > 1:
-        s, them = "", "both"
-    if len(mixture.sources) > 1:
-        raise RunError(f"{which} need{s} the labels of one source, but data names several: set {them} to null")
-    classes = mixture.sources[0].num_classes
-    if classes is None:
-        raise RunError(
-            f"{which} need{s} labels, but {recipe.data[0].source} has none: set {them} to null, or use a source with classes"
-        )
-    labels = getattr(mixture.sources[0], "labels", None)
-    if labels is not None and labels.ndim == 2:
-        raise RunError(
-            f"{which} need{s} one label for each image, but images of {recipe.data[0].source} have several: set {them} to null"
-        )
-    if classes > MOST_PROBED_CLASSES:
-        raise RunError(
-            f"{which} support{s} up to {MOST_PROBED_CLASSES} classes, but {recipe.data[0].source} has {classes}: set {them} to "
-            "null, or use fewer classes"
-        )
-    width, wanted = method.backbone.width, recipe.evaluation
-    if (bank := wanted.online_knn) is not None and classes > bank.images:
-        raise RunError(
-            f"evaluation.online_knn: a bank of {bank.images:,} images cannot have one of each of the {classes:,} classes of "
-            f"{recipe.data[0].source}: raise evaluation.online_knn.images, or use fewer classes"
-        )
-    parts: list[OnlineEvaluation] = []
-    if wanted.online_probe is not None:
-        parts.append(OnlineProbe(width, classes, wanted.online_probe.learning_rate, device))
-    if bank is not None:
-        parts.append(
-            OnlineKNN(width, classes, k=bank.k, temperature=bank.temperature, images=bank.images, device=device)
-        )
-    return SeveralOnlineEvaluations(parts) if len(parts) > 1 else parts[0]
-
-
-def _online(recipe: Recipe) -> list[str]:
-    """The keys of the online evaluations that the recipe asks for."""
-    return [name for name in ("online_probe", "online_knn") if getattr(recipe.evaluation, name) is not None]
 
 
 def loop_config(recipe: Recipe) -> LoopConfig:

@@ -4,7 +4,7 @@ from typing import BinaryIO
 
 
 def first_fault(file: BinaryIO, delimiter: str, columns: int, most_bytes: int) -> str | None:
-    """`line 3 has 1 cell, but …`; None if each row has so many cells, is UTF-8, and is of at most `most_bytes` bytes.
+    """`line 3 has 1 cell, but …`; None if each row has `columns` cells, is UTF-8, and is of at most `most_bytes` bytes.
 
     A row may be of several lines, and the line is its first one. Empty lines are no rows. Reads the file to the fault.
     """

@@ -12,10 +12,12 @@ from PIL import Image
 from small_runs import TINY
 
 from wildfern.launch.assembly import open_data
-from wildfern.launch.builders import build_probe, check_classes, open_mixture
+from wildfern.launch.builders import check_classes, open_mixture
 from wildfern.launch.components import read_recipe
 from wildfern.launch.errors import RunError
-from wildfern.launch.evaluation_data import labeled
+from wildfern.launch.evaluation_data import check_for_labels, labeled
+from wildfern.launch.online_evaluations import build_probe
+from wildfern.launch.protocols import check_protocols
 from wildfern.launch.resuming import check_same_run
 from wildfern.launch.run_folder import RunFolder
 from wildfern.ssl.data import DataError
@@ -139,3 +141,20 @@ def test_runs_that_stored_the_former_default_column_resume(table, tmp_path):
     check_same_run(recipe("image"), folder)
     with pytest.raises(RunError, match="data differ"):
         check_same_run(recipe("img"), folder)
+
+
+def test_the_bank_of_online_knn_has_room_for_each_class():
+    recipe = recipe_of("ifs", "data.classes=30", "evaluation.online_knn={images: 20}")
+    with pytest.raises(RunError, match="a bank of 20 images cannot have one of each of the 30 classes of ifs"):
+        build_probe(recipe, open_mixture(recipe), SimpleNamespace(backbone=SimpleNamespace(width=4)), None)
+
+
+def test_a_table_without_the_column_of_labels_says_which_it_has(tmp_path):
+    for number in (1, 2):
+        (tmp_path / f"{number}.png").write_bytes(png(number))
+    (tmp_path / "metadata.csv").write_text("filename,animal,split\n1.png,cat,train\n2.png,cat,test\n")
+    sources = {"pics": labeled(f"csv:{tmp_path}")}
+    with pytest.raises(
+        RunError, match=r"no labels, which linear cannot do without: its table has no column 'y'; .*animal"
+    ):
+        check_for_labels(sources, check_protocols(["linear"]))

@@ -74,8 +74,8 @@ class LinearSGD(TrainedProbe):
     the head that is right most often on that share is scored; with one, all of train is used. The scripts of lightly, DINO and
     MoCo report the epoch that is best on the images they report on (DINO's paper also the best rate); here test decides nothing,
     and the last epoch counts. `crop` False: no crops and flips, so that features are computed once. `layers`: the class tokens of
-    so many last blocks (None: the protocol's); `average_patches` adds the mean of the last block's patch tokens. DINO's paper
-    has layers 4 for ViT-S, layers 1 with average_patches for ViT-B. Multi-hot labels are refused.
+    this number of last blocks (None: the protocol's); `average_patches` adds the mean of the last block's patch tokens. DINO's
+    paper has layers 4 for ViT-S, layers 1 with average_patches for ViT-B. Multi-hot labels are refused.
     """
 
     needs = "images"

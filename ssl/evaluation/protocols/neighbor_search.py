@@ -40,7 +40,7 @@ def nearest(
 
 
 def most_queries(images: int, columns: int = 1) -> int:
-    """How many queries at a time memory is meant for, with a bank of so many images and `columns` other values of each query."""
+    """How many queries at a time memory is meant for, with a bank of `images` and `columns` other values of each query."""
     return max(1, SIMILARITIES // max(min(images, BANK_BLOCK), columns, 1))
 
 

@@ -52,7 +52,7 @@ def class_targets(labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def held_out_images(targets: Tensor, learning_rates: int, holdout: float, seed: int) -> Tensor:
-    """Which train images are held out to choose among so many learning rates, bool[N]: none for one rate.
+    """Which train images are held out to choose among this number of learning rates, bool[N]: none for one rate.
 
     Otherwise one of each class in round(1 / holdout), never the only one of its class. Raises ValueError if no class has two.
     """

@@ -1,7 +1,10 @@
 """Scores in a notebook and in a plain shell."""
 
+import io
 import re
 from html import unescape
+
+from rich.console import Console
 
 from wildfern.ssl.evaluation import EvaluationResult
 
@@ -68,3 +71,33 @@ def test_each_interval_is_headed_by_what_it_is_of():
     assert dict(zip(head, cells, strict=True))["gain 95 %"] == "+12.0…+38.0"
     assert len(max(str(scores).splitlines(), key=len)) <= 80
     assert "95 %: intervals of the value and of the gain over the n test images" in " ".join(str(scores).split())
+
+
+def test_intervals_stand_below_their_numbers_where_a_line_is_too_narrow():
+    rows = [
+        {
+            **ROW,
+            "dataset": "digits",
+            "protocol": "regression",
+            "backbone": name,
+            "value": 0.5,
+            "low": 0.4706,
+            "high": 0.5324,
+        }
+        | {"metric": "r2", "share": False, "difference_low": low, "difference_high": 0.3276}
+        for name, low in (("vit_tiny_patch16_224 random", None), ("a long name of a run", 0.2508), ("another", 0.25))
+    ]
+    scores = EvaluationResult(
+        tuple(rows), {}, {name: rows[0]["backbone"] for name in ("a long name of a run", "another")}
+    )
+    console = Console(width=72, file=io.StringIO(), color_system=None)
+    console.print(scores.table())
+    text = console.file.getvalue()
+    for whole in ("0.4706–0.5324", "+0.2508…+0.3276", "value 95 %", "gain 95 %"):
+        assert whole in text  # broken nowhere
+
+
+def test_rows_that_are_compared_with_nothing_say_how_they_can_be():
+    three = result(("resnet18 random", "mine", "pixels"), baseline={"mine": "resnet18 random"})
+    assert "--against ROW compares all with one" in " ".join(str(three).split())
+    assert "--against ROW" not in str(result())

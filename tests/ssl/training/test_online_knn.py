@@ -308,3 +308,15 @@ def test_unsuitable_sources_are_refused(evaluation, data, what, tmp_path):
     arguments = [f"data={data}", *(a for a in TINY if not a.startswith("data"))]
     with pytest.raises(RunError, match=what):
         pretrain("quickstart", [*arguments, *(f"evaluation.{e}={{}}" for e in evaluation)], run=tmp_path / "run")
+
+
+@pytest.mark.parametrize("scale", [1e-40, 1e-20, 1.0, 1e38])
+def test_features_of_any_finite_length_have_their_cosine_similarities(scale):
+    knn = OnlineKNN(8, 3, k=3, temperature=0.07, images=20, device=torch.device("cpu"))
+    labels = torch.arange(12) % 3
+    features = torch.eye(3, 8)[labels] * scale
+    for _ in range(2):
+        knn.observe(features, labels)
+        knn.step()
+    assert knn.take_accuracy() == {"online_knn_accuracy": 1.0}
+    torch.testing.assert_close(knn.bank.norm(dim=1), torch.ones(20))
