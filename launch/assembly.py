@@ -40,6 +40,11 @@ from wildfern.ssl.training import (
 )
 from wildfern.ssl.training.input_precision import input_dtype
 from wildfern.ssl.training.schedules import Schedule
+from wildfern.ssl.training.state_layout import full_shape
+from wildfern.ssl.training.state_parts import weights
+
+_WHOLE_BYTES = 8 * 2**30  # state that rank 0 still collects, at ZeRO stages that split it
+_STATE_OF_A_WEIGHT = 12  # bytes: float32, with two moments
 
 
 @dataclass(frozen=True)
@@ -116,8 +121,20 @@ def assemble(recipe: Recipe, folder: RunFolder, context: DistributedContext, pro
         is_main=context.is_main,
         any_rank=engine.any,
         all_ranks=engine.barrier,
+        sharded=in_shards(recipe, method, context.world_size),
+        rank=context.rank,
+        world_size=context.world_size,
     )
     return Assembly(config, mixture, views, view_dtype, reader, engine, schedule, checkpoints, evaluated)
+
+
+def in_shards(recipe: Recipe, method: Method, world_size: int) -> bool:
+    """Whether each rank writes its own part of a checkpoint."""
+    form = recipe.training.checkpoint_form
+    if form != "auto":
+        return form == "sharded"
+    split = recipe.engine.name == "deepspeed" and recipe.engine.arguments["zero_stage"] > 0 and world_size > 1
+    return split and _STATE_OF_A_WEIGHT * sum(full_shape(w).numel() for w in weights(method).values()) > _WHOLE_BYTES
 
 
 def open_data(

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from wildfern.launch.checkpoint_commands import checkpoint_app
 from wildfern.launch.command import run_command
 from wildfern.launch.completion import (
     complete,
@@ -227,6 +228,7 @@ def bench(
 
 
 app.add_typer(curate_app, name="curate")
+app.add_typer(checkpoint_app, name="checkpoint")
 app.command()(export)
 app.command()(report)
 app.command()(compare)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from wildfern.launch.assembly import Assembly
 from wildfern.launch.backbones import recipe_backbone
@@ -20,11 +20,18 @@ from wildfern.ssl.tracking import Tracker
 from wildfern.ssl.training import Engine
 
 
-def backbone_state(engine: Engine) -> dict[str, Tensor]:
-    """The weights of the method's evaluation backbone, gathered, on the CPU; called on every rank."""
-    backbone = engine.method.eval_backbone()
-    with engine.gather(backbone.parameters()):
-        return {name: value.detach().cpu().clone() for name, value in backbone.network.state_dict().items()}
+def backbone_state(engine: Engine, main_only: bool = False) -> dict[str, Tensor]:
+    """The weights of the method's evaluation backbone, on the CPU; called on every rank, gathered one tensor at a time.
+
+    With `main_only` the other ranks keep nothing, and the result is empty there.
+    """
+    network = engine.method.eval_backbone().network
+    found: dict[str, Tensor] = {}
+    for name, value in network.state_dict(keep_vars=True).items():
+        with engine.gather([value] if isinstance(value, nn.Parameter) else []):
+            if engine.rank == 0 or not main_only:
+                found[name] = value.detach().to("cpu", copy=True)
+    return found
 
 
 def evaluate_during(

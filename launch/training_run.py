@@ -230,9 +230,8 @@ def train_to_end(
         files, more = ("1 file", "") if len(skipped) == 1 else (f"{len(skipped):,} files", " …")
         tracker.message(f"{files} could not be used: {name}: {reason}{more} ({folder.path / 'skipped.jsonl'})")
     if done == recipe.training.steps:
-        write_backbone(
-            folder, context, assembly, tracker
-        )  # again: the run may have been killed after its last checkpoint
+        # Again: the run may have been killed after its last checkpoint.
+        write_backbone(folder, context, assembly, tracker, at_end=True)
     engine.barrier()
     signal_number = stop.agreed(engine.any)
     if done < recipe.training.steps and signal_number is None:
@@ -243,11 +242,17 @@ def train_to_end(
     return done, signal_number
 
 
-def write_backbone(folder: RunFolder, context: DistributedContext, assembly: Assembly, tracker: Tracker) -> None:
-    """Write `backbone.safetensors` and `skipped.jsonl`; called on every rank."""
-    state = backbone_state(assembly.engine)
+def write_backbone(
+    folder: RunFolder, context: DistributedContext, assembly: Assembly, tracker: Tracker, at_end: bool = False
+) -> None:
+    """Write `backbone.safetensors` and `skipped.jsonl`; called on every rank.
+
+    With sharded checkpoints the backbone, which rank 0 collects, is written `at_end` only.
+    """
+    state = backbone_state(assembly.engine, main_only=True) if at_end or not assembly.checkpoints.sharded else {}
     if context.is_main:
-        folder.write_backbone(state)
+        if state:
+            folder.write_backbone(state)
         folder.note_skipped(assembly.mixture.skipped | assembly.views.skipped, tracker.message)
 
 

@@ -174,6 +174,11 @@ class Training(Section):
     keep_every: PositiveInt | None = Field(
         None, description="Keep every checkpoint whose step is a multiple of this; a multiple of checkpoint_every."
     )
+    checkpoint_form: Literal["auto", "whole", "sharded"] = Field(
+        "auto",
+        description="whole: rank 0 writes the state in one file; sharded: each rank writes what it holds; auto: sharded where "
+        "ZeRO splits a state of more than 8 GiB. Each is read by any engine and number of ranks.",
+    )
     log_every: PositiveInt = Field(10, description="Steps between lines of metrics.jsonl.")
     loader_threads: NonNegativeInt = Field(1, description="Threads that prepare batches; 0: the training thread.")
     threads: PositiveInt | None = Field(None, description="CPU threads of torch; null: torch's default.")

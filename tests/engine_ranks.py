@@ -12,6 +12,8 @@ from two_ranks import ARGUMENTS, SmallNet
 from wildfern.ssl.methods import METHODS, Batch
 from wildfern.ssl.training import OPTIMIZERS, OnlineProbe, TorchEngine
 from wildfern.ssl.training.finite import restore_buffers, snapshot_buffers
+from wildfern.ssl.training.sharded_state import write_shard
+from wildfern.ssl.training.state_file import open_state
 from wildfern.ssl.training.whole_state import write
 
 BATCH, STEPS, CLASSES = 16, 30, 3
@@ -111,13 +113,20 @@ def advance(engine, case, start, stop):
     return torch.tensor(found, dtype=torch.float64)
 
 
-def publish(engine, folder):
-    """Write a snapshot and rename it when it is complete."""
-    snapshot = engine.snapshot()
+def publish(engine, folder, sharded=False):
+    """Write a snapshot, in one file or in one for each rank, and rename it when it is complete."""
+    unfinished = folder.with_suffix(".unfinished")
     if engine.rank == 0:
-        unfinished = folder.with_suffix(".unfinished")
         unfinished.mkdir()
-        write(snapshot, unfinished)
+    engine.barrier()
+    if sharded:
+        write_shard(engine.shard(), unfinished)
+    else:
+        snapshot = engine.snapshot()
+        if engine.rank == 0:
+            write(snapshot, unfinished)
+    engine.barrier()
+    if engine.rank == 0:
         unfinished.rename(folder)
     engine.barrier()
 
@@ -157,6 +166,7 @@ def resumed(rank, world_size, folder):
         advance(engine, case, 0, 4)
         saved = engine.snapshot()
         publish(engine, folder / f"{at}-of-{world_size}")
+        publish(engine, folder / f"{at}-of-{world_size}-shards", sharded=True)
         found[f"{at} whole"] = advance(engine, case, 4, 8)
         discard(engine)
         engine = build(case, stage, rank, world_size)
@@ -164,10 +174,20 @@ def resumed(rank, world_size, folder):
         again = engine.snapshot()
         found[f"{at} resumed"] = advance(engine, case, 4, 8)
         discard(engine)
-        found[f"{at} snapshots"] = torch.tensor(
-            saved.keys() == again.keys() and all(torch.equal(_bits(saved[k]), _bits(again[k])) for k in saved)
-        )
+        found[f"{at} snapshots"] = torch.tensor(_same(saved, again))
+        engine = build(case, stage, rank, world_size)
+        engine.load(folder / f"{at}-of-{world_size}-shards")
+        again = engine.snapshot()
+        found[f"{at} resumed from shards"] = advance(engine, case, 4, 8)
+        discard(engine)
+        with open_state(folder / f"{at}-of-{world_size}-shards") as state:
+            joined = {name: state.tensor(name).clone() for name in state.keys()}  # noqa: SIM118, not a mapping
+        found[f"{at} shards"] = torch.tensor(_same(saved, again) and (rank > 0 or _same(saved, joined)))
     return found
+
+
+def _same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(_bits(one[k]), _bits(other[k])) for k in one)
 
 
 def _bits(x):
@@ -205,7 +225,7 @@ def handed_over(rank, world_size, folder):
             wait_for(folder / f"step{start}")
             engine.load(folder / f"step{start}")
         found[f"{start}"] = advance(engine, "dino-adamw", start, stop)
-        publish(engine, folder / f"step{stop}")
+        publish(engine, folder / f"step{stop}", sharded=stop in (6, 12, 22, 26))
         discard(engine)
     return found
 

@@ -113,7 +113,7 @@ def hostile_pickle(run: Path, marker: Path) -> None:
     """Replace every file of the run's newest checkpoint by a pickle that would create `marker`, with valid checksums."""
     newest = max((run / "checkpoints").glob("step_*"))
     facts = check(newest)
-    names = ["torch_engine.pt", "teachers.pt", *(path.name for path in newest.glob("training.*"))]
+    names = ["torch_engine.pt", "teachers.pt", *(path.name for path in newest.glob("training*.safetensors"))]
     for name in names:
         (newest / name).write_bytes(pickle.dumps(RunsCode(marker)))
     (newest / "checkpoint.json").unlink()

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from wildfern.ssl.models.sharded_module import part_of
+
 Gather = Callable[[Iterable[nn.Parameter]], AbstractContextManager]
 
 
@@ -20,7 +22,8 @@ def whole(parameters: Iterable[nn.Parameter]) -> AbstractContextManager:
 class MomentumTeacher:
     """θ_teacher ← m θ_teacher + (1 − m) θ_student after each step, in float32, on every rank.
 
-    Not an `nn.Module`, so that engines neither shard, synchronize nor optimize it. Batch normalization is in training mode, with
+    Not an `nn.Module`, so that engines neither synchronize nor optimize it; under ZeRO 3 each rank keeps a part of it
+    (`wildfern.ssl.models.sharded_module`). Batch normalization is in training mode, with
     the statistics of the teacher's batches; stochastic depth, dropout and patch dropout are off. It has no gradients.
     """
 
@@ -36,10 +39,19 @@ class MomentumTeacher:
 
     @torch.no_grad()
     def update(self, student: nn.Module, momentum: float, gather: Gather = whole) -> None:
-        """Move towards `student`; `gather` makes its parameters whole under sharded engines."""
-        theirs = list(student.parameters())
-        with gather(theirs):
-            torch._foreach_lerp_(list(self.module.parameters()), [p.detach() for p in theirs], 1 - momentum)
+        """Move towards `student`; `gather` makes its parameters whole under sharded engines, one at a time."""
+        ours, theirs = list(self.module.parameters()), list(student.parameters())
+        if gather is whole:
+            torch._foreach_lerp_(ours, [p.detach() for p in theirs], 1 - momentum)
+            return
+        for mine, other in zip(ours, theirs, strict=True):
+            if (part := part_of(mine)) is None:
+                with gather([other]):
+                    mine.lerp_(other.detach(), 1 - momentum)
+            elif (sharded := getattr(other, "ds_tensor", None)) is not None:  # by DeepSpeed, in the same parts
+                part.own.lerp_(sharded.detach()[: part.count], 1 - momentum)
+            else:
+                part.own.lerp_(other.detach().flatten()[part.start : part.start + part.count], 1 - momentum)
 
 
 def cosine_momentum(base: float, step: int, total_steps: int) -> float:

@@ -15,9 +15,12 @@ from typing import Any
 from safetensors import SafetensorError
 
 from wildfern.files import UnsafeFile, check_folder
+from wildfern.ssl.training.checkpoint_parts import Abandoned, announce_part, collected, wait_for_folder
 from wildfern.ssl.training.checksums import CorruptCheckpoint, check, manifest, to_disk, write_manifest
 
-Save = Callable[[Path], None]
+Save = Callable[
+    [Path], Path | None
+]  # writes into a folder; returns the file that it has written, if it is one part of several
 
 PREFIX, UNFINISHED, DAMAGED = "step_", ".unfinished_", "damaged_"
 _NUMBER = "[0-9]{8}|[1-9][0-9]{8,17}"  # as `path` writes it, and nothing else that int() reads
@@ -58,7 +61,8 @@ class CheckpointStore:
     set on any rank, and `all_ranks` is a barrier without timeout, since the main rank may be writing.
 
     Training waits only while its state is copied. Writing the copy, checksums, fsync, renaming and deleting run on a thread of
-    the main rank, which uses neither weights nor the process group.
+    the main rank, which uses neither weights nor the process group. With `sharded` every rank writes its own part on a thread,
+    and the main rank publishes the checkpoint once all parts are written; the folder must be one that all hosts share.
     """
 
     def __init__(
@@ -70,10 +74,16 @@ class CheckpointStore:
         is_main: bool = True,
         any_rank: Callable[[bool], bool] = lambda flag: flag,
         all_ranks: Callable[[], None] = lambda: None,
+        sharded: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         self.folder, self.keep, self.keep_every = folder, keep, keep_every
         self.is_main, self.any_rank, self.all_ranks = is_main, any_rank, all_ranks
+        self.sharded, self.rank, self.world_size = sharded, rank, world_size
         self._writing: threading.Thread | None = None
+        self._own_part = threading.Event()  # set when this rank's part is written, or cannot be
+        self._abandon = threading.Event()  # set when some part cannot be written
         self._step, self._seconds = 0, 0.0
         self._error: Exception | None = None
 
@@ -133,13 +143,27 @@ class CheckpointStore:
     def write(self, step: int, copy: Callable[[], Save], metadata: dict[str, object]) -> Written | None:
         """Start a checkpoint: `copy()` copies the state, on every rank, and returns a function that writes it into a folder.
 
-        That function runs later, on the main rank only. Waits for the previous checkpoint and returns what `wait` returns.
+        That function runs later, on the main rank only, or on every rank with `sharded`, and then returns the path of the file
+        that it has written. Waits for the previous checkpoint and returns what `wait` returns.
         """
         previous = self.wait()
         save = copy()
+        self._step = step
+        self._own_part.clear()
+        self._abandon.clear()
+        if self.sharded:
+            if self.is_main:
+                try:
+                    self._make_folder(step)
+                except OSError as error:
+                    self._error = error
+            self.all_ranks()  # so that no rank takes a folder that a killed run has left for that of this checkpoint
+            self._raise_if_failed()
         if self.is_main:
-            self._step = step
             self._writing = threading.Thread(target=self._publish, args=(step, save, metadata), name="checkpoint")
+        elif self.sharded:
+            self._writing = threading.Thread(target=self._contribute, args=(step, save), name="checkpoint")
+        if self._writing is not None:
             self._writing.start()
         return previous
 
@@ -154,36 +178,51 @@ class CheckpointStore:
         Raises CheckpointError on every rank if it could not be written; earlier checkpoints are still complete.
         """
         thread, self._writing = self._writing, None
+        if self.sharded:
+            if thread is not None:
+                self._own_part.wait()
+            self.all_ranks()
+            if self.any_rank(self.failed):  # the main rank would wait for a part that never comes
+                self._abandon.set()
         if thread is not None:
             thread.join()
         self.all_ranks()  # without it `any_rank` may time out while the main rank writes
+        self._raise_if_failed()
+        return None if thread is None else Written(self._step, self._seconds)
+
+    def _raise_if_failed(self) -> None:
         if self.any_rank(self.failed):
             if self._error is None or isinstance(self._error, OSError | SafetensorError):
                 raise CheckpointError(self._message()) from self._error
             raise self._error  # not a disk error
-        return None if thread is None else Written(self._step, self._seconds)
 
     def __enter__(self) -> "CheckpointStore":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Wait for the thread, also after an exception."""
+        """Wait for the thread, also after an exception; then a checkpoint whose other parts are not written is given up."""
         if self._writing is not None:
+            if exception[0] is not None:
+                self._abandon.set()
             self._writing.join()
 
     def _publish(self, step: int, save: Save, metadata: dict[str, object]) -> None:
         began = time.perf_counter()
         unfinished, final = self.folder / f"{UNFINISHED}{step:08d}", self.path(step)
-        made = False
+        made = self.sharded
         try:
-            check_folder(self.folder)
-            self.folder.mkdir(exist_ok=True)  # without its parent: the run folder may have been moved away
-            for name in filter(_LEFTOVER.fullmatch, os.listdir(self.folder)):
-                _delete(self.folder / name)
-            unfinished.mkdir()
-            made = True
-            save(unfinished)
-            write_manifest(unfinished, {"step": step, **metadata})
+            if not made:
+                self._make_folder(step)
+                made = True
+            if self.sharded:
+                self._save_part(unfinished, save)
+                metadata = {**metadata, "shards": self.world_size}
+                write_manifest(
+                    unfinished, {"step": step, **metadata}, collected(unfinished, self.world_size, self._abandon)
+                )
+            else:
+                save(unfinished)
+                write_manifest(unfinished, {"step": step, **metadata})
             if os.path.lexists(final):
                 self._remove(final)
             os.replace(unfinished, final)
@@ -192,10 +231,42 @@ class CheckpointStore:
                 if self.keep_every is None or old % self.keep_every:
                     self._remove(self.path(old))
             self._seconds = time.perf_counter() - began
+        except Abandoned:  # the error of another rank
+            shutil.rmtree(unfinished, ignore_errors=True)
         except Exception as error:  # raised by `wait`, in the training thread
+            self._error = error
+            self._own_part.set()
+            if self.sharded:
+                self._abandon.wait()  # other ranks may still be writing
             if made:
                 shutil.rmtree(unfinished, ignore_errors=True)
+
+    def _contribute(self, step: int, save: Save) -> None:
+        """Write this rank's part into the folder that the main rank makes."""
+        began = time.perf_counter()
+        try:
+            unfinished = self.folder / f"{UNFINISHED}{step:08d}"
+            wait_for_folder(unfinished, self._abandon)
+            self._save_part(unfinished, save)
+            self._seconds = time.perf_counter() - began
+        except Abandoned:
+            pass
+        except Exception as error:  # raised by `wait`, in the training thread
             self._error = error
+        finally:
+            self._own_part.set()
+
+    def _save_part(self, unfinished: Path, save: Save) -> None:
+        announce_part(unfinished, self.rank, save(unfinished))
+        self._own_part.set()
+
+    def _make_folder(self, step: int) -> None:
+        """Delete what a killed run has left, and make the folder that is renamed when it is complete."""
+        check_folder(self.folder)
+        self.folder.mkdir(exist_ok=True)  # without its parent: the run folder may have been moved away
+        for name in filter(_LEFTOVER.fullmatch, os.listdir(self.folder)):
+            _delete(self.folder / name)
+        (self.folder / f"{UNFINISHED}{step:08d}").mkdir()
 
     def _remove(self, checkpoint: Path) -> None:
         """Rename, then delete, so that a partly deleted folder is never taken for a checkpoint."""
@@ -213,7 +284,8 @@ class CheckpointStore:
 
     def _message(self) -> str:
         if self._error is None:
-            return "rank 0 could not write a checkpoint; its message says why"
+            who = "another rank could not write its part of" if self.sharded else "rank 0 could not write"
+            return f"{who} a checkpoint; its message says why"
         if isinstance(self._error, OSError):
             why = f"{self._error.filename or self.folder}: {self._error.strerror or self._error}"
         else:

@@ -7,6 +7,8 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +18,24 @@ from wildfern.files import UnsafeFile, check_folder, create, open_reading
 MANIFEST = "checkpoint.json"
 MOST_BYTES = 4 * 2**20  # of the manifest
 MOST_FILES = 10_000
+_THREADS = 8
+
+Sum = dict[str, Any]  # "bytes" and "sha256" of a file
+NONE_KNOWN: Mapping[str, Sum] = {}
 
 
 class CorruptCheckpoint(ValueError):
     """A checkpoint differs from what was written; the message says how."""
 
 
-def write_manifest(folder: Path, metadata: dict[str, object]) -> None:
+def write_manifest(folder: Path, metadata: dict[str, object], known: Mapping[str, Sum] = NONE_KNOWN) -> None:
     """Write `checkpoint.json` (the JSON values `metadata`, size and SHA-256 of every file) and fsync the whole folder.
 
-    SHA-256 rather than something faster, so that `sha256sum` can check it; processors have instructions for it.
+    `known` are those of files that other processes have written and synced. SHA-256 rather than something faster, so that
+    `sha256sum` can check it; processors have instructions for it.
     """
-    files = {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+    names = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    files = {name: known.get(name) or measured(path) for name, path in names.items()}
     content = {**metadata, "files": files}
     text = json.dumps({**content, "sha256": _own(content)}, indent=2) + "\n"
     with create(folder / MANIFEST) as file:
@@ -39,7 +43,13 @@ def write_manifest(folder: Path, metadata: dict[str, object]) -> None:
         while left:
             left = left[file.write(left) :]
     for path in (*folder.rglob("*"), folder):
-        to_disk(path)
+        if path.relative_to(folder).as_posix() not in known:
+            to_disk(path)
+
+
+def measured(path: Path) -> Sum:
+    """Size and SHA-256 of a file that was just written."""
+    return {"bytes": path.stat().st_size, "sha256": _sha256(path)}
 
 
 def check(folder: Path) -> dict[str, Any]:
@@ -48,20 +58,25 @@ def check(folder: Path) -> dict[str, Any]:
     An OSError while reading (a disk error, no permission) is not caught: it does not mean that the checkpoint is damaged.
     """
     metadata = manifest(folder)
-    for name, written in metadata.pop("files").items():
-        try:
-            for part in reversed(Path(name).parents[:-1]):
-                check_folder(folder / part)
-            size, sha256 = _measured(folder / name, written["bytes"])
-        except (FileNotFoundError, NotADirectoryError):
-            raise CorruptCheckpoint(f"{name} is missing") from None
-        except UnsafeFile as error:
-            raise CorruptCheckpoint(f"{name} {error.strerror}") from None
-        if size != written["bytes"]:
-            raise CorruptCheckpoint(f"{name} has {size} bytes, not the {written['bytes']} that were written")
-        if sha256 != written["sha256"]:
-            raise CorruptCheckpoint(f"the content of {name} differs from what was written (SHA-256)")
+    with ThreadPoolExecutor(_THREADS, "checksums") as pool:  # the interpreter's lock is free while a file is hashed
+        for _ in pool.map(lambda one: _check_file(folder, *one), metadata.pop("files").items()):
+            pass
     return metadata
+
+
+def _check_file(folder: Path, name: str, written: Sum) -> None:
+    try:
+        for part in reversed(Path(name).parents[:-1]):
+            check_folder(folder / part)
+        size, sha256 = _measured(folder / name, written["bytes"])
+    except (FileNotFoundError, NotADirectoryError):
+        raise CorruptCheckpoint(f"{name} is missing") from None
+    except UnsafeFile as error:
+        raise CorruptCheckpoint(f"{name} {error.strerror}") from None
+    if size != written["bytes"]:
+        raise CorruptCheckpoint(f"{name} has {size} bytes, not the {written['bytes']} that were written")
+    if sha256 != written["sha256"]:
+        raise CorruptCheckpoint(f"the content of {name} differs from what was written (SHA-256)")
 
 
 def to_disk(path: Path) -> None:
@@ -91,7 +106,7 @@ def manifest(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise CorruptCheckpoint(f"{MANIFEST} is not valid: {error}") from None
     files = content.get("files") if isinstance(content, dict) else None
-    if not isinstance(files, dict) or "sha256" not in content or not all(map(_is_sum, files.values())):
+    if not isinstance(files, dict) or "sha256" not in content or not all(map(is_sum, files.values())):
         raise CorruptCheckpoint(f"{MANIFEST} is not valid, or has no checksums")
     own = content.pop("sha256")
     if own != _own(content):
@@ -103,7 +118,7 @@ def manifest(folder: Path) -> dict[str, Any]:
     return content
 
 
-def _is_sum(written: object) -> bool:
+def is_sum(written: object) -> bool:
     if not isinstance(written, dict):
         return False
     size, sha256 = written.get("bytes"), written.get("sha256")

@@ -5,7 +5,7 @@ import os
 import socket
 import warnings
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -16,13 +16,17 @@ from torch import Tensor, nn
 from wildfern.ssl.methods.base import Method
 from wildfern.ssl.methods.batch import Batch, Metrics, Output, checked_output
 from wildfern.ssl.models import synchronize_batch_norm
+from wildfern.ssl.models.sharded_module import gathered, part_of, shard
 from wildfern.ssl.training.engine import MakeOptimizer, Precision
 from wildfern.ssl.training.long_timeout_group import long_timeout_group, make_long_timeout_group
 from wildfern.ssl.training.online_evaluation import OnlineEvaluation
 from wildfern.ssl.training.optimizer_groups import counted_keys
 from wildfern.ssl.training.optimizers import is_layer_wise, set_hyperparameters
 from wildfern.ssl.training.parameter_groups import method_optimizer
-from wildfern.ssl.training.whole_state import ReplicatedLayout, collect, restore
+from wildfern.ssl.training.restoring import restore
+from wildfern.ssl.training.sharded_state import StateShard, collect_shard
+from wildfern.ssl.training.state_layout import ReplicatedLayout
+from wildfern.ssl.training.whole_state import collect
 from wildfern.ssl.training.zero_shards import ZeroLayout
 
 T = TypeVar("T")
@@ -72,7 +76,7 @@ class DeepSpeedEngine:
     """Trains to the same numbers as `TorchEngine`, on any number of processes.
 
     Weights and gradient reduction stay in float32; `precision="bf16"` autocasts the forward pass. Batch normalization runs
-    over all ranks. Teachers are not sharded: every rank holds them whole, outside DeepSpeed.
+    over all ranks. At ZeRO stage 3 momentum teachers are sharded too, outside DeepSpeed; frozen ones are whole on every rank.
     """
 
     def __init__(
@@ -125,10 +129,13 @@ class DeepSpeedEngine:
         self._compute: Callable[[], Any] | None = None
         self._forward, method.forward = method.forward, self._computed
         self.engine, self.optimizer, *_ = deepspeed.initialize(model=method, optimizer=optimizer, config=settings)
+        if zero_stage == 3 and self.world_size > 1:
+            for teacher in method.teachers().values():
+                shard(teacher, self.rank, self.world_size)
         self.layout = (
             ZeroLayout(method, self.optimizer, zero_stage, self.gather)
             if zero_stage > 0
-            else ReplicatedLayout(method, optimizer, self.gather, self.rank == 0)
+            else ReplicatedLayout(method, optimizer, self.gather, self.rank, self.world_size)
         )
 
     def __call__(self, batch: Batch) -> Output:
@@ -168,12 +175,22 @@ class DeepSpeedEngine:
 
     def gather(self, parameters: Iterable[nn.Parameter]) -> AbstractContextManager:
         """Parameters whole inside the `with` block (they are sharded between ranks at stage 3)."""
+        parameters = list(parameters)
+        if self.zero_stage < 3:
+            return nullcontext()
         import deepspeed
 
-        return deepspeed.zero.GatheredParameters(list(parameters), enabled=self.zero_stage == 3)
+        with ExitStack() as stack:
+            stack.enter_context(gathered(parameters))
+            theirs = [p for p in parameters if part_of(p) is None]
+            stack.enter_context(deepspeed.zero.GatheredParameters(theirs, enabled=bool(theirs)))
+            return stack.pop_all()
 
     def snapshot(self) -> dict[str, Tensor]:
         return collect(self.method, self.layout, self.probe)
+
+    def shard(self) -> StateShard:
+        return collect_shard(self.method, self.layout, self.probe)
 
     def load(self, folder: Path) -> None:
         restore(folder, self.method, self.layout, self.probe)

@@ -13,7 +13,10 @@ from wildfern.ssl.models.teacher import Gather, whole
 from wildfern.ssl.training.online_evaluation import OnlineEvaluation
 from wildfern.ssl.training.optimizers import Groups, set_hyperparameters
 from wildfern.ssl.training.parameter_groups import method_optimizer
-from wildfern.ssl.training.whole_state import ReplicatedLayout, collect, restore
+from wildfern.ssl.training.restoring import restore
+from wildfern.ssl.training.sharded_state import StateShard, collect_shard
+from wildfern.ssl.training.state_layout import ReplicatedLayout
+from wildfern.ssl.training.whole_state import collect
 
 Precision = Literal["fp32", "bf16"]
 T = TypeVar("T")
@@ -52,8 +55,11 @@ class Engine(Protocol):
     def snapshot(self) -> dict[str, Tensor]:
         """Full weights, optimizer state, teachers and probe, on rank 0's CPU (empty on other ranks); called on every rank."""
 
+    def shard(self) -> StateShard:
+        """This rank's pieces of what `snapshot` returns, on the CPU, without communication."""
+
     def load(self, folder: Path) -> None:
-        """Load a snapshot that `whole_state.write` wrote, from any engine and world size; called on every rank.
+        """Load what `whole_state.write` or `write_shard` wrote, from any engine and world size; called on every rank.
 
         Raises ValueError if it does not fit this method and optimizer.
         """
@@ -124,6 +130,9 @@ class TorchEngine:
 
     def snapshot(self) -> dict[str, Tensor]:
         return collect(self.method, self.layout, self.probe)
+
+    def shard(self) -> StateShard:
+        return collect_shard(self.method, self.layout, self.probe)
 
     def load(self, folder: Path) -> None:
         restore(folder, self.method, self.layout, self.probe)

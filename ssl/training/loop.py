@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,12 +18,13 @@ from wildfern.ssl.tracking import Tracker
 from wildfern.ssl.training import whole_state
 from wildfern.ssl.training.accumulation import separate_losses, shared_loss
 from wildfern.ssl.training.batch_reader import BatchReader, MicroBatch
-from wildfern.ssl.training.checkpoints import CheckpointStore, Written
+from wildfern.ssl.training.checkpoints import CheckpointStore, Save, Written
 from wildfern.ssl.training.collapse import CollapseWatch
 from wildfern.ssl.training.engine import Engine
 from wildfern.ssl.training.finite import FiniteWatch, Row, restore_buffers, snapshot_buffers
 from wildfern.ssl.training.method_state import FixedState
 from wildfern.ssl.training.schedules import Schedule
+from wildfern.ssl.training.sharded_state import write_shard
 from wildfern.ssl.training.stopping import Consultation, StopRequest
 
 
@@ -248,7 +249,9 @@ class _Saver:
         if written is not None:
             self.tracker.checkpoint_written(written.step - 1, written.seconds)
 
-    def _copy(self) -> Callable[[Path], None]:
+    def _copy(self) -> Save:
+        if self.checkpoints.sharded:
+            return partial(write_shard, self.engine.shard())
         snapshot = self.engine.snapshot()
         return lambda folder: whole_state.write(snapshot, folder)
 

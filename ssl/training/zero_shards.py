@@ -1,14 +1,14 @@
-"""The partition of weights and optimizer state over ranks under ZeRO, to read and write full tensors."""
+"""The partition of weights and optimizer state over ranks under ZeRO."""
 
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
 from wildfern.ssl.methods.base import Method
+from wildfern.ssl.models.sharded_module import part_of
 from wildfern.ssl.models.teacher import Gather
-from wildfern.ssl.training.whole_state import Fragment, Shard
+from wildfern.ssl.training.state_layout import Fragment, Shard, own_range
 
 
 class ZeroLayout:
@@ -20,8 +20,8 @@ class ZeroLayout:
 
     def __init__(self, method: Method, zero: object, stage: int, gather: Gather) -> None:
         self._zero, self._stage = zero, stage
-        self.rank = torch.distributed.get_rank()
-        self.is_main, self.gather, self.optimizer = self.rank == 0, gather, zero.optimizer
+        self.rank, self.world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        self.gather, self.optimizer = gather, zero.optimizer
         names = {id(p): name for name, p in method.named_parameters()}
         self.shards = self._of_stage_3(names) if stage == 3 else self._of_stages_1_and_2(names)
 
@@ -51,11 +51,30 @@ class ZeroLayout:
         """Sum bytes on rank 0, so that -0.0 stays -0.0."""
         torch.distributed.reduce(flat.view(torch.uint8), dst=0)
 
-    def writing(self, parameters: Iterable[nn.Parameter]) -> AbstractContextManager:
-        """At stage 3 the values of rank 0 are partitioned and sent to all ranks."""
-        import deepspeed
+    def own_piece(self, weight: Tensor) -> tuple[int, Tensor]:
+        """At stage 3 this rank's part of a weight, without gathering it."""
+        if (sharded := part_of(weight)) is not None:
+            return sharded.start, sharded.own
+        if not hasattr(weight, "ds_tensor"):
+            start, count = own_range(weight.numel(), self.rank, self.world_size)
+            return start, weight.detach().flatten()[start : start + count]
+        part = weight.ds_tensor.ds_numel
+        start = min(self.rank * part, weight.ds_numel)
+        return start, weight.ds_tensor.detach()[: min(part, weight.ds_numel - start)]
 
-        return deepspeed.zero.GatheredParameters(list(parameters), modifier_rank=0, enabled=self._stage == 3)
+    def own_fragments(self, shard: Shard) -> Iterator[Fragment]:
+        return iter(shard.fragments)
+
+    def fill(self, weight: nn.Parameter, whole: Callable[[], Tensor], piece: Callable[[int, int], Tensor]) -> None:
+        """At stage 3 each rank reads its own part; only a weight that is kept whole is read as a whole."""
+        is_teacher = part_of(weight) is not None
+        if not is_teacher and not hasattr(weight, "ds_tensor"):
+            weight.copy_(whole())
+            return
+        start, own = self.own_piece(weight)
+        own.copy_(piece(start, own.numel()))
+        if not is_teacher and weight.numel() == weight.ds_numel:
+            weight.copy_(whole())
 
     def written(self) -> None:
         """Refresh the optimizer's copies."""

@@ -100,10 +100,13 @@ def test_a_run_resumes_with_other_processes_stages_and_engines(tmp_path):
     run = shutil.copytree(whole, tmp_path / "run")
     for step in (4, 6):
         shutil.rmtree(run / "checkpoints" / f"step_{step:08d}")
-    started = ForkedRun(run, [*changes, "engine={name: deepspeed, zero_stage: 3}"], resume=True, processes=2)
+    sharded = ["engine={name: deepspeed, zero_stage: 3}", "training.checkpoint_form=sharded"]
+    started = ForkedRun(run, [*changes, *sharded], resume=True, processes=2)
     assert started.wait() == 0, started.output()
     assert "resumed from step 2" in started.output()
     shutil.rmtree(run / "checkpoints" / "step_00000006")
+    files = {path.name for path in (run / "checkpoints" / "step_00000004").iterdir()}
+    assert files == {"checkpoint.json", *(f"training_0000{rank}_of_00002.safetensors" for rank in range(2))}
     pretrain("quickstart", changes, run=run, resume=True)  # from the checkpoint of two processes at stage 3
     ours, theirs = (read_records(folder / "metrics.jsonl") for folder in (run, whole))
     assert [r["step"] for r in ours] == list(range(6))

@@ -89,6 +89,7 @@ def test_ten_kills_and_any_number_of_loader_threads_give_identical_bytes(tmp_pat
 def test_two_killed_deepspeed_processes_give_identical_bytes(tmp_path):
     changes = [*CHANGES, SHALLOW, "training.steps=40"]
     whole, run = whole_run(tmp_path / "whole", changes, processes=2), tmp_path / "run"
+    changes += ["training.checkpoint_form=sharded"]
     for number, kill in enumerate(kills(seed=2, outside=1, inside=["not yet under its name"])):
         killed(run, changes, number > 0, 2, kill)
     assert steps_logged(run) < 40
@@ -99,5 +100,5 @@ def test_two_killed_deepspeed_processes_give_identical_bytes(tmp_path):
     hostile_pickle(run, tmp_path / "marker")
     refused = ForkedRun(run, changes, resume=True, processes=2)
     assert refused.wait() == 2, refused.output()
-    assert "training.safetensors is damaged" in refused.output()
+    assert "training_00000_of_00002.safetensors is damaged" in refused.output()
     assert not (tmp_path / "marker").exists()

@@ -68,6 +68,8 @@ def test_resuming_with_the_same_engine_is_bit_exact(case, world_size, stage, fou
         resumed = found[world_size, rank]["resumed"]
         assert bool(resumed[f"{case}-zero{stage} snapshots"])
         assert torch.equal(resumed[f"{case}-zero{stage} resumed"], resumed[f"{case}-zero{stage} whole"])
+        assert bool(resumed[f"{case}-zero{stage} shards"])
+        assert torch.equal(resumed[f"{case}-zero{stage} resumed from shards"], resumed[f"{case}-zero{stage} whole"])
 
 
 def test_a_run_resumed_by_other_engines_keeps_its_curve(found, torch_curves):

@@ -1,0 +1,39 @@
+"""The state of a checkpoint in one file, for tools that read safetensors."""
+
+import os
+from pathlib import Path
+
+from wildfern.launch.errors import RunError
+from wildfern.launch.output_paths import output_file, writing
+from wildfern.ssl.training.checkpoints import checkpoint_steps
+from wildfern.ssl.training.checksums import MANIFEST, CorruptCheckpoint, check
+from wildfern.ssl.training.fitting_state import StateMismatch
+from wildfern.ssl.training.merging import merge
+
+
+def merge_checkpoint(run: Path, out: Path) -> tuple[int, int]:
+    """Write the state of a checkpoint, or of the newest one of a run folder, to the file `out`: its tensors and bytes.
+
+    Checksums are verified first. Raises RunError for a folder without a checkpoint, and for one that is damaged.
+    """
+    folder = _checkpoint(run)
+    file = output_file(out)
+    try:
+        check(folder)
+        with writing(file) as path, path.open("wb") as opened:
+            tensors = merge(folder, opened)
+            size = opened.tell()
+    except (CorruptCheckpoint, StateMismatch) as error:
+        raise RunError(f"{folder} is damaged: {error}") from error
+    except ValueError as error:
+        raise RunError(str(error)) from error
+    return tensors, size
+
+
+def _checkpoint(run: Path) -> Path:
+    run = Path(os.path.expanduser(run))
+    if (run / MANIFEST).is_file():
+        return run
+    if steps := checkpoint_steps(run / "checkpoints"):
+        return run / "checkpoints" / f"step_{steps[-1]:08d}"
+    raise RunError(f"{run} is neither a checkpoint (it has no {MANIFEST}) nor a run folder with checkpoints")

@@ -1,0 +1,52 @@
+"""A training state that ranks wrote in parts, joined into one file without holding it in memory."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+
+from wildfern.ssl.training.fitting_state import DTYPES
+from wildfern.ssl.training.state_file import SavedState, open_state
+
+_AT_ONCE = 2**24  # elements
+
+
+def merge(folder: Path, out: BinaryIO, progress: Callable[[int, int], None] = lambda done, total: None) -> int:
+    """Write the state of a checkpoint folder to `out` in the format of safetensors; returns the number of tensors.
+
+    `progress` gets bytes written and in all. Raises ValueError if the state is damaged or parts of it are missing.
+    """
+    with open_state(folder) as state:
+        names = sorted(state.keys(), key=lambda name: (-DTYPES[state.described(name)[1]].itemsize, name))  # aligned
+        header, total = _header(state, names)
+        out.write(len(header).to_bytes(8, "little") + header)
+        done = 0
+        for name in names:
+            shape, _ = state.described(name)
+            count = math.prod(shape)
+            for start in range(0, count, _AT_ONCE):
+                part = state.piece(name, start, min(_AT_ONCE, count - start))
+                out.write(_bytes_of(part))
+                done += part.nbytes
+                progress(done, total)
+    return len(names)
+
+
+def _header(state: SavedState, names: list[str]) -> tuple[bytes, int]:
+    """The header of a safetensors file, padded to 8 bytes, and the bytes of all tensors."""
+    content, at = {}, 0
+    for name in names:
+        shape, kind = state.described(name)
+        end = at + math.prod(shape) * DTYPES[kind].itemsize
+        content[name] = {"dtype": kind, "shape": shape, "data_offsets": [at, end]}
+        at = end
+    text = json.dumps(content).encode()
+    return text + b" " * (-len(text) % 8), at
+
+
+def _bytes_of(flat: Tensor) -> memoryview:
+    return memoryview(flat.contiguous().view(torch.uint8).numpy()) if flat.numel() else memoryview(b"")
