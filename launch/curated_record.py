@@ -1,21 +1,19 @@
 """What a run records of curated folders: what was taken down, and up to which step it may have read that before."""
 
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from wildfern.bounded_json import parse_json
 from wildfern.files import read_lines
 from wildfern.launch.run_folder import RunFolder
 from wildfern.recipes import Recipe
 from wildfern.ssl.data import CuratedSource, Mixture, Source
 from wildfern.ssl.data.paths import expanded
 from wildfern.ssl.data.subset import Subset
+from wildfern.ssl.tracking.json_line import MOST_LINE, last_lines, step_of
 from wildfern.ssl.training.checkpoints import checkpoint_steps
 
 METRICS = "metrics.jsonl"
-_MOST_METRICS = 2**20  # bytes of a line of it
 _MOST_COUNT = 2**40  # of steps and takedowns
 
 
@@ -90,12 +88,17 @@ def last_step(folder: RunFolder, recipe: Recipe) -> int:
     That is the one whose line of the log is due next: the run may have been killed before it was written. Raises OSError if there
     is no log.
     """
-    last = -1
-    for line in read_lines(folder.path / METRICS, _MOST_METRICS):
-        with suppress(ValueError, AttributeError):  # the last line of a run may be cut off
-            step = parse_json(line or b"").get("step")
-            last = max(last, step if _is_count(step) else -1)
+    path = folder.path / METRICS
+    last = _newest(last_lines(path))  # lines are written in order of step
+    if last < 0:
+        last = _newest(read_lines(path, MOST_LINE))
     return _due_after(max(last, _saved(folder) - 1), recipe)
+
+
+def _newest(lines: Iterable[bytes | None]) -> int:
+    """The largest step of some lines of a log; -1 if none has any. The last line of a run may be cut off."""
+    steps = (step_of(line) for line in lines)
+    return max((step for step in steps if _is_count(step)), default=-1)
 
 
 def trained_before(folder: RunFolder, former: Recipe) -> int:

@@ -24,21 +24,22 @@ from wildfern.files import (
     open_reading,
     remove_partial_files,
     replacing,
-    set_aside,
     write_text,
 )
 from wildfern.launch.backbones import initial_backbone, recipe_backbone
 from wildfern.launch.components import components
 from wildfern.launch.errors import RunError, cannot_write
+from wildfern.launch.kept_aside import kept_aside
 from wildfern.launch.output_paths import APPENDED, REPLACED, is_run, written_path
 from wildfern.launch.recorded_plugins import changed_plugins, check_registered, copy_plugins, describe_plugins
 from wildfern.launch.run_id import is_run_id, new_run_id
+from wildfern.launch.skipped_record import SkippedRecord
 from wildfern.recipes import Recipe, load_recipe
 from wildfern.ssl.evaluation.run_record import MOST_ENVIRONMENT
 from wildfern.ssl.models import Backbone
 from wildfern.ssl.models.checkpoint_file import read_tensors
 from wildfern.ssl.models.networks import unknown_network
-from wildfern.ssl.tracking import environment, read_undamaged
+from wildfern.ssl.tracking import environment
 from wildfern.ssl.training.checkpoints import checkpoint_steps
 
 SUB_FOLDERS = ("checkpoints", "evaluation_details", "plugins", "wandb")
@@ -50,6 +51,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._skipped = SkippedRecord(path / "skipped.jsonl")
 
     @classmethod
     def for_writing(cls, path: Path | None, recipe_name: str, resume: bool) -> "RunFolder":
@@ -125,7 +127,7 @@ class RunFolder:
                 check_replaceable(self.path / name)
             for name in APPENDED:
                 if os.path.lexists(self.path / name):
-                    # metrics.jsonl and timings.jsonl become new files when a run resumes.
+                    # metrics.jsonl and timings.jsonl may be hard links: then they become new files when a run resumes.
                     (open_appending if name == "nonfinite.jsonl" else open_reading)(self.path / name).close()
         except UnsafeFile as error:
             raise RunError(f"{error.filename} {error.strerror}") from error
@@ -220,14 +222,7 @@ class RunFolder:
 
         A damaged file is set aside, with a message, if it is written anew; its other rows stay.
         """
-        file = self.path / "skipped.jsonl"
-        before, damage = _skipped_before(file)
-        reasons = {**skipped, **before}
-        if len(reasons) > len(before) or (damage is not None and skipped):
-            if damage is not None:
-                say(kept_aside(file, damage))
-            rows = [{"file": name, "reason": why} for name, why in sorted(reasons.items())]
-            write_text(file, "".join(json.dumps(row) + "\n" for row in rows))
+        self._skipped.note(skipped, say)
 
     def add_lines(self, name: str, rows: list[dict]) -> None:
         """Append to a JSON-lines file and sync it to the disk."""
@@ -318,26 +313,6 @@ def new_folder(recipe_name: str) -> Path:
     stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(recipe_name).stem)
     base = Path("runs") / f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
     return next(p for n in range(1000) if not (p := base.with_name(base.name + (f"-{n}" if n else ""))).exists())
-
-
-def kept_aside(file: Path, damage: object) -> str:
-    """Rename a damaged file that is about to be written anew; a message that says so. `damage` is what is wrong with it."""
-    reason = damage.strerror if isinstance(damage, OSError) and damage.strerror else damage
-    return f"{file} is damaged ({reason}): kept as {set_aside(file).name}, and written anew"
-
-
-def _skipped_before(file: Path) -> tuple[dict[str, str], object]:
-    """The reasons in a `skipped.jsonl` by file, and what is wrong with it; None if nothing is."""
-    try:
-        records, damage = read_undamaged(file)
-    except FileNotFoundError:
-        return {}, None
-    except OSError as error:
-        return {}, error
-    rows = [row for row in records if isinstance(row.get("file"), str) and isinstance(row.get("reason"), str)]
-    if damage is None and len(rows) < len(records):
-        damage = "a line without the texts file and reason"
-    return {row["file"]: row["reason"] for row in rows}, damage
 
 
 def _refused(file: Path) -> str:

@@ -19,7 +19,7 @@ class RunPath(_Path):
     def _repr_html_(self) -> str | None:
         """A summary of what the folder holds now; None, for the plain path, where there is no run."""
         try:
-            record = read_run(self)
+            record = read_run(self, whole=False)
         except (OSError, ValueError):
             return None
         lines = [f"<b>{escape(record.title)}</b> in <code>{escape(str(self))}</code>", _steps(record)]

@@ -121,7 +121,7 @@ def compare(
     records, left_out = [], {}
     for path in runs:
         try:
-            records.append(read_run(path))
+            records.append(read_run(path, whole=out is not None))
         except (ValueError, OSError) as error:
             left_out[str(path)] = str(error).removeprefix(f"{path}: ")
     if not records:

@@ -10,7 +10,7 @@ from wildfern.ssl.evaluation import EvaluationResult, read_run
 
 def show_run(run: Path, console: Console) -> None:
     """Print the run's evaluation, if it has one of its present backbone, and the paths of its files."""
-    record = read_run(run)
+    record = read_run(run, whole=False)
     if record.evaluation:
         console.print(EvaluationResult.from_json(record.evaluation).table())
     console.print(

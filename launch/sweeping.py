@@ -125,7 +125,7 @@ def score(
     with what there is, if there is no such score.
     """
     folder = RunFolder.for_reading(run)
-    rows = EvaluationResult.from_json(read_run(folder.path).evaluation).rows
+    rows = EvaluationResult.from_json(read_run(folder.path, whole=False).evaluation).rows
     named = [row for row in rows if protocol in (row["protocol"], short_name(row["protocol"]))]
     found = [row for row in named if (row["dataset"], row["backbone"]) == (dataset, backbone)]
     for row in found:
@@ -302,7 +302,9 @@ def _write_results(record: SeriesRecord) -> Comparison:
     """The table of the runs that are done, also written as `results.json` and `report.html`."""
     entries = [entry for entry in record.entries if entry.state == DONE]
     left_out = {entry.run.name: "failed" for entry in record.entries if entry.state == FAILED}
-    records = [read_run(record.folder / entry.run.name) for entry in entries]
+    records = [
+        read_run(record.folder / entry.run.name, whole=place < MOST_IN_REPORT) for place, entry in enumerate(entries)
+    ]
     members: dict[tuple[str, ...], list[int]] = {}
     for place, entry in enumerate(entries):
         members.setdefault(entry.run.point.changes, []).append(place)

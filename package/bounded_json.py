@@ -19,10 +19,15 @@ def parse_json(text: str | bytes, most_depth: int = MOST_DEPTH) -> Any:
     Raises ValueError, and nothing else, for what is no JSON, is nested more than `most_depth` levels deep, has an integer of more
     than 64 bits, or text that is no Unicode (half a surrogate pair). NaN and Infinity are floats, as Python writes them.
     """
+    if isinstance(text, bytes):
+        text = text.decode("utf-8")
     try:
-        value = json.loads(text if isinstance(text, str) else text.decode("utf-8"))
+        value = json.loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    # A line of a log: without an escape there is no half of a surrogate pair, and a decoded text has none.
+    if isinstance(value, dict) and text.isascii() and "\\" not in text and all(map(_is_small_number, value.values())):
+        return value
     waiting = [(value, 1)]
     while waiting:
         one, depth = waiting.pop()
@@ -42,6 +47,10 @@ def parse_json(text: str | bytes, most_depth: int = MOST_DEPTH) -> Any:
         elif isinstance(one, int) and one.bit_length() > _MOST_BITS:
             raise ValueError(f"a number of more than {_MOST_BITS} bits")
     return value
+
+
+def _is_small_number(value: object) -> bool:
+    return type(value) is float or (type(value) is int and value.bit_length() <= _MOST_BITS)
 
 
 def read_json(path: str | os.PathLike[str], most_bytes: int = MOST_BYTES) -> Any:

@@ -11,8 +11,9 @@ from wildfern.bounded_json import read_json
 from wildfern.bounded_yaml import MOST_BYTES as MOST_YAML
 from wildfern.bounded_yaml import parse_yaml
 from wildfern.files import open_reading, read_bytes
+from wildfern.ssl.evaluation.report.downsampling import Series
 from wildfern.ssl.evaluation.report.png import check_png
-from wildfern.ssl.evaluation.report.series import Series, read_series
+from wildfern.ssl.evaluation.report.series import read_series
 from wildfern.ssl.evaluation.report.skipped_files import SkippedFiles, read_skipped
 from wildfern.ssl.evaluation.stored_result import EVALUATION, read_evaluation
 
@@ -87,10 +88,11 @@ class RunRecord:
         return [(source, weight / total) for (source, _), weight in zip(found, weights, strict=True)]
 
 
-def read_run(folder: Path | str) -> RunRecord:
+def read_run(folder: Path | str, whole: bool = True) -> RunRecord:
     """Read a run folder, or that of an evaluation alone.
 
-    Missing or broken parts become remarks, and so do scores of another backbone than the present one.
+    Missing or broken parts become remarks, and so do scores of another backbone than the present one. Unless `whole`,
+    `metrics` and `timings` have only the last lines of their files, for the last step and its values.
 
     Nothing outside the folder is read, and no link in it is followed. Raises ValueError when the folder holds no run at all.
     """
@@ -115,8 +117,8 @@ def read_run(folder: Path | str) -> RunRecord:
         recipe_text=recipe_text,
         recipe=recipe,
         environment=_environment(folder, remarks),
-        metrics=read_series(folder / "metrics.jsonl", remarks),
-        timings=read_series(folder / "timings.jsonl", remarks),
+        metrics=read_series(folder / "metrics.jsonl", remarks, whole),
+        timings=read_series(folder / "timings.jsonl", remarks, whole),
         views_png=_views(folder, remarks),
         evaluation=evaluation,
         data=_data(folder, remarks),

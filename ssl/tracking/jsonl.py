@@ -10,10 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from wildfern.bounded_json import parse_json
 from wildfern.files import open_appending, read_lines, replacing, set_aside
 
-MOST_LINE = 2**20  # bytes
+from .cut_lines import cut_lines
+from .json_line import MOST_LINE, record_of, step_of
+
 NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
@@ -36,22 +37,29 @@ class JsonLines:
     ) -> "JsonLines":
         """Open `path` to continue at `before_step`; lines of that step or later are removed.
 
-        An incomplete last line is dropped too; lines without a step stay. The file is replaced atomically, so a crash
-        here loses nothing. If other lines cannot be read, they are left out, the whole former file is kept as `NAME.damaged`, and
-        `announce` gets a message.
+        An incomplete last line is dropped too; lines without a step stay. Lines are written in order of step, so that as a rule
+        the file is truncated where they begin; a crash leaves the former length or the new one.
+
+        If other lines cannot be read, they are left out, the whole former file is kept as `NAME.damaged`, and `announce` gets a
+        message; the file is then replaced atomically, as it is if a line to remove stands before one that stays.
+
+        In a file of at most 16 MiB every line is checked, in a larger one those of the last 16 MiB. Before these, damage is
+        noticed if it changes the beginning or the end of a line, or leaves a NUL byte or what is no UTF-8 in it: then every line
+        is checked. Other damage there (a digit that became a letter) stays; `read_records` and the report find it.
         """
         path = Path(path)
-        if not os.path.lexists(path):
+        if not os.path.lexists(path) or cut_lines(path, before_step):
             return cls(path)
         first, damaged = "", 0
 
         def kept() -> Iterator[bytes]:
             nonlocal first, damaged
-            for number, (line, found) in enumerate(_whole_lines(path), start=1):
-                if isinstance(found, str):
-                    first, damaged = first or f"line {number} {found}", damaged + 1
-                elif found.get("step", -1) < before_step:
-                    yield line
+            for number, line in enumerate(read_lines(path, MOST_LINE), start=1):
+                step = step_of(line)
+                if isinstance(step, str):
+                    first, damaged = first or f"line {number} {step}", damaged + 1
+                elif line is not None and step is not None and step < before_step:
+                    yield line if line.endswith(b"\n") else line + b"\n"
 
         with replacing(path) as beside:
             with beside.open("wb") as file:
@@ -114,10 +122,11 @@ def read_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 def read_undamaged(path: str | os.PathLike[str]) -> tuple[list[dict[str, Any]], str | None]:
     """As `read_records`, but without the lines that are damaged; and which is the first of them and why, or None."""
     records, damage = [], None
-    for number, (_, found) in enumerate(_whole_lines(Path(path)), start=1):
+    for number, line in enumerate(read_lines(path, MOST_LINE), start=1):
+        found = record_of(line)
         if isinstance(found, str):
             damage = damage or f"line {number} {found}"
-        else:
+        elif found is not None:
             records.append(
                 {key: NOT_FINITE.get(value, value) if isinstance(value, str) else value for key, value in found.items()}
             )
@@ -139,31 +148,3 @@ def _scalar(key: str, value: Any) -> str | int | float | bool | None:
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{key!r} must be a single number or a string, not {type(value).__name__} {value!r}") from error
     return number if math.isfinite(number) else str(number)
-
-
-def _whole_lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any] | str]]:
-    """Each line (newline included) and its record, or what is wrong with it; an incomplete last line is left out.
-
-    A record is a mapping; its step, if it has one, is a whole number from 0 on.
-    """
-    for line in read_lines(path, MOST_LINE):
-        if line is None:
-            yield b"", f"is longer than {MOST_LINE:,} bytes"
-            continue
-        try:
-            record = parse_json(line)
-        except ValueError as error:
-            if not line.endswith(b"\n"):
-                return
-            yield line, f"is not a JSON object ({error})"
-            continue
-        if not isinstance(record, dict):
-            yield line, f"is not a JSON object ({type(record).__name__} instead of an object)"
-        elif "step" in record and not _is_step(record["step"]):
-            yield line, "has a step that is not a whole number from 0 on"
-        else:
-            yield line if line.endswith(b"\n") else line + b"\n", record
-
-
-def _is_step(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -13,22 +13,22 @@ class LossCurve:
         self._limit = stretches
         self._stretch = 1  # values in one mean
         self._means: list[float] = []
-        self._open: list[float] = []
+        self._open, self._count = 0.0, 0  # sum and number of the values of the next mean
 
     def append(self, loss: float) -> None:
         if not math.isfinite(loss):
             return
-        self._open.append(loss)
-        if len(self._open) == self._stretch:
-            self._means.append(math.fsum(self._open) / len(self._open))
-            self._open = []
+        self._open, self._count = self._open + loss, self._count + 1
+        if self._count == self._stretch:
+            self._means.append(self._open / self._count)
+            self._open, self._count = 0.0, 0
         if len(self._means) == self._limit:
             self._means = [(a + b) / 2 for a, b in zip(self._means[::2], self._means[1::2], strict=True)]
             self._stretch *= 2
 
     def sparkline(self, width: int) -> str:
         """At most `width` characters, lowest loss `▁`, highest `█`; empty with fewer than two values."""
-        means = self._means + ([math.fsum(self._open) / len(self._open)] if self._open else [])
+        means = self._means + ([self._open / self._count] if self._count else [])
         columns = min(width, len(means))
         if columns < 2:
             return ""

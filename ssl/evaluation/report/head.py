@@ -1,14 +1,13 @@
 """The head of the report: what was trained on what, the numbers that matter most, and the command that repeats it."""
 
 import shlex
-import statistics
 from collections.abc import Sequence
 from typing import Any
 
 from wildfern.ssl.evaluation.report.parts import escape, percent, run_name, section, table
 from wildfern.ssl.evaluation.report.scores import main_entry
 from wildfern.ssl.evaluation.result import EvaluationResult
-from wildfern.ssl.evaluation.run_record import RunRecord, Series
+from wildfern.ssl.evaluation.run_record import RunRecord
 from wildfern.ssl.evaluation.score_words import (
     difference_interval_words,
     interval_words,
@@ -79,12 +78,12 @@ def _numbers(record: RunRecord) -> dict[str, tuple[str, str]]:
         found["images seen"] = _short(steps * batch), f"batches of {batch:,}"
     seconds = record.timings.get("step_seconds")
     if seconds:
-        found["time in steps"] = _duration(_total(seconds)), "without startup and evaluation"
+        found["time in steps"] = _duration(seconds.total()), "without startup and evaluation"
     speed, wait = record.timings.get("images_per_second"), record.timings.get("data_wait")
     if speed:
-        found["images/s"] = f"{statistics.median(speed.values):,.0f}", "median"
+        found["images/s"] = f"{speed.median():,.0f}", "median"
     if wait:
-        found["data wait"] = percent(statistics.median(wait.values)), "of a step, median"
+        found["data wait"] = percent(wait.median()), "of a step, median"
     loss = record.metrics.get("loss")
     if loss:
         found["last loss"] = f"{loss.values[-1]:.4g}", f"first {loss.values[0]:.4g}" if len(loss.values) > 1 else ""
@@ -146,12 +145,6 @@ def _evaluated(record: RunRecord) -> str:
 
 def _steps(record: RunRecord) -> int:
     return max((int(one.steps[-1]) + 1 for one in record.metrics.values() if one.steps), default=0)
-
-
-def _total(seconds: Series) -> float:
-    """Seconds of all steps: that of a logged step stands for those since the last one."""
-    spans = [seconds.steps[0] + 1, *(b - a for a, b in zip(seconds.steps, seconds.steps[1:], strict=False))]
-    return sum(value * span for value, span in zip(seconds.values, spans, strict=True))
 
 
 def _duration(seconds: float) -> str:

@@ -37,3 +37,8 @@ def test_non_finite_losses_are_left_out():
 @pytest.mark.parametrize("losses", [[], [1.0]])
 def test_empty_curve_without_enough_losses(losses):
     assert curve(losses).sparkline(10) == ""
+
+
+def test_the_last_column_is_the_mean_of_what_there_is_of_its_stretch():
+    made = curve([*[0.0] * 8, 1.0, 3.0, 8.0], stretches=8)  # stretches of 2: four of zeros, one of 2, one of 8 so far
+    assert made.sparkline(6) == curve([0, 0, 0, 0, 2, 8]).sparkline(6) == "▁▁▁▁▃█"
