@@ -57,6 +57,7 @@ setup(
         "torch>=2.6",
         "torchvision",
         "timm>=1.0.16",
+        "filelock",
         "kornia>=0.9.0",
         "lightly>=1.6",
         "numba>=0.61",

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from pydantic_core import to_jsonable_python
 
+from wildfern.cache_folder import cache_folder
 from wildfern.launch.errors import RunError
 from wildfern.launch.protocols import Dataset
 from wildfern.ssl.data import Source
@@ -27,7 +28,7 @@ def feature_store(cache: str | Path | None, memory_gb: float) -> FeatureStore:
     memory = MemoryBudget(int(memory_gb * GIB))
     if cache is None or str(cache) == NONE:
         return FeatureStore(None, memory)
-    folder = cache_folder() if str(cache) == "auto" else Path(cache).expanduser()
+    folder = cache_folder("features") if str(cache) == "auto" else Path(cache).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -35,15 +36,6 @@ def feature_store(cache: str | Path | None, memory_gb: float) -> FeatureStore:
             return FeatureStore(None, memory)
         raise RunError(f"--cache {folder}: {error.strerror or error}") from error
     return FeatureStore(folder, memory)
-
-
-def cache_folder() -> Path:
-    """The features in `WILDFERN_CACHE`, or else in the user's cache folder."""
-    own = os.environ.get("WILDFERN_CACHE")
-    if own:
-        return Path(own) / "features"
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path(os.path.expanduser("~")) / ".cache") / "wildfern" / "features"
 
 
 def data_key(dataset: Dataset, split: str, source: Source) -> str | None:

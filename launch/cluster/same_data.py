@@ -60,7 +60,7 @@ def facts(recipe: Recipe, mixture: Mixture, second_images: Mapping[str, Mixture]
         files = fingerprint_of(images, number, entry.fingerprint == "contents")
         if files is not None:
             one |= {"files": files.files, "bytes": files.bytes, "names or sizes of files": files.names}
-            one["contents of files"] = files.contents or sampled_contents(list(source.files() or ()))
+            one["contents of files"] = files.contents or sampled_contents(source.files() or ())
         if isinstance(source, Subset):
             one["chosen images"] = digest_of(source.items)
         if images.guide is not None:

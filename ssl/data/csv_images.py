@@ -209,7 +209,7 @@ class CsvSource(ImageSource):
         try:
             file = self._file(place)
             if decoding is not None:
-                decoding.size(file)
+                decoding.header_size(file)
             return os.path.getsize(file)
         except UnreadableImage as error:
             return error.reason

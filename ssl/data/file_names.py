@@ -1,10 +1,11 @@
 """Which files are images by their names, which are hidden or left by an operating system, and what was passed over."""
 
 from collections import Counter
+from collections.abc import Mapping
 
 from wildfern.ssl.data.image_file import EXTENSIONS
 
-_LITTER = {"__macosx", ".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "lost+found"}
+LITTER = {"__macosx", ".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "lost+found"}
 
 
 def is_image(name: str) -> bool:
@@ -13,12 +14,12 @@ def is_image(name: str) -> bool:
 
 def is_hidden(name: str) -> bool:
     """Hidden, or left by an operating system; `name` is one part of a path."""
-    return name.startswith(".") or is_litter(name)
+    return name.startswith(".") or name.lower() in LITTER
 
 
 def is_litter(path: str) -> bool:
     """Whether a part of this path (with "/") is left by an operating system: AppleDouble (._x), __MACOSX, Thumbs.db …"""
-    return any(part.startswith("._") or part.lower() in _LITTER for part in path.split("/"))
+    return any(part.startswith("._") or part.lower() in LITTER for part in path.split("/"))
 
 
 class PassedOver:
@@ -33,6 +34,17 @@ class PassedOver:
             stem, dot, last = name.rpartition(".")
             extension = dot + last if stem else ""
         self._counts[extension.lower() if len(extension) <= 20 else ""] += 1
+
+    @classmethod
+    def of(cls, counts: Mapping[str, int]) -> "PassedOver":
+        """What was passed over, by extension."""
+        found = cls()
+        found._counts.update(counts)
+        return found
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return dict(self._counts)
 
     def remove(self, name: str) -> None:
         """Take back what `add` counted: the file is read after all."""

@@ -24,14 +24,20 @@ class Fingerprint:
 
 
 def fingerprint(files: Iterable[SourceFile], contents: bool = False) -> Fingerprint:
-    """The fingerprint of these files; with `contents`, every file is read. Raises DataError for one that cannot be."""
+    """The fingerprint of these files; with `contents`, every file is read. Raises DataError for one that cannot be.
+
+    Files that have a `known_fingerprint`, of names and sizes, are not listed for it.
+    """
+    known: Fingerprint | None = getattr(files, "known_fingerprint", None)
+    if known is not None and not contents:
+        return known
     names, inside = hashlib.sha256(), hashlib.sha256()
     count = total = 0
     remaining = iter(files)
     with worker_threads("fingerprint", 8) as pool:
         while part := list(islice(remaining, 1024)):
             for file in part:
-                names.update(f"{file.size} {file.name}\n".encode("utf-8", "surrogateescape"))
+                names.update(fingerprint_line(file.size, file.name.encode("utf-8", "surrogateescape")))
             count, total = count + len(part), total + sum(file.size for file in part)
             if contents:
                 for digest in pool.map(_sha256, (file.path for file in part)):
@@ -39,8 +45,14 @@ def fingerprint(files: Iterable[SourceFile], contents: bool = False) -> Fingerpr
     return Fingerprint(count, total, names.hexdigest(), inside.hexdigest() if contents else None)
 
 
-def sampled_contents(files: Sequence[SourceFile]) -> str:
+def fingerprint_line(size: int, name: bytes) -> bytes:
+    """What the digest of names and sizes is of, for one file."""
+    return b"%d %b\n" % (size, name)
+
+
+def sampled_contents(files: Iterable[SourceFile]) -> str:
     """SHA-256 of the first and last 64 KiB of up to 64 evenly spaced files. Raises DataError for one that cannot be read."""
+    files = files if isinstance(files, Sequence) else list(files)
     chosen = [files[n * len(files) // SAMPLED] for n in range(SAMPLED)] if len(files) > SAMPLED else files
     with worker_threads("fingerprint", 8) as pool:
         return hashlib.sha256(b"".join(pool.map(_ends, (file.path for file in chosen)))).hexdigest()

@@ -1,23 +1,25 @@
 """`folder:PATH`: all images under a folder, at any depth."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wildfern.cache_folder import cache_folder
 from wildfern.registry import register
-from wildfern.ssl.data.base import DataError, SourceFile, Split
+from wildfern.ssl.data.base import DataError, Split
 from wildfern.ssl.data.classes_csv import NAME, read_classes_csv
 from wildfern.ssl.data.file_names import is_hidden, is_image
-from wildfern.ssl.data.folder_scan import FolderScan, good_headers, is_folder, scan_folder
+from wildfern.ssl.data.folder_index import open_walk
+from wildfern.ssl.data.folder_selection import Choice, FolderSelection, SelectedFiles, open_selection
+from wildfern.ssl.data.folder_walk import FolderWalk, is_folder
 from wildfern.ssl.data.image_file import EXTENSIONS, Bands, Decoding, File, Percentiles, ValueRange
 from wildfern.ssl.data.image_source import ImageSource
 from wildfern.ssl.data.paths import existing_folder
 from wildfern.ssl.data.split_folders import SplitFolder, SplitFolders, split_folders
-from wildfern.ssl.data.splits import empty_share, name_in_test, role_of, share_words
+from wildfern.ssl.data.splits import empty_share, role_of, share_words
 
 _TO_DO = ": put the images of each class into a folder of their own"
 _DETECTION = {"images", "labels", "label", "annotations", "annotation", "masks"}
@@ -36,8 +38,11 @@ class FolderSource(ImageSource):
         without the folder of the other split; train_folder "." with no test_folder takes all images, whatever folders are named.
     min_side: leave out images whose shorter side has fewer pixels.
     max_side, bands, value_range, percentiles: how the images are read; see `Decoding`.
-    check_headers: open every file once at the start, in threads, and leave out those without a usable header: about ten
-        thousand files per second from a warm local disk. False starts at once; faults are found, and replaced, on reading.
+    check_headers: open every file once at the start, in threads, and leave out those without a usable header. False starts
+        sooner; faults are found, and replaced, on reading.
+    index: keep what was found in a folder of 10,000 files or more in the user's cache folder, for later starts and for the other
+        processes of the host. It is found again if a file or folder was added, removed or renamed; a file that was overwritten in
+        place is noticed only if it is in a small sample. False: look at all files at every start.
 
     Hidden files and folders are ignored. Links are followed; each folder is entered once. Truncation is found on reading.
     """
@@ -57,6 +62,7 @@ class FolderSource(ImageSource):
         percentiles: Percentiles | None = None,
         test_fraction: float = 0.0,
         check_headers: bool = True,
+        index: bool = True,
     ) -> None:
         if not 0.0 <= test_fraction < 1.0:
             raise DataError(f"test_fraction must be in [0, 1), got {test_fraction}")
@@ -65,55 +71,45 @@ class FolderSource(ImageSource):
         folders = split_folders(given, train_folder, test_folder)
         part, by_hash = _part(given, folders, split, test_fraction)
 
-        left_out = 0
-
-        def wanted(name: str) -> bool:
-            nonlocal left_out
-            if not part.has(name):
-                return False
-            chosen = not by_hash or name_in_test(name, test_fraction) == (split == "test")
-            left_out += not chosen
-            return chosen
-
-        scan = scan_folder(str(part.root), wanted)
-        self._entries = good_headers(scan, decoding) if check_headers else np.arange(len(scan.names))
-        if not len(scan.names) and left_out:
-            raise DataError(empty_share(scan.root, split, test_fraction, left_out, "images under"))
-        if not len(self._entries):
-            hint = (
-                f"; set {split}_folder to the folder with the {split} images" if part.words and not scan.skipped else ""
-            )
-            raise DataError(_nothing_found(scan) + hint)
-        classes = _class_folders(given, folders) if labels == "folders" else None
-        numbers = _labels(scan, self._entries, classes)
+        kept_in = cache_folder("indexes") if index else None
+        walk, stamp = open_walk(str(part.root), kept_in)
+        classes = _class_folders(given, folders) if labels == "folders" and len(walk.names) else None
+        share = (split == "test", test_fraction) if by_hash else None
+        choice = Choice(part, share, decoding if check_headers else None, None if classes is None else tuple(classes))
+        selection = open_selection(walk, stamp, choice, kept_in)
+        if not selection.chosen and selection.left_out:
+            raise DataError(empty_share(walk.root, split, test_fraction, selection.left_out, "images under"))
+        if not len(selection):
+            wrong_folder = part.words and not selection.skipped
+            hint = f"; set {split}_folder to the folder with the {split} images" if wrong_folder else ""
+            raise DataError(_nothing_found(walk, selection.skipped) + hint)
+        numbers = selection.labels
         shown = None if classes is None else list(map(_printable, classes))
         if numbers is not None and numbers.max() < 0:
             raise DataError(_without_classes(given, part, split))
         if labels == "classes_csv":
-            shown, hot = _from_csv(folders, part, scan, self._entries)
-            super().__init__(len(self._entries), hot, shown, decoding)
+            shown, hot = _from_csv(folders, part, selection)
+            super().__init__(len(selection), hot, shown, decoding)
         else:
-            super().__init__(len(self._entries), numbers, shown, decoding)
-        for name, reason in scan.skipped.items():
+            super().__init__(len(selection), numbers, shown, decoding)
+        for name, reason in selection.skipped.items():
             self.skip(name, reason)
         shares = [share_words(split, test_fraction, "files, by a hash of their names")] if by_hash else []
         self.split_words = ", ".join([*([part.words] if part.words else []), *shares])
         for message in (*folders.notes, *_notes(given, folders, classes, numbers)):
             self.note(message)
         if labels == "classes_csv":
-            scan.others.remove(NAME)
-        if scan.others.total:
-            files = "1 other file" if scan.others.total == 1 else f"{scan.others.total:,} other files"
-            self.note(f"{part.root}: passed over {files}: {scan.others}")
-        self._scan = scan
+            walk.others.remove(NAME)
+        if walk.others.total:
+            files = "1 other file" if walk.others.total == 1 else f"{walk.others.total:,} other files"
+            self.note(f"{part.root}: passed over {files}: {walk.others}")
+        self._selection = selection
 
     def item_name(self, item: int) -> str:
-        return self._scan.path(self._scan.names[self._entries[item]])
+        return self._selection.path(item)
 
-    def files(self) -> Iterator[SourceFile]:
-        for entry in self._entries:
-            name = self._scan.names[entry]
-            yield SourceFile(name, self._scan.sizes[entry], self._scan.path(name))
+    def files(self) -> SelectedFiles:
+        return self._selection.files()
 
     def encoded(self, item: int) -> File:
         return self.item_name(item)
@@ -204,16 +200,8 @@ def _annotations(root: Path) -> str | None:
     return next((str(path) for path in (*inside, *beside)), None)
 
 
-def _labels(scan: FolderScan, entries: NDArray[np.int64], classes: list[str] | None) -> NDArray[np.int64] | None:
-    if classes is None:
-        return None
-    number = {name: label for label, name in enumerate(classes)}
-    parts = (scan.names[entry].partition("/") for entry in entries)
-    return np.fromiter((number[top] if slash else -1 for top, slash, _ in parts), np.int64, len(entries))
-
-
 def _from_csv(
-    folders: SplitFolders, part: SplitFolder, scan: FolderScan, entries: NDArray[np.int64]
+    folders: SplitFolders, part: SplitFolder, selection: FolderSelection
 ) -> tuple[list[str], NDArray[np.uint8]]:
     """Class names, and multi-hot labels by the name of each file; all 0 for files that are not in the table."""
     names, rows = read_classes_csv(part.root)
@@ -223,7 +211,8 @@ def _from_csv(
                 f"the classes of {part.root} are {_listed(names)}, but those of {other.root} are {_listed(others)}"
             )
     none = np.zeros(len(names), np.uint8)
-    return names, np.stack([rows.get(scan.names[entry].rpartition("/")[2], none) for entry in entries])
+    found = (selection.name(item).rpartition("/")[2] for item in range(len(selection)))
+    return names, np.stack([rows.get(name, none) for name in found])
 
 
 def _notes(
@@ -256,11 +245,11 @@ def _printable(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def _nothing_found(scan: FolderScan) -> str:
-    if scan.skipped:
-        name, reason = next(iter(scan.skipped.items()))
-        return f"none of the {len(scan.skipped)} images under {scan.root} can be used; for example {name}: {reason}"
-    looked = f"no images under {scan.root} (searched for {', '.join(EXTENSIONS[:6])} …; "
-    number = scan.others.total
-    others = f"{number} other files: {', '.join(scan.some_others)}{' …' if number > 3 else ''}"
+def _nothing_found(walk: FolderWalk, skipped: dict[str, str]) -> str:
+    if skipped:
+        name, reason = next(iter(skipped.items()))
+        return f"none of the {len(skipped)} images under {walk.root} can be used; for example {name}: {reason}"
+    looked = f"no images under {walk.root} (searched for {', '.join(EXTENSIONS[:6])} …; "
+    number = walk.others.total
+    others = f"{number} other files: {', '.join(walk.some_others)}{' …' if number > 3 else ''}"
     return looked + (f"found {others})" if number else "found no other files)")

@@ -15,6 +15,7 @@ from pydantic import Field
 from wildfern.ssl.data import pillow_image
 from wildfern.ssl.data.base import DataError, Fault, ImageArray, UnreadableImage
 from wildfern.ssl.data.decoding_limits import SLOW_SECONDS, is_free, watch
+from wildfern.ssl.data.header_size import plain_size
 from wildfern.ssl.data.resize import resize, within
 from wildfern.ssl.data.tiff_image import MIN_IS_BLACK, MIN_IS_WHITE, RGB, SIGNATURES, TiffImage
 from wildfern.ssl.data.tiff_pages import count_pages
@@ -131,6 +132,14 @@ class Decoding:
         """(width, height) as stored, from the header alone; raises UnreadableImage like `decode`, except for truncation."""
         with _enough_memory(), self._opened(file, pixel_limit) as image:
             return image.size
+
+    def header_size(self, path: str | os.PathLike[str]) -> tuple[int, int]:
+        """`size` of a file, without Pillow if its header is plain: for the check of many files."""
+        plain = plain_size(path) if self.bands is None else None
+        if plain is None or plain[0] * plain[1] > PIXEL_LIMIT:
+            return self.size(path)
+        _check_size(plain, self.min_side, PIXEL_LIMIT)
+        return plain
 
     def with_range_of(self, images: Iterable[RawImage]) -> "Decoding":
         """The same with the percentiles of these images as its range; unchanged if they have no values."""

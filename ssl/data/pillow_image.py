@@ -142,6 +142,11 @@ def first_bytes(file: str | os.PathLike | BinaryIO, count: int = 16) -> bytes:
     return file.read(count)
 
 
+def readers() -> tuple[str, ...]:
+    """The version of Pillow and the formats it reads here, which verdicts on files depend on."""
+    return Image.__version__, *_known_formats()
+
+
 def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 

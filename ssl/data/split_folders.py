@@ -7,7 +7,7 @@ from pathlib import Path
 
 from wildfern.ssl.data.base import DataError
 from wildfern.ssl.data.file_names import is_hidden, is_image
-from wildfern.ssl.data.folder_scan import is_folder
+from wildfern.ssl.data.folder_walk import is_folder
 from wildfern.ssl.data.paths import existing_folder
 from wildfern.ssl.data.splits import Role, role_of, split_pair
 
@@ -111,19 +111,22 @@ class _Level:
     @classmethod
     def of(cls, path: Path) -> "_Level":
         roles: dict[Role, list[str]] = {}
-        others, loose = [], False
+        others: list[str] = []
+        folders, loose = [], False
         try:
             with os.scandir(path) as listing:
-                entries = sorted((e for e in listing if not is_hidden(e.name)), key=lambda e: os.fsencode(e.name))
+                for entry in listing:  # a million files, it may be: their names are not kept
+                    if is_folder(entry):
+                        folders.append(entry.name)
+                    elif not loose:
+                        loose = is_image(entry.name) and not is_hidden(entry.name)
         except OSError:  # the scan for images reports it
-            entries = []
-        for entry in entries:
-            if not is_folder(entry):
-                loose = loose or is_image(entry.name)
-            elif (role := role_of(entry.name)) is not None:
-                roles.setdefault(role, []).append(entry.name)
-            else:
-                others.append(entry.name)
+            folders, loose = [], False
+        for name in sorted(folders, key=os.fsencode):
+            if (role := role_of(name)) is not None:
+                roles.setdefault(role, []).append(name)
+            elif not is_hidden(name):
+                others.append(name)
         return cls(path, roles, others, loose)
 
     @property

@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from wildfern.cache_folder import cache_folder
 from wildfern.launch import evaluate
 from wildfern.launch.cli import app
 from wildfern.launch.errors import RunError
-from wildfern.launch.feature_cache import cache_folder, feature_store
+from wildfern.launch.feature_cache import feature_store
 
 NETWORK = {"backbones": ["test_vit"], "size": 32, "protocols": ["knn"]}
 
@@ -88,7 +89,8 @@ def test_two_folders_of_the_same_names_sizes_and_times_are_two_data_sets(tmp_pat
 
 def test_nothing_is_kept_unless_asked_for(images, tmp_path):
     evaluate(on=[f"folder:{images}"], say=print, **NETWORK)
-    assert not cache_folder().exists() or not list(cache_folder().iterdir())
+    folder = cache_folder("features")
+    assert not folder.exists() or not list(folder.iterdir())
     for cache in (None, "none"):
         assert feature_store(cache, 1.0).folder is None
 

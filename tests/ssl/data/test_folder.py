@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wildfern.ssl.data import DataError, folder_scan, open_source, square
+from wildfern.ssl.data import DataError, folder_scan, folder_walk, open_source, square
 from wildfern.ssl.data.path_store import PathStore
 from wildfern.ssl.data.splits import name_in_test
 from wildfern.ssl.tracking import Progress
@@ -231,7 +231,7 @@ def test_small_and_narrow_photographs_can_be_left_out(shared):
 def test_a_scan_counts_files_and_headers(tmp_path, monkeypatch):
     for number in range(5):
         Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / f"{number}.png")
-    monkeypatch.setattr(folder_scan, "_SHOWN_EVERY", 2)
+    monkeypatch.setattr(folder_walk, "_SHOWN_EVERY", 2)
     monkeypatch.setattr(folder_scan, "_CHUNK", 3)
     lines = []
     progress = Progress(lines.append, every=0.0)
