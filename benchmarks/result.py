@@ -15,7 +15,10 @@ ROUNDS = 3
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Rows of {"case", "what", "rate", "ratio"}: `rate` in `unit`, `ratio` to the baseline of the case (None for it)."""
+    """Rows of {"case", "what", "rate", "ratio"}: `rate` in `unit`, `ratio` to the baseline of the case (None for it).
+
+    A row may have "peak_bytes", the peak of its memory. A row with "skipped", the reason, has None as rate and ratio.
+    """
 
     name: str
     unit: str
@@ -33,22 +36,28 @@ class Benchmark:
         )
         for heading in ("case", "what"):
             table.add_column(heading)
-        for heading in (self.unit, "ratio"):
+        with_memory = any("peak_bytes" in row for row in self.rows)
+        for heading in (self.unit, "ratio", *["peak memory"] * with_memory):
             table.add_column(heading, justify="right")
         last = None
         for row in self.rows:
             if last not in (None, row["case"]):
                 table.add_section()
-            ratio = "1" if row["ratio"] is None else f"{row['ratio']:.3g} ×"
-            rate = f"{row['rate']:,.0f}" if row["rate"] >= 10 else f"{row['rate']:.2g}"
             case = row["case"] if row["case"] != last else ""
-            table.add_row(*(Text(printable(words)) for words in (case, row["what"])), rate, ratio)
+            if "skipped" in row:
+                what, figures = f"{row['what']} (skipped: {row['skipped']})", ["", ""]
+            else:
+                what, ratio = row["what"], "1" if row["ratio"] is None else f"{row['ratio']:.3g} ×"
+                figures = [f"{row['rate']:,.0f}" if row["rate"] >= 10 else f"{row['rate']:.2g}", ratio]
+            if with_memory:
+                figures.append(f"{row['peak_bytes'] / 2**20:,.1f} MiB" if "peak_bytes" in row else "")
+            table.add_row(*(Text(printable(words)) for words in (case, what)), *figures)
             last = row["case"]
         return table
 
     def as_json(self) -> dict:
         """The content of a file in `benchmarks/results/`: the rows with machine, versions and date."""
-        rows = [{**r, "rate": round(r["rate"], 1), "ratio": r["ratio"] and round(r["ratio"], 3)} for r in self.rows]
+        rows = [{**r, "rate": _rounded(r["rate"]), "ratio": r["ratio"] and round(r["ratio"], 3)} for r in self.rows]
         return {
             "benchmark": self.name,
             "unit": self.unit,
@@ -59,6 +68,11 @@ class Benchmark:
         }
 
 
+def _rounded(rate: float | None) -> float | None:
+    """One digit after the point, or two digits in all of small rates."""
+    return rate if rate is None else round(rate, 1) if rate >= 1 else float(f"{rate:.2g}")
+
+
 def compare(
     case: str,
     items: int,
@@ -67,22 +81,24 @@ def compare(
     *,
     lead: int = 0,
     at_turn: Callable[[Callable[[], object]], None] = lambda thing: None,
+    rounds: int | None = None,
 ) -> list[dict]:
     """Rows of one case. Each call processes `items`; the first alternative is the baseline.
 
-    All are warmed up once, then run in turn in `ROUNDS` rounds of about seconds / ROUNDS each; the best round counts. Before a
-    turn is timed, the alternative is called `lead` times (to use up prefetched work), then `at_turn` is called with it.
+    All are warmed up once, then run in turn in `rounds` (`ROUNDS`) rounds of about seconds / rounds each; the best round counts.
+    Before a turn is timed, the alternative is called `lead` times (to use up prefetched work), then `at_turn` is called with it.
     """
+    rounds = rounds or ROUNDS
     best = dict.fromkeys(things, 0.0)
     for call in things.values():
         call()
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for what, call in things.items():
             for _ in range(lead):
                 call()
             at_turn(call)
             calls, began = 0, time.perf_counter()
-            while not calls or time.perf_counter() - began < seconds / ROUNDS:
+            while not calls or time.perf_counter() - began < seconds / rounds:
                 call()
                 calls += 1
             best[what] = max(best[what], items * calls / (time.perf_counter() - began))

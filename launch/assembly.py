@@ -180,6 +180,18 @@ def open_data(
     return mixture, views, evaluated, second_images
 
 
+def prepare_data(mixture: Mixture, context: DistributedContext, progress: Progress = SILENT) -> None:
+    """What reading in random order needs first, such as local copies; called on every rank, without the collective timeout."""
+    error = None
+    progress.part("preparing the images")
+    try:
+        for source in mixture.sources:
+            source.prepare()
+    except (ValueError, OSError) as caught:
+        error = caught
+    context.raise_on_all(error)
+
+
 def build_engine(
     recipe: Recipe, method: Method, probe: OnlineEvaluation | None, micro_batch_size: int, device: torch.device
 ) -> Engine:

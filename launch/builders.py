@@ -67,7 +67,7 @@ def _mixture_of(entries: list[DataEntry], seed: int, batch_size: int | None = No
         if entry.guide is not None and batch_size is not None:
             guide = GuidedBatches(read_clusters(entry.guide, source, entry.source), batch_size, seed)
         opened.append((source, entry.weight))
-    return Mixture(opened, seed, guide)
+    return Mixture(opened, seed, guide, [entry.buffer for entry in entries])
 
 
 def seeded_arguments(entry: DataEntry, seed: int) -> dict[str, Any]:
@@ -110,6 +110,8 @@ def build_method(recipe: Recipe, replaced: bool = False) -> Method:
     if not isinstance(method.eval_backbone(), Backbone):
         raise RunError(f"method {name}: eval_backbone() must return a backbone, such as self.backbone")
     check_state(method)
+    if recipe.model.activation_checkpointing:  # of the student alone: teachers keep no activations
+        method.backbone.checkpoint_activations()
     method.freeze = recipe.model.freeze
     normalization = checked_normalization(*(recipe.views.arguments.get(key) for key in ("mean", "std")))
     for teacher in method.frozen_teachers().values():

@@ -24,6 +24,7 @@ from wildfern.registry import (
 )
 from wildfern.ssl.data import DataError
 from wildfern.ssl.data.paths import expanded
+from wildfern.ssl.data.remote import check_address, is_remote
 from wildfern.ssl.training import is_layer_wise
 
 
@@ -62,6 +63,13 @@ def missing_place(source: str) -> str | None:
     """Why the path of a source such as folder:PATH does not exist; None if it does, and for sources without a path."""
     scheme, _, place = source.partition(":")
     parameter = location_parameter(SOURCES[scheme])
+    if is_remote(place):
+        try:
+            check_address(place)
+        except DataError as error:
+            return str(error)
+        if scheme == "parquet":
+            return None
     if parameter is None or parameter.name != "path" or not place:
         return None
     try:

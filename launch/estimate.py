@@ -1,14 +1,16 @@
-"""Estimate memory per GPU, FLOPs, traffic, hours and disk of a recipe, from a dry run without a GPU."""
+"""Estimate memory per GPU, FLOPs, traffic, hours, disk and the data of each host of a recipe, from a dry run without a GPU."""
 
 from dataclasses import asdict, dataclass
 from functools import partial
 
 import torch
 
+from wildfern.launch.assembly import in_shards
 from wildfern.launch.builders import build_method, with_precision
 from wildfern.launch.device import choose_device
 from wildfern.launch.errors import RunError
 from wildfern.recipes import Recipe
+from wildfern.recipes.schema import Component
 from wildfern.ssl.augmentation import VIEWS
 from wildfern.ssl.training import OPTIMIZERS, TorchEngine, is_layer_wise
 from wildfern.ssl.training.footprint import Footprint, step_footprint
@@ -70,6 +72,7 @@ class Estimate:
     stages: dict[int | None, RankMemory]
     chosen: int | None  # the stage that the recipe names
     checkpoint: int  # bytes of one checkpoint
+    sharded: bool  # whether each rank copies and writes its part of it, rather than rank 0 all
     kept: int  # number of checkpoints kept on disk
     footprint: Footprint
 
@@ -79,6 +82,15 @@ class Estimate:
             return None
         arithmetic = self.step_flops / self.gpus / (hardware.tflops * 1e12 * utilization)
         return arithmetic + (self.stages[stage].sent / (hardware.bandwidth * 1e9) if self.gpus > 1 else 0.0)
+
+    @property
+    def checkpoint_of_rank(self) -> int:
+        """Bytes of a checkpoint that a rank copies to host memory and writes: each rank, or rank 0 alone."""
+        return -(-self.checkpoint // self.gpus) if self.sharded else self.checkpoint
+
+    def images_of_host(self, seconds_per_step: float, gpus_per_host: int) -> float:
+        """Images per second that a host with this number of GPUs must load."""
+        return self.batch_size / seconds_per_step * min(gpus_per_host, self.gpus) / self.gpus
 
     def hours(self, seconds_per_step: float) -> float:
         return self.steps * seconds_per_step / 3600
@@ -118,6 +130,9 @@ def estimate(recipe: Recipe, gpus: int) -> Estimate:
     single = recipe.engine.name == "torch" and gpus == 1
     possible = [None] if single else [0] if is_layer_wise(optimizer.name) else [0, 1, 2, 3]
     wanted = None if single else recipe.engine.arguments.get("zero_stage", 1)
+    chosen = wanted if wanted in possible else possible[0]
+    if not single:  # a launcher chooses this engine
+        recipe = recipe.model_copy(update={"engine": Component(name="deepspeed", arguments={"zero_stage": chosen})})
     return Estimate(
         gpus=gpus,
         images=training.batch_size // parts,
@@ -125,8 +140,9 @@ def estimate(recipe: Recipe, gpus: int) -> Estimate:
         steps=training.steps,
         step_flops=foot.flops * parts,
         stages={stage: rank_memory(foot, stage, gpus, training.accumulation) for stage in possible},
-        chosen=wanted if wanted in possible else possible[0],
+        chosen=chosen,
         checkpoint=foot.weights + foot.teachers + foot.optimizer,
+        sharded=in_shards(recipe, method, gpus),
         # The oldest is deleted after the newest is complete; those of keep_every stay.
         kept=training.keep_checkpoints + 1 + (training.steps // training.keep_every if training.keep_every else 0),
         footprint=foot,
@@ -138,26 +154,30 @@ def rank_memory(foot: Footprint, stage: int | None, gpus: int, accumulation: int
 
     Below stage 2 gradients are kept in full and reduced at the end of a step (stage 1: through a bucket); from stage 2 on
     they are reduced in each micro-batch. Stage 3 gathers the weights in each forward and again in the backward pass, and keeps
-    at most stage3_max_live_parameters. Traffic is that of ring collectives.
+    at most stage3_max_live_parameters. It splits the large weights of momentum teachers too, and gathers them for one module at
+    a time, once in each micro-batch; frozen teachers are whole. Traffic is that of ring collectives.
     """
     size, trained = (stage or 0), foot.gradients
     rest = foot.weights - trained  # buffers and frozen parameters
     part = -(-trained // gpus)
     ring = (gpus - 1) * trained // gpus
     weights = trained if size < 3 else part + min(trained, KEPT_GATHERED)
+    whole_teachers, split_teachers = foot.teachers, 0
+    if size == 3 and gpus > 1:
+        whole_teachers, split_teachers = foot.teachers - foot.teacher_weights + foot.teacher_unit, foot.teacher_weights
     gradients = {0: trained, 1: trained + min(trained, REDUCE_BUCKET)}.get(size, part + REDUCE_BUCKET)
     moved = {
         0: 2 * ring,
         1: 2 * ring,
         2: (accumulation + 1) * ring,
-        3: (2 + foot.forward_passes) * accumulation * ring,
+        3: accumulation * ((2 + foot.forward_passes) * ring + (gpus - 1) * split_teachers // gpus),
     }[size]
     return RankMemory(
         weights=rest + weights,
         second_copy=part if size else 0,
         gradients=gradients,
         optimizer=foot.optimizer if size == 0 else -(-foot.optimizer // gpus),
-        teachers=foot.teachers,
+        teachers=whole_teachers + -(-split_teachers // gpus) + foot.frozen_teachers,
         views=foot.views,
         # Gradients appear as activations are freed: what remains of the peak beside all gradients.
         activations=max(foot.peak - trained, 0) if size < 2 and accumulation == 1 else foot.peak_without_gradients,

@@ -1,6 +1,6 @@
 """The estimate of a run as a table and as JSON."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from rich.console import Group
 from rich.table import Table
@@ -8,6 +8,7 @@ from rich.text import Text
 
 from wildfern.launch.estimate import Estimate, Hardware
 from wildfern.launch.expected_time import rough_duration
+from wildfern.launch.index_size import PATH_BYTES, folder_index_bytes, shard_index_bytes
 
 ROWS = {
     "weights": "weights",
@@ -21,6 +22,14 @@ ROWS = {
 GIB = 2**30
 
 
+@dataclass(frozen=True)
+class Hosts:
+    """The hosts of a run: GPUs of each, and images on disk that each indexes; None: not asked for."""
+
+    gpus: int = 8
+    images: int | None = None
+
+
 def estimate_table(
     estimate: Estimate,
     hardware: Hardware,
@@ -28,8 +37,9 @@ def estimate_table(
     images_per_second: float | None,
     measured: int | None,
     cpu_flops: float | None = None,
+    hosts: Hosts = Hosts(),
 ) -> Group:
-    """Memory by ZeRO stage, then FLOPs, disk and time; `cpu_flops`: FLOP/s that training reaches on this machine's CPU."""
+    """Memory by ZeRO stage, then FLOPs, disk, time and data; `cpu_flops`: FLOP/s that training reaches on this machine's CPU."""
     table = Table(title=f"memory of each of {estimate.gpus} GPU{'s' * (estimate.gpus > 1)}, GiB", title_justify="left")
     table.add_column("")
     for stage in estimate.stages:
@@ -52,7 +62,7 @@ def estimate_table(
         table.add_section()
         table.add_row("sent per step, GB", *(f"{memory.sent / 1e9:.3g}" for memory in memories))
     summary = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for name, value in _summary(estimate, hardware, utilization, images_per_second):
+    for name, value in _summary(estimate, hardware, utilization, images_per_second, hosts):
         summary.add_row(name, value)
     if cpu_flops is not None:
         seconds = estimate.steps * estimate.step_flops / cpu_flops
@@ -64,9 +74,10 @@ def estimate_table(
 
 
 def _summary(
-    estimate: Estimate, hardware: Hardware, utilization: float, images_per_second: float | None
-) -> list[tuple]:
+    estimate: Estimate, hardware: Hardware, utilization: float, images_per_second: float | None, hosts: Hosts
+) -> list[tuple[str, str]]:
     foot = estimate.footprint
+    seconds = _step_seconds(estimate, hardware, utilization, images_per_second)
     rows = [
         ("trained parameters", f"{foot.parameters:,}"),
         ("micro-batch", f"{estimate.images} images on each GPU"),
@@ -74,12 +85,14 @@ def _summary(
             "FLOPs",
             f"{_flops(estimate.step_flops)} per step, {_flops(estimate.step_flops / estimate.batch_size)} per image",
         ),
-        ("one checkpoint", f"{_gib(estimate.checkpoint)} GiB; at most {estimate.kept} on disk"),
+        ("one checkpoint", f"{_gib(estimate.checkpoint)} GiB{_writers(estimate)}; at most {estimate.kept} on disk"),
     ]
-    if images_per_second is not None:
-        hours = estimate.hours(estimate.batch_size / images_per_second)
+    if seconds is None:
+        rows.append(("time", "add --gpu NAME, or --tflops (and --bandwidth), or --images-per-second"))
+    elif images_per_second is not None:
+        hours = estimate.hours(seconds)
         rows.append(("time", f"{hours:,.1f} h for {estimate.steps:,} steps at {images_per_second:g} images/s"))
-    elif (seconds := estimate.step_seconds(estimate.chosen, hardware, utilization)) is not None:
+    else:
         rows.append(
             (
                 "time",
@@ -88,9 +101,41 @@ def _summary(
                 f"{utilization:.0%} of {hardware.tflops:g} TFLOP/s, no overlap of communication, no data wait",
             )
         )
-    else:
-        rows.append(("time", "add --gpu NAME, or --tflops (and --bandwidth), or --images-per-second"))
+    if seconds is not None:
+        images = estimate.images_of_host(seconds, hosts.gpus)
+        rows.append(("data", f"{images:,.0f} images/s to load on {_host(estimate, hosts)}"))
+    if hosts.images is not None:
+        folder, shards = (_gib(size(hosts.images)) for size in (folder_index_bytes, shard_index_bytes))
+        rows.append(
+            (
+                f"index of {hosts.images:,} images",
+                f"{folder} GiB for a folder, {shards} GiB for tar shards (names of {PATH_BYTES} bytes), on disk, "
+                "mapped by all processes of a host",
+            )
+        )
     return rows
+
+
+def _step_seconds(
+    estimate: Estimate, hardware: Hardware, utilization: float, images_per_second: float | None
+) -> float | None:
+    if images_per_second is not None:
+        return estimate.batch_size / images_per_second
+    return estimate.step_seconds(estimate.chosen, hardware, utilization)
+
+
+def _writers(estimate: Estimate) -> str:
+    """Who copies and writes a checkpoint, if there are several ranks."""
+    if estimate.sharded:
+        parts = "1 part" if estimate.gpus == 1 else f"{estimate.gpus} parts"
+        return f" in {parts} (sharded): each rank copies and writes {_gib(estimate.checkpoint_of_rank)} GiB"
+    return " (whole): rank 0 copies and writes all of it" if estimate.gpus > 1 else ""
+
+
+def _host(estimate: Estimate, hosts: Hosts) -> str:
+    if estimate.gpus <= hosts.gpus:
+        return "the host"
+    return f"each of {-(-estimate.gpus // hosts.gpus):,} hosts with {hosts.gpus} GPU{'s' * (hosts.gpus > 1)}"
 
 
 def estimate_json(
@@ -100,11 +145,14 @@ def estimate_json(
     images_per_second: float | None,
     measured: int | None,
     command: str,
+    hosts: Hosts = Hosts(),
 ) -> dict:
-    """Bytes, FLOPs and hours; `measured_peak_bytes` is null without `--measure`, and `measure_with` is the command for it."""
-    seconds = estimate.batch_size / images_per_second if images_per_second else None
-    if seconds is None:
-        seconds = estimate.step_seconds(estimate.chosen, hardware, utilization)
+    """Bytes, FLOPs and hours; `measured_peak_bytes` is null without `--measure`, and `measure_with` is the command for it.
+
+    `index_bytes_per_host` is null without `--images`.
+    """
+    seconds = _step_seconds(estimate, hardware, utilization, images_per_second)
+    images = hosts.images
     return {
         "gpus": estimate.gpus,
         "batch_size": estimate.batch_size,
@@ -113,6 +161,8 @@ def estimate_json(
         "trained_numbers": estimate.footprint.parameters,
         "step_flops": estimate.step_flops,
         "checkpoint_bytes": estimate.checkpoint,
+        "checkpoint_form": "sharded" if estimate.sharded else "whole",
+        "checkpoint_bytes_of_a_writer": estimate.checkpoint_of_rank,
         "checkpoints_on_disk": estimate.kept,
         "zero_stage": estimate.chosen,
         "bytes_per_rank": {
@@ -126,6 +176,11 @@ def estimate_json(
         "hardware": asdict(hardware),
         "assumed_utilization": None if images_per_second else utilization,
         "hours": None if seconds is None else estimate.hours(seconds),
+        "gpus_per_host": hosts.gpus,
+        "images_per_second_per_host": None if seconds is None else estimate.images_of_host(seconds, hosts.gpus),
+        "index_bytes_per_host": None
+        if images is None
+        else {"folder": folder_index_bytes(images), "shards": shard_index_bytes(images)},
         "measured_peak_bytes": measured,
         "measure_with": None if measured is not None else command,
     }

@@ -98,6 +98,10 @@ def plan(
     ],
     overrides: Overrides = None,
     gpus: Annotated[int, typer.Option(min=1, help="Number of GPUs on all hosts")] = 1,
+    gpus_per_host: Annotated[int, typer.Option(min=1, help="GPUs of a host, which loads their images")] = 8,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="Images in a folder or in tar shards: print the size of their index")
+    ] = None,
     gpu: Annotated[
         str | None, typer.Option(help="GPU model, for example h100; the options below replace its figures")
     ] = None,
@@ -117,14 +121,14 @@ def plan(
 ) -> None:
     """Estimate what a recipe needs, without running it.
 
-    Memory per GPU and ZeRO stage, FLOPs, traffic, hours and disk.
+    Memory per GPU and ZeRO stage, FLOPs, traffic, hours, disk, and the data of a host.
     """
     from wildfern.launch import estimate as estimates
     from wildfern.launch.builders import with_precision
     from wildfern.launch.components import read_recipe
     from wildfern.launch.device import choose_device
     from wildfern.launch.errors import user_errors
-    from wildfern.launch.estimate_table import estimate_json, estimate_table
+    from wildfern.launch.estimate_table import Hosts, estimate_json, estimate_table
     from wildfern.launch.expected_time import cpu_flops
     from wildfern.launch.output_paths import output_file, write_json_file
 
@@ -136,11 +140,11 @@ def plan(
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # no messages of torch's profiler
         peak = estimates.measure(wanted, gpus) if measure else None
         estimate = estimates.estimate(wanted, gpus)
-    cpu = None if gpus > 1 or images_per_second else cpu_flops()
-    console.print(estimate_table(estimate, machine, utilization, images_per_second, peak, cpu))
+    cpu, hosts = None if gpus > 1 or images_per_second else cpu_flops(), Hosts(gpus_per_host, images)
+    console.print(estimate_table(estimate, machine, utilization, images_per_second, peak, cpu, hosts))
     if json_file is not None:
         plugins = [word for path in plugin or [] for word in ("--plugin", path)]
         command = shlex.join(["wildfern", "plan", recipe, *(overrides or []), *plugins, "--measure"])
-        found = estimate_json(estimate, machine, utilization, images_per_second, peak, command)
+        found = estimate_json(estimate, machine, utilization, images_per_second, peak, command, hosts)
         write_json_file(json_file, found)
         say(f"written to {json_file}")

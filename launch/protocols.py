@@ -18,7 +18,9 @@ from wildfern.registry import EVALUATORS, GENERATORS, LOCATION, ComponentError
 from wildfern.ssl.data import DataError, source_signature
 from wildfern.ssl.evaluation import Evaluator
 
-SOURCE_RESERVED = frozenset({*LOCATION, "split", "source", "weight", "fingerprint", "imbalance", "guide"})
+SOURCE_RESERVED = frozenset(
+    {*LOCATION, "split", "source", "weight", "fingerprint", "imbalance", "guide", "order", "buffer"}
+)
 
 
 class ProtocolEntry(Protocol):

@@ -19,7 +19,7 @@ MAY_CHANGE = {"plugins", "training", "engine", "evaluation", "tracking"}
 
 # Arguments of data that change how images are read, not which. (If `check_headers` finds faulty files, the number of items
 # changes, and `check_same_items` refuses it.)
-SAME_IMAGES = {"threads", "download", "check_headers"}
+SAME_IMAGES = {"threads", "download", "check_headers", "index", "memory_gb", "disk_gb", "cache_gb"}
 
 
 def check_same_run(recipe: Recipe, folder: RunFolder) -> None:
@@ -30,8 +30,11 @@ def check_same_run(recipe: Recipe, folder: RunFolder) -> None:
     other = [
         name
         for name in type(then).model_fields
-        if name not in MAY_CHANGE | {"data", "schedule", "optimizer"} and getattr(then, name) != getattr(now, name)
+        if name not in MAY_CHANGE | {"data", "schedule", "optimizer", "model"}
+        and getattr(then, name) != getattr(now, name)
     ]
+    if _network(then) != _network(now):
+        other.append("model")
     # Not as they are stated: a rate may be stated for 256 images now, and for the batch then.
     if (then.optimizer.name, then.optimizer_arguments) != (now.optimizer.name, now.optimizer_arguments):
         other.append("optimizer")
@@ -139,6 +142,11 @@ def check_same_items(recipe: Recipe, then: list[int | None] | None, now: list[in
             )
 
 
+def _network(recipe: Recipe) -> dict[str, Any]:
+    """The part of `model` that determines the numbers."""
+    return recipe.model.model_dump(exclude={"activation_checkpointing"})
+
+
 def _images(recipe: Recipe) -> list[tuple[Any, ...]]:
     """The part of `data` that determines the images. The column `image` is the first that is looked for by default.
 
@@ -155,6 +163,8 @@ def _images(recipe: Recipe) -> list[tuple[Any, ...]]:
             },
             entry.imbalance,
             entry.guide is not None,
+            entry.order,
+            entry.buffer,
         )
         for entry in recipe.data
     ]

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from wildfern.files import UnsafeFile, is_regular, replacing
-from wildfern.launch.assembly import Assembly, assemble
+from wildfern.launch.assembly import Assembly, assemble, prepare_data
 from wildfern.launch.builders import (
     agreed_precision,
     frozen_weights,
@@ -111,6 +111,7 @@ def pretrain(
         if resume:
             check_same_run(recipe, folder)
         assembly = assemble(recipe, folder, context, startup.progress)
+        prepare_data(assembly.mixture, context, startup.progress)
         weights = assembly.engine.method.backbone.weights
         with disk_errors(folder.path), exclusive(recipe, folder, resume, context), advising(partial(resuming, folder)):
             startup.part("loading the newest checkpoint" if resume else "writing the run folder")

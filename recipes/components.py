@@ -113,7 +113,7 @@ class Components:
 def own_keys(section: str) -> set[str]:
     """The keys of a component section that are not arguments of the component."""
     further = {
-        "data": {"weight", "fingerprint", "imbalance", "guide"},
+        "data": {"weight", "fingerprint", "imbalance", "guide", "order", "buffer"},
         "schedule": {"length", "afterwards"},
         "optimizer": {*RATE_KEYS},
     }

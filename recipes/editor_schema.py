@@ -91,7 +91,9 @@ def _form(components: Components, section: str, name: str, definitions: dict[str
             own["weight"] = {"type": "number", "exclusiveMinimum": 0, "default": 1}
             described = DataEntry.model_json_schema()
             definitions["Imbalance"] = _partial(described["$defs"]["Imbalance"], definitions)
-            own |= {key: described["properties"][key] for key in ("fingerprint", "imbalance", "guide")}
+            own |= {
+                key: described["properties"][key] for key in ("fingerprint", "imbalance", "guide", "order", "buffer")
+            }
     else:
         own = {"name": {"const": name}}
         if section == "schedule":

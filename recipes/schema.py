@@ -21,6 +21,8 @@ from wildfern.recipes.learning_rate import RATE_KEYS, scaled_rate
 from wildfern.recipes.yaml_text import write_yaml
 from wildfern.registry import load_plugin
 
+BUFFER = 10_000  # images: a shard or ten row groups of usual sizes
+
 
 class Section(BaseModel):
     """A part of a recipe: unknown keys are errors, values are not converted, and instances are immutable."""
@@ -104,7 +106,31 @@ class DataEntry(Section):
         min_length=1,
         description="File of wildfern cluster: no two images of a batch are of one cluster; null: batches at random.",
     )
+    order: Literal["random", "blocks"] = Field(
+        "random",
+        description="Order of the images in an epoch: random, or blocks: a few shards or row groups at a time, for slow disks.",
+    )
+    buffer: PositiveInt | None = Field(
+        None,
+        validate_default=True,
+        description=f"Images that are shuffled together with order: blocks; null: {BUFFER:,} with it.",
+    )
     arguments: dict[str, Any] = Field({}, description="Arguments of the source.")
+
+    @field_validator("order")
+    @classmethod
+    def _guide_has_its_own_order(cls, order: str, info: ValidationInfo) -> str:
+        if order == "blocks" and info.data.get("guide") is not None:
+            raise ValueError("must be random with a guide, which chooses the images of each batch")
+        return order
+
+    @field_validator("buffer")
+    @classmethod
+    def _buffer_is_for_blocks(cls, buffer: int | None, info: ValidationInfo) -> int | None:
+        order = info.data.get("order")
+        if order == "random" and buffer is not None:
+            raise ValueError("is for order: blocks; set order to blocks, or buffer to null")
+        return BUFFER if order == "blocks" and buffer is None else buffer
 
     @property
     def scheme(self) -> str:
@@ -145,6 +171,10 @@ class Model(Section):
     )
     stem: Annotated[Literal["standard", "cifar"], BeforeValidator(_current_name)] = Field(
         "standard", description="cifar: 3×3 convolution without pooling, for images of about 32 px."
+    )
+    activation_checkpointing: bool = Field(
+        False,
+        description="Save memory: compute the backbone's activations again in the backward pass, about one more forward pass.",
     )
     arguments: dict[str, Any] = Field({}, description="Further arguments of the backbone's constructor.")
 
@@ -336,7 +366,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
         plain = {name: _plain(getattr(value, name)) for name in type(value).model_fields}
         if isinstance(value, DataEntry):
-            plain = {name: item for name, item in plain.items() if item is not None}  # few recipes have these keys
+            # Few recipes have these keys.
+            plain = {
+                name: item for name, item in plain.items() if item is not None and (name, item) != ("order", "random")
+            }
         arguments = plain.pop("arguments") if isinstance(value, Component | DataEntry | EvaluationEntry) else {}
         if isinstance(value, OptimizerChoice) and value.base_learning_rate is None:
             plain = {name: plain[name] for name in plain if name not in RATE_KEYS}

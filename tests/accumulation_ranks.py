@@ -106,8 +106,10 @@ def train(engine, case, accumulation, dtype=torch.float64, steps=STEPS, skip_non
 
 def worker(rank, world_size, port, folder):
     """Every case of `ON_RANKS` in two parts, with results in `folder/rankN.pt`."""
+    from wildfern.ssl.models import sharded_module
     from wildfern.ssl.training.deepspeed_engine import start_processes
 
+    sharded_module.KEPT_WHOLE = 0  # so that the small teachers here are sharded at stage 3
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "MASTER_PORT": port}
     os.environ |= {name: str(value) for name, value in place.items()} | {"MASTER_ADDR": "127.0.0.1"}
     torch.set_num_threads(1)

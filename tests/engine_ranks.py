@@ -232,8 +232,10 @@ def handed_over(rank, world_size, folder):
 
 def worker(rank, world_size, port, folder):
     """All of the above, with results in `folder/WORLD_SIZE-RANK.pt`."""
+    from wildfern.ssl.models import sharded_module
     from wildfern.ssl.training.deepspeed_engine import start_processes
 
+    sharded_module.KEPT_WHOLE = 0  # so that the small teachers here are sharded at stage 3
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "MASTER_PORT": port}
     os.environ |= {name: str(value) for name, value in place.items()} | {"MASTER_ADDR": "127.0.0.1"}
     torch.set_num_threads(1)

@@ -23,22 +23,29 @@ class WithOwnWeight(nn.Module):
         return self.last(self.layers(x) * self.scale)
 
 
+def released(teacher, kept):
+    """Whether the sharded weights are released, and only those."""
+    weights = list(teacher.module.parameters())
+    return all(weight.numel() == 0 if part_of(weight) else 0 < weight.numel() <= kept for weight in weights)
+
+
 def worker(rank, world_size, folder):
     """Save what each rank sees to `folder/rankN.pt`."""
     os.environ |= {"GLOO_SOCKET_IFNAME": "lo"}
     torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=world_size)
     found = {}
-    for unit in (10, 10**6):  # several units; the whole network as one
-        sharded_module.UNIT = unit
+    for unit in (0, 8):  # all weights are sharded; those of at most 8 elements are whole
+        sharded_module.KEPT_WHOLE = unit
         torch.manual_seed(0)
         student = WithOwnWeight()
         whole, teacher = MomentumTeacher(student), MomentumTeacher(student)
         shard(teacher.module, rank, world_size)
         inputs = torch.randn(4, 7)
         found[f"{unit} output"] = torch.equal(teacher(inputs), whole(inputs))
-        found[f"{unit} released"] = all(weight.numel() == 0 for weight in teacher.module.parameters())
+        found[f"{unit} released"] = released(teacher, unit)
         total = sum(weight.numel() for weight in student.parameters())
-        found[f"{unit} share"] = sum(part_of(w).padded.numel() for w in teacher.module.parameters()) / total
+        parts = [part_of(weight) for weight in teacher.module.parameters()]
+        found[f"{unit} share"] = sum(part.padded.numel() for part in parts if part is not None) / total
         with torch.no_grad():
             for weight in student.parameters():
                 weight.add_(torch.randn_like(weight))
@@ -52,6 +59,6 @@ def worker(rank, world_size, folder):
         try:
             teacher(torch.randn(4, 8))
         except RuntimeError:
-            found[f"{unit} released after an error"] = all(w.numel() == 0 for w in teacher.module.parameters())
+            found[f"{unit} released after an error"] = released(teacher, unit)
     torch.save(found, folder / f"rank{rank}.pt")
     torch.distributed.destroy_process_group()

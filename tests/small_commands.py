@@ -144,6 +144,7 @@ CONSTANTS: dict[str, dict[str, object]] = {
     "generators": {"SIZES": ((32, 1000),), "SCENE": (32, 1000), "BATCH": 1, "THREADS_BATCH": 2, "CLASSES": 2},
     "losses": {"IMAGES": 8, "CACR_IMAGES": 8, "DINO_IMAGES": 4, "PROTOTYPES": 16},
     "lightly_loop": {"WORKERS": 0},
+    "loss_scaling": {"SIZES": (8, 16)},
     "pipeline": {"SIDE": {"cpu": 64}, "LEAD": 0},
     "result": {"ROUNDS": 1},
     "threads": {"STEPS": 2, "BATCH": 4, "SIZE": 32, "NETWORK": TINY_NETWORK} | ONE_OF_EACH,

@@ -20,7 +20,10 @@ CODE = ("package", "ssl", "generators", "recipes", "launch", "benchmarks")
 SHIPPED = ("package", "ssl", "generators", "launch")
 
 # What each folder may import of wildfern, besides these, which all may.
-SHARED = {"wildfern.registry", "wildfern.files", "wildfern.printable", "wildfern.bounded_json", "wildfern.bounded_yaml"}
+SHARED = {
+    *("wildfern.registry", "wildfern.files", "wildfern.printable", "wildfern.bounded_json", "wildfern.bounded_yaml"),
+    "wildfern.cache_folder",
+}
 MAY_IMPORT = {
     "generators": {"wildfern.generators"},
     "recipes": {"wildfern.recipes"},
@@ -317,6 +320,7 @@ WRITES_ALLOWED = {
     "launch/recorded_plugins.py: copy.replace": "renames a copy that was opened as a regular file",
     "ssl/training/checkpoints.py: os.replace": "renames checkpoints, in a folder that is not a link",
     "ssl/training/checksums.py: os.open": "syncs files that were just written",
+    "ssl/training/sharded_state.py: save_file": "in a folder that was just made",
     "ssl/training/whole_state.py: save_file": "in a folder that was just made",
 }
 

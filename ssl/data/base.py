@@ -3,7 +3,7 @@
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -130,6 +130,7 @@ class Source(ABC):
     parameter_names: tuple[str, ...] = ()
     groups: tuple[Groups, ...] = ()
     reads_parameters: bool = False  # True: the method needs them
+    reads_by_blocks: int = 0  # images that `BlockOrder` shuffles together, if items are read in its order
 
     reads_labels: bool = (
         True  # False: nothing needs labels, and `read` may leave out those that would be read from files
@@ -156,6 +157,14 @@ class Source(ABC):
         return False
 
     @property
+    def blocks(self) -> NDArray[np.int64] | None:
+        """The first item of each part that is stored together (a shard, a row group), and num_items: int64[blocks + 1].
+
+        None for a source whose items are stored one by one, or are computed.
+        """
+        return None
+
+    @property
     def num_classes(self) -> int | None:
         return None if self.class_names is None else len(self.class_names)
 
@@ -170,7 +179,7 @@ class Source(ABC):
         with self._skipped_lock:
             self._skipped.setdefault(name, reason)
 
-    def files(self) -> Iterator[SourceFile] | None:
+    def files(self) -> Iterable[SourceFile] | None:
         """The files of the images, in a fixed order; None for a source that is not made of files."""
         return None
 
@@ -185,6 +194,12 @@ class Source(ABC):
         printable = message.encode("utf-8", "backslashreplace").decode()  # file names may be no UTF-8
         with self._skipped_lock:
             self._notes.setdefault(printable)
+
+    def prepare(self) -> None:  # noqa: B027, most sources need nothing
+        """Do what reading in the order of training needs first, and takes long, such as a local copy; does nothing by default."""
+
+    def expect(self, items: ArrayLike) -> None:  # noqa: B027, most sources need nothing
+        """Fetch what these items are stored in, which are read soon in this order; does nothing by default."""
 
     @abstractmethod
     def read(self, items: ArrayLike) -> Images:

@@ -26,6 +26,7 @@ _MAGIC = b"wildfern index 1"
 _START = struct.Struct("<16sQQL")  # magic and version, bytes of the file, bytes of the header, CRC-32 of the header
 _MOST_HEADER = 2**20  # bytes
 _ALIGNED = 64  # bytes
+_RANDOM_FROM = 2**28  # bytes of an index of which training looks at few places a step
 _DTYPES = {"|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8"}
 
 
@@ -74,21 +75,31 @@ def write_index(path: Path, arrays: Mapping[str, NDArray]) -> None:
     for name, array in plain.items():
         if array.dtype.str not in _DTYPES:
             raise ValueError(f"array {name} of an index must be of numbers, got {array.dtype}")
+    start, total, places = index_layout({name: (array.dtype.str, list(array.shape)) for name, array in plain.items()})
+    with replacing(path) as beside, beside.open("wb") as file:
+        file.write(start)
+        for name, array in plain.items():
+            file.write(bytes(places[name] - file.tell()))
+            file.write(array.data)
+        file.write(bytes(total - file.tell()))
+
+
+def index_layout(arrays: Mapping[str, tuple[str, list[int]]]) -> tuple[bytes, int, dict[str, int]]:
+    """The first bytes of an index of arrays of these types and shapes, the bytes of the file, and where each array starts in it.
+
+    Raises ValueError for too many arrays.
+    """
     entries = []
     end = 0  # of the arrays, from the first one on
-    for name, array in plain.items():
-        entries.append([name, array.dtype.str, list(array.shape), end])
-        end = _aligned(end + array.nbytes)
+    for name, (dtype, shape) in arrays.items():
+        entries.append([name, dtype, shape, end])
+        end = _aligned(end + math.prod(shape) * np.dtype(dtype).itemsize)
     header = json.dumps(entries).encode()
     if len(header) > _MOST_HEADER:
-        raise ValueError(f"the index has too many arrays: {len(plain):,}")
+        raise ValueError(f"the index has too many arrays: {len(arrays):,}")
     first = _aligned(_START.size + len(header))
-    with replacing(path) as beside, beside.open("wb") as file:
-        file.write(_START.pack(_MAGIC, first + end, len(header), zlib.crc32(header)) + header)
-        for (_, _, _, offset), array in zip(entries, plain.values(), strict=True):
-            file.write(bytes(first + offset - file.tell()))
-            file.write(array.data)
-        file.write(bytes(first + end - file.tell()))
+    start = _START.pack(_MAGIC, first + end, len(header), zlib.crc32(header)) + header
+    return start, first + end, {name: first + offset for name, _, _, offset in entries}
 
 
 def map_index(path: Path) -> IndexArrays | None:
@@ -108,6 +119,8 @@ def map_index(path: Path) -> IndexArrays | None:
                 return None
             entries = parse_json(header)
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        if length >= _RANDOM_FROM and hasattr(mmap, "MADV_RANDOM"):
+            content.madvise(mmap.MADV_RANDOM)  # otherwise each image that is looked up reads its surroundings too
         first = _aligned(_START.size + header_bytes)
         return {name: _array(content, dtype, shape, first, offset) for name, dtype, shape, offset in entries}
     except (OSError, ValueError, TypeError, struct.error):

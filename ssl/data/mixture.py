@@ -1,5 +1,6 @@
 """Maps global indices to images of one source, or of several by weight. There is no sampler state."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -8,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from wildfern.generators.counter_rng import key
 from wildfern.ssl.data.base import DataError, ImageArray, Images, MaskArray, Source
+from wildfern.ssl.data.block_order import BlockOrder
 from wildfern.ssl.data.guided_batches import GuidedBatches
 from wildfern.ssl.data.permutation import permuted
 
@@ -23,10 +25,19 @@ class Mixture:
     largest remainder, at least 1), in an order drawn from (seed, block). Each component counts its own images 0, 1, 2 …: for an
     endless source these are the items; for a finite one they index shuffled epochs, in each of which every item comes once.
 
+    `buffers` has a number for each component whose epochs are ordered by blocks (`BlockOrder`): the images that are shuffled
+    together; None for a random order, as without `buffers`. Raises DataError for a source without blocks.
+
     With `guide`, which is for a single source, the items are those of its batches instead, and an epoch is that of a cluster.
     """
 
-    def __init__(self, components: list[tuple[Source, float]], seed: int, guide: GuidedBatches | None = None) -> None:
+    def __init__(
+        self,
+        components: list[tuple[Source, float]],
+        seed: int,
+        guide: GuidedBatches | None = None,
+        buffers: Sequence[int | None] | None = None,
+    ) -> None:
         if not components:
             raise DataError("a mixture needs at least one source")
         if guide is not None and len(components) > 1:
@@ -43,6 +54,14 @@ class Mixture:
         self._seeds = [key("component", seed, number) for number in range(len(components))]
         self._block_seed = key("mixture", seed)
         self._component_of_slot = np.repeat(np.arange(len(components)), self.counts)
+        self._orders = [
+            None if buffer is None else _order_by_blocks(source, buffer, own_seed)
+            for source, buffer, own_seed in zip(
+                self.sources, buffers or [None] * len(components), self._seeds, strict=True
+            )
+        ]
+        if guide is not None and any(self._orders):
+            raise DataError("guide chooses the images of each batch, so data.order cannot be blocks: leave it out")
 
     @property
     def channels(self) -> int:
@@ -108,7 +127,12 @@ class Mixture:
         for number, source in enumerate(self.sources):
             mine = components == number
             if source.num_items is not None and mine.any():
-                epochs[mine], items[mine] = permuted(own[mine], source.num_items, self._seeds[number])
+                order = self._orders[number]
+                epochs[mine], items[mine] = (
+                    permuted(own[mine], source.num_items, self._seeds[number])
+                    if order is None
+                    else order.locate(own[mine])
+                )
         return components, epochs, items
 
     def read(self, indices: ArrayLike) -> Images:
@@ -126,6 +150,7 @@ class Mixture:
         - parameters: NaN for images of sources without parameters.
         """
         components, _, items = self.locate(indices)
+        self._announce(indices)
         numbers = self._numbers(components, items)
         if len(self.sources) == 1:
             return replace(self.sources[0].read(items), source=components, items=numbers)
@@ -154,6 +179,15 @@ class Mixture:
             completed = [m if (m := masks.get(i)) is not None else _no_mask(image) for i, image in enumerate(images)]
         gathered = Images.gather(images, labels, seconds, completed, components)
         return replace(gathered, items=numbers, parameters=parameters)
+
+    def _announce(self, indices: ArrayLike) -> None:
+        """Tell sources that are read by blocks which blocks they need next."""
+        if not any(self._orders):
+            return
+        components, own = self._own_indices(np.asarray(indices, np.int64))
+        for number, order in enumerate(self._orders):
+            if order is not None and (mine := components == number).any():
+                self.sources[number].expect(order.upcoming(own[mine]))
 
     @cached_property
     def _annotations(self) -> "_Annotations":
@@ -210,6 +244,18 @@ class _Annotations:
 
 def _no_mask(image: ImageArray) -> MaskArray:
     return np.zeros(image.shape[:2], np.uint8)
+
+
+def _order_by_blocks(source: Source, buffer: int, seed: int) -> BlockOrder:
+    """The order of a source's items by blocks, which it is told of."""
+    blocks = source.blocks
+    if blocks is None:
+        raise DataError(
+            "order: blocks is for images that are stored many in a file, in shards (webdataset:…) or row groups (parquet:…), "
+            f"but {source.split_words or 'this source'} ({type(source).__name__}) has none: leave out order, or set it to random"
+        )
+    source.reads_by_blocks = buffer
+    return BlockOrder(blocks, buffer, seed)
 
 
 def block_counts(weights: list[float]) -> Index:

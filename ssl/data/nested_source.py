@@ -1,7 +1,7 @@
 """The source that another one is made from: its key `of`, a name or a mapping as an entry of `data`."""
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from wildfern.ssl.data.base import DataError, Source, SourceFile, Split
@@ -52,5 +52,8 @@ class NestedSource(Source):
     def notes(self) -> list[str]:
         return [*self.inner.notes, *super().notes]
 
-    def files(self) -> Iterator[SourceFile] | None:
+    def prepare(self) -> None:
+        self.inner.prepare()
+
+    def files(self) -> Iterable[SourceFile] | None:
         return self.inner.files()

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from wildfern.registry import register
 from wildfern.ssl.data.base import DataError, Images, SourceFile, Split, UnreadableImage, listed_files
+from wildfern.ssl.data.copy_folder import GIB
 from wildfern.ssl.data.groups import Groups, without_unreadable
 from wildfern.ssl.data.image_column import find_image_column
 from wildfern.ssl.data.image_file import Bands, Decoding, File, Percentiles, ValueRange
@@ -19,16 +20,21 @@ from wildfern.ssl.data.labels import Numbered, number_labels
 from wildfern.ssl.data.parquet_bounds import read_schema
 from wildfern.ssl.data.parquet_files import no_files, split_files
 from wildfern.ssl.data.paths import existing_folder
-from wildfern.ssl.data.row_groups import RowGroups
+from wildfern.ssl.data.prefetch import Prefetch, again_and_again, too_small
+from wildfern.ssl.data.remote import is_remote
+from wildfern.ssl.data.remote_cache import TAIL, RemoteCache
+from wildfern.ssl.data.remote_files import listed_remote
 from wildfern.ssl.data.splits import empty_share, rows_of_split, share_words
 from wildfern.ssl.data.steady_file import SteadyFile
 from wildfern.ssl.data.target_columns import check_target_column, missing_note, target_numbers, targets_of
+from wildfern.ssl.data.unpacked_rows import UnpackedRows
 
 
 @register("source", "parquet")
 class ParquetSource(ImageSource):
     """Rows of the parquet files of a split in the folder `path` (or its folder data), or of the single file `path`.
 
+        Also addresses (s3://…, gs://…, https://…) of files, with braces and {split}; globs where the store can list.
     split: train.parquet, train-*.parquet or train/*.parquet in any case, also training; for test: test, testing or eval, else
         validation, valid, val or dev. Without names of splits, all files are the train split.
     train_files, test_files: a file, a folder or a pattern (*) below `path` instead.
@@ -41,8 +47,12 @@ class ParquetSource(ImageSource):
     max_side, bands, value_range, percentiles: how the images are read; see `Decoding`.
     image_folder: folder that paths in rows are relative to (else to their parquet file), and below which the files must be after
         links are followed; None: that of each parquet file.
-    memory_gb: keep the encoded column in memory up to this size. A larger one is read by row groups, of which the last used are
-        kept; this is slow in random order: unpack such a dataset into a folder, or write it as webdataset shards.
+    memory_gb: keep the encoded column in memory up to this size; of a larger one, the row groups that were last used.
+    disk_gb: a larger one that is read in random order is unpacked once, into the folder `parquet` of the user's cache folder, for
+        all processes and later runs. All copies there take up to this size: those not used for longest make room. 0: no copy.
+        Without one, each image in random order takes the decoding of a row group.
+    cache_gb: remote files are downloaded into the folder `remote` of the user's cache folder. All files there take up to this
+        size: those not used for longest make room.
 
     A damaged row group is skipped; a damaged footer is an error. So is a file that changes while it is read.
     """
@@ -64,21 +74,27 @@ class ParquetSource(ImageSource):
         value_range: ValueRange | None = None,
         percentiles: Percentiles | None = None,
         memory_gb: float = 0.5,
+        disk_gb: float = 100.0,
         image_folder: str | None = None,
+        cache_gb: float = 100.0,
     ) -> None:
         if not 0.0 <= test_fraction < 1.0:
             raise DataError(f"test_fraction must be in [0, 1), got {test_fraction}")
+        if not disk_gb >= 0:
+            raise DataError(f"disk_gb must be a number of gigabytes of at least 0, got {disk_gb}")
         named: dict[Split, str | None] = {"train": train_files, "test": test_files}
         other: Split = "test" if split == "train" else "train"
-        found = split_files(path, split, named[split], named[other])
+        self._remote = RemoteCache.of_gigabytes(cache_gb, TAIL) if is_remote(path) else None
+        found = split_files(path, split, named[split], named[other], self._remote)
         by_hash = False
         if test_fraction and not (
-            found.files if split == "test" else _there_are_test_files(path, test_files, train_files)
+            found.files if split == "test" else split_files(path, "test", test_files, train_files, self._remote).files
         ):
-            found, by_hash = split_files(path, "train", train_files, test_files), True
+            found, by_hash = split_files(path, "train", train_files, test_files, self._remote), True
         if not found.files:
-            raise DataError(no_files(path, split))
+            raise DataError(no_files(path, split, self._remote is not None))
         self._files = found.files
+        self._prefetch = None if self._remote is None else Prefetch(self._remote)
         schemas = [read_schema(SteadyFile.of(file)) for file in self._files]
         columns = [find_image_column(s, str(f), image_column) for f, s in zip(self._files, schemas, strict=True)]
         if len({column.name for column in columns}) > 1:
@@ -98,7 +114,11 @@ class ParquetSource(ImageSource):
             for column in target_columns:
                 check_target_column(schema, str(file), column)
         below = None if image_folder is None else existing_folder(image_folder)
-        self._rows = RowGroups(self._files, columns, int(memory_gb * 2**30), below)
+        self._rows = UnpackedRows(self._files, columns, int(memory_gb * GIB), below, disk_gb * GIB)
+        # Up to disk_gb a copy is read in random order.
+        self._is_larger = self._remote is not None and (
+            sum(file.size for file in self._rows.noted) > max(self._remote.most, disk_gb * GIB)
+        )
         if not len(self._rows):
             raise DataError(f"no rows in {', '.join(map(str, self._files[:3]))}")
         self._items = rows_of_split(len(self._rows), split, test_fraction) if by_hash else np.arange(len(self._rows))
@@ -111,7 +131,8 @@ class ParquetSource(ImageSource):
             self.note(message)
         if image_column is None and columns[0].name != "image":
             self.note(f"{path}: images are read from column {columns[0].name}")
-        self._others = (path, other, named[other], named[split]) if not by_hash else None
+        self._path = path
+        self._others = (path, other, named[other], named[split], self._remote) if not by_hash else None
         self._label_column, self._group_columns = label_column, group_columns
         self._groups: tuple[Groups, ...] | None = None
         self.parameter_names = tuple(dict.fromkeys(target_columns))
@@ -128,7 +149,28 @@ class ParquetSource(ImageSource):
                 raise DataError(f"{self._files[0].parent}: {error}") from error
         return without_unreadable(self._groups, map(self.item_name, range(len(self._items))), self.skipped)
 
+    @property
+    def blocks(self) -> NDArray[np.int64]:
+        starts = self._rows.starts
+        if self._remote is not None:  # row groups of a file stay together, since it is downloaded as a whole
+            starts = np.array([*(row for row in starts[:-1].tolist() if self._rows.locate(row)[1] == 0), starts[-1]])
+        return np.unique(np.searchsorted(self._items, starts))  # each once: a row group may have no items
+
+    def prepare(self) -> None:
+        self._prepare(random_order=True)
+
+    def _prepare(self, random_order: bool) -> None:
+        self._rows.window = self.reads_by_blocks
+        self._rows.prepare(random_order)
+        for message in self._rows.notes:
+            self.note(message)
+
     def read(self, items: ArrayLike) -> Images:
+        items = np.asarray(items, np.int64)
+        random_order = bool((np.diff(items) < 0).any())
+        self._prepare(random_order)
+        if self._is_larger and random_order and not self.reads_by_blocks:
+            self.note(again_and_again(self._path))
         images = super().read(items)
         if not self.reads_parameters or not self.parameter_names:
             return images
@@ -144,12 +186,21 @@ class ParquetSource(ImageSource):
                     self.note(note)
         return self._targets
 
+    def expect(self, items: ArrayLike) -> None:
+        """Download the files of these items, which are read soon in this order."""
+        if self._prefetch is None:
+            return
+        files = dict.fromkeys(self._rows.locate(int(row))[0] for row in self._items[np.asarray(items)])
+        if not self._prefetch.want([SteadyFile.of(file) for file in files]):
+            self.note(too_small(self._path))
+
     def item_name(self, item: int) -> str:
         file, row = self._rows.locate(int(self._items[item]))
         return f"{file} row {row}"
 
     def files(self) -> Iterator[SourceFile]:
-        return listed_files(self._files)
+        remote = [file for file in self._files if isinstance(file, SteadyFile)]
+        return listed_remote(remote) if remote else listed_files([str(file) for file in self._files])
 
     def encoded(self, item: int) -> File:
         encoded = self._rows[int(self._items[item])]
@@ -190,7 +241,3 @@ class ParquetSource(ImageSource):
         except DataError:  # reported when that split is opened
             return []
         return usable
-
-
-def _there_are_test_files(path: str, test_files: str | None, train_files: str | None) -> bool:
-    return bool(split_files(path, "test", test_files, train_files).files)

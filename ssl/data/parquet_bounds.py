@@ -129,6 +129,14 @@ def check_column(file: SteadyFile, metadata: Any, path: str, least: int) -> None
                     raise DataError(f"{file.path}: column {path} of row group {group}: {error}{more}") from error
 
 
+def claimed_bytes(metadata: Any, group: int, path: str) -> int:
+    """Bytes of the cells of a column in a row group, as the footer has it, which `check_column` has accepted."""
+    if not metadata.row_group(group).num_rows:
+        return 0
+    chunks = _chunks(metadata, group, path)
+    return sum(c.total_uncompressed_size if c.physical_type == "BYTE_ARRAY" else c.num_values for c in chunks)
+
+
 def read_rows(reader: Any, file: BinaryIO, size: int, group: int, path: str, least: int) -> list[Any]:
     """A column of a row group, or a field of its structs, as arrays of the top-level column, one after the other.
 

@@ -10,31 +10,45 @@ from pathlib import Path
 from wildfern.ssl.data.base import DataError
 from wildfern.ssl.data.file_names import is_hidden
 from wildfern.ssl.data.paths import expanded
+from wildfern.ssl.data.remote import check_address
+from wildfern.ssl.data.remote_cache import RemoteCache
+from wildfern.ssl.data.remote_files import remote_files, remote_split
 from wildfern.ssl.data.splits import ROLES, SPLIT_NAMES, Role, role_of, split_pair
+from wildfern.ssl.data.steady_file import SteadyFile
 
 
 @dataclass
 class ParquetFiles:
     """Sorted files of one split, and words for them; `notes` are for the user."""
 
-    files: list[Path]
+    files: list[Path | SteadyFile]
     words: str = ""
     notes: list[str] = field(default_factory=list)
 
 
-def split_files(path: str | Path, split: str, named: str | None = None, other_named: str | None = None) -> ParquetFiles:
+def split_files(
+    path: str | Path,
+    split: str,
+    named: str | None = None,
+    other_named: str | None = None,
+    cache: RemoteCache | None = None,
+) -> ParquetFiles:
     """The files of a split; none where there is no test split.
 
     Recognized, in `path` or its folder `data`, in any case: NAME.parquet, NAME-*.parquet (also _ or .) and the files below the
     folder NAME, with NAME train or training; for test: test, testing or eval, else validation, valid, val or dev. A single file
     is the train split; so are all files of a folder if no name is of a split. `named` is the user's file, folder or pattern (*)
     below `path`, `other_named` that of the other split. Raises DataError if there is nothing, or two sets for one split.
+
+    With `cache`, `path` is an address of files, with {split} or for the train split, or a folder that `named` is below.
     """
+    if cache is not None:
+        return _remote_split_files(str(path), split, named, other_named, cache)
     given = expanded(path)
     if named is not None:
         if not (found := _matching(given, named)):
             raise DataError(f"{split}_files: no parquet files {named} in {given}; it has {_seen(given)}")
-        return ParquetFiles(found, f"files {named}")
+        return ParquetFiles([*found], f"files {named}")
     if given.is_file():
         return ParquetFiles([given] if split == "train" else [])
     if not given.is_dir():
@@ -69,8 +83,32 @@ def split_files(path: str | Path, split: str, named: str | None = None, other_na
     return ParquetFiles([])
 
 
-def no_files(path: str | Path, split: str) -> str:
+def _remote_split_files(
+    address: str, split: str, named: str | None, other_named: str | None, cache: RemoteCache
+) -> ParquetFiles:
+    check_address(address)
+    if named is not None:
+        return ParquetFiles([*remote_files(f"{address.rstrip('/')}/{named}", cache)], f"files {named}")
+    if other_named is not None:
+        return ParquetFiles([])
+    if "{split}" in address:
+        files, words = remote_split(address, split, cache)
+        return ParquetFiles([*files], words)
+    if not address.lower().endswith(".parquet"):
+        raise DataError(
+            f"{address} is not searched for parquet files: name them, for example {address.rstrip('/')}/{{split}}-*.parquet or "
+            "{split}-{00000..00009}.parquet, or set train_files and test_files"
+        )
+    return ParquetFiles([*remote_files(address, cache)] if split == "train" else [])
+
+
+def no_files(path: str | Path, split: str, remote: bool = False) -> str:
     """Why there is no such split, and what would be right."""
+    if remote:
+        return (
+            f"{path} has no {split} split; write {{split}} in place of train or test in its name, or set {split}_files"
+            f"{' or test_fraction, for example 0.1' if split == 'test' else ''}"
+        )
     given = expanded(path)
     if given.is_file():
         return (

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from wildfern.ssl.data.base import DataError
+from wildfern.ssl.data.remote import check_address, is_remote, masked
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")  # two letters or more: C:/ is a drive
 
@@ -48,7 +49,12 @@ def check_local(location: str) -> None:
         advice = "download it first, and give the path of the files"
     else:
         advice = "download it first, or mount it as a folder, and give the path of the files"
-    raise DataError(f"{location} is an address, and only files on this machine are read: {advice}")
+    if is_remote(location):
+        check_address(location)
+        advice += (
+            "; for training, tar shards and parquet files are read from there: webdataset:ADDRESS, parquet:ADDRESS"
+        )
+    raise DataError(f"{masked(location)} is an address, and only files on this machine are read: {advice}")
 
 
 def existing_folder(path: str | os.PathLike[str]) -> Path:

@@ -3,16 +3,20 @@
 import glob
 import os
 import re
+from collections.abc import Callable, Hashable
+from typing import TypeVar
 
 from wildfern.ssl.data.base import DataError
 from wildfern.ssl.data.paths import expanded
 from wildfern.ssl.data.splits import ROLES, SPLIT_NAMES
 
+T = TypeVar("T")
+
 
 def shard_files(pattern: str) -> list[str]:
     """The files that a pattern names, in order. Raises DataError if one named by braces is missing or nothing matches."""
     files = _named(pattern)
-    missing = [file for file in files if not os.path.isfile(file)]
+    missing = [file for file, is_file in zip(files, _are_files(files), strict=True) if not is_file]
     if missing and os.path.isdir(missing[0]):
         raise DataError(f"{missing[0]} is a folder; name its shards, for example {missing[0]}/*.tar")
     if missing and os.path.exists(missing[0]):
@@ -31,14 +35,25 @@ def split_shards(pattern: str, split: str) -> tuple[list[str], str]:
 
     {split} is a usual name of the split in lower case, with a capital, or in capitals. Raises DataError if none or several exist.
     """
+
+    def look(named: str) -> tuple[tuple[int, int], list[str]] | None:
+        if not any(_are_files(_named(named))):
+            return None
+        files = shard_files(named)
+        status = os.stat(files[0])
+        return (status.st_dev, status.st_ino), files
+
+    return of_split(pattern, split, look)
+
+
+def of_split(pattern: str, split: str, look: Callable[[str], tuple[Hashable, list[T]] | None]) -> tuple[list[T], str]:
+    """Like `split_shards`. `look` returns what identifies the first file that a pattern names, and all; None if there is none."""
     for role in ROLES[split]:
-        found: dict[tuple[int, int], tuple[str, list[str]]] = {}  # by the first file: some disks ignore case
+        found: dict[Hashable, tuple[str, list[T]]] = {}  # by the first file: some disks ignore case
         for name in (form for word in SPLIT_NAMES[role] for form in (word, word.capitalize(), word.upper())):
-            files = _named(pattern.replace("{split}", name))
-            if any(os.path.isfile(file) for file in files):
-                files = shard_files(pattern.replace("{split}", name))
-                status = os.stat(files[0])
-                found.setdefault((status.st_dev, status.st_ino), (name, files))
+            if (there := look(pattern.replace("{split}", name))) is not None:
+                first, files = there
+                found.setdefault(first, (name, files))
         if len(found) > 1:
             names = " and ".join(name for name, _ in found.values())
             raise DataError(
@@ -63,6 +78,26 @@ def _named(pattern: str) -> list[str]:
         is_glob = glob.has_magic(one) and not os.path.exists(path)
         files.extend(sorted(glob.glob(os.path.join(glob.escape(folder), one))) if is_glob else [path])
     return files
+
+
+def _are_files(files: list[str]) -> list[bool]:
+    """`os.path.isfile` of each, from the lists of their folders: asking for 100 000 files takes minutes on a network."""
+    listed: dict[str, tuple[set[str], set[str]]] = {}  # regular files by folder, and all names without their case
+    answers = []
+    for file in files:
+        folder, name = os.path.split(file)
+        if folder not in listed:
+            try:
+                with os.scandir(folder or ".") as entries:
+                    found = [(entry.name, entry.is_file()) for entry in entries]
+            except OSError:  # missing, or one that cannot be listed
+                found = []
+            listed[folder] = {n for n, is_file in found if is_file}, {n.casefold() for n, _ in found}
+        regular, names = listed[folder]
+        # Some disks ignore case, or forms of accents.
+        may_be = not names or not name.isascii() or name.casefold() in names
+        answers.append(name in regular or (may_be and os.path.isfile(file)))
+    return answers
 
 
 def _existing_folder(pattern: str) -> tuple[str, str]:

@@ -3,9 +3,12 @@
 import errno
 import os
 import stat
-from typing import BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from wildfern.ssl.data.base import DataError
+
+if TYPE_CHECKING:
+    from wildfern.ssl.data.remote_cache import RemoteCache
 
 _SECOND = 10**9  # ns
 _NEEDED = "a run needs the same data to the end: restore it, unless its content is the same, and continue with --resume"
@@ -13,15 +16,21 @@ _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 class SteadyFile(NamedTuple):
-    """A regular file with the bytes and the time of its last change (ns) that it had when it was first opened."""
+    """A regular file with the bytes and the time of its last change (ns) that it had when it was first opened.
+
+    With `cache` a file in an object store: `path` is its address, `changed` a number for what the store tells of its contents.
+    """
 
     path: str
     size: int
     changed: int
+    cache: "RemoteCache | None" = None
 
     @classmethod
-    def of(cls, path: str | os.PathLike[str]) -> "SteadyFile":
+    def of(cls, path: "str | os.PathLike[str] | SteadyFile") -> "SteadyFile":
         """Note what the file is now. Raises DataError if it is missing, or a folder, FIFO or device."""
+        if isinstance(path, SteadyFile):
+            return path
         path = os.fspath(path)
         try:
             status = os.stat(path)
@@ -33,14 +42,29 @@ class SteadyFile(NamedTuple):
             raise DataError(f"{path} is not a regular file")
         return cls(path, status.st_size, status.st_mtime_ns)
 
+    def __str__(self) -> str:
+        return self.path
+
+    @property
+    def parent(self) -> str:
+        """The folder of the file."""
+        return self.path.rpartition("/")[0] if self.cache is not None else os.path.dirname(self.path)
+
+    @property
+    def full_path(self) -> str:
+        """The address, or the path from the root on."""
+        return self.path if self.cache is not None else os.path.abspath(self.path)
+
     def open(self) -> BinaryIO:
         """The file, opened to read bytes. Raises DataError if it was changed, replaced or removed since it was noted."""
+        if self.cache is not None:
+            return self.cache.open(self)
         try:
             handle = os.open(self.path, _READ)
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR):
                 raise
-            raise DataError(f"{self.path} is gone: it was there when it was first opened; {_NEEDED}") from error
+            raise self.gone() from error
         try:
             self.check(handle)
             return os.fdopen(handle, "rb")
@@ -51,13 +75,18 @@ class SteadyFile(NamedTuple):
     def check(self, handle: int) -> None:
         """Raise DataError if the file behind this open handle is not as it was noted."""
         status = os.fstat(handle)
-        if status.st_size != self.size or not stat.S_ISREG(status.st_mode):
-            what = f"it had {self.size:,} bytes, and has {status.st_size:,}"
-        elif not _same_time(status.st_mtime_ns, self.changed):
-            what = "it was written to"
-        else:
-            return
-        raise DataError(f"{self.path} has changed since it was opened: {what}; {_NEEDED}")
+        same = stat.S_ISREG(status.st_mode) and _same_time(status.st_mtime_ns, self.changed)
+        if status.st_size != self.size or not same:
+            raise self.other(status.st_size)
+
+    def gone(self) -> DataError:
+        """That there is no such file any more."""
+        return DataError(f"{self.path} is gone: it was there when it was first opened; {_NEEDED}")
+
+    def other(self, size: int) -> DataError:
+        """That there is another file now, of so many bytes."""
+        what = "it was written to" if size == self.size else f"it had {self.size:,} bytes, and has {size:,}"
+        return DataError(f"{self.path} has changed since it was opened: {what}; {_NEEDED}")
 
 
 def _same_time(one: int, other: int) -> bool:

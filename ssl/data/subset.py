@@ -1,6 +1,6 @@
 """Some of the items of a source, as a source of its own."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -60,6 +60,27 @@ class Subset(Source):
         self.source.reads_labels = value
 
     @property
+    def blocks(self) -> NDArray[np.int64] | None:
+        """None also if the items are not in the order of the source."""
+        blocks = self.source.blocks
+        in_order = blocks is not None and bool((np.diff(self.items) > 0).all())
+        return np.unique(np.searchsorted(self.items, blocks)) if in_order else None
+
+    @property
+    def reads_by_blocks(self) -> int:  # type: ignore[override]
+        return self.source.reads_by_blocks
+
+    @reads_by_blocks.setter
+    def reads_by_blocks(self, value: int) -> None:
+        self.source.reads_by_blocks = value
+
+    def prepare(self) -> None:
+        self.source.prepare()
+
+    def expect(self, items: ArrayLike) -> None:
+        self.source.expect(self.items[np.asarray(items, np.int64)])
+
+    @property
     def fixed_size(self) -> bool:
         return self.source.fixed_size
 
@@ -74,7 +95,7 @@ class Subset(Source):
     def notes(self) -> list[str]:
         return [*self.source.notes, *super().notes]
 
-    def files(self) -> Iterator[SourceFile] | None:
+    def files(self) -> Iterable[SourceFile] | None:
         return self.source.files()
 
     def read(self, items: ArrayLike) -> Images:

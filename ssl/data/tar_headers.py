@@ -29,12 +29,12 @@ class Member(NamedTuple):
     sparse: bool
 
 
-def members(file: BinaryIO, length: int) -> Iterator[Member]:
+def members(file: BinaryIO, length: int, at: int = 0) -> Iterator[Member]:
     """The regular files of a tar file of `length` bytes, in order; names have surrogates for bytes that are no UTF-8.
 
-    Raises TarFault where a header is damaged, or a file does not end before `length`.
+    `at`: where to start, at the first header of a file, and after no extended header that is for all files. Raises TarFault where
+    a header is damaged, or a file does not end before `length`.
     """
-    at = 0
     every: dict[str, bytes] = {}  # of global extended headers
     own: dict[str, bytes] = {}
     while True:

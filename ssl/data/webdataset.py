@@ -5,21 +5,28 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
+from wildfern.cache_folder import cache_folder
 from wildfern.registry import register
-from wildfern.ssl.data.base import DataError, SourceFile, Split, UnreadableImage, listed_files
-from wildfern.ssl.data.file_names import PassedOver
+from wildfern.ssl.data.base import DataError, Images, SourceFile, Split, UnreadableImage
 from wildfern.ssl.data.image_file import Bands, Decoding, File, Percentiles, ValueRange
 from wildfern.ssl.data.image_source import ImageSource
 from wildfern.ssl.data.labels import Numbered, number_labels
-from wildfern.ssl.data.path_store import PathStore
+from wildfern.ssl.data.prefetch import Prefetch, again_and_again, too_small
+from wildfern.ssl.data.remote import check_address, is_remote
+from wildfern.ssl.data.remote_cache import RemoteCache
+from wildfern.ssl.data.remote_files import listed_remote, remote_files, remote_split
 from wildfern.ssl.data.shard_files import shard_files, split_shards
-from wildfern.ssl.data.splits import empty_share, name_in_test, share_words, split_pair
+from wildfern.ssl.data.shard_table import ShardTable, shard_table, split_samples
+from wildfern.ssl.data.splits import empty_share, share_words, split_pair
 from wildfern.ssl.data.steady_file import SteadyFile
-from wildfern.ssl.data.tar_index import ShardIndex, UnusableLabel, index_shard, read_labels
+from wildfern.ssl.data.tar_index import UnusableLabel, read_labels
 from wildfern.ssl.data.worker_threads import in_threads
 
 MOST_ENCODED_BYTES = 2 * 2**30  # of one image in a shard, which is read into memory as a whole
+
+_TOGETHER = 256  # shards that a thread looks up
 
 
 @register("source", "webdataset")
@@ -28,13 +35,16 @@ class WebDatasetSource(ImageSource):
 
     pattern: a file, a glob (shard-*.tar), brace ranges and lists (shard-{000000..000009}.tar, {a,b}.tar); a file of exactly this
         name comes first. {split} stands for train or training, and for test, testing or eval, else validation, valid, val or dev.
+        Also of addresses (s3://…, gs://…, https://…): globs where the store can list.
     labels: "auto" takes .cls, else "label" of .json: integers, names, or lists of them for several classes; "none": no labels.
     max_side, bands, value_range, percentiles: how the images are read; see `Decoding`.
     test_fraction: without {split}, this share of the samples, chosen by a hash of their names, is the test split.
+    index: keep where the images are between commands (`shard_table`); False reads the headers of all shards at every start.
+    cache_gb: remote shards are downloaded into the folder `remote` of the user's cache folder. All files there take up to this
+        size: those not used for longest make room.
 
-    The headers of all shards are read at the start (tens of thousands of files per second); the index takes about 50 bytes and
-    the name per image. Labels are read when they are needed. A truncated shard gives the samples before the damage and is listed
-    in `skipped`.
+    The index takes about 20 bytes and the name per image, and is shared by all processes of a host. Labels are read when they are
+    needed. A truncated shard gives the samples before the damage and is listed in `skipped`.
     """
 
     def __init__(
@@ -48,11 +58,17 @@ class WebDatasetSource(ImageSource):
         value_range: ValueRange | None = None,
         percentiles: Percentiles | None = None,
         test_fraction: float = 0.0,
+        index: bool = True,
+        cache_gb: float = 100.0,
     ) -> None:
         if not 0.0 <= test_fraction < 1.0:
             raise DataError(f"test_fraction must be in [0, 1), got {test_fraction}")
+        self._remote = None
+        if is_remote(pattern):
+            check_address(pattern)
+            self._remote = RemoteCache.of_gigabytes(cache_gb)
         if "{split}" in pattern:
-            self._shards, self.split_words = split_shards(pattern, split)
+            self._files, self.split_words = self._of_split(pattern, split)
             test_fraction = 0.0
         elif split == "test" and not test_fraction:
             raise DataError(
@@ -60,36 +76,33 @@ class WebDatasetSource(ImageSource):
                 "test_fraction, for example 0.1"
             )
         else:
-            self._shards = shard_files(pattern)
-        indexes = in_threads(index_shard, self._shards, "shards")
-        self._files = [index.file for index in indexes]
-        self._names = PathStore()
-        for index in indexes:
-            self._names.extend(index.keys)
-        self._offsets = np.concatenate([np.array(index.offsets, np.int64) for index in indexes])
-        self._sizes = np.concatenate([np.array(index.sizes, np.int64) for index in indexes])
-        self._shard = np.repeat(np.arange(len(indexes), dtype=np.int32), [len(index.keys) for index in indexes])
-        self._label_places = _label_places(indexes)
-        if not len(self._shard):
-            raise DataError(_no_images(pattern, indexes))
-        self._items = np.arange(len(self._shard))
+            self._files = (
+                remote_files(pattern, self._remote) if self._remote is not None else _noted(shard_files(pattern))
+            )
+        self._shards = [file.path for file in self._files]
+        self._prefetch = None if self._remote is None else Prefetch(self._remote)
+        self._is_larger = self._remote is not None and sum(file.size for file in self._files) > self._remote.most
+        self._index_folder = cache_folder("indexes") if index else None
+        self._table = table = shard_table(self._files, self._index_folder)
+        if not len(table):
+            raise DataError(_no_images(pattern, self._shards, table))
+        self._items: NDArray | None = None  # all samples
         if test_fraction:
-            in_test = [name_in_test(self._names[item], test_fraction) for item in self._items]
-            self._items = np.flatnonzero(np.array(in_test) == (split == "test"))
+            self._items = split_samples(table, self._files, test_fraction, self._index_folder)[split]
             self.split_words = share_words(split, test_fraction, "samples, by a hash of their names")
             if not len(self._items):
-                raise DataError(empty_share(pattern, split, test_fraction, len(self._shard), "samples of"))
-        super().__init__(len(self._items), decoding=Decoding(max_side, 1, bands, value_range, percentiles))
-        for index in indexes:
-            if index.fault:
-                self.skip(index.file.path, index.fault)
-        over = _passed_over(indexes)
-        if over.total:
-            self.note(f"{pattern}: passed over {over.total:,} of {sum(i.members for i in indexes):,} members: {over}")
-        if alone := sum(index.lone_labels for index in indexes):
+                raise DataError(empty_share(pattern, split, test_fraction, len(table), "samples of"))
+        items = len(table) if self._items is None else len(self._items)
+        super().__init__(items, decoding=Decoding(max_side, 1, bands, value_range, percentiles))
+        for number, fault in table.faults.items():
+            self.skip(self._shards[number], fault)
+        members, passed_over, lone_labels = table.counts.tolist()
+        if passed_over:
+            self.note(f"{pattern}: passed over {passed_over:,} of {members:,} members: {table.passed_over}")
+        if lone_labels:
             self.note(
-                f"{pattern}: labels (.cls, .json) with no image beside them: {alone:,}; the files of a sample must follow each "
-                "other in a shard (tar --sort=name)"
+                f"{pattern}: labels (.cls, .json) with no image beside them: {lone_labels:,}; the files of a sample must follow "
+                "each other in a shard (tar --sort=name)"
             )
         stems = [os.path.splitext(os.path.basename(path))[0] for path in self._shards]
         if pair := split_pair(stems, shards=True):
@@ -99,29 +112,67 @@ class WebDatasetSource(ImageSource):
             )
         self._pattern, self._split, self._labels = pattern, split, labels
 
+    @property
+    def blocks(self) -> NDArray[np.int64]:
+        """The first item of each shard, and the number of items."""
+        starts = self._table.starts
+        if self._items is None:
+            return starts
+        # Of the type of the items, which are not copied then.
+        return np.searchsorted(self._items, starts.astype(self._items.dtype))
+
     def item_name(self, item: int) -> str:
-        return self._sample_name(self._items[item])
+        return self._sample_name(self._sample(item))
+
+    def _sample(self, item: int) -> int:
+        return int(item if self._items is None else self._items[item])
 
     def _sample_name(self, sample: int) -> str:
-        return f"{self._shards[self._shard[sample]]}/{self._names[sample]}"
+        return f"{self._shards[self._table.shard_of(sample)]}/{self._table.name(sample)}"
+
+    def _of_split(self, pattern: str, split: Split) -> tuple[list[SteadyFile], str]:
+        if self._remote is not None:
+            return remote_split(pattern, split, self._remote)
+        shards, words = split_shards(pattern, split)
+        return _noted(shards), words
+
+    def expect(self, items: ArrayLike) -> None:
+        """Download the shards of these items, which are read soon in this order."""
+        if self._prefetch is None:
+            return
+        samples = np.asarray(items) if self._items is None else self._items[np.asarray(items)]
+        shards = dict.fromkeys((np.searchsorted(self._table.starts, samples, "right") - 1).tolist())
+        if not self._prefetch.want([self._files[shard] for shard in shards]):
+            self.note(too_small(self._pattern))
+
+    def read(self, items: ArrayLike) -> Images:
+        if self._is_larger and not self.reads_by_blocks and bool((np.diff(np.asarray(items)) < 0).any()):
+            self.note(again_and_again(self._pattern))
+        return super().read(items)
 
     def files(self) -> Iterator[SourceFile]:
-        return listed_files(self._shards)
+        if self._remote is not None:
+            yield from listed_remote(self._files)
+            return
+        paths = [os.path.abspath(path) for path in self._shards]
+        folder = os.path.commonpath([os.path.dirname(path) for path in paths])
+        for path, file in zip(paths, self._files, strict=True):
+            yield SourceFile(path.removeprefix(folder).lstrip(os.sep), file.size, file.path)
 
     def encoded(self, item: int) -> File:
-        sample = self._items[item]
-        size = int(self._sizes[sample])
+        sample = self._sample(item)
+        size = int(self._table.sizes[sample])
         if size > MOST_ENCODED_BYTES:
             raise UnreadableImage(f"{size:,} bytes; a member of more than {MOST_ENCODED_BYTES:,} is not read")
-        with self._files[self._shard[sample]].open() as shard:
-            shard.seek(int(self._offsets[sample]))
+        with self._files[self._table.shard_of(sample)].open() as shard:
+            shard.seek(int(self._table.offsets[sample]))
             return shard.read(size)
 
     def load_labels(self) -> Numbered:
         """Also reads those of the other split, so that a class has the same number in both."""
         if self._labels == "none":
             return None, None
-        mine = _written_labels(self._files, self._shard, self._label_places)
+        mine = _written_labels(self._files, self._table)
         unusable = [sample for sample, label in enumerate(mine) if isinstance(label, UnusableLabel)]
         if unusable:
             self.note(
@@ -131,45 +182,37 @@ class WebDatasetSource(ImageSource):
         others: list[Any] = []
         if "{split}" in self._pattern:
             try:
-                shards, _ = split_shards(self._pattern, "train" if self._split == "test" else "test")
+                files, _ = self._of_split(self._pattern, "train" if self._split == "test" else "test")
             except DataError:
-                shards = []
-            indexes = in_threads(index_shard, shards, "shards")
-            shard = np.repeat(np.arange(len(indexes)), [len(index.keys) for index in indexes])
-            others = _written_labels([index.file for index in indexes], shard, _label_places(indexes))
+                files = []
+            if files:
+                others = _written_labels(files, shard_table(files, self._index_folder))
         usable = ([None if isinstance(v, UnusableLabel) else v for v in labels] for labels in (mine, others))
         numbers, names = number_labels(*usable, f"labels of {self._pattern}")
-        return None if numbers is None else numbers[self._items], names
+        return numbers if numbers is None or self._items is None else numbers[self._items], names
 
 
-_PLACE = np.dtype([("offset", np.int64), ("size", np.int64), ("in_json", np.bool_)])
+def _noted(shards: list[str]) -> list[SteadyFile]:
+    """The shards as they are now; looking them up one after the other takes long on a network."""
+    parts = [shards[first : first + _TOGETHER] for first in range(0, len(shards), _TOGETHER)]
+    return [
+        file
+        for files in in_threads(lambda part: [SteadyFile.of(path) for path in part], parts, "shards")
+        for file in files
+    ]
 
 
-def _label_places(indexes: list[ShardIndex]) -> np.ndarray:
-    """Where the label of each sample is written, in the order of the samples."""
-    places = np.zeros(sum(len(index.keys) for index in indexes), _PLACE)
-    places["offset"] = np.concatenate([np.array(index.label_offsets, np.int64) for index in indexes])
-    places["size"] = np.concatenate([np.array(index.label_sizes, np.int64) for index in indexes])
-    places["in_json"] = np.concatenate([np.array(index.in_json, np.bool_) for index in indexes])
-    return places
+def _written_labels(shards: list[SteadyFile], table: ShardTable) -> list[Any]:
+    """The label of each sample as written."""
+
+    def read(number: int) -> list[Any]:
+        return read_labels(shards[number], table.labels_of(number))
+
+    return [label for labels in in_threads(read, range(len(shards)), "shards") for label in labels]
 
 
-def _written_labels(shards: list[SteadyFile], shard: np.ndarray, places: np.ndarray) -> list[Any]:
-    """The label of each sample as written; `shard` holds the number of each sample's shard, ascending."""
-    bounds = np.searchsorted(shard, np.arange(len(shards) + 1))
-    parts = [(file, places[bounds[i] : bounds[i + 1]].tolist()) for i, file in enumerate(shards)]
-    return [label for labels in in_threads(lambda part: read_labels(*part), parts, "shards") for label in labels]
-
-
-def _passed_over(indexes: list[ShardIndex]) -> PassedOver:
-    total = PassedOver()
-    for index in indexes:
-        total.update(index.passed_over)
-    return total
-
-
-def _no_images(pattern: str, indexes: list[ShardIndex]) -> str:
-    over = _passed_over(indexes)
-    message = f"no images in the {len(indexes)} shards of {pattern}" + (f"; they have {over}" if over.total else "")
-    faults = "; ".join(f"{index.file.path}: {index.fault}" for index in indexes if index.fault)
+def _no_images(pattern: str, shards: list[str], table: ShardTable) -> str:
+    message = f"no images in the {len(shards)} shards of {pattern}"
+    message += f"; they have {table.passed_over}" if table.passed_over else ""
+    faults = "; ".join(f"{shards[number]}: {fault}" for number, fault in table.faults.items())
     return message + (f" ({faults})" if faults else "")

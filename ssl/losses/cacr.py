@@ -4,6 +4,7 @@ Costs are squared Euclidean distances between unit vectors. Among the positives 
 its negatives the closer one; the weights are softmax distributions over the same distances.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from wildfern.ssl.losses.full_precision import full_precision, without_autocast
-from wildfern.ssl.losses.squared_distances import distances_of_views, softmin_distance, squared_distances
+from wildfern.ssl.losses.row_blocks import images_of
+from wildfern.ssl.losses.squared_distances import distances_of_views, softmin_distance
+from wildfern.ssl.losses.weighted_potential import weighted_potential
 
 
 @dataclass(frozen=True)
@@ -76,52 +79,71 @@ class CACRLoss(nn.Module):
         self.detach_weights = detach_weights
         self.cost, self.rbf_scale, self.debias = cost, rbf_scale, debias
 
-    def forward(self, views: Tensor) -> CACRTerms:
-        """float[V ≥ 2, N ≥ 2, D] with unit rows; view 0 … V−1 of image i are positives of each other."""
+    def forward(
+        self,
+        views: Tensor,
+        *,
+        rows: slice | None = None,
+        sum_over_parts: Callable[[Tensor], Tensor] | None = None,
+    ) -> CACRTerms:
+        """float[V ≥ 2, N ≥ 2, D] with unit rows; view 0 … V−1 of image i are positives of each other.
+
+        With `rows`, the summands whose query is a view of these images: the parts over any division of the images have the sums
+        of the terms. The logarithm of the RBF cost is that of all parts, for which `sum_over_parts` returns the sum of a tensor
+        over them, without gradient; ValueError if it is missing. Memory grows with N, not with N².
+        """
         if views.ndim != 3 or views.shape[0] < 2 or views.shape[1] < 2:
             raise ValueError(f"expected views of shape [V ≥ 2, N ≥ 2, D], got {list(views.shape)}")
+        if self.cost == "rbf" and rows is not None and sum_over_parts is None:
+            raise ValueError(
+                "cost='rbf' with rows needs sum_over_parts: its logarithm is that of the mean over all images"
+            )
         with without_autocast(views):
             z = full_precision(views)
-            positive = distances_of_views(z)  # [V, V, N]
-            return CACRTerms(self._attraction(positive), self._repulsion(z, positive))
+            own = images_of(rows, z.shape[1])
+            positive = distances_of_views(z[:, own])  # [V, V, rows]
+            attraction = self._attraction(positive) / z[..., 0].numel()
+            if self.cost == "rbf":
+                return CACRTerms(attraction, self._log_potential(z, own, sum_over_parts))
+            return CACRTerms(attraction, self._repulsion(z, own, positive))
 
     def _attraction(self, distances: Tensor) -> Tensor:
+        """Sum over the images and views of α Σ_k w⁺_k d_k, for distances float[V, V, rows]."""
         itself = torch.eye(len(distances), dtype=torch.bool, device=distances.device)[:, :, None]
         weights = (self.tau_pos * distances).masked_fill(itself, -torch.inf).softmax(dim=1)
         if self.detach_weights:
             weights = weights.detach()
-        return self.alpha * (weights * distances).sum(dim=1).mean()
+        return self.alpha * (weights * distances).sum()
 
-    def _repulsion(self, z: Tensor, positive: Tensor) -> Tensor:
-        if self.cost == "rbf":
-            pairs = [(x, y) for x in range(len(z)) for y in range(x + 1, len(z))]
-            return self.beta * torch.stack([self._log_potential(z[x], z[y]) for x, y in pairs]).mean()
-        cost = softmin_distance(z, self.tau_neg, self.detach_weights) if self.tau_neg else mean_distance(z, positive)
+    def _repulsion(self, z: Tensor, own: slice, positive: Tensor) -> Tensor:
+        tau = self.tau_neg
+        cost = softmin_distance(z, tau, self.detach_weights, own) if tau else mean_distance(z, positive, own)
         if not self.debias:
             return -self.beta * cost
-        views, _, images = positive.shape
+        views, images, _ = z.shape
         to_positive = positive.sum() / (views * (views - 1) * images)
         return -(self.beta * cost + self.debias * to_positive) / (1 - self.debias)
 
-    def _log_potential(self, x: Tensor, y: Tensor) -> Tensor:
-        images = len(x)
-        distances = squared_distances(x, y)
-        # Between two entries of the diagonal there are N others: [N − 1, N] without the diagonal, rows in order.
-        others = distances.flatten()[1:].view(images - 1, images + 1)[:, :-1].reshape(images, images - 1)
-        weights = (-self.tau_neg * others).softmax(dim=1)
-        if self.detach_weights:
-            weights = weights.detach()
-        return (weights * (-self.rbf_scale * others).exp()).sum(dim=1).mean().log()
+    def _log_potential(self, z: Tensor, own: slice, sum_over_parts: Callable[[Tensor], Tensor] | None) -> Tensor:
+        potential = weighted_potential(z, self.tau_neg, self.rbf_scale, self.detach_weights, own)
+        if sum_over_parts is None:
+            return self.beta * potential.log().mean()
+        # For a whole Φ = Σ φ, the parts φ/Φ + (log Φ − 1) · share have the sum log Φ, and their gradients that of log Φ.
+        whole, share = sum_over_parts(potential.detach()), (own.stop - own.start) / z.shape[1]
+        return self.beta * (potential / whole + share * (whole.log() - 1)).mean()
 
 
-def mean_distance(z: Tensor, positive: Tensor) -> Tensor:
+def mean_distance(z: Tensor, positive: Tensor, own: slice) -> Tensor:
     """Mean of ‖z_xi − z_yj‖² over x < y and i ≠ j, the limit of `softmin_distance` at τ = 0, without any pair of images.
 
-    z float[V, N, D] and positive float[V, V, N], the distances ‖z_xi − z_yi‖², -> scalar. All pairs i, j have the sum
-    N Σ_i ‖x_i‖² + N Σ_j ‖y_j‖² − 2 (Σ_i x_i)·(Σ_j y_j).
+    The summands of the images i in `own` alone, R of them. z float[V, N, D] and positive float[V, V, R], the distances
+    ‖z_xi − z_yi‖², -> scalar. All pairs i, j have the sum N Σ_i ‖x_i‖² + R Σ_j ‖y_j‖² − 2 (Σ_i x_i)·(Σ_j y_j).
     """
     views, images, _ = z.shape
-    sums = z.sum(dim=1)  # [V, D]
-    products = sums.sum(dim=0).square().sum() - sums.square().sum()  # 2 Σ_{x<y} sums_x · sums_y
-    squares = images * (views - 1) * z.square().sum()
-    return (squares - products - positive.sum() / 2) / (images * (images - 1) * views * (views - 1) / 2)
+    rows = own.stop - own.start
+    later = torch.arange(views - 1, -1, -1, dtype=z.dtype, device=z.device)  # views y after each view x
+    sums, own_sums = z.sum(dim=1), z[:, own].sum(dim=1)  # [V, D]
+    products = (own_sums * (sums.sum(dim=0) - sums.cumsum(dim=0))).sum()  # Σ_{x<y} own_sums_x · sums_y
+    squares, own_squares = z.square().sum(dim=(1, 2)), z[:, own].square().sum(dim=(1, 2))  # [V]
+    total = images * (later * own_squares).sum() + rows * (later.flip(0) * squares).sum() - 2 * products
+    return (total - positive.sum() / 2) / (images * (images - 1) * views * (views - 1) / 2)

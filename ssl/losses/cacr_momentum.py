@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wildfern.ssl.losses.full_precision import full_precision, without_autocast
+from wildfern.ssl.losses.log_sum_exp import log_sum_exp, softmax_mean
+from wildfern.ssl.losses.row_blocks import images_of
 
 
 class MomentumCACRLoss(nn.Module):
@@ -26,38 +28,27 @@ class MomentumCACRLoss(nn.Module):
             raise ValueError(f"cost must be 'rbf' or 'euclidean', got {cost!r}")
         self.temperature, self.cost = temperature, cost
 
-    def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """queries float[Q, N ≥ 2, D], keys float[N, D], of any norm (they are normalized here) -> scalar."""
+    def forward(self, queries: Tensor, keys: Tensor, *, rows: slice | None = None) -> Tensor:
+        """queries float[Q, N ≥ 2, D], keys float[N, D], of any norm (they are normalized here) -> scalar.
+
+        With `rows`, the summands of the queries of these images alone: the parts over any division of the images have the sum
+        of the loss. Memory grows with Q·N, not with N².
+        """
         if queries.ndim != 3 or keys.ndim != 2 or queries.shape[1:] != keys.shape or len(keys) < 2:
             raise ValueError(
                 f"expected queries [Q, N ≥ 2, D], keys [N, D]; got {list(queries.shape)}, {list(keys.shape)}"
             )
         with without_autocast(queries):
-            q = F.normalize(full_precision(queries), dim=-1)
+            own, scale = images_of(rows, len(keys)), 1 / self.temperature
+            q = F.normalize(full_precision(queries[:, own]), dim=-1)
             k = F.normalize(full_precision(keys), dim=-1).detach()
-            positive = (q * k).sum(dim=-1)  # [Q, N]
+            positive = (q * k[own]).sum(dim=-1)  # [Q, rows]
             with torch.no_grad():
-                weights = ((2 - 2 * positive) / self.temperature).softmax(dim=0)
+                weights = (scale * (2 - 2 * positive)).softmax(dim=0)
             if self.cost == "rbf":
-                entropy = torch.stack([self._log_sum(view, k) for view in q]) - positive / self.temperature
-                return 2 * self.temperature * (weights * entropy).mean(dim=1).sum()
-            centers = torch.stack([self._mean_key(view, k, without_own=True)[0] for view in q])
+                log_denominators = log_sum_exp(q.flatten(0, 1), k, scale, weights=weights.flatten(), unit_rows=True)
+                return 2 * (self.temperature * log_denominators - (weights * positive).sum()) / len(k)
+            itself = torch.arange(own.start, own.stop, device=q.device).repeat(len(q))
+            centers = softmax_mean(q.flatten(0, 1), k, scale, without=itself, unit_rows=True).view_as(q)
             repulsion = (q * centers).sum(dim=-1) - 1  # −Σ_j w_j (1 − q·k_j), since the weights have the sum 1
             return (weights * (1 - positive + repulsion)).sum()
-
-    def _log_sum(self, q: Tensor, k: Tensor) -> Tensor:
-        """log Σ_j exp(q·k_j/T) for float[N, D]: float[N]. Its gradient at q is the mean key / T, so no N² numbers are kept."""
-        center, value = self._mean_key(q, k, without_own=False)
-        return value + ((q - q.detach()) * center).sum(dim=-1) / self.temperature  # adds 0, with the gradient
-
-    @torch.no_grad()
-    def _mean_key(self, q: Tensor, k: Tensor, without_own: bool) -> tuple[Tensor, Tensor]:
-        """Σ_j w_j k_j for w = softmax_j(q·k_j/T), float[N, D], and the logarithm of the softmax's denominator, float[N]."""
-        logits = (q / self.temperature) @ k.T
-        if without_own:
-            logits.fill_diagonal_(-torch.inf)
-        # of unit vectors at most 1/T; below T = 0.05 the exponentials could all be 0
-        top = 1 / self.temperature if self.temperature >= 0.05 else logits.amax(dim=1, keepdim=True)
-        potential = logits.sub_(top).exp_()
-        norm = potential.sum(dim=1, keepdim=True)
-        return (potential @ k).div_(norm), (norm.log() + top)[:, 0]

@@ -5,21 +5,23 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from wildfern.ssl.losses.full_precision import full_precision, without_autocast
+from wildfern.ssl.losses.nearest import nearest
+from wildfern.ssl.losses.row_blocks import images_of
 
 _SMALLEST = 1e-8  # distance of equal embeddings, whose gradient is zero
 
 
-def koleo_loss(embeddings: Tensor) -> Tensor:
+def koleo_loss(embeddings: Tensor, *, rows: slice | None = None) -> Tensor:
     """−1/N Σ log min ‖x_i − x_j‖ over the other rows j; float[N, D] -> scalar. Rows are normalized to unit length first.
 
-    The nearest neighbors are those of all rows given: give those of the global batch. Raises ValueError for other shapes and
-    for a single row.
+    The nearest neighbors are those of all rows given: give those of the global batch. With `rows`, the summands of these i alone:
+    the parts over any division of the rows have the sum of the loss. Raises ValueError for other shapes and for a single row.
     """
     if embeddings.ndim != 2 or len(embeddings) < 2:
         raise ValueError(f"expected embeddings of shape [N ≥ 2, D], got {list(embeddings.shape)}")
     with without_autocast(embeddings):
         x = F.normalize(full_precision(embeddings), dim=1)
-        with torch.no_grad():
-            nearest = (x @ x.T).fill_diagonal_(-torch.inf).argmax(dim=1)
-        squared = (x - x[nearest]).square().sum(dim=1)
-        return -0.5 * (squared + _SMALLEST**2).log().mean()
+        own = images_of(rows, len(x))
+        neighbors = nearest(x[own], x, without=torch.arange(own.start, own.stop, device=x.device))
+        squared = (x[own] - x[neighbors]).square().sum(dim=1)
+        return -0.5 * (squared + _SMALLEST**2).log().sum() / len(x)

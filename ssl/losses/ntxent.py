@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from wildfern.ssl.losses.full_precision import full_precision, without_autocast
+from wildfern.ssl.losses.log_sum_exp import log_sum_exp
+from wildfern.ssl.losses.row_blocks import images_of
 
 
 class NTXentLoss(nn.Module):
@@ -21,18 +23,27 @@ class NTXentLoss(nn.Module):
             raise ValueError(f"temperature must be greater than 0, got {temperature}")
         self.temperature = temperature
 
-    def forward(self, views: Tensor) -> Tensor:
-        """float[V ≥ 2, N ≥ 2, D] with unit rows -> scalar ≥ 0."""
+    def forward(self, views: Tensor, *, rows: slice | None = None) -> Tensor:
+        """float[V ≥ 2, N ≥ 2, D] with unit rows -> scalar ≥ 0; with `rows`, the summands in which i is of these images.
+
+        The parts of the loss over any division of the images have the sum of the loss. Memory grows with N, not with N².
+        """
         if views.ndim != 3 or views.shape[0] < 2 or views.shape[1] < 2:
             raise ValueError(f"expected views of shape [V ≥ 2, N ≥ 2, D], got {list(views.shape)}")
         with without_autocast(views):
-            number_of_views, images, _ = views.shape
-            z = full_precision(views).flatten(0, 1)
-            logits = z @ z.T / self.temperature
-            logits.fill_diagonal_(-torch.inf)
-            log_denominator = logits.logsumexp(dim=1)
-            image = torch.arange(z.shape[0], device=z.device) % images
-            same = image[:, None] == image[None, :]
-            same.fill_diagonal_(False)
-            positive = torch.where(same, logits, 0.0).sum(dim=1) / (number_of_views - 1)
-            return (log_denominator - positive).mean()
+            z = full_precision(views)
+            number_of_views, images, _ = z.shape
+            own = images_of(rows, images)
+            queries = z[:, own]
+            itself = torch.arange(number_of_views * images, device=z.device).view(number_of_views, images)[:, own]
+            turns = range(1, number_of_views)  # from a view to the others of its image
+            positives = (queries * (queries.sum(dim=0) - queries)).sum(dim=-1) / (self.temperature * len(turns))
+            total = log_sum_exp(
+                queries.flatten(0, 1),
+                z.flatten(0, 1),
+                1 / self.temperature,
+                minus=positives.flatten(),
+                minus_keys=torch.stack([itself.roll(turn, dims=0) for turn in turns], dim=-1).flatten(0, 1),
+                without=itself.flatten(),
+            )
+            return total / (number_of_views * images)

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wildfern.registry import register
-from wildfern.ssl.losses import CACRLoss, MomentumCACRLoss, QueueCACRLoss
+from wildfern.ssl.losses import CACRLoss, CACRTerms, MomentumCACRLoss, QueueCACRLoss
 from wildfern.ssl.losses.full_precision import full_precision
 from wildfern.ssl.methods.base import Count, Fraction, Needs, NotNegative, Positive, embedding_std
 from wildfern.ssl.methods.batch import Batch, Embedded, Output
 from wildfern.ssl.methods.comparing import ComparingMethod
+from wildfern.ssl.methods.gather import own_images, sum_over_ranks, world_size
 from wildfern.ssl.methods.usual import Usual
 from wildfern.ssl.models.backbone import Backbone
 from wildfern.ssl.models.heads import moco_v3_projector
@@ -71,9 +72,9 @@ class CACR(ComparingMethod):
 
     def compare(self, embeddings: dict[str, Tensor], step: int) -> Output:
         z = embeddings["z"]
-        terms = self.loss.forward(z)  # without DeepSpeed's hooks, which find no tensors in CACRTerms (ZeRO 3)
-        metrics = {"attraction": terms.attraction, "repulsion": terms.repulsion, "embedding_std": embedding_std(z)}
-        return Output(terms.total, {name: value.detach() for name, value in metrics.items()}, embeddings=z)
+        # without DeepSpeed's hooks, which find no tensors in CACRTerms (ZeRO 3)
+        terms = self.loss.forward(z, rows=own_images(z.shape[1]), sum_over_parts=sum_over_ranks)
+        return _output(terms, z)
 
 
 @register("method", "cacr_momentum")
@@ -129,8 +130,10 @@ class MomentumCACR(ComparingMethod):
     def compare(self, embeddings: dict[str, Tensor], step: int) -> Output:
         queries, keys = embeddings["queries"], embeddings["keys"]
         others = [[v for v in range(len(queries)) if v != key] for key in range(len(keys))]
-        losses = [self.loss(queries[other], keys[key]) for key, other in enumerate(others)]
-        return Output(torch.stack(losses).mean(), {"embedding_std": embedding_std(queries)}, embeddings=queries[:2])
+        own = own_images(keys.shape[1])
+        losses = [self.loss(queries[other], keys[key], rows=own) for key, other in enumerate(others)]
+        loss = world_size() * torch.stack(losses).mean()
+        return Output(loss, {"embedding_std": embedding_std(queries)}, embeddings=queries[:2])
 
 
 @register("method", "cacr_queue")
@@ -179,21 +182,27 @@ class QueueCACR(ComparingMethod):
 
     def compare(self, embeddings: dict[str, Tensor], step: int) -> Output:
         queries, keys = embeddings["queries"], embeddings["keys"]
-        terms = self.loss.forward(queries, keys, self.queue())  # without DeepSpeed's hooks, as in CACR
+        own = own_images(keys.shape[1])
+        terms = self.loss.forward(queries, keys, self.queue(), rows=own)  # without DeepSpeed's hooks, as in CACR
         if self.training:
             self.queue.push(keys[-1])
-        metrics = {
-            "attraction": terms.attraction,
-            "repulsion": terms.repulsion,
-            "embedding_std": embedding_std(queries),
-        }
-        detached = {name: value.detach() for name, value in metrics.items()}
-        return Output(terms.total, detached, embeddings=queries)
+        return _output(terms, queries)
 
 
 def teacher_views(teacher: MomentumTeacher, group: Tensor) -> Tensor:
     """The teacher's output float[V, n, D] for one group of views float[V, n, C, S, S]."""
     return teacher(group.flatten(0, 1)).unflatten(0, group.shape[:2])
+
+
+def _output(terms: CACRTerms, z: Tensor) -> Output:
+    """Loss and metrics from the terms of this rank's images, with embeddings float[V, N, D] of all."""
+    attraction, repulsion = world_size() * terms.attraction, world_size() * terms.repulsion
+    metrics = {
+        "attraction": attraction.detach(),
+        "repulsion": repulsion.detach(),
+        "embedding_std": embedding_std(z),
+    }
+    return Output(attraction + repulsion, metrics, embeddings=z)
 
 
 def _check_scales(alpha: float, beta: float) -> None:

@@ -1,4 +1,8 @@
-"""Methods whose loss compares the images of a batch with each other: first embeddings of each image, then one loss for all."""
+"""Methods whose loss compares the images of a batch with each other: first embeddings of each image, then one loss for all.
+
+Ranks share the work of a comparison of N images with N others: each has the queries of some images (`own_images`) and the
+embeddings of all.
+"""
 
 import torch
 from torch import Tensor
@@ -48,9 +52,11 @@ class ComparingMethod(Method):
         return all_gather_embeddings(x)
 
     def compare(self, embeddings: dict[str, Tensor], step: int) -> Output:
-        """Loss and metrics of the global batch, from its embeddings and targets by name, [V, N, ...] in global order.
+        """Loss and metrics from the embeddings and targets of the global batch by name, [V, N, ...] in global order.
 
-        Runs once per step, on every rank. Uses no trained parameters; may update buffers, for instance a queue.
+        Their means over ranks are those of the global batch: the whole loss on every rank, or that of the queries of
+        `own_images(N)`, times the number of ranks. Runs once per step, on every rank. Uses no trained parameters; may update
+        buffers, for instance a queue.
         """
         raise NotImplementedError(f"{type(self).__name__}.compare() must return an Output")
 

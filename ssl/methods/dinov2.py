@@ -16,7 +16,7 @@ from wildfern.ssl.losses.sinkhorn_offsets import sinkhorn_offsets
 from wildfern.ssl.methods.base import Count, Fraction, Needs, NotNegative, ParameterGroup, Positive
 from wildfern.ssl.methods.batch import Batch, Embedded, Metrics, Output
 from wildfern.ssl.methods.comparing import ComparingMethod
-from wildfern.ssl.methods.gather import logaddexp_over_ranks
+from wildfern.ssl.methods.gather import logaddexp_over_ranks, own_images, world_size
 from wildfern.ssl.methods.layer_decay import layer_decay_groups
 from wildfern.ssl.methods.masked_patches import MaskedPatches, check_patches, masked_patches
 from wildfern.ssl.methods.prototype_teacher import prototype_metrics, prototype_use, warmed_up
@@ -158,7 +158,7 @@ class DINOv2(ComparingMethod):
     def compare(self, embeddings: dict[str, Tensor], step: int) -> Output:
         class_loss, patch_loss = embeddings["losses"].mean(dim=1)
         class_tokens = embeddings["class_tokens"]
-        koleo = koleo_loss(class_tokens[0])
+        koleo = world_size() * koleo_loss(class_tokens[0], rows=own_images(class_tokens.shape[1]))
         loss = class_loss + self.patch_weight * patch_loss + self.koleo_weight * koleo
         terms = {"class_loss": class_loss, "patch_loss": patch_loss, "koleo": koleo}
         metrics = {name: value.detach() for name, value in terms.items()} | self._metrics

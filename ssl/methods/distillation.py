@@ -16,7 +16,7 @@ from wildfern.ssl.losses.seed import seed_loss
 from wildfern.ssl.methods.base import Count, Needs, Positive, embedding_std
 from wildfern.ssl.methods.batch import Batch, Embedded, Output
 from wildfern.ssl.methods.comparing import ComparingMethod
-from wildfern.ssl.methods.gather import mean_over_ranks
+from wildfern.ssl.methods.gather import mean_over_ranks, own_images, world_size
 from wildfern.ssl.models.backbone import Backbone
 from wildfern.ssl.models.queue import EmbeddingQueue
 
@@ -146,11 +146,11 @@ class Distillation(ComparingMethod):
         shown = z.detach() if len(z) > 1 else None
         metrics = {"embedding_std": embedding_std(z)}
         if self.queue is not None:
-            keys, queue = embeddings["keys"], self.queue()
-            terms = [seed_loss(z[view], keys[view], queue, *self.temperatures) for view in range(len(z))]
+            keys, queue, own = embeddings["keys"], self.queue(), own_images(z.shape[1])
+            terms = [seed_loss(z[view], keys[view], queue, *self.temperatures, rows=own) for view in range(len(z))]
             if self.training:
                 self.queue.push(keys[0])
-            return Output(torch.stack(terms).mean(), metrics, embeddings=shown)
+            return Output(world_size() * torch.stack(terms).mean(), metrics, embeddings=shown)
         losses = embeddings["losses"].mean(dim=1)
         if len(losses) > 1:
             metrics |= {"feature_loss": losses[0].detach(), "token_loss": losses[1].detach()}

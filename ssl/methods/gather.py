@@ -33,6 +33,11 @@ def mean_over_ranks(x: Tensor) -> Tensor:
     return total / world_size()
 
 
+def sum_over_ranks(x: Tensor) -> Tensor:
+    """The sum of a tensor over ranks, without gradient."""
+    return mean_over_ranks(x) * world_size()
+
+
 @torch.no_grad()
 def logsumexp_over_ranks(x: Tensor) -> Tensor:
     """float[n, D] of this rank -> float[D]: the logarithm of the sum of exp(x) over the rows of all ranks, without gradient."""
@@ -46,11 +51,21 @@ def logsumexp_over_ranks(x: Tensor) -> Tensor:
     return most + share.log()
 
 
+def own_images(images: int) -> slice:
+    """The images of a gathered batch that this rank compares with all: those of all ranks together are the whole batch.
+
+    Where a loss takes them as `rows`, `world_size()` times its value is the loss of this rank, as in `Output`.
+    """
+    if world_size() == 1:
+        return slice(0, images)
+    rank, (size, larger) = torch.distributed.get_rank(), divmod(images, world_size())
+    start = rank * size + min(rank, larger)
+    return slice(start, start + size + (rank < larger))
+
+
 def own_rows(x: Tensor) -> Tensor:
     """This rank's part of a tensor that is the same on all ranks: the parts of all ranks together are all its rows."""
-    if world_size() == 1:
-        return x
-    return x.tensor_split(world_size())[torch.distributed.get_rank()]
+    return x[own_images(len(x))]
 
 
 def average_over_ranks(x: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from wildfern.ssl.losses.info_nce import queue_info_nce
 from wildfern.ssl.methods.base import Count, Fraction, Needs, Positive, embedding_std
 from wildfern.ssl.methods.batch import Batch, Embedded, Output
 from wildfern.ssl.methods.comparing import ComparingMethod
+from wildfern.ssl.methods.gather import own_images, world_size
 from wildfern.ssl.methods.usual import Usual
 from wildfern.ssl.models.backbone import Backbone
 from wildfern.ssl.models.queue import EmbeddingQueue
@@ -67,7 +68,9 @@ class MoCoV2(ComparingMethod):
 
     def compare(self, embeddings: dict[str, Tensor], step: int) -> Output:
         queries, keys, queue = embeddings["queries"], embeddings["keys"], self.queue()
-        losses = [queue_info_nce(q, k, queue, self.temperature) for q, k in zip(queries, keys, strict=True)]
+        own = own_images(keys.shape[1])
+        losses = [queue_info_nce(q, k, queue, self.temperature, rows=own) for q, k in zip(queries, keys, strict=True)]
         self.queue.push(keys.flatten(0, 1))
         metrics = {"embedding_std": embedding_std(queries), "key_std": embedding_std(keys)}
-        return Output(torch.stack(losses).mean(), metrics, embeddings=torch.stack([queries[0], keys[0]]))
+        loss = world_size() * torch.stack(losses).mean()
+        return Output(loss, metrics, embeddings=torch.stack([queries[0], keys[0]]))

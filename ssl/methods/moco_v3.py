@@ -11,6 +11,7 @@ from wildfern.ssl.losses.info_nce import info_nce
 from wildfern.ssl.methods.base import Count, Fraction, Needs, Positive, embedding_std
 from wildfern.ssl.methods.batch import Batch, Embedded, Output
 from wildfern.ssl.methods.comparing import ComparingMethod
+from wildfern.ssl.methods.gather import own_images, world_size
 from wildfern.ssl.methods.usual import Usual
 from wildfern.ssl.models.backbone import Backbone
 from wildfern.ssl.models.heads import moco_v3_projector
@@ -76,6 +77,8 @@ class MoCoV3(ComparingMethod):
 
     def compare(self, embeddings: dict[str, Tensor], step: int) -> Output:
         queries, keys = embeddings["queries"], embeddings["keys"]
-        contrast = [info_nce(queries[view], keys[1 - view], self.temperature) for view in range(2)]
+        own = own_images(keys.shape[1])
+        contrast = [info_nce(queries[view], keys[1 - view], self.temperature, rows=own) for view in range(2)]
         metrics = {"embedding_std": embedding_std(queries), "key_std": embedding_std(keys)}
-        return Output(2 * self.temperature * (contrast[0] + contrast[1]), metrics, embeddings=queries)
+        loss = world_size() * 2 * self.temperature * (contrast[0] + contrast[1])
+        return Output(loss, metrics, embeddings=queries)

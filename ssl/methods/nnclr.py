@@ -10,9 +10,11 @@ from torch.nn import functional as F
 from wildfern.registry import register
 from wildfern.ssl.losses.full_precision import full_precision, without_autocast
 from wildfern.ssl.losses.info_nce import info_nce
+from wildfern.ssl.losses.nearest import nearest
 from wildfern.ssl.methods.base import Count, Needs, Positive, embedding_std
 from wildfern.ssl.methods.batch import Batch, Embedded, Output
 from wildfern.ssl.methods.comparing import ComparingMethod
+from wildfern.ssl.methods.gather import own_images, world_size
 from wildfern.ssl.methods.usual import Usual
 from wildfern.ssl.models.backbone import Backbone
 from wildfern.ssl.models.queue import EmbeddingQueue
@@ -57,15 +59,19 @@ class NNCLR(ComparingMethod):
 
     def compare(self, embeddings: dict[str, Tensor], step: int) -> Output:
         p, z, queue = embeddings["p"], embeddings["z"], self.queue()
-        neighbors = torch.stack([nearest_neighbors(view, queue) for view in z])
-        losses = [info_nce(neighbors[view], p[1 - view], self.temperature) for view in range(2)]
+        own = own_images(z.shape[1])
+        neighbors = torch.zeros_like(z)  # of other ranks' images none is needed
+        for view in range(2):
+            neighbors[view, own] = nearest_neighbors(z[view, own], queue)
+        losses = [info_nce(neighbors[view], p[1 - view], self.temperature, rows=own) for view in range(2)]
         self.queue.push(z[0])
-        metrics = {"embedding_std": embedding_std(z), "neighbor_similarity": (neighbors * z).sum(dim=-1).mean()}
-        return Output(torch.stack(losses).mean(), metrics, embeddings=z)
+        similarity = world_size() * (neighbors * z).sum(dim=-1).mean()
+        metrics = {"embedding_std": embedding_std(z), "neighbor_similarity": similarity}
+        return Output(world_size() * torch.stack(losses).mean(), metrics, embeddings=z)
 
 
 @torch.no_grad()
 def nearest_neighbors(z: Tensor, queue: Tensor) -> Tensor:
     """The row of queue float[L, D] with the largest inner product, for each row of z float[N, D]: float[N, D]."""
     with without_autocast(z):
-        return queue[(full_precision(z) @ queue.T).argmax(dim=1)]
+        return queue[nearest(full_precision(z), queue)]

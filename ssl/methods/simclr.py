@@ -12,6 +12,7 @@ from wildfern.ssl.losses.full_precision import full_precision
 from wildfern.ssl.methods.base import Count, Needs, Positive, embedding_std
 from wildfern.ssl.methods.batch import Batch, Embedded, Output
 from wildfern.ssl.methods.comparing import ComparingMethod
+from wildfern.ssl.methods.gather import own_images, world_size
 from wildfern.ssl.methods.usual import Usual
 from wildfern.ssl.models.backbone import Backbone
 
@@ -46,4 +47,5 @@ class SimCLR(ComparingMethod):
 
     def compare(self, embeddings: dict[str, Tensor], step: int) -> Output:
         z = embeddings["z"]
-        return Output(self.loss(z), {"embedding_std": embedding_std(z)}, embeddings=z)
+        loss = world_size() * self.loss(z, rows=own_images(z.shape[1]))
+        return Output(loss, {"embedding_std": embedding_std(z)}, embeddings=z)

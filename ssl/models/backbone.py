@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.models import checkpoint_seq
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from wildfern.ssl.models.activation_checkpointing import checkpoint_activations
 from wildfern.ssl.models.networks import Stem, build_network
 from wildfern.ssl.models.pretrained_weights import LoadedWeights, load_weights
 from wildfern.ssl.models.width import measure_width
@@ -44,6 +46,7 @@ class Backbone(nn.Module):
 
     transform: Callable[[Any], Tensor]
     pretrained_cfg: dict[str, Any]
+    recomputes: bool = False  # whether `checkpoint_activations` was called
 
     def __init__(
         self,
@@ -76,6 +79,15 @@ class Backbone(nn.Module):
             if self.weights.normalization is not None:
                 self.mean, self.std = self.weights.normalization
         self._patches = _patches(self.network)
+
+    def checkpoint_activations(self) -> None:
+        """Compute the blocks again in backward passes, instead of keeping their activations: about one more forward pass.
+
+        Loss, gradients and running statistics stay the same, of vectors, `tokens` and `maps` alike. Raises ValueError for a
+        network for which timm has no checkpointing.
+        """
+        checkpoint_activations(self.network, self.name)
+        self.recomputes = True
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network(x)
@@ -190,7 +202,9 @@ class Backbone(nn.Module):
             if keep is not None:
                 kept = embedded[:, prefix:].gather(1, keep[..., None].expand(-1, -1, embedded.shape[-1]))
                 embedded = torch.cat([embedded[:, :prefix], kept], dim=1)
-            return vit.norm(vit.blocks(vit.norm_pre(embedded)))
+            embedded = vit.norm_pre(embedded)
+            # As in timm's forward_features.
+            return vit.norm(checkpoint_seq(vit.blocks, embedded) if self.recomputes else vit.blocks(embedded))
 
         features = self._as_forward(features_of_part, x)
         return Tokens(features[:, prefix:], features[:, :prefix])

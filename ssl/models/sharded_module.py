@@ -1,17 +1,18 @@
-"""A frozen network of whose weights each rank keeps a part: they are gathered for the forward pass, unit by unit.
+"""A frozen network of whose weights each rank keeps a part: each module gathers its own ones for its forward pass.
 
 The parts are those of DeepSpeed's ZeRO stage 3, so that a moving average of a trained network needs no communication.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-UNIT = 2**25  # weights that are gathered at a time, unless a single module holds more itself
+KEPT_WHOLE = (
+    100_000  # elements of the largest weight that every rank keeps, as DeepSpeed does: gathering it takes too long
+)
 
 
 @dataclass
@@ -35,23 +36,24 @@ def part_of(weight: Tensor) -> Part | None:
 
 
 def shard(module: nn.Module, rank: int, world_size: int) -> None:
-    """Replace each weight of a network, the same on all ranks, by this rank's part, and gather units before they are computed.
+    """Replace each weight of a network, the same on all ranks, by this rank's part, but for small ones.
 
-    A unit is a module of at most `UNIT` weights, or the weights that a larger one holds itself; they are released after its
-    forward pass. All ranks must compute the same modules in the same order. Weights must not need gradients.
+    A module's weights are whole while its forward pass is computed; no other module may use them. All ranks must compute the same
+    modules in the same order. Weights must not need gradients.
     """
-    for weight in module.parameters():
-        assert not weight.requires_grad, "weights are sharded without their gradients"
-        length = -(-weight.numel() // world_size)
-        start = min(rank * length, weight.numel())
-        count = min(length, weight.numel() - start)
-        padded = weight.new_zeros(length)
-        padded[:count] = weight.detach().flatten()[start : start + count]
-        weight._part = Part(weight.shape, start, count, padded)  # type: ignore[attr-defined]
-        _release(weight)
-    for unit, weights in _units(module):
-        unit.register_forward_pre_hook(_hook(weights, _gather))
-        unit.register_forward_hook(_hook(weights, _release), always_call=True)
+    for inner, weights in list(sharded_weights(module)):
+        for weight in weights:
+            if part_of(weight) is None:  # a weight may be of several modules
+                _split(weight, rank, world_size)
+        inner.register_forward_pre_hook(_hook(weights, _gather))
+        inner.register_forward_hook(_hook(weights, _release), always_call=True)
+
+
+def sharded_weights(module: nn.Module) -> Iterator[tuple[nn.Module, list[nn.Parameter]]]:
+    """The modules whose weights `shard` splits, with these weights."""
+    for inner in module.modules():
+        if weights := [weight for weight in inner.parameters(recurse=False) if weight.numel() > KEPT_WHOLE]:
+            yield inner, weights
 
 
 @contextmanager
@@ -67,18 +69,18 @@ def gathered(weights: Iterable[nn.Parameter]) -> Iterator[None]:
             _release(weight)
 
 
-def _units(module: nn.Module) -> Iterator[tuple[nn.Module, list[nn.Parameter]]]:
-    if sum(weight._part.shape.numel() for weight in module.parameters()) <= UNIT:
-        if weights := list(module.parameters()):
-            yield module, weights
-        return
-    if weights := list(module.parameters(recurse=False)):
-        yield module, weights
-    for child in module.children():
-        yield from _units(child)
+def _split(weight: nn.Parameter, rank: int, world_size: int) -> None:
+    assert not weight.requires_grad, "weights are sharded without their gradients"
+    length = -(-weight.numel() // world_size)
+    start = min(rank * length, weight.numel())
+    count = min(length, weight.numel() - start)
+    padded = weight.new_zeros(length)
+    padded[:count] = weight.detach().flatten()[start : start + count]
+    weight._part = Part(weight.shape, start, count, padded)  # type: ignore[attr-defined]
+    _release(weight)
 
 
-def _hook(weights: list[nn.Parameter], change: Any) -> Any:
+def _hook(weights: list[nn.Parameter], change: Callable[[nn.Parameter], None]) -> Callable[..., None]:
     @torch.compiler.disable
     def changed(*_: object) -> None:
         for weight in weights:

@@ -40,11 +40,11 @@ class MomentumTeacher:
     @torch.no_grad()
     def update(self, student: nn.Module, momentum: float, gather: Gather = whole) -> None:
         """Move towards `student`; `gather` makes its parameters whole under sharded engines, one at a time."""
-        ours, theirs = list(self.module.parameters()), list(student.parameters())
+        theirs = list(student.parameters())
         if gather is whole:
-            torch._foreach_lerp_(ours, [p.detach() for p in theirs], 1 - momentum)
+            torch._foreach_lerp_([*self.module.parameters()], [p.detach() for p in theirs], 1 - momentum)
             return
-        for mine, other in zip(ours, theirs, strict=True):
+        for mine, other in zip(self.module.parameters(), theirs, strict=True):
             if (part := part_of(mine)) is None:
                 with gather([other]):
                     mine.lerp_(other.detach(), 1 - momentum)

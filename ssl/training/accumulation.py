@@ -52,7 +52,7 @@ def separate_losses(
 def shared_loss(
     engine: Engine, reader: BatchReader, loader: Loader[MicroBatch], parts: int, skip_nonfinite: bool
 ) -> Iterator[Part]:
-    """The same with the loss of the whole batch, which every `Part` has.
+    """The same with the loss of the whole batch, as `ComparingMethod.compare` returns it, which every `Part` has.
 
     Prepared images of the step stay in host memory, since views are made again for the second pass. Random numbers of the
     networks follow from seed, step, micro-batch and rank, in both passes alike. Batch normalization has the statistics of a
@@ -123,7 +123,8 @@ def _compare(
 ) -> tuple[Output, list[Embeddings]]:
     """The loss of the whole batch, detached, and its gradient with respect to this rank's embeddings in each micro-batch.
 
-    Raises ValueError if the loss depends on parameters, which would get no gradient.
+    The loss is that of `ComparingMethod.compare` on this rank; the gradient is that of the sum of all ranks' losses. Raises
+    ValueError if the loss depends on parameters, which would get no gradient.
     """
     method = cast(ComparingMethod, engine.method)
     whole = {

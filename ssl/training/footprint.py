@@ -3,7 +3,7 @@
 import warnings
 import weakref
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,7 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from wildfern.ssl.methods import Batch, ComparingMethod, Method
 from wildfern.ssl.methods.comparing import compares_whole_batch
-from wildfern.ssl.models import synchronize_batch_norm
+from wildfern.ssl.models import Backbone, synchronize_batch_norm
+from wildfern.ssl.models.sharded_module import sharded_weights
 from wildfern.ssl.training.engine import MakeOptimizer, Precision
 from wildfern.ssl.training.parameter_groups import parameter_groups
 
@@ -27,7 +28,7 @@ class Footprint:
 
     parameters: int  # number of trained parameters
     weights: int  # parameters and buffers
-    teachers: int
+    teachers: int  # momentum teachers, with their buffers
     gradients: int
     optimizer: int  # state of the optimizer after a step
     views: int  # as the networks get them
@@ -36,7 +37,12 @@ class Footprint:
     peak_without_gradients: int  # the same if each gradient is freed as soon as it is computed (ZeRO 2, 3)
     flops: int  # forward passes and backward pass, teachers included
     sent: int  # by one rank for embeddings, centers and batch statistics, all passes
-    forward_passes: int = 1  # of the trained networks; 2 if micro-batches share one loss
+    forward_passes: int = (
+        1  # of the trained networks; more if micro-batches share one loss, or blocks are computed again
+    )
+    teacher_weights: int = 0  # of the momentum teachers, which ZeRO 3 shards
+    teacher_unit: int = 0  # the most of them that it gathers at a time
+    frozen_teachers: int = 0
 
 
 def step_footprint(
@@ -75,7 +81,7 @@ def step_footprint(
             for count, size in view_shape
         ]
         trained = [p for p in method.parameters() if p.requires_grad]
-        live, flops = _LiveBytes(world_size), FlopCounterMode(display=False)
+        live, flops = _LiveBytes(world_size), _Flops()
         hooks = [p.register_post_accumulate_grad_hook(live.gradient) for p in trained]
         with live, flops:
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
@@ -85,8 +91,10 @@ def step_footprint(
         for hook in hooks:
             hook.remove()
         del output
-        first, shared, more_flops = _LiveBytes(world_size), _LiveBytes(world_size), FlopCounterMode(display=False)
+        first, shared, more_flops = _LiveBytes(world_size), _LiveBytes(world_size), _Flops()
         two_passes = parts > 1 and compares_whole_batch(method)
+        recomputes = any(isinstance(module, Backbone) and module.recomputes for module in method.modules())
+        momentum = list(method.teachers().values())
         if two_passes:
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
                 _shared_loss(
@@ -95,7 +103,7 @@ def step_footprint(
         return Footprint(
             parameters=sum(p.numel() for p in trained),
             weights=bytes_of(method.parameters()) + bytes_of(method.buffers()),
-            teachers=sum(bytes_of(t.parameters()) + bytes_of(t.buffers()) for t in teachers),
+            teachers=_size(momentum),
             gradients=bytes_of(trained),
             optimizer=optimizer_bytes,
             views=bytes_of(views),
@@ -104,7 +112,10 @@ def step_footprint(
             peak_without_gradients=max(live.peak_without_gradients, shared.peak),
             flops=flops.get_total_flops() + more_flops.get_total_flops(),
             sent=round(live.sent + first.sent),
-            forward_passes=1 + two_passes,
+            forward_passes=1 + two_passes + recomputes,
+            teacher_weights=sum(bytes_of(weights) for module in momentum for _, weights in sharded_weights(module)),
+            teacher_unit=max(map(_largest_unit, momentum), default=0),
+            frozen_teachers=_size(teacher.module for teacher in method.frozen_teachers().values()),
         )
 
 
@@ -170,6 +181,21 @@ def optimizer_state(method: nn.Module, make_optimizer: MakeOptimizer) -> int:
                 like = value.shape == p.shape and value.ndim > 0
                 total += value.element_size() * (real[name].numel() if like else value.numel())
     return total
+
+
+class _Flops(FlopCounterMode):
+    """FLOPs of all modules together: to count them by module, torch would keep tensors that are computed again alive."""
+
+    def __init__(self) -> None:
+        super().__init__(display=False)
+        self.mod_tracker: Any = _NoModules()
+
+
+class _NoModules(AbstractContextManager):
+    parents = ("Global",)
+
+    def __exit__(self, *_: object) -> None:
+        pass
 
 
 class _LiveBytes(TorchDispatchMode):
@@ -251,6 +277,15 @@ def _without_values(module: nn.Module) -> None:
         for name, buffer in part._buffers.items():
             if buffer is not None and buffer.is_meta:
                 part._buffers[name] = made.setdefault(id(buffer), torch.empty(buffer.shape, dtype=buffer.dtype))
+
+
+def _size(modules: Iterable[nn.Module]) -> int:
+    return sum(bytes_of(module.parameters()) + bytes_of(module.buffers()) for module in modules)
+
+
+def _largest_unit(module: nn.Module) -> int:
+    """Bytes of the most weights that `wildfern.ssl.models.sharded_module` gathers at a time."""
+    return max((bytes_of(weights) for _, weights in sharded_weights(module)), default=0)
 
 
 def bytes_of(tensors: Iterable[Tensor]) -> int:

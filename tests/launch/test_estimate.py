@@ -3,6 +3,7 @@
 import json
 import socket
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,12 +11,12 @@ from forked_runs import forked
 from small_runs import TINY
 from zero_memory import ADAMW, IMAGES, SIDE, Wide, step_under
 
-from wildfern.launch import pretrain
+from wildfern.launch import assembly, pretrain
 from wildfern.launch.cli import main
 from wildfern.launch.components import read_recipe
 from wildfern.launch.errors import RunError
-from wildfern.launch.estimate import REDUCE_BUCKET, Hardware, estimate, hardware, rank_memory
-from wildfern.launch.estimate_table import estimate_json
+from wildfern.launch.estimate import REDUCE_BUCKET, Estimate, Hardware, estimate, hardware, rank_memory
+from wildfern.launch.estimate_table import Hosts, estimate_json
 from wildfern.recipes import list_recipes
 from wildfern.ssl.training.footprint import Footprint, step_footprint
 
@@ -34,6 +35,19 @@ FOOT = Footprint(
 )
 
 
+ESTIMATE = Estimate(
+    gpus=1,
+    images=8,
+    batch_size=8,
+    steps=1,
+    step_flops=1,
+    stages={None: rank_memory(FOOT, None, 1, 1)},
+    chosen=None,
+    checkpoint=1,
+    sharded=False,
+    kept=1,
+    footprint=FOOT,
+)
 VIT_OF_ANOTHER_SIZE = [
     "model.arguments=null",
     "model={backbone: vit_tiny_patch16_224, arguments: {img_size: 64}}",
@@ -103,6 +117,30 @@ def test_each_stage_partitions_what_it_should():
     assert [m.sent for m in (zero, one, two, three)] == [6070, 6070, 6070, 9070]
 
 
+def test_only_stage_3_splits_teachers_and_only_those_that_move():
+    foot = replace(FOOT, teacher_weights=240, teacher_unit=100, frozen_teachers=50)  # and 60 bytes that stay whole
+    assert {rank_memory(foot, stage, 4, 1).teachers for stage in (None, 0, 1, 2)} == {350}
+    assert rank_memory(foot, 3, 1, 1).teachers == 350
+    split = rank_memory(foot, 3, 4, 1)
+    assert split.teachers == 60 + 240 // 4 + 100 + 50
+    for parts in (1, 3):  # each micro-batch gathers the three quarters that a rank does not have
+        assert rank_memory(foot, 3, 4, parts).sent - rank_memory(FOOT, 3, 4, parts).sent == parts * 180
+
+
+def test_activation_checkpointing_takes_less_memory_and_more_arithmetic():
+    size = "img_size: 32, patch_size: 8, depth: 4, embed_dim: 32, num_heads: 2"
+    vit = f"model={{backbone: vit_tiny_patch16_224, arguments: {{{size}}}}}"
+    changes = [*TINY[:-1], "model.arguments=null", vit, "views.size=32"]
+    plain, again = (
+        estimate(read_recipe("quickstart", [*changes, f"model.activation_checkpointing={on}"]), 2)
+        for on in ("false", "true")
+    )
+    for stage in range(4):
+        assert again.stages[stage].activations < 0.6 * plain.stages[stage].activations
+    assert plain.step_flops < again.step_flops < 4 / 3 * plain.step_flops
+    assert again.stages[3].sent > plain.stages[3].sent  # weights are gathered once more
+
+
 def measured_under(stage, folder):
     """The higher peak of two ranks, in bytes."""
     folder.mkdir()
@@ -144,7 +182,7 @@ def test_hours_follow_from_arithmetic_and_traffic_or_from_a_measured_speed():
     assert seconds == pytest.approx(found.step_flops / 2 / 0.5e9 + found.stages[1].sent / 1e6)
     assert found.hours(seconds) == pytest.approx(seconds)
     assert found.step_seconds(1, Hardware(tflops=1.0), 0.5) is None  # two GPUs, unknown bandwidth
-    written = estimate_json(found, machine, 0.5, 16.0, None, "wildfern plan quickstart --measure")
+    written = estimate_json(found, machine, 0.5, 16.0, None, "wildfern plan quickstart --measure", Hosts())
     assert written["hours"] == pytest.approx(8 / 16)
     assert written["assumed_utilization"] is None
 
@@ -154,6 +192,26 @@ def test_the_checkpoint_has_the_estimated_size(tmp_path):
     folder = pretrain("quickstart", changes, run=tmp_path / "run") / "checkpoints" / "step_00000001"
     written = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     assert estimate(read_recipe("quickstart", changes), 1).checkpoint == pytest.approx(written, rel=0.1)
+
+
+def test_the_form_of_checkpoints_is_that_of_the_run(monkeypatch):
+    def form(gpus, *changes):
+        found = estimate(read_recipe("quickstart", [*TINY, *changes]), gpus)
+        return found.sharded, found.checkpoint_of_rank / found.checkpoint
+
+    assert form(2) == (False, 1)
+    assert form(2, "training.checkpoint_form=sharded") == (True, pytest.approx(1 / 2, rel=1e-4))
+    monkeypatch.setattr(assembly, "_WHOLE_BYTES", 0)
+    assert form(8)[0]
+    assert not form(1)[0]
+    assert not form(8, "training.checkpoint_form=whole")[0]
+    assert not form(8, "engine={name: deepspeed, zero_stage: 0}")[0]
+
+
+@pytest.mark.parametrize(("gpus", "per_host", "share"), [(1, 8, 1), (4, 8, 1), (8, 8, 1), (8, 2, 1 / 4), (8, 1, 1 / 8)])
+def test_a_host_loads_the_images_of_its_gpus(gpus, per_host, share):
+    found = replace(ESTIMATE, gpus=gpus, batch_size=4096)
+    assert found.images_of_host(2.0, per_host) == 2048 * share
 
 
 def test_the_table_and_the_file_agree_and_show_the_measurement(run, tmp_path):
@@ -181,9 +239,38 @@ def test_the_estimate_for_gpus_shows_which_stage_fits_and_its_assumptions(run, t
     assert written["measure_with"].endswith("--measure")
 
 
+def test_what_hosts_must_load_and_keep_is_shown_and_written(run, tmp_path):
+    options = ["--gpus", "4", "--gpus-per-host", "2", "--images", "1000000000", "--images-per-second", "1000"]
+    changes = ["training.checkpoint_form=sharded", "--json", "estimate.json"]
+    code, said, _ = run("quickstart", *TINY, *options, *changes)
+    said = " ".join(said.split())
+    assert code == 0
+    written = json.loads((tmp_path / "estimate.json").read_text())
+    assert (written["gpus_per_host"], written["images_per_second_per_host"]) == (2, 500)
+    assert "500 images/s to load on each of 2 hosts with 2 GPUs" in said
+    assert written["index_bytes_per_host"] == {"folder": 60 * 10**9, "shards": 52 * 10**9}
+    assert f"{60e9 / 2**30:.2f} GiB for a folder, {52e9 / 2**30:.2f} GiB for tar shards" in said
+    assert written["checkpoint_form"] == "sharded"
+    part = written["checkpoint_bytes_of_a_writer"]
+    assert part == -(-written["checkpoint_bytes"] // 4)
+    assert f"in 4 parts (sharded): each rank copies and writes {part / 2**30:.4f} GiB" in said
+
+
+def test_one_host_without_a_known_speed_has_nothing_more_to_say(run, tmp_path):
+    code, said, _ = run("quickstart", *TINY, "--json", "estimate.json")
+    written = json.loads((tmp_path / "estimate.json").read_text())
+    assert code == 0
+    assert (written["images_per_second_per_host"], written["index_bytes_per_host"]) == (None, None)
+    assert "to load" not in said
+    assert "index of" not in said
+    assert "rank 0" not in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["--gpus-per-host", "0"], ["--gpus-per-host"]),
+        (["--images", "0"], ["--images"]),
         (["--gpu", "h300"], ["h100", "--memory"]),
         (["--gpus", "3"], ["does not divide", "8"]),
         (["--gpus", "0"], ["--gpus"]),

@@ -91,7 +91,7 @@ def test_the_editor_schema_knows_every_key(components):
     described = [key for key, value in sections["training"]["properties"].items() if not value.get("description")]
     assert described == []
     folder = next(form for form in schema["$defs"]["data_entry"]["anyOf"] if form.get("title") == "folder")
-    own = {"source", "weight", "fingerprint", "imbalance", "guide"}
+    own = {"source", "weight", "fingerprint", "imbalance", "guide", "order", "buffer"}
     assert set(folder["properties"]) == own | {"recursive", "size"}
     assert set(schema["$defs"]["Imbalance"]["properties"]) == {"kind", "ratio", "seed", "minimum"}
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from wildfern.generators import ImageBatch, make_stream
-from wildfern.ssl.data import DataError, Images, Mixture, Source, SyntheticSource, permuted
+from wildfern.ssl.data import DataError, GuidedBatches, Images, Mixture, Source, SyntheticSource, permuted
+from wildfern.ssl.data.block_order import BlockOrder
 from wildfern.ssl.data.mixture import BLOCK, block_counts
 
 
@@ -279,3 +280,34 @@ def test_images_without_parameters_have_none_that_are_numbers():
     np.testing.assert_array_equal(images.parameters[rendered], noise.stream.parameters(items[rendered]))
     assert np.isnan(images.parameters[~rendered]).all()
     assert 0 < rendered.sum() < 20
+
+
+class InBlocks(Numbers):
+    """Numbers that are stored ten at a time."""
+
+    @property
+    def blocks(self):
+        return np.arange(0, self.num_items + 1, 10)
+
+
+def test_components_are_ordered_by_blocks_where_asked_and_others_stay_as_they_are():
+    sources = [InBlocks(0, 90), Numbers(1, None), InBlocks(2, 40)]
+    parts = list(zip(sources, (1.0, 2.0, 1.0), strict=True))
+    random, mixture = Mixture(parts, 3), Mixture(parts, 3, buffers=[25, None, None])
+    assert [source.reads_by_blocks for source in sources] == [25, 0, 0]
+    components, epochs, items = mixture.locate(np.arange(4 * BLOCK))
+    for place, other in enumerate(random.locate(np.arange(4 * BLOCK))):
+        np.testing.assert_array_equal((components, epochs, items)[place][components > 0], other[components > 0])
+    own = items[components == 0]
+    order = BlockOrder(sources[0].blocks, 25, mixture._seeds[0])
+    np.testing.assert_array_equal(own, order.locate(np.arange(len(own)))[1])
+    np.testing.assert_array_equal(epochs[components == 0], np.arange(len(own)) // 90)
+    assert seen(mixture.read([9, 2000])) == [(int(components[i]), int(items[i])) for i in (9, 2000)]
+
+
+def test_an_order_by_blocks_needs_blocks_and_no_guide():
+    with pytest.raises(DataError, match=r"order: blocks is for images .* but this source \(Numbers\) has none"):
+        Mixture([(Numbers(0, 90), 1.0)], 0, buffers=[10])
+    guide = GuidedBatches(np.arange(90) % 9, 4, 0)
+    with pytest.raises(DataError, match="guide chooses the images of each batch"):
+        Mixture([(InBlocks(0, 90), 1.0)], 0, guide, [10])

@@ -29,14 +29,24 @@ def test_without_a_home_the_message_says_so(monkeypatch, scheme):
         open_source(f"{scheme}:~nobody_here/x")
 
 
-@pytest.mark.parametrize("scheme", ["folder", "parquet", "webdataset"])
 @pytest.mark.parametrize(
     ("location", "advice"),
     [
         ("s3://bucket/x-{000..009}.tar", "or mount it as a folder"),
         ("gs://bucket/x", "or mount it as a folder"),
-        ("hdfs://host/x", "or mount it as a folder"),
         ("https://host/x.tar", "download it first, and give the path"),
+    ],
+)
+def test_remote_folders_are_refused_in_words(location, advice):
+    with pytest.raises(DataError, match=advice):
+        open_source(f"folder:{location}")
+
+
+@pytest.mark.parametrize("scheme", ["folder", "parquet", "webdataset"])
+@pytest.mark.parametrize(
+    ("location", "advice"),
+    [
+        ("hdfs://host/x", "or mount it as a folder"),
         ("hf://datasets/org/name/data/train.parquet", "write hf:org/name, which"),
         ("file:///data/x", "write /data/x"),
         ("pipe:curl x", "commands are not run"),

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import tarfile
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 from PIL import Image
 
 from wildfern.ssl.data import DataError, open_source
-from wildfern.ssl.data.shard_files import expand_braces
+from wildfern.ssl.data.base import listed_files
+from wildfern.ssl.data.shard_files import _are_files, expand_braces
 
 
 def png(value: int) -> bytes:
@@ -276,3 +278,39 @@ def test_several_splits_read_as_one_are_said(tmp_path, names):
     (note,) = open_source(f"webdataset:{tmp_path}/*.tar").notes
     assert "are read as one; write {split} for the word that differs" in note
     assert not open_source(f"webdataset:{tmp_path}/*train*.tar").notes
+
+
+def test_files_are_found_in_the_lists_of_their_folders(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "folder.tar").mkdir()
+    (tmp_path / "a" / "0.tar").touch()
+    (tmp_path / "a" / "caf\xe9.tar").touch()
+    (tmp_path / "a" / "link.tar").symlink_to("0.tar")
+    (tmp_path / "a" / "dangling.tar").symlink_to("1.tar")
+    names = [
+        "0.tar",
+        "1.tar",
+        "folder.tar",
+        "caf\xe9.tar",
+        "cafe\u0301.tar",
+        "link.tar",
+        "dangling.tar",
+        "../a/0.tar",
+        "0.TAR",
+    ]
+    files = [f"{tmp_path}/{folder}/{name}" for folder in ("a", "missing") for name in names]
+    monkeypatch.chdir(tmp_path / "a")
+    files += ["0.tar", "1.tar", "a/0.tar"]
+    assert _are_files(files) == [os.path.isfile(file) for file in files]
+    asked = []
+    monkeypatch.setattr(os.path, "isfile", lambda path: asked.append(path))
+    assert _are_files([f"{tmp_path}/a/{number}.tar" for number in range(1000)]) == [True] + [False] * 999
+    assert asked == []
+
+
+def test_files_are_listed_as_those_of_any_source(tmp_path, monkeypatch):
+    for name in ("x/0.tar", "x/y/1.tar"):
+        plain(tmp_path / name, [1])
+    monkeypatch.chdir(tmp_path / "x")
+    for pattern, paths in (("{0,y/1}.tar", ["0.tar", "y/1.tar"]), (f"{tmp_path}/x/y/1.tar", [f"{tmp_path}/x/y/1.tar"])):
+        assert list(open_source(f"webdataset:{pattern}").files()) == list(listed_files(paths))

@@ -9,7 +9,7 @@ from torch import nn
 
 from wildfern.ssl.methods import DINO, Batch, ComparingMethod, Embedded, Method, Output, SimCLR
 from wildfern.ssl.methods.gather import all_gather_embeddings
-from wildfern.ssl.models import Backbone
+from wildfern.ssl.models import Backbone, sharded_module
 from wildfern.ssl.training import OPTIMIZERS, TorchEngine
 from wildfern.ssl.training.footprint import optimizer_state, step_footprint
 from wildfern.ssl.training.measured_peak import measured_peak
@@ -28,10 +28,19 @@ def vit() -> nn.Module:
     return Backbone("vit_tiny_patch16_224", **VIT)
 
 
+def recomputed(backbone: Backbone) -> Backbone:
+    backbone.checkpoint_activations()
+    return backbone
+
+
 CASES = {
     "resnet": (lambda: SimCLR(resnet(), 10, projection_hidden=128), [(2, 32)]),
     "vit": (lambda: SimCLR(vit(), 10, projection_hidden=128), [(2, 32)]),
     "dino": (lambda: DINO(vit(), 10, prototypes=1024, head_hidden=128, head_bottleneck=32), [(2, 32), (4, 16)]),
+}
+RECOMPUTED = {
+    "resnet recomputed": (lambda: SimCLR(recomputed(resnet()), 10, projection_hidden=128), [(2, 32)]),
+    "vit recomputed": (lambda: SimCLR(recomputed(vit()), 10, projection_hidden=128), [(2, 32)]),
 }
 each_case = pytest.mark.parametrize("case", CASES)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -40,18 +49,18 @@ NO_BF16 = "this processor has no bfloat16 arithmetic: torch emulates it with lar
 
 
 def footprint(case, precision, **options):
-    make, shape = CASES[case]
+    make, shape = (CASES | RECOMPUTED)[case]
     with torch.device("meta"):
         method = make()
     return step_footprint(method, ADAMW, shape, IMAGES, precision=precision, view_dtype=DTYPES[precision], **options)
 
 
-@each_case
+@pytest.mark.parametrize("case", [*CASES, *RECOMPUTED])
 @each_precision
 def test_the_estimate_is_within_a_tenth_of_the_measured_peak(case, precision):
     if precision == "bf16" and not computes_in_bf16(torch.device("cpu")):
         pytest.skip(NO_BF16)
-    make, shape = CASES[case]
+    make, shape = (CASES | RECOMPUTED)[case]
     foot = footprint(case, precision)
     engine = TorchEngine(make(), ADAMW, 0.0, device=torch.device("cpu"), precision=precision)
     measured = measured_peak(engine, shape, IMAGES, view_dtype=DTYPES[precision])
@@ -80,6 +89,33 @@ def test_saved_bytes_are_those_that_autograd_saves(case, precision):
         loss = method(Batch.from_views(views, step=5)).loss
     assert loss.isfinite()
     assert footprint(case, precision).saved == pytest.approx(sum(size for size, _ in saved.values()), rel=0.1)
+
+
+def test_checkpointing_keeps_fewer_activations_for_another_forward_pass():
+    for case, kept in (("vit", 0.2), ("resnet", 0.7)):
+        plain, again = footprint(case, "fp32"), footprint(f"{case} recomputed", "fp32")
+        assert again.saved < kept * plain.saved
+        assert again.peak < plain.peak
+        # Of three parts, of which one is the forward pass; the last layer of a block need not be computed again.
+        assert 1.1 < again.flops / plain.flops < 4 / 3
+        assert (plain.forward_passes, again.forward_passes) == (1, 2)
+
+
+def test_teachers_are_told_apart_and_their_units_are_those_that_are_gathered(monkeypatch):
+    monkeypatch.setattr(sharded_module, "KEPT_WHOLE", 1000)
+    make, shape = CASES["dino"]
+    method = make()
+    [teacher] = method.teachers().values()
+    large = [weight.numel() * 4 for weight in teacher.parameters() if weight.numel() > 1000]
+    whole = sum(t.numel() * 4 for t in teacher.state_dict().values())
+    with torch.device("meta"):
+        method = make()
+        method.add_frozen_teacher("frozen", resnet())
+    foot = step_footprint(method, ADAMW, shape, 2, precision="fp32")
+    frozen = method.frozen_teachers()["frozen"].module
+    assert (foot.teacher_weights, foot.teachers) == (sum(large), whole)
+    assert foot.teacher_unit == max(large)  # no module has two large ones
+    assert foot.frozen_teachers == sum(t.numel() * t.element_size() for t in frozen.state_dict().values())
 
 
 class Perceptron(Method):
