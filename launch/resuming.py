@@ -213,17 +213,21 @@ def load_newest_checkpoint(
     if newest > recipe.training.steps:
         raise RunError(f"{folder.path} is at step {newest}, past training.steps {recipe.training.steps}")
     checkpoint = assembly.checkpoints.path(newest)
+    refused = None
     if not checkpoint.is_dir():
-        raise RunError(
+        refused = RunError(
             f"rank {context.rank} does not see {checkpoint}, which rank 0 does: --run must be on a file system that all "
             "hosts share"
         )
-    try:
-        assembly.engine.load(checkpoint)
-    except ValueError as error:
-        raise RunError(
-            f"{error}. Rename or remove {checkpoint} to resume from the checkpoint before it, or use a new run folder"
-        ) from error
+    else:
+        try:
+            assembly.engine.load(checkpoint)
+        except ValueError as error:
+            refused = RunError(
+                f"{error}. Rename or remove {checkpoint} to resume from the checkpoint before it, or use a new run folder"
+            )
+            refused.__cause__ = error
+    context.raise_on_all(refused)  # a rank reads only its part
     if (probe := assembly.engine.probe) is not None:
         absent = [part.absent for part in probe.parts if not part.steps]
         messages = [*messages, *(f"the checkpoint has {words} at step {newest}" for words in absent)]

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from wildfern.ssl.models.sharded_module import part_of
+
+_GATHERED = 2**25  # elements of weights that are gathered together
 
 Gather = Callable[[Iterable[nn.Parameter]], AbstractContextManager]
 
@@ -39,19 +41,33 @@ class MomentumTeacher:
 
     @torch.no_grad()
     def update(self, student: nn.Module, momentum: float, gather: Gather = whole) -> None:
-        """Move towards `student`; `gather` makes its parameters whole under sharded engines, one at a time."""
-        theirs = list(student.parameters())
-        if gather is whole:
-            torch._foreach_lerp_([*self.module.parameters()], [p.detach() for p in theirs], 1 - momentum)
-            return
-        for mine, other in zip(self.module.parameters(), theirs, strict=True):
+        """Move towards `student`; `gather` makes its parameters whole under sharded engines, some at a time."""
+        whole_pairs = []
+        for mine, other in zip(self.module.parameters(), student.parameters(), strict=True):
             if (part := part_of(mine)) is None:
-                with gather([other]):
-                    mine.lerp_(other.detach(), 1 - momentum)
+                whole_pairs.append((mine, other))
             elif (sharded := getattr(other, "ds_tensor", None)) is not None:  # by DeepSpeed, in the same parts
                 part.own.lerp_(sharded.detach()[: part.count], 1 - momentum)
             else:
                 part.own.lerp_(other.detach().flatten()[part.start : part.start + part.count], 1 - momentum)
+        for some in _at_a_time(whole_pairs):
+            ours, theirs = zip(*some, strict=True)
+            with gather(theirs):
+                torch._foreach_lerp_([*ours], [p.detach() for p in theirs], 1 - momentum)
+
+
+def _at_a_time(pairs: list[tuple[nn.Parameter, nn.Parameter]]) -> Iterator[list[tuple[nn.Parameter, nn.Parameter]]]:
+    """Consecutive pairs, of at most `_GATHERED` elements together unless a single one has more."""
+    some: list[tuple[nn.Parameter, nn.Parameter]] = []
+    elements = 0
+    for pair in pairs:
+        elements += pair[0].numel()
+        if some and elements > _GATHERED:
+            yield some
+            some, elements = [], pair[0].numel()
+        some.append(pair)
+    if some:
+        yield some
 
 
 def cosine_momentum(base: float, step: int, total_steps: int) -> float:

@@ -202,7 +202,7 @@ class CheckpointStore:
     def __exit__(self, *exception: object) -> None:
         """Wait for the thread, also after an exception; then a checkpoint whose other parts are not written is given up."""
         if self._writing is not None:
-            if exception[0] is not None:
+            if exception[0] is not None or self.failed:
                 self._abandon.set()
             self._writing.join()
 

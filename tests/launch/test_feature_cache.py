@@ -87,7 +87,8 @@ def test_two_folders_of_the_same_names_sizes_and_times_are_two_data_sets(tmp_pat
     assert second[1] != first[1]
 
 
-def test_nothing_is_kept_unless_asked_for(images, tmp_path):
+def test_nothing_is_kept_unless_asked_for(images, tmp_path, monkeypatch):
+    monkeypatch.setenv("WILDFERN_CACHE", str(tmp_path / "mine"))
     evaluate(on=[f"folder:{images}"], say=print, **NETWORK)
     folder = cache_folder("features")
     assert not folder.exists() or not list(folder.iterdir())

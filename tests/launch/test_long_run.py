@@ -24,7 +24,7 @@ def slow(monkeypatch):
     monkeypatch.setattr(long_run, "_forward_flops", lambda *arguments: 1e12 / 3 / 64)
     fields = dict.fromkeys(Footprint.__dataclass_fields__, 0)
     made = long_run.estimates.Estimate(
-        gpus=1, images=64, batch_size=64, steps=1, step_flops=10**12, stages={}, chosen=None, checkpoint=0, kept=1,
+        gpus=1, images=64, batch_size=64, steps=1, step_flops=10**12, stages={}, chosen=None, checkpoint=0, sharded=False, kept=1,
         footprint=Footprint(**fields),
     )  # fmt: skip
     monkeypatch.setattr(long_run.estimates, "estimate", lambda recipe, gpus: made)
