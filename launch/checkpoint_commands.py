@@ -23,11 +23,11 @@ def _commands() -> None:
 @checkpoint_app.command()
 def merge(
     run: Annotated[Path, typer.Argument(help="A run folder, of which the newest checkpoint is taken, or a checkpoint")],
-    out: Annotated[Path, typer.Option(help="File to write, in the format of safetensors")],
+    out: Annotated[Path, typer.Option(help="File to write or replace, in the format of safetensors")],
 ) -> None:
-    """Join the state that ranks wrote in parts (training.checkpoint_form: sharded) into one file."""
+    """Join the parts of a sharded checkpoint into one file."""
     with Startup():
         from wildfern.launch.checkpoint_merging import merge_checkpoint
 
-        tensors, size = merge_checkpoint(run, out)
-    say(f"{out}: {tensors:,} tensors, {size / 2**30:.2f} GiB")
+        checkpoint, tensors, size = merge_checkpoint(run, out)
+    say(f"{out}: {tensors:,} tensors of {checkpoint}, {size / 2**30:.2f} GiB")

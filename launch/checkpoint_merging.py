@@ -8,11 +8,11 @@ from wildfern.launch.output_paths import output_file, writing
 from wildfern.ssl.training.checkpoints import checkpoint_steps
 from wildfern.ssl.training.checksums import MANIFEST, CorruptCheckpoint, check
 from wildfern.ssl.training.fitting_state import StateMismatch
-from wildfern.ssl.training.merging import merge
+from wildfern.ssl.training.merging import NotMerged, merge
 
 
-def merge_checkpoint(run: Path, out: Path) -> tuple[int, int]:
-    """Write the state of a checkpoint, or of the newest one of a run folder, to the file `out`: its tensors and bytes.
+def merge_checkpoint(run: Path, out: Path) -> tuple[Path, int, int]:
+    """Write the state of a checkpoint, or of the newest one of a run folder, to the file `out`: which, its tensors and bytes.
 
     Checksums are verified first. Raises RunError for a folder without a checkpoint, and for one that is damaged.
     """
@@ -20,14 +20,16 @@ def merge_checkpoint(run: Path, out: Path) -> tuple[int, int]:
     file = output_file(out)
     try:
         check(folder)
-        with writing(file) as path, path.open("wb") as opened:
+        with writing(file) as path, path.open("wb", buffering=0) as opened:
             tensors = merge(folder, opened)
             size = opened.tell()
+    except NotMerged as error:
+        raise RunError(f"cannot write {out}: {error}") from error
     except (CorruptCheckpoint, StateMismatch) as error:
         raise RunError(f"{folder} is damaged: {error}") from error
     except ValueError as error:
         raise RunError(str(error)) from error
-    return tensors, size
+    return folder, tensors, size
 
 
 def _checkpoint(run: Path) -> Path:

@@ -300,8 +300,8 @@ class RunFolder:
         weights = self.path / "backbone.safetensors"
         if not os.path.lexists(weights):
             raise RunError(
-                f"{self.path} has no backbone.safetensors yet: it is written with the first checkpoint; if the run has stopped, "
-                f"continue it with --run {self.path} --resume"
+                f"{self.path} has no backbone.safetensors yet: it is written with the first checkpoint, or at the end where "
+                f"checkpoints are sharded; if the run has stopped, continue it with --run {self.path} --resume"
             )
         if not is_regular(weights):
             raise RunError(_refused(weights))

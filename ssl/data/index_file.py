@@ -22,10 +22,13 @@ IndexArrays = dict[str, NDArray]  # numbers and truth values; text as uint8
 
 WAIT = 600.0  # s for another process that builds the same index
 
-_MAGIC = b"wildfern index 1"
-_START = struct.Struct("<16sQQL")  # magic and version, bytes of the file, bytes of the header, CRC-32 of the header
+_MAGIC = b"wildfern index 2"
+_START = struct.Struct(
+    "<16sQQLL"
+)  # magic and version, bytes of the file, bytes and CRC-32 of the header, CRC-32 of the rest
 _MOST_HEADER = 2**20  # bytes
 _ALIGNED = 64  # bytes
+_CHECKED_TO = 2**27  # bytes of an index whose arrays are checked each time: for a larger one it takes too long
 _RANDOM_FROM = 2**28  # bytes of an index of which training looks at few places a step
 _DTYPES = {"|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8"}
 
@@ -75,7 +78,15 @@ def write_index(path: Path, arrays: Mapping[str, NDArray]) -> None:
     for name, array in plain.items():
         if array.dtype.str not in _DTYPES:
             raise ValueError(f"array {name} of an index must be of numbers, got {array.dtype}")
-    start, total, places = index_layout({name: (array.dtype.str, list(array.shape)) for name, array in plain.items()})
+    shapes = {name: (array.dtype.str, list(array.shape)) for name, array in plain.items()}
+    start, total, places = index_layout(shapes)
+    checksum, end = 0, len(start)
+    for name, array in plain.items():
+        checksum = zlib.crc32(
+            array.data.cast("B") if array.size else b"", zlib.crc32(bytes(places[name] - end), checksum)
+        )
+        end = places[name] + array.nbytes
+    start, *_ = index_layout(shapes, zlib.crc32(bytes(total - end), checksum))
     with replacing(path) as beside, beside.open("wb") as file:
         file.write(start)
         for name, array in plain.items():
@@ -84,10 +95,10 @@ def write_index(path: Path, arrays: Mapping[str, NDArray]) -> None:
         file.write(bytes(total - file.tell()))
 
 
-def index_layout(arrays: Mapping[str, tuple[str, list[int]]]) -> tuple[bytes, int, dict[str, int]]:
+def index_layout(arrays: Mapping[str, tuple[str, list[int]]], checksum: int = 0) -> tuple[bytes, int, dict[str, int]]:
     """The first bytes of an index of arrays of these types and shapes, the bytes of the file, and where each array starts in it.
 
-    Raises ValueError for too many arrays.
+    `checksum` is the CRC-32 of all bytes behind the first ones. Raises ValueError for too many arrays.
     """
     entries = []
     end = 0  # of the arrays, from the first one on
@@ -98,20 +109,20 @@ def index_layout(arrays: Mapping[str, tuple[str, list[int]]]) -> tuple[bytes, in
     if len(header) > _MOST_HEADER:
         raise ValueError(f"the index has too many arrays: {len(arrays):,}")
     first = _aligned(_START.size + len(header))
-    start = _START.pack(_MAGIC, first + end, len(header), zlib.crc32(header)) + header
+    start = _START.pack(_MAGIC, first + end, len(header), zlib.crc32(header), checksum) + header
     return start, first + end, {name: first + offset for name, _, _, offset in entries}
 
 
 def map_index(path: Path) -> IndexArrays | None:
     """The arrays of a file of `write_index`, read-only and mapped into memory; they stay as they are if it is replaced.
 
-    None for a file that is missing, incomplete, damaged in its header, of another version, or something else. The numbers in the
-    arrays are not checked.
+    None for a file that is missing, incomplete, damaged, of another version, or something else. The arrays of files of more than
+    128 MiB are not checked.
     """
     try:
         with open_reading(path) as file:
             length = os.fstat(file.fileno()).st_size
-            magic, total, header_bytes, checksum = _START.unpack(file.read(_START.size))
+            magic, total, header_bytes, checksum, of_arrays = _START.unpack(file.read(_START.size))
             if magic != _MAGIC or total != length or header_bytes > _MOST_HEADER:
                 return None
             header = file.read(header_bytes)
@@ -119,6 +130,8 @@ def map_index(path: Path) -> IndexArrays | None:
                 return None
             entries = parse_json(header)
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        if length <= _CHECKED_TO and zlib.crc32(memoryview(content)[_START.size + header_bytes :]) != of_arrays:
+            return None
         if length >= _RANDOM_FROM and hasattr(mmap, "MADV_RANDOM"):
             content.madvise(mmap.MADV_RANDOM)  # otherwise each image that is looked up reads its surroundings too
         first = _aligned(_START.size + header_bytes)

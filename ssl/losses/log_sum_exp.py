@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from wildfern.ssl.losses.first_derivative import first_derivative_only
 from wildfern.ssl.losses.row_blocks import row_blocks
 
 # Up to this scale, exponentials of products of unit vectors are above e⁻⁴⁰ once the largest possible one is 1.
@@ -162,6 +162,6 @@ class _LogSumExp(torch.autograd.Function):
         return values.sum() if weights is None else values.dot(weights)
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         return *(None if x is None else gradient * x for x in ctx.saved_tensors), None, None, None, None, None, None

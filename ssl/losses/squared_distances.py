@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from wildfern.ssl.losses.first_derivative import first_derivative_only
 from wildfern.ssl.losses.row_blocks import block_numbers, images_of, row_blocks
 
 # Up to this τ, exp(τ(2x·y − ‖y‖²)) of unit vectors without their mean is between e⁻⁴⁰ and e⁴⁰: a softmax needs no maximum.
@@ -44,7 +44,7 @@ class _DistancesOfViews(torch.autograd.Function):
         return distances
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (z,) = ctx.saved_tensors
         both = gradient + gradient.transpose(0, 1)  # z_x occurs in row and in column x
@@ -113,7 +113,7 @@ class _SoftminDistance(torch.autograd.Function):
         return torch.stack(totals).sum() / count
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         return gradient * ctx.saved_tensors[0], None, None, None
 

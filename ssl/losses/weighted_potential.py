@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from wildfern.ssl.losses.first_derivative import first_derivative_only
 from wildfern.ssl.losses.row_blocks import images_of, row_blocks
 from wildfern.ssl.losses.squared_distances import subtract_maximum
 
@@ -53,7 +53,7 @@ class _WeightedPotential(torch.autograd.Function):
         return torch.stack([torch.stack(parts).sum() for parts in sums]) / images
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
         (z,), (tau, scale, detach_weights, own) = ctx.saved_tensors, ctx.settings
         with_ones = torch.cat([z, torch.ones_like(z[..., :1])], dim=-1)

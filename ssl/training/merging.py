@@ -15,25 +15,38 @@ from wildfern.ssl.training.state_file import SavedState, open_state
 _AT_ONCE = 2**24  # elements
 
 
+class NotMerged(Exception):
+    """The merged file cannot be written; the message says why."""
+
+
 def merge(folder: Path, out: BinaryIO, progress: Callable[[int, int], None] = lambda done, total: None) -> int:
     """Write the state of a checkpoint folder to `out` in the format of safetensors; returns the number of tensors.
 
-    `progress` gets bytes written and in all. Raises ValueError if the state is damaged or parts of it are missing.
+    `progress` gets bytes written and in all. Raises ValueError if the state is damaged or parts of it are missing, and NotMerged.
     """
     with open_state(folder) as state:
         names = sorted(state.keys(), key=lambda name: (-DTYPES[state.described(name)[1]].itemsize, name))  # aligned
         header, total = _header(state, names)
-        out.write(len(header).to_bytes(8, "little") + header)
+        _write(out, len(header).to_bytes(8, "little") + header)
         done = 0
         for name in names:
             shape, _ = state.described(name)
             count = math.prod(shape)
             for start in range(0, count, _AT_ONCE):
                 part = state.piece(name, start, min(_AT_ONCE, count - start))
-                out.write(_bytes_of(part))
+                _write(out, _bytes_of(part))
                 done += part.nbytes
                 progress(done, total)
     return len(names)
+
+
+def _write(out: BinaryIO, content: bytes | memoryview) -> None:
+    left = memoryview(content)
+    try:
+        while left:
+            left = left[out.write(left) :]
+    except OSError as error:  # of the file to write, not of the state
+        raise NotMerged(error.strerror or str(error)) from error
 
 
 def _header(state: SavedState, names: list[str]) -> tuple[bytes, int]:

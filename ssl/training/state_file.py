@@ -19,6 +19,7 @@ from torch import Tensor
 
 from wildfern.bounded_json import parse_json
 from wildfern.files import UnsafeFile, open_reading
+from wildfern.ssl.training.checksums import MANIFEST, manifest
 from wildfern.ssl.training.fitting_state import DTYPES, StateMismatch
 
 FILE = "training.safetensors"
@@ -52,6 +53,10 @@ def shard_name(rank: int, world_size: int) -> str:
 def shard_files(folder: Path) -> list[Path]:
     """The files of a state in several files, by rank; raises ValueError if one is missing, or if they are of several states."""
     found = sorted(path for path in folder.iterdir() if _SHARD.fullmatch(path.name))
+    if (folder / MANIFEST).exists() and (ranks := manifest(folder).get("shards")) is not None:
+        found = [
+            path for path in found if path.name.endswith(f"_of_{ranks:05d}.safetensors")
+        ]  # others are no parts of it
     counts = {int(_SHARD.fullmatch(path.name)[2]) for path in found}  # type: ignore[index]
     if len(counts) > 1:
         raise ValueError(f"{folder} holds parts of states of {' and of '.join(map(str, sorted(counts)))} ranks")

@@ -75,6 +75,9 @@ def test_a_damaged_or_foreign_file_is_none(tmp_path):
     for place in range(header + 40):  # any bit of the start and of the beginning of the header
         path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
         assert map_index(path) is None, place
+    for place in range(len(good) - 200, len(good), 7):  # of the arrays
+        path.write_bytes(good[:place] + bytes([good[place] ^ 16]) + good[place + 1 :])
+        assert map_index(path) is None, place
     for length in (0, 10, header, header + 20, len(good) - 1):
         path.write_bytes(good[:length])
         assert map_index(path) is None
@@ -107,7 +110,9 @@ def test_a_damaged_or_foreign_file_is_none(tmp_path):
 def test_a_header_that_does_not_fit_the_file_is_refused(tmp_path, entries):
     header = entries.encode()
     first = -(-(index_file._START.size + len(header)) // 64) * 64
-    start = struct.pack("<16sQQL", index_file._MAGIC, first + 64, len(header), index_file.zlib.crc32(header))
+    body = bytes(first + 64 - index_file._START.size - len(header))
+    sums = [index_file.zlib.crc32(part) for part in (header, body)]
+    start = struct.pack("<16sQQLL", index_file._MAGIC, first + 64, len(header), *sums)
     (tmp_path / "a.index").write_bytes((start + header).ljust(first + 64, b"\0"))
     assert map_index(tmp_path / "a.index") is None
 

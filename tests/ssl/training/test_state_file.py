@@ -8,8 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from wildfern.ssl.training.checksums import write_manifest
 from wildfern.ssl.training.fitting_state import StateMismatch
-from wildfern.ssl.training.merging import merge
+from wildfern.ssl.training.merging import NotMerged, merge
 from wildfern.ssl.training.sharded_state import StateShard, write_shard
 from wildfern.ssl.training.state_file import FILE, open_state, shard_name
 
@@ -85,6 +86,12 @@ def test_merged_parts_are_one_file(tmp_path):
     assert done[-1][0] == done[-1][1] == sum(value.nbytes for value in STATE.values())
 
 
+def test_a_full_disk_is_not_a_damaged_state(tmp_path):
+    shards(tmp_path, 2)
+    with open("/dev/full", "wb", buffering=0) as full, pytest.raises(NotMerged, match="No space left"):
+        merge(tmp_path, full)
+
+
 def test_a_missing_part_is_named(tmp_path):
     shards(tmp_path, 3)[1].unlink()
     with pytest.raises(ValueError, match=re.escape(f"{shard_name(1, 3)} is missing")), open_state(tmp_path):
@@ -96,6 +103,14 @@ def test_parts_of_several_states_are_refused(tmp_path):
     shards(tmp_path, 3)
     with pytest.raises(ValueError, match="parts of states of 2 and of 3 ranks"), open_state(tmp_path):
         pass
+
+
+def test_parts_that_the_manifest_does_not_name_are_ignored(tmp_path):
+    shards(tmp_path, 2)
+    write_manifest(tmp_path, {"step": 1, "shards": 2})
+    shards(tmp_path, 3)
+    with open_state(tmp_path) as state:
+        assert torch.equal(state.tensor("method/weight"), STATE["method/weight"])
 
 
 def test_no_state_is_said(tmp_path):
