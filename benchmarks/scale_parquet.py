@@ -42,7 +42,7 @@ def rows(folder: Path, images: int, seconds: float) -> tuple[list[dict], dict[st
     with _cache_in(folder / "cache"):
         copied = open_source(where, memory_gb=over)
         began = time.perf_counter()
-        copied.prepare_random_order()
+        copied.prepare()
         unpacking = images / (time.perf_counter() - began)
         things = {
             "in memory": batches(open_source(where, memory_gb=1e3)),
