@@ -42,7 +42,7 @@ def make_tree(root: Path, files: int) -> None:
 
 
 def rows(files: int, seconds: float = 0.0) -> list[dict]:
-    """Rows for a tree of so many images in a temporary folder: images per second of opening it, with labels.
+    """Rows for a tree of `files` images in a temporary folder: images per second of opening it, with labels.
 
     Each kind of start is run at least four times; the headers of all images are read four times.
     """

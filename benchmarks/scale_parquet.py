@@ -5,14 +5,10 @@
 Over the budget: from an unpacked copy, and by row groups as without one; beside them the package datasets, where it is installed.
 """
 
-import argparse
 import io
-import json
-import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
@@ -22,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 from PIL import Image
 
+from wildfern.benchmarks.own_cache import cache_in, command
 from wildfern.benchmarks.result import Benchmark, compare
 from wildfern.generators.counter_rng import key
 from wildfern.ssl.data import Mixture, Source, open_source
@@ -35,11 +32,11 @@ COPY, ROW_GROUPS, DATASETS = "over the budget, unpacked copy", "over the budget,
 
 
 def rows(folder: Path, images: int, seconds: float) -> tuple[list[dict], dict[str, float]]:
-    """The rows of `compare`, and figures, for a new set of so many images in `folder`."""
+    """The rows of `compare`, and figures, for a new set of `images` images in `folder`."""
     write_set(folder / "set/train.parquet", images)
     over = _bytes_of(folder / "set/train.parquet") / OVER / GIB
     where = f"parquet:{folder / 'set'}"
-    with _cache_in(folder / "cache"):
+    with cache_in(folder / "cache"):
         copied = open_source(where, memory_gb=over)
         began = time.perf_counter()
         copied.prepare()
@@ -93,32 +90,5 @@ def _bytes_of(path: Path) -> int:
     return sum(batch.column(0).nbytes for batch in parquet.ParquetFile(path).iter_batches(columns=["image.bytes"]))
 
 
-@contextmanager
-def _cache_in(folder: Path) -> Iterator[None]:
-    """Copies are made in this folder instead of the user's."""
-    before = os.environ.get("WILDFERN_CACHE")
-    os.environ["WILDFERN_CACHE"] = str(folder)
-    try:
-        yield
-    finally:
-        os.environ.pop("WILDFERN_CACHE")
-        if before is not None:
-            os.environ["WILDFERN_CACHE"] = before
-
-
-def main() -> None:
-    from rich.console import Console
-
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=20_000)
-    parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    found = run(given.seconds, given.images)
-    Console().print(found.table())
-    if given.json:
-        given.json.write_text(json.dumps(found.as_json(), indent=2) + "\n", encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    command(__doc__, run, images=20_000, seconds=10.0)

@@ -6,9 +6,7 @@ The server is a process of this machine, so the network is no limit: what is mea
 all images once with `order: blocks`.
 """
 
-import argparse
 import io
-import json
 import os
 import re
 import shutil
@@ -24,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from wildfern.benchmarks.own_cache import cache_in, command
 from wildfern.benchmarks.result import Benchmark, compare
 from wildfern.generators.counter_rng import key
 from wildfern.ssl.data import Mixture, open_source
@@ -36,10 +35,10 @@ LOCAL, FIRST, SECOND = "local files", "first pass (download)", "second pass (cop
 
 
 def rows(folder: Path, images: int, seconds: float) -> list[dict]:
-    """The rows of `compare` for new shards with so many images in `folder`."""
+    """The rows of `compare` for new shards with `images` images in `folder`."""
     shards = write_shards(folder / "shards", images)
     pattern = f"shard-{{0000..{shards - 1:04}}}.tar"
-    with _cache_in(folder / "cache"), served(folder / "shards") as url:
+    with cache_in(folder / "cache"), served(folder / "shards") as url:
         local, copied = one_pass(f"{folder / 'shards'}/{pattern}"), one_pass(f"{url}/{pattern}")
 
         def downloaded() -> None:
@@ -143,32 +142,5 @@ def run(seconds: float, images: int = 2000) -> Benchmark:
     return Benchmark("scale_remote", "images/s", words, found)
 
 
-@contextmanager
-def _cache_in(folder: Path) -> Iterator[None]:
-    """Copies and index are kept in this folder instead of the user's."""
-    before = os.environ.get("WILDFERN_CACHE")
-    os.environ["WILDFERN_CACHE"] = str(folder)
-    try:
-        yield
-    finally:
-        os.environ.pop("WILDFERN_CACHE")
-        if before is not None:
-            os.environ["WILDFERN_CACHE"] = before
-
-
-def main() -> None:
-    from rich.console import Console
-
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=2000)
-    parser.add_argument("--seconds", type=float, default=6.0)
-    parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    found = run(given.seconds, given.images)
-    Console().print(found.table())
-    if given.json:
-        given.json.write_text(json.dumps(found.as_json(), indent=2) + "\n", encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    command(__doc__, run, images=2000, seconds=6.0)

@@ -6,16 +6,13 @@ The images are a few bytes each, so that only headers count; each has a label, i
 the plain reading of headers: tarfile of the standard library, which gives the places of all members.
 """
 
-import argparse
-import json
 import os
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+from wildfern.benchmarks.own_cache import cache_in, command
 from wildfern.benchmarks.result import Benchmark, compare
 from wildfern.ssl.data import open_source
 from wildfern.ssl.data.tar_index import index_shard
@@ -25,7 +22,7 @@ OLD = 1_600_000_000  # s since 1970: shards that were just written are not kept 
 
 
 def rows(folder: Path, images: int, seconds: float) -> tuple[list[dict], dict[str, float]]:
-    """The rows of `compare`, and figures, for new shards with so many images in `folder`."""
+    """The rows of `compare`, and figures, for new shards with `images` images in `folder`."""
     shards = write_shards(folder / "shards", images)
     of_one = min(images, IN_A_SHARD)
     things = {
@@ -34,7 +31,7 @@ def rows(folder: Path, images: int, seconds: float) -> tuple[list[dict], dict[st
         "compiled": lambda: index_shard(str(shards[0]), compiled=True),
     }
     found = compare(f"headers of {of_one:,} images with labels, one thread", of_one, things, seconds)
-    with _cache_in(folder / "cache"):
+    with cache_in(folder / "cache"):
         times = {}
         for what in ("cold", "warm"):
             began = time.perf_counter()
@@ -78,32 +75,5 @@ def run(seconds: float, images: int = 200_000) -> Benchmark:
     return Benchmark("scale_shards", "images/s", words, found, figures)
 
 
-@contextmanager
-def _cache_in(folder: Path) -> Iterator[None]:
-    """The index is kept in this folder instead of the user's."""
-    before = os.environ.get("WILDFERN_CACHE")
-    os.environ["WILDFERN_CACHE"] = str(folder)
-    try:
-        yield
-    finally:
-        os.environ.pop("WILDFERN_CACHE")
-        if before is not None:
-            os.environ["WILDFERN_CACHE"] = before
-
-
-def main() -> None:
-    from rich.console import Console
-
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=200_000)
-    parser.add_argument("--seconds", type=float, default=6.0)
-    parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    found = run(given.seconds, given.images)
-    Console().print(found.table())
-    if given.json:
-        given.json.write_text(json.dumps(found.as_json(), indent=2) + "\n", encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    command(__doc__, run, images=200_000, seconds=6.0)

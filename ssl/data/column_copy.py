@@ -72,7 +72,7 @@ class ColumnCopy:
 
 
 def open_copy(path: Path, rows: int) -> ColumnCopy | None:
-    """The copy at `path`, marked as used now and in use; None if there is none of so many rows."""
+    """The copy at `path`, marked as used now and in use; None if there is none of `rows` rows."""
     try:
         file = open_reading(path)
     except OSError:
