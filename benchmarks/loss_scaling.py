@@ -26,10 +26,10 @@ class _Loss:
 
 
 def scaling_rows(device: torch.device, seconds: float, sizes: tuple[int, ...] | None = None) -> list[dict]:
-    """Rows for each number of images in `sizes` (`SIZES`), each measured for about `seconds` and in at least three steps.
+    """Rows for each number of images in `sizes` (`SIZES`), each measured for about `seconds`, or in two steps that take longer.
 
     A row is skipped if its step, by the one for fewer images, would take more than `MOST_STEPS` · seconds or more memory than is
-    free; so the time is bounded by that of about 3 · `MOST_STEPS` · seconds for a row.
+    free; so a row takes at most about 2 · `MOST_STEPS` · seconds.
     """
     own, theirs = NTXentLoss(TEMPERATURE), LightlyNTXentLoss(TEMPERATURE)
     cacr = CACRLoss()
@@ -62,7 +62,8 @@ def scaling_rows(device: torch.device, seconds: float, sizes: tuple[int, ...] | 
                 steps[what] = _step(one.loss, z, device)
                 peaks[what] = peak_bytes(steps[what], device)
         slow = any(last[what][0] > seconds for what in steps)
-        measured = compare(case, 1, steps, seconds, rounds=1 if slow else None) if steps else []
+        # the step of `peak_bytes` has warmed up
+        measured = compare(case, 1, steps, seconds, rounds=1 if slow else None, warm_up=not slow) if steps else []
         for row in measured:
             last[row["what"]] = 1 / row["rate"], peaks[row["what"]]
         found = {row["what"]: {**row, "peak_bytes": peaks[row["what"]]} for row in measured}

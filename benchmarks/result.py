@@ -82,15 +82,16 @@ def compare(
     lead: int = 0,
     at_turn: Callable[[Callable[[], object]], None] = lambda thing: None,
     rounds: int | None = None,
+    warm_up: bool = True,
 ) -> list[dict]:
     """Rows of one case. Each call processes `items`; the first alternative is the baseline.
 
-    All are warmed up once, then run in turn in `rounds` (`ROUNDS`) rounds of about seconds / rounds each; the best round counts.
+    All are called once (`warm_up`), then run in turn in `rounds` (`ROUNDS`) rounds of about seconds / rounds each; the best counts.
     Before a turn is timed, the alternative is called `lead` times (to use up prefetched work), then `at_turn` is called with it.
     """
     rounds = rounds or ROUNDS
     best = dict.fromkeys(things, 0.0)
-    for call in things.values():
+    for call in things.values() if warm_up else ():
         call()
     for _ in range(rounds):
         for what, call in things.items():

@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 
 from wildfern.ssl.data.base import DataError, SourceFile
 from wildfern.ssl.data.worker_threads import check_wanted, worker_threads
@@ -36,8 +36,8 @@ def fingerprint(files: Iterable[SourceFile], contents: bool = False) -> Fingerpr
     remaining = iter(files)
     with worker_threads("fingerprint", 8) as pool:
         while part := list(islice(remaining, 1024)):
-            for file in part:
-                names.update(fingerprint_line(file.size, file.name.encode("utf-8", "surrogateescape")))
+            encoded = [file.name.encode("utf-8", "surrogateescape") for file in part]
+            names.update(fingerprint_lines([file.size for file in part], encoded))
             count, total = count + len(part), total + sum(file.size for file in part)
             if contents:
                 for digest in pool.map(_sha256, (file.path for file in part)):
@@ -45,9 +45,9 @@ def fingerprint(files: Iterable[SourceFile], contents: bool = False) -> Fingerpr
     return Fingerprint(count, total, names.hexdigest(), inside.hexdigest() if contents else None)
 
 
-def fingerprint_line(size: int, name: bytes) -> bytes:
-    """What the digest of names and sizes is of, for one file."""
-    return b"%d %b\n" % (size, name)
+def fingerprint_lines(sizes: Sequence[int], names: Sequence[bytes]) -> bytes:
+    """What the digest of names and sizes is of, for these files."""
+    return b"%d %b\n" * len(sizes) % tuple(chain.from_iterable(zip(sizes, names, strict=True)))
 
 
 def sampled_contents(files: Iterable[SourceFile]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wildfern.ssl.data.base import SourceFile
-from wildfern.ssl.data.fingerprint import Fingerprint, fingerprint_line
+from wildfern.ssl.data.fingerprint import Fingerprint, fingerprint_lines
 from wildfern.ssl.data.folder_index import MOST_FAULTS, are_unchanged, file_states, index_name
 from wildfern.ssl.data.folder_scan import header_faults
 from wildfern.ssl.data.folder_walk import FolderWalk
@@ -170,5 +170,5 @@ def _digest(walk: FolderWalk, entries: NDArray[np.integer]) -> NDArray[np.uint8]
     for start in range(0, len(entries), 4096):
         part = entries[start : start + 4096]
         sizes, names = walk.sizes[part].tolist(), walk.names.encoded(part)
-        digest.update(b"".join(map(fingerprint_line, sizes, names)))
+        digest.update(fingerprint_lines(sizes, names))
     return np.frombuffer(digest.digest(), np.uint8)

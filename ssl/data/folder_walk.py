@@ -155,8 +155,34 @@ class UnfinishedWalk:
             return []
 
     def _parts(self, folder: _Folder, entries: list[os.DirEntry[str]]) -> list[_Run | str]:
-        ascii_only = "".join([entry.name for entry in entries]).isascii()
-        entries.sort(key=attrgetter("name") if ascii_only else lambda entry: os.fsencode(entry.name))
+        names = [entry.name for entry in entries]
+        ascii_only = "".join(names).isascii()
+        if ascii_only and self._are_all_images(entries, names):
+            names.sort()
+            parts: list[_Run | str] = [_Run(names)]
+            if self._shown <= len(names):
+                self._show(len(names))
+        else:
+            entries.sort(key=attrgetter("name") if ascii_only else lambda entry: os.fsencode(entry.name))
+            parts = self._sorted_out(entries)
+        self._listed += len(entries)
+        self._shown -= len(entries)
+        many = self._listed > _MEASURED_BY_ONE
+        for part in parts:
+            if isinstance(part, _Run) and part.names:
+                part.names, part.sizes, part.faults = usable_files(folder.path, part.names, many)
+        return parts
+
+    def _are_all_images(self, entries: list[os.DirEntry[str]], names: list[str]) -> bool:
+        """Whether these are files with extensions that were seen before, and none is hidden: the most frequent kind of folder."""
+        if "." in {name[0] for name in names} or not {name[name.rfind(".") :] for name in names} <= self._spellings:
+            return False
+        try:
+            return True not in [entry.is_dir() for entry in entries]
+        except OSError:  # a link to itself
+            return False
+
+    def _sorted_out(self, entries: list[os.DirEntry[str]]) -> list[_Run | str]:
         run = _Run()
         parts: list[_Run | str] = [run]
         spellings = self._spellings
@@ -184,12 +210,6 @@ class UnfinishedWalk:
                 run.others.append(name)
                 if entry.is_symlink() and not _is_there(entry):
                     run.dangling.append(name)
-        self._listed += len(entries)
-        self._shown -= len(entries)
-        many = self._listed > _MEASURED_BY_ONE
-        for part in parts:
-            if isinstance(part, _Run) and part.names:
-                part.names, part.sizes, part.faults = usable_files(folder.path, part.names, many)
         return parts
 
     def _show(self, place: int) -> None:
