@@ -86,7 +86,7 @@ def compare(
 ) -> list[dict]:
     """Rows of one case. Each call processes `items`; the first alternative is the baseline.
 
-    All are called once (`warm_up`), then run in turn in `rounds` (`ROUNDS`) rounds of about seconds / rounds each; the best counts.
+    All are called once (`warm_up`), then in turn in `rounds` (`ROUNDS`) rounds of about seconds / rounds each; the best counts.
     Before a turn is timed, the alternative is called `lead` times (to use up prefetched work), then `at_turn` is called with it.
     """
     rounds = rounds or ROUNDS

@@ -16,6 +16,7 @@ _M1 = np.uint64(0xBF58476D1CE4E5B9)
 _M2 = np.uint64(0x94D049BB133111EB)
 _S27, _S30, _S31 = np.uint64(27), np.uint64(30), np.uint64(31)
 _ONE = np.uint64(1)
+_64_BITS = 2**64 - 1
 _S11, _S40 = np.uint64(11), np.uint64(40)
 _2_53 = 1.0 / 9007199254740992.0
 _2_24 = np.float32(1.0 / 16777216.0)
@@ -69,12 +70,24 @@ def fold(keys: Keys, parts: NDArray[np.integer] | int) -> Keys:
 
 def key(*parts: int | str) -> int:
     """A key (Python int < 2**64) from integers and strings, for example `key("ifs", seed)`."""
-    folded = np.zeros(1, np.uint64)
+    folded = 0
     for part in parts:
         if isinstance(part, str):
             part = int.from_bytes(hashlib.blake2b(part.encode(), digest_size=8).digest(), "little")
-        folded = fold(folded, np.array([int(part) & 0xFFFFFFFFFFFFFFFF], np.uint64))
-    return int(folded[0])
+        folded = fold_one(folded, part)
+    return folded
+
+
+def fold_one(key: int, part: int) -> int:
+    """`fold` of one key, a Python int < 2**64: sooner than by arrays of one number."""
+    return _mix_one(key ^ _mix_one(int(part) + int(GOLDEN)))
+
+
+def _mix_one(z: int) -> int:
+    z &= _64_BITS
+    z = (z ^ (z >> 30)) * int(_M1) & _64_BITS
+    z = (z ^ (z >> 27)) * int(_M2) & _64_BITS
+    return z ^ (z >> 31)
 
 
 def bits(keys: Keys, draws: int) -> NDArray[np.uint64]:

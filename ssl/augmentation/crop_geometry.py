@@ -24,8 +24,11 @@ def crop_geometry(
     Boxes are (top, left, height, width) in pixels. The fifth number is 1 where `flip` (bool[V, n]), else 0.
     """
     top, left, height, width = np.moveaxis(boxes, -1, 0)
+    out = np.empty((*flip.shape, 5), np.float32)
     shares = (left / widths, top / heights, (left + width) / widths, (top + height) / heights, flip)
-    return np.stack(shares, axis=-1).astype(np.float32)
+    for place, share in enumerate(shares):
+        out[..., place] = share
+    return out
 
 
 def nearest_pixels(boxes: Tensor, flip: Tensor, size: int) -> tuple[Tensor, Tensor]:

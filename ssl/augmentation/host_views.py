@@ -82,12 +82,14 @@ def _check(pixels: ImageArrays, shape: tuple[int, ...], size: int, threads: int,
 def _view_numbers(
     table: AugmentationParameters, boxes: NDArray[np.int64], flip: NDArray[np.bool_], cubic: bool
 ) -> ViewNumbers:
-    amounts = np.stack([table.brightness, table.contrast, table.saturation, table.hue], axis=-1)
+    amounts = np.empty((*table.hue.shape, 4), np.float32)
+    for place, amount in enumerate((table.brightness, table.contrast, table.saturation, table.hue)):
+        amounts[..., place] = amount
     return ViewNumbers(
         np.ascontiguousarray(boxes, np.int64),
         np.ascontiguousarray(flip),
         cubic,
-        amounts.astype(np.float32),
+        amounts,
         np.ascontiguousarray(table.order, np.int64),
         np.ascontiguousarray(table.gray),
         np.ascontiguousarray(table.sigma, np.float32),

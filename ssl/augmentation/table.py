@@ -5,12 +5,13 @@ ranks draw for their slices what one process draws for the whole batch. Distribu
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wildfern.generators.counter_rng import fold, key, uniform
+from wildfern.generators.counter_rng import fold, fold_one, key, uniform
 
 Float = NDArray[np.float64]
 INTERPOLATIONS = ("bilinear", "bicubic")
@@ -61,6 +62,8 @@ class ViewSettings:
         wrong = wrong or list(self._wrong())
         if wrong:
             raise ValueError("; ".join(wrong))
+        for name, pair in pairs.items():
+            object.__setattr__(self, name, tuple(pair))
 
     def _wrong(self) -> Iterator[str]:
         """All faults of the settings; the comparisons also reject NaN and infinity."""
@@ -120,31 +123,34 @@ class AugmentationParameters:
         torchvision's RandomResizedCrop: area and log ratio uniform, at most ten attempts, then a central crop.
         """
         views, images = self.flip.shape
-        view, heights, widths = np.repeat(np.arange(views), images), np.tile(heights, views), np.tile(widths, views)
-        draws = self.flat("crop").reshape(-1, CROP_ATTEMPTS, 4)
-        boxes, fits = self._first_that_fits(draws[:, :1], view, heights, widths)
-        rest = np.flatnonzero(~fits)
-        if len(rest):  # few; ten attempts for all would dominate the time for small views
-            view, heights, widths = view[rest], heights[rest], widths[rest]
-            others, fits = self._first_that_fits(draws[rest, 1:], view, heights, widths)
-            boxes[rest] = np.where(fits[:, None], others, self._central(view, heights, widths))
-        return boxes.reshape(views, images, 4).astype(np.int64)
+        draws = self.crop.reshape(views, images, CROP_ATTEMPTS, 4)
+        view = np.arange(views)[:, None]
+        boxes, fits = self._attempts(draws[:, :, 0], view, heights, widths)
+        if not fits.all():  # few; ten attempts for all would dominate the time for small views
+            view, image = np.nonzero(~fits)
+            heights, widths = heights[image], widths[image]
+            others, fits = self._attempts(draws[view, image, 1:], view[:, None], heights[:, None], widths[:, None])
+            first = others[np.arange(len(view)), fits.argmax(axis=1)]
+            never = np.flatnonzero(~fits.any(axis=1))
+            if len(never):
+                first[never] = self._central(view[never], heights[never], widths[never])
+            boxes[view, image] = first
+        return boxes
 
-    def _first_that_fits(
+    def _attempts(
         self, draws: Float, view: NDArray[np.int64], heights: NDArray[np.int64], widths: NDArray[np.int64]
-    ) -> tuple[Float, NDArray[np.bool_]]:
-        """Boxes [m, 4] of the first attempt that fits (draws: [m, attempts, 4]), and whether one does (bool[m])."""
-        heights, widths = heights[:, None], widths[:, None]
-        low, high = self.crop_scale[view].T[:, :, None]
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Boxes [..., 4] of attempts (draws: [..., 4]) for images of views, and whether they lie in their images (bool[...])."""
+        scale, log_ratio = self.crop_scale[view], np.log(self.crop_ratio)[view]
+        low, high, log_low, log_high = scale[..., 0], scale[..., 1], log_ratio[..., 0], log_ratio[..., 1]
         area = heights * widths * (low + (high - low) * draws[..., 0])
-        log_low, log_high = np.log(self.crop_ratio)[view].T[:, :, None]
         ratio = np.exp(log_low + (log_high - log_low) * draws[..., 1])
         width, height = np.rint(np.sqrt(area * ratio)), np.rint(np.sqrt(area / ratio))
-        fits = (width > 0) & (width <= widths) & (height > 0) & (height <= heights)
-        top = np.floor(draws[..., 2] * (heights - height + 1))
-        left = np.floor(draws[..., 3] * (widths - width + 1))
-        candidates = np.stack([top, left, height, width], axis=-1)
-        return candidates[np.arange(len(draws)), fits.argmax(axis=1)], fits.any(axis=1)
+        boxes = np.empty((*width.shape, 4), np.int64)
+        boxes[..., 0] = np.floor(draws[..., 2] * (heights - height + 1))
+        boxes[..., 1] = np.floor(draws[..., 3] * (widths - width + 1))
+        boxes[..., 2], boxes[..., 3] = height, width
+        return boxes, (width > 0) & (width <= widths) & (height > 0) & (height <= heights)
 
     def _central(self, view: NDArray[np.int64], h: NDArray[np.int64], w: NDArray[np.int64]) -> Float:
         low, high = self.crop_ratio[view].T
@@ -167,30 +173,63 @@ def draw_table(
         raise ValueError(
             f"the views of one group must have one interpolation, not {' and '.join(sorted(interpolations))}"
         )
-    at = fold(fold(np.full(1, key("view", seed), np.uint64), step), np.asarray(positions, np.int64))
-    keys = np.stack([fold(at, first + v) for v in range(len(settings))])
-    u = uniform(keys, _DRAWS)
-    numbers = [f.name for f in fields(ViewSettings) if f.name != "interpolation"]
-    s = {name: np.array([getattr(v, name) for v in settings], float)[:, None] for name in numbers}
-    jitter = u[..., _JITTER] < s["jitter"]
-
-    def factor(name: str, draw: int) -> Float:
-        low, high = np.maximum(0.0, 1.0 - s[name]), 1.0 + s[name]
-        return np.where(jitter, low + (high - low) * u[..., draw], 1.0)
-
-    sigma_low, sigma_high = s["blur_sigma"][..., 0], s["blur_sigma"][..., 1]
+    s = _setting_numbers(tuple(settings))
+    at = fold(np.full(1, fold_one(key("view", seed), step), np.uint64), np.asarray(positions, np.int64))
+    u = uniform(fold(at, first + np.arange(len(settings))[:, None]), _DRAWS)
+    jitter = u[..., _JITTER] < s.jitter
+    colors = np.where(jitter[..., None], s.color_low + s.color_range * u[..., _BRIGHTNESS : _SATURATION + 1], 1.0)
     return AugmentationParameters(
         crop=u[..., : 4 * CROP_ATTEMPTS],
-        flip=u[..., _FLIP] < s["flip"],
-        brightness=factor("brightness", _BRIGHTNESS),
-        contrast=factor("contrast", _CONTRAST),
-        saturation=factor("saturation", _SATURATION),
-        hue=np.where(jitter, (2 * u[..., _HUE] - 1) * s["hue"], 0.0),
+        flip=u[..., _FLIP] < s.flip,
+        brightness=colors[..., 0],
+        contrast=colors[..., 1],
+        saturation=colors[..., 2],
+        hue=np.where(jitter, (2 * u[..., _HUE] - 1) * s.hue, 0.0),
         order=np.argsort(u[..., _ORDER : _ORDER + 4], axis=-1, kind="stable"),
-        gray=u[..., _GRAY] < s["gray"],
-        sigma=np.where(u[..., _BLUR] < s["blur"], sigma_low + (sigma_high - sigma_low) * u[..., _SIGMA], 0.0),
-        threshold=np.where(u[..., _SOLARIZE] < s["solarize"], 0.5, 2.0),
-        crop_scale=s["crop_scale"][:, 0],
-        crop_ratio=s["crop_ratio"][:, 0],
+        gray=u[..., _GRAY] < s.gray,
+        sigma=np.where(u[..., _BLUR] < s.blur, s.sigma_low + s.sigma_range * u[..., _SIGMA], 0.0),
+        threshold=np.where(u[..., _SOLARIZE] < s.solarize, 0.5, 2.0),
+        crop_scale=s.crop_scale,
+        crop_ratio=s.crop_ratio,
         interpolation=interpolations.pop(),
     )
+
+
+@dataclass(frozen=True)
+class _SettingNumbers:
+    """The settings of V views as arrays: [V, 1], colors [V, 1, 3] (brightness, contrast, saturation), crops [V, 2]."""
+
+    flip: Float
+    jitter: Float
+    color_low: Float
+    color_range: Float
+    hue: Float
+    gray: Float
+    blur: Float
+    sigma_low: Float
+    sigma_range: Float
+    solarize: Float
+    crop_scale: Float
+    crop_ratio: Float
+
+
+@lru_cache(maxsize=64)
+def _setting_numbers(settings: tuple[ViewSettings, ...]) -> _SettingNumbers:
+    def column(name: str) -> Float:
+        return np.array([getattr(view, name) for view in settings], float)[:, None]
+
+    colors = np.stack([column(name) for name in ("brightness", "contrast", "saturation")], axis=-1)
+    low = np.maximum(0.0, 1.0 - colors)
+    sigma = column("blur_sigma")
+    found = _SettingNumbers(
+        **{name: column(name) for name in ("flip", "jitter", "hue", "gray", "blur", "solarize")},
+        color_low=low,
+        color_range=1.0 + colors - low,
+        sigma_low=sigma[..., 0],
+        sigma_range=sigma[..., 1] - sigma[..., 0],
+        crop_scale=column("crop_scale")[:, 0],
+        crop_ratio=column("crop_ratio")[:, 0],
+    )
+    for array in vars(found).values():  # shared by all tables
+        array.flags.writeable = False
+    return found
