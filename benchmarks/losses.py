@@ -8,7 +8,7 @@ from lightly.loss import NTXentLoss as LightlyNTXentLoss
 from torch import Tensor
 from torch.nn import functional as F
 
-from wildfern.benchmarks.loss_scaling import scaling_rows
+from wildfern.benchmarks.loss_scaling import pairwise_cacr, scaling_rows
 from wildfern.benchmarks.result import Benchmark, compare
 from wildfern.ssl.losses import CACRLoss, DINOLoss, MomentumCACRLoss, NTXentLoss
 
@@ -89,22 +89,6 @@ def all_pairs_cacr(z: Tensor) -> Tensor:
     negative = distances[x, y].masked_fill(torch.eye(images, dtype=torch.bool, device=z.device), torch.inf)
     weights = (-negative).softmax(-1)
     return attraction - (weights * negative.nan_to_num(posinf=0.0)).sum(-1).mean()
-
-
-def pairwise_cacr(z: Tensor) -> Tensor:
-    """CACR's pairwise form by a loop over views and pairs of views, with autograd's gradient."""
-    views, images, _ = z.shape
-    attraction = z.new_zeros(())
-    repulsion = z.new_zeros(())
-    itself = torch.eye(images, dtype=torch.bool, device=z.device)
-    for x in range(views):
-        positive = torch.stack([(z[x] - z[k]).square().sum(-1) for k in range(views) if k != x])
-        attraction = attraction + (positive.softmax(0) * positive).sum(0).mean()
-        for y in range(x + 1, views):
-            negative = z[x].square().sum(-1)[:, None] + z[y].square().sum(-1) - 2 * z[x] @ z[y].T
-            weights = (-negative).masked_fill(itself, -torch.inf).softmax(-1)
-            repulsion = repulsion + (weights * negative).sum(-1).mean()
-    return attraction / views - repulsion / (views * (views - 1) / 2)
 
 
 def momentum_cacr(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:

@@ -1,6 +1,6 @@
 """Images per second from parquet files in random order: in memory, and 10 % over the memory budget.
 
-    python -m wildfern.benchmarks.scale_parquet --images 20000 --json scale_parquet.json
+    python -m wildfern.benchmarks.scale_parquet --images 6000 --json scale_parquet.json
 
 Over the budget: from an unpacked copy, and by row groups as without one; beside them the package datasets, where it is installed.
 """
@@ -25,7 +25,7 @@ from wildfern.ssl.data import Mixture, Source, open_source
 from wildfern.ssl.data.copy_folder import GIB
 
 GROUP = 1000  # images of a row group
-SIZES = ((96, 80), (80, 96))  # of two sizes, or all would be kept decoded
+SIZES = ((256, 200), (200, 256))  # of two sizes, or all would be kept decoded
 BATCH = 64
 OVER = 1.1
 COPY, ROW_GROUPS, DATASETS = "over the budget, unpacked copy", "over the budget, row groups", "datasets"
@@ -47,7 +47,7 @@ def rows(folder: Path, images: int, seconds: float) -> tuple[list[dict], dict[st
             ROW_GROUPS: batches(open_source(where, memory_gb=over, disk_gb=0)),
         }
         if find_spec("datasets") is not None:
-            things[DATASETS] = batches(open_source(f"hf:{folder / 'set'}"))
+            things[DATASETS] = with_datasets(folder, images)
         found = compare(f"{images:,} JPEGs, row groups of {GROUP:,}", BATCH, things, seconds)
     rates = {row["what"]: row["rate"] for row in found}
     figures = {"unpacked_per_second": unpacking, "copy_to_row_groups": rates[COPY] / rates[ROW_GROUPS]}
@@ -74,7 +74,23 @@ def batches(source: Source) -> Callable[[], object]:
     return lambda: mixture.read(np.arange(BATCH) + BATCH * next(steps))
 
 
-def run(seconds: float, images: int = 20_000) -> Benchmark:
+def with_datasets(folder: Path, images: int) -> Callable[[], object]:
+    """As `batches`, by the package datasets, which also makes a copy of its own once."""
+    import datasets
+
+    files, cache = str(folder / "set/train.parquet"), str(folder / "datasets")
+    dataset = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=cache)
+    dataset = dataset.cast_column("image", datasets.Image())
+    order, steps = np.random.Generator(np.random.Philox(key("order of datasets"))).permutation(images), count()
+
+    def read() -> list[np.ndarray]:
+        places = (np.arange(BATCH) + BATCH * next(steps)) % images
+        return [np.asarray(image.convert("RGB")) for image in dataset[order[places].tolist()]["image"]]
+
+    return read
+
+
+def run(seconds: float, images: int = 6_000) -> Benchmark:
     """Images per second; each alternative runs for about `seconds`."""
     with tempfile.TemporaryDirectory() as folder:
         found, figures = rows(Path(folder), images, seconds)
@@ -91,4 +107,4 @@ def _bytes_of(path: Path) -> int:
 
 
 if __name__ == "__main__":
-    command(__doc__, run, images=20_000, seconds=10.0)
+    command(__doc__, run, images=6_000, seconds=10.0)

@@ -29,6 +29,7 @@ from wildfern.ssl.tracking import environment, read_records
 TRAIN_IMAGES, EVALUATED_IMAGES, ADDED, CLASSES = 2000, 200, 40, 4
 EVERY = 5.0  # s between looks at the processes
 WARM = 60.0  # s of each life that do not count: imports, compilation, the first evaluation
+FIRST_STEPS = 20  # of each life, whose time does not count
 LIFE = (180.0, 300.0)  # s
 RECIPE = (
     "model={backbone: resnet18, stem: cifar, arguments: {}}",
@@ -56,6 +57,7 @@ class Life:
     memory: list[list[float]] = field(default_factory=list)
     files: list[list[int]] = field(default_factory=list)
     threads: list[list[int]] = field(default_factory=list)
+    steps: list[float] = field(default_factory=list)
 
 
 def run(minutes: float, seed: int = 0) -> dict:
@@ -73,7 +75,8 @@ def run(minutes: float, seed: int = 0) -> dict:
             number += ADDED
             last = lives[-1]
             print(f"life {len(lives)}: steps {last.first_step} to {last.last_step}, {summary([last])}", flush=True)
-        steps = [record["step"] for record in read_records(folder / "run" / "metrics.jsonl")]
+        records = records_of(folder / "run" / "metrics.jsonl")
+        steps = [record["step"] for record in records if "loss" in record]  # others are of evaluations
         assert steps == list(range(len(steps))), "a step is missing in metrics.jsonl, or twice there"
         left = sorted(path.name for path in (folder / "run" / "checkpoints").iterdir() if path.name.startswith("step_"))
         assert len(left) <= 3, f"checkpoints do not rotate: {left}"
@@ -120,6 +123,8 @@ def one_life(folder: Path, seconds: float, resume: bool) -> Life:
                 os.kill(rank, signal.SIGKILL)
             launched.wait()
     life.seconds, life.last_step = time.monotonic() - began, steps_of(run)
+    timed = records_of(run / "timings.jsonl")
+    life.steps = [record["step_seconds"] for record in timed if record["step"] >= life.first_step + FIRST_STEPS]
     return life
 
 
@@ -155,6 +160,9 @@ def ranks_of(launcher: int) -> list[int]:
 def summary(lives: list[Life]) -> dict[str, float]:
     """Growth within lives, per minute, by least squares; and the largest figures."""
     growth = [slope(np.array(life.memory).sum(axis=1)) for life in lives if len(life.memory) > 2]
+    steps = [seconds for life in lives for seconds in life.steps]
+    thirds = [np.array_split(life.steps, 3) for life in lives if len(life.steps) >= 30]
+    later = [np.median(last) / np.median(first) for first, _, last in thirds]
     files = [slope(np.array(life.files).sum(axis=1)) for life in lives if len(life.files) > 2]
     return {
         "memory of both ranks, largest MB": round(
@@ -164,6 +172,10 @@ def summary(lives: list[Life]) -> dict[str, float]:
         "open files, largest": max((sum(one) for life in lives for one in life.files), default=0),
         "growth of open files a minute": round(float(np.mean(files)), 3) if files else 0.0,
         "threads, largest": max((sum(one) for life in lives for one in life.threads), default=0),
+        "step, median s": round(float(np.median(steps)), 3) if steps else 0.0,
+        "step, median of last third to that of first third of a life": round(float(np.mean(later)), 3)
+        if later
+        else 1.0,
         "steps a minute": round(
             sum(life.last_step - life.first_step for life in lives) / sum(life.seconds for life in lives) * 60, 1
         ),
@@ -175,8 +187,13 @@ def slope(values: np.ndarray) -> float:
 
 
 def steps_of(run: Path) -> int:
-    records = read_records(run / "metrics.jsonl") if (run / "metrics.jsonl").exists() else []
+    records = records_of(run / "metrics.jsonl")
     return int(records[-1]["step"]) + 1 if records else 0
+
+
+def records_of(log: Path) -> list[dict]:
+    """The lines of a log; none before the first step."""
+    return read_records(log) if log.exists() else []
 
 
 def draw_images(folder: Path, numbers: range, labeled: bool = False) -> None:

@@ -6,7 +6,7 @@ import torch
 from wildfern.benchmarks import loss_scaling
 from wildfern.benchmarks.peak_memory import free_bytes, peak_bytes
 from wildfern.benchmarks.result import Benchmark
-from wildfern.ssl.losses import NTXentLoss
+from wildfern.ssl.losses import CACRLoss, NTXentLoss
 
 CPU = torch.device("cpu")
 
@@ -26,6 +26,11 @@ def test_whole_matrix_is_the_same_loss():
     torch.testing.assert_close(loss_scaling.whole_ntxent(z, 0.2), NTXentLoss(0.2)(z))
 
 
+def test_pairs_of_views_are_the_same_loss():
+    z = torch.nn.functional.normalize(torch.randn(3, 5, 4, dtype=torch.float64, generator=torch.Generator()), dim=-1)
+    torch.testing.assert_close(loss_scaling.pairwise_cacr(z), CACRLoss()(z).total)
+
+
 def test_rows_have_the_peak_and_say_what_was_skipped_for_memory(monkeypatch):
     monkeypatch.setattr(loss_scaling, "DIMENSIONS", 4)
     monkeypatch.setattr(loss_scaling, "MOST_STEPS", 1e9)
@@ -40,12 +45,12 @@ def test_rows_have_the_peak_and_say_what_was_skipped_for_memory(monkeypatch):
     benchmark = Benchmark("losses", "steps/s", "", rows)
     assert benchmark.as_json()["rows"][2]["peak_bytes"] == peaks["2 × 128 images", "NT-Xent, matrix of all pairs"]
     assert skipped[0]["skipped"].endswith("GB, 0.02 GB are free")
-    assert len(benchmark.table().rows) == len(rows) == 12
+    assert len(benchmark.table().rows) == len(rows) == 14
 
 
 def test_steps_that_would_take_too_long_are_skipped(monkeypatch):
     monkeypatch.setattr(loss_scaling, "DIMENSIONS", 4)
     monkeypatch.setattr(loss_scaling, "MOST_STEPS", 1e-9)
     rows = loss_scaling.scaling_rows(CPU, 0.01, (16, 32, 64))
-    assert all("skipped" not in row for row in rows[:6])
-    assert all(row["skipped"].endswith("s for a step") for row in rows[6:])
+    assert all("skipped" not in row for row in rows[:7])
+    assert all(row["skipped"].endswith("s for a step") for row in rows[7:])

@@ -21,7 +21,9 @@ def test_all_starts_are_compared_with_image_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("WILDFERN_CACHE", str(tmp_path / "mine"))
     monkeypatch.setattr(scale_folder, "AT_REST", 0.0)
     rows = scale_folder.rows(20)
-    assert [row["ratio"] is None for row in rows] == [True, False, False, False]
+    assert [row["ratio"] is None for row in rows] == [True, False, False, False, False]
+    assert rows[2]["what"].startswith("Pillow")
+    assert rows[2]["rate"] > 0
     assert {row["case"] for row in rows} == {"20 images"}
     assert os.environ["WILDFERN_CACHE"] == str(tmp_path / "mine")
     assert not (tmp_path / "mine").exists()
