@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from errno import EINVAL
+from glob import escape
 from itertools import count
 from pathlib import Path
 from typing import BinaryIO
@@ -39,6 +40,7 @@ PathLike = str | os.PathLike[str]
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows
 _PARTIAL = ".partial_"
+_NAME = 50  # characters of the name of a file in that of its partial one
 _WAIT = 10.0  # s for another process that updates a file
 
 
@@ -150,7 +152,7 @@ def replacing(path: PathLike, sync: bool = True) -> Iterator[Path]:
     """
     path = Path(path)
     check_replaceable(path)
-    beside = path.with_name(f"{_PARTIAL}{secrets.token_hex(4)}_{path.name[-50:]}")  # a name has at most 255 bytes
+    beside = path.with_name(f"{_PARTIAL}{secrets.token_hex(4)}_{path.name[-_NAME:]}")  # a name has at most 255 bytes
     try:
         create(beside).close()
         yield beside
@@ -208,9 +210,13 @@ def write_text(path: PathLike, text: str) -> None:
         beside.write_bytes(text.encode("utf-8", "backslashreplace"))  # file names may be no UTF-8
 
 
-def remove_partial_files(folder: PathLike) -> None:
-    """Remove what `replacing` leaves in a folder when its process is killed. Call it while no other process writes there."""
-    for path in Path(folder).glob(f"{_PARTIAL}????????_*"):
+def remove_partial_files(folder: PathLike, of: str | None = None) -> None:
+    """Remove what `replacing` leaves in a folder when its process is killed. Call it while no other process writes there.
+
+    `of`: only what it leaves of the file of this name, which no other process may write then.
+    """
+    name = "*" if of is None else escape(of[-_NAME:])
+    for path in Path(folder).glob(f"{_PARTIAL}????????_{name}"):
         if not path.is_dir() or path.is_symlink():
             path.unlink(missing_ok=True)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +20,10 @@ class Files(dict[str, bytes]):
         self.requests: list[tuple[str, str]] = []  # method and path
         self.failures: dict[str, list[int]] = {}  # status codes of the next answers by path; 0: the content
         self.ranges = True
+        self.tells = True  # an ETag
+        self.down_after: int | None = None  # requests, after which none is answered with content
+        self.silence = 0.0  # s before each content
+        self.cut: dict[str, list[int]] = {}  # bytes by path after which the next answers end; -1: none
 
     def gets(self, path: str) -> int:
         return self.requests.count(("GET", path))
@@ -42,13 +47,17 @@ class _Handler(BaseHTTPRequestHandler):
         files.requests.append((self.command, self.path))
         if (failures := files.failures.get(self.path)) and (status := failures.pop(0)):
             return self._send(status, b"", {}, with_content)
+        if files.down_after is not None and len(files.requests) > files.down_after:
+            return self._send(503, b"", {}, with_content)
         if self.path.endswith("/"):
             links = "".join(f'<a href="{path}">x</a>' for path in files if path.rpartition("/")[0] + "/" == self.path)
             return self._send(200, links.encode(), {"Content-Type": "text/html"}, with_content)
         if self.path not in files:
             return self._send(404, b"", {}, with_content)
         content, status = files[self.path], 200
-        headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()[:16]}"', "Content-Type": "application/x-tar"}
+        headers = {"Content-Type": "application/x-tar"}
+        if files.tells:
+            headers["ETag"] = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
         asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         if asked and files.ranges:
             start, last = int(asked[1]), min(int(asked[2]), len(content) - 1)
@@ -61,7 +70,14 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in {**headers, "Content-Length": str(len(content))}.items():
             self.send_header(name, value)
         self.end_headers()
-        if with_content:
+        if not with_content:
+            return
+        time.sleep(self.files.silence)
+        cuts = self.files.cut.get(self.path)
+        if cuts and (cut := cuts.pop(0)) >= 0:
+            self.wfile.write(content[:cut])
+            self.close_connection = True
+        else:
             self.wfile.write(content)
 
 

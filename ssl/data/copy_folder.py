@@ -33,7 +33,7 @@ def make_room(folder: Path, needed: int, most: float, ending: str = ENDING, key:
     NoRoom where there may be room later. Names of copies have this `ending`; `key` is what sets `most`.
     """
     if needed > most:
-        raise NoCopy(f"it takes {gigabytes(needed)}, and {key} allows {gigabytes(most)}")
+        raise NoCopy(f"it takes {gibibytes(needed)}, and {key} allows {gibibytes(most)}")
     copies = sorted(_copies(folder, ending))
     total, free = sum(size for *_, size in copies), shutil.disk_usage(folder).free - SPARE
     for _, _, path, size in copies if needed <= free + total else []:
@@ -41,17 +41,17 @@ def make_room(folder: Path, needed: int, most: float, ending: str = ENDING, key:
             break
         if _delete(path):
             total, free = total - size, shutil.disk_usage(folder).free - SPARE
-    takes = f"it takes {gigabytes(needed)}"
+    takes = f"it takes {gibibytes(needed)}"
     if needed > free:
         kind = NoRoom if total else NoCopy
-        raise kind(f"{takes}; {folder} has room for {gigabytes(max(0, free))} and {gigabytes(SPARE)} that stay free")
+        raise kind(f"{takes}; {folder} has room for {gibibytes(max(0, free))} and {gibibytes(SPARE)} that stay free")
     if needed > most - total:
-        raise NoRoom(f"{takes} beside {gigabytes(total)} in use, and {key} allows {gigabytes(most)}")
+        raise NoRoom(f"{takes} beside {gibibytes(total)} in use, and {key} allows {gibibytes(most)}")
     return min(free, most - total)
 
 
-def gigabytes(count: float) -> str:
-    return f"{count / GIB:.3g} GB"
+def gibibytes(count: float) -> str:
+    return f"{count / GIB:.3g} GiB"
 
 
 def _copies(folder: Path, ending: str) -> list[tuple[bool, float, str, int]]:

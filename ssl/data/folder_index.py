@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from wildfern.generators.compile_cache import say
 from wildfern.ssl.data.folder_walk import FolderWalk, UnfinishedWalk, folder_state, unopened, walk_folder
 from wildfern.ssl.data.index_file import IndexArrays, lasting_index
 from wildfern.ssl.data.path_store import PathStore
@@ -25,7 +26,7 @@ def open_walk(root: str, folder: Path | None) -> tuple[FolderWalk, bytes | None]
     """The walk through `root`, from its index in `folder` if that is current, and a stamp of the walk that is in an index.
 
     A walk of fewer than `KEPT_FROM` files and folders has no index, and no stamp. Neither has one of which a folder was changed
-    within two seconds of its start: a later change could have the same time.
+    within two seconds of its start: a later change could have the same time. A line on standard error says if an index was made.
     """
     if folder is None:
         return walk_folder(root), None
@@ -42,14 +43,24 @@ def open_walk(root: str, folder: Path | None) -> tuple[FolderWalk, bytes | None]
         kept = _was_at_rest(arrays) and _is_current(root, arrays)
         return kept
 
+    built: IndexArrays | None = None
+
+    def build() -> IndexArrays:
+        nonlocal built
+        built = _stamped(root, begun or UnfinishedWalk(root))
+        return built
+
     arrays = lasting_index(
         name,
         is_current=lambda arrays: _is_current(root, arrays),
-        build=lambda: _stamped(root, begun or UnfinishedWalk(root)),
+        build=build,
         worth_keeping=worth_keeping,
         folder=folder,
     )
-    return FolderWalk(root, arrays), arrays["stamp"].tobytes() if kept else None
+    walk = FolderWalk(root, arrays)
+    if built is not None and arrays is not built:  # it was written, and is mapped
+        say(f"wildfern: {root}: index of {len(walk.names):,} images kept in {folder}; later starts use it")
+    return walk, arrays["stamp"].tobytes() if kept else None
 
 
 def index_name(kind: str, parts: list[object]) -> str:

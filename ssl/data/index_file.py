@@ -7,7 +7,7 @@ import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from wildfern.bounded_json import parse_json
-from wildfern.files import open_reading, replacing
+from wildfern.files import open_reading, remove_partial_files, replacing
 from wildfern.ssl.tracking.current_progress import current_progress
 
 IndexArrays = dict[str, NDArray]  # numbers and truth values; text as uint8
@@ -43,9 +43,9 @@ def lasting_index(
     """The arrays of the index `name` in `folder`, mapped read-only into memory: one copy for all processes of a host.
 
     Where there is none, or `is_current` says no, they are built; if `worth_keeping`, they are written, and replace what was
-    there. While one process builds, others wait for it, and then map the same file. A process builds in its own memory, and
-    writes nothing, if `folder` is None or cannot be written, if the file system has no locks, or after waiting for 10 minutes.
-    Errors of `build` are raised.
+    there. While one process builds, others wait for it, and then map the same file; what a killed one left is removed. A process
+    builds in its own memory, and writes nothing, if `folder` is None or cannot be written, if the file system has no locks, or
+    after waiting for 10 minutes. Errors of `build` are raised.
     """
     if folder is None:
         return build()
@@ -58,6 +58,9 @@ def lasting_index(
         if found is not None and is_current(found):
             return found
         del found  # Windows does not replace a mapped file
+        if locked:
+            with suppress(OSError):  # of another user
+                remove_partial_files(folder, path.name)
         arrays = build()
         if locked and worth_keeping(arrays):
             try:

@@ -47,12 +47,12 @@ class ParquetSource(ImageSource):
     max_side, bands, value_range, percentiles: how the images are read; see `Decoding`.
     image_folder: folder that paths in rows are relative to (else to their parquet file), and below which the files must be after
         links are followed; None: that of each parquet file.
-    memory_gb: keep the encoded column in memory up to this size; of a larger one, the row groups that were last used.
+    memory_gb: keep the encoded column in memory up to this size in GiB; of a larger one, the row groups that were last used.
     disk_gb: a larger one that is read in random order is unpacked once, into the folder `parquet` of the user's cache folder, for
-        all processes and later runs. All copies there take up to this size: those not used for longest make room. 0: no copy.
+        all processes and later runs. All copies there take up to this many GiB: those not used for longest make room. 0: no copy.
         Without one, each image in random order takes the decoding of a row group.
     cache_gb: remote files are downloaded into the folder `remote` of the user's cache folder. All files there take up to this
-        size: those not used for longest make room.
+        many GiB: those not used for longest make room.
 
     A damaged row group is skipped; a damaged footer is an error. So is a file that changes while it is read.
     """
@@ -81,10 +81,10 @@ class ParquetSource(ImageSource):
         if not 0.0 <= test_fraction < 1.0:
             raise DataError(f"test_fraction must be in [0, 1), got {test_fraction}")
         if not disk_gb >= 0:
-            raise DataError(f"disk_gb must be a number of gigabytes of at least 0, got {disk_gb}")
+            raise DataError(f"disk_gb must be a number of GiB of at least 0, got {disk_gb}")
         named: dict[Split, str | None] = {"train": train_files, "test": test_files}
         other: Split = "test" if split == "train" else "train"
-        self._remote = RemoteCache.of_gigabytes(cache_gb, TAIL) if is_remote(path) else None
+        self._remote = RemoteCache.of_gibibytes(cache_gb, TAIL) if is_remote(path) else None
         found = split_files(path, split, named[split], named[other], self._remote)
         by_hash = False
         if test_fraction and not (
@@ -160,7 +160,8 @@ class ParquetSource(ImageSource):
         self._prepare(random_order=True)
 
     def _prepare(self, random_order: bool) -> None:
-        self._rows.window = self.reads_by_blocks
+        # the rows among which that number of images of this source are, on average
+        self._rows.window = -(-self.reads_by_blocks * len(self._rows) // len(self._items))
         self._rows.prepare(random_order)
         for message in self._rows.notes:
             self.note(message)

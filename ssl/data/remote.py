@@ -4,23 +4,27 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, TypeVar
 
 from wildfern.ssl.data.base import DataError
-from wildfern.ssl.data.worker_threads import check_wanted
+from wildfern.ssl.data.worker_threads import Dropped, check_wanted
 
 # What fsspec needs for each scheme.
 PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}
 TRIES = 3
 PAUSE = 1.0  # s after the first failure, and twice as long after each further one
 PIECE = 2**24  # bytes of a request
+UNTOLD = 0  # instead of a number for the contents, of a server that tells nothing of them
 _CONNECT, _SILENCE = 30.0, 60.0  # s that a web server may take to answer, and to go on
+_PART = 2**20  # bytes that are taken at once from an answer without a range
 _MOST_WORDS = 300  # characters of a foreign error
 _CONTENTS = ("md5Hash", "ETag", "etag", "Content-MD5", "Digest")  # how back ends name what tells contents apart
 _TIMES = ("LastModified", "Last-Modified", "updated", "mtime", "created")
 _MISSING, _DENIED = (404, 410), (401, 403)  # of HTTP
+_ADVICE = "check the address, the network and the server; a run that was stopped goes on with --resume"
+_CREDENTIALS = "the credentials, which come from the environment and the files of the back ends"
 
 T = TypeVar("T")
 
@@ -61,6 +65,10 @@ class Denied(DataError):
     """The store does not let this user read it."""
 
 
+class NoRanges(DataError):
+    """The server sends whole files only."""
+
+
 class Store:
     """The store or server of an address. Any number of threads may use it; errors name the address of the file."""
 
@@ -74,7 +82,10 @@ class Store:
         return not self._scheme.startswith("http")
 
     def facts(self, address: str) -> tuple[int, int]:
-        """Bytes of a file, and a number that changes with its contents as the store tells. Raises Missing and DataError."""
+        """Bytes of a file, and a number that changes with its contents as the store tells, or UNTOLD.
+
+        Raises Missing and DataError.
+        """
         return self._facts(address, attempt(address, lambda: self._files.info(address)))
 
     def listed(self, folder: str) -> dict[str, tuple[int, int]]:
@@ -96,43 +107,67 @@ class Store:
         return sorted(name if "://" in name else f"{self._scheme}://{name.lstrip('/')}" for name in names)
 
     def piece(self, address: str, start: int, stop: int) -> bytes:
-        """The bytes [start, stop) of a file. Raises Missing and DataError, also if there are fewer."""
+        """The bytes [start, stop) of a file. Raises Missing, NoRanges and DataError, also if there are fewer."""
 
         def read() -> bytes:
             with self._files.open(address, "rb", block_size=PIECE, cache_type="none", size=stop) as file:
                 file.seek(start)
-                return bytes(file.read(stop - start))
+                try:
+                    return bytes(file.read(stop - start))
+                except ValueError as error:  # fsspec, for an answer that is not the range
+                    if self.lists:
+                        raise
+                    raise NoRanges("the server does not answer range requests, for a part of a file") from error
 
         content = attempt(address, read)
         if len(content) != stop - start:
             raise DataError(f"{address}: {len(content):,} bytes came instead of the {stop - start:,} at byte {start:,}")
         return content
 
+    def stream(self, address: str, size: int) -> Iterator[bytes]:
+        """The content of a file of `size` bytes on a web server in parts, by one request without a range, not tried again.
+
+        Raises Missing and DataError.
+        """
+        options = {"block_size": 0, "size": size, "headers": {"Accept-Encoding": "identity"}}
+        with attempt(address, lambda: self._files.open(address, "rb", **options), tries=1) as file:
+            while content := attempt(address, lambda: bytes(file.read(_PART)), tries=1):
+                yield content
+
     def _facts(self, address: str, info: dict[str, Any]) -> tuple[int, int]:
         if info.get("type") != "file":
             raise DataError(f"{address} is a folder; name its files, for example {address.rstrip('/')}/*.tar")
         if not isinstance(info.get("size"), int):
             raise DataError(f"{address}: the server does not tell how many bytes the file has")
-        return info["size"], _number(next((info[key] for key in (*_CONTENTS, *_TIMES) if info.get(key)), ""))
+        told = next((info[key] for key in (*_CONTENTS, *_TIMES) if info.get(key)), None)
+        return info["size"], UNTOLD if told is None else number_of(told)
 
 
-def attempt(address: str, action: Callable[[], T]) -> T:
-    """What `action` returns, after up to `TRIES` tries. Raises Missing, and DataError naming the address for other failures."""
-    for tried in range(1, TRIES + 1):
+def attempt(address: str, action: Callable[[], T], tries: int = TRIES) -> T:
+    """What `action` returns, after up to `tries` tries. Raises Missing, and DataError naming the address for other failures."""
+    for tried in range(1, tries + 1):
         check_wanted()
         try:
             return action()
+        except Dropped:
+            raise
         except Exception as error:  # back ends raise many kinds
             failure = _failure(error)
             status = getattr(failure, "status", None)
             if isinstance(failure, FileNotFoundError) or status in _MISSING:
                 raise Missing from error
             if isinstance(failure, PermissionError) or status in _DENIED:
-                raise Denied(f"{address}: access is denied: {_words(failure)}") from error
-            if tried == TRIES:
-                raise DataError(f"{address} cannot be read, after {TRIES} tries: {_words(failure)}") from error
-        time.sleep(PAUSE * 2 ** (tried - 1))
+                raise Denied(f"{address}: access is denied: {_words(failure)}; check {_CREDENTIALS}") from error
+            if tried == tries:
+                kind = NoRanges if isinstance(failure, NoRanges) else DataError
+                raise kind(f"{address} cannot be read, after {TRIES} tries: {_words(failure)}; {_ADVICE}") from error
+        pause(tried)
     raise AssertionError
+
+
+def pause(tried: int) -> None:
+    """Wait after so many failures."""
+    time.sleep(PAUSE * 2 ** (tried - 1))
 
 
 def _failure(error: Exception) -> BaseException:
@@ -145,10 +180,12 @@ def _failure(error: Exception) -> BaseException:
 def _words(error: BaseException) -> str:
     """What an error says, in one line."""
     text = masked(" ".join(str(error).split()))[:_MOST_WORDS]
+    if isinstance(error, DataError):
+        return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _number(told: Any) -> int:
+def number_of(told: Any) -> int:
     """A number of 60 bits for an ETag or a time; as a time in ns it would be long ago."""
     text = str(told.timestamp() if hasattr(told, "timestamp") else told).removeprefix("W/").strip('"')
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 4

@@ -1,30 +1,39 @@
 """Whole copies of remote files in the user's cache folder, up to a limit, shared by all processes of a host."""
 
+import errno
 import hashlib
 import io
 import os
 import time
-from contextlib import ExitStack, suppress
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from filelock import FileLock
 
 from wildfern.cache_folder import cache_folder
-from wildfern.files import open_reading, replacing
+from wildfern.files import open_reading, read_bytes, replacing, write_text
 from wildfern.ssl.data.base import DataError
+from wildfern.ssl.data.checked_copy import ENDING as SUMS
+from wildfern.ssl.data.checked_copy import CheckedCopy, DamagedCopy, forget
 from wildfern.ssl.data.copy_folder import GIB, NoCopy, NoRoom, make_room, mark_in_use
-from wildfern.ssl.data.remote import PIECE, Missing, Store
+from wildfern.ssl.data.remote import UNTOLD, Missing, NoRanges, Store
+from wildfern.ssl.data.remote_download import OF_CONTENTS, WITHOUT_RANGES, download_into, of_contents, server_of
 from wildfern.ssl.data.shared_copy import making
 from wildfern.ssl.data.steady_file import SteadyFile
 from wildfern.ssl.data.worker_threads import check_wanted
-from wildfern.ssl.tracking.current_progress import current_progress
 
 ENDING = ".file"
 TAIL = 2**20  # bytes at the end of a parquet file that have its footer
 _WAIT, _POLL = 600.0, 0.2  # s for others to end their reading, where they take the room
 _RECENT = 1.0  # s for which a file counts as just used
+_UNUSED = 3600.0  # s after which checksums without a copy are deleted
+_began = time.time()  # of this process
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -38,10 +47,10 @@ class RemoteCache:
     tail: int = 0
 
     @classmethod
-    def of_gigabytes(cls, cache_gb: float, tail: int = 0) -> "RemoteCache":
+    def of_gibibytes(cls, cache_gb: float, tail: int = 0) -> "RemoteCache":
         """Raises DataError for a size that is none."""
         if not cache_gb > 0:
-            raise DataError(f"cache_gb must be a number of gigabytes of more than 0, got {cache_gb}")
+            raise DataError(f"cache_gb must be a number of GiB of more than 0, got {cache_gb}")
         return cls(cache_gb * GIB, tail)
 
     def open(self, file: SteadyFile) -> BinaryIO:
@@ -50,8 +59,8 @@ class RemoteCache:
         Raises DataError if it cannot be, or is not the file that was noted.
         """
         if (copy := self._copy(file)) is not None:
-            return copy
-        if 0 < 8 * self.tail <= file.size:
+            return self._checked(file, copy)
+        if 0 < 8 * self.tail <= file.size and file.changed < OF_CONTENTS and server_of(file) not in WITHOUT_RANGES:
             return io.BufferedReader(_EndFirst(self, file))
         return self.downloaded(file)
 
@@ -64,37 +73,81 @@ class RemoteCache:
 
     def downloaded(self, file: SteadyFile) -> BinaryIO:
         """Like `open`, always a copy."""
-        until = time.monotonic() + _WAIT
-        while True:
-            try:
-                return self.download(file)
-            except NoCopy as reason:
-                if not isinstance(reason, NoRoom) or time.monotonic() > until:
-                    raise DataError(f"{file.path} cannot be downloaded: {reason}") from reason
-            check_wanted()
-            time.sleep(_POLL)
+        return self._checked(file, _when_there_is_room(file, lambda: self.download(file)))
 
-    def download(self, file: SteadyFile, wait: bool = True) -> BinaryIO:
+    def download(self, file: SteadyFile, wait: bool = True, instead_of: int | None = None) -> BinaryIO:
         """The copy, downloaded if there is none yet; `wait`: while another process or thread does that.
 
-        Raises NoCopy, NoRoom and DataError.
+        The copy with the number `instead_of` in the file system is replaced. Raises NoCopy, NoRoom and DataError.
         """
-        path, waiting = self._path(file), f"waiting for another process that downloads {file.path}"
-        # One of 4096 locks, since lock files stay.
-        with making(path, path.parent / f"{path.name[:3]}.lock", waiting, wait), ExitStack() as until_opened:
+        path = self._path(file)
+        with _making(path, file, wait):
             if (copy := self._copy(file)) is not None:
-                return copy
+                if os.fstat(copy.fileno()).st_ino != instead_of:
+                    return copy
+                copy.close()
+                path.unlink()
+            return self._fetch(file)[0]
+
+    def by_contents(self, file: SteadyFile) -> tuple[SteadyFile, bool]:
+        """The same file, of which the server tells nothing, with a number for its contents; and whether it was downloaded for it.
+
+        It was since this process began, by this or another process: the copies of earlier ones may be out of date.
+        Raises DataError.
+        """
+        path = self._path(file)
+        record = path.with_suffix(".fetched")
+
+        def look() -> tuple[SteadyFile, bool]:
+            with _making(path, file):
+                if (number := _fetched_since(record, _began)) is not None:
+                    return file._replace(changed=number), False
+                began = time.time()
+                copy, fetched = self._fetch(file)
+                copy.close()
+                write_text(record, f"{began!r} {fetched.changed}\n")
+                return fetched, True
+
+        return _when_there_is_room(file, look)
+
+    def _fetch(self, file: SteadyFile) -> tuple[BinaryIO, SteadyFile]:
+        """Download a file: its copy, and the file, with a number for its contents if it had none. Raises NoCopy and DataError."""
+        path = self._path(file)
+        with ExitStack() as until_opened:
             with ExitStack() as until_renamed:
                 with FileLock(path.parent / "room.lock"):
                     make_room(path.parent, file.size, self.most, ENDING, "cache_gb")
+                    _delete_unused(path.parent)
                     beside = until_renamed.enter_context(replacing(path))
                     if os.name == "posix":  # elsewhere an open file is not deleted, and not renamed
                         mark_in_use(until_opened.enter_context(open_reading(beside)))
                     os.truncate(beside, file.size)  # the room that it takes, for others
-                _write(beside, file)
+                sums = download_into(beside, file)
+                if file.changed == UNTOLD:
+                    file = file._replace(changed=of_contents(sums))
+                with replacing(self._path(file).with_suffix(SUMS)) as written:
+                    written.write_bytes(sums.encoded())
+            if path != (named := self._path(file)):
+                os.replace(path, named)
+            forget(named)
             if (copy := self._copy(file)) is None:
-                raise NoCopy(f"{path} cannot be read")
-            return copy
+                raise NoCopy(f"{named} cannot be read")
+            return copy, file
+
+    def _checked(self, file: SteadyFile, copy: BinaryIO) -> BinaryIO:
+        """The copy, whose pieces are compared with their checksums; a damaged one is downloaded again."""
+        path = self._path(file)
+
+        def renew(damaged: BinaryIO) -> BinaryIO:
+            number = os.fstat(damaged.fileno()).st_ino
+            damaged.close()
+            warnings.warn(f"{path}, the copy of {file.path}, is damaged: downloading it again", stacklevel=2)
+            try:
+                return _when_there_is_room(file, lambda: self.download(file, instead_of=number))
+            except DataError as error:
+                raise DamagedCopy(errno.EIO, f"{path}, the copy of {file.path}, is damaged: {error}") from error
+
+        return io.BufferedReader(CheckedCopy(copy, path, file.path, file.size, renew))
 
     def _copy(self, file: SteadyFile) -> BinaryIO | None:
         """The copy, opened and marked as used now and in use."""
@@ -118,32 +171,44 @@ class RemoteCache:
         return cache_folder("remote") / f"{name}{ENDING}"
 
 
-def _write(path: Path, file: SteadyFile) -> None:
-    """Download a file into the existing one at `path`. Raises DataError if it is not the file that was noted."""
-    store, progress = Store(file.path), current_progress()
-    progress.detail(f"downloading {file.path}")
-    with open(path, "r+b") as written:
-        for start in range(0, file.size, PIECE):
-            check_wanted()
-            try:
-                content = store.piece(file.path, start, min(start + PIECE, file.size))
-            except Missing:
-                raise file.gone() from None
-            except DataError:
-                check_unchanged(file)
-                raise
-            written.write(content)
-    check_unchanged(file)
+def _making(path: Path, file: SteadyFile, wait: bool = True) -> AbstractContextManager[None]:
+    """A block that makes the copy at `path`."""
+    # One of 4096 locks, since lock files stay.
+    lock = path.parent / f"{path.name[:3]}.lock"
+    return making(path, lock, f"waiting for another process that downloads {file.path}", wait)
 
 
-def check_unchanged(file: SteadyFile) -> None:
-    """Raise DataError if the store has another file now, or none."""
+def _when_there_is_room(file: SteadyFile, action: Callable[[], T]) -> T:
+    """What `action` returns; where copies in use take the room, it is waited for. Raises DataError."""
+    until = time.monotonic() + _WAIT
+    while True:
+        try:
+            return action()
+        except NoCopy as reason:
+            if not isinstance(reason, NoRoom) or time.monotonic() > until:
+                raise DataError(f"{file.path} cannot be downloaded: {reason}") from reason
+        check_wanted()
+        time.sleep(_POLL)
+
+
+def _fetched_since(record: Path, began: float) -> int | None:
+    """The number for the contents of a file that was downloaded after this time."""
     try:
-        size, changed = Store(file.path).facts(file.path)
-    except Missing:
-        raise file.gone() from None
-    if (size, changed) != (file.size, file.changed):
-        raise file.other(size)
+        at, number = read_bytes(record, 100).split()
+        return int(number) if float(at) >= began else None
+    except (OSError, ValueError):
+        return None
+
+
+def _delete_unused(folder: Path) -> None:
+    """Delete checksums whose copies were deleted."""
+    names = set(os.listdir(folder))
+    for name in names:
+        stem, ending = os.path.splitext(name)
+        if ending == SUMS and stem + ENDING not in names:
+            with suppress(OSError):
+                if time.time() - os.stat(folder / name).st_mtime > _UNUSED:  # it may just be made
+                    os.unlink(folder / name)
 
 
 class _EndFirst(io.RawIOBase):
@@ -181,6 +246,10 @@ class _EndFirst(io.RawIOBase):
                     self._end = Store(file.path).piece(file.path, start, file.size)
                 except Missing:
                     raise file.gone() from None
+                except NoRanges:
+                    WITHOUT_RANGES.add(server_of(file))
+                    self._copy = self._cache.downloaded(file)
+                    return self.readinto(buffer)
             content = self._end[self._at - start :][: len(buffer)]
             buffer[: len(content)] = content
             count = len(content)

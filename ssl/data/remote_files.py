@@ -3,12 +3,13 @@
 import glob
 import hashlib
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 
 from wildfern.cache_folder import cache_folder
 from wildfern.files import write_text
 from wildfern.ssl.data.base import DataError, SourceFile
-from wildfern.ssl.data.remote import Denied, Missing, Store, check_address
+from wildfern.ssl.data.remote import UNTOLD, Denied, Missing, Store, check_address
 from wildfern.ssl.data.remote_cache import RemoteCache
 from wildfern.ssl.data.shard_files import expand_braces, of_split
 from wildfern.ssl.data.steady_file import SteadyFile
@@ -41,7 +42,7 @@ def remote_files(pattern: str, cache: RemoteCache) -> list[SteadyFile]:
             else "; a web server must list its folder for *: brace ranges such as {000..099} need no list"
         )
         raise DataError(f"no file matches {pattern}{advice}")
-    return [SteadyFile(address, *facts[address], cache) for address in addresses]
+    return _with_contents([SteadyFile(address, *facts[address], cache) for address in addresses], cache, pattern)
 
 
 def remote_split(pattern: str, split: str, cache: RemoteCache) -> tuple[list[SteadyFile], str]:
@@ -73,6 +74,22 @@ def listed_remote(files: Sequence[SteadyFile]) -> Iterator[SourceFile]:
     folder = os.path.commonpath([os.path.dirname(name) for name in names])
     for name, file in zip(names, files, strict=True):
         yield SourceFile(name.removeprefix(folder).lstrip("/"), file.size, str(path))
+
+
+def _with_contents(files: list[SteadyFile], cache: RemoteCache, pattern: str) -> list[SteadyFile]:
+    """The same files; for those of which the server tells nothing, with a number for the contents that they have now."""
+    untold = [file for file in files if file.changed == UNTOLD]
+    if not untold:
+        return files
+    found = in_threads(cache.by_contents, untold, "remote files")
+    if downloaded := sum(is_new for _, is_new in found):
+        warnings.warn(
+            f"{pattern}: the server tells neither ETag nor time of change of {len(untold):,} of {len(files):,} files; since the "
+            f"copies of earlier runs may be out of date, {downloaded:,} were downloaded (again), as at every start",
+            stacklevel=2,
+        )
+    known = {file.path: file for file, _ in found}
+    return [known.get(file.path, file) for file in files]
 
 
 def _is_glob(address: str) -> bool:

@@ -18,6 +18,7 @@ from wildfern.ssl.data.tar_index import COMPILED_FROM, MemberNames, index_shard
 from wildfern.ssl.data.worker_threads import worker_threads
 from wildfern.ssl.tracking.current_progress import current_progress
 
+_VERSION = 2  # of the table: raise it when the same shards give other arrays
 KEPT_FROM = 20_000  # samples; the headers of fewer are read at every start
 _LEAST_BYTES = 1024  # of a sample: a header and its content
 _RECENT = 2 * 10**9  # ns: a shard may be written again within the resolution of its time
@@ -33,8 +34,8 @@ class ShardTable:
     32 bits where they fit; in_json [N]: 1 for a label in a .json. The three of labels are empty if there are none. The names of
     shard s are text[text_starts[s] : text_starts[s + 1]], split at ends[starts[s] + s : starts[s + 1] + s + 1].
     counts int64[3]: members but those of operating systems, those passed over, labels without an image. remarks: what is passed
-    over in words, then the faults of the shards faulty int64[F], each ended by a zero byte. facts: SHA-256 of the shards' names,
-    sizes and times.
+    over in words, then the faults of the shards faulty int64[F], each ended by a zero byte. facts: SHA-256 of the shards' names
+    and `SteadyFile.facts`.
     """
 
     facts: NDArray[np.uint8]
@@ -96,14 +97,12 @@ _COLUMNS = ("offsets", "sizes", "label_offsets", "label_sizes")
 def shard_table(shards: Sequence[SteadyFile], folder: Path | None) -> ShardTable:
     """The samples of these shards, from the index kept in `folder`, or else from their headers, which may raise DataError.
 
-    An index is valid for the same names, sizes and times of all shards. It is kept for 20 000 samples or more, and for remote
-    shards; with `folder` None, and for shards that were written in the last two seconds, none is read or written.
+    An index is valid for the same names and `SteadyFile.facts` of all shards. It is kept for 20 000 samples or more, and for
+    remote shards; with `folder` None, and for shards that were written in the last two seconds, none is read or written.
     """
     names = _names_digest(shards)
-    facts = np.frombuffer(
-        hashlib.sha256(names.encode() + np.array([(shard.size, shard.changed) for shard in shards]).tobytes()).digest(),
-        np.uint8,
-    )
+    described = ascii([_VERSION, names, [shard.facts for shard in shards]])
+    facts = np.frombuffer(hashlib.sha256(described.encode()).digest(), np.uint8)
     arrays = lasting_index(
         f"shards-{names}",
         lambda found: _is_table(found, facts, len(shards)),
@@ -154,7 +153,7 @@ def _may_be_kept(shards: Sequence[SteadyFile]) -> bool:
     if _is_remote(shards):
         return True
     enough = sum(shard.size for shard in shards) >= KEPT_FROM * _LEAST_BYTES
-    return enough and max(shard.changed for shard in shards) < time.time_ns() - _RECENT
+    return enough and max(max(shard.changed, shard.state[1]) for shard in shards) < time.time_ns() - _RECENT
 
 
 def _is_table(found: IndexArrays, facts: NDArray[np.uint8], shards: int) -> bool:

@@ -1,14 +1,15 @@
 """Copies of data that all processes of a host share: made by one of them while the others wait."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from wildfern.cache_folder import cache_folder
+from wildfern.files import remove_partial_files
 from wildfern.ssl.data.column_copy import Cell, ColumnCopy, TooLong, open_copy, write_copy
-from wildfern.ssl.data.copy_folder import ENDING, NoCopy, gigabytes, make_room
+from wildfern.ssl.data.copy_folder import ENDING, NoCopy, gibibytes, make_room
 from wildfern.ssl.data.worker_threads import check_wanted
 from wildfern.ssl.tracking.current_progress import current_progress
 
@@ -36,7 +37,7 @@ def make_copy(
         try:
             write_copy(path, groups, rows, expected, room)
         except TooLong:
-            raise NoCopy(f"it takes more than the {gigabytes(room)} that there is room for") from None
+            raise NoCopy(f"it takes more than the {gibibytes(room)} that there is room for") from None
         if (made := open_copy(path, rows)) is None:
             raise NoCopy(f"{path} cannot be read")
         return made
@@ -46,11 +47,14 @@ def make_copy(
 def making(path: Path, lock: Path, waiting: str, wait: bool = True) -> Iterator[None]:
     """A block that makes the copy at `path`; one process at a time is in a block of this `lock`, the others show `waiting`.
 
+    What a process left that was killed in a block for this path is removed before.
     Raises NoCopy where the folder cannot be used, for an OSError of the block, and, if `wait` is False, instead of waiting.
     """
     try:
         path.parent.mkdir(0o700, parents=True, exist_ok=True)  # the images may not be for everybody
         with _alone(lock, waiting, wait):
+            with suppress(OSError):  # of another user
+                remove_partial_files(path.parent, path.name)
             yield
     except OSError as error:
         raise NoCopy(f"{error.filename or path}: {error.strerror or error}") from error

@@ -19,12 +19,15 @@ class SteadyFile(NamedTuple):
     """A regular file with the bytes and the time of its last change (ns) that it had when it was first opened.
 
     With `cache` a file in an object store: `path` is its address, `changed` a number for what the store tells of its contents.
+    `state`: its number in the file system, and when the system last noted a change of it or its name (ns). No program sets this
+    time, so another content is seen by it where size and `changed` are as before (`cp -p`, `touch -r`, `rsync -t`).
     """
 
     path: str
     size: int
     changed: int
     cache: "RemoteCache | None" = None
+    state: tuple[int, int] = (0, 0)
 
     @classmethod
     def of(cls, path: "str | os.PathLike[str] | SteadyFile") -> "SteadyFile":
@@ -40,7 +43,7 @@ class SteadyFile(NamedTuple):
             raise DataError(f"{path!r} cannot be opened: {error}") from error
         if not stat.S_ISREG(status.st_mode):
             raise DataError(f"{path} is not a regular file")
-        return cls(path, status.st_size, status.st_mtime_ns)
+        return cls(path, status.st_size, status.st_mtime_ns, state=(status.st_ino, status.st_ctime_ns))
 
     def __str__(self) -> str:
         return self.path
@@ -54,6 +57,11 @@ class SteadyFile(NamedTuple):
     def full_path(self) -> str:
         """The address, or the path from the root on."""
         return self.path if self.cache is not None else os.path.abspath(self.path)
+
+    @property
+    def facts(self) -> tuple[int, ...]:
+        """What differs for another content at this path: for what is kept of the file between commands."""
+        return (self.size, self.changed, *self.state)
 
     def open(self) -> BinaryIO:
         """The file, opened to read bytes. Raises DataError if it was changed, replaced or removed since it was noted."""

@@ -72,7 +72,8 @@ class Subset(Source):
 
     @reads_by_blocks.setter
     def reads_by_blocks(self, value: int) -> None:
-        self.source.reads_by_blocks = value
+        # `value` images of this source are, on average, among more images of the whole one.
+        self.source.reads_by_blocks = -(-value * (self.source.num_items or 0) // self.num_items)
 
     def prepare(self) -> None:
         self.source.prepare()

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 MORE, FULL, END, UNUSUAL = range(
     4
 )  # why the loop stops: other bytes are needed, its table is full, the end of the shard, or …
+HARD_LINK, SYMBOLIC_LINK = -1, -2  # instead of an offset in `Walk.table`
 AT, MEMBERS, TEXT, DROPPED, SAMPLES, OTHERS, COUNTED, LONE_LABELS = range(8)  # of `Walk.state`
 
 _BLOCK = 512
@@ -27,7 +28,7 @@ class Walk(NamedTuple):
     text: NDArray[np.uint8]  # names of the members in the table
     table: NDArray[
         np.int64
-    ]  # [M, 5]: start and end of the name in `text`; offset and size of the content; first header
+    ]  # [M, 5]: start and end of the name in `text`; offset (or *_LINK) and size of the content; first header
     samples: NDArray[
         np.int64
     ]  # [M, 6]: end of the name in `names`; offset, size; offset and size of the label; 1: in a .json
@@ -181,7 +182,8 @@ def find_members(piece, filled, base, length, walk):
                 if path_start < 0 <= found:  # of several headers before a file the first is the outer one
                     path_start, path_end = found, found_end
             at = after
-        if (kind == 48 or kind == 0 or kind == 55) and not is_folder:  # regular files
+        is_link = kind == 49 or kind == 50  # 1: hard, 2: symbolic
+        if ((kind == 48 or kind == 0 or kind == 55) and not is_folder) or is_link:  # regular files and links
             count, text_at = state[MEMBERS], state[TEXT]
             if path_start >= 0:
                 while path_end > path_start and piece[path_end - 1] == 47:
@@ -207,5 +209,7 @@ def find_members(piece, filled, base, length, walk):
                     return UNUSUAL
             row = walk.table[count]
             row[0], row[1], row[2], row[3], row[4] = start, text_at, base + data, size, state[AT]
+            if is_link:
+                row[2], row[3] = HARD_LINK if kind == 49 else SYMBOLIC_LINK, 0
             state[MEMBERS], state[TEXT] = count + 1, text_at
         state[AT] = after

@@ -1,4 +1,4 @@
-"""The headers of a plain tar file that may be damaged or malicious: names and places of its regular files.
+"""The headers of a plain tar file that may be damaged or malicious: names and places of its regular files, and its links.
 
 `tarfile` is not used here: in several versions of Python a header with a negative size, a long chain of extended headers or one
 that repeats part of itself keeps it reading forever. Here every step moves forward in the file, and what one header may claim
@@ -12,6 +12,7 @@ MOST_HEADER_BYTES = 2**24  # of one extended header: a long name, or attributes
 _BLOCK = 512
 _REGULAR = (b"0", b"\0", b"7")
 _WITHOUT_DATA = (b"1", b"2", b"3", b"4", b"5", b"6")  # links, devices, folders, FIFOs: their size counts no blocks
+LINKS = {b"1": "hard links", b"2": "symbolic links"}  # kinds of headers, and what they are counted as
 _LONG_NAME, _LONG_LINK, _SPARSE = b"L", b"K", b"S"
 _EXTENDED, _GLOBAL = (b"x", b"X"), b"g"  # X: of Solaris
 
@@ -21,16 +22,20 @@ class TarFault(ValueError):
 
 
 class Member(NamedTuple):
-    """A regular file: where its content is. `sparse`: it has holes that are not stored, and cannot be read in place."""
+    """A regular file: where its content is. `sparse`: it has holes that are not stored, and cannot be read in place.
+
+    Or a link to another file, which is not followed: `link` is one of `LINKS`.
+    """
 
     name: str
     offset: int
     size: int
     sparse: bool
+    link: str = ""
 
 
 def members(file: BinaryIO, length: int, at: int = 0) -> Iterator[Member]:
-    """The regular files of a tar file of `length` bytes, in order; names have surrogates for bytes that are no UTF-8.
+    """The regular files and links of a tar file of `length` bytes, in order; names have surrogates for bytes that are no UTF-8.
 
     `at`: where to start, at the first header of a file, and after no extended header that is for all files. Raises TarFault where
     a header is damaged, or a file does not end before `length`.
@@ -79,6 +84,8 @@ def members(file: BinaryIO, length: int, at: int = 0) -> Iterator[Member]:
                 elif any(key.startswith("GNU.sparse.") for key in fields):
                     place = _sparse_place(file, data, size, fields)
                 yield Member(name.decode("utf-8", "surrogateescape"), *place)
+            elif kind in LINKS:
+                yield Member(name.decode("utf-8", "surrogateescape"), data, 0, False, LINKS[kind])
             own = {}
         at = end + -end % _BLOCK
 

@@ -120,9 +120,9 @@ def _read_on(file: BinaryIO, at: int, index: ShardIndex) -> None:
                 check_wanted()
             if is_litter(member.name):
                 continue
-            if member.sparse:
+            if member.sparse or member.link:
                 index.members += 1
-                index.passed_over.add(member.name, "sparse")
+                index.passed_over.add(member.name, member.link or "sparse")
                 continue
             folder, base = posixpath.split(member.name)
             stem, _, extension = base.partition(".")

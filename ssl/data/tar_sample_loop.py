@@ -5,10 +5,20 @@ from numba import njit
 
 from wildfern.ssl.data.file_names import LITTER
 from wildfern.ssl.data.image_file import EXTENSIONS
-from wildfern.ssl.data.tar_header_loop import COUNTED, DROPPED, LONE_LABELS, MEMBERS, OTHERS, SAMPLES, TEXT, copy_text
+from wildfern.ssl.data.tar_header_loop import (
+    COUNTED,
+    DROPPED,
+    HARD_LINK,
+    LONE_LABELS,
+    MEMBERS,
+    OTHERS,
+    SAMPLES,
+    TEXT,
+    copy_text,
+)
 from wildfern.ssl.data.tar_index import PREFERRED
 
-EXTENSION, WHOLE_NAME = range(2)  # what a row of `Walk.others` refers to
+EXTENSION, WHOLE_NAME, HARD, SYMBOLIC = range(4)  # what a row of `Walk.others` refers to: part of a name, or links
 
 _LONGEST = 7  # letters of an extension in a number
 
@@ -103,6 +113,13 @@ def group_members(walk, finished):
             break
         start, end = table[member, 0] if not closes else 0, table[member, 1] if not closes else 0
         if not closes and _is_litter(text, start, end):
+            continue
+        if not closes and table[member, 2] < 0:  # a link, which belongs to no sample
+            walk.others[others, 0], walk.others[others, 1] = start, end
+            walk.others[others, 2] = HARD if table[member, 2] == HARD_LINK else SYMBOLIC
+            others, counted = others + 1, counted + 1
+            if first < 0:
+                state[DROPPED], state[OTHERS], state[COUNTED] = member + 1, others, counted
             continue
         if not closes:
             own_folder, own_base, own_dot = _parts(text, start, end)

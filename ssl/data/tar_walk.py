@@ -23,12 +23,14 @@ from wildfern.ssl.data.tar_header_loop import (
     Walk,
     find_members,
 )
+from wildfern.ssl.data.tar_headers import LINKS
 from wildfern.ssl.data.tar_index import ShardIndex
-from wildfern.ssl.data.tar_sample_loop import WHOLE_NAME, drop_members, group_members
+from wildfern.ssl.data.tar_sample_loop import HARD, SYMBOLIC, WHOLE_NAME, drop_members, group_members
 from wildfern.ssl.data.worker_threads import check_wanted
 
 _LARGE, _SMALL = 2**16, 2**13  # bytes that are read at once, the latter after an image that is longer than the former
 _MEMBERS = 512  # in the table
+_WORDS = {HARD: LINKS[b"1"], SYMBOLIC: LINKS[b"2"]}
 
 
 @kernel("the reading of tar shards")
@@ -93,7 +95,9 @@ def _take(index: ShardIndex, walk: Walk) -> None:
     text = walk.text.tobytes()
     for start, end, kind in walk.others[: state[OTHERS]].tolist():
         name = text[start:end].decode("utf-8", "surrogateescape")
-        if kind == WHOLE_NAME:
+        if kind in _WORDS:
+            index.passed_over.add(name, _WORDS[kind])
+        elif kind == WHOLE_NAME:
             index.passed_over.add(name)
         else:
             index.passed_over.add(name, f".{name.lower()}" if name else "")

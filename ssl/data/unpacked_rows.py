@@ -9,7 +9,7 @@ from typing import Any
 
 from wildfern.ssl.data.base import UnreadableImage
 from wildfern.ssl.data.column_copy import NOT_COPIED, Cell, ColumnCopy
-from wildfern.ssl.data.copy_folder import NoCopy, gigabytes
+from wildfern.ssl.data.copy_folder import NoCopy, gibibytes
 from wildfern.ssl.data.image_column import ImageColumn
 from wildfern.ssl.data.row_groups import RowGroups
 from wildfern.ssl.data.shared_copy import find_copy, make_copy
@@ -68,7 +68,7 @@ class UnpackedRows(RowGroups):
                 except NoCopy as reason:
                     self.notes.append(f"{what} is slow to read in random order, as there is no unpacked copy: {reason}")
             if self._copy is not None:
-                size, path = gigabytes(self._copy.size), self._copy.path
+                size, path = gibibytes(self._copy.size), self._copy.path
                 self.notes.append(f"{what} is read from an unpacked copy of {size}, which may be deleted: {path}")
                 self.drop_kept()
             self._decided = wanted or self._copy is not None
@@ -86,7 +86,7 @@ class UnpackedRows(RowGroups):
     def _copy_name(self) -> str:
         """The same for the same column of the same files, as long as they are not changed."""
         files = [
-            [file.full_path, file.size, file.changed, column.name, column.field, column.path_field]
+            [file.full_path, *file.facts, column.name, column.field, column.path_field]
             for file, column in zip(self.noted, self._columns, strict=True)
         ]
         return hashlib.sha256(json.dumps([_FORM, files]).encode()).hexdigest()[:32]

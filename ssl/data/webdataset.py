@@ -21,6 +21,7 @@ from wildfern.ssl.data.shard_files import shard_files, split_shards
 from wildfern.ssl.data.shard_table import ShardTable, shard_table, split_samples
 from wildfern.ssl.data.splits import empty_share, share_words, split_pair
 from wildfern.ssl.data.steady_file import SteadyFile
+from wildfern.ssl.data.tar_headers import LINKS
 from wildfern.ssl.data.tar_index import UnusableLabel, read_labels
 from wildfern.ssl.data.worker_threads import in_threads
 
@@ -41,10 +42,11 @@ class WebDatasetSource(ImageSource):
     test_fraction: without {split}, this share of the samples, chosen by a hash of their names, is the test split.
     index: keep where the images are between commands (`shard_table`); False reads the headers of all shards at every start.
     cache_gb: remote shards are downloaded into the folder `remote` of the user's cache folder. All files there take up to this
-        size: those not used for longest make room.
+        many GiB: those not used for longest make room.
 
-    The index takes about 20 bytes and the name per image, and is shared by all processes of a host. Labels are read when they are
-    needed. A truncated shard gives the samples before the damage and is listed in `skipped`.
+    The index takes about 12 bytes (21 with labels) and the name per image, and is shared by all processes of a host. Labels are
+    read when they are needed. A truncated shard gives the samples before the damage and is listed in `skipped`. Links are passed
+    over.
     """
 
     def __init__(
@@ -66,7 +68,7 @@ class WebDatasetSource(ImageSource):
         self._remote = None
         if is_remote(pattern):
             check_address(pattern)
-            self._remote = RemoteCache.of_gigabytes(cache_gb)
+            self._remote = RemoteCache.of_gibibytes(cache_gb)
         if "{split}" in pattern:
             self._files, self.split_words = self._of_split(pattern, split)
             test_fraction = 0.0
@@ -98,7 +100,9 @@ class WebDatasetSource(ImageSource):
             self.skip(self._shards[number], fault)
         members, passed_over, lone_labels = table.counts.tolist()
         if passed_over:
-            self.note(f"{pattern}: passed over {passed_over:,} of {members:,} members: {table.passed_over}")
+            has_links = any(words in table.passed_over for words in LINKS.values())
+            advice = "; write files for the links (tar --dereference --hard-dereference)" if has_links else ""
+            self.note(f"{pattern}: passed over {passed_over:,} of {members:,} members: {table.passed_over}{advice}")
         if lone_labels:
             self.note(
                 f"{pattern}: labels (.cls, .json) with no image beside them: {lone_labels:,}; the files of a sample must follow "

@@ -124,6 +124,19 @@ def test_files_of_a_killed_process_are_removed_and_no_others(tmp_path):
     assert sorted(os.listdir(tmp_path)) == [".partial_0123abcd_folder", "kept"]
 
 
+@pytest.mark.parametrize("name", ["a[1].index", "x" * 60 + ".index"])
+def test_only_those_of_one_file_are_removed(tmp_path, name):
+    with replacing(tmp_path / name, sync=False) as beside:
+        beside.write_text("half")
+        os.link(beside, tmp_path / "left")
+    os.rename(tmp_path / "left", beside)  # as if the process was killed
+    (tmp_path / ".partial_0123abcd_a1.index").write_text("half")
+    remove_partial_files(tmp_path, of="other")
+    assert len(os.listdir(tmp_path)) == 3
+    remove_partial_files(tmp_path, of=name)
+    assert sorted(os.listdir(tmp_path)) == sorted([".partial_0123abcd_a1.index", name])
+
+
 def test_a_file_with_two_names_is_not_appended_to(tmp_path, victim):
     os.link(victim, tmp_path / "second")
     with pytest.raises(UnsafeFile, match="hard link"):

@@ -37,7 +37,7 @@ def test_those_in_use_stay(folder):
         mark_in_use(file)
         assert make_room(folder, 100, 200) == 100
         assert left(folder) == "a"
-        with pytest.raises(NoCopy, match=r"beside .* GB in use, and disk_gb allows 1.7e-07 GB"):
+        with pytest.raises(NoCopy, match=r"beside .* GiB in use, and disk_gb allows 1.7e-07 GiB"):
             make_room(folder, 100, 182)
     assert make_room(folder, 100, 182) == 182
     assert left(folder) == ""

@@ -294,6 +294,23 @@ def test_a_cache_folder_that_cannot_be_written_is_no_error(tree, monkeypatch, tm
     assert found(tree, labels="folders") == found(tree, labels="folders", index=False)
 
 
+def test_a_line_tells_once_that_an_index_is_kept(tree, capfd, monkeypatch, tmp_path):
+    source = open_source(f"folder:{tree}")
+    images = len(walk_folder(str(tree)).names)  # those without a usable header too
+    kept = f"index of {images:,} images kept in {cache_folder('indexes')}; later starts use it"
+    assert capfd.readouterr().err == f"wildfern: {tree}: {kept}\n"
+    assert not any("index" in note for note in source.notes)  # which records of evaluations repeat
+    open_source(f"folder:{tree}")
+    open_source(f"folder:{tree}", index=False)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("WILDFERN_CACHE", str(tmp_path / "file"))  # nothing can be kept there
+    open_source(f"folder:{tree}")
+    monkeypatch.setenv("WILDFERN_CACHE", str(tmp_path / "other"))
+    monkeypatch.setattr(folder_index, "KEPT_FROM", 1000)
+    open_source(f"folder:{tree}")
+    assert "index" not in capfd.readouterr().err
+
+
 def test_formats_that_can_be_read_since_are_looked_at_again(tree, monkeypatch):
     found(tree)
     monkeypatch.setattr(folder_selection, "readers", lambda: ("99.0", "HEIF"))

@@ -13,7 +13,7 @@ from tar_bytes import AFTER, FAULTS, FIRST, UNUSUAL, header, member, number, png
 
 from wildfern.ssl.data import DataError, classes_csv, open_source
 from wildfern.ssl.data.steady_file import SteadyFile
-from wildfern.ssl.data.tar_headers import TarFault, members
+from wildfern.ssl.data.tar_headers import LINKS, TarFault, members
 from wildfern.ssl.data.tar_index import MOST_LABEL_BYTES
 from wildfern.ssl.data.worker_threads import check_wanted, in_threads
 
@@ -59,6 +59,7 @@ def test_unusual_headers_that_are_right(tmp_path):
     names = [source.item_name(item).removeprefix(f"{tmp_path}/a.tar/") for item in range(4)]
     assert names == ["0.png", "deep/0.png", "a\nb\0\udcff.png", "9.png"]
     assert "2 sparse, 1 .tar" in source.notes[0]
+    assert source.notes[0].endswith("1 hard links; write files for the links (tar --dereference --hard-dereference)")
     assert not source.skipped
 
 
@@ -87,10 +88,12 @@ def test_members_are_those_of_tarfile(form):
                 one.size = 0
             tar.addfile(one, io.BytesIO(bytes(one.size)))
     length = file.seek(0, io.SEEK_END)
-    found = [(m.name, m.offset, m.size) for m in members(file, length)]
+    read = list(members(file, length))
+    found = [(m.name, m.offset, m.size) for m in read if not m.link]
     file.seek(0)
     with tarfile.open(fileobj=file, encoding="utf-8", errors="surrogateescape") as tar:
         assert found == [(m.name, m.offset_data, m.size) for m in tar if m.isfile()]
+        assert [(m.name, m.link) for m in read if m.link] == [(m.name, LINKS[m.type]) for m in tar if m.type in LINKS]
 
 
 def test_random_bytes_give_members_within_the_file_or_a_fault():

@@ -9,7 +9,7 @@ import pytest
 from filelock import FileLock
 from range_server import served
 
-from wildfern.ssl.data import DataError, remote, remote_cache
+from wildfern.ssl.data import DataError, remote, remote_cache, remote_download
 from wildfern.ssl.data.copy_folder import NoCopy
 from wildfern.ssl.data.remote_cache import RemoteCache
 from wildfern.ssl.data.remote_files import remote_files
@@ -24,7 +24,7 @@ def files(monkeypatch, tmp_path):
     pytest.importorskip("aiohttp")
     monkeypatch.setenv("WILDFERN_CACHE", str(tmp_path))
     monkeypatch.setattr(remote, "PAUSE", 0.001)
-    monkeypatch.setattr(remote_cache, "PIECE", 300)
+    monkeypatch.setattr(remote_download, "PIECE", 300)
     monkeypatch.setattr(remote_cache, "_RECENT", -1.0)  # the time of every use is noted
     with served() as files:
         files.update(CONTENTS)
@@ -85,7 +85,7 @@ def test_files_in_use_stay_and_others_wait_for_them(files, tmp_path):
 
 
 def test_a_file_that_does_not_fit_says_so(files, monkeypatch):
-    with pytest.raises(DataError, match=r"a\.tar cannot be downloaded: it takes .* GB, and cache_gb allows"):
+    with pytest.raises(DataError, match=r"a\.tar cannot be downloaded: it takes .* GiB, and cache_gb allows"):
         read(one(files, most=SIZE - 1))
     a, b, _ = noted(files, most=1.5 * SIZE)
     monkeypatch.setattr(remote_cache, "_WAIT", 0.0)
@@ -101,8 +101,8 @@ def test_a_folder_that_cannot_be_used_says_so(files, tmp_path):
 
 @pytest.mark.parametrize("cache_gb", [0, -1.0, float("nan")])
 def test_the_limit_must_be_one(cache_gb):
-    with pytest.raises(DataError, match="cache_gb must be a number of gigabytes of more than 0"):
-        RemoteCache.of_gigabytes(cache_gb)
+    with pytest.raises(DataError, match="cache_gb must be a number of GiB of more than 0"):
+        RemoteCache.of_gibibytes(cache_gb)
 
 
 def test_a_download_goes_on_where_it_failed(files):

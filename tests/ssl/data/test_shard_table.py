@@ -2,6 +2,8 @@
 
 import mmap
 import os
+import shutil
+import time
 from itertools import chain
 
 import numpy as np
@@ -22,6 +24,7 @@ def shards(tmp_path, monkeypatch):
     """Four shards, written long ago: with labels, without, without images, and cut off."""
     monkeypatch.setattr(shard_table, "KEPT_FROM", 5)
     monkeypatch.setattr(shard_table, "_LEAST_BYTES", 512)
+    monkeypatch.setattr(shard_table, "_RECENT", -(10**12))  # the system's own time of change cannot be set
     monkeypatch.setenv("WILDFERN_CACHE", str(tmp_path / "cache"))
     contents = (
         b"".join(
@@ -124,12 +127,28 @@ def _longer(path):
     os.utime(path, ns=(10**18, 10**18))
 
 
+def _written_over(path):
+    """Other content of the same size, and the time set back."""
+    path.write_bytes(path.read_bytes().replace(png(11), png(99)).replace(b"11.png", b"77.png"))
+    os.utime(path, ns=(10**18, 10**18))
+
+
+def _exchanged(path):
+    """Another file of the same size and time is renamed to this one."""
+    other = path.with_name("other")
+    shutil.copy2(path, other)
+    _written_over(other)
+    os.replace(other, path)
+
+
 def _replaced(path):
     path.write_bytes(b"".join(member(b"%d.png" % v, png(v)) for v in range(20, 25)) + EXTRA)
     os.utime(path, ns=(10**18, 10**18 + 1))
 
 
-@pytest.mark.parametrize("change", [_longer, _replaced, lambda path: (path.parent / "2.tar").unlink()])
+@pytest.mark.parametrize(
+    "change", [_longer, _written_over, _exchanged, _replaced, lambda path: (path.parent / "2.tar").unlink()]
+)
 def test_a_change_of_a_shard_is_seen(shards, change):
     before = opened(shards)
     change(shards[1])
@@ -165,12 +184,26 @@ def test_an_index_that_is_no_table_of_these_shards_is_made_again(shards, tmp_pat
 
 
 def test_small_sets_and_shards_that_were_just_written_are_not_kept(shards, tmp_path, monkeypatch):
+    monkeypatch.setattr(shard_table, "_RECENT", 2 * 10**9)
     (tmp_path / "1.tar").touch()
     opened(shards)
     os.utime(tmp_path / "1.tar", ns=(10**18, 10**18))
     monkeypatch.setattr(shard_table, "KEPT_FROM", 20_000)
     opened(shards)
     assert not (tmp_path / "cache").exists()
+
+
+def test_either_time_of_change_may_be_too_recent(shards, tmp_path, monkeypatch):
+    monkeypatch.setattr(shard_table, "_RECENT", 10**12)
+    folder, now = tmp_path / "cache/indexes", time.time_ns()
+    old = [file._replace(state=(1, 10**18)) for file in noted(shards)]
+    shard_table.shard_table([*old[:-1], old[-1]._replace(state=(1, now))], folder)
+    os.utime(shards[0], ns=(now, now))
+    shard_table.shard_table([SteadyFile.of(shards[0])._replace(state=(1, 10**18)), *old[1:]], folder)
+    assert not (tmp_path / "cache").exists()
+    os.utime(shards[0], ns=(10**18, 10**18))
+    shard_table.shard_table(old, folder)
+    assert len(indexes(tmp_path)) == 1
 
 
 def test_splits_are_those_of_the_names_and_kept_for_each_fraction(shards, tmp_path):

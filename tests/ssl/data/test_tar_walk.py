@@ -7,6 +7,7 @@ import tarfile
 import pytest
 from tar_bytes import AFTER, FAULTS, FIRST, UNUSUAL, header, member, number, png, record
 
+from wildfern.ssl.data.tar_headers import LINKS
 from wildfern.ssl.data.tar_index import ShardIndex, index_shard
 from wildfern.ssl.data.tar_walk import walk_shard
 
@@ -110,6 +111,37 @@ def test_samples_of_any_names_are_the_same(tmp_path):
                 parts.append(member(name, content))
         (tmp_path / "a.tar").write_bytes(b"".join(parts) + bytes(1024))
         both(tmp_path / "a.tar")
+
+
+LINK = header(b"0.jpg", b"1"), header(b"d/l.png", b"2"), header(b"._0.jpg", b"2"), header(b"0.cls", b"2")
+LONG_LINK = member(b"l", b"d/" * 60 + b"x.png\0", b"L") + member(b"l", b"y" * 200, b"K") + header(b"n", b"1")
+PAX_LINK = member(b"p", record(b"path", b"a/0.png") + record(b"linkpath", b"b" * 200), b"x") + header(b"n", b"2")
+
+
+def test_links_are_passed_over_and_counted(tmp_path):
+    (tmp_path / "a.tar").write_bytes(
+        LINK[1] + FIRST + LINK[0] + member(b"0.cls", b"1") + b"".join(LINK) + LONG_LINK + AFTER + PAX_LINK + bytes(1024)
+    )
+    index = both(tmp_path / "a.tar")
+    assert rest_of(tmp_path / "a.tar") is None
+    assert (list(index.keys), index.members, index.lone_labels) == (["0.png", "9.png"], 10, 0)
+    assert index.label_sizes.tolist() == [1, 0]  # a link does not end a sample
+    assert index.passed_over.counts == {"hard links": 3, "symbolic links": 4}
+
+
+def test_links_are_counted_once_wherever_the_table_ends(tmp_path):
+    rng = random.Random(0)
+    for _ in range(10):
+        parts = [rng.choice([*LINK, LONG_LINK, PAX_LINK]) for _ in range(rng.choice([500, 600, 1100]))]
+        for place in range(rng.choice([0, 1, 400])):
+            files = member(b"%d.jpg" % place, png(1)) + rng.choice(LINK) + member(b"%d.cls" % place, b"1")
+            parts.insert(rng.randrange(len(parts)), files)
+        for end in (bytes(1024), b"", header(b"s.png", b"S")):  # the last one is left to the plain reading
+            (tmp_path / "a.tar").write_bytes(b"".join(parts) + end)
+            with tarfile.open(tmp_path / "a.tar") as tar:
+                links = [m.type for m in tar if m.type in LINKS and not m.name.startswith("._")]
+            expected = {words: links.count(kind) for kind, words in LINKS.items()}
+            assert both(tmp_path / "a.tar").passed_over.counts == expected
 
 
 def test_random_bytes_have_the_same_verdicts(tmp_path):

@@ -17,7 +17,16 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from wildfern.ssl.data import DataError, Mixture, UnreadableImage, open_source, row_groups, shared_copy, unpacked_rows
+from wildfern.ssl.data import (
+    DataError,
+    Mixture,
+    Subset,
+    UnreadableImage,
+    open_source,
+    row_groups,
+    shared_copy,
+    unpacked_rows,
+)
 from wildfern.ssl.data.image_column import find_image_column
 from wildfern.ssl.data.row_groups import RowGroups
 from wildfern.ssl.data.unpacked_rows import UnpackedRows
@@ -144,7 +153,7 @@ def test_random_order_makes_the_copy_and_file_order_does_not(tmp_path, cache):
     assert path.parent.stat().st_mode & 0o77 == 0
     assert source.notes == [
         f"column image of {tmp_path}/train.parquet is read from an unpacked copy of "
-        f"{path.stat().st_size / 2**30:.3g} GB, which may be deleted: {path}"
+        f"{path.stat().st_size / 2**30:.3g} GiB, which may be deleted: {path}"
     ]
 
 
@@ -187,6 +196,22 @@ def test_a_copy_is_used_again_until_a_file_changes(tmp_path, cache, monkeypatch)
     assert copies(cache) == sorted([first._copy.path, changed._copy.path])
 
 
+def test_a_file_written_over_with_its_size_and_time_gets_another_copy(tmp_path, cache):
+    plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    path = write(tmp_path / "train.parquet", **plain)
+    before, first = path.stat(), rows_of(path)
+    first.prepare(random_order=True)
+    write(path, [*PNG[:4], PNG[5], PNG[4], *PNG[6:]], **plain)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    changed = rows_of(path)
+    changed.prepare(random_order=False)
+    assert changed._copy is None
+    changed.prepare(random_order=True)
+    assert (outcome(first, 5), outcome(changed, 5)) == (PNG[5], PNG[4])
+    assert copies(cache) == sorted([first._copy.path, changed._copy.path])
+
+
 def test_columns_of_the_same_files_have_a_copy_each(tmp_path):
     parquet.write_table(pa.table({"image": PNG, "mask": PNG[::-1]}), tmp_path / "train.parquet")
     for column, value in (("image", 2), ("mask", 7)):
@@ -210,9 +235,9 @@ def test_no_room_is_said_and_row_groups_are_read(tmp_path, cache, monkeypatch):
     path = write(tmp_path / "train.parquet")
     size = (rows_of(path)._claimed + 8 * 11) / 2**30
     for disk_gb, free, words in (
-        (size / 2, 2**40, f"{size:.3g} GB, and disk_gb allows {size / 2:.3g} GB"),
-        (1.0, 2**30 + 900, f"{size:.3g} GB; {cache} has room for 8.38e-07 GB and 1 GB that stay free"),
-        (1.0, 10, f"{size:.3g} GB; {cache} has room for 0 GB and 1 GB that stay free"),
+        (size / 2, 2**40, f"{size:.3g} GiB, and disk_gb allows {size / 2:.3g} GiB"),
+        (1.0, 2**30 + 900, f"{size:.3g} GiB; {cache} has room for 8.38e-07 GiB and 1 GiB that stay free"),
+        (1.0, 10, f"{size:.3g} GiB; {cache} has room for 0 GiB and 1 GiB that stay free"),
     ):
         monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
         source = open_source(f"parquet:{path}", memory_gb=0, disk_gb=disk_gb)
@@ -227,7 +252,7 @@ def test_a_copy_that_grows_beyond_its_room_is_given_up(tmp_path, cache):
     )  # as a dictionary
     rows = rows_of(path, disk=20_000)
     rows.prepare(random_order=True)
-    assert rows.notes[0].endswith(f"{NOTE} more than the {20_000 / 2**30:.3g} GB that there is room for")
+    assert rows.notes[0].endswith(f"{NOTE} more than the {20_000 / 2**30:.3g} GiB that there is room for")
     assert list(cache.glob("*column")) == list(cache.glob(".*column")) == []
     assert outcome(rows, 99) == bytes([1] * 1000)
 
@@ -252,7 +277,7 @@ def test_a_file_system_without_locks_is_named(tmp_path, cache, monkeypatch):
 
 @pytest.mark.parametrize("disk_gb", [-1, float("nan")])
 def test_a_limit_that_is_none_is_refused(tmp_path, disk_gb):
-    with pytest.raises(DataError, match="disk_gb must be a number of gigabytes of at least 0, got"):
+    with pytest.raises(DataError, match="disk_gb must be a number of GiB of at least 0, got"):
         open_source(f"parquet:{write(tmp_path / 'train.parquet')}", disk_gb=disk_gb)
 
 
@@ -338,6 +363,24 @@ def test_row_groups_of_a_window_are_kept_and_not_copied(tmp_path, cache, window,
     assert source.read(order).pixels[:, 0, 0, 0].tolist() == order
     assert len(source._rows._kept) == kept
     assert copies(cache) == []
+
+
+@pytest.mark.parametrize("part", ["subset", "test_fraction"])
+def test_row_groups_of_a_window_of_some_rows_are_decoded_once_in_an_epoch(tmp_path, part):
+    path = write(tmp_path / "train.parquet", PNG * 30, size=10)
+    fraction = {"test_fraction": 0.7} if part == "test_fraction" else {}
+    source = open_source(f"parquet:{path}", memory_gb=0, **fraction)
+    if part == "subset":
+        source = Subset(source, np.arange(0, 300, 3))
+    mixture = Mixture([(source, 1.0)], seed=0, buffers=[30])
+    rows = (source.source if part == "subset" else source)._rows
+    size = source.num_items
+    assert 60 < size < 120
+    for epoch in range(1, 3):
+        for start in range(0, size, 5):
+            mixture.read(np.arange(epoch * size + start, epoch * size + min(size, start + 5)))
+    assert rows.decoded <= 2 * 30  # row groups
+    assert len(rows._kept) < 20
 
 
 def test_the_progress_of_a_copy_is_shown(tmp_path, monkeypatch):
