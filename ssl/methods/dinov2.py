@@ -91,6 +91,7 @@ class DINOv2(ComparingMethod):
         self.frozen_steps = freeze_last_layer * total_steps
         self.layer_decay, self.patch_embed_rate = layer_decay, patch_embed_rate
         self._teacher_outputs: dict[int, _TeacherOutputs] = {}  # by micro-batch of this step
+        self._prototypes = prototypes, patch_prototypes  # their weights are empty where ranks share them
         self._offsets: tuple[Tensor, Tensor] | None = None  # of class and patch prototypes in this step
         self._metrics: Metrics = {}  # of the last micro-batch
 
@@ -178,9 +179,8 @@ class DINOv2(ComparingMethod):
 
     def collapsed_loss(self, images: int) -> float:
         # Of prototypes. KoLeo adds koleo_weight times about 0 to 1, and more only if class tokens collapse too.
-        patch_prototypes = len(self.patch_head.prototypes.weight)
-        patches = self.patch_weight * self.mask_probability * log(patch_prototypes)
-        return log(len(self.head.prototypes.weight)) + patches
+        prototypes, patch_prototypes = self._prototypes
+        return log(prototypes) + self.patch_weight * self.mask_probability * log(patch_prototypes)
 
     def parameter_groups(self) -> list[ParameterGroup]:
         rest = [

@@ -43,6 +43,15 @@ def test_methods_that_compare_views_give_embeddings_for_the_diagnostics():
             assert embeddings.shape[:2] in {(views, IMAGES) for views in range(2, 5)}, name
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_collapsed_loss_is_known_where_ranks_share_the_weights(name):
+    method = build(name, 10)
+    expected = method.collapsed_loss(256)
+    for weight in method.parameters():
+        weight.data = torch.empty(0)  # as under ZeRO stage 3
+    assert method.collapsed_loss(256) == expected
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINED)
 def test_learns_digits_without_collapse(name, tmp_path, monkeypatch):
