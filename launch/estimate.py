@@ -31,6 +31,17 @@ class Hardware:
     bandwidth: float | None = None
 
 
+@dataclass(frozen=True)
+class Hosts:
+    """The hosts of a run: GPUs of each, images on disk that each indexes (None: not asked for), and GB/s out of each, one way."""
+
+    gpus: int = 8
+    images: int | None = None
+    bandwidth: float = 50.0  # InfiniBand of 400 Gbit/s
+
+
+HOSTS = Hosts()
+
 # NVIDIA's data sheets: dense bfloat16 with tensor cores, float32 without; NVLink, or PCIe 4.0 where there is none.
 GPUS = {
     "h100": {"memory": 79.6, "bf16": 989.0, "fp32": 67.0, "bandwidth": 450.0},
@@ -44,11 +55,16 @@ GPUS = {
 
 @dataclass(frozen=True)
 class RankMemory:
-    """Bytes per rank under one ZeRO stage; `second_copy` is the flat partition of the weights that ZeRO's optimizer updates."""
+    """Bytes per rank under one ZeRO stage.
+
+    `second_copy` is the flat partition of the weights that ZeRO's optimizer updates. `gradients` have the bucket in which they
+    are reduced, at stage 1 as far as it is filled; `reducing` is its rest there, and the copy that is sent at stages 2 and 3.
+    """
 
     weights: int
     second_copy: int
     gradients: int
+    reducing: int
     optimizer: int
     teachers: int
     views: int
@@ -76,12 +92,27 @@ class Estimate:
     kept: int  # number of checkpoints kept on disk
     footprint: Footprint
 
-    def step_seconds(self, stage: int | None, hardware: Hardware, utilization: float) -> float | None:
+    def step_seconds(
+        self, stage: int | None, hardware: Hardware, utilization: float, hosts: Hosts = HOSTS
+    ) -> float | None:
         """Seconds of compute plus communication, without overlap; None if the hardware is unknown."""
-        if hardware.tflops is None or (self.gpus > 1 and hardware.bandwidth is None):
+        traffic = self.traffic_seconds(stage, hardware, hosts)
+        if hardware.tflops is None or traffic is None:
             return None
-        arithmetic = self.step_flops / self.gpus / (hardware.tflops * 1e12 * utilization)
-        return arithmetic + (self.stages[stage].sent / (hardware.bandwidth * 1e9) if self.gpus > 1 else 0.0)
+        return self.step_flops / self.gpus / (hardware.tflops * 1e12 * utilization) + traffic
+
+    def traffic_seconds(self, stage: int | None, hardware: Hardware, hosts: Hosts) -> float | None:
+        """Seconds of communication per step, on a ring through all GPUs, host by host, which is as fast as its slowest link.
+
+        On such a ring a host sends as many bytes to the next one as each GPU to its neighbor. None if a GPU's link is unknown.
+        """
+        if self.gpus == 1:
+            return 0.0
+        within, between = hosts.gpus > 1, self.gpus > hosts.gpus
+        if within and hardware.bandwidth is None:
+            return None
+        links = [hardware.bandwidth] * within + [hosts.bandwidth] * between
+        return self.stages[stage].sent / (min(links) * 1e9)
 
     @property
     def checkpoint_of_rank(self) -> int:
@@ -165,7 +196,8 @@ def rank_memory(foot: Footprint, stage: int | None, gpus: int, accumulation: int
     whole_teachers, split_teachers = foot.teachers, 0
     if size == 3 and gpus > 1:
         whole_teachers, split_teachers = foot.teachers - foot.teacher_weights + foot.teacher_unit, foot.teacher_weights
-    gradients = {0: trained, 1: trained + min(trained, REDUCE_BUCKET)}.get(size, part + REDUCE_BUCKET)
+    filled = min(trained, REDUCE_BUCKET)
+    gradients = {0: trained, 1: trained + filled}.get(size, part + REDUCE_BUCKET)
     moved = {
         0: 2 * ring,
         1: 2 * ring,
@@ -176,6 +208,7 @@ def rank_memory(foot: Footprint, stage: int | None, gpus: int, accumulation: int
         weights=rest + weights,
         second_copy=part if size else 0,
         gradients=gradients,
+        reducing={0: 0, 1: REDUCE_BUCKET - filled}.get(size, filled),  # the bucket is allocated whole
         optimizer=foot.optimizer if size == 0 else -(-foot.optimizer // gpus),
         teachers=whole_teachers + -(-split_teachers // gpus) + foot.frozen_teachers,
         views=foot.views,

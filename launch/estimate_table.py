@@ -1,33 +1,27 @@
 """The estimate of a run as a table and as JSON."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from wildfern.launch.estimate import Estimate, Hardware
+from wildfern.launch.estimate import HOSTS, Estimate, Hardware, Hosts
+from wildfern.launch.estimate_notes import estimate_notes
 from wildfern.launch.expected_time import rough_duration
 from wildfern.launch.index_size import PATH_BYTES, folder_index_bytes, shard_index_bytes
 
 ROWS = {
     "weights": "weights",
-    "second_copy": "copy for the ZeRO optimizer",
+    "second_copy": "the optimizer's copy of weights",
     "gradients": "gradients",
+    "reducing": "buffers of their reduction",
     "optimizer": "optimizer",
     "teachers": "teacher",
     "views": "views",
     "activations": "activations and temporaries",
 }
 GIB = 2**30
-
-
-@dataclass(frozen=True)
-class Hosts:
-    """The hosts of a run: GPUs of each, and images on disk that each indexes; None: not asked for."""
-
-    gpus: int = 8
-    images: int | None = None
 
 
 def estimate_table(
@@ -37,7 +31,7 @@ def estimate_table(
     images_per_second: float | None,
     measured: int | None,
     cpu_flops: float | None = None,
-    hosts: Hosts = Hosts(),
+    hosts: Hosts = HOSTS,
 ) -> Group:
     """Memory by ZeRO stage, then FLOPs, disk, time and data; `cpu_flops`: FLOP/s that training reaches on this machine's CPU."""
     table = Table(title=f"memory of each of {estimate.gpus} GPU{'s' * (estimate.gpus > 1)}, GiB", title_justify="left")
@@ -60,7 +54,7 @@ def estimate_table(
         table.add_row("measured on this machine", _gib(measured))
     if estimate.gpus > 1:
         table.add_section()
-        table.add_row("sent per step, GB", *(f"{memory.sent / 1e9:.3g}" for memory in memories))
+        table.add_row("sent per step, GiB", *(f"{memory.sent / GIB:.3g}" for memory in memories))
     summary = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for name, value in _summary(estimate, hardware, utilization, images_per_second, hosts):
         summary.add_row(name, value)
@@ -69,15 +63,15 @@ def estimate_table(
         summary.add_row(
             "on this CPU", f"about {rough_duration(seconds)} for {estimate.steps:,} steps, expected from the FLOPs"
         )
-    notes = "Not included: the CUDA context and kernel workspaces, about 1 GiB, and the allocator's fragmentation."
-    return Group(table, *([Text("* stage of this recipe")] if len(estimate.stages) > 1 else []), summary, Text(notes))
+    notes = [Text(note) for note in estimate_notes(estimate)]
+    return Group(table, *([Text("* stage of this recipe")] if len(estimate.stages) > 1 else []), summary, *notes)
 
 
 def _summary(
     estimate: Estimate, hardware: Hardware, utilization: float, images_per_second: float | None, hosts: Hosts
 ) -> list[tuple[str, str]]:
     foot = estimate.footprint
-    seconds = _step_seconds(estimate, hardware, utilization, images_per_second)
+    seconds = _step_seconds(estimate, hardware, utilization, images_per_second, hosts)
     rows = [
         ("trained parameters", f"{foot.parameters:,}"),
         ("micro-batch", f"{estimate.images} images on each GPU"),
@@ -101,6 +95,8 @@ def _summary(
                 f"{utilization:.0%} of {hardware.tflops:g} TFLOP/s, no overlap of communication, no data wait",
             )
         )
+        if traffic := _traffic(estimate, hardware, hosts):
+            rows.append(("traffic", traffic))
     if seconds is not None:
         images = estimate.images_of_host(seconds, hosts.gpus)
         rows.append(("data", f"{images:,.0f} images/s to load on {_host(estimate, hosts)}"))
@@ -117,11 +113,24 @@ def _summary(
 
 
 def _step_seconds(
-    estimate: Estimate, hardware: Hardware, utilization: float, images_per_second: float | None
+    estimate: Estimate, hardware: Hardware, utilization: float, images_per_second: float | None, hosts: Hosts
 ) -> float | None:
     if images_per_second is not None:
         return estimate.batch_size / images_per_second
-    return estimate.step_seconds(estimate.chosen, hardware, utilization)
+    return estimate.step_seconds(estimate.chosen, hardware, utilization, hosts)
+
+
+def _traffic(estimate: Estimate, hardware: Hardware, hosts: Hosts) -> str | None:
+    """Seconds of communication and the links that they are for; None without any."""
+    seconds = estimate.traffic_seconds(estimate.chosen, hardware, hosts)
+    if not seconds:
+        return None
+    links = []
+    if hosts.gpus > 1:
+        links.append(f"{hardware.bandwidth:g} GB/s between the GPUs of a host (--bandwidth)")
+    if estimate.gpus > hosts.gpus:
+        links.append(f"{hosts.bandwidth:g} GB/s out of each host (--host-bandwidth)")
+    return f"{seconds:.2g} s of a step's time; assumed, one way: {', '.join(links)}"
 
 
 def _writers(estimate: Estimate) -> str:
@@ -145,13 +154,13 @@ def estimate_json(
     images_per_second: float | None,
     measured: int | None,
     command: str,
-    hosts: Hosts = Hosts(),
+    hosts: Hosts = HOSTS,
 ) -> dict:
     """Bytes, FLOPs and hours; `measured_peak_bytes` is null without `--measure`, and `measure_with` is the command for it.
 
-    `index_bytes_per_host` is null without `--images`.
+    `index_bytes_per_host` is null without `--images`, `host_bandwidth` for one host.
     """
-    seconds = _step_seconds(estimate, hardware, utilization, images_per_second)
+    seconds = _step_seconds(estimate, hardware, utilization, images_per_second, hosts)
     images = hosts.images
     return {
         "gpus": estimate.gpus,
@@ -177,6 +186,7 @@ def estimate_json(
         "assumed_utilization": None if images_per_second else utilization,
         "hours": None if seconds is None else estimate.hours(seconds),
         "gpus_per_host": hosts.gpus,
+        "host_bandwidth": hosts.bandwidth if estimate.gpus > hosts.gpus else None,
         "images_per_second_per_host": None if seconds is None else estimate.images_of_host(seconds, hosts.gpus),
         "index_bytes_per_host": None
         if images is None

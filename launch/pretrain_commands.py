@@ -107,7 +107,10 @@ def plan(
     ] = None,
     memory: Annotated[float | None, typer.Option(help="GiB of memory of each GPU")] = None,
     tflops: Annotated[float | None, typer.Option(help="Dense TFLOP/s of each GPU at the recipe's precision")] = None,
-    bandwidth: Annotated[float | None, typer.Option(help="GB/s between two GPUs, one way")] = None,
+    bandwidth: Annotated[float | None, typer.Option(help="GB/s between two GPUs of a host, one way")] = None,
+    host_bandwidth: Annotated[
+        float, typer.Option(min=0.001, help="GB/s out of a host, one way; 50 is InfiniBand of 400 Gbit/s")
+    ] = 50.0,
     utilization: Annotated[float, typer.Option(min=0.001, max=1, help="Assumed share of the peak TFLOP/s")] = 0.3,
     images_per_second: Annotated[
         float | None,
@@ -128,7 +131,7 @@ def plan(
     from wildfern.launch.components import read_recipe
     from wildfern.launch.device import choose_device
     from wildfern.launch.errors import user_errors
-    from wildfern.launch.estimate_table import Hosts, estimate_json, estimate_table
+    from wildfern.launch.estimate_table import estimate_json, estimate_table
     from wildfern.launch.expected_time import cpu_flops
     from wildfern.launch.output_paths import output_file, write_json_file
 
@@ -140,7 +143,8 @@ def plan(
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # no messages of torch's profiler
         peak = estimates.measure(wanted, gpus) if measure else None
         estimate = estimates.estimate(wanted, gpus)
-    cpu, hosts = None if gpus > 1 or images_per_second else cpu_flops(), Hosts(gpus_per_host, images)
+    cpu = None if gpus > 1 or images_per_second else cpu_flops()
+    hosts = estimates.Hosts(gpus_per_host, images, host_bandwidth)
     console.print(estimate_table(estimate, machine, utilization, images_per_second, peak, cpu, hosts))
     if json_file is not None:
         plugins = [word for path in plugin or [] for word in ("--plugin", path)]

@@ -129,10 +129,10 @@ def _shared_loss(
         with first, flops:
             embeddings = method.checked_embed(batch).embeddings
         images = {name: parts * method.gather(name, x).shape[1] for name, x in (embeddings | targets).items()}
-    whole = {name: x.new_empty(len(x), images[name], *x.shape[2:]) for name, x in (embeddings | targets).items()}
-    for name in embeddings:
-        whole[name].requires_grad_()
     with shared:
+        whole = {name: x.new_empty(len(x), images[name], *x.shape[2:]) for name, x in (embeddings | targets).items()}
+        for name in embeddings:
+            whole[name].requires_grad_()
         method.checked_compare(whole, batch.step).loss.backward()
 
 
@@ -199,7 +199,10 @@ class _NoModules(AbstractContextManager):
 
 
 class _LiveBytes(TorchDispatchMode):
-    """Counts the bytes of live tensors that were created inside the block (current and peak), and those that collectives send."""
+    """Counts the bytes of live tensors that were created inside the block (current and peak), and those that collectives send.
+
+    What an operation returns of the memory of a tensor from outside, such as a transposed weight, is not created.
+    """
 
     def __init__(self, world_size: int) -> None:
         super().__init__()
@@ -208,6 +211,8 @@ class _LiveBytes(TorchDispatchMode):
         self._known: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        given = [value.untyped_storage() for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
+        self._known.update(given)
         result = func(*args, **(kwargs or {}))
         if func.namespace == "c10d":
             self.sent += _sent(func.__name__, args, self.world_size)

@@ -64,6 +64,11 @@ CHANGES = {
         *[*SMALL_IFS, "views.size=32", "views.local_size=16", "views.local_count=2", "method.slices=16", *SMALL_HEAD],
         "model.arguments={img_size: 32, depth: 1, embed_dim: 24, num_heads: 2, dynamic_img_size: true}",
     ],
+    "seer_folder_regnet_10b": [
+        *["data.source=folder:{images}", "views.size=48", "views.local_size=32", "views.local_count=2"],
+        *["model.arguments={depth: 8, w0: 16, wa: 16, wm: 2.2, group_size: 8}", "method.prototypes=64"],
+        *["engine={name: torch}", *SMALL_HEAD],
+    ],
     "seer_folder_regnety_2560": [
         *["data.source=folder:{images}", "views.size=48", "views.local_size=32", "views.local_count=2"],
         *["model.backbone=regnety_002", "method.prototypes=64", "engine.name=torch", *SMALL_HEAD],
@@ -161,6 +166,7 @@ RATES = {  # of the papers, at the batch size of the recipe; None: for batches o
     "mix_folder_and_ifs": (None, 1e-3),
     "barlow_twins_cifar10": (0.3, 0.6),
     "lejepa_ifs_vit_small": (2e-3, 2e-3),
+    "seer_folder_regnet_10b": (0.05, 1.6),
     "seer_folder_regnety_2560": (0.3, 9.6),
     "swav_cifar10": (0.6, 1.2),
     "vicreg_cifar10": (0.3, 0.6),

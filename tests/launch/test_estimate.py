@@ -9,8 +9,10 @@ import pytest
 import torch
 from forked_runs import forked
 from small_runs import TINY
+from torchvision.models.regnet import BlockParams, RegNet
 from zero_memory import ADAMW, IMAGES, SIDE, Wide, step_under
 
+from wildfern.benchmarks.scale import SEER
 from wildfern.launch import assembly, pretrain
 from wildfern.launch.cli import main
 from wildfern.launch.components import read_recipe
@@ -18,6 +20,7 @@ from wildfern.launch.errors import RunError
 from wildfern.launch.estimate import REDUCE_BUCKET, Estimate, Hardware, estimate, hardware, rank_memory
 from wildfern.launch.estimate_table import Hosts, estimate_json
 from wildfern.recipes import list_recipes
+from wildfern.ssl.models import Backbone
 from wildfern.ssl.training.footprint import Footprint, step_footprint
 
 FOOT = Footprint(
@@ -81,7 +84,13 @@ LARGER = {
         "mix_folder_and_ifs",
         "moco_v3_ifs_vit_small",
     ),
-    *("seer_folder_regnety_2560", "simclr_ifs_resnet18", "simclr_ifs_resnet50", "supervised_ifs_multi_resnet50"),
+    *(
+        "seer_folder_regnet_10b",
+        "seer_folder_regnety_2560",
+        "simclr_ifs_resnet18",
+        "simclr_ifs_resnet50",
+        "supervised_ifs_multi_resnet50",
+    ),
 }
 
 
@@ -115,6 +124,16 @@ def test_each_stage_partitions_what_it_should():
     assert (two.weights, two.second_copy, two.gradients, two.activations) == (4040, 1000, 1000 + REDUCE_BUCKET, 9500)
     assert three.weights == 40 + 1000 + 4000  # a part, and for the time of a step the whole
     assert [m.sent for m in (zero, one, two, three)] == [6070, 6070, 6070, 9070]
+
+
+@pytest.mark.parametrize("gradients", [4000, 10 * REDUCE_BUCKET])
+def test_the_bucket_is_allocated_whole_and_what_is_reduced_is_copied(gradients):
+    """As traced in two processes of DeepSpeed: at stage 1 gradients and a bucket, from stage 2 on a bucket and its copy."""
+    foot = replace(FOOT, weights=gradients + 40, gradients=gradients)
+    one, two, three = (rank_memory(foot, stage, 4, 1) for stage in (1, 2, 3))
+    assert one.gradients + one.reducing == gradients + REDUCE_BUCKET
+    for memory in (two, three):
+        assert memory.gradients + memory.reducing == gradients // 4 + REDUCE_BUCKET + min(gradients, REDUCE_BUCKET)
 
 
 def test_only_stage_3_splits_teachers_and_only_those_that_move():
@@ -185,6 +204,58 @@ def test_hours_follow_from_arithmetic_and_traffic_or_from_a_measured_speed():
     written = estimate_json(found, machine, 0.5, 16.0, None, "wildfern plan quickstart --measure", Hosts())
     assert written["hours"] == pytest.approx(8 / 16)
     assert written["assumed_utilization"] is None
+
+
+@pytest.mark.parametrize(
+    ("gpus", "per_host", "slowest"), [(1, 8, None), (8, 8, 450.0), (9, 8, 25.0), (512, 8, 25.0), (2, 1, 25.0)]
+)
+def test_a_ring_is_as_fast_as_its_slowest_link(gpus, per_host, slowest):
+    found = replace(ESTIMATE, gpus=gpus, stages={None: replace(ESTIMATE.stages[None], sent=9 * 10**9)})
+    hosts = Hosts(gpus=per_host, bandwidth=25.0)
+    seconds = found.traffic_seconds(None, Hardware(bandwidth=450.0), hosts)
+    assert seconds == (0 if slowest is None else pytest.approx(9 / slowest))
+    assert found.step_seconds(None, Hardware(tflops=1.0, bandwidth=450.0), 0.5, hosts) == pytest.approx(
+        2e-12 / gpus + seconds
+    )
+    unknown = found.traffic_seconds(None, Hardware(), hosts)
+    assert unknown == (seconds if gpus == 1 or per_host == 1 else None)
+
+
+def test_the_links_that_are_assumed_are_shown_and_can_be_replaced(run, tmp_path):
+    options = ["--gpus", "4", "--gpu", "h100", "--json", "estimate.json"]
+    _, said, _ = run("quickstart", *TINY, *options)
+    assert "450 GB/s between the GPUs of a host" in " ".join(said.split())
+    assert "--host-bandwidth" not in said
+    one_host = json.loads((tmp_path / "estimate.json").read_text())
+    _, said, _ = run("quickstart", *TINY, *options, "--gpus-per-host", "2")
+    assert "50 GB/s out of each host (--host-bandwidth)" in " ".join(said.split())
+    two_hosts = json.loads((tmp_path / "estimate.json").read_text())
+    _, said, _ = run("quickstart", *TINY, *options, "--gpus-per-host", "2", "--host-bandwidth", "0.5")
+    assert "0.5 GB/s out of each host" in " ".join(said.split())
+    slow = json.loads((tmp_path / "estimate.json").read_text())
+    assert [found["host_bandwidth"] for found in (one_host, two_hosts, slow)] == [None, 50, 0.5]
+    assert one_host["hours"] < two_hosts["hours"] < slow["hours"]
+
+
+def test_small_micro_batches_and_rows_that_do_not_shrink_are_explained(run):
+    _, said, _ = run("quickstart", *TINY, "--gpus", "4", "training.accumulation=2")
+    said = " ".join(said.split())
+    assert "Micro-batches of 1 image use a GPU badly" in said
+    assert "plan fewer GPUs, a smaller training.accumulation or a larger training.batch_size" in said
+    assert "At ZeRO 3 a GPU stores its share, and keeps all gathered weights" in said
+    _, said, _ = run("quickstart", *TINY, "training.batch_size=32", "--gpus", "4")
+    assert "use a GPU badly" not in said
+    _, said, _ = run("quickstart", *TINY)
+    assert "ZeRO" not in said
+    assert "use a GPU badly" not in said
+
+
+def test_the_largest_recipe_has_the_regnet_of_the_benchmark():
+    model, blocks = read_recipe("seer_folder_regnet_10b", data_here=False).model, BlockParams.from_init_params(**SEER)
+    with torch.device("meta"):
+        ours, theirs = Backbone(model.backbone, **model.arguments), RegNet(blocks, num_classes=1)
+    expected = sum(weight.numel() for name, weight in theirs.named_parameters() if not name.startswith("fc."))
+    assert sum(weight.numel() for weight in ours.parameters()) == expected == 9_323_934_872
 
 
 def test_the_checkpoint_has_the_estimated_size(tmp_path):

@@ -219,3 +219,16 @@ def test_a_shared_loss_takes_another_forward_pass_and_the_memory_of_the_whole_ba
     assert many.sent == one.sent  # no batch statistics
     assert 2 * 4 * together**2 <= many.peak < 6 * 4 * together**2
     assert one.peak < 4 * together**2
+
+
+def test_weights_that_are_only_viewed_are_no_activations():
+    """A linear layer transposes its weight; batch, outputs of ReLU and the last output are all that autograd saves."""
+    width, rows = 1024, 2 * 4
+    with torch.device("meta"):
+        method = Comparing()
+        method.net = nn.Sequential(nn.Flatten(), nn.Linear(192, width), nn.ReLU(), nn.Linear(width, width))
+    method.forward = lambda batch: Output(method.net(batch.views[0].flatten(0, 1)).square().mean())
+    foot = step_footprint(method, ADAMW, [(2, 8)], 4, precision="fp32")
+    images, outputs, loss = rows * 192 * 4, 2 * rows * width * 4, 4
+    assert foot.saved == images + outputs + loss
+    assert foot.gradients <= foot.peak < foot.gradients + foot.saved
