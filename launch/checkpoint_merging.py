@@ -14,10 +14,24 @@ from wildfern.ssl.training.merging import NotMerged, merge
 def merge_checkpoint(run: Path, out: Path) -> tuple[Path, int, int]:
     """Write the state of a checkpoint, or of the newest one of a run folder, to the file `out`: which, its tensors and bytes.
 
-    Checksums are verified first. Raises RunError for a folder without a checkpoint, and for one that is damaged.
+    Checksums are verified first. If the run deletes the checkpoint meanwhile, its newest one then is taken. Raises RunError
+    for a folder without a checkpoint, and for one that is damaged.
     """
     folder = _checkpoint(run)
     file = output_file(out)
+    while True:
+        try:
+            return folder, *_merge(folder, file, out)
+        except (RunError, FileNotFoundError) as error:
+            if folder.exists():
+                raise
+            if folder == Path(os.path.expanduser(run)):
+                raise RunError(f"{folder} was deleted meanwhile: the run keeps its newest checkpoints only") from error
+            folder = _checkpoint(run)
+
+
+def _merge(folder: Path, file: Path, out: Path) -> tuple[int, int]:
+    """Tensors and bytes of the file."""
     try:
         check(folder)
         with writing(file) as path, path.open("wb", buffering=0) as opened:
@@ -26,10 +40,16 @@ def merge_checkpoint(run: Path, out: Path) -> tuple[Path, int, int]:
     except NotMerged as error:
         raise RunError(f"cannot write {out}: {error}") from error
     except (CorruptCheckpoint, StateMismatch) as error:
-        raise RunError(f"{folder} is damaged: {error}") from error
+        raise RunError(f"{folder} is damaged: {error}{_others(folder)}") from error
     except ValueError as error:
         raise RunError(str(error)) from error
-    return folder, tensors, size
+    return tensors, size
+
+
+def _others(folder: Path) -> str:
+    """The newest of the other checkpoints of its run, which the user may merge instead."""
+    others = [one for step in checkpoint_steps(folder.parent) if (one := folder.parent / f"step_{step:08d}") != folder]
+    return f". To merge the checkpoint {others[-1].name} instead, name its folder {others[-1]}" if others else ""
 
 
 def _checkpoint(run: Path) -> Path:

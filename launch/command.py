@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from wildfern.launch.interrupts import Interrupts, exit_code, handled
+from wildfern.launch.interrupts import Interrupts, exit_code, handled, is_other_rank
 from wildfern.launch.streams import LostOutput, explained_loss, lost_output, prepare_streams
 
 
@@ -58,12 +58,12 @@ def _outcome(work: Callable[[], object], interrupts: Interrupts) -> tuple[int, s
             return exit_code(), interrupts.message()
         if isinstance(error, LostOutput):
             return explained_loss(error)
-        from wildfern.launch.exit_codes import explained
+        from wildfern.launch.exit_codes import explained, is_stop
 
         code, message = explained(error)
         if code is None:
             raise
-        return code, message
+        return code, "" if is_stop(error) and is_other_rank() else message  # all ranks have stopped: rank 0 says it
 
 
 def _leave(code: int) -> None:

@@ -144,15 +144,27 @@ def check_same_files(recipe: Recipe, mixture: Mixture, folder: RunFolder) -> Non
         if now is None:
             continue
         if now.names != then["names"]:
+            words, names_known = _differences(folder, number, source)
+            counts = "" if names_known else f"; {_counts(then, now)}"
             raise RunError(
-                f"{entry.source} has other files than the run was started with ({_differences(folder, number, source)}). A run "
-                "resumes, and its views are drawn again, only on the same data: restore it, or use a new run folder"
+                f"{entry.source} has other files than the run was started with ({words}). A run resumes, and its views are drawn "
+                f"again, only on the same data: restore it, or use a new run folder{counts}"
             )
         if contents and now.contents != then["contents"]:
             raise RunError(
                 f"{entry.source} has files of the same names and sizes as the run was started with, but other contents: restore "
                 "them, or use a new run folder"
             )
+
+
+def changed_files(mixture: Mixture, folder: RunFolder, number: int) -> str:
+    """Which files of a source have changed since they were recorded, or how many; empty if none has, or none is recorded."""
+    then = _of(_recorded_or_damage(folder)[0], number)
+    now = fingerprint_of(mixture, number, contents=False) if "names" in then else None
+    if now is None or now.names == then["names"]:
+        return ""
+    words, names_known = _differences(folder, number, mixture.sources[number])
+    return words if names_known else _counts(then, now)
 
 
 def recorded_data(folder: RunFolder) -> list[dict[str, Any]]:
@@ -247,11 +259,19 @@ def _recorded_lines(folder: RunFolder) -> Iterator[tuple[int, bytes, bytes]]:
             yield int(of), size, name
 
 
-def _differences(folder: RunFolder, number: int, source: Source) -> str:
-    """The first names that are missing, new or of another size; the numbers of files if no names were recorded."""
+def _counts(then: dict[str, Any], now: Fingerprint) -> str:
+    """Numbers of files and bytes as recorded and now; records of earlier versions may lack one."""
+    pairs = ((what, then.get(what), getattr(now, what)) for what in ("files", "bytes"))
+    return "; ".join(
+        f"{what}: {before:,} then, {after:,} now" for what, before, after in pairs if isinstance(before, int)
+    )
+
+
+def _differences(folder: RunFolder, number: int, source: Source) -> tuple[str, bool]:
+    """The first names that are missing, new or of another size; and whether names were recorded, without which none is known."""
     then = _recorded_sizes(folder, number)
     if not then:
-        return "names or sizes differ"
+        return "names or sizes differ", False
     now = {}
     for line in _lines(number, source):
         _, size, name = line.rstrip(b"\n").split(b"\t", 2)
@@ -265,4 +285,4 @@ def _differences(folder: RunFolder, number: int, source: Source) -> str:
     for kind, names in kinds.items():
         if first := [name.decode("utf-8", "replace") for name in islice(names, SHOWN + 1)]:
             words.append(f"{kind}: {', '.join(first[:SHOWN])}{' …' if len(first) > SHOWN else ''}")
-    return "; ".join(words) or "in another order"
+    return "; ".join(words) or "in another order", True

@@ -18,8 +18,9 @@ EXIT_CODES = """Exit codes:
 
 A second signal stops at once, with the same exit code and without a checkpoint."""
 
+STOPPED = "wildfern.launch.training_run.Stopped"
 WITH_CODE = (
-    "wildfern.launch.training_run.Stopped",
+    STOPPED,
     "wildfern.launch.cluster.heartbeat.ProcessLost",
     "wildfern.launch.sweeping.SeriesFailed",
     "wildfern.launch.sweeping.SeriesStopped",
@@ -54,6 +55,11 @@ def explained(error: BaseException) -> tuple[int | None, str]:
     if (errors := sys.modules.get("wildfern.launch.errors")) and (text := errors.plugin_traceback(error)) is not None:
         return 1, printable_lines(text)
     return None, ""
+
+
+def is_stop(error: BaseException) -> bool:
+    """Whether training has stopped on a signal, on every rank, after a checkpoint."""
+    return _is(error, STOPPED)
 
 
 def _is(error: BaseException, *classes: str) -> bool:

@@ -24,7 +24,7 @@ def feature_store(cache: str | Path | None, memory_gb: float) -> FeatureStore:
     Raises RunError for a memory of less than 0 and for a folder that cannot be used.
     """
     if not memory_gb >= 0:
-        raise RunError(f"memory_gb must be a number of gigabytes of at least 0, got {memory_gb}")
+        raise RunError(f"memory_gb must be a number of GiB of at least 0, got {memory_gb}")
     memory = MemoryBudget(int(memory_gb * GIB))
     if cache is None or str(cache) == NONE:
         return FeatureStore(None, memory)

@@ -70,11 +70,11 @@ def evaluate(
     cache: Annotated[
         str,
         typer.Option(
-            help="Folder where features of files are kept for later evaluations, at most 20 GB; none: nowhere"
+            help="Folder where features of files are kept for later evaluations, at most 20 GiB; none: nowhere"
         ),
     ] = "auto",
     memory: Annotated[
-        float, typer.Option(min=0, help="Gigabytes of features and images in memory; further ones are temporary files")
+        float, typer.Option(min=0, help="GiB of features and images in memory; further ones are temporary files")
     ] = 4.0,
     csv_file: Annotated[
         Path | None, typer.Option("--csv", help="Also write the rows of this evaluation to this CSV file")

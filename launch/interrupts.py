@@ -124,9 +124,11 @@ class Interrupts:
             self._end(code)
 
     def say(self, text: str) -> None:
-        """Print the one line about an interrupt to standard error, once."""
+        """Print the one line about an interrupt to standard error, once; of Ctrl-C, which reaches all ranks, on rank 0 only."""
         if not self._said and sys.stderr is not None:
             self._said = True
+            if self.number == signal.SIGINT and is_other_rank():
+                return
             text = "\n" * getattr(sys.stderr, "within_line", False) + text
             with suppress(OSError, ValueError):
                 print(text, file=sys.stderr, flush=True)
@@ -217,6 +219,11 @@ class Interrupts:
 
 
 current: Interrupts | None = None
+
+
+def is_other_rank() -> bool:
+    """Whether a launcher has started this process as one of several, and not as rank 0."""
+    return os.environ.get("WORLD_SIZE", "1") not in ("", "1") and os.environ.get("RANK", "0") not in ("", "0")
 
 
 def exit_code() -> int:

@@ -2,14 +2,15 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from wildfern.launch.assembly import Assembly
 from wildfern.launch.builders import build_schedule, method_steps
 from wildfern.launch.cluster.distributed import DistributedContext
-from wildfern.launch.data_record import check_same_files
+from wildfern.launch.data_record import changed_files, check_same_files
 from wildfern.launch.errors import RunError
 from wildfern.launch.run_folder import RunFolder
 from wildfern.launch.run_id import is_run_id, new_run_id
@@ -20,6 +21,8 @@ MAY_CHANGE = {"plugins", "training", "engine", "evaluation", "tracking"}
 # Arguments of data that change how images are read, not which. (If `check_headers` finds faulty files, the number of items
 # changes, and `check_same_items` refuses it.)
 SAME_IMAGES = {"threads", "download", "check_headers", "index", "memory_gb", "disk_gb", "cache_gb"}
+SAME_NUMBERS = {"activation_checkpointing"}  # keys of model that change no number
+SAME_TRAINING = ("batch_size", "accumulation", "precision")  # keys of training that must stay
 
 
 def check_same_run(recipe: Recipe, folder: RunFolder) -> None:
@@ -42,28 +45,54 @@ def check_same_run(recipe: Recipe, folder: RunFolder) -> None:
         other.append("schedule")
     if _images(then) != _images(now):
         other.append("data")
-    for name in ("batch_size", "accumulation", "precision"):
+    for name in SAME_TRAINING:
         if getattr(then.training, name) != getattr(now.training, name):
             other.append(f"training.{name}")
     banks = [bank.images for one in (then, now) if (bank := one.evaluation.online_knn) is not None]
     if len(set(banks)) > 1:  # the bank in the checkpoint is of another size
         other.append("evaluation.online_knn.images")
     if other:
+        keys = _changes(*(_determining(recipe, len(then.data) == len(now.data) == 1) for recipe in (then, now)))
         raise RunError(
-            f"{folder.path} is a run of another recipe: {', '.join(other)} differ. Repeat the command that started it with "
-            f"--resume, or use {folder.path / 'recipe.yaml'} as the recipe"
+            f"{folder.path} is a run of another recipe: {', '.join(other)} differ{f' ({keys})' if keys else ''}. Repeat the "
+            f"command that started it with --resume, or use {folder.path / 'recipe.yaml'} as the recipe"
         )
+
+
+def with_former_form(recipe: Recipe, former: Recipe | None) -> Recipe:
+    """The recipe with the form of checkpoints of the run that it resumes, where it says `auto`."""
+    if former is None or recipe.training.checkpoint_form != "auto":
+        return recipe
+    form = {"checkpoint_form": former.training.checkpoint_form}
+    return recipe.model_copy(update={"training": recipe.training.model_copy(update=form)})
 
 
 def changed_settings(then: Recipe, now: Recipe) -> list[str]:
     """A message that lists the settings that differ from those the run had, which all may differ; plugins have their own."""
-    before, after = (dict(_settings(recipe.as_dict())) for recipe in (then, now))
+    said = _changes(then.as_dict(), now.as_dict())
+    return [f"changed settings: {said}"] if said else []
+
+
+def _changes(then: dict[str, Any], now: dict[str, Any]) -> str:
+    """The keys that differ, each with both values; empty if none does."""
+    before, after = dict(_settings(then)), dict(_settings(now))
     names = [name for name in before | after if before.get(name) != after.get(name)]
-    if not names:
-        return []
     said = [f"{name} {_short(before.get(name))} → {_short(after.get(name))}" for name in names[:SHOWN]]
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return [f"changed settings: {', '.join(said)}{more}"]
+    return ", ".join(said) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+
+
+def _determining(recipe: Recipe, one_source: bool) -> dict[str, Any]:
+    """What `check_same_run` compares, by the recipe's keys: `data.order`, or `data.0.order` of several sources."""
+    plain = recipe.as_dict()
+    found = {name: plain[name] for name in plain if name not in MAY_CHANGE}
+    found["model"] = {key: plain["model"][key] for key in plain["model"] if key not in SAME_NUMBERS}
+    found["optimizer"] = {"name": recipe.optimizer.name, **recipe.optimizer_arguments}
+    found["schedule"] = {"name": recipe.schedule.name, **recipe.schedule.arguments}
+    found["data"] = _images(recipe)[0] if one_source else _images(recipe)
+    found["training"] = {key: plain["training"][key] for key in SAME_TRAINING}
+    if (bank := recipe.evaluation.online_knn) is not None:
+        found["evaluation"] = {"online_knn": {"images": bank.images}}
+    return found
 
 
 def _settings(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -122,11 +151,16 @@ def schedule_changes(then: Recipe, now: Recipe, step: int, teacher: bool) -> lis
     return [message]
 
 
-def check_same_items(recipe: Recipe, then: list[int | None] | None, now: list[int | None]) -> None:
+def check_same_items(
+    recipe: Recipe,
+    then: list[int | None] | None,
+    now: list[int | None],
+    files: Callable[[int], str] = lambda number: "",
+) -> None:
     """Raise RunError if a source has another number of items (None: endless) than when the checkpoint was written.
 
     The order of images depends on the number: one more file changes every batch. `then` is None in checkpoints that do
-    not record it.
+    not record it. `files` says in words which files of a source have changed.
     """
     then = then or now
     if len(then) != len(now):
@@ -134,40 +168,35 @@ def check_same_items(recipe: Recipe, then: list[int | None] | None, now: list[in
             f"the recipe has {len(now)} data sources, but had {len(then)} when the checkpoint was written: resume with the "
             "recipe that the run was started with, or use a new run folder"
         )
-    for entry, before, found in zip(recipe.data, then, now, strict=True):
+    for number, (entry, before, found) in enumerate(zip(recipe.data, then, now, strict=True)):
         if before != found:
+            changed = f" ({words})" if (words := files(number)) else ""
             raise RunError(
-                f"{entry.source} has {found} items now, but had {before} when the checkpoint was written. A run resumes only on "
-                "the same data: restore it, or use a new run folder"
+                f"{entry.source} has {found} items now, but had {before} when the checkpoint was written{changed}. A run resumes "
+                "only on the same data: restore it, or use a new run folder"
             )
 
 
 def _network(recipe: Recipe) -> dict[str, Any]:
     """The part of `model` that determines the numbers."""
-    return recipe.model.model_dump(exclude={"activation_checkpointing"})
+    return recipe.model.model_dump(exclude=SAME_NUMBERS)
 
 
-def _images(recipe: Recipe) -> list[tuple[Any, ...]]:
-    """The part of `data` that determines the images. The column `image` is the first that is looked for by default.
+def _images(recipe: Recipe) -> list[dict[str, Any]]:
+    """The part of `data` that determines the images and their order, by the recipe's keys.
 
-    The contents of a `guide` are compared by `check_same_files`.
+    The column `image` is the first that is looked for by default. The contents of a `guide` are compared by `check_same_files`.
     """
-    return [
-        (
-            entry.source,
-            entry.weight,
-            {
-                k: None if (k, v) == ("image_column", "image") else v
-                for k, v in entry.arguments.items()
-                if k not in SAME_IMAGES
-            },
-            entry.imbalance,
-            entry.guide is not None,
-            entry.order,
-            entry.buffer,
-        )
-        for entry in recipe.data
-    ]
+    data = recipe.as_dict()["data"]
+    found = []
+    for entry in data if isinstance(data, list) else [data]:
+        images = {key: value for key, value in entry.items() if key not in SAME_IMAGES | {"fingerprint"}}
+        images["order"] = entry.get("order", "random")
+        images["guide"] = "given" if "guide" in entry else None
+        if images.get("image_column") == "image":
+            images["image_column"] = None
+        found.append(images)
+    return found
 
 
 SHOWN, MOST_SHOWN = 8, 40  # changed settings, and characters of a value
@@ -196,7 +225,8 @@ def load_newest_checkpoint(
         run_id = folder.run_id()
         newest, damaged = assembly.checkpoints.newest(run_id)
         metadata = {} if newest is None else assembly.checkpoints.metadata(newest)
-        check_same_items(recipe, metadata.get("items"), assembly.engine.metadata["items"])
+        changed = partial(changed_files, assembly.mixture, folder)
+        check_same_items(recipe, metadata.get("items"), assembly.engine.metadata["items"], changed)
         if newest is not None:
             check_same_files(recipe, assembly.mixture, folder)
         found = metadata.get("run")

@@ -1,6 +1,5 @@
-"""The folder of a run: choose it, write its files, read the recipe and the backbone back."""
+"""The folder of a run: choose it, write its files, read the recipe back."""
 
-import hashlib
 import json
 import os
 import re
@@ -9,10 +8,6 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor
 
 from wildfern.bounded_json import read_json
 from wildfern.files import (
@@ -23,21 +18,18 @@ from wildfern.files import (
     open_appending,
     open_reading,
     remove_partial_files,
-    replacing,
     write_text,
 )
-from wildfern.launch.backbones import initial_backbone, recipe_backbone
 from wildfern.launch.components import components
-from wildfern.launch.errors import RunError, cannot_write
+from wildfern.launch.errors import RunError
 from wildfern.launch.kept_aside import kept_aside
 from wildfern.launch.output_paths import APPENDED, REPLACED, is_run, written_path
 from wildfern.launch.recorded_plugins import changed_plugins, check_registered, copy_plugins, describe_plugins
 from wildfern.launch.run_id import is_run_id, new_run_id
+from wildfern.launch.run_weights import RunWeights, refused
 from wildfern.launch.skipped_record import SkippedRecord
 from wildfern.recipes import Recipe, load_recipe
 from wildfern.ssl.evaluation.run_record import MOST_ENVIRONMENT
-from wildfern.ssl.models import Backbone
-from wildfern.ssl.models.checkpoint_file import read_tensors
 from wildfern.ssl.models.networks import unknown_network
 from wildfern.ssl.tracking import environment
 from wildfern.ssl.training.checkpoints import checkpoint_steps
@@ -45,7 +37,7 @@ from wildfern.ssl.training.checkpoints import checkpoint_steps
 SUB_FOLDERS = ("checkpoints", "evaluation_details", "plugins", "wandb")
 
 
-class RunFolder:
+class RunFolder(RunWeights):
     """`recipe.yaml`, `environment.json`, `metrics.jsonl`, `timings.jsonl`, `views.png`, `checkpoints/`,
     `backbone.safetensors`, `evaluation.json`, `report.html` and, if files were unreadable, `skipped.jsonl`."""
 
@@ -82,7 +74,7 @@ class RunFolder:
         if is_regular(recipe):
             return cls(path)
         if os.path.lexists(recipe):
-            raise RunError(_refused(recipe))
+            raise RunError(refused(recipe))
         if path.is_file():
             if is_run(path.parent):
                 raise RunError(f"{path} is a file in a run folder: name the folder {path.parent}")
@@ -145,7 +137,7 @@ class RunFolder:
         """
         file = self.path / "recipe.yaml"
         if os.path.lexists(file) and not is_regular(file):
-            raise RunError(_refused(file))
+            raise RunError(refused(file))
         recipe = load_recipe(file, overrides, components(), plugins=plugins, trusted=False)
         check_registered(recipe, needs, self.path)
         return recipe
@@ -238,87 +230,9 @@ class RunFolder:
                     file.truncate(before)
                 raise OSError(error.errno, error.strerror, str(self.path / name)) from error
 
-    def write_backbone(self, state: dict[str, Tensor]) -> None:
-        """Write `backbone.safetensors` atomically, under timm's names."""
-        file = self.path / "backbone.safetensors"
-        tensors = {name: tensor.contiguous() for name, tensor in state.items()}
-        # Not synced, since training would wait for it: the checkpoint has the same weights, from which a resumed run writes it.
-        with replacing(file, sync=False) as beside:
-            try:
-                save_file(tensors, beside)
-            except SafetensorError as error:  # a full disk too: safetensors raises no OSError
-                raise RunError(cannot_write(file, error, self.path)) from error
-            beside.chmod(self.path.stat().st_mode & 0o666)  # safetensors writes files that only their owner can read
-
-    def backbone(self, trained: bool = True) -> Backbone:
-        """The run's backbone in eval mode: pretrained, or (`trained=False`) as it was before training."""
-        recipe = self.recipe()
-        if not trained:
-            return initial_backbone(recipe).eval()
-        try:
-            return recipe_backbone(recipe, str(self._weights())).eval()
-        except RunError:
-            raise
-        except ValueError as error:
-            if not str(error).startswith("model.weights:"):
-                raise RunError(f"{self.path / 'recipe.yaml'}: {error}") from error
-            reason = str(error).removeprefix("model.weights: ")
-            raise RunError(f"{reason}; resuming the run writes it again") from error
-
-    def backbone_tensors(self) -> dict[str, Tensor]:
-        """The weights in `backbone.safetensors`, by name. Raises RunError for a missing or damaged file."""
-        try:
-            return read_tensors(self._weights(), only_safetensors=True)
-        except RunError:
-            raise
-        except ValueError as error:
-            raise RunError(f"{error}; resuming the run writes {self._weights()} again") from error
-
-    def start_backbone(self, recipe: Recipe) -> tuple[Backbone | None, str | None]:
-        """The backbone with the weights that training started from, in eval mode, or None and why it is left out.
-
-        (None, None) if training started from random weights.
-        """
-        weights = recipe.model.weights
-        if weights is None:
-            return None, None
-        recorded = self.start_weights().get("sha256")
-        try:
-            backbone = initial_backbone(recipe).eval()
-        except ValueError as error:
-            return None, f"the row `start` is left out: {error}"
-        if recorded is not None and backbone.weights_sha256 != recorded:
-            return None, f"the row `start` is left out: {weights} has changed since training started from it"
-        return backbone, None
-
-    def backbone_sha256(self) -> str:
-        """The SHA-256 of `backbone.safetensors` as it is now, in hexadecimal."""
-        with open_reading(self._weights()) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
-    def _weights(self) -> Path:
-        weights = self.path / "backbone.safetensors"
-        if not os.path.lexists(weights):
-            raise RunError(
-                f"{self.path} has no backbone.safetensors yet: it is written with the first checkpoint, or at the end where "
-                f"checkpoints are sharded; if the run has stopped, continue it with --run {self.path} --resume"
-            )
-        if not is_regular(weights):
-            raise RunError(_refused(weights))
-        return weights
-
 
 def new_folder(recipe_name: str) -> Path:
     """A path that does not exist yet: `runs/NAME-DATE`, NAME of the recipe."""
     stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(recipe_name).stem)
     base = Path("runs") / f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
     return next(p for n in range(1000) if not (p := base.with_name(base.name + (f"-{n}" if n else ""))).exists())
-
-
-def _refused(file: Path) -> str:
-    """Why a file that is there is not read, although it is a regular one for those who follow links."""
-    try:
-        open_reading(file).close()
-    except OSError as error:
-        return f"{file}: {error.strerror}"
-    return f"{file} was replaced while it was read: try again"

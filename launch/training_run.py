@@ -37,6 +37,7 @@ from wildfern.launch.resuming import (
     check_same_run,
     load_newest_checkpoint,
     schedule_changes,
+    with_former_form,
 )
 from wildfern.launch.run_evaluation import backbone_state, evaluate_at_end, evaluate_during
 from wildfern.launch.run_folder import RunFolder
@@ -108,6 +109,7 @@ def pretrain(
         folder = chosen_folder(run, name, resume, context)
         former = folder.recipe_if_started() if resume else None
         recipe = pinned_manifests(agreed_precision(recipe, context, former), context, former)
+        recipe = with_former_form(recipe, former)
         if resume:
             check_same_run(recipe, folder)
         assembly = assemble(recipe, folder, context, startup.progress)

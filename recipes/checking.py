@@ -347,7 +347,20 @@ class _Checking:
             self.complain(path, "unknown key", dotted((*path[:-1], beside)))
             return
         elsewhere = next((key for key in self._all_keys() if key.rpartition(".")[2] == word), None)
-        self.complain(path, "unknown key", elsewhere, () if elsewhere else names)
+        known = () if elsewhere else tuple(names)
+        problem = Problem(self.layers.writer(path), dotted(path), "unknown key", elsewhere, known, self._advice(path))
+        self.problems.append(problem)
+
+    def _advice(self, path: Path) -> str:
+        """For a key of another engine than the chosen one, how to get that engine."""
+        if path[0] != "engine" or len(path) != 2:
+            return ""
+        engines = self.components.of_section("engine")
+        others = [name for name in sorted(engines) if self.components.accepts("engine", name, str(path[1]))]
+        if not others:
+            return ""
+        launchers = "start the run with deepspeed or torchrun, or " if "deepspeed" in others else ""
+        return f"it is a key of engine.name={' or '.join(others)}: {launchers}add engine.name={others[0]}"
 
     def _all_keys(self) -> Iterable[str]:
         for section, model in FIXED_SECTIONS.items():

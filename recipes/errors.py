@@ -16,6 +16,7 @@ class Problem:
     message: str
     suggestion: str | None = None
     known: tuple[str, ...] = ()
+    advice: str = ""  # what to do, after all others
 
     def __str__(self) -> str:
         text = ": ".join(part for part in (self.file, self.key, self.message) if part)
@@ -23,7 +24,7 @@ class Problem:
             text += f"; did you mean {self.suggestion}?"
         if self.known:
             text += f" (known: {', '.join(self.known)})"
-        return text
+        return f"{text}; {self.advice}" if self.advice else text
 
 
 class RecipeErrors(ValueError):

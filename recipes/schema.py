@@ -206,8 +206,8 @@ class Training(Section):
     )
     checkpoint_form: Literal["auto", "whole", "sharded"] = Field(
         "auto",
-        description="whole: rank 0 writes the state in one file; sharded: each rank writes what it holds; auto: sharded where "
-        "ZeRO splits a state of more than 8 GiB. Each is read by any engine and number of ranks.",
+        description="whole: rank 0 writes the state in one file; sharded: each rank writes what it holds; auto: as before in a "
+        "resumed run, else sharded where ZeRO splits a state of more than 8 GiB. Each is read by any engine and number of ranks.",
     )
     log_every: PositiveInt = Field(10, description="Steps between lines of metrics.jsonl.")
     loader_threads: NonNegativeInt = Field(1, description="Threads that prepare batches; 0: the training thread.")

@@ -4,14 +4,34 @@ import os
 import runpy
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from forked_runs import SURROUNDINGS, forked
 from small_commands import COUNTS
 
 
+@dataclass(frozen=True)
+class Launched:
+    """The processes of a command, and the file of what they print."""
+
+    processes: list[BaseProcess]
+    log: Path
+
+
 def launch(words: list[str], folder: Path) -> tuple[list[int | None], str]:
     """Run the command in `folder`, in as many processes as it starts: their exit codes and output."""
+    with started(words, folder) as launched:
+        pass
+    return [process.exitcode for process in launched.processes], launched.log.read_text()
+
+
+@contextmanager
+def started(words: list[str], folder: Path) -> Iterator[Launched]:
+    """The command's processes; after the block they are waited for."""
     count = next((int(words[n + 1]) for n, word in enumerate(words) if word in COUNTS), 1)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -23,10 +43,13 @@ def launch(words: list[str], folder: Path) -> tuple[list[int | None], str]:
         ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         given = {name: str(value) for name, value in ranks.items()}
         processes.append(forked(_rank, words, count, given, folder, log))
-    for process in processes:
-        process.join(120)
-        process.kill()
-    return [process.exitcode for process in processes], log.read_text()
+    try:
+        yield Launched(processes, log)
+        for process in processes:
+            process.join(120)
+    finally:
+        for process in processes:
+            process.kill()
 
 
 def _rank(words: list[str], count: int, ranks: dict[str, str], folder: Path, log: Path) -> None:

@@ -55,7 +55,7 @@ def read_takedowns(folder: str | Path) -> list[Takedown]:
 def add_takedowns(folder: str | Path, takedowns: Sequence[Takedown]) -> None:
     """Append to the list of a curated folder; on the disk when this returns. What is left of a line that was cut off goes.
 
-    Raises OSError if that is impossible, CurationError for a damaged list and a text of more than 1 MB.
+    Raises OSError if that is impossible, CurationError for a damaged list and a text of more than 1 MiB.
     """
     path = Path(folder) / TAKEDOWNS
     lines = [json.dumps(asdict(one)).encode() + b"\n" for one in takedowns]

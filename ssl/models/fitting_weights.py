@@ -33,6 +33,7 @@ CHUNKED = re.compile(r"blocks\.\d+\.(\d+)\.")  # DINOv2 trained with FSDP: block
 ROLES = (r"teacher", r"(^|[._])ema([._]|$)", r"", r"student", r"momentum|target|encoder_k")
 FILTERS = ("checkpoint_filter_fn", "checkpoint_filter_fn_encoder", "_filter_fn", "_filter_torchvision_pretrained")
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+MERGED = "method/"  # how the names of a run's state start, as `wildfern checkpoint merge` writes it
 MOST_TRIED = 24  # prefixes whose tensors are converted to see whether they fit
 
 Tensors = Mapping[str, Tensor]
@@ -91,6 +92,8 @@ def fit(network: nn.Module, name: str, tensors: Tensors, where: str | Path, key:
     )
     best = candidates[0]
     if not best.complete:
+        # The one with most names: of another width no shape is equal, except by chance in some part.
+        best = max(candidates, key=lambda c: sum(n in c.state for n in wanted))
         raise ValueError(f"model.weights: {_misfit(best, expected, wanted, name, where, tensors)}")
     state = {n: best.state[n] for n in expected if n in best.state and best.state[n].shape == expected[n].shape}
     for n, value in state.items():
@@ -265,7 +268,11 @@ def _misfit(
         shapes = f"{list(best.state[n].shape)} in the file, {list(expected[n].shape)} in the network"
         parts.append(f"{len(shaped)} of them have another shape: {n} is {shapes}")
     under = f" (under {best.prefix.rstrip('.')})" if best.prefix else ""
+    of_a_run = (
+        "it is the state of a run: give the run folder to the command in place of a network and its weights, or the section "
+        "model of its recipe.yaml to a new run; "
+    )
     return (
         f"{where} does not fit {name}{under}: {'; '.join(parts)}; is it of another network, or do model.arguments, in_chans or "
-        f"stem differ? {has}"
+        f"stem differ? {of_a_run if best.prefix.startswith(MERGED) else ''}{has}"
     )

@@ -43,9 +43,10 @@ class JsonLines:
         If other lines cannot be read, they are left out, the whole former file is kept as `NAME.damaged`, and `announce` gets a
         message; the file is then replaced atomically, as it is if a line to remove stands before one that stays.
 
-        In a file of at most 16 MiB every line is checked, in a larger one those of the last 16 MiB. Before these, damage is
-        noticed if it changes the beginning or the end of a line, or leaves a NUL byte or what is no UTF-8 in it: then every line
-        is checked. Other damage there (a digit that became a letter) stays; `read_records` and the report find it.
+        In a file of at most 16 MiB every line is checked, in a larger one those of the last 16 MiB. Before these, lines of
+        `before_step` or later are found too, and damage if it changes the beginning (with the step) or the end of a line, or
+        leaves a NUL byte or what is no UTF-8 in it: then every line is checked. Other damage there (a letter in a number, say)
+        stays; `read_records` and the report find it.
         """
         path = Path(path)
         if not os.path.lexists(path) or cut_lines(path, before_step):

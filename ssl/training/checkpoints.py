@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from errno import ENAMETOOLONG
+from errno import EFBIG, ENAMETOOLONG, ENOSPC
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ Save = Callable[
 PREFIX, UNFINISHED, DAMAGED = "step_", ".unfinished_", "damaged_"
 _NUMBER = "[0-9]{8}|[1-9][0-9]{8,17}"  # as `path` writes it, and nothing else that int() reads
 _CHECKPOINT = re.compile(f"{PREFIX}({_NUMBER})")
+_REMEDIES = {ENOSPC: "Free disk space", EFBIG: "Raise the limit of the size of a file (ulimit -f)"}
 _LEFTOVER = re.compile(rf"\.unfinished_({PREFIX})?({_NUMBER})")
 
 
@@ -84,6 +85,7 @@ class CheckpointStore:
         self._writing: threading.Thread | None = None
         self._own_part = threading.Event()  # set when this rank's part is written, or cannot be
         self._abandon = threading.Event()  # set when some part cannot be written
+        self._all_parts = threading.Event()  # set when no rank writes its part any more
         self._step, self._seconds = 0, 0.0
         self._error: Exception | None = None
 
@@ -151,6 +153,7 @@ class CheckpointStore:
         self._step = step
         self._own_part.clear()
         self._abandon.clear()
+        self._all_parts.clear()
         if self.sharded:
             if self.is_main:
                 try:
@@ -184,6 +187,7 @@ class CheckpointStore:
             self.all_ranks()
             if self.any_rank(self.failed):  # the main rank would wait for a part that never comes
                 self._abandon.set()
+            self._all_parts.set()
         if thread is not None:
             thread.join()
         self.all_ranks()  # without it `any_rank` may time out while the main rank writes
@@ -204,6 +208,7 @@ class CheckpointStore:
         if self._writing is not None:
             if exception[0] is not None or self.failed:
                 self._abandon.set()
+            self._all_parts.set()
             self._writing.join()
 
     def _publish(self, step: int, save: Save, metadata: dict[str, object]) -> None:
@@ -237,7 +242,7 @@ class CheckpointStore:
             self._error = error
             self._own_part.set()
             if self.sharded:
-                self._abandon.wait()  # other ranks may still be writing
+                self._all_parts.wait()  # they are in the folder that is deleted next
             if made:
                 shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -286,15 +291,16 @@ class CheckpointStore:
         if self._error is None:
             who = "another rank could not write its part of" if self.sharded else "rank 0 could not write"
             return f"{who} a checkpoint; its message says why"
-        if isinstance(self._error, OSError):
-            why = f"{self._error.filename or self.folder}: {self._error.strerror or self._error}"
-        else:
-            why = f"{self.folder}: {self._error}"
+        error = _system_error(self._error)
+        why = f"{error.filename or self.folder}: {error.strerror or error}"
         whole = self.steps()
         if self._step in whole:
             return f"the checkpoint after step {self._step} is complete, but older ones could not be deleted ({why})"
         rest = f"the one after step {whole[-1]} is complete" if whole else "there is no earlier one"
-        return f"the checkpoint after step {self._step} could not be written ({why}); {rest}. Fix this, then --resume"
+        return (
+            f"the checkpoint after step {self._step} could not be written ({why}); {rest}. "
+            f"{_REMEDIES.get(error.errno, 'Fix this')}, then --resume"
+        )
 
 
 def _check_metadata(metadata: dict[str, Any], step: int, run: str | None) -> None:
@@ -311,6 +317,14 @@ def _check_metadata(metadata: dict[str, Any], step: int, run: str | None) -> Non
         numbers += [number for number in items if number is not None]
     if not all(type(number) is int and number >= 0 for number in numbers):
         raise CorruptCheckpoint("items or skipped_in_a_row in its manifest are no whole numbers")
+
+
+def _system_error(error: Exception) -> OSError:
+    """An error of writing as one of the system, of which safetensors has the number in its text."""
+    if isinstance(error, OSError):
+        return error
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(found[1]), os.strerror(int(found[1]))) if found else OSError(str(error))
 
 
 def _delete(path: Path) -> None:

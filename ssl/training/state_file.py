@@ -72,6 +72,7 @@ def open_state(folder: Path, rank: int = 0, world_size: int = 1) -> Iterator[Sav
 
     Raises ValueError if there is none, or if it is damaged, also inside the block.
     """
+    shards: list[Path] = []
     try:
         shards = [] if (folder / FILE).exists() else shard_files(folder)
         with ExitStack() as stack:
@@ -80,6 +81,8 @@ def open_state(folder: Path, rank: int = 0, world_size: int = 1) -> Iterator[Sav
             else:
                 yield WholeState(stack.enter_context(_opened(folder / FILE)))
     except FileNotFoundError as error:
+        if shards:
+            raise ValueError(f"{folder} is damaged: {Path(error.filename or shards[0]).name} is missing") from error
         raise ValueError(
             f"{folder} holds no {FILE}: it is damaged, or was written by a version with other files"
         ) from error
@@ -200,4 +203,7 @@ def _is_description(value: object) -> bool:
 
 def _opened(path: Path) -> Any:
     open_reading(path).close()  # safetensors would follow a link, and wait for a FIFO
-    return safe_open(path, framework="pt")
+    try:
+        return safe_open(path, framework="pt")
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error

@@ -47,6 +47,23 @@ def test_a_signal_raises_once_and_another_ends_the_process(ended, capsys):
     assert capsys.readouterr().err == "stopped at once by a second signal (SIGINT)\n"
 
 
+@pytest.mark.parametrize(
+    ("number", "rank", "ranks", "said"),
+    [
+        (signal.SIGINT, "0", "2", "stopped by SIGINT\n"),
+        (signal.SIGINT, "1", "2", ""),
+        (signal.SIGTERM, "1", "2", "stopped by SIGTERM\n"),  # which may have come to this rank alone
+        (signal.SIGINT, "1", "1", "stopped by SIGINT\n"),
+    ],
+)
+def test_ctrl_c_is_said_by_rank_0_only(number, rank, ranks, said, ended, capsys, monkeypatch):
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", ranks)
+    with Interrupts(ended.append), pytest.raises(SystemExit) as end:
+        run_command(lambda: signal.raise_signal(number))
+    assert (end.value.code, capsys.readouterr().err) == (128 + number, said)
+
+
 def test_a_process_that_does_not_unwind_ends(ended, capsys, monkeypatch):
     monkeypatch.setattr("wildfern.launch.interrupts.UNWIND_SECONDS", 0.05)
     with Interrupts(ended.append):

@@ -38,8 +38,24 @@ def test_an_additional_image_is_refused_with_both_counts(tmp_path):
     assert json.loads((run / "checkpoints" / "step_00000002" / "checkpoint.json").read_text())["items"] == [9]
 
     image(images / "one more.png", 9)
-    with pytest.raises(RunError, match=r"images has 10 items now, but had 9 when"):
+    with pytest.raises(
+        RunError, match=r"images has 10 items now, but had 9 when .* written \(new: one more\.png\)\. A run"
+    ):
         pretrain("quickstart", [*changes, "training.steps=3"], run=run, resume=True)
+    listed, size = run / "data_files.txt.gz", sum(file.stat().st_size for file in images.iterdir())
+    names = listed.read_bytes()
+    listed.write_bytes(gzip.compress(b""))  # as of more files than are listed
+    with pytest.raises(RunError, match=rf"written \(files: 9 then, 10 now; bytes: [\d,]+ then, {size:,} now\)\. A run"):
+        pretrain("quickstart", [*changes, "training.steps=3"], run=run, resume=True)
+    listed.write_bytes(names)
+    (images / "0.png").rename(images.parent / "0.png")
+    (images / "1.png").rename(images.parent / "1.png")
+    with pytest.raises(
+        RunError, match=r"has 8 items now, but had 9 .* \(missing: 0\.png, 1\.png; new: one more\.png\)\. A"
+    ):
+        pretrain("quickstart", [*changes, "training.steps=3"], run=run, resume=True)
+    (images.parent / "0.png").rename(images / "0.png")
+    (images.parent / "1.png").rename(images / "1.png")
     (images / "one more.png").unlink()
     pretrain("quickstart", [*changes, "training.steps=3"], run=run, resume=True)
     assert (run / "checkpoints" / "step_00000003").is_dir()
@@ -102,7 +118,8 @@ def test_a_damaged_list_of_files_leaves_the_message(tmp_path, content):
     (folder.path / "data_files.txt.gz").write_bytes(content)
     check_same_files(recipe, open_mixture(recipe), folder)
     image(tmp_path / "images" / "1.png", 1)
-    with pytest.raises(RunError, match=r"started with \(names or sizes differ\)\. A run"):
+    counts = r"new run folder; files: 1 then, 2 now; bytes: [\d,]+ then, [\d,]+ now"
+    with pytest.raises(RunError, match=rf"started with \(names or sizes differ\)\. A run .* {counts}"):
         check_same_files(recipe, open_mixture(recipe), folder)
 
 

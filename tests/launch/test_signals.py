@@ -8,10 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
+from documented_launchers import started
 from forked_runs import ForkedRun, same_bytes, uninterrupted_run
 from small_runs import SHALLOW, TINY
 
 import wildfern.launch.cluster
+from wildfern.ssl.training.checksums import check
 
 pytestmark = [
     pytest.mark.slow,
@@ -57,6 +59,27 @@ def test_a_signal_to_any_process_stops_all_with_a_checkpoint(whole, tmp_path):
     end = ForkedRun(run, CHANGES, True, processes=2)
     assert end.wait() == 0, end.output()
     same_bytes(run, whole)
+
+
+def test_ctrl_c_under_a_launcher_is_one_line_of_rank_0(tmp_path):
+    words = ["torchrun", "--nproc-per-node", "2", "-m", "wildfern.launch.pretrain", "--recipe", "quickstart", *CHANGES]
+    words += ["training.checkpoint_every=3", "training.steps=4000", "engine.zero_stage=0", "--run-folder", "run"]
+    run = tmp_path / "run"
+    with started(words, tmp_path) as launched:
+        until = time.monotonic() + 120
+        while lines_of(run) < 5:
+            assert all(process.is_alive() for process in launched.processes), launched.log.read_text()
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        for process in launched.processes:
+            os.kill(process.pid, signal.SIGINT)
+    assert [process.exitcode for process in launched.processes] == [130, 130], launched.log.read_text()
+    steps = lines_of(run)
+    expected = f"stopped by SIGINT after step {steps}; continue with the same command, --run run and --resume"
+    printed = launched.log.read_text()
+    assert [line for line in printed.splitlines() if "stopped" in line] == [expected]
+    assert "Traceback" not in printed
+    check(run / "checkpoints" / f"step_{steps:08d}")
 
 
 SRUN = """#!/bin/bash

@@ -75,6 +75,19 @@ def test_a_wrong_override_is_explained(complaints, override, complaint):
     assert line.startswith(f"command line: {complaint}")
 
 
+def test_a_key_of_another_engine_says_how_to_get_that_engine(complaints, load):
+    (line,) = complaints("engine.zero_stage=1")
+    assert line == (
+        "command line: engine.zero_stage: unknown key (known: name); it is a key of engine.name=deepspeed: start the run with "
+        "deepspeed or torchrun, or add engine.name=deepspeed"
+    )
+    assert load("engine.zero_stage=1", "engine.name=deepspeed").engine.arguments == {"zero_stage": 1}
+    (line,) = complaints("engine.stage=1")
+    assert line == "command line: engine.stage: unknown key (known: name)"
+    (line,) = complaints("method.zero_stage=1")
+    assert "deepspeed" not in line
+
+
 @pytest.mark.parametrize(
     ("overrides", "complaint"),
     [

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from small_runs import TINY
+from tar_bytes import member, png
 
 from wildfern.launch.cluster.distributed import DistributedContext
 from wildfern.launch.cluster.run_lock import lock
@@ -64,3 +65,32 @@ def test_the_same_learning_rate_may_be_stated_in_the_other_form(tmp_path):
     check_same_run(recipe("optimizer.base_learning_rate=1.0", "training.batch_size=64"), folder)
     with pytest.raises(RunError, match="another recipe: optimizer differ"):
         check_same_run(recipe("optimizer.base_learning_rate=0.5", "training.batch_size=64"), folder)
+
+
+def test_a_refusal_names_the_keys_that_differ_and_both_values(tmp_path):
+    content = b"".join(member(b"%d.png" % value, png(value)) for value in range(8))
+    for name in ("a.tar", "b.tar"):
+        (tmp_path / name).write_bytes(content)
+    tiny = [change for change in TINY if not change.startswith("data.")]
+    shards = [*tiny, f"data=webdataset:{tmp_path}/*.tar", "evaluation.online_probe=null"]
+    blocks = [*shards, "data.order=blocks", "data.buffer=8"]
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    folder.begin(read_recipe("quickstart", blocks))
+    for same in ("data.index=false", "data.cache_gb=1", "data.fingerprint=contents", "training.steps=9"):
+        check_same_run(read_recipe("quickstart", [*blocks, same]), folder)
+    for changes, named in (
+        ([*shards, "data.order=blocks", "data.buffer=16"], r"data differ \(data\.buffer 8 → 16\)\. Repeat"),
+        (shards, r'data differ \(data\.order "blocks" → "random", data\.buffer 8 → null\)'),
+        (
+            [*blocks, "seed=3", "training.batch_size=4"],
+            r"seed, training\.batch_size differ \(seed 0 → 3, training\.batch_",
+        ),
+        (
+            [*shards, f"data=[webdataset:{tmp_path}/*.tar, digits]", "data.0.order=blocks", "data.0.buffer=8"],
+            r'data differ \(.*data\.1\.source null → "digits"',
+        ),
+        ([*blocks, "model.activation_checkpointing=true", "seed=3"], r"seed differ \(seed 0 → 3\)"),
+    ):
+        with pytest.raises(RunError, match=named):
+            check_same_run(read_recipe("quickstart", changes), folder)

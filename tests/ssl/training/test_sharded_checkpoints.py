@@ -7,8 +7,9 @@ import threading
 import time
 
 import pytest
+from safetensors import SafetensorError
 
-from wildfern.ssl.training import CheckpointStore, checkpoint_parts
+from wildfern.ssl.training import CheckpointStore, checkpoint_parts, checkpoints
 from wildfern.ssl.training.checkpoints import CheckpointError
 from wildfern.ssl.training.checksums import check
 
@@ -162,3 +163,57 @@ def test_a_folder_that_cannot_be_made_is_an_error_on_every_rank(tmp_path):
 def test_a_folder_that_another_host_does_not_see_is_named(tmp_path):
     with pytest.raises(OSError, match="all hosts share"):
         checkpoint_parts.wait_for_folder(tmp_path / "absent", threading.Event(), seconds=0.1)
+
+
+def test_a_manifest_that_cannot_be_written_after_all_parts_is_an_error_on_every_rank(tmp_path, monkeypatch):
+    waiting = threading.Event()  # every rank has found all parts complete
+
+    def full(folder, metadata, known):
+        assert waiting.wait(30)
+        raise OSError(28, "No space left on device", str(folder / "checkpoint.json"))
+
+    def work(store, rank):
+        store.write(3, part(rank), {})
+        joins = store._writing.join
+        store._writing.join = lambda: (rank or waiting.set(), joins())
+        store.wait()
+
+    monkeypatch.setattr(checkpoints, "write_manifest", full)
+    for rank, error in enumerate(Ranks().run(tmp_path, work)):
+        assert isinstance(error, CheckpointError)
+        assert ("another rank could not write" if rank else "checkpoint.json: No space left") in str(error)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (28, "No space left on device); there is no earlier one. Free disk space, then"),
+        (27, "File too large)"),
+        (5, "Fix"),
+    ],
+)
+def test_an_error_of_safetensors_is_told_like_one_of_the_system(number, words, tmp_path):
+    def full(folder):
+        raise SafetensorError(f"Error while serializing: I/O error: {os.strerror(number)} (os error {number})")
+
+    def work(store, rank):
+        store.write(3, (lambda: full) if rank == 1 else part(rank), {})
+        store.wait()
+
+    text = str(Ranks().run(tmp_path, work)[1])
+    assert words in text
+    assert "os error" not in text
+    assert text.endswith("then --resume")
+    assert ("ulimit -f" in text) == (number == 27)
+
+
+def test_what_a_rank_says_of_a_folder_that_it_does_not_see_is_kept(tmp_path):
+    def absent(folder):
+        checkpoint_parts.wait_for_folder(folder / "absent", threading.Event(), seconds=0.1)
+
+    def work(store, rank):
+        store.write(3, (lambda: absent) if rank == 1 else part(rank), {})
+        store.wait()
+
+    assert "a file system that all hosts share" in str(Ranks().run(tmp_path, work)[1])

@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -153,3 +154,20 @@ def test_a_link_in_place_of_a_part_is_refused(tmp_path):
     path.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ValueError, match="symbolic link"), open_state(tmp_path, 1, 2):
         pass
+
+
+@contextmanager
+def replaced_by(path, content):
+    """A file that gets another content, or is deleted, before the block."""
+    path.unlink() if content is None else path.write_bytes(content)
+    yield
+
+
+def test_the_part_that_is_damaged_or_deleted_meanwhile_is_named(tmp_path):
+    second = shards(tmp_path, 2)[1]
+    content = second.read_bytes()
+    for remove in (False, True):
+        second.write_bytes(content)
+        expected = pytest.raises(ValueError, match=rf"{second.name} is {'missing' if remove else 'damaged'}")
+        with expected, open_state(tmp_path) as state, replaced_by(second, None if remove else b"\xff" * 100):
+            state.tensor("method/weight")
