@@ -32,7 +32,6 @@ WARM = 60.0  # s of each life that do not count: imports, compilation, the first
 FIRST_STEPS = 20  # of each life, whose time does not count
 LIFE = (180.0, 300.0)  # s
 RECIPE = (
-    "model={backbone: resnet18, stem: cifar, arguments: {}}",
     "views={name: simclr, size: 32}",
     "method={name: byol}",
     "training.batch_size=64",
@@ -78,15 +77,17 @@ def run(minutes: float, seed: int = 0) -> dict:
         records = records_of(folder / "run" / "metrics.jsonl")
         steps = [record["step"] for record in records if "loss" in record]  # others are of evaluations
         assert steps == list(range(len(steps))), "a step is missing in metrics.jsonl, or twice there"
-        left = sorted(path.name for path in (folder / "run" / "checkpoints").iterdir() if path.name.startswith("step_"))
-        assert len(left) <= 3, f"checkpoints do not rotate: {left}"
+        left = sorted(path.name for path in (folder / "run" / "checkpoints").glob("step_*"))
+        assert 2 <= len(left) <= 3, f"2 checkpoints and one more being published should be kept: {left}"
     return {
         "minutes": minutes,
         "kills": len(lives),
         "steps": len(steps),
         "summary": summary(lives),
         "lives": [
-            {key: value for key, value in asdict(life).items() if not isinstance(value, list)} | summary([life])
+            {key: value for key, value in asdict(life).items() if not isinstance(value, list)}
+            | summary([life])
+            | {"memory MB every half minute": [round(sum(both)) for both in life.memory[:: round(30 / EVERY)]]}
             for life in lives
         ],
     }
@@ -124,7 +125,8 @@ def one_life(folder: Path, seconds: float, resume: bool) -> Life:
             launched.wait()
     life.seconds, life.last_step = time.monotonic() - began, steps_of(run)
     timed = records_of(run / "timings.jsonl")
-    life.steps = [record["step_seconds"] for record in timed if record["step"] >= life.first_step + FIRST_STEPS]
+    timed = [record for record in timed if record["step"] >= life.first_step + FIRST_STEPS]
+    life.steps = [record["step_seconds"] for record in timed if "step_seconds" in record]  # others are of evaluations
     return life
 
 
@@ -143,16 +145,16 @@ def look(launcher: int, life: Life) -> None:
 
 
 def ranks_of(launcher: int) -> list[int]:
-    """The processes of the ranks, which the launcher has started."""
+    """The processes of the ranks, which are in the session of the launcher."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                command = (entry / "cmdline").read_bytes()
+                session = int((entry / "stat").read_text().rpartition(")")[2].split()[3])
+                command = (entry / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if parent == launcher and b"wildfern.launch.pretrain" in command:
+            if session == launcher and any(word.startswith(b"--local_rank=") for word in command):
                 found.append(int(entry.name))
     return sorted(found)
 
