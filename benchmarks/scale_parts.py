@@ -3,7 +3,7 @@
     python -m wildfern.benchmarks.scale_parts --json benchmarks/results/scale_parts.json
     python -m wildfern.benchmarks.scale_parts --only logs parquet
 
-Takes about 15 minutes on two cores. Parquet is also compared with the package datasets, where that is installed.
+Takes about 10 minutes on two cores. Parquet is also compared with the package datasets, where that is installed.
 """
 
 import argparse
