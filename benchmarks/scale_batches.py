@@ -41,8 +41,8 @@ def run(seconds: float, images: int = 256) -> Benchmark:
         figures |= {f"{what}, ms of a batch": 1e3 * fixed, f"{what}, ms of an image": 1e3 * each}
     fixed, each = figures["wildfern, ms of a batch"], figures["wildfern, ms of an image"]
     words = (
-        f"SimCLR's two views of {SIZE} px, {torch.get_num_threads()} threads. A batch of n images takes wildfern about "
-        f"{fixed:.2g} ms + n · {each:.2g} ms, kornia {figures['kornia, ms of a batch']:.2g} ms + n · "
+        f"SimCLR's two views of {SIZE} px, torch on {torch.get_num_threads()} thread(s). A batch of n images takes wildfern "
+        f"about {fixed:.2g} ms + n · {each:.2g} ms, kornia {figures['kornia, ms of a batch']:.2g} ms + n · "
         f"{figures['kornia, ms of an image']:.2g} ms."
     )
     return Benchmark("scale_batches", "views/s", words, rows, figures)

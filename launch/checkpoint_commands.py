@@ -25,7 +25,7 @@ def merge(
     run: Annotated[Path, typer.Argument(help="A run folder, of which the newest checkpoint is taken, or a checkpoint")],
     out: Annotated[Path, typer.Option(help="File to write or replace, in the format of safetensors")],
 ) -> None:
-    """Join the parts of a sharded checkpoint into one file."""
+    """Write the state of a checkpoint, sharded or not, into one file, which is replaced if it exists."""
     with Startup():
         from wildfern.launch.checkpoint_merging import merge_checkpoint
 

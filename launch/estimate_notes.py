@@ -27,6 +27,10 @@ def _of_stages(estimate: Estimate) -> list[str]:
         "the optimizer's copy of weights: ZeRO updates a GPU's share of the weights in one flat tensor.",
         "gradients: whole at ZeRO 0 and 1, a GPU's share at ZeRO 2 and 3; from ZeRO 1 on with the bucket "
         f"({REDUCE_BUCKET / GIB:.2g} GiB) in which they are reduced; its empty part, or the copy that is sent: next row.",
+        "activations and temporaries: all at ZeRO 2 and 3. At ZeRO 0 and 1 whole gradients appear while activations are freed: "
+        "what the peak has beside them.",
+        f"sent at ZeRO 3: the weights for each forward pass ({estimate.footprint.forward_passes} here, one for each size of "
+        "views) and for the backward pass, and the gradients.",
     ]
 
 
