@@ -62,8 +62,12 @@ class ViewSettings:
         wrong = wrong or list(self._wrong())
         if wrong:
             raise ValueError("; ".join(wrong))
-        for name, pair in pairs.items():
-            object.__setattr__(self, name, tuple(pair))
+        # As numbers that can be a key: `draw_table` keeps their arrays.
+        for name, value in vars(self).copy().items():
+            if name in pairs:
+                object.__setattr__(self, name, (float(value[0]), float(value[1])))
+            elif isinstance(value, np.ndarray):
+                object.__setattr__(self, name, value.item())
 
     def _wrong(self) -> Iterator[str]:
         """All faults of the settings; the comparisons also reject NaN and infinity."""
@@ -147,16 +151,17 @@ class AugmentationParameters:
         ratio = np.exp(log_low + (log_high - log_low) * draws[..., 1])
         width, height = np.rint(np.sqrt(area * ratio)), np.rint(np.sqrt(area / ratio))
         boxes = np.empty((*width.shape, 4), np.int64)
-        boxes[..., 0] = np.floor(draws[..., 2] * (heights - height + 1))
-        boxes[..., 1] = np.floor(draws[..., 3] * (widths - width + 1))
-        boxes[..., 2], boxes[..., 3] = height, width
+        with np.errstate(invalid="ignore"):  # sides of ratios like 1e40, which do not fit
+            boxes[..., 0] = np.floor(draws[..., 2] * (heights - height + 1))
+            boxes[..., 1] = np.floor(draws[..., 3] * (widths - width + 1))
+            boxes[..., 2], boxes[..., 3] = height, width
         return boxes, (width > 0) & (width <= widths) & (height > 0) & (height <= heights)
 
     def _central(self, view: NDArray[np.int64], h: NDArray[np.int64], w: NDArray[np.int64]) -> Float:
         low, high = self.crop_ratio[view].T
         ratio = w / h
-        height = np.where(ratio < low, np.minimum(np.rint(w / low), h), h)
-        width = np.where(ratio > high, np.minimum(np.rint(h * high), w), w)
+        height = np.where(ratio < low, np.clip(np.rint(w / low), 1, h), h)
+        width = np.where(ratio > high, np.clip(np.rint(h * high), 1, w), w)
         return np.stack([(h - height) // 2, (w - width) // 2, height, width], axis=-1)
 
 

@@ -1,5 +1,7 @@
 """Each operation against torchvision's, image by image, with the same drawn parameters."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -128,3 +130,26 @@ def test_drawn_parameters_are_distributed_like_torchvisions():
 def _crops(x, n):
     crop = v2.RandomResizedCrop(32)
     return [crop.make_params([x]) for _ in range(n)]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "height", "width"),
+    [((0.1, 0.3), 1, 7), ((3.0, 8.0), 7, 1), ((0.1, 0.15), 3, 5000), ((1e-40, 1e40), 3, 2)],
+)
+def test_every_crop_has_a_pixel_and_lies_in_its_image(ratio, height, width):
+    settings = replace(simclr(size=32).groups[0][0], crop_ratio=ratio)
+    table = draw_table([settings], 0, 0, np.arange(200), 0)
+    top, left, high, wide = table.boxes(np.full(200, height), np.full(200, width))[0].T
+    assert min(top.min(), left.min()) >= 0
+    assert min(high.min(), wide.min()) >= 1
+    assert (top + high).max() <= height
+    assert (left + wide).max() <= width
+
+
+def test_settings_may_be_arrays():
+    plain = simclr(size=32).groups[0][0]
+    arrays = replace(plain, flip=np.array(plain.flip), crop_scale=np.array(plain.crop_scale), hue=np.float64(plain.hue))
+    assert arrays == plain
+    one, two = (draw_table([settings], 0, 0, np.arange(9), 0) for settings in (plain, arrays))
+    np.testing.assert_array_equal(one.crop, two.crop)
+    np.testing.assert_array_equal(one.flip, two.flip)
