@@ -140,7 +140,7 @@ def _is_damaged(copy: BinaryIO, path: Path, size: int, start: int, stop: int) ->
 
 
 def _read_sums(path: Path, count: int) -> NDArray[np.int64] | None:
-    """The checksums of a copy of so many pieces; None if there are none, and for a damaged file of them those of no content."""
+    """The checksums of a copy of `count` pieces; None if there are none, and for a damaged file of them those of no content."""
     try:
         content = read_bytes(path, 4 * (count + 1))
     except FileNotFoundError:  # of a copy of an earlier version

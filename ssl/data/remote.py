@@ -166,7 +166,7 @@ def attempt(address: str, action: Callable[[], T], tries: int = TRIES) -> T:
 
 
 def pause(tried: int) -> None:
-    """Wait after so many failures."""
+    """Wait after the failure number `tried`."""
     time.sleep(PAUSE * 2 ** (tried - 1))
 
 
