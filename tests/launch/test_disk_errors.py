@@ -135,7 +135,7 @@ def test_a_backbone_that_cannot_be_written_leaves_the_previous_one(tmp_path, mon
     import torch
     from safetensors import SafetensorError
 
-    import wildfern.launch.run_folder as module
+    import wildfern.launch.run_weights as module
 
     folder = RunFolder(tmp_path)
     folder.write_backbone({"weight": torch.zeros(2)})
