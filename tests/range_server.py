@@ -6,9 +6,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 
 import pytest
+
+from wildfern.ssl.data import remote
 
 
 class Files(dict[str, bytes]):
@@ -98,3 +101,13 @@ def served() -> Iterator[Files]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextmanager
+def served_to(cache: Path) -> Iterator[Files]:
+    """`served`, with copies in the folder `cache` and no pause after failures; skips the test without the extra `remote`."""
+    pytest.importorskip("aiohttp")
+    with pytest.MonkeyPatch.context() as patch, served() as files:
+        patch.setenv("WILDFERN_CACHE", str(cache))
+        patch.setattr(remote, "PAUSE", 0.001)
+        yield files

@@ -91,7 +91,7 @@ def open_copy(path: Path, rows: int) -> ColumnCopy | None:
 
 
 def write_copy(path: Path, groups: Iterable[Iterable[Cell]], rows: int, expected: int, most: float) -> None:
-    """Write all cells, of so many rows in all, as a file of about `expected` bytes; what was at `path` is replaced as a whole.
+    """Write all cells, of `rows` rows, as a file of about `expected` bytes; what was at `path` is replaced as a whole.
 
     Raises TooLong for more than `most` bytes, OSError if the file cannot be written.
     """

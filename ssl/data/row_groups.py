@@ -35,7 +35,7 @@ class RowGroups:
     files do so relative to `image_folder`, or the folder of their parquet file, and only files below it are read.
 
     Any number of threads may read. Row groups are decoded at the same time as far as they fit into the budget, or else 512 MiB.
-    With `window`, which may be set at any time, row groups that have so many rows between them are kept beyond the budget.
+    With `window`, which may be set at any time, row groups that together have that number of rows are kept beyond the budget.
     """
 
     def __init__(

@@ -17,7 +17,7 @@ _POLL = 1.0  # s
 
 
 def find_copy(name: str, rows: int) -> ColumnCopy | None:
-    """The copy `name`, of so many rows, in the user's cache folder; None if there is none."""
+    """The copy `name`, of `rows` rows, in the user's cache folder; None if there is none."""
     return open_copy(_path(name), rows)
 
 
@@ -51,7 +51,7 @@ def making(path: Path, lock: Path, waiting: str, wait: bool = True) -> Iterator[
     Raises NoCopy where the folder cannot be used, for an OSError of the block, and, if `wait` is False, instead of waiting.
     """
     try:
-        path.parent.mkdir(0o700, parents=True, exist_ok=True)  # the images may not be for everybody
+        path.parent.mkdir(0o700, parents=True, exist_ok=True)  # other users may not be allowed to see the images
         with _alone(lock, waiting, wait):
             with suppress(OSError):  # of another user
                 remove_partial_files(path.parent, path.name)

@@ -92,7 +92,7 @@ class SteadyFile(NamedTuple):
         return DataError(f"{self.path} is gone: it was there when it was first opened; {_NEEDED}")
 
     def other(self, size: int) -> DataError:
-        """That there is another file now, of so many bytes."""
+        """That there is another file now, of `size` bytes."""
         what = "it was written to" if size == self.size else f"it had {self.size:,} bytes, and has {size:,}"
         return DataError(f"{self.path} has changed since it was opened: {what}; {_NEEDED}")
 

@@ -37,7 +37,7 @@ class Walk(NamedTuple):
 
     @classmethod
     def empty(cls, members: int, text: int) -> "Walk":
-        """For a table of so many members and bytes of text."""
+        """For a table of `members` members and `text` bytes of text."""
         shapes = ((members, 5), (members, 6), (text,), (members, 3))
         kinds = (np.int64, np.int64, np.uint8, np.int64)
         arrays = (np.zeros(shape, kind) for shape, kind in zip(shapes, kinds, strict=True))

@@ -12,7 +12,7 @@ def usable_files(
 ) -> tuple[list[str], NDArray[np.int64], list[tuple[str, str]]]:
     """The names of regular files that are not empty, their bytes int64[N], and the other names with what is wrong.
 
-    Links are followed. `at_once`: there are so many files that a loop may be compiled to measure them.
+    Links are followed. `at_once`: a loop may be compiled to measure them, as there are many files.
     """
     handle = _opened(folder)
     try:

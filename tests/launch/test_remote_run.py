@@ -5,12 +5,12 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
-from range_server import served
+from range_server import served_to
 from small_runs import TINY
 from tar_bytes import member
 
 from wildfern.launch import pretrain
-from wildfern.ssl.data import DataError, remote
+from wildfern.ssl.data import DataError
 from wildfern.ssl.training.checksums import check
 
 SHARDS, EACH = 6, 8
@@ -28,10 +28,7 @@ def shard(number: int) -> bytes:
 
 
 def test_a_run_whose_server_goes_down_resumes_to_the_same_bytes(monkeypatch, tmp_path):
-    pytest.importorskip("aiohttp")
-    monkeypatch.setenv("WILDFERN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(remote, "PAUSE", 0.001)
-    with served() as files:
+    with served_to(tmp_path / "cache") as files:
         files.update({f"/{number}.tar": shard(number) for number in range(SHARDS)})
         size = max(map(len, files.values()))
         changes = [

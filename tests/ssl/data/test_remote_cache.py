@@ -7,7 +7,7 @@ from threading import Event, Thread
 
 import pytest
 from filelock import FileLock
-from range_server import served
+from range_server import served_to
 
 from wildfern.ssl.data import DataError, remote, remote_cache, remote_download
 from wildfern.ssl.data.copy_folder import NoCopy
@@ -21,12 +21,9 @@ CONTENTS = {f"/{name}.tar": (bytes(range(256)) * 4 + name.encode())[-SIZE:] for 
 
 @pytest.fixture
 def files(monkeypatch, tmp_path):
-    pytest.importorskip("aiohttp")
-    monkeypatch.setenv("WILDFERN_CACHE", str(tmp_path))
-    monkeypatch.setattr(remote, "PAUSE", 0.001)
     monkeypatch.setattr(remote_download, "PIECE", 300)
     monkeypatch.setattr(remote_cache, "_RECENT", -1.0)  # the time of every use is noted
-    with served() as files:
+    with served_to(tmp_path) as files:
         files.update(CONTENTS)
         yield files
 

@@ -4,9 +4,9 @@ import time
 import warnings
 
 import pytest
-from range_server import served
+from range_server import served_to
 
-from wildfern.ssl.data import DataError, remote, remote_cache
+from wildfern.ssl.data import DataError, remote_cache
 from wildfern.ssl.data.fingerprint import fingerprint
 from wildfern.ssl.data.remote_cache import RemoteCache
 from wildfern.ssl.data.remote_files import listed_remote, remote_files
@@ -15,11 +15,8 @@ OLD, NEW = b"a" * 1000, b"a" * 500 + b"b" + b"a" * 499  # of one size, with the 
 
 
 @pytest.fixture
-def files(monkeypatch, tmp_path):
-    pytest.importorskip("aiohttp")
-    monkeypatch.setenv("WILDFERN_CACHE", str(tmp_path))
-    monkeypatch.setattr(remote, "PAUSE", 0.001)
-    with served() as files:
+def files(tmp_path):
+    with served_to(tmp_path) as files:
         files.update({"/a.tar": OLD, "/b.tar": OLD})
         files.tells = False
         yield files

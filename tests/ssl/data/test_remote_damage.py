@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
-from range_server import served
+from range_server import served_to
 from tar_bytes import member, png
 
-from wildfern.ssl.data import DataError, checked_copy, open_source, remote, remote_cache
+from wildfern.ssl.data import DataError, checked_copy, open_source, remote_cache
 from wildfern.ssl.data.checked_copy import Checksums, DamagedCopy
 from wildfern.ssl.data.remote_cache import RemoteCache
 from wildfern.ssl.data.remote_files import remote_files
@@ -25,11 +25,8 @@ CONTENT = bytes(range(250)) * 4  # 1000 bytes
 
 @pytest.fixture
 def files(monkeypatch, tmp_path):
-    pytest.importorskip("aiohttp")
-    monkeypatch.setenv("WILDFERN_CACHE", str(tmp_path))
-    monkeypatch.setattr(remote, "PAUSE", 0.001)
     monkeypatch.setattr(checked_copy, "PIECE", PIECE)
-    with served() as files:
+    with served_to(tmp_path) as files:
         files["/a.tar"] = CONTENT
         yield files
 

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 from PIL import Image
-from range_server import served
+from range_server import served_to
 from tar_bytes import member
 
-from wildfern.ssl.data import Mixture, open_source, remote
+from wildfern.ssl.data import Mixture, open_source
 
 FILES, EACH = 3, 8
 
@@ -38,11 +38,8 @@ KINDS = {"parquet": ("parquet", table), "webdataset": ("tar", shard)}
 
 
 @pytest.fixture
-def files(monkeypatch, tmp_path):
-    pytest.importorskip("aiohttp")
-    monkeypatch.setenv("WILDFERN_CACHE", str(tmp_path))
-    monkeypatch.setattr(remote, "PAUSE", 0.001)
-    with served() as files:
+def files(tmp_path):
+    with served_to(tmp_path) as files:
         yield files
 
 

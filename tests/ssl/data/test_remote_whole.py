@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from range_server import served
+from range_server import served_to
 from tar_bytes import member, png
 
 from wildfern.ssl.data import DataError, open_source, remote, remote_download
@@ -17,12 +17,9 @@ LARGE = 2**24 + 2**23 + 5  # bytes: more than a request for a range, and than fs
 
 @pytest.fixture
 def files(monkeypatch, tmp_path):
-    pytest.importorskip("aiohttp")
-    monkeypatch.setenv("WILDFERN_CACHE", str(tmp_path))
-    monkeypatch.setattr(remote, "PAUSE", 0.001)
     monkeypatch.setattr(remote_download, "WITHOUT_RANGES", set())
     monkeypatch.setattr("wildfern.ssl.data.remote_cache.WITHOUT_RANGES", remote_download.WITHOUT_RANGES)
-    with served() as files:
+    with served_to(tmp_path) as files:
         files.ranges = False
         yield files
 
