@@ -24,8 +24,9 @@ from wildfern.ssl.data import Loader
 from wildfern.ssl.methods import METHODS, ComparingMethod, Embedded, Output, SimCLR
 from wildfern.ssl.training.accumulation import separate_losses, shared_loss
 
-# In float32 with DeepSpeed: KoLeo and Sinkhorn-Knopp, and features that are standardized, multiply rounding errors.
-MULTIPLY_ROUNDING = {"barlow_twins", "dinov2", "distillation of tokens"}
+# In float32 with DeepSpeed: KoLeo and Sinkhorn-Knopp, features that are standardized and the difference of debiasing multiply
+# rounding errors.
+MULTIPLY_ROUNDING = {"barlow_twins", "cacr debiased", "dinov2", "distillation of tokens"}
 for name, _ in CASES.values():
     load(name)
 # They have one loss for all parts.
