@@ -25,10 +25,21 @@ def cache_in(folder: Path) -> Iterator[None]:
             os.environ["WILDFERN_CACHE"] = before
 
 
+def at_least_one(words: str) -> int:
+    """A whole number from 1 on, as the type of an argument of a command line."""
+    try:
+        number = int(words)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {words!r}")
+    return number
+
+
 def command(words: str | None, run: Callable[[float, int], Benchmark], images: int, seconds: float) -> None:
     """The command line of `run(seconds, images)`, with these defaults."""
     parser = argparse.ArgumentParser(description=words, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=images)
+    parser.add_argument("--images", type=at_least_one, default=images)
     parser.add_argument("--seconds", type=float, default=seconds)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()

@@ -18,6 +18,7 @@ from PIL import Image
 from rich.console import Console
 from torchvision.datasets import ImageFolder
 
+from wildfern.benchmarks.own_cache import at_least_one
 from wildfern.benchmarks.result import Benchmark, compare
 from wildfern.cache_folder import cache_folder
 from wildfern.ssl.data import open_source
@@ -103,7 +104,7 @@ def benchmark(sizes: list[int]) -> Benchmark:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("files", type=int, nargs="+", help="images in the folder")
+    parser.add_argument("files", type=at_least_one, nargs="+", help="images in the folder")
     parser.add_argument("--json", type=Path, help="write the result to this file")
     arguments = parser.parse_args()
     result = benchmark(arguments.files)

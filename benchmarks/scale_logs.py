@@ -17,6 +17,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from wildfern.benchmarks.own_cache import at_least_one
 from wildfern.benchmarks.result import Benchmark
 from wildfern.bounded_json import parse_json
 from wildfern.files import read_lines, replacing
@@ -111,7 +112,7 @@ def peak(call: Callable[[], object]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lines", type=int, nargs="+", default=list(LINES))
+    parser.add_argument("--lines", type=at_least_one, nargs="+", default=list(LINES))
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     result = run(given.lines)

@@ -1,10 +1,16 @@
-"""The state of a checkpoint in one file, for tools that read safetensors."""
+"""The state of a checkpoint in one file, for tools that read safetensors, and the backbone of it, for evaluations."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
+import torch
+
+from wildfern.launch.builders import build_method
 from wildfern.launch.errors import RunError
 from wildfern.launch.output_paths import output_file, writing
+from wildfern.launch.run_folder import RunFolder
+from wildfern.recipes import Recipe
 from wildfern.ssl.training.checkpoints import checkpoint_steps
 from wildfern.ssl.training.checksums import MANIFEST, CorruptCheckpoint, check
 from wildfern.ssl.training.fitting_state import StateMismatch
@@ -17,11 +23,38 @@ def merge_checkpoint(run: Path, out: Path) -> tuple[Path, int, int]:
     Checksums are verified first. If the run deletes the checkpoint meanwhile, its newest one then is taken. Raises RunError
     for a folder without a checkpoint, and for one that is damaged.
     """
+    return _merged(run, output_file(out), out)
+
+
+def write_newest_backbone(run: Path) -> tuple[Path, int, int]:
+    """Write `backbone.safetensors` of a run folder from its newest checkpoint, piece by piece: which, its tensors and bytes.
+
+    For a run in training, or that was stopped, whose checkpoints are sharded: others have the file from their first checkpoint
+    on. Raises RunError as `merge_checkpoint` does, and for anything but a run folder.
+    """
+    folder = RunFolder.for_reading(run)
+    names = _names_of_backbone(folder.recipe(needs=("method",)))
+    file = folder.path / "backbone.safetensors"
+    return _merged(folder.path, file, file, names)
+
+
+def _names_of_backbone(recipe: Recipe) -> dict[str, str]:
+    """The tensors of the backbone to evaluate, by timm's names: their names in a training state."""
+    with torch.device("meta"):
+        method = build_method(recipe, replaced=True)
+    known: dict[int, str] = {}
+    for root, module in {"method/": method, **{f"teacher/{name}/": m for name, m in method.teachers().items()}}.items():
+        for name, tensor in module.state_dict(keep_vars=True).items():
+            known.setdefault(id(tensor), root + name)
+    found = method.eval_backbone().network.state_dict(keep_vars=True)
+    return {name: known[id(tensor)] for name, tensor in found.items()}
+
+
+def _merged(run: Path, file: Path, out: Path, names: Mapping[str, str] | None = None) -> tuple[Path, int, int]:
     folder = _checkpoint(run)
-    file = output_file(out)
     while True:
         try:
-            return folder, *_merge(folder, file, out)
+            return folder, *_merge(folder, file, out, names)
         except (RunError, FileNotFoundError) as error:
             if folder.exists():
                 raise
@@ -30,12 +63,12 @@ def merge_checkpoint(run: Path, out: Path) -> tuple[Path, int, int]:
             folder = _checkpoint(run)
 
 
-def _merge(folder: Path, file: Path, out: Path) -> tuple[int, int]:
+def _merge(folder: Path, file: Path, out: Path, names: Mapping[str, str] | None) -> tuple[int, int]:
     """Tensors and bytes of the file."""
     try:
         check(folder)
         with writing(file) as path, path.open("wb", buffering=0) as opened:
-            tensors = merge(folder, opened)
+            tensors = merge(folder, opened, names=names)
             size = opened.tell()
     except NotMerged as error:
         raise RunError(f"cannot write {out}: {error}") from error

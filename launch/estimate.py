@@ -1,5 +1,6 @@
 """Estimate memory per GPU, FLOPs, traffic, hours, disk and the data of each host of a recipe, from a dry run without a GPU."""
 
+import math
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -55,7 +56,7 @@ GPUS = {
 
 @dataclass(frozen=True)
 class RankMemory:
-    """Bytes per rank under one ZeRO stage.
+    """Bytes per rank under one ZeRO stage: the parts of a training step's peak, and the peak of the start.
 
     `second_copy` is the flat partition of the weights that ZeRO's optimizer updates. `gradients` have the bucket in which they
     are reduced, at stage 1 as far as it is filled; `reducing` is its rest there, and the copy that is sent at stages 2 and 3.
@@ -70,10 +71,17 @@ class RankMemory:
     views: int
     activations: int  # and everything else alive at the peak
     sent: int  # bytes that the rank sends per step; not memory
+    start: int  # all networks whole, before weights are sharded; not a part of a step
+
+    @property
+    def step(self) -> int:
+        """Peak of a training step."""
+        return sum(asdict(self).values()) - self.sent - self.start
 
     @property
     def total(self) -> int:
-        return sum(asdict(self).values()) - self.sent
+        """Peak of a run, the larger of a step's and the start's."""
+        return max(self.step, self.start)
 
 
 @dataclass(frozen=True)
@@ -187,6 +195,9 @@ def rank_memory(foot: Footprint, stage: int | None, gpus: int, accumulation: int
     they are reduced in each micro-batch. Stage 3 gathers the weights in each forward and again in the backward pass, and keeps
     at most stage3_max_live_parameters. It splits the large weights of momentum teachers too, and gathers them for one module at
     a time, once in each micro-batch; frozen teachers are whole. Traffic is that of ring collectives.
+
+    At the start each network, teachers included, is moved to the device whole; then DeepSpeed shards its weights one by one. A
+    second copy that it makes at stages 1 and 2 is not counted: without room for it, weights are flattened in host memory.
     """
     size, trained = (stage or 0), foot.gradients
     rest = foot.weights - trained  # buffers and frozen parameters
@@ -215,13 +226,17 @@ def rank_memory(foot: Footprint, stage: int | None, gpus: int, accumulation: int
         # Gradients appear as activations are freed: what remains of the peak beside all gradients.
         activations=max(foot.peak - trained, 0) if size < 2 and accumulation == 1 else foot.peak_without_gradients,
         sent=moved + accumulation * foot.sent if gpus > 1 else 0,
+        start=foot.weights + foot.teachers + foot.frozen_teachers,
     )
 
 
 def hardware(
     precision: str, gpu: str | None, memory: float | None, tflops: float | None, bandwidth: float | None
 ) -> Hardware:
-    """A GPU of `GPUS` by name, with the given figures replaced. Raises RunError for an unknown name."""
+    """A GPU of `GPUS` by name, with the given figures replaced.
+
+    Raises RunError for an unknown name, and for a figure that is not finite and above 0.
+    """
     gpu = None if gpu is None else gpu.lower()
     if gpu is not None and gpu not in GPUS:
         raise RunError(
@@ -230,8 +245,8 @@ def hardware(
     known = GPUS.get(gpu, {})
     given = {"memory": memory, "tflops": tflops, "bandwidth": bandwidth}
     for name, value in given.items():
-        if value is not None and value <= 0:
-            raise RunError(f"--{name} must be above 0, got {value:g}")
+        if value is not None and not 0 < value < math.inf:
+            raise RunError(f"--{name} must be a finite number above 0, got {value:g}")
     named = {"memory": known.get("memory"), "tflops": known.get(precision), "bandwidth": known.get("bandwidth")}
     return Hardware(**{name: named[name] if value is None else value for name, value in given.items()})
 

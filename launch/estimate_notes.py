@@ -23,7 +23,8 @@ def _of_stages(estimate: Estimate) -> list[str]:
     words = "all" if kept < KEPT_GATHERED else f"up to {kept // 4:,}"
     return [
         f"weights: whole at ZeRO 0 to 2. At ZeRO 3 a GPU stores its share, and keeps {words} gathered weights "
-        f"({kept / GIB:.2g} GiB) during a step; before the first step it makes the whole network once.",
+        f"({kept / GIB:.2g} GiB) during a step.",
+        *_of_the_start(estimate),
         "the optimizer's copy of weights: ZeRO updates a GPU's share of the weights in one flat tensor.",
         "gradients: whole at ZeRO 0 and 1, a GPU's share at ZeRO 2 and 3; from ZeRO 1 on with the bucket "
         f"({REDUCE_BUCKET / GIB:.2g} GiB) in which they are reduced; its empty part, or the copy that is sent: next row.",
@@ -32,6 +33,24 @@ def _of_stages(estimate: Estimate) -> list[str]:
         f"sent at ZeRO 3: the weights for each forward pass ({estimate.footprint.forward_passes} here, one for each size of "
         "views) and for the backward pass, and the gradients.",
     ]
+
+
+def _of_the_start(estimate: Estimate) -> list[str]:
+    """Where the start decides how much memory is needed: only at ZeRO 3, as the other stages keep networks whole."""
+    foot = estimate.footprint
+    networks = "the whole network and its teachers" if foot.teachers or foot.frozen_teachers else "the whole network"
+    return [
+        f"start: at ZeRO {stage} it decides, since before weights are sharded a GPU makes {networks} once: "
+        f"{gib_words(memory.start)} GiB, more than the {gib_words(memory.step)} GiB of a step."
+        for stage, memory in estimate.stages.items()
+        if memory.start > memory.step
+    ]
+
+
+def gib_words(size: int) -> str:
+    """Bytes as a number of GiB."""
+    gib = size / GIB
+    return f"{gib:,.2f}" if gib >= 0.1 else f"{gib:.4f}"
 
 
 def _of_few_images(estimate: Estimate) -> str:

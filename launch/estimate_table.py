@@ -6,8 +6,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from wildfern.launch.estimate import HOSTS, Estimate, Hardware, Hosts
-from wildfern.launch.estimate_notes import estimate_notes
+from wildfern.launch.estimate import HOSTS, Estimate, Hardware, Hosts, RankMemory
+from wildfern.launch.estimate_notes import GIB, estimate_notes, gib_words
 from wildfern.launch.expected_time import rough_duration
 from wildfern.launch.index_size import PATH_BYTES, folder_index_bytes, shard_index_bytes
 
@@ -21,7 +21,6 @@ ROWS = {
     "views": "views",
     "activations": "activations and temporaries",
 }
-GIB = 2**30
 
 
 def estimate_table(
@@ -45,13 +44,16 @@ def estimate_table(
     for row, words in ROWS.items():
         sizes = [getattr(memory, row) for memory in memories]
         if any(sizes):
-            table.add_row(words, *(_gib(size) if size else "" for size in sizes))
+            table.add_row(words, *(gib_words(size) if size else "" for size in sizes))
     table.add_section()
-    table.add_row("peak", *(_gib(memory.total) for memory in memories), style="bold")
+    if any(memory.start > memory.step for memory in memories):
+        table.add_row("peak of a step", *(gib_words(memory.step) for memory in memories))
+        table.add_row("start, networks whole", *(gib_words(memory.start) for memory in memories))
+    table.add_row("peak", *(gib_words(memory.total) for memory in memories), style="bold")
     if hardware.memory is not None:
         table.add_row(f"of {hardware.memory:g} GiB", *(_share(memory.total, hardware.memory) for memory in memories))
     if measured is not None:
-        table.add_row("measured on this machine", _gib(measured))
+        table.add_row("measured on this machine", gib_words(measured))
     if estimate.gpus > 1:
         table.add_section()
         table.add_row("sent per step, GiB", *(f"{memory.sent / GIB:.3g}" for memory in memories))
@@ -79,7 +81,10 @@ def _summary(
             "FLOPs",
             f"{_flops(estimate.step_flops)} per step, {_flops(estimate.step_flops / estimate.batch_size)} per image",
         ),
-        ("one checkpoint", f"{_gib(estimate.checkpoint)} GiB{_writers(estimate)}; at most {estimate.kept} on disk"),
+        (
+            "one checkpoint",
+            f"{gib_words(estimate.checkpoint)} GiB{_writers(estimate)}; at most {estimate.kept} on disk",
+        ),
     ]
     if seconds is None:
         rows.append(("time", "add --gpu NAME, or --tflops (and --bandwidth), or --images-per-second"))
@@ -101,7 +106,7 @@ def _summary(
         images = estimate.images_of_host(seconds, hosts.gpus)
         rows.append(("data", f"{images:,.0f} images/s to load on {_host(estimate, hosts)}"))
     if hosts.images is not None:
-        folder, shards = (_gib(size(hosts.images)) for size in (folder_index_bytes, shard_index_bytes))
+        folder, shards = (gib_words(size(hosts.images)) for size in (folder_index_bytes, shard_index_bytes))
         rows.append(
             (
                 f"index of {hosts.images:,} images",
@@ -137,7 +142,7 @@ def _writers(estimate: Estimate) -> str:
     """Who copies and writes a checkpoint, if there are several ranks."""
     if estimate.sharded:
         parts = "1 part" if estimate.gpus == 1 else f"{estimate.gpus} parts"
-        return f" in {parts} (sharded): each rank copies and writes {_gib(estimate.checkpoint_of_rank)} GiB"
+        return f" in {parts} (sharded): each rank copies and writes {gib_words(estimate.checkpoint_of_rank)} GiB"
     return " (whole): rank 0 copies and writes all of it" if estimate.gpus > 1 else ""
 
 
@@ -175,11 +180,7 @@ def estimate_json(
         "checkpoints_on_disk": estimate.kept,
         "zero_stage": estimate.chosen,
         "bytes_per_rank": {
-            "torch" if stage is None else f"zero_{stage}": {
-                **{name: size for name, size in asdict(memory).items() if name != "sent"},
-                "peak": memory.total,
-                "sent_per_step": memory.sent,
-            }
+            "torch" if stage is None else f"zero_{stage}": _bytes_of_rank(memory)
             for stage, memory in estimate.stages.items()
         },
         "hardware": asdict(hardware),
@@ -196,9 +197,11 @@ def estimate_json(
     }
 
 
-def _gib(size: int) -> str:
-    gib = size / GIB
-    return f"{gib:,.2f}" if gib >= 0.1 else f"{gib:.4f}"
+def _bytes_of_rank(memory: RankMemory) -> dict[str, int]:
+    """The parts of a step's peak, the peaks of a step and of the start, and the larger of both, `peak`."""
+    sizes = {name: size for name, size in asdict(memory).items() if name not in ("sent", "start")}
+    peaks = {"peak_of_a_step": memory.step, "peak_of_the_start": memory.start, "peak": memory.total}
+    return {**sizes, **peaks, "sent_per_step": memory.sent}
 
 
 def _share(total: int, gib: float) -> str:

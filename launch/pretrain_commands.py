@@ -89,6 +89,21 @@ def pretrain(
         say(f"next: wildfern neighbors {said} · wildfern export {said}")
 
 
+MOST_GPUS, MOST_IMAGES = 10**6, 10**15  # of `plan`, as LEAST and MOST, so that its results are finite
+LEAST, MOST = 0.001, 1e9
+
+
+def number_option(words: str, most: float = MOST) -> typer.models.OptionInfo:
+    """An option for a number from `LEAST` to `most`; inf and nan are refused."""
+
+    def checked(value: float | None) -> float | None:
+        if value is None or LEAST <= value <= most:  # False for nan
+            return value
+        raise typer.BadParameter(f"must be a finite number above 0, from {LEAST:g} to {most:,.0f}, got {value:g}")
+
+    return typer.Option(help=words, callback=checked)
+
+
 def plan(
     recipe: Annotated[
         str,
@@ -97,24 +112,27 @@ def plan(
         ),
     ],
     overrides: Overrides = None,
-    gpus: Annotated[int, typer.Option(min=1, help="Number of GPUs on all hosts")] = 1,
-    gpus_per_host: Annotated[int, typer.Option(min=1, help="GPUs of a host, which loads their images")] = 8,
+    gpus: Annotated[int, typer.Option(min=1, max=MOST_GPUS, help="Number of GPUs on all hosts")] = 1,
+    gpus_per_host: Annotated[
+        int, typer.Option(min=1, max=MOST_GPUS, help="GPUs of a host, which loads their images")
+    ] = 8,
     images: Annotated[
-        int | None, typer.Option(min=1, help="Images in a folder or in tar shards: print the size of their index")
+        int | None,
+        typer.Option(min=1, max=MOST_IMAGES, help="Images in a folder or in tar shards: print the size of their index"),
     ] = None,
     gpu: Annotated[
         str | None, typer.Option(help="GPU model, for example h100; the options below replace its figures")
     ] = None,
-    memory: Annotated[float | None, typer.Option(help="GiB of memory of each GPU")] = None,
-    tflops: Annotated[float | None, typer.Option(help="Dense TFLOP/s of each GPU at the recipe's precision")] = None,
-    bandwidth: Annotated[float | None, typer.Option(help="GB/s between two GPUs of a host, one way")] = None,
+    memory: Annotated[float | None, number_option("GiB of memory of each GPU")] = None,
+    tflops: Annotated[float | None, number_option("Dense TFLOP/s of each GPU at the recipe's precision")] = None,
+    bandwidth: Annotated[float | None, number_option("GB/s between two GPUs of a host, one way")] = None,
     host_bandwidth: Annotated[
-        float, typer.Option(min=0.001, help="GB/s out of a host, one way; 50 is InfiniBand of 400 Gbit/s")
+        float, number_option("GB/s out of a host, one way; 50 is InfiniBand of 400 Gbit/s")
     ] = 50.0,
-    utilization: Annotated[float, typer.Option(min=0.001, max=1, help="Assumed share of the peak TFLOP/s")] = 0.3,
+    utilization: Annotated[float, number_option("Assumed share of the peak TFLOP/s, at most 1", most=1)] = 0.3,
     images_per_second: Annotated[
         float | None,
-        typer.Option(min=0.001, help="Measured throughput of all GPUs; replaces --tflops and --utilization"),
+        number_option("Measured throughput of all GPUs; replaces --tflops and --utilization"),
     ] = None,
     measure: Annotated[
         bool, typer.Option("--measure", help="Also run two real steps on this machine and print their peak memory")

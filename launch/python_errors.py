@@ -1,5 +1,6 @@
 """How `pretrain` and `evaluate` end in a Python program or a notebook: with the message of a command, not with its exit."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,7 +44,9 @@ def in_command() -> bool:
 def to_resume(run: Path) -> str:
     """How to repeat what was stopped: in the words of the command line in a command, else in those of Python."""
     if in_command():
-        return f"the same command, --run {run} and --resume"
+        # torchrun takes --run for an abbreviation of one of its own options
+        option = "--run-folder" if "TORCHELASTIC_RUN_ID" in os.environ else "--run"
+        return f"the same command, {option} {run} and --resume"
     return f"the same call, run={str(run)!r} and resume=True"
 
 

@@ -146,10 +146,13 @@ class RunFolder(RunWeights):
         """The recipe of the run; None before its start."""
         return self.recipe() if os.path.lexists(self.path / "recipe.yaml") else None
 
-    def begin(self, recipe: Recipe, weights: dict[str, Any] | None = None, run_id: str | None = None) -> None:
+    def begin(
+        self, recipe: Recipe, weights: dict[str, Any] | None = None, run_id: str | None = None, processes: int = 1
+    ) -> None:
         """Make the folder and write recipe and environment.
 
-        `weights` describes those that training starts from; `run_id` is that of the run's checkpoints (default: a new one).
+        `weights` describes those that training starts from; `run_id` is that of the run's checkpoints (default: a new one);
+        `processes` of all hosts train.
         Call it while no other process writes to the folder: it removes what killed processes have left unfinished.
         """
         self.path.mkdir(parents=True, exist_ok=True)
@@ -157,7 +160,12 @@ class RunFolder(RunWeights):
             remove_partial_files(folder)
         copies = copy_plugins(recipe, self.path)
         write_text(self.path / "recipe.yaml", recipe.model_copy(update={"plugins": list(copies.values())}).as_yaml())
-        described = {"run": run_id or new_run_id(), **environment(), "plugins": describe_plugins(copies)}
+        described = {
+            "run": run_id or new_run_id(),
+            "processes": processes,
+            **environment(),
+            "plugins": describe_plugins(copies),
+        }
         if weights or (weights := self.start_weights()):
             described["weights"] = weights
         self.write_json("environment.json", described)

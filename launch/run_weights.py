@@ -16,6 +16,7 @@ from wildfern.launch.errors import RunError, cannot_write
 from wildfern.recipes import Recipe
 from wildfern.ssl.models import Backbone
 from wildfern.ssl.models.checkpoint_file import read_tensors
+from wildfern.ssl.training.checkpoints import checkpoint_steps
 
 
 class RunWeights(ABC):
@@ -92,9 +93,14 @@ class RunWeights(ABC):
     def _weights(self) -> Path:
         weights = self.path / "backbone.safetensors"
         if not os.path.lexists(weights):
+            if checkpoint_steps(self.path / "checkpoints"):
+                raise RunError(
+                    f"{self.path} has no backbone.safetensors yet: where checkpoints are sharded it is written at the end. "
+                    f"wildfern checkpoint backbone {self.path} writes it from the newest checkpoint"
+                )
             raise RunError(
-                f"{self.path} has no backbone.safetensors yet: it is written with the first checkpoint, or at the end where "
-                f"checkpoints are sharded; if the run has stopped, continue it with --run {self.path} --resume"
+                f"{self.path} has no backbone.safetensors yet: it is written with the first checkpoint; if the run has "
+                f"stopped, continue it with --run {self.path} --resume"
             )
         if not is_regular(weights):
             raise RunError(refused(weights))

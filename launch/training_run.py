@@ -127,7 +127,7 @@ def pretrain(
                     messages += new_takedowns(recipe, assembly.mixture, folder)
                 if resume and (message := folder.keep_damaged_environment()) is not None:
                     messages.append(message)
-                folder.begin(recipe, weights.as_json() if weights else None, start.run_id)
+                folder.begin(recipe, weights.as_json() if weights else None, start.run_id, context.world_size)
                 if start.step == 0 or not recorded_data(folder):
                     startup.part(f"listing the files of {', '.join(entry.source for entry in recipe.data)}")
                     record_data(

@@ -252,7 +252,7 @@ def _order_by_blocks(source: Source, buffer: int, seed: int) -> BlockOrder:
     if blocks is None:
         raise DataError(
             "order: blocks is for images that are stored many in a file, in shards (webdataset:…) or row groups (parquet:…), "
-            f"but {source.split_words or 'this source'} ({type(source).__name__}) has none: leave out order, or set it to random"
+            "but those of this source are not: leave out order, or set it to random"
         )
     source.reads_by_blocks = buffer
     return BlockOrder(blocks, buffer, seed)

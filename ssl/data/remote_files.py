@@ -5,9 +5,10 @@ import hashlib
 import os
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from wildfern.cache_folder import cache_folder
-from wildfern.files import write_text
+from wildfern.files import read_bytes, write_text
 from wildfern.ssl.data.base import DataError, SourceFile
 from wildfern.ssl.data.remote import UNTOLD, Denied, Missing, Store, check_address
 from wildfern.ssl.data.remote_cache import RemoteCache
@@ -67,13 +68,22 @@ def listed_remote(files: Sequence[SteadyFile]) -> Iterator[SourceFile]:
     facts = "".join(f"{file.path}\t{file.size}\t{file.changed}\n" for file in files)
     digest = hashlib.sha256(facts.encode("utf-8", "surrogateescape")).hexdigest()
     path = cache_folder("remote") / f"{digest[:32]}.contents"
-    if not path.is_file():
-        path.parent.mkdir(0o700, parents=True, exist_ok=True)
-        write_text(path, f"{digest}\n")
+    _keep(path, f"{digest}\n")
     names = ["/" + file.path.replace("://", "/", 1) for file in files]
     folder = os.path.commonpath([os.path.dirname(name) for name in names])
     for name, file in zip(names, files, strict=True):
         yield SourceFile(name.removeprefix(folder).lstrip("/"), file.size, str(path))
+
+
+def _keep(path: Path, text: str) -> None:
+    """Write the file, unless it has this text: it may be damaged."""
+    try:
+        if read_bytes(path, len(text)) == text.encode():
+            return
+    except OSError:
+        pass
+    path.parent.mkdir(0o700, parents=True, exist_ok=True)
+    write_text(path, text)
 
 
 def _with_contents(files: list[SteadyFile], cache: RemoteCache, pattern: str) -> list[SteadyFile]:

@@ -22,17 +22,27 @@ def find_copy(name: str, rows: int) -> ColumnCopy | None:
 
 
 def make_copy(
-    name: str, groups: Iterable[Iterable[Cell]], rows: int, expected: int, most: float, what: str
+    name: str,
+    groups: Iterable[Iterable[Cell]],
+    rows: int,
+    expected: int,
+    most: float,
+    what: str,
+    instead_of: ColumnCopy | None = None,
 ) -> ColumnCopy:
     """The copy `name` of all cells, which has about `expected` bytes; another process may have made it meanwhile.
 
-    All copies together have at most `most` bytes: others may be deleted. `what`: the column, in words.
+    All copies together have at most `most` bytes: others may be deleted. `what`: the column, in words. `instead_of`: a damaged
+    copy, which is deleted if it is still the one of this name.
     Raises NoCopy if there is no room, or the folder cannot be used, and the errors of `groups`.
     """
     path = _path(name)
     with making(path, path.with_suffix(".lock"), f"waiting for another process that unpacks {what}"):
-        if (found := open_copy(path, rows)) is not None:
+        found = open_copy(path, rows)
+        if found is not None and (instead_of is None or found.file_number != instead_of.file_number):
             return found
+        if instead_of is not None:
+            path.unlink(missing_ok=True)
         room = make_room(path.parent, expected, most)
         try:
             write_copy(path, groups, rows, expected, room)

@@ -1,14 +1,17 @@
 """Rows of parquet files from an unpacked copy of their column, where they are more than fit into memory."""
 
+import errno
 import hashlib
 import json
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from wildfern.ssl.data.base import UnreadableImage
-from wildfern.ssl.data.column_copy import NOT_COPIED, Cell, ColumnCopy
+from wildfern.ssl.data.checked_copy import DamagedCopy
+from wildfern.ssl.data.column_copy import NOT_COPIED, Cell, ColumnCopy, DamagedCell, index_size
 from wildfern.ssl.data.copy_folder import NoCopy, gibibytes
 from wildfern.ssl.data.image_column import ImageColumn
 from wildfern.ssl.data.row_groups import RowGroups
@@ -17,13 +20,14 @@ from wildfern.ssl.data.steady_file import SteadyFile
 from wildfern.ssl.data.worker_threads import check_wanted
 from wildfern.ssl.tracking.current_progress import current_progress
 
-_FORM = 1  # of the cells; another one gets another name
+_FORM = 2  # of the file and its cells; another one gets another name
 
 
 class UnpackedRows(RowGroups):
     """Row groups; a column that takes more than `budget` bytes is unpacked into the user's cache folder, see `prepare`.
 
     The copies there take up to `disk` bytes (0: none is made). Reading `window` rows at a time needs none. `notes`: for the user.
+    A copy that turns out to be damaged is made again, once.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class UnpackedRows(RowGroups):
     def _begin(self) -> None:
         super()._begin()
         self._copy: ColumnCopy | None = None
+        self._renewed = False
         self._looked, self._decided = False, not self._disk
         self._preparing = threading.Lock()
 
@@ -59,29 +64,57 @@ class UnpackedRows(RowGroups):
             wanted = not self.window and (random_order or self.decoded > 2 * len(self._sizes))
             if self._decided or (self._looked and not wanted):
                 return
-            name, what = self._copy_name(), self._words()
-            self._looked, self._copy = True, find_copy(name, len(self))
+            self._looked, self._copy = True, find_copy(self._copy_name(), len(self))
             if self._copy is None and wanted:
-                expected = self._claimed + 8 * (len(self) + 1)
-                try:
-                    self._copy = make_copy(name, self._all_cells(what), len(self), expected, self._disk, what)
-                except NoCopy as reason:
-                    self.notes.append(f"{what} is slow to read in random order, as there is no unpacked copy: {reason}")
+                self._copy = self._made()
             if self._copy is not None:
                 size, path = gibibytes(self._copy.size), self._copy.path
-                self.notes.append(f"{what} is read from an unpacked copy of {size}, which may be deleted: {path}")
+                self.notes.append(
+                    f"{self._words()} is read from an unpacked copy of {size}, which may be deleted: {path}"
+                )
                 self.drop_kept()
             self._decided = wanted or self._copy is not None
 
     def cell(self, row: int) -> Cell:
-        if (copy := self._copy) is not None:
+        """What is stored in the row, see `RowGroups`; raises DamagedCopy too."""
+        while (copy := self._copy) is not None:
             try:
-                if (cell := copy[row]).kind != NOT_COPIED:
-                    return cell
+                cell = copy[row]
+            except DamagedCell:
+                self._renew(copy)
             except OSError as error:
                 self._copy = None
                 self.notes.append(f"{copy.path}: {error.strerror}; the parquet files are read instead")
+            else:
+                if cell.kind == NOT_COPIED:
+                    break
+                return cell
         return super().cell(row)
+
+    def _made(self, instead_of: ColumnCopy | None = None) -> ColumnCopy | None:
+        """The copy, made if there is none but a damaged one; None, and a note, where it cannot be."""
+        name, what, expected = self._copy_name(), self._words(), self._claimed + index_size(len(self))
+        try:
+            return make_copy(name, self._all_cells(what), len(self), expected, self._disk, what, instead_of)
+        except NoCopy as reason:
+            self.notes.append(f"{what} is slow to read in random order, as there is no unpacked copy: {reason}")
+            return None
+
+    def _renew(self, damaged: ColumnCopy) -> None:
+        """Use another copy instead of this one. Raises DamagedCopy if that was done before."""
+        with self._preparing:
+            if self._copy is not damaged:  # another thread did
+                return
+            copy = f"{damaged.path}, the copy of {self._words()}, is damaged"
+            if self._renewed:
+                raise DamagedCopy(
+                    errno.EIO,
+                    f"{copy}, although it was made again: check the disk and the memory of this machine, or set "
+                    "WILDFERN_CACHE to a folder on another disk",
+                )
+            warnings.warn(f"{copy}: making it again", stacklevel=2)
+            self._copy = self._made(instead_of=damaged)
+            self._renewed = True
 
     def _copy_name(self) -> str:
         """The same for the same column of the same files, as long as they are not changed."""

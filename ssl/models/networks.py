@@ -177,7 +177,10 @@ def cifar_stem(resnet: nn.Module) -> None:
     """Replace a ResNet's stem, in place, by a 3×3 convolution of stride 1 without max pooling (SimCLR, appendix B.9)."""
     first = getattr(resnet, "conv1", None)
     if not isinstance(first, nn.Conv2d) or not hasattr(resnet, "maxpool"):
-        raise ValueError("stem 'cifar' is for ResNets whose stem is one convolution and a max pooling")
+        raise ValueError(
+            "stem 'cifar' is for ResNets whose stem is one convolution and a max pooling, such as resnet18; leave out "
+            "model.stem for this network"
+        )
     resnet.conv1 = nn.Conv2d(first.in_channels, first.out_channels, 3, stride=1, padding=1, bias=False)
     nn.init.kaiming_normal_(resnet.conv1.weight, mode="fan_out", nonlinearity="relu")
     resnet.maxpool = nn.Identity()

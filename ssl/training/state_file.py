@@ -53,7 +53,7 @@ def shard_name(rank: int, world_size: int) -> str:
 def shard_files(folder: Path) -> list[Path]:
     """The files of a state in several files, by rank; raises ValueError if one is missing, or if they are of several states."""
     found = sorted(path for path in folder.iterdir() if _SHARD.fullmatch(path.name))
-    if (folder / MANIFEST).exists() and (ranks := manifest(folder).get("shards")) is not None:
+    if (ranks := _ranks(folder)) is not None:
         found = [
             path for path in found if path.name.endswith(f"_of_{ranks:05d}.safetensors")
         ]  # others are no parts of it
@@ -66,6 +66,11 @@ def shard_files(folder: Path) -> list[Path]:
     return found
 
 
+def _ranks(folder: Path) -> int | None:
+    """How many ranks wrote a checkpoint in parts, by its manifest; None for one file, and for a folder without manifest."""
+    return manifest(folder).get("shards") if (folder / MANIFEST).exists() else None
+
+
 @contextmanager
 def open_state(folder: Path, rank: int = 0, world_size: int = 1) -> Iterator[SavedState]:
     """The state in a checkpoint folder. A rank looks for pieces in the file of its own rank first, if as many ranks wrote it.
@@ -74,7 +79,10 @@ def open_state(folder: Path, rank: int = 0, world_size: int = 1) -> Iterator[Sav
     """
     shards: list[Path] = []
     try:
-        shards = [] if (folder / FILE).exists() else shard_files(folder)
+        whole = (folder / FILE).exists() and _ranks(
+            folder
+        ) is None  # a file that is not in the manifest is no part of it
+        shards = [] if whole else shard_files(folder)
         with ExitStack() as stack:
             if shards:
                 yield ShardedState(shards, stack, rank if world_size == len(shards) else 0)

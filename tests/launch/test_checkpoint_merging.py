@@ -10,12 +10,15 @@ from small_runs import TINY
 
 from wildfern.launch import checkpoint_merging, pretrain
 from wildfern.launch.backbones import named_backbone
-from wildfern.launch.checkpoint_merging import merge_checkpoint
+from wildfern.launch.checkpoint_merging import merge_checkpoint, write_newest_backbone
 from wildfern.launch.components import read_recipe
 from wildfern.launch.errors import RunError
+from wildfern.launch.run_folder import RunFolder
 from wildfern.ssl.training.checksums import check
 
 CHANGES = [*TINY, "training.steps=4", "training.checkpoint_every=2", "training.precision=fp32"]
+
+DINO = "method={name: dino, prototypes: 16, head_hidden: 16, head_bottleneck: 8}"
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +78,40 @@ def test_both_forms_leave_the_same_run(runs):
     whole, sharded = runs
     for name in ("metrics.jsonl", "backbone.safetensors"):
         assert (whole / name).read_bytes() == (sharded / name).read_bytes()
+
+
+@pytest.mark.parametrize("method", ["as in quickstart", "dino"])
+def test_the_backbone_of_a_run_that_is_not_complete(method, runs, tmp_path):
+    run = tmp_path / "run"
+    if method == "dino":  # whose teacher is evaluated
+        changes = [change for change in CHANGES if not change.startswith("method.")]
+        pretrain("quickstart", [*changes, DINO, "training.checkpoint_form=sharded"], run=run)
+    else:
+        shutil.copytree(runs[1], run)
+    expected = (run / "backbone.safetensors").read_bytes()
+    (run / "backbone.safetensors").unlink()
+    with pytest.raises(RunError, match=re.escape(f"wildfern checkpoint backbone {run} writes it")):
+        RunFolder(run).backbone()
+    checkpoint, tensors, size = write_newest_backbone(run)
+    assert (run / "backbone.safetensors").read_bytes() == expected
+    assert (checkpoint.name, size) == ("step_00000004", len(expected))
+    assert tensors == len(load_file(run / "backbone.safetensors"))
+    shutil.rmtree(checkpoint)
+    write_newest_backbone(run)
+    assert (run / "backbone.safetensors").read_bytes() != expected
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(RunError, match="neither a checkpoint"):
+        write_newest_backbone(run)
+
+
+def test_a_file_that_the_manifest_does_not_list_is_no_part_of_a_checkpoint(runs, tmp_path):
+    whole, sharded = runs
+    newest = shutil.copytree(sharded / "checkpoints" / "step_00000004", tmp_path / "checkpoint")
+    shutil.copy(whole / "checkpoints" / "step_00000002" / "training.safetensors", newest)
+    merge_checkpoint(newest, tmp_path / "state.safetensors")
+    expected = load_file(whole / "checkpoints" / "step_00000004" / "training.safetensors")
+    found = load_file(tmp_path / "state.safetensors")
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
 def test_what_cannot_be_merged_is_said(runs, tmp_path):

@@ -33,7 +33,7 @@ def test_a_run_reads_a_few_shards_at_a_time(tmp_path):
 
 
 def test_sources_that_are_not_stored_in_blocks_are_refused():
-    with pytest.raises(DataError, match=r"order: blocks is for .* but .*DigitsSource.* has none"):
+    with pytest.raises(DataError, match=r"order: blocks is for .* but those of this source are not"):
         open_mixture(read_recipe("quickstart", ["data=digits", "data.order=blocks"]))
 
 

@@ -126,6 +126,7 @@ def test_the_launcher_needs_no_engine_in_the_recipe_and_resumes_exactly(tmp_path
     assert code == 0, output
     assert (whole / "plugins" / "extra.py").read_bytes() == plugin.read_bytes()
     assert "deepspeed" in (whole / "recipe.yaml").read_text()
+    assert json.loads((whole / "environment.json").read_text())["processes"] == 2
     shutil.copytree(whole, run)
     shutil.rmtree(run / "checkpoints" / "step_00000006")
     resumed = ForkedRun(run, [*ARGUMENTS, f"plugins=[{plugin}]"], resume=True, processes=2)

@@ -1,9 +1,10 @@
-"""`wildfern plan`: every bundled recipe, memory by ZeRO stage, the size of a checkpoint, invalid arguments."""
+"""Estimates: every bundled recipe, memory by ZeRO stage, times, the size of a checkpoint."""
 
 import json
+import math
 import socket
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from zero_memory import ADAMW, IMAGES, SIDE, Wide, step_under
 
 from wildfern.benchmarks.scale import SEER
 from wildfern.launch import assembly, pretrain
-from wildfern.launch.cli import main
+from wildfern.launch.builders import build_method
 from wildfern.launch.components import read_recipe
 from wildfern.launch.errors import RunError
 from wildfern.launch.estimate import REDUCE_BUCKET, Estimate, Hardware, estimate, hardware, rank_memory
@@ -51,28 +52,6 @@ ESTIMATE = Estimate(
     kept=1,
     footprint=FOOT,
 )
-VIT_OF_ANOTHER_SIZE = [
-    "model.arguments=null",
-    "model={backbone: vit_tiny_patch16_224, arguments: {img_size: 64}}",
-]
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
-    """Runs `wildfern plan …` in this process: (exit code, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "120")
-
-    def plan(*arguments):
-        monkeypatch.setattr(sys, "argv", ["wildfern", "plan", *arguments])
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = end.code
-        return code, *capsys.readouterr()
-
-    return plan
 
 
 # A smaller recipe has the same method: these are estimated for one GPU alone.
@@ -134,6 +113,28 @@ def test_the_bucket_is_allocated_whole_and_what_is_reduced_is_copied(gradients):
     assert one.gradients + one.reducing == gradients + REDUCE_BUCKET
     for memory in (two, three):
         assert memory.gradients + memory.reducing == gradients // 4 + REDUCE_BUCKET + min(gradients, REDUCE_BUCKET)
+
+
+def test_the_start_needs_all_networks_whole_and_decides_where_that_is_more_than_a_step():
+    """Students and teachers are moved to a device before the engine shards them."""
+    equal = dict.fromkeys(("gradients", "optimizer", "teachers", "teacher_weights"), 10**11)
+    large = replace(FOOT, weights=10**11 + 40, frozen_teachers=10**10, **equal)
+    found = [rank_memory(large, stage, 64, 1) for stage in (None, 0, 1, 2, 3)]
+    assert {memory.start for memory in found} == {10**11 + 40 + 10**11 + 10**10}
+    assert [memory.start > memory.step for memory in found] == [False] * 4 + [True]
+    assert [memory.total for memory in found] == [*(memory.step for memory in found[:4]), found[4].start]
+    parts = asdict(found[4])
+    assert found[4].step == sum(parts.values()) - parts["sent"] - parts["start"] < 3 * 10**10
+
+
+@pytest.mark.parametrize("name", ["simclr_cifar10", "byol_cifar10", "distillation_folder_resnet18"])
+def test_the_start_of_a_recipe_makes_student_and_teachers(name):
+    recipe = read_recipe(name, data_here=False)
+    with torch.device("meta"):
+        networks = build_method(recipe).networks()
+    assert len(networks) == (1 if name.startswith("simclr") else 2)
+    whole = sum(x.numel() * x.element_size() for part in networks for x in (*part.parameters(), *part.buffers()))
+    assert {memory.start for memory in estimate(recipe, 2).stages.values()} == {whole}
 
 
 def test_only_stage_3_splits_teachers_and_only_those_that_move():
@@ -221,35 +222,6 @@ def test_a_ring_is_as_fast_as_its_slowest_link(gpus, per_host, slowest):
     assert unknown == (seconds if gpus == 1 or per_host == 1 else None)
 
 
-def test_the_links_that_are_assumed_are_shown_and_can_be_replaced(run, tmp_path):
-    options = ["--gpus", "4", "--gpu", "h100", "--json", "estimate.json"]
-    _, said, _ = run("quickstart", *TINY, *options)
-    assert "450 GB/s between the GPUs of a host" in " ".join(said.split())
-    assert "--host-bandwidth" not in said
-    one_host = json.loads((tmp_path / "estimate.json").read_text())
-    _, said, _ = run("quickstart", *TINY, *options, "--gpus-per-host", "2")
-    assert "50 GB/s out of each host (--host-bandwidth)" in " ".join(said.split())
-    two_hosts = json.loads((tmp_path / "estimate.json").read_text())
-    _, said, _ = run("quickstart", *TINY, *options, "--gpus-per-host", "2", "--host-bandwidth", "0.5")
-    assert "0.5 GB/s out of each host" in " ".join(said.split())
-    slow = json.loads((tmp_path / "estimate.json").read_text())
-    assert [found["host_bandwidth"] for found in (one_host, two_hosts, slow)] == [None, 50, 0.5]
-    assert one_host["hours"] < two_hosts["hours"] < slow["hours"]
-
-
-def test_small_micro_batches_and_rows_that_do_not_shrink_are_explained(run):
-    _, said, _ = run("quickstart", *TINY, "--gpus", "4", "training.accumulation=2")
-    said = " ".join(said.split())
-    assert "Micro-batches of 1 image use a GPU badly" in said
-    assert "plan fewer GPUs, a smaller training.accumulation or a larger training.batch_size" in said
-    assert "At ZeRO 3 a GPU stores its share, and keeps all gathered weights" in said
-    _, said, _ = run("quickstart", *TINY, "training.batch_size=32", "--gpus", "4")
-    assert "use a GPU badly" not in said
-    _, said, _ = run("quickstart", *TINY)
-    assert "ZeRO" not in said
-    assert "use a GPU badly" not in said
-
-
 def test_the_largest_recipe_has_the_regnet_of_the_benchmark():
     model, blocks = read_recipe("seer_folder_regnet_10b", data_here=False).model, BlockParams.from_init_params(**SEER)
     with torch.device("meta"):
@@ -285,84 +257,11 @@ def test_a_host_loads_the_images_of_its_gpus(gpus, per_host, share):
     assert found.images_of_host(2.0, per_host) == 2048 * share
 
 
-def test_the_table_and_the_file_agree_and_show_the_measurement(run, tmp_path):
-    code, said, _ = run("quickstart", *TINY, "--measure", "--json", "estimate.json")
-    assert code == 0
-    written = json.loads((tmp_path / "estimate.json").read_text())
-    peak = written["bytes_per_rank"]["torch"]["peak"]
-    assert f"{peak / 2**30:.4f}" in said
-    assert peak == pytest.approx(written["measured_peak_bytes"], rel=0.1)
-    assert "measured on this machine" in said
-    assert "--images-per-second" in said  # unknown hardware: no hours
-    assert written["hours"] is None
-
-
-def test_the_estimate_for_gpus_shows_which_stage_fits_and_its_assumptions(run, tmp_path):
-    code, said, _ = run(
-        "quickstart", *TINY, "--gpus", "2", "--gpu", "h100", "--memory", "0.001", "--json", "estimate.json"
-    )
-    assert code == 0
-    for words in ("ZeRO 0", "ZeRO 1 *", "ZeRO 3", "does not fit", "30% of 989 TFLOP/s", "sent per step"):
-        assert words in said
-    written = json.loads((tmp_path / "estimate.json").read_text())
-    assert written["hardware"] == {"memory": 0.001, "tflops": 989.0, "bandwidth": 450.0}
-    assert written["measured_peak_bytes"] is None
-    assert written["measure_with"].endswith("--measure")
-
-
-def test_what_hosts_must_load_and_keep_is_shown_and_written(run, tmp_path):
-    options = ["--gpus", "4", "--gpus-per-host", "2", "--images", "1000000000", "--images-per-second", "1000"]
-    changes = ["training.checkpoint_form=sharded", "--json", "estimate.json"]
-    code, said, _ = run("quickstart", *TINY, *options, *changes)
-    said = " ".join(said.split())
-    assert code == 0
-    written = json.loads((tmp_path / "estimate.json").read_text())
-    assert (written["gpus_per_host"], written["images_per_second_per_host"]) == (2, 500)
-    assert "500 images/s to load on each of 2 hosts with 2 GPUs" in said
-    assert written["index_bytes_per_host"] == {"folder": 60 * 10**9, "shards": 52 * 10**9}
-    assert f"{60e9 / 2**30:.2f} GiB for a folder, {52e9 / 2**30:.2f} GiB for tar shards" in said
-    assert written["checkpoint_form"] == "sharded"
-    part = written["checkpoint_bytes_of_a_writer"]
-    assert part == -(-written["checkpoint_bytes"] // 4)
-    assert f"in 4 parts (sharded): each rank copies and writes {part / 2**30:.4f} GiB" in said
-
-
-def test_one_host_without_a_known_speed_has_nothing_more_to_say(run, tmp_path):
-    code, said, _ = run("quickstart", *TINY, "--json", "estimate.json")
-    written = json.loads((tmp_path / "estimate.json").read_text())
-    assert code == 0
-    assert (written["images_per_second_per_host"], written["index_bytes_per_host"]) == (None, None)
-    assert "to load" not in said
-    assert "index of" not in said
-    assert "rank 0" not in said
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--gpus-per-host", "0"], ["--gpus-per-host"]),
-        (["--images", "0"], ["--images"]),
-        (["--gpu", "h300"], ["h100", "--memory"]),
-        (["--gpus", "3"], ["does not divide", "8"]),
-        (["--gpus", "0"], ["--gpus"]),
-        (["--tflops", "-1"], ["--tflops", "above 0"]),
-        (["--utilization", "30"], ["--utilization"]),
-        (["--measure", "--gpus", "2"], ["--gpus 1"]),
-        (VIT_OF_ANOTHER_SIZE, ["vit_tiny_patch16_224 cannot be estimated", "64"]),
-        (["training.stepz=1"], ["training.steps"]),
-    ],
-)
-def test_invalid_arguments(run, arguments, words):
-    code, _, complaint = run("quickstart", *TINY, *arguments)
-    assert code == 2
-    for word in words:
-        assert word in complaint
-
-
 def test_gpu_figures_depend_on_the_precision_and_can_be_overridden():
     assert hardware("fp32", "H100", None, None, 25.0) == Hardware(79.6, 67.0, 25.0)
-    with pytest.raises(RunError, match="above 0"):
-        hardware("bf16", None, 0.0, None, None)
+    for value in (0.0, math.inf, math.nan):
+        with pytest.raises(RunError, match="--memory must be a finite number above 0"):
+            hardware("bf16", None, value, None, None)
 
 
 def test_kept_checkpoints_count_on_disk():

@@ -125,9 +125,11 @@ def _command(record: RunRecord) -> str:
     words = f"with wildfern {version}" if isinstance(version, str) else ""
     words += f", commit {commit[:12]}" if isinstance(commit, str) else ""
     words += " with local changes" if isinstance(git, dict) and git.get("modified") is True else ""
+    if type(processes := record.environment.get("processes")) is int and processes > 1:
+        words += f", in {processes:,} processes"
     recipe = shlex.quote(f"{record.name}/recipe.yaml")
     code = f"wildfern pretrain {recipe} --run {shlex.quote(f'{record.name}-again')}"
-    said = f"To repeat it{f' ({escape(words)})' if words else ''}:"
+    said = f"To repeat it, in the folder above{f' ({escape(words)})' if words else ''}:"
     return f"<p class=note-line>{said}</p><pre class=command><code>{escape(code)}</code></pre>{_evaluated(record)}"
 
 

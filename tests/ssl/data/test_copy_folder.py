@@ -81,7 +81,7 @@ def test_links_are_not_followed(folder):
 def test_a_copy_in_use_outlasts_another_that_is_written(tmp_path):
     """As seen by a second process: locks belong to open files."""
     path = tmp_path / "a.column"
-    write_copy(path, [[Cell(ENCODED, b"abc")]], 1, 19, 100)
+    write_copy(path, [[Cell(ENCODED, b"abc")]], 1, 23, 100)
     copy = open_copy(path, 1)
     with pytest.raises(NoCopy):
         make_room(tmp_path, 90, 100)

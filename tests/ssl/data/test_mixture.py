@@ -306,7 +306,7 @@ def test_components_are_ordered_by_blocks_where_asked_and_others_stay_as_they_ar
 
 
 def test_an_order_by_blocks_needs_blocks_and_no_guide():
-    with pytest.raises(DataError, match=r"order: blocks is for images .* but this source \(Numbers\) has none"):
+    with pytest.raises(DataError, match=r"order: blocks is for images .* but those of this source are not"):
         Mixture([(Numbers(0, 90), 1.0)], 0, buffers=[10])
     guide = GuidedBatches(np.arange(90) % 9, 4, 0)
     with pytest.raises(DataError, match="guide chooses the images of each batch"):

@@ -2,6 +2,7 @@
 
 import time
 import warnings
+from pathlib import Path
 
 import pytest
 from range_server import served_to
@@ -98,3 +99,22 @@ def test_an_unfinished_download_is_none(files, new_run):
     with pytest.raises(DataError, match=r"a\.tar cannot be read, after 3 tries"):
         noted(files)
     assert contents(noted(files)) == [OLD, OLD]
+
+
+@pytest.mark.parametrize("damage", [b"", b"0" * 65, b"cut", "flip", "longer", "link"])
+def test_a_damaged_digest_of_contents_is_written_again(files, new_run, tmp_path, damage):
+    found = noted(files)
+    expected = fingerprint(listed_remote(found), contents=True)
+    path = Path(next(listed_remote(found)).path)
+    content = path.read_bytes()
+    if damage == "link":
+        path.rename(tmp_path / "elsewhere")
+        path.symlink_to(tmp_path / "elsewhere")
+    else:
+        forms = {"flip": content[:9] + bytes([content[9] ^ 1]) + content[10:], "longer": content + b"\n"}
+        path.write_bytes(forms.get(damage, damage))
+    assert fingerprint(listed_remote(found), contents=True) == expected
+    assert path.read_bytes() == content
+    written = path.stat().st_mtime_ns, path.stat().st_ino
+    assert fingerprint(listed_remote(found), contents=True) == expected
+    assert (path.stat().st_mtime_ns, path.stat().st_ino) == written  # a right one stays

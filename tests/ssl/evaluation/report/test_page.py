@@ -35,7 +35,9 @@ def run(tmp_path):
         ]
         written = {
             "recipe.yaml": "method:\n  name: simclr\nmodel:\n  backbone: resnet18\ndata:\n  source: <ifs>\n",
-            "environment.json": json.dumps({"versions": {"torch": "2.6"}, "cores": 2}),
+            "environment.json": json.dumps(
+                {"wildfern": "0.1", "processes": 2, "versions": {"torch": "2.6"}, "cores": 2}
+            ),
             "metrics.jsonl": "\n".join(map(json.dumps, metrics)),
             "timings.jsonl": '{"step": 1, "images_per_second": 1000, "data_wait": 0.25}\n{"step": 2, "images_per_second": 3e3}\n',
             "evaluation.json": json.dumps({"baseline": "random", "protocols": {"knn": "cosine, k=20"}, "rows": rows}),
@@ -91,7 +93,7 @@ def test_one_run_shows_everything_and_loads_nothing(run, tmp_path):
         "Speed",
         "Views",
         "resnet18 pretrained by simclr on <ifs>.",
-        "To repeat it",
+        "To repeat it, in the folder above (with wildfern 0.1, in 2 processes)",
         "wildfern pretrain run/recipe.yaml --run run-again",
     ):
         assert words in text
