@@ -24,9 +24,8 @@ from wildfern.ssl.data import Loader
 from wildfern.ssl.methods import METHODS, ComparingMethod, Embedded, Output, SimCLR
 from wildfern.ssl.training.accumulation import separate_losses, shared_loss
 
-# In float32 with DeepSpeed: KoLeo and Sinkhorn-Knopp, features that are standardized and the difference of debiasing multiply
-# rounding errors.
-MULTIPLY_ROUNDING = {"barlow_twins", "cacr debiased", "dinov2", "distillation of tokens"}
+# In float32 with DeepSpeed: its features are standardized, so that whole tensors of gradients are rounding errors.
+MULTIPLIES_ROUNDING = "barlow_twins"
 for name, _ in CASES.values():
     load(name)
 # They have one loss for all parts.
@@ -38,10 +37,14 @@ def trained(case, accumulation, dtype=torch.float64, **arguments):
     return train(engine, case, accumulation, dtype)
 
 
-def assert_same(found, expected, relative):
+def assert_same(found, expected, relative, of_largest=False):
+    """Within this part of each number or, of weights and statistics, of the largest number of each tensor: where large terms
+    cancel in float32, the sum has their rounding error, which is another one on another processor."""
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         absolute = 1e-3 if name.startswith("probe/") and relative else relative * 1e-2  # the probe is in float32
+        if of_largest and name != "numbers" and value.is_floating_point() and value.numel():
+            absolute += relative * value.abs().max().item()
         torch.testing.assert_close(found[name], value, rtol=relative, atol=absolute, msg=lambda m, n=name: f"{n}: {m}")
 
 
@@ -179,5 +182,5 @@ def test_two_ranks_with_deepspeed_train_like_the_whole_batch(tmp_path):
     for case, stage in ON_RANKS:
         whole = trained(case, 1, torch.float32)
         found = ranks[0][f"{case} zero{stage}"]
-        assert_same(found, whole, 1e-3 if case in MULTIPLY_ROUNDING else 5e-5)
+        assert_same(found, whole, 1e-3 if case == MULTIPLIES_ROUNDING else 5e-5, of_largest=True)
         torch.testing.assert_close(ranks[1][f"{case} zero{stage}"]["numbers"], found["numbers"])
