@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from wildfern.benchmarks.arguments import at_least_one
 from wildfern.benchmarks.result import Benchmark
 
 
@@ -23,17 +24,6 @@ def cache_in(folder: Path) -> Iterator[None]:
         os.environ.pop("WILDFERN_CACHE")
         if before is not None:
             os.environ["WILDFERN_CACHE"] = before
-
-
-def at_least_one(words: str) -> int:
-    """A whole number from 1 on, as the type of an argument of a command line."""
-    try:
-        number = int(words)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {words!r}")
-    return number
 
 
 def command(words: str | None, run: Callable[[float, int], Benchmark], images: int, seconds: float) -> None:

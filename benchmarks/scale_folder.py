@@ -18,7 +18,7 @@ from PIL import Image
 from rich.console import Console
 from torchvision.datasets import ImageFolder
 
-from wildfern.benchmarks.own_cache import at_least_one
+from wildfern.benchmarks.arguments import at_least_one
 from wildfern.benchmarks.result import Benchmark, compare
 from wildfern.cache_folder import cache_folder
 from wildfern.ssl.data import open_source

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from wildfern.benchmarks.own_cache import at_least_one
+from wildfern.benchmarks.arguments import at_least_one
 from wildfern.benchmarks.result import Benchmark
 from wildfern.bounded_json import parse_json
 from wildfern.files import read_lines, replacing

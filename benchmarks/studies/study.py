@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from wildfern.benchmarks.arguments import at_least_one
 from wildfern.bounded_json import parse_json, read_json
 from wildfern.files import write_text
 from wildfern.launch.command import run_command
@@ -307,7 +308,7 @@ def command(make: Any, module: str, description: str, run: Any = run) -> None:
     """The command line of a study: `make(arguments) -> Study`, with the options that all studies share, and how to run it."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cifar10", default="cifar10", help="source of CIFAR-10: cifar10, or parquet:FOLDER")
-    parser.add_argument("--steps", type=_positive, help="steps of each run (default: those of the study)")
+    parser.add_argument("--steps", type=at_least_one, help="steps of each run (default: those of the study)")
     parser.add_argument("--seeds", type=_seeds, default="0,1,2", help="for example 0,1,2")
     parser.add_argument("--only", help="settings (arms) whose names contain this")
     parser.add_argument("--runs", type=Path, default=Path("runs/studies") / module, help="folder of the runs")
@@ -334,13 +335,6 @@ def command(make: Any, module: str, description: str, run: Any = run) -> None:
         print(f"\n{study.protocol}\n\n{text_table(result)}\n\nwritten: {given.json}, {given.plot}")
 
     run_command(work)
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return number
 
 
 def _seeds(text: str) -> list[int]:

@@ -53,10 +53,8 @@ def shard_name(rank: int, world_size: int) -> str:
 def shard_files(folder: Path) -> list[Path]:
     """The files of a state in several files, by rank; raises ValueError if one is missing, or if they are of several states."""
     found = sorted(path for path in folder.iterdir() if _SHARD.fullmatch(path.name))
-    if (ranks := _ranks(folder)) is not None:
-        found = [
-            path for path in found if path.name.endswith(f"_of_{ranks:05d}.safetensors")
-        ]  # others are no parts of it
+    if (ranks := _ranks(folder)) is not None:  # other files are no parts of it
+        found = [path for path in found if path.name.endswith(f"_of_{ranks:05d}.safetensors")]
     counts = {int(_SHARD.fullmatch(path.name)[2]) for path in found}  # type: ignore[index]
     if len(counts) > 1:
         raise ValueError(f"{folder} holds parts of states of {' and of '.join(map(str, sorted(counts)))} ranks")
@@ -79,9 +77,8 @@ def open_state(folder: Path, rank: int = 0, world_size: int = 1) -> Iterator[Sav
     """
     shards: list[Path] = []
     try:
-        whole = (folder / FILE).exists() and _ranks(
-            folder
-        ) is None  # a file that is not in the manifest is no part of it
+        # A whole file beside parts that the manifest lists is no part of the checkpoint.
+        whole = (folder / FILE).exists() and _ranks(folder) is None
         shards = [] if whole else shard_files(folder)
         with ExitStack() as stack:
             if shards:

@@ -26,4 +26,4 @@ def test_numbers_below_1_are_refused(name, argument, number, monkeypatch, capsys
         runpy.run_module(f"wildfern.benchmarks.{name}", run_name="__main__")
     assert end.value.code == 2
     complaint = capsys.readouterr().err
-    assert f"argument {argument}: must be a whole number of at least 1, got '{number}'" in complaint
+    assert f"argument {argument}: must be 1 or more, and a whole number, got '{number}'" in complaint
