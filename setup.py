@@ -19,7 +19,18 @@ GENERATORS = [
     "texture",
     "triton_renderer",
 ]
-SSL_PACKAGES = ["augmentation", "curation", "data", "evaluation", "losses", "methods", "models", "tracking", "training"]
+SSL_PACKAGES = [
+    "augmentation",
+    "curation",
+    "data",
+    "evaluation",
+    "losses",
+    "methods",
+    "models",
+    "segmentation",
+    "tracking",
+    "training",
+]
 EVALUATION_PACKAGES = ["corruptions", "metrics", "protocols", "report"]
 PACKAGE_DIR = {
     "wildfern": "package",
@@ -71,6 +82,7 @@ setup(
         "rich>=13",
         "scikit-learn>=1.4",
         "scipy>=1.11",
+        "scikit-image>=0.22",
         "threadpoolctl>=3",
         "pillow>=10.3",
         "tifffile>=2024.1.30",

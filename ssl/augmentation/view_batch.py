@@ -39,3 +39,4 @@ class ViewBatch:
         None  # int64[n]: number among the images of all finite sources, -1 for endless ones
     )
     parameters: NDArray[np.float32] | None = None  # float32[n, P]: what the images were rendered with, standardized
+    masked: NDArray[np.bool_] | None = None  # bool[n]: whether the source of an image has masks

@@ -4,7 +4,7 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -47,6 +47,8 @@ class Images:
     - labels: int64[N], -1 for an unlabeled image; or multi-hot uint8[N, K], a 1 for each class of the image.
     - paired_images: the second image of each positive pair, in the form of `pixels`.
     - masks: uint8[N, H, W], or a list of uint8[Hi, Wi], one value per pixel of `pixels`.
+    - regions: in the form of `masks`, 1 inside the field of view, outside of which masks say nothing; None: everywhere.
+    - masked: bool[N], whether an image's source has masks; `Mixture` sets it if any source has.
     - source: int64[N], which entry of `data` each image came from; `Mixture` sets it.
     - items: int64[N], the number of each image among those of all finite sources, -1 for endless ones; `Mixture` sets it.
     - parameters: float32[N, P], the continuous parameters that each image was rendered with, standardized, or the numbers
@@ -57,6 +59,8 @@ class Images:
     labels: NDArray[np.int64] | NDArray[np.uint8] | None = None
     paired_images: "ImageArray | Tensor | list[ImageArray] | None" = None
     masks: "MaskArray | Tensor | list[MaskArray] | None" = None
+    regions: "MaskArray | Tensor | list[MaskArray] | None" = field(default=None, kw_only=True)
+    masked: NDArray[np.bool_] | None = field(default=None, kw_only=True)
     source: NDArray[np.int64] | None = None
     items: NDArray[np.int64] | None = None
     parameters: NDArray[np.float32] | None = None
@@ -68,7 +72,7 @@ class Images:
         """The same with numpy arrays instead of tensors; waits until a GPU has drawn them."""
         tensors = {
             name: value.numpy(force=True)
-            for name in ("pixels", "paired_images", "masks")
+            for name in ("pixels", "paired_images", "masks", "regions")
             if not isinstance(value := getattr(self, name), np.ndarray | list | None)
         }
         return replace(self, **tensors)
@@ -78,7 +82,7 @@ class Images:
         host = self.on_host()
         lists = {
             name: list(value)
-            for name in ("pixels", "paired_images", "masks")
+            for name in ("pixels", "paired_images", "masks", "regions")
             if (value := getattr(host, name)) is not None
         }
         return replace(host, **lists)

@@ -12,7 +12,7 @@ from wildfern.ssl.data.groups import Groups
 from wildfern.ssl.data.image_source import CACHE_BYTES, Labels
 from wildfern.ssl.data.nested_source import Nested, NestedSource, open_nested
 
-_ARRAYS = ("pixels", "labels", "paired_images", "masks", "parameters")
+_ARRAYS = ("pixels", "labels", "paired_images", "masks", "regions", "parameters")
 
 
 @register("source", "finite")

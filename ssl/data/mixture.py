@@ -145,7 +145,7 @@ class Mixture:
           sources are not related, whatever their numbers: use `source` to distinguish them. If every labeled source is multi-hot
           with the same K: uint8[N, K], all 0 for sources without labels. If int and multi-hot labels, or different K, are mixed:
           None, as no one array can hold them.
-        - masks: all 0 for images of sources without masks.
+        - masks: all 0 for images of sources without masks, which `masked` tells apart.
         - paired_images: an image of a source without pairs is its own paired image.
         - parameters: NaN for images of sources without parameters.
         """
@@ -153,7 +153,9 @@ class Mixture:
         self._announce(indices)
         numbers = self._numbers(components, items)
         if len(self.sources) == 1:
-            return replace(self.sources[0].read(items), source=components, items=numbers)
+            read = self.sources[0].read(items)
+            masked = None if read.masks is None else np.ones(len(items), np.bool_)
+            return replace(read, source=components, items=numbers, masked=masked)
         images: list[ImageArray] = [None] * len(items)  # type: ignore[list-item]
         masks: dict[int, MaskArray] = {}
         paired_images: dict[int, ImageArray] = {}
@@ -174,11 +176,12 @@ class Mixture:
                 if parameters is not None and read.parameters is not None:
                     parameters[places] = read.parameters
         seconds = [paired_images.get(place, image) for place, image in enumerate(images)] if paired_images else None
-        completed = None
+        completed, masked = None, None
         if self._annotations.masks:
+            masked = np.isin(np.arange(len(items)), list(masks))
             completed = [m if (m := masks.get(i)) is not None else _no_mask(image) for i, image in enumerate(images)]
         gathered = Images.gather(images, labels, seconds, completed, components)
-        return replace(gathered, items=numbers, parameters=parameters)
+        return replace(gathered, items=numbers, parameters=parameters, masked=masked)
 
     def _announce(self, indices: ArrayLike) -> None:
         """Tell sources that are read by blocks which blocks they need next."""

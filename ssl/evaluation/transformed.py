@@ -8,7 +8,7 @@ from wildfern.ssl.evaluation.features import method_of
 
 
 class TransformedBackbone(nn.Module):
-    """Features, tokens and maps of `backbone` on `transform(images)`; both keep their own parameters and modes."""
+    """Features, tokens, maps and segmentation of `backbone` on `transform(images)`; both keep their own parameters and modes."""
 
     def __init__(self, transform: nn.Module, backbone: nn.Module) -> None:
         super().__init__()
@@ -22,3 +22,11 @@ class TransformedBackbone(nn.Module):
 
     def maps(self, images: Tensor) -> list[Tensor]:
         return method_of(self.backbone, "maps")(self.transform(images))
+
+    @property
+    def decoder(self) -> nn.Module | None:
+        """That of the backbone."""
+        return getattr(self.backbone, "decoder", None)
+
+    def segment(self, images: Tensor) -> Tensor:
+        return self.backbone.segment(self.transform(images))

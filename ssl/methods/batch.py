@@ -30,6 +30,7 @@ class Batch:
     geometry: float32[V, n, 5] for each group: left, top, right and bottom of the crop as shares of the source image, and
         whether it was flipped (0 or 1).
     labels: int64[n], -1 for unlabeled images; or uint8[n, K], one column for each class; None where no source has labels.
+    masked: bool[n], whether an image's source has masks; those of other images are 0. None where no source has masks.
     source: int64[n], the number of each image's entry of `data`.
     seed, step: the seed of the run and the number of the step.
     positions: int64[n] on the CPU, the positions of the images in the global batch.
@@ -52,6 +53,7 @@ class Batch:
     parts: int = 1
     items: Tensor | None = None
     parameters: Tensor | None = None
+    masked: Tensor | None = None
 
     def __len__(self) -> int:
         return self.views[0].shape[1]
@@ -97,8 +99,9 @@ class Batch:
         parts: int = 1,
         items: Tensor | None = None,
         parameters: Tensor | None = None,
+        masked: Tensor | None = None,
     ) -> Self:
-        """A batch for a custom training loop; by default it is a whole global batch of uncropped images."""
+        """A batch for a custom training loop; by default it is a whole global batch of uncropped images, all with masks or none."""
         device, n = views[0].device, views[0].shape[1]
         whole = torch.tensor([0.0, 0.0, 1.0, 1.0, 0.0], device=device)
         return cls(
@@ -114,6 +117,7 @@ class Batch:
             parts=parts,
             items=items,
             parameters=parameters,
+            masked=torch.ones(n, dtype=torch.bool, device=device) if masks is not None and masked is None else masked,
         )
 
 

@@ -47,6 +47,7 @@ class Backbone(nn.Module):
     transform: Callable[[Any], Tensor]
     pretrained_cfg: dict[str, Any]
     recomputes: bool = False  # whether `checkpoint_activations` was called
+    decoder: nn.Module | None = None  # of `segment`: set by `attach_decoder`
 
     def __init__(
         self,
@@ -133,6 +134,16 @@ class Backbone(nn.Module):
             raise ValueError(f"{self.name} has no feature maps: choose a timm model with forward_intermediates")
         stages = partial(self.network.forward_intermediates, intermediates_only=True, output_fmt="NCHW")
         return self._as_forward(stages, x)
+
+    def attach_decoder(self, decoder: nn.Module) -> None:
+        """Make this backbone a segmenter: `decoder` maps (the list of `maps`, side S) to logits float[N, S, S]."""
+        self.decoder = decoder
+
+    def segment(self, x: Tensor) -> Tensor:
+        """A logit for each pixel: float[N, C, S, S] -> float[N, S, S]. Raises ValueError for a backbone without decoder."""
+        if self.decoder is None:
+            raise ValueError(f"{self.name} has no decoder: choose a run of a method that segments, such as freecos")
+        return self.decoder(self.maps(x), x.shape[-1])
 
     @property
     def patch_size(self) -> int | None:

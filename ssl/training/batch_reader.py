@@ -68,7 +68,7 @@ class BatchReader:
             self.batch_size,
             images.masks if self.masks else None,
         )
-        about = {name: getattr(images, name) for name in ("labels", "source", "items", "parameters")}
+        about = {name: getattr(images, name) for name in ("labels", "source", "items", "parameters", "masked")}
         return MicroBatch(step, part, replace(prepared, **about))
 
     def batch(self, micro_batch: MicroBatch) -> Batch:
@@ -91,6 +91,7 @@ class BatchReader:
             parts=self.accumulation,
             items=None if prepared.items is None else on_device(prepared.items),
             parameters=None if prepared.parameters is None else on_device(prepared.parameters),
+            masked=None if prepared.masked is None else on_device(prepared.masked),
         )
 
     def positions(self, part: int) -> NDArray[np.int64]:

@@ -1,0 +1,1 @@
+"""Segmentation of whole images: overlapping windows, skeleton graphs, overlays."""
