@@ -101,7 +101,7 @@ class Batch:
         parameters: Tensor | None = None,
         masked: Tensor | None = None,
     ) -> Self:
-        """A batch for a custom training loop; by default it is a whole global batch of uncropped images, all with masks or none."""
+        """A batch for a custom training loop; by default a whole global batch of uncropped images, masked all or none."""
         device, n = views[0].device, views[0].shape[1]
         whole = torch.tensor([0.0, 0.0, 1.0, 1.0, 0.0], device=device)
         return cls(
