@@ -7,21 +7,30 @@ from numba import njit
 
 from ..blur import blur_space, blur_weight, row_painter
 from ..color import background_table
-from ..compiling import kernel
+from ..compiling import kernel, stamp_of_sources
 from ..counter_rng import fold64, uniform64
 from ..diamond_square import byte_field, field_space
+from ..texture import lattice_noise
 from ..xorshift import seed_lanes, xorshift32
+from .curriculum import ease, progress
 from .grammar import MAX_BRACKETS, MAX_ITERATIONS
 from .layout import CONTRAST, THINNEST_LINE, between, lay_out
 from .presets import THINNEST
 from .strokes import paint_stroke, trace_middle
+from .texture_fill import BLACK, WHITE, cell_means, cell_side, fill_layer, leave_room, limit_detail, shares_of_end
+from .textures import Texture, draw_texture, empty_texture, scratch_for
 
-Background = Literal["clouds", "plain", "white"]
+Background = Literal["clouds", "plain", "white", "texture"]
 BACKGROUNDS: tuple[str, ...] = get_args(Background)
-_CLOUDS, _WHITE = BACKGROUNDS.index("clouds"), BACKGROUNDS.index("white")
+_CLOUDS, _WHITE, _TEXTURE = (BACKGROUNDS.index(name) for name in ("clouds", "white", "texture"))
+Color = Literal["preset", "random", "texture"]
+COLORS: tuple[str, ...] = get_args(Color)
+_RANDOM, _FILL = COLORS.index("random"), COLORS.index("texture")
 
 _SAMPLE_KEYS = np.uint64(2)
-_LAYOUT, _GROUND, _CLOUD_FIELD, _SEGMENT, _CONTRAST, _BLUR, _NOISE = (np.uint64(part) for part in range(7))
+_LAYOUT, _GROUND, _CLOUD_FIELD, _SEGMENT, _CONTRAST, _BLUR, _NOISE, _GROUND_TEXTURE, _BRANCH_TEXTURE = (
+    np.uint64(part) for part in range(9)
+)
 _MIDDLE = 128
 #: A random color nearer than this to the background's in all channels is replaced by one on the other side.
 _NEAR = 64.0
@@ -66,6 +75,33 @@ def _segment_color(segment_key, random_color, variation, colors, table, color):
         step = variation * (2.0 * uniform64(segment_key, np.uint64(0)) - 1.0)
         for channel in range(3):
             color[channel] = min(max(colors[0, channel] + step, 0.0), 255.0)
+
+
+@njit
+def _draw_textures(sample_key, background, color, size, levels, scratch, ground, branch, table):
+    """Draw the textures of an image's background and branches (each a `Texture`); returns which end these are mixed with.
+
+    With a texture as background, table (uint8[3, 256]) gets its colors; else it and ground's field hold the background. With
+    textured branches, the means of branch become shares of the end, WHITE or BLACK, as in `shares_of_end`.
+    """
+    if background == _TEXTURE:
+        draw_texture(fold64(sample_key, _GROUND_TEXTURE), size, levels, ground, scratch)
+        mean = limit_detail(ground, size)
+    else:
+        ground.table[:] = table
+        mean = cell_means(ground, size)[0]
+    end = BLACK
+    if color == _FILL:
+        draw_texture(fold64(sample_key, _BRANCH_TEXTURE), size, levels, branch, scratch)
+        end = WHITE if limit_detail(branch, size) > mean else BLACK
+        if background == _TEXTURE:
+            leave_room(end, ground)
+        shares_of_end(end, ground.means, branch.means)
+    if background == _TEXTURE:
+        for channel in range(3):
+            for i in range(256):
+                table[channel, i] = np.uint8(ground.table[channel, i] + _HALF)
+    return end
 
 
 @njit
@@ -114,6 +150,7 @@ _paint = row_painter(_compose)
 @kernel("branching lines")
 def render_slice(sources: int):
     """Render samples of an `LSystemStream`."""
+    sources ^= stamp_of_sources(lattice_noise.__file__)  # textures call functions of its folder
 
     def render_slice(
         stream_key,
@@ -126,13 +163,14 @@ def render_slice(sources: int):
         smooth,
         pieces,
         jag,
-        random_color,
+        color,
         variation,
         colors,
         background,
         softness,
         blur,
         noise,
+        curriculum,
         levels,
         images,
         masks,
@@ -152,27 +190,37 @@ def render_slice(sources: int):
         workspace = (rewriting, symbols, np.empty(6), np.empty(2), np.empty((MAX_BRACKETS, 6)))
         clouds, soft, table = field_space(size, levels), blur_space(size), np.empty((3, 256), np.uint8)
         clouds.field[:] = _MIDDLE
-        color, states = np.empty(3, np.float32), np.empty(size, np.uint32)
+        stroke_color, states = np.empty(3, np.float32), np.empty(size, np.uint32)
+        random_color, textured, filled = color == _RANDOM, background == _TEXTURE or color == _FILL, color == _FILL
+        side, cells = (size, -(-size // cell_side(size))) if textured else (2, 1)
+        scratch, branch = scratch_for(side), empty_texture(side, levels if textured else 1, cells)
+        ground = Texture(clouds, np.empty((3, 256), np.float32), np.empty((cells, cells)))
+        eased, end = np.empty(spans.shape), BLACK
         alpha, layer = np.empty((size, size), np.float32), np.empty((size, size, 3), np.float32)
         form = max(THINNEST_LINE, THINNEST * size), taper, smooth, pieces, jag
         for i in range(indices.size):
             sample_key = fold64(fold64(stream_key, _SAMPLE_KEYS), np.uint64(indices[i]))
-            count = lay_out(fold64(sample_key, _LAYOUT), spans, odds, size, form, workspace, segments)
+            ease(spans, progress(indices[i], curriculum), eased)
+            count = lay_out(fold64(sample_key, _LAYOUT), eased, odds, size, form, workspace, segments)
             _ground_table(fold64(sample_key, _GROUND), background, random_color, colors, table)
             if background == _CLOUDS:
                 byte_field(fold64(sample_key, _CLOUD_FIELD), size, levels, clouds)
+            if textured:
+                end = _draw_textures(sample_key, background, color, size, levels, scratch, ground, branch, table)
             _clear(alpha)
             covered = painted = 0
             colors_key = fold64(sample_key, _SEGMENT)
             # Stop when strokes cover half of the image, so that some background always remains.
             while painted < count and 2 * covered <= size * size:
                 segment_key = fold64(colors_key, np.uint64(painted // pieces))
-                _segment_color(segment_key, random_color, variation, colors, table, color)
-                covered += paint_stroke(segments[painted], color, softness, masks[i], widths[i], alpha, layer)
+                _segment_color(segment_key, random_color, variation, colors, table, stroke_color)
+                covered += paint_stroke(segments[painted], stroke_color, softness, masks[i], widths[i], alpha, layer)
                 trace_middle(segments[painted], centerlines[i])
                 painted += 1
             counts[i] = painted
-            contrast = np.float32(between(spans[CONTRAST], uniform64(fold64(sample_key, _CONTRAST), np.uint64(0))))
+            if filled:
+                fill_layer(branch, end, alpha, layer)
+            contrast = np.float32(between(eased[CONTRAST], uniform64(fold64(sample_key, _CONTRAST), np.uint64(0))))
             outer = blur_weight(fold64(sample_key, _BLUR)) if blur else 0
             _paint((clouds.field, table, contrast, alpha, layer), outer, soft, images[i])
             if noise > 0.0:

@@ -1,7 +1,6 @@
 """Branching curvilinear structures with exact masks: the stream after FreeCOS (Shi et al., ICCV 2023)."""
 
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +12,14 @@ from ..diamond_square import levels_for
 from ..options import checked_choice, checked_flags, checked_integer, checked_number, checked_span
 from ..stream import Stream
 from .grammar import MAX_ITERATIONS, RULE_SETS, growth
-from .kernel import BACKGROUNDS, Background, render_slice
+from .kernel import BACKGROUNDS, COLORS, Background, Color, render_slice
 from .presets import NUMBERS, PRESETS, PresetName, Span
 
 MOST_SEGMENTS = 100_000
 #: Length in pixels of the straight pieces of a branch, and their minimum and maximum number.
 PIECE, FEWEST_PIECES, MOST_PIECES = 6.0, 2, 16
+#: Samples of test splits have indices from here on, so that they are never easier for a curriculum.
+LONGEST_CURRICULUM = 2**40
 
 
 @register("generator", "lsystem")
@@ -38,10 +39,13 @@ class LSystemStream(Stream):
     - bend: change of heading along a branch, to either side. jag: by how much at most a piece leaves its branch's arc.
       pieces: straight pieces of a branch; None is one for every 6 pixels, 2 to 16. smooth: a branch leaves the one before in
       its direction, rather than with a kink. taper: widths change along a branch, rather than at its start.
-    - color: the preset's colors, ± `variation` gray levels a branch, or "random" ones. background: diamond-square "clouds",
-      "plain", or "white". contrast: between background and branch, at 1 nothing of the background shines through.
+    - color: the preset's colors, ± `variation` gray levels a branch, "random" ones, or one random "texture" for the branches of
+      an image. background: diamond-square "clouds", "plain", "white", or a random "texture". contrast: between background and
+      branch, at 1 nothing of the background shines through.
       softness: the part of it lost towards a branch's edge. blur: 3 × 3 Gaussian, σ ~ U(.5, 1). noise: ± gray levels a
-      pixel. threads: render slices of a batch in parallel.
+      pixel.
+    - curriculum: samples over which the lower ends of the spans of width and contrast fall from the middle of the span to the
+      given ones, linearly with the index; 0: none. threads: render slices of a batch in parallel.
 
     Batches hold images, masks (1 where a pixel's center is in a branch), widths (of that branch, the widest of several) and
     centerlines (8-connected, inside the mask), and no labels.
@@ -75,13 +79,14 @@ class LSystemStream(Stream):
         pieces: int | None = None,
         smooth: bool = True,
         taper: bool = True,
-        color: Literal["preset", "random"] = "preset",
+        color: Color = "preset",
         background: Background = "clouds",
         contrast: tuple[float, float] | None = None,
         softness: float | None = None,
         variation: float = 3.0,
         blur: bool = True,
         noise: float | None = None,
+        curriculum: int = 0,
         threads: int = 1,
     ):
         super().__init__(size, seed, threads)
@@ -107,12 +112,13 @@ class LSystemStream(Stream):
         self.start_x, self.start_y = span("start_x", start_x, 0.0, 1.0), span("start_y", start_y, 0.0, 1.0)
         self.start_angle = span("start_angle", start_angle, -360.0, 360.0)
         self.rotation = span("rotation", rotation, -360.0, 360.0)
-        self.color = checked_choice("color", color, ("preset", "random"))
+        self.color = checked_choice("color", color, COLORS)
         self.background = checked_choice("background", background, BACKGROUNDS)
         self.contrast = span("contrast", contrast, 0.2, 1.0)
         self.softness = checked_number("softness", numbers.softness if softness is None else softness, 0.0, 0.8)
         self.variation = checked_number("variation", variation, 0.0, 40.0)
         self.noise = checked_number("noise", numbers.noise if noise is None else noise, 0.0, 64.0)
+        self.curriculum = checked_integer("curriculum", curriculum, 0, LONGEST_CURRICULUM)
         self.smooth, self.taper, self.blur = checked_flags(smooth=smooth, taper=taper, blur=blur)
         self._most = self._bounds()
         places = self.start_x, self.start_y, self.start_angle, self.rotation
@@ -166,13 +172,14 @@ class LSystemStream(Stream):
             self.smooth,
             self.pieces,
             self.jag,
-            self.color == "random",
+            COLORS.index(self.color),
             self.variation,
             self._colors,
             BACKGROUNDS.index(self.background),
             self.softness,
             self.blur,
             self.noise,
+            self.curriculum,
             levels_for(self.size),
             batch.images.reshape(indices.size, self.size, 3 * self.size),
             batch.masks,
