@@ -2,14 +2,14 @@
 
 import os
 import time
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import torch
 from torch import nn
 from two_ranks import ARGUMENTS, SmallNet
 
-from wildfern.ssl.methods import METHODS, Batch
+from wildfern.ssl.methods import METHODS, Batch, ParameterGroup, SimCLR
 from wildfern.ssl.training import OPTIMIZERS, OnlineProbe, TorchEngine
 from wildfern.ssl.training.finite import restore_buffers, snapshot_buffers
 from wildfern.ssl.training.sharded_state import write_shard
@@ -34,12 +34,29 @@ class CountingSGD(torch.optim.SGD):
             group["lr"] = rate
 
 
+class WithOwnOptimizers(SimCLR):
+    """SimCLR whose projection trains with Adam, and a layer without gradient with AdamW; the recipe's optimizer has the rest."""
+
+    def parameter_groups(self):
+        def named(start):
+            return [(name, p) for name, p in self.named_parameters() if name.startswith(start)]
+
+        adam = {"optimizer": "adam", "rate": 1e-3, "weight_decay": 0.0, "options": {"betas": (0.9, 0.99)}}
+        adamw = {"optimizer": "adamw", "rate": 1e-4, "constant_rate": True}
+        rest = ParameterGroup(named("backbone."))
+        return [ParameterGroup(named("projection."), **adam), rest, ParameterGroup(named("idle."), **adamw)]
+
+
+METHODS = {**METHODS, "own": WithOwnOptimizers}
+ARGUMENTS = {**ARGUMENTS, "own": ARGUMENTS["simclr"]}
+ONE_SIZE = ("simclr", "own")  # methods for views of one size
 MAKERS = {**OPTIMIZERS, "counting": lambda groups, learning_rate: CountingSGD(groups, learning_rate, momentum=0.9)}
 # Low enough that another last bit of each weight at the start changes no loss by more than 4e-6 of it.
 LEARNING_RATE = {"adamw": 3e-4, "sgd": 5e-3, "lars": 1e-1, "lamb": 1e-3, "counting": 1e-2}
 # name -> (method, optimizer, precision, stages)
 CASES = {
     "simclr-sgd": ("simclr", "sgd", "fp32", (0, 1, 2, 3)),
+    "own-sgd": ("own", "sgd", "fp32", (0, 1, 2, 3)),  # and Adam and AdamW, of parameter groups
     "dino-adamw": ("dino", "adamw", "fp32", (0, 1, 2, 3)),
     "cacr_momentum-lars": ("cacr_momentum", "lars", "fp32", (0,)),
     "simclr-lamb": ("simclr", "lamb", "fp32", (0,)),
@@ -47,14 +64,15 @@ CASES = {
     # Refused at stage 3, where DeepSpeed calls step once for each group of weights: the count would run too fast.
     "simclr-counting": ("simclr", "counting", "fp32", (0, 1, 2)),
 }
-LONG = ("simclr-sgd", "dino-adamw")
+LONG = ("simclr-sgd", "own-sgd", "dino-adamw")
 FREEZE = {
     "simclr-counting": 3,
     "simclr-lamb": 3,
     "simclr-bf16": 3,
 }  # steps in which the backbone's weights do not change
-RESUMED = [(case, stage) for case in ("dino-adamw", "simclr-counting") for stage in CASES[case][-1]]
-# A run that several engines continue: (processes, stage (None: the torch engine), first step).
+RESUMED = [(case, stage) for case in ("dino-adamw", "own-sgd", "simclr-counting") for stage in CASES[case][-1]]
+HANDED_OVER = ("dino-adamw", "own-sgd")
+# Such a run, which several engines continue: (processes, stage (None: the torch engine), first step).
 HANDOVERS = [(2, 1, 0), (1, 2, 6), (2, 3, 12), (2, 0, 18), (1, None, 22), (2, 2, 26), (0, None, STEPS)]
 
 
@@ -102,7 +120,7 @@ def advance(engine, case, start, stop):
     rate = LEARNING_RATE[CASES[case][1]]
     for step in range(start, stop):
         views, labels = batch(step, engine.rank, engine.world_size)
-        views = views if CASES[case][0] != "simclr" else views[:1]
+        views = views[:1] if CASES[case][0] in ONE_SIZE else views
         output = engine(Batch.from_views(views, labels=labels, step=step))
         engine.backward(output.loss)
         engine.probe.observe(output.features, labels)
@@ -216,17 +234,17 @@ def skipped(rank, world_size):
 
 
 def handed_over(rank, world_size, folder):
-    """The parts of one run that this number of processes trains, each resumed from the part before."""
+    """The parts of these runs that this number of processes trains, each resumed from the part before."""
     found = {}
-    for (processes, stage, start), (*_, stop) in pairwise(HANDOVERS):
+    for case, ((processes, stage, start), (*_, stop)) in product(HANDED_OVER, pairwise(HANDOVERS)):
         if processes != world_size:
             continue
-        engine = build("dino-adamw", stage, rank, world_size)
+        engine = build(case, stage, rank, world_size)
         if start:
-            wait_for(folder / f"step{start}")
-            engine.load(folder / f"step{start}")
-        found[f"{start}"] = advance(engine, "dino-adamw", start, stop)
-        publish(engine, folder / f"step{stop}", sharded=stop in (6, 12, 22, 26))
+            wait_for(folder / f"{case}-step{start}")
+            engine.load(folder / f"{case}-step{start}")
+        found[f"{case} {start}"] = advance(engine, case, start, stop)
+        publish(engine, folder / f"{case}-step{stop}", sharded=stop in (6, 12, 22, 26))
         discard(engine)
     return found
 

@@ -67,6 +67,7 @@ class BatchReader:
             images.paired_images,
             self.batch_size,
             images.masks if self.masks else None,
+            images.masked,
         )
         about = {name: getattr(images, name) for name in ("labels", "source", "items", "parameters", "masked")}
         return MicroBatch(step, part, replace(prepared, **about))

@@ -22,7 +22,7 @@ from wildfern.ssl.training.long_timeout_group import long_timeout_group, make_lo
 from wildfern.ssl.training.online_evaluation import OnlineEvaluation
 from wildfern.ssl.training.optimizer_groups import counted_keys
 from wildfern.ssl.training.optimizers import is_layer_wise, set_hyperparameters
-from wildfern.ssl.training.parameter_groups import method_optimizer
+from wildfern.ssl.training.parameter_groups import method_optimizer, own_optimizers
 from wildfern.ssl.training.restoring import restore
 from wildfern.ssl.training.sharded_state import StateShard, collect_shard
 from wildfern.ssl.training.state_layout import ReplicatedLayout
@@ -97,9 +97,11 @@ class DeepSpeedEngine:
     ) -> None:
         import deepspeed
 
-        if zero_stage > 0 and is_layer_wise(optimizer_name):
+        names = list(dict.fromkeys([optimizer_name, *own_optimizers(method)]))
+        layer_wise = [name for name in names if is_layer_wise(name)]
+        if zero_stage > 0 and layer_wise:
             raise ValueError(
-                f"{optimizer_name} computes norms per layer, but ZeRO stage {zero_stage} flattens and splits the layers: "
+                f"{layer_wise[0]} computes norms per layer, but ZeRO stage {zero_stage} flattens and splits the layers: "
                 "set engine.zero_stage=0"
             )
         self.method, self.device, self.zero_stage = method, device, zero_stage
@@ -123,7 +125,7 @@ class DeepSpeedEngine:
         optimizer = method_optimizer(method, make_optimizer, weight_decay)
         if zero_stage == 3 and (counted := counted_keys(optimizer)):
             raise ValueError(
-                f"{optimizer_name} counts steps in its parameter groups ({', '.join(counted)}), which ZeRO stage 3 "
+                f"{' or '.join(names)} counts steps in its parameter groups ({', '.join(counted)}), which ZeRO stage 3 "
                 "steps once for each: set engine.zero_stage to 2 or less"
             )
         self._compute: Callable[[], Any] | None = None

@@ -4,7 +4,7 @@ import warnings
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -14,12 +14,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from wildfern.ssl.methods import Batch, ComparingMethod, Method
+from wildfern.ssl.methods import Batch, ComparingMethod, Method, ParameterGroup
 from wildfern.ssl.methods.comparing import compares_whole_batch
 from wildfern.ssl.models import Backbone, synchronize_batch_norm
 from wildfern.ssl.models.sharded_module import sharded_weights
 from wildfern.ssl.training.engine import MakeOptimizer, Precision
-from wildfern.ssl.training.parameter_groups import parameter_groups
+from wildfern.ssl.training.parameter_groups import checked_groups, grouped_optimizer
 
 
 @dataclass(frozen=True)
@@ -168,18 +168,20 @@ def optimizer_state(method: nn.Module, make_optimizer: MakeOptimizer) -> int:
 
     State tensors of their parameter's shape scale with it; others (a step count) do not.
     """
-    real = {name: p for name, p in method.named_parameters() if p.requires_grad}
-    tiny = {name: nn.Parameter(torch.ones([1] * p.ndim)) for name, p in real.items()}
-    optimizer = make_optimizer(parameter_groups(tiny.items(), 0.0))
+    real = [p for p in method.parameters() if p.requires_grad]
+    tiny = {p: nn.Parameter(torch.ones([1] * p.ndim)) for p in real}
+    groups = checked_groups(method) if isinstance(method, Method) else [ParameterGroup([("", p) for p in real])]
+    small = [replace(group, parameters=[(n, tiny[p]) for n, p in group.parameters if p in tiny]) for group in groups]
+    optimizer = grouped_optimizer(small, make_optimizer, 0.0)
     for p in tiny.values():
         p.grad = torch.ones_like(p)
     optimizer.step()
     total = 0
-    for name, p in tiny.items():
+    for whole, p in tiny.items():
         for value in optimizer.state[p].values():
             if isinstance(value, Tensor):
                 like = value.shape == p.shape and value.ndim > 0
-                total += value.element_size() * (real[name].numel() if like else value.numel())
+                total += value.element_size() * (whole.numel() if like else value.numel())
     return total
 
 

@@ -8,9 +8,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from wildfern.ssl.training.several_optimizers import defaults_of
+
 # Set by the recipe or by the schedule in each step, or chosen for the device.
 NOT_STATE = frozenset(
-    {"params", "lr", "initial_lr", "weight_decay", "foreach", "fused", "capturable", "differentiable"}
+    {"params", "lr", "initial_lr", "peak_rate", "weight_decay", "foreach", "fused", "capturable", "differentiable"}
 )
 PYTHON = {bool: torch.bool, int: torch.int64, float: torch.float64}
 
@@ -22,8 +24,9 @@ def group_numbers(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """
     found = {}
     for index, group in enumerate(optimizer.param_groups):
+        defaults = defaults_of(optimizer, group)
         for key, value in group.items():
-            if key in NOT_STATE or (key in optimizer.defaults and optimizer.defaults[key] == value):
+            if key in NOT_STATE or (key in defaults and defaults[key] == value):
                 continue
             if isinstance(value, Tensor) and value.ndim == 0:
                 found[f"{index}/{key}"] = value.detach().cpu().clone()

@@ -29,6 +29,21 @@ def adamw(
     return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=_on_gpu(groups))
 
 
+@register("optimizer", "adam")
+def adam(
+    groups: Groups,
+    *,
+    learning_rate: Rate,
+    weight_decay: Decay = 0.0,
+    betas: tuple[Beta, Beta] = (0.9, 0.999),
+) -> torch.optim.Optimizer:
+    """Adam (Kingma & Ba, 2015, algorithm 1); one fused kernel on a GPU.
+
+    Weight decay is added to the gradient, and so divided by its size; that of `adamw` is not.
+    """
+    return torch.optim.Adam(groups, lr=learning_rate, betas=betas, fused=_on_gpu(groups))
+
+
 @register("optimizer", "sgd")
 def sgd(
     groups: Groups,
@@ -99,11 +114,17 @@ def set_hyperparameters(
     """Set the step's learning rate in every group and its weight decay in those that decay.
 
     With `freeze` both are 0 in groups with the key `frozen`: their weights stay, while the optimizer follows their gradients.
-    In groups with the key `constant_rate` the learning rate is their `initial_lr`, whatever `learning_rate` is.
+    In groups with the key `constant_rate` the learning rate is their `initial_lr`, whatever `learning_rate` is; in groups with
+    the key `peak_rate` it is `initial_lr` when `learning_rate` is that peak, and in proportion otherwise.
     """
     for group in optimizer.param_groups:
         moving = 0.0 if freeze and group.get("frozen") else 1.0
-        rate = group["initial_lr"] if group.get("constant_rate") else learning_rate
-        group["lr"] = moving * rate * group.get("lr_factor", 1.0)
+        group["lr"] = moving * _rate(group, learning_rate) * group.get("lr_factor", 1.0)
         if group["decays"]:
             group["weight_decay"] = moving * weight_decay * group.get("weight_decay_factor", 1.0)
+
+
+def _rate(group: dict, learning_rate: float) -> float:
+    if group.get("constant_rate"):
+        return group["initial_lr"]
+    return group["initial_lr"] * (learning_rate / group["peak_rate"]) if "peak_rate" in group else learning_rate

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from engine_ranks import CASES, HANDOVERS, RESUMED, advance, build, steps_of, worker
+from engine_ranks import CASES, HANDED_OVER, HANDOVERS, RESUMED, advance, build, steps_of, worker
 from forked_runs import forked
 
 pytestmark = [
@@ -72,9 +72,10 @@ def test_resuming_with_the_same_engine_is_bit_exact(case, world_size, stage, fou
         assert torch.equal(resumed[f"{case}-zero{stage} resumed from shards"], resumed[f"{case}-zero{stage} whole"])
 
 
-def test_a_run_resumed_by_other_engines_keeps_its_curve(found, torch_curves):
-    parts = [found[w, 0]["handed_over"][str(start)] for w, _, start in HANDOVERS[:-1]]
-    curve, expected = torch.cat(parts), torch_curves["dino-adamw"]
+@pytest.mark.parametrize("case", HANDED_OVER)
+def test_a_run_resumed_by_other_engines_keeps_its_curve(case, found, torch_curves):
+    parts = [found[w, 0]["handed_over"][f"{case} {start}"] for w, _, start in HANDOVERS[:-1]]
+    curve, expected = torch.cat(parts), torch_curves[case]
     torch.testing.assert_close(curve[:, 0], expected[:, 0], rtol=1e-5, atol=0)
     assert torch.equal(curve[:, 2], expected[:, 2])
 
