@@ -107,9 +107,8 @@ def _columns(
     images = mixture.read(indices)
     images = images if mixture.fixed_size else images.as_lists()
     host = images.on_host()
-    batch = views.prepare(
-        images.pixels, seed, int(indices[0]) // batch_size, indices % batch_size, images.paired_images, batch_size
-    )
+    step, positions = int(indices[0]) // batch_size, indices % batch_size
+    batch = views.prepare(images.pixels, seed, step, positions, images.paired_images, batch_size, masked=images.masked)
     columns = [("original", [whole(p) for p in host.pixels])]
     if host.paired_images is not None:
         columns.append(("paired image", [whole(p) for p in host.paired_images]))

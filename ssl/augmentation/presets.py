@@ -24,6 +24,8 @@ def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
 Range = Annotated[tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]], AfterValidator(_ascending)]
 _Share = Annotated[float, Field(gt=0, le=1)]  # of an image's area
 Shares = Annotated[tuple[_Share, _Share], AfterValidator(_ascending)]
+_Side = Annotated[float, Field(ge=4)]  # in pixels of an image
+Sides = Annotated[tuple[_Side, _Side], AfterValidator(_ascending)]
 Interpolation = Literal["bilinear", "bicubic"]
 Operations = list[dict[str, Any]]
 Levels = tuple[Annotated[float, Field(ge=0, le=1)], ...]
@@ -37,6 +39,7 @@ def simclr(
     count: Annotated[int, Field(ge=1, le=100)] = 2,
     crop_scale: Shares = (0.08, 1.0),
     crop_ratio: Range = (3 / 4, 4 / 3),
+    crop_pixels: Sides | None = None,
     interpolation: Interpolation = "bilinear",
     flip: Probability = 0.5,
     jitter: Probability = 0.8,
@@ -56,6 +59,10 @@ def simclr(
     std: Deviations | None = None,
 ) -> Views:
     """`count` views with the same settings; the defaults are SimCLR's for ImageNet (Chen et al., 2020, appendix A).
+
+    `crop_pixels` [low, high]: crop a square whose side is uniform between them, in pixels of the image, at a uniform place, and
+    ignore `crop_scale` and `crop_ratio`. A side longer than the image's shorter one becomes that one. Crops of `size` pixels are
+    not resized.
 
     Optional, and then applied in this order: Fourier domain adaptation, PixMix, further kornia operations (`extra`, each
     `{operation: NAME, argument: value, …}`), and the local intensity order transform, which gives views of four channels.
@@ -78,6 +85,7 @@ def simclr(
         blur_sigma,
         solarize,
         interpolation,
+        crop_pixels,
     )
     return Views([[view] * count], extra or (), fourier_adaptation, pixmix, local_intensity_order, mean=mean, std=std)
 

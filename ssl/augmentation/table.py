@@ -37,7 +37,11 @@ _DRAWS = 54
 
 @dataclass(frozen=True)
 class ViewSettings:
-    """Settings of the augmentations of one view; see `presets.simclr` and `presets.multicrop`."""
+    """Settings of the augmentations of one view; see `presets.simclr` and `presets.multicrop`.
+
+    With `crop_pixels` [low, high], the crop is a square whose side is uniform between them, in whole pixels of the image;
+    `crop_scale` and `crop_ratio` are then ignored.
+    """
 
     size: int
     crop_scale: tuple[float, float]
@@ -53,9 +57,12 @@ class ViewSettings:
     blur_sigma: tuple[float, float]
     solarize: float
     interpolation: str = "bilinear"  # of the crop's resize, anti-aliased; or "bicubic"
+    crop_pixels: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         pairs = {name: getattr(self, name) for name in ("crop_scale", "crop_ratio", "blur_sigma")}
+        if self.crop_pixels is not None:
+            pairs["crop_pixels"] = self.crop_pixels
         wrong = [
             f"{name} must be a pair [low, high], got {pair!r}" for name, pair in pairs.items() if np.shape(pair) != (2,)
         ]
@@ -92,6 +99,10 @@ class ViewSettings:
             low, high = getattr(self, name)
             if not 0 < low <= high < np.inf:
                 yield f"{name} must satisfy 0 < low ≤ high, both finite, got {getattr(self, name)}"
+        if self.crop_pixels is not None:
+            low, high = self.crop_pixels
+            if not 4 <= low <= high < np.inf:
+                yield f"crop_pixels must satisfy 4 ≤ low ≤ high, both finite, got {self.crop_pixels}"
 
 
 @dataclass(frozen=True)
@@ -114,6 +125,7 @@ class AugmentationParameters:
     threshold: Float  # solarize inverts values at or above it; 2: none
     crop_scale: Float  # [V, 2]
     crop_ratio: Float  # [V, 2]
+    crop_pixels: Float  # [V, 2]; 0 for views that crop by crop_scale and crop_ratio
     interpolation: str  # of all views: "bilinear" or "bicubic"
 
     def flat(self, name: str) -> NDArray:
@@ -124,12 +136,16 @@ class AugmentationParameters:
     def boxes(self, heights: NDArray[np.int64], widths: NDArray[np.int64]) -> NDArray[np.int64]:
         """int64[V, n, 4] crop boxes (top, left, height, width) for images of these sizes (each int64[n]).
 
-        torchvision's RandomResizedCrop: area and log ratio uniform, at most ten attempts, then a central crop.
+        torchvision's RandomResizedCrop: area and log ratio uniform, at most ten attempts, then a central crop. Views with
+        `crop_pixels`: a square at a uniform place, of a uniform side, rounded; the largest one in an image that is smaller.
         """
         views, images = self.flip.shape
         draws = self.crop.reshape(views, images, CROP_ATTEMPTS, 4)
         view = np.arange(views)[:, None]
         boxes, fits = self._attempts(draws[:, :, 0], view, heights, widths)
+        if len(by_pixels := np.flatnonzero(self.crop_pixels[:, 0])):
+            boxes[by_pixels] = self._squares(draws[by_pixels, :, 0], by_pixels[:, None], heights, widths)
+            fits[by_pixels] = True
         if not fits.all():  # few; ten attempts for all would dominate the time for small views
             view, image = np.nonzero(~fits)
             heights, widths = heights[image], widths[image]
@@ -156,6 +172,15 @@ class AugmentationParameters:
             boxes[..., 1] = np.floor(draws[..., 3] * (widths - width + 1))
             boxes[..., 2], boxes[..., 3] = height, width
         return boxes, (width > 0) & (width <= widths) & (height > 0) & (height <= heights)
+
+    def _squares(
+        self, draws: Float, view: NDArray[np.int64], heights: NDArray[np.int64], widths: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Boxes [..., 4] by `crop_pixels` (draws: [..., 4], of which the second is not used) for images of views."""
+        low, high = np.moveaxis(self.crop_pixels[view], -1, 0)
+        side = np.minimum(np.rint(low + (high - low) * draws[..., 0]), np.minimum(heights, widths))
+        top, left = np.floor(draws[..., 2] * (heights - side + 1)), np.floor(draws[..., 3] * (widths - side + 1))
+        return np.stack([top, left, side, side], axis=-1).astype(np.int64)
 
     def _central(self, view: NDArray[np.int64], h: NDArray[np.int64], w: NDArray[np.int64]) -> Float:
         low, high = self.crop_ratio[view].T
@@ -196,6 +221,7 @@ def draw_table(
         threshold=np.where(u[..., _SOLARIZE] < s.solarize, 0.5, 2.0),
         crop_scale=s.crop_scale,
         crop_ratio=s.crop_ratio,
+        crop_pixels=s.crop_pixels,
         interpolation=interpolations.pop(),
     )
 
@@ -216,6 +242,7 @@ class _SettingNumbers:
     solarize: Float
     crop_scale: Float
     crop_ratio: Float
+    crop_pixels: Float
 
 
 @lru_cache(maxsize=64)
@@ -234,6 +261,7 @@ def _setting_numbers(settings: tuple[ViewSettings, ...]) -> _SettingNumbers:
         sigma_range=sigma[..., 1] - sigma[..., 0],
         crop_scale=column("crop_scale")[:, 0],
         crop_ratio=column("crop_ratio")[:, 0],
+        crop_pixels=np.array([view.crop_pixels or (0.0, 0.0) for view in settings]),
     )
     for array in vars(found).values():  # shared by all tables
         array.flags.writeable = False

@@ -85,8 +85,8 @@ class Views(nn.Module):
                 f"views: {', '.join(left_out)} are left out: they change RGB, and the images have {channels} channels"
             )
 
-        def chain(size: int) -> nn.ModuleList:
-            adapted = [] if fourier_adaptation is None else [FourierAdaptedViews(fourier_adaptation, size)]
+        def chain(size: int, crop_pixels: tuple[float, float] | None) -> nn.ModuleList:
+            adapted = [] if fourier_adaptation is None else [FourierAdaptedViews(fourier_adaptation, size, crop_pixels)]
             mixed = [] if pixmix is None else [PixMixViews(pixmix, size)]
             try:
                 operations = build_operations(extra, size, channels)
@@ -94,7 +94,7 @@ class Views(nn.Module):
                 raise ValueError(f"extra: {error}") from error
             return nn.ModuleList([*adapted, *mixed, *operations])
 
-        self.extra = nn.ModuleList(chain(group[0].size) for group in groups)
+        self.extra = nn.ModuleList(chain(group[0].size, group[0].crop_pixels) for group in groups)
         self.intensity_order = LocalIntensityOrder(standardize=True) if local_intensity_order else None
         self.color, self.blur, self.solarize = ColorJitter(), GaussianBlur(), Solarize()
         for name, numbers in zip(("mean", "std"), self.normalization, strict=True):
@@ -156,19 +156,25 @@ class Views(nn.Module):
         paired_images: NDArray[np.uint8] | Tensor | list[NDArray[np.uint8]] | None = None,
         batch_size: int | None = None,
         masks: NDArray[np.uint8] | Tensor | list[NDArray[np.uint8]] | None = None,
+        masked: NDArray[np.bool_] | None = None,
     ) -> ViewBatch:
         """Draw the parameters and, for images of different sizes (a sequence of uint8[H, W, 3]), crop and resize on the host.
 
         `paired_images`, in the form of `pixels`: the second images of pairs. `masks`: one value per pixel, uint8[n, H, W], or a
         sequence of uint8[H, W]; see `masks`. Tensors stay where they are. `batch_size`: of the global batch, if these positions
-        are only a part of it; further operations draw for all of it. Raises ValueError for images that are not uint8 with
-        `input_channels` channels (or one, which is repeated to three), or not one for each position; for masks of another size,
-        masks together with paired images, and masks together with an operation that moves pixels.
+        are only a part of it; further operations draw for all of it. `masked`: bool[n], whether an image's source has masks (see
+        `wildfern.ssl.data.Images`), for Fourier domain adaptation of these images only.
+
+        Raises ValueError for images that are not uint8 with `input_channels` channels (or one, which is repeated to three), or
+        not one for each position; for masks of another size, masks together with paired images, and masks together with an
+        operation that moves pixels; for `masked` that is not bool[n], or is None where it is needed.
         """
         pixels, paired_images = checked_images(pixels, paired_images, len(positions), self.input_channels)
         if masks is not None:
             self._check_masks(paired_images)
             masks = checked_masks(masks, pixels)
+        if masked is not None and (masked.dtype, masked.shape) != (np.bool_, (len(positions),)):
+            raise ValueError(f"masked must be bool[{len(positions)}], not {masked.dtype}{list(masked.shape)}")
         tables = self.draw(seed, step, positions)
         boxes, geometry = self._crops(tables, pixels, paired_images)
         drawn = None
@@ -185,7 +191,7 @@ class Views(nn.Module):
             paired_images = None
         return ViewBatch(
             *(pixels, tables, boxes, geometry, paired_images, masks, drawn),
-            extra=self._draw_extra(seed, step, positions, batch_size),
+            extra=self._draw_extra(seed, step, positions, batch_size, masked),
             packed=self._packed(tables, boxes, geometry) if self._by_torch else None,
         )
 
@@ -296,13 +302,23 @@ class Views(nn.Module):
         return self.dtype if batch.extra is None else torch.float32
 
     def _draw_extra(
-        self, seed: int, step: int, positions: NDArray[np.int64], batch_size: int | None
+        self,
+        seed: int,
+        step: int,
+        positions: NDArray[np.int64],
+        batch_size: int | None,
+        masked: NDArray[np.bool_] | None,
     ) -> list[list[list[Parameters]]] | None:
         if self.intensity_order is None and not any(len(operations) for operations in self.extra):
             return None
         whole = int(positions.max(initial=-1)) + 1 if batch_size is None else batch_size
+
+        def drawn(operation: nn.Module, view: int) -> Parameters:
+            about = (masked,) if isinstance(operation, FourierAdaptedViews) else ()
+            return operation.draw(seed, step, positions, view, whole, *about)
+
         return [
-            [[o.draw(seed, step, positions, first + view, whole) for o in operations] for view in range(len(group))]
+            [[drawn(operation, first + view) for operation in operations] for view in range(len(group))]
             for first, group, operations in zip(self._first_views, self.groups, self.extra, strict=True)
         ]
 

@@ -213,7 +213,7 @@ def test_further_kornia_operations_are_applied_and_drawn_for_the_global_batch(ki
 # What the papers state of a view, in the order of `ViewSettings` from crop_scale on.
 BYOL_COLORS = dict(jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)
 SIMCLR_COLORS = dict(jitter=0.8, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2)
-COMMON = dict(crop_ratio=(3 / 4, 4 / 3), flip=0.5, gray=0.2, blur_sigma=(0.1, 2.0), solarize=0.0)
+COMMON = dict(crop_ratio=(3 / 4, 4 / 3), flip=0.5, gray=0.2, blur_sigma=(0.1, 2.0), solarize=0.0, crop_pixels=None)
 LARGE = dict(COMMON, size=224, crop_scale=(0.08, 1.0))
 BYOL = [
     dict(LARGE, **BYOL_COLORS, blur=1.0, interpolation="bicubic"),
@@ -298,6 +298,11 @@ def test_sequences_may_hold_arrays_pillow_images_and_tensors():
         ({"crop_scale": (0.5, 1.2)}, "crop_scale, shares of the image area"),
         ({"crop_scale": (np.nan, 1.0)}, "crop_scale"),
         ({"crop_ratio": (0.75, np.inf)}, "crop_ratio"),
+        ({"crop_pixels": (3.9, 8)}, "crop_pixels must satisfy 4 ≤ low ≤ high"),
+        ({"crop_pixels": (16, 8)}, "crop_pixels"),
+        ({"crop_pixels": (8, np.inf)}, "crop_pixels"),
+        ({"crop_pixels": (np.nan, 8)}, "crop_pixels"),
+        ({"crop_pixels": 16}, r"crop_pixels must be a pair \[low, high\], got 16"),
         ({"blur_sigma": (0.1, np.nan)}, "blur_sigma"),
         ({"size": 31.5}, "whole number of pixels"),
         ({"size": np.nan}, "whole number of pixels"),
