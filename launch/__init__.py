@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from wildfern.launch.evaluating import evaluate
     from wildfern.launch.loaded_backbone import load_backbone
+    from wildfern.launch.segmenting import segment
     from wildfern.launch.sweeping import SeriesFailed, score, sweep
     from wildfern.launch.training_run import pretrain
 
-__all__ = ["SeriesFailed", "evaluate", "load_backbone", "pretrain", "score", "sweep"]
+__all__ = ["SeriesFailed", "evaluate", "load_backbone", "pretrain", "score", "segment", "sweep"]
 
 
 def __getattr__(name: str) -> object:
@@ -32,6 +33,10 @@ def __getattr__(name: str) -> object:
         from wildfern.launch.loaded_backbone import load_backbone
 
         return load_backbone
+    if name == "segment":
+        from wildfern.launch.segmenting import segment
+
+        return segment
     if name in ("SeriesFailed", "score", "sweep"):
         from wildfern.launch import sweeping
 

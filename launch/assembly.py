@@ -19,6 +19,7 @@ from wildfern.launch.builders import (
 from wildfern.launch.cluster.distributed import DistributedContext
 from wildfern.launch.cluster.same_data import check_same_data
 from wildfern.launch.compiling import compile_networks
+from wildfern.launch.errors import RunError
 from wildfern.launch.evaluation_data import check_channels_of, check_labels_of, check_networks_of, evaluation_sources
 from wildfern.launch.online_evaluations import build_probe
 from wildfern.launch.protocols import check_protocols
@@ -69,6 +70,10 @@ def assemble(recipe: Recipe, folder: RunFolder, context: DistributedContext, pro
     views.to(context.device)
     config = loop_config(recipe)
     method = build_method(recipe, replaced=folder.has_checkpoints())
+    try:
+        method.needs.check_views(views.shape)  # of these arguments of the method
+    except ValueError as error:
+        raise RunError(f"{recipe.method.name}: {error}") from error
     progress.part("reading labels")
     check_classes(recipe, mixture, method)
     progress.part("comparing the data of the ranks" if context.world_size > 1 else "preparing the views")

@@ -88,12 +88,10 @@ def _network(name: str) -> type | None:
     import timm
     import torch
 
-    from wildfern.ssl.models.networks import TORCHVISION
+    from wildfern.ssl.models.networks import OWN, TORCHVISION
 
-    if name == "small_alexnet":
-        from wildfern.ssl.models import SmallAlexNet
-
-        return SmallAlexNet
+    if name in OWN:
+        return OWN[name]
     if name.startswith(TORCHVISION):
         return _torchvision_network(name.removeprefix(TORCHVISION))
     if not timm.is_model(name):

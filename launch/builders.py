@@ -14,6 +14,7 @@ from wildfern.launch.errors import RunError, place_in_plugin
 from wildfern.launch.online_evaluations import online_keys
 from wildfern.recipes import Recipe
 from wildfern.recipes.schema import DataEntry
+from wildfern.registry import GENERATORS
 from wildfern.ssl.augmentation import VIEWS, Views
 from wildfern.ssl.augmentation.normalization import checked_normalization
 from wildfern.ssl.data import Mixture, Source, open_source
@@ -37,14 +38,38 @@ def open_mixture(recipe: Recipe) -> Mixture:
     return _mixture_of(recipe.data, recipe.seed, recipe.training.batch_size)
 
 
-def open_second_images(recipe: Recipe) -> dict[str, Mixture]:
-    """The `data` of operations that mix in a second image, opened like the training data, by argument of the views."""
-    opened = {}
+def second_entries(recipe: Recipe) -> dict[str, list[DataEntry]]:
+    """The sources of the images that operations of the views mix in or adapt to, by argument of the views.
+
+    Without any of its own, an operation that is for images with masks has the entries of `data` that are not rendered.
+    """
+    found = {}
     for name, settings in recipe.views.arguments.items():
-        if entries := getattr(settings, "data", None):
-            opened[name] = _mixture_of(entries, recipe.seed)
-            opened[name].skip_labels()
+        entries = getattr(settings, "data", None)
+        if entries is None and getattr(settings, "images", None) == "with_masks":
+            entries = _photographs(recipe, name)
+        if entries:
+            found[name] = entries
+    return found
+
+
+def open_second_images(recipe: Recipe) -> dict[str, Mixture]:
+    """The images of `second_entries`, opened like the training data."""
+    opened = {name: _mixture_of(entries, recipe.seed) for name, entries in second_entries(recipe).items()}
+    for mixture in opened.values():
+        mixture.skip_labels()
     return opened
+
+
+def _photographs(recipe: Recipe, name: str) -> list[DataEntry]:
+    """The entries of `data` that are not rendered. Raises RunError if there are none."""
+    found = [entry for entry in recipe.data if entry.scheme not in GENERATORS]
+    if not found:
+        raise RunError(
+            f"views.{name} adapts rendered images to others, but all sources of data are generators: name a source in "
+            f"views.{name}.data, or add one to data"
+        )
+    return found
 
 
 def build_views(recipe: Recipe, second_images: Mapping[str, Mixture] | None = None) -> Views:
@@ -200,6 +225,7 @@ def check_classes(recipe: Recipe, mixture: Mixture, method: Method) -> None:
     """
     _check_items(recipe, mixture, method)
     _check_parameters(recipe, mixture, method)
+    _check_masks(recipe, mixture, method)
     if method.needs.labels is None:
         if not online_keys(recipe):
             mixture.skip_labels()
@@ -226,6 +252,24 @@ def _check_items(recipe: Recipe, mixture: Mixture, method: Method) -> None:
         raise RunError(f"method.instances is {instances}, but the data has {mixture.num_images} images")
     if mixture.num_images == 0:
         raise RunError(f"{name} needs images that come again, but all sources of data are endless")
+
+
+def _check_masks(recipe: Recipe, mixture: Mixture, method: Method) -> None:
+    """Raise RunError if a method needs images with masks, or without, and there are none."""
+    if not method.needs.masks:
+        return
+    with_masks, name = mixture.with_masks, recipe.method.name
+    sources = ", ".join(entry.source for entry in recipe.data)
+    if not any(with_masks):
+        raise RunError(
+            f"{name} needs images with masks, but {sources} has none; masks:PATH and the generators lsystem, contours and "
+            "dead_leaves have"
+        )
+    if method.needs.unmasked and all(with_masks):
+        raise RunError(
+            f"{name} aligns images that have masks with images that have none, but all of {sources} have: add a source without, "
+            "for example folder:PATH of your images, or set method.adversarial=0 method.contrast=0"
+        )
 
 
 def _check_parameters(recipe: Recipe, mixture: Mixture, method: Method) -> None:

@@ -25,6 +25,7 @@ from wildfern.launch.finished_runs import cluster, evaluate, export, neighbors, 
 from wildfern.launch.interrupts import Interrupts
 from wildfern.launch.plugin_option import PluginOption, run_plugins
 from wildfern.launch.pretrain_commands import PRETRAIN_EXAMPLES, Overrides, plan, pretrain, quickstart
+from wildfern.launch.segment_commands import segment
 from wildfern.launch.series_commands import compare, sweep
 from wildfern.launch.startup import Startup
 from wildfern.launch.terminal import console, say
@@ -65,6 +66,7 @@ app.command()(plan)
 app.command()(evaluate)
 app.command()(neighbors)
 app.command()(cluster)
+app.command()(segment)
 
 
 @app.command()

@@ -10,6 +10,7 @@ from torch import nn
 from wildfern.launch.backbone_arguments import size_argument
 from wildfern.launch.backbones import chosen_weights, named_backbone, recipe_backbone
 from wildfern.launch.errors import RunError
+from wildfern.launch.run_decoder import attach_random_decoder, attach_run_decoder, has_decoder
 from wildfern.launch.run_folder import RunFolder
 from wildfern.recipes import Recipe
 from wildfern.ssl.augmentation import VIEWS
@@ -54,8 +55,16 @@ def of_recipe(recipe: Recipe, backbones: Mapping[str, nn.Module], device: torch.
 
 
 def of_run(folder: RunFolder, recipe: Recipe, start: Backbone | None, device: torch.device) -> dict[str, Evaluated]:
-    """A run's backbone as `pretrained`, the same network as `random`, and with the weights it started from as `start`."""
-    return of_recipe(recipe, run_backbones(recipe, start, folder.backbone()), device)
+    """A run's backbone as `pretrained`, the same network as `random`, and with the weights it started from as `start`.
+
+    If the run trained a segmenter, all have a decoder: the last two at random weights.
+    """
+    backbones = run_backbones(recipe, start, folder.backbone())
+    if has_decoder(folder.path):
+        for backbone in backbones.values():
+            attach_random_decoder(backbone, recipe)
+        attach_run_decoder(backbones["pretrained"], folder.path, recipe)
+    return of_recipe(recipe, backbones, device)
 
 
 def run_backbones(recipe: Recipe, start: Backbone | None, pretrained: Backbone) -> dict[str, Backbone]:

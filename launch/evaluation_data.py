@@ -9,6 +9,7 @@ from torch import nn
 from wildfern.launch.errors import RunError
 from wildfern.launch.protocols import Dataset, DatasetLike, check_dataset
 from wildfern.ssl.data import Source, open_source, source_signature
+from wildfern.ssl.data.base import EmptySplit, NoImages
 from wildfern.ssl.evaluation import Evaluator
 from wildfern.ssl.evaluation.label_checks import check_labels
 from wildfern.ssl.evaluation.labeled_chunks import check_number_of_labels, label_array
@@ -24,7 +25,7 @@ def labeled(dataset: DatasetLike | Dataset, download: bool = False) -> tuple[Sou
     """The train and test parts of a data set; `download` downloads it if its source can.
 
     Classes of a folder are its sub-folders. Of a folder, parquet files, shards or a data set of the hub without a test split one
-    image in five is test. Arguments of the data set override this.
+    image in five is test; images with masks may be test alone. Arguments of the data set override this.
     """
     if not isinstance(dataset, Dataset):
         dataset = check_dataset(dataset)
@@ -38,7 +39,13 @@ def labeled(dataset: DatasetLike | Dataset, download: bool = False) -> tuple[Sou
     if download and "download" in inspect.signature(source_signature(source)).parameters:
         arguments["download"] = True
     arguments |= dataset.arguments
-    train, test = open_source(source, "train", **arguments), open_source(source, "test", **arguments)
+    try:
+        train, why = open_source(source, "train", **arguments), ""
+    except EmptySplit as error:
+        train, why = None, str(error)
+    test = open_source(source, "test", **arguments)
+    if train is None:
+        train = NoImages(test.channels, why)
     if train.num_items is None:
         raise RunError(
             f"{source} is endless and cannot be evaluated on; name a data set with labels, for example digits"

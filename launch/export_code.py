@@ -6,7 +6,7 @@ from torch import nn
 
 from wildfern.launch.loaded_backbone import recipe_transform, timm_images
 from wildfern.recipes import Recipe
-from wildfern.ssl.models.networks import TORCHVISION, deep_stem, replaces_stem, torchvision_recipe
+from wildfern.ssl.models.networks import OWN, TORCHVISION, deep_stem, replaces_stem, torchvision_recipe
 
 
 def loading_code(recipe: Recipe, network: nn.Module, read: str) -> str:
@@ -41,11 +41,12 @@ def loading_code(recipe: Recipe, network: nn.Module, read: str) -> str:
 def network_code(recipe: Recipe, network: nn.Module, images: dict[str, Any]) -> list[str]:
     """Lines that build the network as `model`, with random weights; `images` is what timm is told of its images."""
     model = recipe.model
-    if model.backbone == "small_alexnet":
+    if model.backbone in OWN:
+        name = OWN[model.backbone].__name__
         make = [
             "import torch",
-            "from wildfern.ssl.models import SmallAlexNet",
-            f"model = SmallAlexNet(**{model.arguments!r})",
+            f"from wildfern.ssl.models import {name}",
+            f"model = {name}(**{model.arguments!r})",
         ]
     elif model.backbone.startswith(TORCHVISION):
         name = model.backbone.removeprefix(TORCHVISION)
@@ -91,7 +92,7 @@ def indented(lines: list[str]) -> str:
 
 def _is_timm(recipe: Recipe) -> bool:
     name = recipe.model.backbone
-    return name != "small_alexnet" and not name.startswith(TORCHVISION)
+    return name not in OWN and not name.startswith(TORCHVISION)
 
 
 def _written(arguments: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ REPLACED = frozenset(
         "views.png",
         "skipped.jsonl",
         "backbone.safetensors",
+        "decoder.safetensors",
         "evaluation.json",
         "report.html",
         "wandb_id",

@@ -1,6 +1,7 @@
 """Evaluation of a run while it is training, and once at its end: every rank extracts a share of the features."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -11,6 +12,7 @@ from wildfern.launch.cluster.shared_evaluation import sharing_ranks
 from wildfern.launch.errors import RunError
 from wildfern.launch.evaluate_datasets import Unfinished, evaluate_recipe, scores
 from wildfern.launch.evaluated import run_backbones
+from wildfern.launch.run_decoder import attach_decoder, attach_random_decoder, attach_run_decoder, has_decoder
 from wildfern.launch.run_folder import RunFolder
 from wildfern.launch.saved_evaluation import save_merged
 from wildfern.recipes import Recipe
@@ -25,9 +27,18 @@ def backbone_state(engine: Engine, main_only: bool = False) -> dict[str, Tensor]
 
     With `main_only` the other ranks keep nothing, and the result is empty there.
     """
-    network = engine.method.eval_backbone().network
+    return _state(engine, engine.method.eval_backbone().network, main_only)
+
+
+def decoder_state(engine: Engine, main_only: bool = False) -> dict[str, Tensor]:
+    """The same of the method's decoder; empty for a method without."""
+    decoder = engine.method.segmentation_decoder()
+    return {} if decoder is None else _state(engine, decoder, main_only)
+
+
+def _state(engine: Engine, module: nn.Module, main_only: bool) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
-    for name, value in network.state_dict(keep_vars=True).items():
+    for name, value in module.state_dict(keep_vars=True).items():
         with engine.gather([value] if isinstance(value, nn.Parameter) else []):
             if engine.rank == 0 or not main_only:
                 found[name] = value.detach().to("cpu", copy=True)
@@ -41,8 +52,7 @@ def evaluate_during(
 
     What a protocol or data set cannot give is said in a message, and training goes on.
     """
-    state = backbone_state(assembly.engine)
-    models = weighted_backbones(state, recipe)
+    models = weighted_backbones(backbone_state(assembly.engine), recipe, decoder=decoder_state(assembly.engine))
     sources = assembly.evaluation_sources
     ranks = sharing_ranks(recipe, context, sources, models, tracker.message)
     found: dict[str, float] = {}
@@ -70,10 +80,12 @@ def evaluate_at_end(
     assembly: Assembly,
     state: Mapping[str, Tensor],
     tracker: Tracker,
+    decoder: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write `evaluation.json` and `report.html` on rank 0; other ranks extract features, and leave before the last scores.
 
-    Called on every rank with the weights of the backbone, for which rank 0 reads those that it has written. Closes the engine.
+    Called on every rank with the weights of the backbone and of the decoder, if there is one, for which rank 0 reads those that
+    it has written. Closes the engine.
     Raises Unfinished, once all is written, if some scores could not be computed.
     """
     wanted, unfinished = recipe.evaluation, None
@@ -96,7 +108,8 @@ def evaluate_at_end(
             start, reason = start_backbone(recipe, folder, context)
             if reason is not None:
                 tracker.message(reason)
-            models = weighted_backbones(folder.backbone_tensors() if context.is_main else state, recipe, start)
+            weights = folder.backbone_tensors() if context.is_main else state
+            models = weighted_backbones(weights, recipe, start, decoder or {}, folder.path if context.is_main else None)
         except (ValueError, OSError) as caught:
             error = caught
         context.raise_on_all(error)
@@ -145,13 +158,29 @@ def start_backbone(
 
 
 def weighted_backbones(
-    state: Mapping[str, Tensor], recipe: Recipe, start: Backbone | None = None
+    state: Mapping[str, Tensor],
+    recipe: Recipe,
+    start: Backbone | None = None,
+    decoder: Mapping[str, Tensor] | None = None,
+    folder: Path | None = None,
 ) -> dict[str, Backbone]:
-    """The recipe's backbone with these weights, the random one, and `start` if given. Raises RunError for other weights."""
+    """The recipe's backbone with these weights, the random one, and `start` if given. Raises RunError for other weights.
+
+    With the weights of a `decoder` all are segmenters, the last two with a random decoder; it is that of the run in `folder` if
+    this is given and has one.
+    """
     pretrained = recipe_backbone(recipe)
     try:
         pretrained.network.load_state_dict(state)
     except RuntimeError as error:  # of other names or shapes
         reason = " ".join(str(error).split())
         raise RunError(f"the weights are not those of this run's backbone: {reason[:300]}") from error
-    return run_backbones(recipe, start, pretrained)
+    found = run_backbones(recipe, start, pretrained)
+    if decoder:
+        for backbone in found.values():
+            attach_random_decoder(backbone, recipe)
+        if folder is not None and has_decoder(folder):
+            attach_run_decoder(pretrained, folder, recipe)
+        else:
+            attach_decoder(pretrained, recipe, decoder)
+    return found

@@ -39,9 +39,11 @@ from wildfern.launch.resuming import (
     schedule_changes,
     with_former_form,
 )
-from wildfern.launch.run_evaluation import backbone_state, evaluate_at_end, evaluate_during
+from wildfern.launch.run_decoder import write_decoder
+from wildfern.launch.run_evaluation import backbone_state, decoder_state, evaluate_at_end, evaluate_during
 from wildfern.launch.run_folder import RunFolder
 from wildfern.launch.run_path import RunPath
+from wildfern.launch.segmentation_threshold import chosen_threshold
 from wildfern.launch.startup import Startup
 from wildfern.launch.views_image import draw_views
 from wildfern.recipes import Recipe
@@ -156,12 +158,13 @@ def pretrain(
                 stopped = done < recipe.training.steps or signal_number is not None
                 evaluated = recipe.evaluation.on and not stopped and context.world_size > 1
                 state = backbone_state(assembly.engine) if evaluated else {}
+                decoder = decoder_state(assembly.engine) if recipe.evaluation.on and not stopped else {}
                 if stopped:
                     assembly.engine.close()
                     context.leave()
                     raise Stopped(folder.path, done, signal_number, done == recipe.training.steps)
                 with errors_after_training(folder.path), advising(partial(trained, folder)):
-                    evaluate_at_end(recipe, folder, context, assembly, state, tracker)
+                    evaluate_at_end(recipe, folder, context, assembly, state, tracker, decoder)
     return RunPath(folder.path)
 
 
@@ -221,7 +224,7 @@ def train_to_end(
             evaluate=partial(evaluate_during, recipe, context, assembly, tracker)
             if evaluation.every and evaluation.on
             else None,
-            on_checkpoint=partial(write_backbone, folder, context, assembly, tracker),
+            on_checkpoint=partial(write_backbone, recipe, folder, context, assembly, tracker),
             on_nonfinite=partial(folder.add_lines, "nonfinite.jsonl"),
             must_stop=context.heartbeat_ended,
             **({"on_step": MeasuredLongRun(recipe, tracker.message)} if context.device.type == "cpu" else {}),
@@ -234,7 +237,7 @@ def train_to_end(
         tracker.message(f"{files} could not be used: {name}: {reason}{more} ({folder.path / 'skipped.jsonl'})")
     if done == recipe.training.steps:
         # Again: the run may have been killed after its last checkpoint.
-        write_backbone(folder, context, assembly, tracker, at_end=True)
+        write_backbone(recipe, folder, context, assembly, tracker, at_end=True)
     engine.barrier()
     signal_number = stop.agreed(engine.any)
     if done < recipe.training.steps and signal_number is None:
@@ -246,16 +249,27 @@ def train_to_end(
 
 
 def write_backbone(
-    folder: RunFolder, context: DistributedContext, assembly: Assembly, tracker: Tracker, at_end: bool = False
+    recipe: Recipe,
+    folder: RunFolder,
+    context: DistributedContext,
+    assembly: Assembly,
+    tracker: Tracker,
+    at_end: bool = False,
 ) -> None:
-    """Write `backbone.safetensors` and `skipped.jsonl`; called on every rank.
+    """Write `backbone.safetensors`, `decoder.safetensors` of a segmenter, and `skipped.jsonl`; called on every rank.
 
-    With sharded checkpoints the backbone, which rank 0 collects, is written `at_end` only.
+    With sharded checkpoints the weights, which rank 0 collects, are written `at_end` only. The threshold of a segmenter is chosen
+    `at_end`.
     """
-    state = backbone_state(assembly.engine, main_only=True) if at_end or not assembly.checkpoints.sharded else {}
+    due = at_end or not assembly.checkpoints.sharded
+    state = backbone_state(assembly.engine, main_only=True) if due else {}
+    decoder = decoder_state(assembly.engine, main_only=True) if due else {}
     if context.is_main:
         if state:
             folder.write_backbone(state)
+        if decoder:
+            threshold = chosen_threshold(folder, recipe, decoder, tracker) if at_end else None
+            write_decoder(folder.path, decoder, threshold)
         folder.note_skipped(assembly.mixture.skipped | assembly.views.skipped, tracker.message)
 
 

@@ -17,6 +17,7 @@ from wildfern.recipes.components import (
     argument_values,
     choice_name,
     differing,
+    needs_data,
     own_keys,
     settings_model,
     takes_data,
@@ -179,6 +180,7 @@ class _Checking:
             key: self._data(settings["data"], (*path, key, "data"))
             for key, settings in given.items()
             if isinstance(settings, dict) and "data" in settings and takes_data(settings_model(signature, key))
+            if settings["data"] is not None or needs_data(settings_model(signature, key))
         }
 
     def _component(self, section: str, value: Any, path: Path) -> Component | DataEntry | EvaluationEntry | None:

@@ -171,6 +171,11 @@ def takes_data(model: type[BaseModel] | None) -> bool:
     return model is not None and "data" in model.model_fields
 
 
+def needs_data(model: type[BaseModel] | None) -> bool:
+    """Whether the key `data` of the settings must have a value."""
+    return model is not None and model.model_fields["data"].is_required()
+
+
 def argument_values(arguments: BaseModel) -> dict[str, Any]:
     """The checked arguments by parameter name, defaults included."""
     return {field.alias or name: getattr(arguments, name) for name, field in type(arguments).model_fields.items()}

@@ -48,8 +48,9 @@ def json_schema(components: Components) -> dict[str, Any]:
     for definition in definitions.values():  # settings of components: they may be partial too, and may contain sources
         definition.pop("required", None)
         if "data" in definition.get("properties", {}):
-            about = definition["properties"]["data"].get("description")
-            definition["properties"]["data"] = {**properties["data"], "description": about}
+            former = definition["properties"]["data"]
+            kinds = [*properties["data"]["anyOf"], *([{"type": "null"}] if former.get("default", "") is None else [])]
+            definition["properties"]["data"] = {"anyOf": kinds, "description": former.get("description")}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "wildfern recipe",

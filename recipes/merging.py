@@ -241,7 +241,11 @@ def data_places(tree: dict[str, Any]) -> Iterator[tuple[Path, Any]]:
     for section in COMPONENT_SECTIONS:
         arguments = tree.get(section)
         for key, settings in arguments.items() if isinstance(arguments, dict) else ():
-            if is_data_place((section, key, "data")) and isinstance(settings, dict) and "data" in settings:
+            if (
+                is_data_place((section, key, "data"))
+                and isinstance(settings, dict)
+                and settings.get("data") is not None
+            ):
                 yield (section, key, "data"), settings["data"]
 
 

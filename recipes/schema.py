@@ -157,7 +157,7 @@ def _current_name(stem: Any) -> Any:
 class Model(Section):
     """The backbone to pretrain."""
 
-    backbone: str = Field(min_length=1, description="A timm name, torchvision/NAME, or small_alexnet.")
+    backbone: str = Field(min_length=1, description="A timm name, torchvision/NAME, small_alexnet or unet.")
     weights: str | None = Field(
         None,
         min_length=1,

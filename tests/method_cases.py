@@ -1,6 +1,6 @@
 """One row for each method, or each form of it: small arguments with which the tests that all methods share build it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ IMAGES, CLASSES, PARAMETERS = 8, 5, 3
 PLUGINS = Path(__file__).parent / "plugins"
 VIT = ("vit_tiny_patch16_224", {"img_size": 16, "patch_size": 4, "depth": 1, "embed_dim": 24, "num_heads": 2})
 VIT_SIZES = (VIT[0], {**VIT[1], "dynamic_img_size": True})  # takes views of several sizes
+UNET = ("unet", {"widths": [6, 8, 10]})
 RESNET = (
     "resnet18",
     {"stem": "cifar", "layers": [1, 1, 1, 1], "channels": [8, 8, 8, 16], "zero_init_last": False, "stem_width": 16},
@@ -54,6 +55,7 @@ class Case:
 
     views: (number, size in pixels) of each group of views.
     labels: what the batches have: None, "classes" or "multi_hot". masks, items, parameters: whether they have them.
+    unmasked: whether every second image is of a source without masks. prepare: changes the method after it was made.
     recipe: changes to the quickstart recipe for 300 steps in which the method must learn; None: not trained there, since
         another row of the same method is, or since it does not learn representations of digits.
     """
@@ -63,10 +65,19 @@ class Case:
     backbone: tuple[str, Mapping[str, Any]] = RESNET
     views: tuple[tuple[int, int], ...] = ((2, 16),)
     labels: str | None = None
+    prepare: Callable[[Method], None] | None = None
     masks: bool = False
+    unmasked: bool = False
     items: bool = False
     parameters: bool = False
     recipe: tuple[str, ...] | None = None
+
+
+def spread_predictions(method: Method) -> None:
+    """Make some pixels of images at random weights likely to be of an object, and some unlikely."""
+    with torch.no_grad():
+        method.decoder.classify.weight.mul_(12)
+        method.decoder.classify.bias.fill_(3.0)
 
 
 def digits(arguments: str, *changes: str, base: list[str] = DIGITS) -> tuple[str, ...]:
@@ -274,6 +285,37 @@ CASES = {
         views=((1, 16),),
         parameters=True,
     ),
+    # Segmentation from rendered masks
+    "freecos": Case(
+        "freecos",
+        # Few pixels are confident at first; with .51 all three losses act from the first step.
+        {
+            "discriminator_width": 4,
+            "contrast_width": 8,
+            "confident": 0.51,
+            "contrast_pixels": 20,
+            "negatives": 30,
+            "contrast": 0.2,
+        },
+        UNET,
+        views=((1, 32),),
+        masks=True,
+        unmasked=True,
+        prepare=spread_predictions,
+    ),
+    "freecos, masks alone": Case(
+        "freecos",
+        {
+            "adversarial": 0.0,
+            "contrast": 0.0,
+            "decoder": "fpn",
+            "decoder_width": 8,
+            "cross_entropy": 1.0,
+            "foreground_weight": 12.0,
+        },
+        views=((1, 16),),
+        masks=True,
+    ),
     # Plugins
     "queue": Case("queue_contrast", {"length": 12}),
     "masks": Case("toy_segmentation", {"channels": 8}, masks=True),
@@ -296,6 +338,8 @@ def build(name: str, steps: int, dtype: torch.dtype = torch.float64) -> Method:
     method = METHODS[case.method](Backbone(backbone, **arguments), steps, **case.arguments).to(dtype)
     for network in method.networks():
         network.to(dtype)
+    if case.prepare is not None:
+        case.prepare(method)
     return method
 
 
@@ -316,11 +360,15 @@ def batch(
         labels = torch.randint(0, 2, (IMAGES, CLASSES), generator=generator, dtype=torch.uint8)
     parameters = torch.randn(IMAGES, PARAMETERS, generator=generator)
     parameters[0] = torch.nan  # of an image that was not rendered
+    masked = torch.arange(IMAGES) % 2 == 0 if case.unmasked else torch.ones(IMAGES, dtype=torch.bool)
+    for group in masks:
+        group[:, ~masked] = 0
     mine = slice(rank * IMAGES // world_size, (rank + 1) * IMAGES // world_size)
     return Batch.from_views(
         [group[:, mine] for group in views],
         labels=None if case.labels is None else labels[mine],
         masks=[group[:, mine] for group in masks] if case.masks else None,
+        masked=masked[mine] if case.masks else None,
         step=step,
         items=torch.arange(-1, IMAGES - 1)[mine] if case.items else None,  # the first is of an endless source
         parameters=parameters[mine] if case.parameters else None,

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from wildfern.launch.builders import second_entries
 from wildfern.launch.cluster.distributed import DistributedContext
 from wildfern.launch.data_record import fingerprint_of
 from wildfern.launch.errors import RunError
@@ -50,8 +51,9 @@ def check_same_data(
 def facts(recipe: Recipe, mixture: Mixture, second_images: Mapping[str, Mixture]) -> dict[str, Facts]:
     """What is compared, by source."""
     entries = [(entry.source, mixture, number, entry) for number, entry in enumerate(recipe.data)]
+    wanted = second_entries(recipe)
     for argument, second in second_images.items():
-        for number, entry in enumerate(recipe.views.arguments[argument].data):
+        for number, entry in enumerate(wanted[argument]):
             entries.append((f"views.{argument}: {entry.source}", second, number, entry))
     found = {}
     for place, (name, images, number, entry) in enumerate(entries):

@@ -26,11 +26,13 @@ from wildfern.ssl.data.image_file import decode_image, image_size
 from wildfern.ssl.data.imbalance import imbalanced
 from wildfern.ssl.data.loader import Loader
 from wildfern.ssl.data.mask_mix import MaskMixSource
+from wildfern.ssl.data.masks import MaskSource
 from wildfern.ssl.data.mixture import Mixture
 from wildfern.ssl.data.mvtec import MVTecSource
 from wildfern.ssl.data.parquet import ParquetSource
 from wildfern.ssl.data.paths import expanded
 from wildfern.ssl.data.permutation import permuted
+from wildfern.ssl.data.retina import RetinaSource
 from wildfern.ssl.data.subset import Subset
 from wildfern.ssl.data.synthetic import SyntheticSource
 from wildfern.ssl.data.torchvision_sets import TORCHVISION_SETS, TorchvisionSource
@@ -54,8 +56,10 @@ __all__ = [
     "Loader",
     "MVTecSource",
     "MaskMixSource",
+    "MaskSource",
     "Mixture",
     "ParquetSource",
+    "RetinaSource",
     "Source",
     "Subset",
     "SyntheticSource",

@@ -26,6 +26,10 @@ class DataError(ValueError):
     """A data source that cannot be opened or read; the message is for the user."""
 
 
+class EmptySplit(DataError):
+    """A data set that can be opened, but has no images in the split that was asked for."""
+
+
 Fault = Literal["unreadable", "truncated", "not_an_image", "bomb"]
 
 
@@ -212,3 +216,17 @@ class Source(ABC):
         Labels, masks and paired images are optional: a source returns each of them for all of its images or for none. Masks have
         the height and width of their images. Leave `Images.source` and `items` at None. Called from several threads at once.
         """
+
+
+class NoImages(Source):
+    """A split without images, of `channels` channels, for what reads the other split of a data set alone."""
+
+    num_items = 0
+
+    def __init__(self, channels: int, why: str) -> None:
+        super().__init__()
+        self.channels, self.split_words = channels, "no images"
+        self.note(why)
+
+    def read(self, items: ArrayLike) -> Images:
+        raise IndexError("this split has no images")

@@ -99,6 +99,11 @@ class Mixture:
         return sum(source.num_items or 0 for source in self.sources)
 
     @property
+    def with_masks(self) -> list[bool]:
+        """Whether each source has masks, found by reading one item of each."""
+        return self._annotations.with_masks
+
+    @property
     def parameter_names(self) -> tuple[str, ...]:
         """Those of all sources that have parameters; raises DataError if they are not the same."""
         found = {source.parameter_names for source in self.sources if source.parameter_names}
@@ -177,7 +182,7 @@ class Mixture:
                     parameters[places] = read.parameters
         seconds = [paired_images.get(place, image) for place, image in enumerate(images)] if paired_images else None
         completed, masked = None, None
-        if self._annotations.masks:
+        if any(self.with_masks):
             masked = np.isin(np.arange(len(items)), list(masks))
             completed = [m if (m := masks.get(i)) is not None else _no_mask(image) for i, image in enumerate(images)]
         gathered = Images.gather(images, labels, seconds, completed, components)
@@ -195,12 +200,13 @@ class Mixture:
     @cached_property
     def _annotations(self) -> "_Annotations":
         """What the images of a mixture of several sources come with: found by reading one item of each source."""
-        used = [source for source, count in zip(self.sources, self.counts, strict=True) if count]
-        first = [source.read(np.zeros(1, np.int64)) for source in used]
+        used = [bool(count) for count in self.counts]
+        read = [s.read(np.zeros(1, np.int64)) if u else None for s, u in zip(self.sources, used, strict=True)]
+        first = [images for images in read if images is not None]
         widths = {images.labels.shape[1:] for images in first if images.labels is not None}
         return _Annotations(
             label_shape=widths.pop() if len(widths) == 1 else None,
-            masks=any(images.masks is not None for images in first),
+            with_masks=[images is not None and images.masks is not None for images in read],
         )
 
     def _no_labels(self, count: int) -> NDArray[np.int64] | NDArray[np.uint8] | None:
@@ -242,7 +248,7 @@ class _Annotations:
     """`label_shape`: of one image's label, () for int labels and (K,) for multi-hot ones, None if there is no common one."""
 
     label_shape: tuple[int, ...] | None
-    masks: bool
+    with_masks: list[bool]  # by source
 
 
 def _no_mask(image: ImageArray) -> MaskArray:

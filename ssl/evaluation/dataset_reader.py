@@ -10,11 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from wildfern.ssl.evaluation.evaluator import ChunkStream, Evaluator, Features, LabeledImages
+from wildfern.ssl.evaluation.evaluator import ChunkStream, Evaluator, Features, LabeledImages, MaskedImages
 from wildfern.ssl.evaluation.feature_store import FeatureStore
 from wildfern.ssl.evaluation.features import stream
 from wildfern.ssl.evaluation.label_checks import check_labels, unseen_note
 from wildfern.ssl.evaluation.labeled_chunks import LabeledChunk, Labels, labeled_chunks
+from wildfern.ssl.evaluation.masked_images import masked_images
 from wildfern.ssl.evaluation.metrics.label_counts import LabelCounts
 from wildfern.ssl.evaluation.preprocessing import Preprocessing
 from wildfern.ssl.evaluation.ranks import ALONE, Ranks
@@ -109,8 +110,16 @@ class DatasetReader:
         if not self.ranks.rank:
             check_labels(self.dataset, self._kept["train", True].labels, self._kept["test", True].labels)
 
-    def split(self, evaluator: Evaluator, name: str, split: str) -> Features | LabeledImages | ChunkStream:
+    def split(
+        self, evaluator: Evaluator, name: str, split: str
+    ) -> Features | LabeledImages | ChunkStream | MaskedImages:
         """A split for one evaluator and backbone."""
+        if evaluator.needs == "masks":
+            source, shown = self.sources[split], f"{self.dataset} ({split})"
+            count = source.num_items or 0
+            self.counts[split, kind_of(evaluator)] = LabelCounts.of(np.full(count, -1))
+            read = partial(masked_images, source, shown, self.progress, f"reading {split}")
+            return MaskedImages(read, count, self.backbones[name], self.preprocessing[name])
         if evaluator.needs == "features":
             found = self._kept[split, kind_of(evaluator)]
             return replace(found.features[name, evaluator.layers], class_names=self._names(split, evaluator))

@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from wildfern.ssl.evaluation.features import method_of
+from wildfern.ssl.models.segmentation_settings import SegmentationSettings
 
 
 class TransformedBackbone(nn.Module):
@@ -27,6 +28,11 @@ class TransformedBackbone(nn.Module):
     def decoder(self) -> nn.Module | None:
         """That of the backbone."""
         return getattr(self.backbone, "decoder", None)
+
+    @property
+    def segmentation(self) -> SegmentationSettings | None:
+        """That of the backbone."""
+        return getattr(self.backbone, "segmentation", None)
 
     def segment(self, images: Tensor) -> Tensor:
         return self.backbone.segment(self.transform(images))

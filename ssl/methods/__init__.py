@@ -11,6 +11,7 @@ from wildfern.ssl.methods.denoising_autoencoder import DenoisingAutoencoder
 from wildfern.ssl.methods.dino import DINO
 from wildfern.ssl.methods.dinov2 import DINOv2
 from wildfern.ssl.methods.distillation import Distillation
+from wildfern.ssl.methods.freecos import FreeCOS
 from wildfern.ssl.methods.ibot import IBOT
 from wildfern.ssl.methods.ijepa import IJEPA
 from wildfern.ssl.methods.instance_identity import InstanceIdentity
@@ -44,6 +45,7 @@ __all__ = [
     "DenoisingAutoencoder",
     "Distillation",
     "Embedded",
+    "FreeCOS",
     "InstanceIdentity",
     "LeJEPA",
     "Method",

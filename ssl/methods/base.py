@@ -28,7 +28,8 @@ class Needs:
     views: minimum and maximum number of views per image (None: no maximum), over all groups.
     full_size_views: number of views in the first group (None: any number).
     labels: "classes" for int64[n], "multi_hot" for uint8[n, K], "any" for either, None if labels are not used.
-    masks: whether `Batch.masks` is required.
+    masks: whether `Batch.masks` is required. unmasked: whether some images must come from a source without masks.
+    smallest_view: least size of a view, in pixels.
     items, parameters: whether `Batch.items`, or `Batch.parameters`, are required.
     images: minimum number of images in a micro-batch, over all ranks: 2 or more if the loss compares images with each other.
     float32_views: True if the loss reads the views themselves, so that they must not be rounded to bfloat16. A method that
@@ -43,6 +44,8 @@ class Needs:
     images: int = 1
     items: bool = False
     parameters: bool = False
+    unmasked: bool = False
+    smallest_view: int = 1
 
     def check_views(self, shape: list[tuple[int, int]]) -> None:
         """Raise ValueError if views of this shape, (number, size) for each group, do not fit."""
@@ -55,6 +58,8 @@ class Needs:
                 f"this method needs {self.full_size_views} views of full size (for instance views.name=multicrop), "
                 f"got {shape[0][0]}"
             )
+        if (size := min(size for _, size in shape)) < self.smallest_view:
+            raise ValueError(f"this method needs views of at least {self.smallest_view} px, got {size}")
 
     def check_images(self, batch_size: int, accumulation: int) -> None:
         """Raise ValueError if the `accumulation` micro-batches of a global batch would have too few images."""
@@ -94,6 +99,10 @@ class ParameterGroup:
 
     Weight decay is not applied to biases and normalization in any group. With `constant_rate` the learning rate does not follow
     the schedule. `name` is for messages and logs.
+
+    optimizer: name of an optimizer of the group's own, such as "adam", with that optimizer's defaults and `options`; None: the
+        recipe's. The recipe's weight decay times the factor holds here too.
+    rate: learning rate at the schedule's peak, above 0, in place of the factor; None: the recipe's times the factor.
     """
 
     parameters: list[tuple[str, nn.Parameter]]
@@ -102,6 +111,8 @@ class ParameterGroup:
     weight_decay: float = 1.0
     options: dict[str, Any] = field(default_factory=dict)
     constant_rate: bool = False
+    optimizer: str | None = None
+    rate: float | None = None
 
 
 class Method(nn.Module):
@@ -198,6 +209,10 @@ class Method(nn.Module):
     def eval_backbone(self) -> Backbone:
         """The backbone to evaluate and export (the teacher's if the paper evaluates the teacher)."""
         return self.backbone
+
+    def segmentation_decoder(self) -> nn.Module | None:
+        """What completes `eval_backbone()` to a segmenter (see `Backbone.attach_decoder`); None for a method without."""
+        return None
 
     def _check_new(self, name: str) -> None:
         if name in self._teachers or name in self._frozen:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from wildfern.ssl.models.activation_checkpointing import checkpoint_activations
 from wildfern.ssl.models.networks import Stem, build_network
 from wildfern.ssl.models.pretrained_weights import LoadedWeights, load_weights
+from wildfern.ssl.models.segmentation_settings import SegmentationSettings
 from wildfern.ssl.models.width import measure_width
 
 
@@ -28,8 +29,8 @@ class Tokens(NamedTuple):
 class Backbone(nn.Module):
     """float[N, C, S, S] -> float[N, width]: a network without classifier, freshly initialized unless `weights` is given.
 
-    `name` is a timm model, `torchvision/NAME` or `small_alexnet`; `arguments` go to its constructor. `stem="cifar"` gives a
-    ResNet a 3×3 first convolution of stride 1 and no max pooling, for images of about 32 px (SimCLR, appendix B.9).
+    `name` is a timm model, `torchvision/NAME`, `small_alexnet` or `unet`; `arguments` go to its constructor. `stem="cifar"` gives
+    a ResNet a 3×3 first convolution of stride 1 and no max pooling, for images of about 32 px (SimCLR, appendix B.9).
     `weights` is a file of PyTorch or safetensors, a run folder, or pretrained weights to download: `timm` for the model's
     default, `timm:TAG` for one of its tags such as `timm:a1_in1k`. The network is found in a file under any prefix, and converted
     as timm does (position embeddings of another size, another number of channels); of several networks, `weights_key` chooses
@@ -47,7 +48,8 @@ class Backbone(nn.Module):
     transform: Callable[[Any], Tensor]
     pretrained_cfg: dict[str, Any]
     recomputes: bool = False  # whether `checkpoint_activations` was called
-    decoder: nn.Module | None = None  # of `segment`: set by `attach_decoder`
+    decoder: nn.Module | None  # of `segment`: set by `attach_decoder`, as are the settings
+    segmentation: SegmentationSettings | None = None
 
     def __init__(
         self,
@@ -59,6 +61,7 @@ class Backbone(nn.Module):
         **arguments: Any,
     ) -> None:
         super().__init__()
+        self.decoder = None
         self.name, self.in_chans = name, in_chans
         self.network: Any = build_network(name, stem, in_chans, **arguments)
         config = getattr(self.network, "pretrained_cfg", None) or {}
@@ -135,9 +138,9 @@ class Backbone(nn.Module):
         stages = partial(self.network.forward_intermediates, intermediates_only=True, output_fmt="NCHW")
         return self._as_forward(stages, x)
 
-    def attach_decoder(self, decoder: nn.Module) -> None:
+    def attach_decoder(self, decoder: nn.Module, settings: SegmentationSettings) -> None:
         """Make this backbone a segmenter: `decoder` maps (the list of `maps`, side S) to logits float[N, S, S]."""
-        self.decoder = decoder
+        self.decoder, self.segmentation = decoder, settings
 
     def segment(self, x: Tensor) -> Tensor:
         """A logit for each pixel: float[N, C, S, S] -> float[N, S, S]. Raises ValueError for a backbone without decoder."""

@@ -19,7 +19,7 @@ import torch
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
-from wildfern.ssl.models.networks import TORCHVISION
+from wildfern.ssl.models.networks import OWN, TORCHVISION
 
 # What training programs wrap a network in.
 WRAPPER = re.compile(
@@ -218,7 +218,7 @@ def _as_timm(state: dict[str, Tensor], network: nn.Module, name: str, in_chans: 
     """Names and shapes as timm converts them when it loads such a file."""
     if any(CHUNKED.match(n) for n in state):
         state = {CHUNKED.sub(r"blocks.\1.", n): value for n, value in state.items()}
-    if name == "small_alexnet" or name.startswith(TORCHVISION):
+    if name in OWN or name.startswith(TORCHVISION):
         return state
     if (convert := _filter(name)) is not None:
         try:

@@ -1,4 +1,4 @@
-"""Networks without classifier by name: timm's, torchvision's as `torchvision/NAME`, and `small_alexnet`."""
+"""Networks without classifier by name: timm's, torchvision's as `torchvision/NAME`, and own ones: `small_alexnet`, `unet`."""
 
 import difflib
 import re
@@ -12,9 +12,12 @@ from torch import nn
 
 from wildfern.ssl.models.image_features import IMAGE_FEATURES
 from wildfern.ssl.models.small_alexnet import SmallAlexNet
+from wildfern.ssl.models.unet_encoder import UNetEncoder
 
 Stem = Literal["standard", "cifar"]
 TORCHVISION = "torchvision/"
+#: Networks of this package.
+OWN: dict[str, type[nn.Module]] = {"small_alexnet": SmallAlexNet, "unet": UNetEncoder}
 STAGES = 4  # of a ResNet
 STEM_WIDTH = 64  # of timm's, if it is one convolution
 # Of the arguments of a network, so that a recipe of a stranger does not build one for hours or until the memory is full.
@@ -46,13 +49,13 @@ def build_network(name: str, stem: Stem = "standard", in_chans: int = 3, **argum
     if given := [key for key in OF_WEIGHTS if key in arguments]:
         raise ValueError(f"{given[0]} is not an argument here: set weights to timm or a file instead")
     _check_arguments({"in_chans": in_chans, **arguments})
-    is_timm = name != "small_alexnet" and not name.startswith(TORCHVISION)
-    if in_chans != 3 and not is_timm:
-        raise ValueError(f"{name} takes 3 channels, in_chans is {in_chans}: choose a timm model")
-    if name == "small_alexnet":
+    is_timm = name not in OWN and not name.startswith(TORCHVISION)
+    if in_chans != 3 and not is_timm and name != "unet":
+        raise ValueError(f"{name} takes 3 channels, in_chans is {in_chans}: choose a timm model or unet")
+    if name in OWN:
         if stem != "standard":
-            raise ValueError("small_alexnet is already a network for small images: leave stem at 'standard'")
-        return _made(SmallAlexNet, name, arguments)
+            raise ValueError(f"{name} has no stem to replace: leave stem at 'standard'")
+        return _made(OWN[name], name, arguments | ({} if name != "unet" else {"in_chans": in_chans}))
     if not is_timm:
         network = _made(_torchvision, name.removeprefix(TORCHVISION), arguments)
     else:
@@ -122,7 +125,7 @@ def unknown_network(name: str, nearest: bool = True) -> str | None:
     """None for a name that `build_network` knows, else an error message, with similar names if `nearest`."""
     if name in IMAGE_FEATURES:
         return f"{name} has no weights to train or load: it is a baseline for evaluations (wildfern evaluate --backbone {name})"
-    if name == "small_alexnet" or name in _torchvision_names(name):
+    if name in OWN or name in _torchvision_names(name):
         return None
     if timm.is_model(name):
         model, _, tag = name.partition(".")
@@ -140,7 +143,7 @@ def nearest_backbones(name: str) -> str:
     for one in (torchvisions, plain, plain.lower()):
         if one not in (name, "") and unknown_network(one, nearest=False) is None:
             return f"did you mean {one}?"
-    known = [*timm.list_models(), *_torchvision_names(name), "small_alexnet"]
+    known = [*timm.list_models(), *_torchvision_names(name), *OWN]
     words = re.split(r"[-_/ ]+", plain.lower())
     near = sorted((model for model in known if plain and model.startswith(f"{plain}_")), key=len)
     near = near or sorted((m for m in known if len(words) > 1 and all(word in m for word in words)), key=len)
@@ -188,7 +191,7 @@ def cifar_stem(resnet: nn.Module) -> None:
 
 def _made(make: Any, name: str, arguments: dict[str, Any]) -> nn.Module:
     try:
-        return make(**arguments) if make is SmallAlexNet else make(name, **arguments)
+        return make(**arguments) if make in OWN.values() else make(name, **arguments)
     except Exception as error:  # timm and torchvision raise any error for arguments that they cannot use
         given = {key: value for key, value in arguments.items() if key != "num_classes"}
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]

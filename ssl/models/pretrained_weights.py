@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from wildfern.ssl.models.checkpoint_file import read_tensors
 from wildfern.ssl.models.fitting_weights import Fit, fit, listed, summary
-from wildfern.ssl.models.networks import TORCHVISION
+from wildfern.ssl.models.networks import OWN, TORCHVISION
 
 RUN_WEIGHTS = "backbone.safetensors"
 FOLDER_WEIGHTS = (RUN_WEIGHTS, "model.safetensors", "pytorch_model.bin")  # of wildfern; of a folder from Hugging Face
@@ -128,7 +128,7 @@ def _download(network: nn.Module, name: str, weights: str, in_chans: int, argume
         network.load_state_dict(found.state, strict=False)
         return _downloaded(network, name, what, found, None)  # torchvision normalizes as ImageNet
     model = name.partition(".")[0]
-    configs = {} if name == "small_alexnet" else get_arch_pretrained_cfgs(model)
+    configs = {} if name in OWN else get_arch_pretrained_cfgs(model)
     known = [full.partition(".")[2] for full, config in configs.items() if config.has_weights]
     if not known:
         raise ValueError(

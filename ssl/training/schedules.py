@@ -76,6 +76,16 @@ def constant(total_steps: int, *, warmup: Fraction = 0.0) -> Schedule:
     return Schedule(lambda step: warm_up(step, warmup * total_steps))
 
 
+@register("schedule", "polynomial")
+def polynomial(total_steps: int, *, power: Annotated[float, Field(gt=0)] = 0.9, warmup: Fraction = 0.0) -> Schedule:
+    """Linear warm-up over the share `warmup` of the run, times (1 - step / steps) ^ `power` (DeepLab; FreeCOS: 0.9)."""
+
+    def learning_rate(step: int) -> float:
+        return warm_up(step, warmup * total_steps) * (1 - step / total_steps) ** power
+
+    return Schedule(learning_rate)
+
+
 @register("schedule", "milestones")
 def milestones(
     total_steps: int,

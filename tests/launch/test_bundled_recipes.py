@@ -21,6 +21,8 @@ SMALL_DINO += ["method.head_hidden=32", "model.backbone=vit_tiny_patch16_224", "
 SMALL_NETWORK = ["views.size=32", "model.backbone=resnet14t"]
 NARROW = "model.arguments={layers: [1, 1, 1, 1], channels: [8, 8, 8, 16]}"
 SMALL_HEAD = ["method.projection_hidden=64", "method.projection_size=32"]
+SMALL_SEGMENTATION = ["data.0.size=48", "views.size=32", "views.crop_pixels=[32, 32]", "method.discriminator_width=4"]
+SMALL_SEGMENTATION += ["model.arguments.widths=[4, 6]", "method.contrast_width=4"]
 CHANGES = {
     "quickstart": [],
     "simclr_cifar10": ["data.source=digits", NARROW, *SMALL_HEAD],
@@ -100,6 +102,16 @@ CHANGES = {
     "instance_identity_cifar10": ["data.source=digits", "method.projection_hidden=64", NARROW],
     "parameter_regression_spectrum_resnet18": ["data.size=32", "data.threads=1", "views.size=32", NARROW],
     "dino_texture_kml_vit_small": ["data.of.size=32", "data.of.threads=1", *SMALL_DINO],
+    "freecos_quick": SMALL_SEGMENTATION,
+    "freecos_xcad": ["data.1.source=folder:{images}", *SMALL_SEGMENTATION],
+    "freecos_drive": ["data.1.source=folder:{images}", *SMALL_SEGMENTATION],
+    "textured_lines_resnet18": [
+        "data.size=48",
+        "views.size=32",
+        "views.crop_pixels=[32, 32]",
+        NARROW,
+        "method.decoder_width=8",
+    ],
     "mix_folder_and_ifs": [
         "data.0.source=folder:{images}",
         "views.size=32",

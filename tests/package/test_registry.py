@@ -28,7 +28,7 @@ BUILT_IN = {
     "views": {"simclr", "byol", "mocov3", "swav", "dino", "multicrop"},
     "method": {"simclr", "cacr", "cacr_momentum", "dino"},
     "optimizer": {"adamw", "sgd", "lars", "lamb"},
-    "schedule": {"cosine", "constant", "milestones"},
+    "schedule": {"cosine", "constant", "milestones", "polynomial"},
     "engine": {"torch", "deepspeed"},
     "evaluator": {"linear", "knn", "finetune", "few_shot", "retrieval"},
 }

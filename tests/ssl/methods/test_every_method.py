@@ -16,7 +16,9 @@ from wildfern.ssl.tracking import read_records
 
 def test_every_method_has_a_case():
     assert {case.method for case in CASES.values()} >= set(METHODS)
-    assert {CASES[name].method for name in TRAINED} | {"supervised", "parameter_regression"} >= set(METHODS) - {
+    assert {CASES[name].method for name in TRAINED} | {"supervised", "parameter_regression", "freecos"} >= set(
+        METHODS
+    ) - {
         "queue_contrast",
         "toy_segmentation",
     }

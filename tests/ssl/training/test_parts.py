@@ -29,6 +29,14 @@ def test_cosine_schedule_against_its_formula():
     assert schedule.weight_decay(50) == pytest.approx(5.5)
 
 
+def test_polynomial_schedule_against_its_formula():
+    schedule = SCHEDULES["polynomial"](10, power=0.9)
+    assert [schedule.learning_rate(s) for s in (0, 3, 9)] == pytest.approx([1.0, 0.7**0.9, 0.1**0.9])
+    warming = SCHEDULES["polynomial"](10, power=2.0, warmup=0.4)
+    assert [warming.learning_rate(s) for s in (0, 1, 5)] == pytest.approx([0.25, 0.5 * 0.9**2, 0.25])
+    assert schedule.weight_decay(9) == 1.0
+
+
 def test_milestones_are_shares_of_the_run():
     schedule = SCHEDULES["milestones"](200)
     assert [schedule.learning_rate(s) for s in (154, 155, 170, 185)] == pytest.approx([1, 0.1, 0.01, 0.001])

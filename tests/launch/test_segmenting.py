@@ -1,0 +1,218 @@
+"""A run of freecos from training to masks and tables: the files, what is in them, and every wrong input."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from wildfern.launch import evaluate, pretrain
+from wildfern.launch.builders import build_method, build_views
+from wildfern.launch.errors import RunError
+from wildfern.launch.run_folder import RunFolder
+from wildfern.launch.segmenting import segment
+from wildfern.ssl.data import DataError, open_source
+from wildfern.ssl.models.segmentation_settings import SegmentationSettings
+
+SMALL = [
+    *["data.0.size=64", "data.1.source=retina", "views.size=48", "views.crop_pixels=[48, 48]"],
+    *["model.arguments.widths=[4, 6, 8]", "method.discriminator_width=4", "method.contrast_width=4"],
+    *["training.steps=4", "training.batch_size=8", "training.log_every=1", "training.threads=1", "training.device=cpu"],
+    *["training.checkpoint_every=2", "optimizer.learning_rate=0.05"],
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return pretrain("freecos_quick", SMALL, run=tmp_path_factory.mktemp("runs") / "run")
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A folder with images of several sizes, one of them in a sub-folder, and one that cannot be read."""
+    folder = tmp_path / "images"
+    (folder / "more").mkdir(parents=True)
+    rendered = open_source("lsystem", size=96, seed=3).read(np.arange(3)).pixels
+    Image.fromarray(rendered[0]).save(folder / "a.png")
+    Image.fromarray(rendered[1][:40, :70]).save(folder / "more" / "b.png")
+    Image.fromarray(rendered[2][..., 0]).save(folder / "gray.tif")
+    Image.fromarray(rendered[0]).save(folder / "broken.png")
+    content = (folder / "broken.png").read_bytes()
+    (folder / "broken.png").write_bytes(content[: len(content) // 2])
+    return folder
+
+
+def rows(file):
+    with open(file, newline="") as opened:
+        return list(csv.DictReader(opened))
+
+
+def test_a_run_writes_its_decoder_and_a_threshold(run):
+    with safe_open(run / "decoder.safetensors", framework="pt") as opened:
+        said = json.loads(opened.metadata()["wildfern.threshold"])
+    assert 0 < said["threshold"] < 1
+    assert said["chosen_on"] == "64 images of lsystem not used in training"
+    method = load_file(run / "checkpoints" / "step_00000004" / "training.safetensors")
+    decoder = load_file(run / "decoder.safetensors")
+    of_method = {
+        name.removeprefix("method/decoder."): v for name, v in method.items() if name.startswith("method/decoder.")
+    }
+    assert decoder.keys() == of_method.keys()
+    assert all(torch.equal(decoder[name], of_method[name]) for name in decoder)
+
+
+def test_masks_overlays_and_tables_fit_together(run, images, tmp_path):
+    said = []
+    found = segment(run, images, tmp_path / "out", threshold=0.5, pixel_size=2.0, probabilities=True, say=said.append)
+    assert found.images == 3
+    assert list(found.unreadable) == [str(images / "broken.png")] or list(found.unreadable) == ["broken"]
+    table = rows(tmp_path / "out" / "images.csv")
+    assert [row["image"] for row in table] == ["a", "gray", "more/b"]
+    segments = rows(tmp_path / "out" / "segments.csv")
+    assert found.segments == len(segments)
+    for row in table:
+        mask = np.asarray(Image.open(tmp_path / "out" / f"{row['image']}.png"))
+        gray = np.asarray(Image.open(tmp_path / "out" / "probabilities" / f"{row['image']}.png"))
+        shown = Image.open(tmp_path / "out" / "overlays" / f"{row['image']}.jpg")
+        assert set(np.unique(mask)) <= {0, 255}
+        assert mask.shape == gray.shape == (int(row["height"]), int(row["width"])) == shown.size[::-1]
+        assert np.array_equal(
+            mask[np.abs(gray.astype(int) - 127.5) > 1] > 0, gray[np.abs(gray.astype(int) - 127.5) > 1] > 127
+        )
+        assert float(row["area"]) == pytest.approx((mask > 0).sum() * 4.0)
+        own = [float(one["length"]) for one in segments if one["image"] == row["image"]]
+        assert float(row["length"]) == pytest.approx(sum(own), abs=1e-2)
+        assert int(row["segments"]) == len(own)
+    written = json.loads((tmp_path / "out" / "segmentation.json").read_text())
+    assert written["complete"] is True
+    assert written["threshold"] == 0.5
+    assert (written["images"], len(written["unreadable"])) == (3, 1)
+
+
+def test_the_network_is_that_of_the_training(run, images, tmp_path):
+    """The probabilities are those of backbone and decoder, put together by hand, in one window."""
+    image = np.asarray(Image.open(images / "a.png"))[:48, :48]
+    Image.fromarray(image).save(tmp_path / "window.png")
+    segment(run, tmp_path / "window.png", tmp_path / "out", probabilities=True, overlays=False)
+    folder = RunFolder(run)
+    backbone = folder.backbone()
+    recipe = folder.recipe()
+    method = build_method(recipe)
+    method.decoder.load_state_dict(load_file(run / "decoder.safetensors"))
+    codes = build_views(recipe).intensity_order(torch.tensor(image).permute(2, 0, 1)[None].float() / 255)
+    with torch.no_grad():
+        logits = method.decoder.eval()(backbone.maps(codes), 48)
+    expected = np.rint(logits.sigmoid().numpy()[0] * 255)
+    found = np.asarray(Image.open(tmp_path / "out" / "probabilities" / "window.png"))
+    assert np.abs(found - expected).max() <= 1
+    assert not (tmp_path / "out" / "overlays").exists()
+
+
+def test_a_segmentation_may_be_repeated_and_its_folder_is_not_mistaken(run, images, tmp_path):
+    out = tmp_path / "out"
+    first = segment(run, images / "a.png", out)
+    assert segment(run, images / "a.png", out) == first
+    with pytest.raises(RunError, match="is in the folder of the images"):
+        segment(run, images, images)
+    with pytest.raises(RunError, match="is in the folder of the images"):
+        segment(run, images, images / "masks")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("mine")
+    with pytest.raises(RunError, match="has other files"):
+        segment(run, images, tmp_path / "other")
+    with pytest.raises(RunError, match="is a run folder"):
+        segment(run, images, run)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"threshold": 0.0}, "--threshold is a probability between 0 and 1, got 0"),
+        ({"threshold": float("nan")}, "--threshold is a probability"),
+        ({"scale": 0.0}, "--scale is a factor above 0"),
+        ({"overlap": 1.0}, "--overlap is a share of a window's side, 0 to 0.95, got 1"),
+        ({"pixel_size": 0.0}, "--pixel-size is the side of a pixel, above 0"),
+        ({"shortest": -1.0}, "--shortest is a length, 0 or more"),
+        ({"batch_size": 0}, "--batch-size must be at least 1"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(run, images, tmp_path, arguments, message):
+    with pytest.raises(RunError, match=message):
+        segment(run, images, tmp_path / "out", **arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_segmented_is_said(run, images, tmp_path):
+    with pytest.raises((RunError, ValueError), match="endless"):
+        segment(run, "lsystem", tmp_path / "out")
+    with pytest.raises((RunError, DataError, ValueError), match="nowhere"):
+        segment(run, "folder:nowhere", tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises((RunError, DataError), match="no image"):
+        segment(run, tmp_path / "empty", tmp_path / "out")
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    (alone / "broken.png").write_bytes((images / "broken.png").read_bytes())
+    with pytest.raises((RunError, DataError), match="broken"):
+        segment(run, alone, tmp_path / "out2")
+
+
+def test_a_run_without_a_decoder_or_with_a_damaged_one_is_refused(run, images, tmp_path):
+    copied = tmp_path / "copy"
+    copied.mkdir()
+    for name in ("recipe.yaml", "environment.json", "backbone.safetensors"):
+        (copied / name).write_bytes((run / name).read_bytes())
+    with pytest.raises(RunError, match=r"has no decoder\.safetensors"):
+        segment(copied, images, tmp_path / "out")
+    good = (run / "decoder.safetensors").read_bytes()
+    (copied / "decoder.safetensors").write_bytes(good[: len(good) // 2])
+    with pytest.raises(RunError, match="resuming the run writes"):
+        segment(copied, images, tmp_path / "out")
+    state = load_file(run / "decoder.safetensors")
+    save_file({**state, "classify.bias": torch.zeros(3)}, copied / "decoder.safetensors")
+    with pytest.raises(RunError, match="are not those of this run's decoder"):
+        segment(copied, images, tmp_path / "out")
+    for threshold in (
+        '{"threshold": 7, "chosen_on": "x"}',
+        '{"threshold": "x", "chosen_on": 1}',
+        "[",
+        "null",
+        '{"threshold": 0.4}',
+    ):
+        save_file(state, copied / "decoder.safetensors", {"wildfern.threshold": threshold})
+        with pytest.raises(RunError, match="its metadata are damaged"):
+            segment(copied, images, tmp_path / "out")
+    save_file(state, copied / "decoder.safetensors")
+    assert segment(copied, images / "a.png", tmp_path / "fixed").threshold == 0.5
+
+
+def test_the_run_is_evaluated_on_images_with_masks(run, tmp_path):
+    folder = tmp_path / "labeled"
+    for part in ("images", "masks"):
+        (folder / part).mkdir(parents=True)
+    rendered = open_source("lsystem", size=64, seed=9, preset="retina").read(np.arange(5))
+    for number, (image, mask) in enumerate(zip(rendered.pixels, rendered.masks, strict=True)):
+        Image.fromarray(image).save(folder / "images" / f"{number}.png")
+        Image.fromarray(mask * 255).save(folder / "masks" / f"{number}.png")
+    found = evaluate(run, {"source": f"masks:{folder}", "test_fraction": 1.0}, "segmentation")
+    main = {row["backbone"]: row for row in found.main_rows()}
+    assert main.keys() == {"random", "pretrained"}
+    assert main["pretrained"]["metric"] == "dice"
+    assert main["pretrained"]["n"] == 5
+    assert "threshold 0.5; inside the field of view" in main["pretrained"]["detail"]
+    metrics = {row["metric"] for row in found.rows if row["backbone"] == "pretrained"}
+    assert metrics >= {"iou", "cl_dice", "roc_auc", "tolerant_f1", "component_error", "dice_validation_threshold"}
+    segment(run, folder / "images", tmp_path / "out", threshold=0.5)
+    masks = [np.asarray(Image.open(tmp_path / "out" / f"{number}.png")) > 0 for number in range(5)]
+    both = [2 * (m & (t > 0)).sum() / (m.sum() + (t > 0).sum()) for m, t in zip(masks, rendered.masks, strict=True)]
+    assert main["pretrained"]["value"] == pytest.approx(np.mean(both), abs=1e-6)
+
+
+def test_scales():
+    assert SegmentationSettings(64, crop_pixels=(96, 160)).scale(500, 900) == 0.5
+    assert SegmentationSettings(64, crop_scale=(1.0, 1.0)).scale(128, 900) == 0.5
+    assert SegmentationSettings(64, crop_scale=(0.25, 0.25)).scale(128, 900) == 1.0
