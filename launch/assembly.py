@@ -23,6 +23,7 @@ from wildfern.launch.errors import RunError
 from wildfern.launch.evaluation_data import check_channels_of, check_labels_of, check_networks_of, evaluation_sources
 from wildfern.launch.online_evaluations import build_probe
 from wildfern.launch.protocols import check_protocols
+from wildfern.launch.run_decoder import checked_backbone
 from wildfern.launch.run_folder import RunFolder
 from wildfern.recipes import Recipe
 from wildfern.ssl.augmentation import Views
@@ -99,7 +100,7 @@ def assemble(recipe: Recipe, folder: RunFolder, context: DistributedContext, pro
     if wanted.on:
         evaluators = check_protocols(wanted.protocols, wanted.few_shot, wanted.seeds)
         check_networks_of(
-            evaluators, method.eval_backbone(), max(size for _, size in views.shape), "evaluation.protocols"
+            evaluators, checked_backbone(method, recipe), max(size for _, size in views.shape), "evaluation.protocols"
         )
     # DeepSpeed broadcasts weights as flat bytes, so there they stay contiguous and only the images are channels_last.
     channels_last = recipe.training.channels_last and recipe.engine.name == "torch"

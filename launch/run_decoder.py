@@ -1,5 +1,6 @@
 """`decoder.safetensors` of a run folder: what completes the backbone to a segmenter, with its settings."""
 
+import copy
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -15,6 +16,7 @@ from wildfern.launch.builders import build_method
 from wildfern.launch.errors import RunError, cannot_write
 from wildfern.recipes import Recipe
 from wildfern.ssl.augmentation import VIEWS
+from wildfern.ssl.methods import Method
 from wildfern.ssl.models import Backbone
 from wildfern.ssl.models.checkpoint_file import read_tensors
 from wildfern.ssl.models.segmentation_settings import SegmentationSettings
@@ -35,6 +37,17 @@ def attach_random_decoder(backbone: Backbone, recipe: Recipe) -> None:
     if decoder is None:
         raise RunError(f"{recipe.method.name} has no decoder")
     backbone.attach_decoder(decoder.eval(), recipe_settings(recipe))
+
+
+def checked_backbone(method: Method, recipe: Recipe) -> Backbone:
+    """The method's backbone to evaluate, with its decoder if it has one: the same modules, which stay the method's."""
+    backbone, decoder = method.eval_backbone(), method.segmentation_decoder()
+    if decoder is None:
+        return backbone
+    whole = copy.copy(backbone)
+    whole.__dict__["_modules"] = dict(backbone._modules)
+    whole.attach_decoder(decoder, recipe_settings(recipe))
+    return whole
 
 
 def attach_decoder(

@@ -36,6 +36,7 @@ from wildfern.ssl.tracking import Progress, progress_of
 
 RECORD = "segmentation.json"
 FIXED = 0.5
+OPACITY = 0.9  # of the outline of a mask in its overlay
 AS_TRAINED = (
     "bands",
     "value_range",
@@ -145,7 +146,7 @@ def segment(
             mask = probability >= chosen
             _write_image(place / f"{name}.png", mask.astype(np.uint8) * 255)
             if overlays:
-                _write_image(place / "overlays" / f"{name}.jpg", overlay(pixels, mask))
+                _write_image(place / "overlays" / f"{name}.jpg", overlay(pixels, mask, opacity=OPACITY))
             if probabilities:
                 _write_image(place / "probabilities" / f"{name}.png", np.rint(probability * 255).astype(np.uint8))
             tables.add(name, mask, pixel_size, shortest)
@@ -258,6 +259,6 @@ def _write_image(file: Path, pixels: NDArray[np.uint8]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with replacing(file, sync=False) as beside:
         if file.suffix == ".jpg":
-            Image.fromarray(pixels).save(beside, "JPEG", quality=92)
+            Image.fromarray(pixels).save(beside, "JPEG", quality=92, subsampling=0)
         else:
             Image.fromarray(pixels).save(beside, "PNG")

@@ -31,6 +31,14 @@ from wildfern.ssl.data.clusters import clusters_as_bytes
 NARROW = ["model.backbone=resnet18", "model.arguments.layers=[1,1,1,1]", "model.arguments.channels=[8,8,8,8]"]
 HEADS = ["method.projection_hidden=16", "method.projection_size=8"]
 FEW = ["training.steps=2", "training.batch_size=8", "views.size=32", "evaluation.on=[]"]
+SEGMENTING = [
+    "training.steps=2",
+    "training.batch_size=8",
+    "data.0.size=48",
+    "views.size=32",
+    "views.crop_pixels=[32, 32]",
+]
+SEGMENTING += ["model.arguments.widths=[4, 6]", "method.discriminator_width=4", "method.contrast_width=4"]
 VIT = ["model.backbone=test_vit", "views.local_size=16", "method.prototypes=32"]
 
 # Commands that a test of its own runs, by the name of the test.
@@ -72,6 +80,8 @@ def small_pretrain(words: list[str]) -> list[str]:
 
 def small_training(recipe: str, words: list[str]) -> list[str]:
     """Changes that make the training of a recipe small."""
+    if recipe.startswith("freecos"):
+        return SEGMENTING
     if recipe.endswith(".yaml"):
         return ["training.steps=2"]  # of the workplace
     changes = [*FEW, *(VIT if "dino" in recipe else NARROW)]
@@ -86,7 +96,7 @@ def small_training(recipe: str, words: list[str]) -> list[str]:
 
 def small_evaluate(words: list[str]) -> list[str]:
     changed = {"runs/quickstart": "runs/mine", "vit_small_patch14_dinov2": "test_vit", "224": "32"}
-    return [changed.get(word, word) for word in words]
+    return [changed.get(word, word).replace("steps=200", "steps=2 seeds=1 batch_size=2") for word in words]
 
 
 def small_bench(words: list[str]) -> list[str]:
@@ -114,6 +124,11 @@ def small_curate(words: list[str]) -> list[str]:
     return [*words, "--set", "people.detector=null", "--processes", "1"] if words[1] == "scan" else words
 
 
+def small_segment(words: list[str]) -> list[str]:
+    words[words.index("--out") + 1] = f"{time.monotonic_ns()}"
+    return words
+
+
 SMALL: dict[str, Callable[[list[str]], list[str]]] = {
     "bench": small_bench,
     "cluster": small_cluster,
@@ -125,6 +140,7 @@ SMALL: dict[str, Callable[[list[str]], list[str]]] = {
     "plan": small_plan,
     "pretrain": small_pretrain,
     "quickstart": lambda words: [*words, *TINY, "training.steps=2"],
+    "segment": small_segment,
     "sweep": small_series,
     "render": lambda words: [*words, "size=32", "--grid", "2x2"],
 }
@@ -216,10 +232,16 @@ def make_workplace(folder: Path) -> None:
     pretrain("quickstart", [*TINY, "training.steps=2"], run=folder / "runs" / "mine")
     for name in ("microscope", "export", "flowers", "a", "b", "other", "launched"):
         shutil.copytree(folder / "runs" / "mine", folder / "runs" / name)
+    pretrain(
+        "freecos_quick", [*SEGMENTING, "training.threads=1", "training.device=cpu"], run=folder / "runs" / "vessels"
+    )
     shutil.copy(folder / "runs" / "mine" / "recipe.yaml", folder)  # as of `wildfern init`
     for number in range(16):
         image(f"images/{number}.png")
         image(f"labeled/{'ab'[number % 2]}/{number}.png")
+        image(f"drawn/images/{number}.png")
+        (folder / "drawn" / "masks").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 2, (40, 48), dtype=np.uint8) * 255).save(folder / f"drawn/masks/{number}.png")
         place = folder / "microscope" / "ab"[number % 2] / f"{number}.tif"
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 4096, (40, 40), dtype=np.uint16)).save(place)

@@ -42,6 +42,7 @@ class LSystemStream(Stream):
     - color: the preset's colors, ± `variation` gray levels a branch, "random" ones, or one random "texture" for the branches of
       an image. background: diamond-square "clouds", "plain", "white", or a random "texture". contrast: between background and
       branch, at 1 nothing of the background shines through.
+      inverted: bright branches on a dark ground: the preset's colors subtracted from 255.
       softness: the part of it lost towards a branch's edge. blur: 3 × 3 Gaussian, σ ~ U(.5, 1). noise: ± gray levels a
       pixel.
     - curriculum: samples over which the lower ends of the spans of width and contrast fall from the middle of the span to the
@@ -81,6 +82,7 @@ class LSystemStream(Stream):
         taper: bool = True,
         color: Color = "preset",
         background: Background = "clouds",
+        inverted: bool = False,
         contrast: tuple[float, float] | None = None,
         softness: float | None = None,
         variation: float = 3.0,
@@ -120,6 +122,11 @@ class LSystemStream(Stream):
         self.noise = checked_number("noise", numbers.noise if noise is None else noise, 0.0, 64.0)
         self.curriculum = checked_integer("curriculum", curriculum, 0, LONGEST_CURRICULUM)
         self.smooth, self.taper, self.blur = checked_flags(smooth=smooth, taper=taper, blur=blur)
+        (self.inverted,) = checked_flags(inverted=inverted)
+        if self.inverted and (self.background == "white" or "texture" in (self.background, self.color)):
+            raise ValueError(
+                "inverted is for the colors of a preset on clouds or plain: textures have both kinds already"
+            )
         self._most = self._bounds()
         places = self.start_x, self.start_y, self.start_angle, self.rotation
         sizes = self.width, self.length, self.turn, self.bend, self.ratio
@@ -136,7 +143,8 @@ class LSystemStream(Stream):
                 (first + second) / total if third else 1.0,
             ]
         )
-        self._colors = np.array([numbers.branch, numbers.shade, numbers.light], np.float64)
+        colors = np.array([numbers.branch, numbers.shade, numbers.light], np.float64)
+        self._colors = 255.0 - colors if self.inverted else colors
 
     def segments(self, index: int) -> NDArray[np.float64]:
         """The strokes of a sample, in the order of drawing: float64[M, 6] of x0, y0, x1, y1, width0, width1.

@@ -44,6 +44,9 @@ from wildfern.ssl.evaluation.protocols.linear_probe import LinearProbe, LinearRe
 from wildfern.ssl.evaluation.protocols.linear_sgd import LinearSGD
 from wildfern.ssl.evaluation.protocols.regression_probe import RegressionProbe
 from wildfern.ssl.evaluation.protocols.retrieval import Retrieval, retrieve
+from wildfern.ssl.evaluation.protocols.segmentation import Segmentation
+from wildfern.ssl.evaluation.protocols.segmentation_finetune import SegmentationFinetune
+from wildfern.ssl.evaluation.protocols.segmentation_probe import SegmentationProbe
 from wildfern.ssl.evaluation.report.comparison import Comparison, compare_runs
 from wildfern.ssl.evaluation.report.page import record_names, report_page, write_report
 from wildfern.ssl.evaluation.result import EvaluationResult
@@ -85,6 +88,9 @@ __all__ = [
     "Retrieval",
     "RunRecord",
     "Score",
+    "Segmentation",
+    "SegmentationFinetune",
+    "SegmentationProbe",
     "TransformedBackbone",
     "alignment",
     "average_precision",

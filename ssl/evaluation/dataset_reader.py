@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from wildfern.ssl.evaluation.evaluator import ChunkStream, Evaluator, Features, LabeledImages, MaskedImages
+from wildfern.ssl.evaluation.evaluator import ChunkStream, Evaluator, Features, LabeledImages, MaskedImage, MaskedImages
 from wildfern.ssl.evaluation.feature_store import FeatureStore
 from wildfern.ssl.evaluation.features import stream
 from wildfern.ssl.evaluation.label_checks import check_labels, unseen_note
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 def kind_of(evaluator: Evaluator) -> Kind:
     """What an evaluator needs of the images."""
+    if evaluator.needs == "masks":
+        return "masks"
     return "targets" if evaluator.targets else evaluator.needs_labels
 
 
@@ -115,11 +117,9 @@ class DatasetReader:
     ) -> Features | LabeledImages | ChunkStream | MaskedImages:
         """A split for one evaluator and backbone."""
         if evaluator.needs == "masks":
-            source, shown = self.sources[split], f"{self.dataset} ({split})"
-            count = source.num_items or 0
-            self.counts[split, kind_of(evaluator)] = LabelCounts.of(np.full(count, -1))
-            read = partial(masked_images, source, shown, self.progress, f"reading {split}")
-            return MaskedImages(read, count, self.backbones[name], self.preprocessing[name])
+            if (count := self.sources[split].num_items) is None:
+                raise ValueError(f"{self.dataset} ({split}): an endless stream cannot be evaluated on")
+            return MaskedImages(partial(self._masked, split), count, self.backbones[name], self.preprocessing[name])
         if evaluator.needs == "features":
             found = self._kept[split, kind_of(evaluator)]
             return replace(found.features[name, evaluator.layers], class_names=self._names(split, evaluator))
@@ -151,6 +151,15 @@ class DatasetReader:
         if ("train", True) in self.counts and ("test", True) in self.counts:
             notes += unseen_note(self.counts["train", True], self.counts["test", True], self.class_names)
         return list(dict.fromkeys(notes))
+
+    def _masked(self, split: str) -> Iterator[MaskedImage]:
+        """The images of a split with their masks; their number is known after the last one."""
+        images = masked_images(self.sources[split], f"{self.dataset} ({split})", self.progress, f"reading {split}")
+        items = []
+        for image in images:
+            items.append(image.item)
+            yield image
+        self.counts[split, "masks"] = LabelCounts.of(np.full(len(items), -1))
 
     def _names(self, split: str, evaluator: Evaluator) -> tuple[str, ...] | None:
         """Of the classes, or of the targets."""

@@ -8,7 +8,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from wildfern.ssl.evaluation.preprocessing import Preprocessing
 from wildfern.ssl.tracking.progress import SILENT, Progress
 
-Needs = Literal["features", "tokens", "maps", "images"]
+Needs = Literal["features", "tokens", "maps", "images", "masks"]
 T = TypeVar("T")
 
 
@@ -46,13 +46,30 @@ class Predictions:
 
 
 @dataclass(frozen=True)
+class SegmentationDetails:
+    """What a report shows of a segmentation of n test images.
+
+    `counts` int64[2, 1001]: pixels of masks, and others, of all images, with at least each of `pixel_ranking.CURVE_THRESHOLDS`.
+    `threshold`: the one that was chosen without test, if any. Of some images `items` int64[k] of the source, `dice` float32[k] at
+    the threshold 0.5, and `overlays`: JPEG files that show what was found and missed there.
+    """
+
+    counts: NDArray[np.int64]
+    threshold: float | None
+    items: NDArray[np.int64]
+    dice: NDArray[np.float32]
+    overlays: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
 class Score:
     """One number of an evaluation; `low` and `high` are its interval, if known, and `detail` describes the interval.
 
     `n` is the number of test images that were counted. A `share` is in [0, 1] and is shown in percent.
     `per_image` float32[n]: what each test image contributes, if `value` is their mean; the same images in the same order for
     each backbone give paired differences. `per_draw`: the values of which it is the mean, of draws of train images that are the
-    same for each backbone; differences are then paired over these. The main score of a classifier has its `predictions`.
+    same for each backbone; differences are then paired over these. The main score of a classifier has its `predictions`,
+    that of a segmentation its details, `segmentation`.
     """
 
     metric: str
@@ -64,6 +81,7 @@ class Score:
     share: bool = True
     per_image: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
     predictions: Predictions | None = field(default=None, compare=False, repr=False)
+    segmentation: SegmentationDetails | None = field(default=None, compare=False, repr=False)
     per_draw: tuple[float, ...] | None = field(default=None, compare=False, repr=False)
 
 
@@ -150,6 +168,31 @@ class ChunkStream:
         return self.open()
 
 
+class MaskedImage(NamedTuple):
+    """An image as its source has it, uint8[H, W, C], with its mask and field of view, bool[H, W]; `region` None: everywhere."""
+
+    pixels: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
+    region: NDArray[np.bool_] | None
+    item: int
+
+
+@dataclass(frozen=True)
+class MaskedImages:
+    """Images of a split with their masks, whole and in their own size, read again in each iteration: `count` of them."""
+
+    open: Callable[[], Iterator[MaskedImage]]
+    count: int
+    backbone: nn.Module
+    preprocessing: Preprocessing
+
+    def __iter__(self) -> Iterator[MaskedImage]:
+        return self.open()
+
+    def __len__(self) -> int:
+        return self.count
+
+
 class HeldOut(Generic[T]):
     """The test split. It can be read once, after all choices were made on train; a second read raises RuntimeError."""
 
@@ -158,13 +201,13 @@ class HeldOut(Generic[T]):
         self.class_names: tuple[str, ...] | None = getattr(data, "class_names", None)
 
     def read(self) -> T:
-        """The data. Of a `ChunkStream`, an iterator that ends after one pass. ValueError for a split without images."""
+        """The data; of a stream or `MaskedImages` an iterator for one pass. ValueError for a split without images."""
         if self._data is None:
             raise RuntimeError("the test split was read before: choose everything on train, then read test once")
         data, self._data = self._data, None
         if isinstance(data, Sized):
             check_test(data)
-        return iter(data) if isinstance(data, ChunkStream) else data  # type: ignore[return-value]
+        return iter(data) if isinstance(data, ChunkStream | MaskedImages) else data  # type: ignore[return-value]
 
 
 def check_test(test: Sized) -> None:
@@ -182,10 +225,11 @@ def check_single_label(function: str, evaluator: str, *labels: Any) -> None:
 
 
 class Evaluator(ABC):
-    """Evaluates a frozen backbone on labeled images, by its features, tokens, maps or by the images themselves.
+    """Evaluates a backbone on labeled images or masks, by its features, tokens, maps or by the images themselves.
 
     `needs` decides what `train` and `test` are: "features" → `Features`; "tokens" and "maps" → `ChunkStream`;
-    "images" → `LabeledImages`; `test` is a `HeldOut` of the same. `needs_labels` False: images without a label (-1) are kept.
+    "images" → `LabeledImages`; "masks" → `MaskedImages`; `test` is a `HeldOut` of the same. `needs_labels` False: images without
+    a label (-1) are kept.
     An evaluator that needs labels gets multi-hot ones only if it declares `multi_label`; otherwise the data set is refused.
     `targets`: the labels are numbers, `Images.parameters` float32[N, P]; images without one of them (NaN) are left out.
     With `needs` "features", an attribute `layers` asks for those of the last blocks or stages (`LastBlocks`).

@@ -143,13 +143,13 @@ def labeled_chunks(
                 kept = np.flatnonzero(~np.isnan(labels).any(1))
             else:
                 kept = np.arange(len(labels)) if unlabeled or labels.ndim == 2 else np.flatnonzero(labels >= 0)
-            kept = kept[_readable(source, start + kept)]
+            kept = kept[readable(source, start + kept)]
             if len(kept):
                 masks = None if masks is None else _picked(masks, kept)
                 yield LabeledChunk(_picked(images.pixels, kept), labels[kept], masks, start, stop, start + kept)
 
 
-def _readable(source: "Source", items: NDArray[np.int64]) -> NDArray[np.bool_]:
+def readable(source: "Source", items: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Which of these items, that were read, were not replaced by another image because they cannot be read."""
     while isinstance(source, Subset):
         source, items = source.source, source.items[items]

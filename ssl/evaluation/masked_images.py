@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wildfern.ssl.data.image_source import ImageSource
 from wildfern.ssl.evaluation.evaluator import MaskedImage
+from wildfern.ssl.evaluation.labeled_chunks import readable
 from wildfern.ssl.tracking.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -23,10 +23,11 @@ def masked_images(source: "Source", name: str, progress: Progress = SILENT, deta
         raise ValueError(f"{name}: an endless stream cannot be evaluated on; name a set of images with masks")
     progress.count(0, source.num_items, "images", detail)
     for item in range(source.num_items):
-        images = source.read(np.array([item], np.int64)).on_host()
+        items = np.array([item], np.int64)
+        images = source.read(items).on_host()
         if images.masks is None:
             raise ValueError(f"{name} has no masks, which segmentation is compared with: use masks:PATH")
-        if not (isinstance(source, ImageSource) and source.item_name(item) in source.skipped):
+        if readable(source, items).all():
             region = None if images.regions is None else np.asarray(images.regions[0]) > 0
             yield MaskedImage(np.asarray(images.pixels[0]), np.asarray(images.masks[0]) > 0, region, item)
         progress.count(item + 1, source.num_items, "images", detail)

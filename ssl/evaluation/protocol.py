@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from wildfern.ssl.evaluation.dataset_reader import DatasetReader, kind_of
-from wildfern.ssl.evaluation.evaluator import Evaluator, HeldOut, Predictions, Score
+from wildfern.ssl.evaluation.evaluator import Evaluator, HeldOut, Predictions, Score, SegmentationDetails
 from wildfern.ssl.evaluation.feature_store import FeatureStore
 from wildfern.ssl.evaluation.metrics.breakdown import breakdown
 from wildfern.ssl.evaluation.metrics.label_counts import LabelCounts
@@ -34,7 +34,8 @@ class ProtocolsFailed(ValueError):
 
 
 # What of a `Score` is in its row of the result.
-ROW_KEYS = tuple(one.name for one in fields(Score) if one.name not in ("per_image", "per_draw", "predictions"))
+NOT_IN_ROWS = ("per_image", "per_draw", "predictions", "segmentation")
+ROW_KEYS = tuple(one.name for one in fields(Score) if one.name not in NOT_IN_ROWS)
 
 
 def evaluate_backbones(
@@ -101,6 +102,7 @@ def evaluate_backbones(
     rows: list[dict[str, Any]] = []
     paired = Paired()
     predictions: dict[tuple[str, str], Predictions] = {}
+    segmentations: dict[tuple[str, str], SegmentationDetails] = {}
     for protocol, evaluator in evaluators.items():
         for name in names:
             progress.part(f"{dataset}: {protocol} of {name}")
@@ -118,6 +120,8 @@ def evaluate_backbones(
             own = len(scores)
             if details and scores[0].predictions is not None:
                 predictions[protocol, name] = scores[0].predictions
+            if details and scores[0].segmentation is not None:
+                segmentations[protocol, name] = scores[0].segmentation
             train_counts = data.counts.get(("train", kind_of(evaluator))) or LabelCounts()
             scores = [*scores, *breakdown(scores, train_counts, data.test_groups(evaluator), data.class_names)]
             for number, score in enumerate(scores):
@@ -140,7 +144,7 @@ def evaluate_backbones(
     shown = None
     if details:
         progress.part(f"{dataset}: images for the report")
-        shown = collect_details(data, predictions, names)
+        shown = collect_details(data, predictions, segmentations, names)
     result = EvaluationResult(
         tuple(rows),
         words,

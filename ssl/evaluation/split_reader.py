@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 Crop = tuple[int | None, str]  # size and interpolation
 Network = tuple[str, int | None]  # a backbone by name, and of which layers the features are
-Kind = bool | Literal["targets"]  # what is needed of images besides pixels: labels (True), nothing (False), or targets
+Kind = (
+    bool | Literal["targets", "masks"]
+)  # what is needed besides pixels: labels (True), nothing (False), targets or masks
 
 
 @dataclass

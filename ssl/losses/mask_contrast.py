@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from wildfern.ssl.losses.full_precision import full_precision, without_autocast
+
 
 def mask_contrast(queries: Tensor, positives: Tensor, negatives: Tensor, temperature: float = 0.1) -> Tensor:
     """InfoNCE: the mean over q of -log(exp(q·p/τ) / (exp(q·p/τ) + Σ_n exp(q·n/τ))), a scalar.
@@ -13,6 +15,8 @@ def mask_contrast(queries: Tensor, positives: Tensor, negatives: Tensor, tempera
     """
     if not len(queries) or not len(negatives):
         return (queries.sum() + positives.sum() + negatives.sum()) * 0
-    positive = (queries * positives).sum(dim=1, keepdim=True)
-    logits = torch.cat([positive, queries @ negatives.T], dim=1) / temperature
+    with without_autocast(queries):
+        queries, positives, negatives = (full_precision(x) for x in (queries, positives, negatives))
+        positive = (queries * positives).sum(dim=1, keepdim=True)
+        logits = torch.cat([positive, queries @ negatives.T], dim=1) / temperature
     return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64, device=logits.device))

@@ -128,8 +128,13 @@ def measure_maps(backbone: Backbone) -> list[tuple[int, int]]:
         )
     trial = copy.copy(backbone)
     trial.__dict__["_modules"] = {"network": meta_copy(backbone.network)}
-    with torch.device("meta"):
-        maps = trial.maps(torch.zeros(2, backbone.in_chans, backbone.size, backbone.size))
+    images = (2, backbone.in_chans, backbone.size, backbone.size)
+    try:
+        with torch.device("meta"):
+            maps = trial.maps(torch.zeros(images))
+    except Exception:  # of an operation without a meta kernel
+        trial.__dict__["_modules"] = {"network": copy.deepcopy(backbone.network).eval()}
+        maps = trial.maps(torch.zeros(images))
     return [(found.shape[1], found.shape[-1]) for found in maps]
 
 

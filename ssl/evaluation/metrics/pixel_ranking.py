@@ -50,18 +50,30 @@ def precision_recall_curve(
     large image weighs more than a small one. Precision is 1 where nothing is predicted. Raises ValueError if no image has a
     mask pixel in its region; other errors as `sorted_pixels`.
     """
-    found, wrong = np.zeros((2, len(CURVE_THRESHOLDS)), np.int64)
-    total = 0
+    counts = np.zeros((2, len(CURVE_THRESHOLDS)), np.int64)
     for image in images:
-        positive, negative = sorted_pixels(*image)
-        found += count_at_least(positive, CURVE_THRESHOLDS)
-        wrong += count_at_least(negative, CURVE_THRESHOLDS)
-        total += len(positive)
-    if not total:
+        counts += curve_counts(*sorted_pixels(*image))
+    return (CURVE_THRESHOLDS.copy(), *precision_and_recall(counts))
+
+
+def curve_counts(positive: NDArray[np.floating], negative: NDArray[np.floating]) -> NDArray[np.int64]:
+    """How many of an image's `sorted_pixels` are at least each of `CURVE_THRESHOLDS`: int64[2, 1001], of its mask and others.
+
+    The first threshold is 0, so the first counts are all pixels. Counts of several images are added.
+    """
+    return np.stack([count_at_least(pixels, CURVE_THRESHOLDS) for pixels in (positive, negative)])
+
+
+def precision_and_recall(counts: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Precision and recall, float64[1001], of `curve_counts` or a sum of them; precision is 1 where nothing is predicted.
+
+    Raises ValueError if they have no mask pixel.
+    """
+    found, wrong = counts
+    if not found[0]:
         raise ValueError("no image has a mask pixel in its region, so there is no recall")
     predicted = found + wrong
-    precision = np.where(predicted > 0, found / np.maximum(predicted, 1), 1.0)
-    return CURVE_THRESHOLDS.copy(), precision, found / total
+    return np.where(predicted > 0, found / np.maximum(predicted, 1), 1.0), found / found[0]
 
 
 def sorted_pixels(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from wildfern.generators.counter_rng import fold, key, uniform
 from wildfern.ssl.evaluation.dataset_reader import DatasetReader
-from wildfern.ssl.evaluation.evaluator import Features, Predictions
+from wildfern.ssl.evaluation.evaluator import Features, Predictions, SegmentationDetails
 from wildfern.ssl.evaluation.protocols.neighbor_search import nearest
 from wildfern.ssl.evaluation.report.image_details import ImageDetails, Neighbors, PatchMaps, Predicted, Thumbnails
 from wildfern.ssl.evaluation.report.patch_maps import patch_maps
@@ -32,15 +32,20 @@ AT_ONCE = 64  # images read together
 
 
 def collect_details(
-    data: DatasetReader, predictions: Mapping[tuple[str, str], Predictions], backbones: Sequence[str]
+    data: DatasetReader,
+    predictions: Mapping[tuple[str, str], Predictions],
+    segmentations: Mapping[tuple[str, str], SegmentationDetails],
+    backbones: Sequence[str],
 ) -> ImageDetails | None:
-    """The details of the labeled test images; None where no evaluator read features or images with labels.
+    """The details of the labeled test images, and of segmentations.
 
-    `predictions` by (protocol, backbone) are of these images, in their order; others are left out.
+    `predictions` by (protocol, backbone) are of these images, in their order; others are left out. Where no evaluator read
+    features or images with labels, there are only the segmentations; None without these.
     """
     test, train = data.labeled("test"), data.labeled("train")
     if test is None or train is None or test.labels.ndim != 1:
-        return None
+        none = np.empty(0, np.int64)
+        return ImageDetails(data.dataset, none, none, segmentations=dict(segmentations)) if segmentations else None
     n = len(test.labels)
     found = {names: _predicted(one) for names, one in predictions.items() if len(one) == n}
     features = {name: test.features[name, None] for name in backbones if (name, None) in test.features}
@@ -67,6 +72,7 @@ def collect_details(
         neighbors,
         {one.name: (one[test.items].codes, one.names) for one in data.sources["test"].groups},
         _patch_maps(queries[:MAPS], test.items, data, backbones),
+        dict(segmentations),
     )
 
 

@@ -1,7 +1,8 @@
-"""Sections of the report on single test images: classes, confusions, confidence, groups, mistakes, neighbors and maps."""
+"""Sections of the report on single test images: classes, confusions, confidence, mistakes, neighbors, maps, segmentations."""
 
 from collections.abc import Iterator, Sequence
 
+from wildfern.ssl.evaluation.evaluator import SegmentationDetails
 from wildfern.ssl.evaluation.report.classes import class_table, confusions, group_tables, labeled_predictions
 from wildfern.ssl.evaluation.report.filters import filters_png, first_filters
 from wildfern.ssl.evaluation.report.image_details import ImageDetails, PatchMaps, Predicted, read_details
@@ -11,6 +12,7 @@ from wildfern.ssl.evaluation.report.parts import escape, folded, run_name, secti
 from wildfern.ssl.evaluation.report.patch_maps_table import patch_maps_notes, patch_maps_table
 from wildfern.ssl.evaluation.report.positions import Embedding
 from wildfern.ssl.evaluation.report.reliability import reliability_diagram
+from wildfern.ssl.evaluation.report.segmentation import segmentation_part
 from wildfern.ssl.evaluation.result import EvaluationResult
 from wildfern.ssl.evaluation.run_record import RunRecord
 from wildfern.ssl.evaluation.score_words import short_name
@@ -24,8 +26,12 @@ NOT_SHOWN = "Details of single images are shown of the first {shown} of {runs} r
 
 
 def details_sections(records: Sequence[RunRecord], names: Sequence[str], embedding: Embedding) -> str:
-    """For each data set sections on its test images, with feature maps and a map of all; nothing without stored details."""
+    """For each data set sections on its test images, with segmentations, feature maps and a map of all.
+
+    Nothing without stored details.
+    """
     images: dict[str, list[str]] = {}
+    segmented: dict[str, list[str]] = {}
     patches: dict[str, list[tuple[str, PatchMaps]]] = {}
     maps: dict[str, list[str]] = {}
     for index, record in enumerate(records[:MOST_RUNS]):
@@ -46,6 +52,8 @@ def details_sections(records: Sequence[RunRecord], names: Sequence[str], embeddi
             thumbnails = usable_jpegs(details.thumbnails)
             found = "".join(_parts(details, result, thumbnails))
             images.setdefault(dataset, []).append(f"{heading}{found}" * bool(found))
+            if found := "".join(_segmentations(details, result)):
+                segmented.setdefault(dataset, []).append(f"{heading}{found}")
             if details.patch_maps is not None:
                 backbones = _ordered(result, list(details.patch_maps.components))
                 if found := patch_maps_table(details, backbones, thumbnails):
@@ -61,6 +69,8 @@ def details_sections(records: Sequence[RunRecord], names: Sequence[str], embeddi
     for dataset, parts in images.items():
         content = "".join(parts)
         sections.append(section(f"Test images of {escape(dataset)}", content + note * bool(content)))
+        content = "".join(segmented.get(dataset, []))
+        sections.append(section(f"Segmentation of {escape(dataset)}", content + note * bool(content)))
         shown = patches.get(dataset, [])
         content = "".join(found for found, _ in shown) + patch_maps_notes([one for _, one in shown])
         sections.append(section(f"Feature maps of {escape(dataset)}", content))
@@ -104,6 +114,16 @@ def _parts(details: ImageDetails, result: EvaluationResult, thumbnails: dict[int
     nearest = neighbors(details, ordered, thumbnails, usable_jpegs(details.train_thumbnails))
     said = "<p class=note-line>By cosine similarity; framed: of the same class as the test image.</p>"
     yield folded("Nearest train images", said + nearest) if nearest else ""
+
+
+def _segmentations(details: ImageDetails, result: EvaluationResult) -> Iterator[str]:
+    """A part for each protocol; those behind the first one are folded."""
+    protocols: dict[str, dict[str, SegmentationDetails]] = {}
+    for (protocol, backbone), found in details.segmentations.items():
+        protocols.setdefault(protocol, {})[backbone] = found
+    for number, (protocol, by_backbone) in enumerate(list(protocols.items())[:MOST_PROTOCOLS]):
+        part = segmentation_part({name: by_backbone[name] for name in _ordered(result, list(by_backbone))})
+        yield folded(f"{escape(short_name(protocol))}", part, is_open=number == 0)
 
 
 def _protocol(details: ImageDetails, by_backbone: dict[str, Predicted], thumbnails: dict[int, str]) -> Iterator[str]:

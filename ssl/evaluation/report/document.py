@@ -22,6 +22,8 @@ def document(title: str, header: str, body: str) -> str:
     if "<figure class=chart>" in body:
         names += CHART_SCRIPTS
         styles.insert(0, asset("uplot.min.css"))
+    if "<div class=segmentation>" in body:
+        styles.append(asset("segmentation.css"))
     if "<figure class=map>" in body:
         names += MAP_SCRIPTS
     scripts = "".join(_script(name) for name in names)

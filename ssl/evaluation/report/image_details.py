@@ -1,4 +1,4 @@
-"""What a report shows of single test images of one data set: predictions, thumbnails, neighbors and a map of features."""
+"""What a report shows of single test images of one data set: predictions, thumbnails, neighbors, maps and segmentations."""
 
 import hashlib
 import json
@@ -15,6 +15,7 @@ from safetensors.numpy import load, save
 
 from wildfern.bounded_json import parse_json
 from wildfern.files import check_folder, read_bytes, replacing
+from wildfern.ssl.evaluation.report.segmentation_arrays import Segmentations, parsed_segmentations, segmentation_arrays
 
 FOLDER = "evaluation_details"  # in a run folder
 MOST_BYTES = 256 * 2**20
@@ -70,6 +71,8 @@ class PatchMaps:
 class ImageDetails:
     """The n test images of `dataset`: `labels` int64[n] (-1: none) and `items` int64[n] of the source, in the order of test.
 
+    n is 0 if only segmentations were evaluated, which are by (protocol, backbone), of images of their own.
+
     - predictions: by (protocol, backbone).
     - train_counts: int64[C], train images of each class.
     - map_images int64[m], places in test, and `map_features` by backbone, float32[m, ≤ 50]: principal components of unit rows.
@@ -91,6 +94,7 @@ class ImageDetails:
     neighbors: Neighbors | None = None
     groups: dict[str, tuple[NDArray[np.int64], tuple[str, ...]]] = field(default_factory=dict)
     patch_maps: PatchMaps | None = None
+    segmentations: Segmentations = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -117,15 +121,24 @@ class ImageDetails:
             map_features={name: rows for name, rows in self.map_features.items() if name in backbones},
             neighbors=neighbors,
             patch_maps=maps,
+            segmentations={names: one for names, one in self.segmentations.items() if names[1] in backbones},
         )
 
     def with_earlier(self, earlier: "ImageDetails | None") -> "ImageDetails":
-        """The same with the predictions of other protocols and backbones for the same test images."""
-        if earlier is None or not (
-            np.array_equal(self.labels, earlier.labels) and np.array_equal(self.items, earlier.items)
-        ):
+        """The same with segmentations of other protocols and backbones, and with such predictions for the same test images.
+
+        Without images of its own it has all the earlier ones.
+        """
+        if earlier is None:
             return self
-        return replace(self, predictions=earlier.predictions | self.predictions)
+        segmentations = earlier.segmentations | self.segmentations
+        if not len(self):
+            return replace(earlier, segmentations=segmentations)
+        same = np.array_equal(self.labels, earlier.labels) and np.array_equal(self.items, earlier.items)
+        if not same and not earlier.segmentations:
+            return self
+        predictions = earlier.predictions | self.predictions if same else self.predictions
+        return replace(self, predictions=predictions, segmentations=segmentations)
 
 
 MOST_GROUPS = 10_000  # of a column that is read
@@ -177,6 +190,9 @@ def write_details(run: Path, details: ImageDetails) -> Path:
             by_backbone = getattr(details.patch_maps, what)
             described[f"patch_maps.{what}"] = list(by_backbone)
             arrays |= {f"patch_maps.{what}.{number}": maps for number, maps in enumerate(by_backbone.values())}
+    if details.segmentations:
+        described["segmentations"], further = segmentation_arrays(details.segmentations)
+        arrays |= further
     content = save(
         {name: np.ascontiguousarray(array) for name, array in arrays.items()},
         {"format": FORMAT, "details": json.dumps(described)},
@@ -226,6 +242,8 @@ def _parsed(content: bytes, dataset: str) -> ImageDetails:
             return None
         images = column(f"{name}.images", high, None)
         ends = column(f"{name}.ends", len(arrays[f"{name}.bytes"]) + 1, len(images))
+        if (np.diff(ends, prepend=0) < 0).any():  # files that overlap would multiply in memory
+            raise ValueError(f"{name}.ends has numbers that decrease")
         data = arrays[f"{name}.bytes"].astype(np.uint8).tobytes()
         starts = [0, *ends.tolist()][: len(ends)]
         return Thumbnails(images, tuple(data[start:end] for start, end in zip(starts, ends.tolist(), strict=True)))
@@ -282,4 +300,5 @@ def _parsed(content: bytes, dataset: str) -> ImageDetails:
             if len(names) <= MOST_GROUPS
         },
         patch_maps,
+        parsed_segmentations(described.get("segmentations", []), arrays),
     )

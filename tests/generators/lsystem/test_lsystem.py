@@ -379,3 +379,20 @@ def test_unreachable_rules_do_not_count_toward_the_bound():
 def test_segments_takes_one_index():
     with pytest.raises(ValueError, match=r"index must be a whole number, not 1.5"):
         LSystemStream(size=8).segments(1.5)
+
+
+@pytest.mark.parametrize("preset", ["vessels", "retina", "cracks"])
+def test_inverted_branches_are_as_much_brighter_as_others_are_darker(preset):
+    plain = {"preset": preset, "size": 48, "noise": 0.0, "variation": 0.0, "blur": False}
+    dark, bright = (LSystemStream(inverted=inverted, **plain).batch(np.arange(6)) for inverted in (False, True))
+    np.testing.assert_array_equal(dark.masks, bright.masks)
+    difference = np.abs(255 - dark.images.astype(int) - bright.images.astype(int))
+    assert difference.max() <= 0.15 * 255 + 2  # the ground's brightness is multiplied by 0.85 to 1.08 in both
+    inside = bright.masks > 0
+    assert bright.images[inside].mean() > bright.images[~inside].mean() + 20
+
+
+@pytest.mark.parametrize("arguments", [{"background": "white"}, {"background": "texture"}, {"color": "texture"}])
+def test_textures_are_not_inverted(arguments):
+    with pytest.raises(ValueError, match="inverted is for the colors of a preset"):
+        LSystemStream(inverted=True, **arguments)
