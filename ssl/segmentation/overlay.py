@@ -11,7 +11,7 @@ RGB = Sequence[int]
 
 # Of the palette of Okabe & Ito (2008), which people of all kinds of color vision tell apart; on gray, which is none of them.
 FOUND = (86, 180, 233)  # sky blue: in both masks
-MISSED = (213, 94, 0)  # vermillion: in the mask alone
+MISSED = (213, 94, 0)  # vermilion: in the mask alone
 FALSE_ALARM = (240, 228, 66)  # yellow: predicted alone
 
 _TINT = 0.4  # of the opacity, inside an outline
@@ -51,7 +51,7 @@ def comparison(
 ) -> NDArray[np.uint8]:
     """Where a predicted mask [H, W] is right and wrong, over the image in gray, uint8[H, W, 3].
 
-    Sky blue: in both masks. Vermillion: missed by the prediction. Yellow: predicted, but not in the mask. Outside of `region`
+    Sky blue: in both masks. Vermilion: missed by the prediction. Yellow: predicted, but not in the mask. Outside of `region`
     (0), where masks say nothing, the image is dark and nothing is colored. Images and masks are as of `overlay`.
     """
     shown = _rgb(image)

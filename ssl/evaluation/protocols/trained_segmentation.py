@@ -234,7 +234,7 @@ def maps_of_window(backbone: nn.Module, size: int) -> list[Tensor]:
 def over_draws(
     draws: Sequence[Sequence[Score]], thresholds: Sequence[float], region: Region, same_images: bool = False
 ) -> list[Score]:
-    """The mean of each score over draws, with the 95 % interval of the mean by Student's t; details are those of the first draw."""
+    """The mean of each score over draws, with its 95 % interval by Student's t; details are those of the first draw."""
     found = []
     chosen = f"thresholds {', '.join(f'{one:.2f}' for one in thresholds)}, chosen on the train images of each draw"
     how = {"dice_validation_threshold": chosen, "dice_oracle_threshold": "the best threshold on test for each draw"}
