@@ -181,10 +181,10 @@ class FreeCOS(Method):
         count = positive.places.shape[1]
         near_objects = _Gathered.of(vectors[:, :count], positive.chosen, positive.order, batch.masked)
         near_ground = _Gathered.of(vectors[:, count:], negative.chosen, negative.order, batch.masked)
-        queries, partners = near_objects.rows(True), near_objects.rows(False)
-        pairs = min(len(queries), len(partners))
+        (queries, are), (partners, are_too) = near_objects.in_front(True), near_objects.in_front(False)
         grounds = [near_ground.first(kind, self.negatives) for kind in (True, False)]
-        return mask_contrast(queries[:pairs], partners[:pairs], torch.cat(grounds), self.temperature)
+        negatives, counted = (torch.cat(parts) for parts in zip(*grounds, strict=True))
+        return mask_contrast(queries, partners, negatives, self.temperature, are & are_too, counted)
 
 
 class _Weights:
@@ -221,17 +221,14 @@ class _Gathered:
         kinds = whole[:, width:].detach()
         return cls(whole[:, :width], kinds[:, 0] > 0, kinds[:, 1], kinds[:, 2] > 0)
 
-    def rows(self, masked: bool) -> Tensor:
-        """The chosen ones of images with masks, or of those without, in the order of the images."""
-        if self.vectors.is_meta:  # shapes without values, as if all were chosen
-            return self.vectors
-        return self.vectors[self.chosen & (self.masked == masked)]
-
-    def first(self, masked: bool, most: int) -> Tensor:
-        """At most `most` of these, with the smallest random numbers."""
-        if self.vectors.is_meta:
-            return self.vectors[:most]
+    def in_front(self, masked: bool) -> tuple[Tensor, Tensor]:
+        """All vectors, those chosen of images with masks (or without) first, in the order of images; and which these are."""
         which = self.chosen & (self.masked == masked)
-        order = torch.where(which, self.order, torch.inf)
-        places = order.argsort(stable=True)[: min(most, int(which.sum()))]
-        return self.vectors[places]
+        places = which.logical_not().to(torch.uint8).argsort(stable=True)
+        return self.vectors[places], which[places]
+
+    def first(self, masked: bool, most: int) -> tuple[Tensor, Tensor]:
+        """`most` of these with the smallest random numbers, and which of them are chosen: all, unless there are fewer."""
+        which = self.chosen & (self.masked == masked)
+        places = torch.where(which, self.order, torch.inf).argsort(stable=True)[:most]
+        return self.vectors[places], which[places]

@@ -11,7 +11,8 @@ from wildfern.ssl.methods.base import Method
 from wildfern.ssl.methods.batch import Batch, Metrics, Output, checked_output
 from wildfern.ssl.models.teacher import Gather, whole
 from wildfern.ssl.training.online_evaluation import OnlineEvaluation
-from wildfern.ssl.training.optimizers import Groups, set_hyperparameters
+from wildfern.ssl.training.optimizers import set_hyperparameters
+from wildfern.ssl.training.parameter_groups import MakeOptimizer as MakeOptimizer
 from wildfern.ssl.training.parameter_groups import method_optimizer
 from wildfern.ssl.training.restoring import restore
 from wildfern.ssl.training.sharded_state import StateShard, collect_shard
@@ -20,7 +21,6 @@ from wildfern.ssl.training.whole_state import collect
 
 Precision = Literal["fp32", "bf16"]
 T = TypeVar("T")
-MakeOptimizer = Callable[[Groups], torch.optim.Optimizer]
 
 
 class Engine(Protocol):
