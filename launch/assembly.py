@@ -23,7 +23,7 @@ from wildfern.launch.errors import RunError
 from wildfern.launch.evaluation_data import check_channels_of, check_labels_of, check_networks_of, evaluation_sources
 from wildfern.launch.online_evaluations import build_probe
 from wildfern.launch.protocols import check_protocols
-from wildfern.launch.run_decoder import checked_backbone
+from wildfern.launch.run_decoder import check_decoder, checked_backbone
 from wildfern.launch.run_folder import RunFolder
 from wildfern.recipes import Recipe
 from wildfern.ssl.augmentation import Views
@@ -97,6 +97,7 @@ def assemble(recipe: Recipe, folder: RunFolder, context: DistributedContext, pro
     wanted = recipe.evaluation
     progress.part(f"trying {recipe.model.backbone} on one image of each size")
     check_backbone(recipe, context.device, method, views)
+    check_decoder(method, recipe, views.shape[0][1])
     if wanted.on:
         evaluators = check_protocols(wanted.protocols, wanted.few_shot, wanted.seeds)
         check_networks_of(

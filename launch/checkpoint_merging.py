@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from wildfern.launch.builders import build_method
 from wildfern.launch.errors import RunError
@@ -29,25 +30,34 @@ def merge_checkpoint(run: Path, out: Path) -> tuple[Path, int, int]:
 def write_newest_backbone(run: Path) -> tuple[Path, int, int]:
     """Write `backbone.safetensors` of a run folder from its newest checkpoint, piece by piece: which, its tensors and bytes.
 
+    And `decoder.safetensors`, without a threshold, for a method that segments.
+
     For a run in training, or that was stopped, whose checkpoints are sharded: others have the file from their first checkpoint
     on. Raises RunError as `merge_checkpoint` does, and for anything but a run folder.
     """
     folder = RunFolder.for_reading(run)
-    names = _names_of_backbone(folder.recipe(needs=("method",)))
+    backbone, decoder = _names_of_networks(folder.recipe(needs=("method",)))
+    if decoder:
+        file = folder.path / "decoder.safetensors"
+        _merged(folder.path, file, file, decoder)
     file = folder.path / "backbone.safetensors"
-    return _merged(folder.path, file, file, names)
+    return _merged(folder.path, file, file, backbone)
 
 
-def _names_of_backbone(recipe: Recipe) -> dict[str, str]:
-    """The tensors of the backbone to evaluate, by timm's names: their names in a training state."""
+def _names_of_networks(recipe: Recipe) -> tuple[dict[str, str], dict[str, str]]:
+    """The tensors of the backbone to evaluate, and of a decoder, by their own names: their names in a training state."""
     with torch.device("meta"):
         method = build_method(recipe, replaced=True)
     known: dict[int, str] = {}
     for root, module in {"method/": method, **{f"teacher/{name}/": m for name, m in method.teachers().items()}}.items():
         for name, tensor in module.state_dict(keep_vars=True).items():
             known.setdefault(id(tensor), root + name)
-    found = method.eval_backbone().network.state_dict(keep_vars=True)
-    return {name: known[id(tensor)] for name, tensor in found.items()}
+
+    def names(module: nn.Module) -> dict[str, str]:
+        return {name: known[id(tensor)] for name, tensor in module.state_dict(keep_vars=True).items()}
+
+    decoder = method.segmentation_decoder()
+    return names(method.eval_backbone().network), {} if decoder is None else names(decoder)
 
 
 def _merged(run: Path, file: Path, out: Path, names: Mapping[str, str] | None = None) -> tuple[Path, int, int]:

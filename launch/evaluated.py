@@ -63,7 +63,7 @@ def of_run(folder: RunFolder, recipe: Recipe, start: Backbone | None, device: to
     if has_decoder(folder.path):
         for backbone in backbones.values():
             attach_random_decoder(backbone, recipe)
-        attach_run_decoder(backbones["pretrained"], folder.path, recipe)
+        attach_run_decoder(backbones["pretrained"], folder, recipe)
     return of_recipe(recipe, backbones, device)
 
 

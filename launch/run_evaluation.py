@@ -1,7 +1,6 @@
 """Evaluation of a run while it is training, and once at its end: every rank extracts a share of the features."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -109,7 +108,7 @@ def evaluate_at_end(
             if reason is not None:
                 tracker.message(reason)
             weights = folder.backbone_tensors() if context.is_main else state
-            models = weighted_backbones(weights, recipe, start, decoder or {}, folder.path if context.is_main else None)
+            models = weighted_backbones(weights, recipe, start, decoder or {}, folder if context.is_main else None)
         except (ValueError, OSError) as caught:
             error = caught
         context.raise_on_all(error)
@@ -162,7 +161,7 @@ def weighted_backbones(
     recipe: Recipe,
     start: Backbone | None = None,
     decoder: Mapping[str, Tensor] | None = None,
-    folder: Path | None = None,
+    folder: RunFolder | None = None,
 ) -> dict[str, Backbone]:
     """The recipe's backbone with these weights, the random one, and `start` if given. Raises RunError for other weights.
 
@@ -179,7 +178,7 @@ def weighted_backbones(
     if decoder:
         for backbone in found.values():
             attach_random_decoder(backbone, recipe)
-        if folder is not None and has_decoder(folder):
+        if folder is not None and has_decoder(folder.path):
             attach_run_decoder(pretrained, folder, recipe)
         else:
             attach_decoder(pretrained, recipe, decoder)

@@ -15,6 +15,7 @@ from wildfern.ssl.segmentation.skeleton_table import COLUMNS
 DIGITS = 4  # after the point
 IMAGE_COLUMNS = (
     "image",
+    "mask",
     "height",
     "width",
     "share",
@@ -35,13 +36,14 @@ class SegmentationTables:
         self.images: list[dict[str, Any]] = []
         self.segments: list[dict[str, Any]] = []
 
-    def add(self, name: str, mask: NDArray[np.bool_], pixel_size: float, shortest: float) -> None:
-        """The rows of an image; `pixel_size` and `shortest` as of `skeleton_graph`."""
+    def add(self, name: str, file: str, mask: NDArray[np.bool_], pixel_size: float, shortest: float) -> None:
+        """The rows of an image, whose mask is in `file`; `pixel_size` and `shortest` as of `skeleton_graph`."""
         graph = skeleton_graph(mask, pixel_size=pixel_size, shortest=shortest)
         length = graph.total_length
         weighted = sum(one.length * one.mean_width for one in graph.segments)
         values = (
             name,
+            file,
             *mask.shape,
             float(mask.mean()),
             float(mask.sum()) * pixel_size**2,

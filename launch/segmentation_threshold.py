@@ -34,25 +34,29 @@ def chosen_threshold(
     if not sources:
         tracker.message("the threshold stays .5: no source of data renders images with masks to choose it on")
         return None
-    backbone = folder.backbone()
-    attach_decoder(backbone, recipe, decoder)
+    try:
+        backbone = folder.backbone()
+        attach_decoder(backbone, recipe, decoder)
+    except (ValueError, OSError) as error:  # weights that are not finite, for example
+        tracker.message(f"the threshold stays .5, as none can be chosen: {error}")
+        return None
     with tracker.progress("choosing the threshold on rendered images"):
-        threshold, dice = best_threshold(_probabilities(recipe, list(sources.values()), backbone))
-    names = " and ".join(sources)
+        threshold, dice = best_threshold(_probabilities(recipe, [source for _, source in sources], backbone))
+    names = " and ".join(dict.fromkeys(name for name, _ in sources))
     tracker.message(
         f"threshold {threshold:.2f}: mean Dice {dice:.3f} on {IMAGES} images of {names} not used in training"
     )
     return {"threshold": float(threshold), "chosen_on": f"{IMAGES} images of {names} not used in training"}
 
 
-def _rendered(recipe: Recipe) -> dict[str, Source]:
-    """The test parts of the generators with masks, by name."""
-    found: dict[str, Source] = {}
+def _rendered(recipe: Recipe) -> list[tuple[str, Source]]:
+    """The test parts of the generators with masks, with their names."""
+    found = []
     for entry in recipe.data:
-        if entry.scheme in GENERATORS and entry.source not in found:
+        if entry.scheme in GENERATORS:
             source = open_source(entry.source, "test", **seeded_arguments(entry, recipe.seed))
             if source.read(np.zeros(1, np.int64)).masks is not None:
-                found[entry.source] = source
+                found.append((entry.source, source))
     return found
 
 

@@ -13,21 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from wildfern.bounded_json import read_json
 from wildfern.files import replacing, write_text
 from wildfern.launch.device import choose_device
 from wildfern.launch.errors import RunError, disk_errors, user_errors
 from wildfern.launch.evaluated import of_recipe
-from wildfern.launch.evaluation_data import check_channels_of
-from wildfern.launch.output_paths import output_folder, written_path
-from wildfern.launch.protocols import DatasetLike, check_dataset
+from wildfern.launch.output_paths import output_folder
+from wildfern.launch.protocols import DatasetLike
 from wildfern.launch.run_decoder import attach_run_decoder
 from wildfern.launch.run_folder import RunFolder
 from wildfern.launch.segmentation_tables import SegmentationTables
+from wildfern.launch.segmented_images import open_images
 from wildfern.launch.threads import set_threads
-from wildfern.recipes import Recipe
-from wildfern.registry import GENERATORS
-from wildfern.ssl.data import Source, UnreadableImage, decode_image, open_source
-from wildfern.ssl.data.image_source import ImageSource
+from wildfern.ssl.data import UnreadableImage
 from wildfern.ssl.evaluation.features import frozen
 from wildfern.ssl.models.segmentation_settings import SegmentationSettings
 from wildfern.ssl.segmentation.overlay import overlay
@@ -37,10 +35,6 @@ from wildfern.ssl.tracking import Progress, progress_of
 RECORD = "segmentation.json"
 FIXED = 0.5
 OPACITY = 0.9  # of the outline of a mask in its overlay
-AS_TRAINED = (
-    "bands",
-    "value_range",
-)  # how the files of a folder are read, as in training unless the user says otherwise
 
 
 @dataclass(frozen=True)
@@ -82,29 +76,32 @@ def segment(
         free end that are shorter, in that unit, are left out of the tables.
 
     `out` gets NAME.png (0 and 255), overlays/NAME.jpg, probabilities/NAME.png (0 to 255) if wanted, images.csv with a row for
-    each image, segments.csv with a row for each segment of the skeletons, and segmentation.json. Images that cannot be read are
-    passed over. Raises RunError for a run without a decoder, for numbers out of range, for folders that cannot be used, and if
-    no image can be read; DataError for a source that cannot be opened.
+    each image, segments.csv with a row for each segment of the skeletons, and segmentation.json. An image in a sub-folder,
+    more/b.png, becomes more__b.png. Images that cannot be read are passed over; what an earlier segmentation wrote for images
+    that are gone is removed.
+
+    Raises RunError for a run without a decoder, for numbers out of range, for folders that cannot be used, and if no image can
+    be read; DataError for a source that cannot be opened.
     """
     _check(threshold, scale, overlap, pixel_size, shortest, batch_size)
     folder, progress = RunFolder.for_reading(run), progress_of(announce)
     recipe = folder.recipe()
-    _check_place(images, out)
-    place = output_folder(out, RECORD)
     device = choose_device(recipe.training.device)
     for message in set_threads(threads):
         say(message.replace("training.threads=1", "--threads 1"))
-    with user_errors(), disk_errors(place):
+    with user_errors():
+        progress.part(f"opening {images}")
+        found = open_images(images, recipe, out)
         progress.part("building the network")
         backbone = folder.backbone()
-        attach_run_decoder(backbone, folder.path, recipe)
+        attach_run_decoder(backbone, folder, recipe)
         model = of_recipe(recipe, {"pretrained": backbone}, device)["pretrained"]
         settings = backbone.segmentation
         assert settings is not None  # attached above
         chosen, words = _threshold(threshold, settings)
-        progress.part(f"opening {images}")
-        found = _opened(images, recipe)
-        found.check_channels(model.channels)
+        found.check(model.channels, out)
+        place = output_folder(out, RECORD)
+        earlier = _earlier(place)
         record = {
             "run": str(folder.path.resolve().name),
             "run_id": folder.run_id(),
@@ -118,11 +115,12 @@ def segment(
             "pixel_size": pixel_size,
             "shortest": shortest,
         }
-        write_text(place / RECORD, json.dumps({**record, "complete": False}, indent=2) + "\n")
+        all_names = sorted({*earlier, *found.written})
+        _write_record(place, {**record, "complete": False, "written": all_names})
         progress.part("segmenting")
         tables = SegmentationTables()
-        unreadable: dict[str, str] = {}
-        for number, name in enumerate(found.names):
+        unreadable, written = dict(found.unreadable), []
+        for number, (name, own) in enumerate(zip(found.names, found.written, strict=True)):
             progress.count(number, len(found.names), "images", name)
             try:
                 pixels = found.read(number)
@@ -144,72 +142,45 @@ def segment(
             if not np.isfinite(probability).all():
                 raise RunError(f"{folder.path}: the network gives NaN or infinity: its training has diverged")
             mask = probability >= chosen
-            _write_image(place / f"{name}.png", mask.astype(np.uint8) * 255)
-            if overlays:
-                _write_image(place / "overlays" / f"{name}.jpg", overlay(pixels, mask, opacity=OPACITY))
-            if probabilities:
-                _write_image(place / "probabilities" / f"{name}.png", np.rint(probability * 255).astype(np.uint8))
-            tables.add(name, mask, pixel_size, shortest)
+            with disk_errors(place):
+                _write_image(place / f"{own}.png", mask.astype(np.uint8) * 255)
+                if overlays:
+                    _write_image(place / "overlays" / f"{own}.jpg", overlay(pixels, mask, opacity=OPACITY))
+                if probabilities:
+                    _write_image(place / "probabilities" / f"{own}.png", np.rint(probability * 255).astype(np.uint8))
+            written.append(own)
+            tables.add(name, f"{own}.png", mask, pixel_size, shortest)
         progress.count(len(found.names), len(found.names), "images")
         if not tables.images:
             name, reason = next(iter(unreadable.items()))
             raise RunError(f"no image could be read; for example {name}: {reason}")
-        tables.write(place)
-        written = {**record, "complete": True, "images": len(tables.images), "unreadable": unreadable}
-        write_text(place / RECORD, json.dumps(written, indent=2) + "\n")
+        with disk_errors(place):
+            tables.write(place)
+            for own in set(earlier) - set(written):  # of images that are there no more
+                for file in (f"{own}.png", f"overlays/{own}.jpg", f"probabilities/{own}.png"):
+                    (place / file).unlink(missing_ok=True)
+            counts = {"images": len(tables.images), "unreadable": unreadable, "written": written}
+            _write_record(place, {**record, "complete": True, **counts})
     return SegmentationSummary(place, len(tables.images), len(tables.segments), chosen, words, unreadable)
 
 
-@dataclass(frozen=True)
-class _Images:
-    """Images by number: `names` without suffix and with "/" between folders, each once."""
-
-    names: list[str]
-    read: Callable[[int], NDArray[np.uint8]]
-    source: Source | None = None
-    label: str = ""
-
-    def check_channels(self, channels: int) -> None:
-        if self.source is not None:
-            check_channels_of({self.label: (self.source, self.source)}, channels, "the run's network")
+def _write_record(place: Path, record: dict[str, Any]) -> None:
+    with disk_errors(place):
+        write_text(place / RECORD, json.dumps(record, indent=2) + "\n")
 
 
-def _opened(images: str | Path | DatasetLike, recipe: Recipe) -> _Images:
-    """A folder, a file, or a source. Raises RunError for anything else."""
-    if isinstance(images, Path) or (isinstance(images, str) and os.path.exists(os.path.expanduser(images))):
-        path = Path(os.path.expanduser(images))
-        if path.is_file():
-            return _Images([path.stem], lambda number: decode_image(path))
-        images = {"source": f"folder:{path}"}
-    dataset = check_dataset(images, "segment", "IMAGES")
-    arguments = dict(dataset.arguments)
-    if dataset.source.partition(":")[0] == "folder":
-        arguments = _as_trained(recipe) | arguments
-    source = open_source(dataset.source, "train", **arguments)
-    if source.num_items is None:
-        raise RunError(f"{dataset.label} is endless: name a folder of images")
-    if not isinstance(source, ImageSource):
-        names = [f"image_{number:04d}" for number in range(source.num_items)]
-        return _Images(names, lambda number: np.asarray(source.read([number]).pixels[0]), source, dataset.label)
-    stems = _names([source.item_name(item) for item in range(source.num_items)], dataset.source.partition(":")[2])
-    return _Images(stems, source.decode, source, dataset.label)
-
-
-def _as_trained(recipe: Recipe) -> dict[str, Any]:
-    """Arguments by which the photographs of the training were read."""
-    for entry in recipe.data:
-        if entry.scheme not in GENERATORS:
-            return {key: entry.arguments[key] for key in AS_TRAINED if entry.arguments.get(key) is not None}
-    return {}
-
-
-def _names(paths: list[str], root: str) -> list[str]:
-    """Names of images relative to the folder, without suffixes unless two would be equal."""
-    base = os.path.abspath(os.path.expanduser(root)) if root else ""
-    names = [os.path.relpath(path, base) if base and os.path.isabs(os.path.abspath(path)) else path for path in paths]
-    names = [name.lstrip("./") if name.startswith("..") else name for name in names]
-    stems = [os.path.splitext(name)[0] for name in names]
-    return [stem if stems.count(stem) == 1 else name for stem, name in zip(stems, names, strict=True)]
+def _earlier(place: Path) -> list[str]:
+    """The names of the files that an earlier segmentation wrote to the folder; none that are not names alone."""
+    try:
+        found = read_json(place / RECORD).get("written", [])
+    except (OSError, ValueError, AttributeError):
+        return []
+    names = found if isinstance(found, list) else []
+    return [
+        name
+        for name in names
+        if isinstance(name, str) and os.path.basename(name) == name and name not in ("", ".", "..")
+    ]
 
 
 def _threshold(given: float | None, settings: SegmentationSettings) -> tuple[float, str]:
@@ -240,19 +211,6 @@ def _check(
         raise RunError(f"--shortest is a length, 0 or more, got {shortest:g}")
     if batch_size < 1:
         raise RunError(f"--batch-size must be at least 1, got {batch_size}")
-
-
-def _check_place(images: str | Path | DatasetLike, out: str | Path) -> None:
-    """Raise RunError if the masks would be written among the images, of which they would be some next time."""
-    if not isinstance(images, str | Path):
-        return
-    text = str(images)
-    given = Path(os.path.expanduser(text.partition(":")[2] if text.startswith("folder:") else text))
-    if not given.is_dir():
-        return
-    source, place = given.resolve(), written_path(out).resolve()
-    if place == source or source in place.parents:
-        raise RunError(f"--out {out} is in the folder of the images, {given}: name a folder outside of it")
 
 
 def _write_image(file: Path, pixels: NDArray[np.uint8]) -> None:

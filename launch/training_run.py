@@ -269,7 +269,7 @@ def write_backbone(
             folder.write_backbone(state)
         if decoder:
             threshold = chosen_threshold(folder, recipe, decoder, tracker) if at_end else None
-            write_decoder(folder.path, decoder, threshold)
+            write_decoder(folder.path, decoder, folder.backbone_sha256(), threshold)
         folder.note_skipped(assembly.mixture.skipped | assembly.views.skipped, tracker.message)
 
 

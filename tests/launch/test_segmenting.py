@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from wildfern.launch import evaluate, pretrain
 from wildfern.launch.builders import build_method, build_views
 from wildfern.launch.errors import RunError
 from wildfern.launch.run_folder import RunFolder
+from wildfern.launch.segmented_images import names_of_files
 from wildfern.launch.segmenting import segment
 from wildfern.ssl.data import DataError, open_source
 from wildfern.ssl.models.segmentation_settings import SegmentationSettings
@@ -53,7 +55,7 @@ def rows(file):
 
 def test_a_run_writes_its_decoder_and_a_threshold(run):
     with safe_open(run / "decoder.safetensors", framework="pt") as opened:
-        said = json.loads(opened.metadata()["wildfern.threshold"])
+        said = json.loads(opened.metadata()["wildfern.decoder"])
     assert 0 < said["threshold"] < 1
     assert said["chosen_on"] == "64 images of lsystem not used in training"
     method = load_file(run / "checkpoints" / "step_00000004" / "training.safetensors")
@@ -69,15 +71,16 @@ def test_masks_overlays_and_tables_fit_together(run, images, tmp_path):
     said = []
     found = segment(run, images, tmp_path / "out", threshold=0.5, pixel_size=2.0, probabilities=True, say=said.append)
     assert found.images == 3
-    assert list(found.unreadable) == [str(images / "broken.png")] or list(found.unreadable) == ["broken"]
+    assert list(found.unreadable) == ["broken.png"]
     table = rows(tmp_path / "out" / "images.csv")
-    assert [row["image"] for row in table] == ["a", "gray", "more/b"]
+    assert [row["image"] for row in table] == ["a.png", "gray.tif", "more/b.png"]
+    assert [row["mask"] for row in table] == ["a.png", "gray.png", "more__b.png"]
     segments = rows(tmp_path / "out" / "segments.csv")
     assert found.segments == len(segments)
     for row in table:
-        mask = np.asarray(Image.open(tmp_path / "out" / f"{row['image']}.png"))
-        gray = np.asarray(Image.open(tmp_path / "out" / "probabilities" / f"{row['image']}.png"))
-        shown = Image.open(tmp_path / "out" / "overlays" / f"{row['image']}.jpg")
+        mask = np.asarray(Image.open(tmp_path / "out" / row["mask"]))
+        gray = np.asarray(Image.open(tmp_path / "out" / "probabilities" / row["mask"]))
+        shown = Image.open(tmp_path / "out" / "overlays" / row["mask"].replace(".png", ".jpg"))
         assert set(np.unique(mask)) <= {0, 255}
         assert mask.shape == gray.shape == (int(row["height"]), int(row["width"])) == shown.size[::-1]
         assert np.array_equal(
@@ -166,7 +169,11 @@ def test_a_run_without_a_decoder_or_with_a_damaged_one_is_refused(run, images, t
     copied.mkdir()
     for name in ("recipe.yaml", "environment.json", "backbone.safetensors"):
         (copied / name).write_bytes((run / name).read_bytes())
-    with pytest.raises(RunError, match=r"has no decoder\.safetensors"):
+    with pytest.raises(RunError, match=r"has no decoder\.safetensors: its method \(freecos\) trains no segmenter, or"):
+        segment(copied, images, tmp_path / "out")
+    other = {**load_file(run / "decoder.safetensors")}
+    save_file(other, copied / "decoder.safetensors", {"wildfern.decoder": '{"backbone_sha256": "of another"}'})
+    with pytest.raises(RunError, match=r"is not of the backbone\.safetensors beside it"):
         segment(copied, images, tmp_path / "out")
     good = (run / "decoder.safetensors").read_bytes()
     (copied / "decoder.safetensors").write_bytes(good[: len(good) // 2])
@@ -182,8 +189,9 @@ def test_a_run_without_a_decoder_or_with_a_damaged_one_is_refused(run, images, t
         "[",
         "null",
         '{"threshold": 0.4}',
+        '{"backbone_sha256": 5}',
     ):
-        save_file(state, copied / "decoder.safetensors", {"wildfern.threshold": threshold})
+        save_file(state, copied / "decoder.safetensors", {"wildfern.decoder": threshold})
         with pytest.raises(RunError, match="its metadata are damaged"):
             segment(copied, images, tmp_path / "out")
     save_file(state, copied / "decoder.safetensors")
@@ -216,3 +224,63 @@ def test_scales():
     assert SegmentationSettings(64, crop_pixels=(96, 160)).scale(500, 900) == 0.5
     assert SegmentationSettings(64, crop_scale=(1.0, 1.0)).scale(128, 900) == 0.5
     assert SegmentationSettings(64, crop_scale=(0.25, 0.25)).scale(128, 900) == 1.0
+
+
+def test_names_of_files_are_different_and_fit():
+    names = [
+        "a.png",
+        "a.jpg",
+        "a.png.tif",
+        "A.bmp",
+        "more/b.png",
+        "more__b.jpg",
+        "x" * 300 + ".png",
+        "x" * 299 + "y.png",
+        "new\nline.png",
+    ]
+    found = names_of_files(names)
+    assert len({one.casefold() for one in found}) == len(names)
+    assert all(len(one) <= 122 and "/" not in one and "\n" not in one for one in found)
+    assert names_of_files(["c.png", "more/d.jpg", ".hidden"]) == ["c", "more__d", ".hidden"]
+
+
+def test_a_file_is_read_as_its_folder_was_in_training(run, tmp_path):
+    folder = tmp_path / "bits"
+    folder.mkdir()
+    pixels = (open_source("lsystem", size=64).read(np.arange(2)).pixels[..., 0].astype(np.uint16)) * 16
+    for number, one in enumerate(pixels):
+        Image.fromarray(one).save(folder / f"{number}.tif")
+    trained = shutil.copytree(run, tmp_path / "run")
+    text = (
+        (trained / "recipe.yaml")
+        .read_text()
+        .replace("- source: retina", f"- source: folder:{folder}\n  value_range: [0, 4095]")
+    )
+    (trained / "recipe.yaml").write_text(text)
+    for images, out in ((folder, "whole"), (folder / "0.tif", "one")):
+        segment(trained, images, tmp_path / out, probabilities=True, overlays=False)
+    whole, one = (np.asarray(Image.open(tmp_path / out / "probabilities" / "0.png")) for out in ("whole", "one"))
+    assert np.array_equal(whole, one)
+    assert whole.std() > 0
+
+
+def test_what_was_written_for_images_that_are_gone_is_removed(run, images, tmp_path):
+    out = tmp_path / "out"
+    segment(run, images, out)
+    (images / "a.png").unlink()
+    segment(run, images, out)
+    assert sorted(file.name for file in out.glob("*.png")) == ["gray.png", "more__b.png"]
+    assert sorted(file.name for file in (out / "overlays").iterdir()) == ["gray.jpg", "more__b.jpg"]
+    (images / "link").symlink_to(out)
+    with pytest.raises(RunError, match="has images that are to be segmented"):
+        segment(run, {"source": f"folder:{images}"}, out)
+    with pytest.raises(RunError, match="is in the folder of the images"):
+        segment(run, {"source": f"folder:{images}"}, images / "masks")
+
+
+def test_a_run_that_diverged_ends_with_a_message(tmp_path, capsys):
+    folder = pretrain(
+        "freecos_quick", [*SMALL, "optimizer.learning_rate=1.0e+6", "training.steps=8"], run=tmp_path / "run"
+    )
+    assert "the threshold stays .5, as none can be chosen" in capsys.readouterr().out
+    assert (folder / "report.html").is_file()

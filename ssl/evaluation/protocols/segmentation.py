@@ -97,21 +97,19 @@ def segmented(
     device = torch.device(preprocessing.device) if preprocessing.device is not None else device_of(network)
     network.to(device)
     for image in images:
-        with frozen(network):
-            yield Segmented(
-                probability_map(
-                    network.segment,
-                    image.pixels,
-                    size=settings.size,
-                    mean=preprocessing.mean,
-                    std=preprocessing.std,
-                    overlap=overlap,
-                    scale=settings.scale(*image.pixels.shape[:2]) if scale is None else scale,
-                    device=device,
-                    precision=preprocessing.precision,
-                ),
-                image,
+        with frozen(network):  # not while the caller has the result: it may not come back
+            probability = probability_map(
+                network.segment,
+                image.pixels,
+                size=settings.size,
+                mean=preprocessing.mean,
+                std=preprocessing.std,
+                overlap=overlap,
+                scale=settings.scale(*image.pixels.shape[:2]) if scale is None else scale,
+                device=device,
+                precision=preprocessing.precision,
             )
+        yield Segmented(probability, image)
 
 
 def segmentation_scores(

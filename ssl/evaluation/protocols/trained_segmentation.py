@@ -251,6 +251,10 @@ def over_draws(
             detail += f"; 95 % intervals of the mean and of differences over {len(values)} draws (Student's t)"
         per_image = np.mean([score.per_image for score in scores], axis=0, dtype=np.float64).astype(np.float32)
         mean = statistics.fmean(values)
-        further: dict[str, Any] = {"per_image": per_image, "per_draw": tuple(values), "segmentation": first.segmentation}
+        further: dict[str, Any] = {
+            "per_image": per_image,
+            "per_draw": tuple(values),
+            "segmentation": first.segmentation,
+        }
         found.append(Score(first.metric, mean, low, high, first.n, detail, first.share, **further))
     return found
