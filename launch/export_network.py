@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,7 @@ class ExportNetwork:
     `weights_sha256` is that of the backbone.safetensors from which the weights were read.
     """
 
+    output: ClassVar[str] = "features"
     folder: RunFolder
     recipe: Recipe
     network: nn.Module
@@ -58,6 +60,29 @@ class ExportNetwork:
         generator = torch.Generator().manual_seed(key("export", 0))
         return torch.randn(count, *self.input_size, generator=generator)
 
+    def compared_images(self) -> list[Tensor]:
+        """Batches on which what was written must give the output of the run."""
+        return [self.random_images()]
+
+    def expected(self, images: Tensor) -> Tensor:
+        """The output of the run."""
+        return features(self.network, images)
+
+    def dynamic_shapes(self) -> dict[int, Any]:
+        """The dimensions of the images that an exported program leaves open, for `torch.export`."""
+        return {0: torch.export.Dim("batch", min=1)}
+
+    def attempts(self) -> "Sequence[ExportNetwork]":
+        """What to export: the first of these that can be."""
+        return (self,)
+
+    def output_words(self) -> str:
+        return self.output
+
+    def applying(self, call: str) -> list[str]:
+        """Lines of Python code around the call of the loaded network, on its images and its output."""
+        return [call]
+
     def images_words(self) -> str:
         """How images become the input: `float32 images [batch, 3, 224, 224], normalized as ImageNet`."""
         views = VIEWS[self.recipe.views.name](**self.recipe.views.arguments)
@@ -80,14 +105,18 @@ class ExportNetwork:
             "arguments": json.dumps(model.arguments, default=str),
             "stem": model.stem,
             "method": self.recipe.method.name,
-            **{name: json.dumps(self.images[name]) for name in ("input_size", "mean", "std")},
-            "interpolation": self.images["interpolation"],
+            **self.described_images(),
             "weights_sha256": self.weights_sha256,  # of the run's backbone.safetensors
-            "recipe_sha256": _sha256(self.folder.path / "recipe.yaml"),
+            "recipe_sha256": file_sha256(self.folder.path / "recipe.yaml"),
             "data": data,
             "licenses": licenses,
         }
         return {name: printable(text) for name, text in described.items()}
+
+    def described_images(self) -> dict[str, str]:
+        """The part of `metadata` on the images, and on what becomes of them."""
+        described = {name: json.dumps(self.images[name]) for name in ("input_size", "mean", "std")}
+        return {**described, "interpolation": self.images["interpolation"]}
 
 
 def export_network(folder: RunFolder) -> ExportNetwork:
@@ -105,16 +134,16 @@ def features(network: Any, images: Tensor) -> Tensor:
 
 
 def largest_difference(expected: Tensor, found: Tensor) -> float:
-    """The largest difference of two float[N, width], relative to the largest magnitude of `expected`.
+    """The largest difference of two tensors, relative to the largest magnitude of `expected`.
 
-    Raises RunError for features of another shape.
+    Raises RunError for tensors of different shapes.
     """
     if found.shape != expected.shape:
-        raise RunError(f"it gives features {list(found.shape)} in place of {list(expected.shape)}")
+        raise RunError(f"it gives {list(found.shape)} in place of {list(expected.shape)}")
     scale = expected.abs().max().item()
     return (found.double() - expected.double()).abs().max().item() / (scale or 1.0)
 
 
-def _sha256(file: Path) -> str:
+def file_sha256(file: Path) -> str:
     with open_reading(file) as content:
         return hashlib.file_digest(content, "sha256").hexdigest()

@@ -1,5 +1,6 @@
 """Export to ONNX, with a dynamic batch size."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,15 @@ from torch import Tensor
 
 from wildfern.launch.errors import RunError
 from wildfern.launch.export_network import ExportNetwork
-from wildfern.printable import printable
 
 MOST_BYTES = 2**31 - 2**20  # of a file, which is one message of protobuf
 
 
 def onnx_program(source: ExportNetwork) -> Any:
-    """The network as torch's ONNXProgram: images -> features. Raises RunError for missing packages and too large networks."""
+    """The network as torch's ONNXProgram: images -> `source.output`.
+
+    Raises RunError for missing packages and too large networks.
+    """
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
@@ -25,15 +28,17 @@ def onnx_program(source: ExportNetwork) -> Any:
         raise RunError(
             f"the weights have {size / 2**30:.1f} GiB, but a file of ONNX at most 2: choose --format torch_export"
         )
-    program = torch.onnx.export(
-        source.network,
-        (source.random_images(2),),
-        input_names=["images"],
-        output_names=["features"],
-        dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-        dynamo=True,
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "# The axis name", UserWarning)  # of height and width, which are equal
+        program = torch.onnx.export(
+            source.network,
+            (source.random_images(2),),
+            input_names=["images"],
+            output_names=[source.output],
+            dynamic_shapes=(source.dynamic_shapes(),),
+            dynamo=True,
+            verbose=False,
+        )
     assert program is not None
     program.model.metadata_props.update(source.metadata)
     return program
@@ -61,9 +66,7 @@ def onnx_code(source: ExportNetwork, out: Path) -> list[str]:
     return [
         "import onnxruntime",
         f"session = onnxruntime.InferenceSession({str(out)!r})",
-        f'[features] = session.run(None, {{"images": images}})  # numpy: {source.images_words()}',
+        *source.applying(
+            f'[{source.output}] = session.run(None, {{"images": images}})  # numpy: {source.images_words()}'
+        ),
     ]
-
-
-def onnx_words(source: ExportNetwork, out: Path) -> str:
-    return f"written to {printable(out)}: {source.images_words()} -> features"

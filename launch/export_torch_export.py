@@ -12,9 +12,8 @@ METADATA = "metadata.json"  # in the archive
 
 
 def traced(source: ExportNetwork) -> ExportedProgram:
-    """The network in eval mode as a program of PyTorch operations: images -> features."""
-    batch = torch.export.Dim("batch", min=1)
-    return torch.export.export(source.network, (source.random_images(2),), dynamic_shapes=({0: batch},))
+    """The network in eval mode as a program of PyTorch operations: images -> `source.output`."""
+    return torch.export.export(source.network, (source.random_images(2),), dynamic_shapes=(source.dynamic_shapes(),))
 
 
 def described(source: ExportNetwork) -> dict[str, str]:
@@ -31,5 +30,5 @@ def program_code(source: ExportNetwork, out: Path) -> list[str]:
     return [
         "import torch",
         f"model = torch.export.load({str(out)!r}).module()",
-        f"features = model(images)  # {source.images_words()}",
+        *source.applying(f"{source.output} = model(images)  # {source.images_words()}"),
     ]

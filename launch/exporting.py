@@ -1,7 +1,7 @@
-"""Export the pretrained backbone: write it in one of several formats, read it back, and compare features."""
+"""Export the pretrained backbone, or a segmenter: write it in one of several formats, read it back, and compare the outputs."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from wildfern.launch.errors import RunError
 from wildfern.launch.export_code import indented, loading_code
 from wildfern.launch.export_folder import check_folder_out, writing_folder
 from wildfern.launch.export_huggingface import folder_code, front_matter, read_folder, write_folder
-from wildfern.launch.export_network import COMPARED, ExportNetwork, export_network, features, largest_difference
-from wildfern.launch.export_onnx import OnnxNetwork, onnx_code, onnx_program, onnx_words
+from wildfern.launch.export_network import ExportNetwork, export_network, features, largest_difference
+from wildfern.launch.export_onnx import OnnxNetwork, onnx_code, onnx_program
+from wildfern.launch.export_segmenter import SEGMENTER_NAMES, SEGMENTER_TOLERANCE, ExportSegmenter, export_segmenter
 from wildfern.launch.export_torch_export import described, program_code, read_program, traced
 from wildfern.launch.export_torchvision import as_torchvision
 from wildfern.launch.model_card import model_card, write_model_card
@@ -51,8 +52,8 @@ TOLERANCE = 1e-6
 TOLERANCES = {"onnx": 1e-5, "torchvision": 1e-5}
 
 
-def export_backbone(run: Path, format: str = "timm", out: Path | None = None) -> str:
-    """Write the backbone in one of `FORMATS` and return how to load it.
+def export_backbone(run: Path, format: str = "timm", out: Path | None = None, segmenter: bool = False) -> str:
+    """Write the backbone, or with `segmenter` the backbone with its decoder, in one of `FORMATS`; return how to load it.
 
     timm: a PyTorch state dict with timm's names, for `timm.create_model(…).load_state_dict(…)`. torchvision: one for the same
     network in torchvision. safetensors: timm's tensors, with a description. huggingface: a folder for
@@ -63,21 +64,26 @@ def export_backbone(run: Path, format: str = "timm", out: Path | None = None) ->
     torchvision: 1e-5), or nothing is replaced. All formats come with model_card.md in the same folder; that of huggingface has
     README.md instead.
 
+    A segmenter, for onnx and torch_export, maps images to probabilities (see `ExportSegmenter`), which must be those of the run
+    to 1e-4 of the largest one.
+
     Raises RunError for an unknown format, a suffix of another format, what cannot be written, a folder without weights, a missing
-    package, a network that the format does not have, and features that differ.
+    package, a network that the format does not have, a segmenter of a run without one, and outputs that differ.
     """
     if format not in FORMATS:
         raise RunError(f"--format must be one of {', '.join(FORMATS)}; got {format!r}")
+    if segmenter and format not in SEGMENTER_NAMES:
+        raise RunError(f"--segmenter is for {' and '.join(SEGMENTER_NAMES)}, not for {format}: choose one by --format")
     folder = RunFolder.for_reading(Path(run))
-    out = folder.path / NAMES[format] if out is None else Path(out)
-    _check_out(out, format)
-    source = export_network(folder)
-    check = _Check(source, format, out)
+    name = (SEGMENTER_NAMES if segmenter else NAMES)[format]
+    out = folder.path / name if out is None else Path(out)
+    _check_out(out, format, name)
+    source = export_segmenter(folder) if segmenter else export_network(folder)
     if format == "huggingface":
-        return _export_folder(source, check, out)
-    target = as_torchvision(source) if format == "torchvision" else source
-    checked = _written(target, format, out, check)
-    card = write_model_card(folder, out, _code(target, format, Path(out.name)), checked)
+        return _export_folder(source, _Check(source, format, out), out)
+    target, checked = _first_written(source, format, out)
+    described = target.described() if isinstance(target, ExportSegmenter) else ()
+    card = write_model_card(folder, out, _code(target, format, Path(out.name)), checked, described)
     code = _code(target, format, out)
     return f"{_written_words(target, format, out)}, with {printable(card.name)}; {checked}; load it with\n\n{code}"
 
@@ -94,7 +100,7 @@ def _export_folder(source: ExportNetwork, check: "_Check", out: Path) -> str:
     )
 
 
-def _check_out(out: Path, format: str) -> None:
+def _check_out(out: Path, format: str, default: str) -> None:
     """Raise RunError for a suffix that says another format, for a folder, and for a file of a run."""
     others = [name for name, suffixes in SUFFIXES.items() if out.suffix in suffixes]
     if others and format not in others:
@@ -104,9 +110,23 @@ def _check_out(out: Path, format: str) -> None:
     if format == "huggingface":
         check_folder_out(out)
     elif out.is_dir():
-        raise RunError(f"--out {out} is a folder: give the file to write, for example {out / NAMES[format]}")
+        raise RunError(f"--out {out} is a folder: give the file to write, for example {out / default}")
     else:
         check_not_of_a_run(out)
+
+
+def _first_written(source: ExportNetwork, format: str, out: Path) -> tuple[ExportNetwork, str]:
+    """Write the first of the source's attempts that can be, and say what comparing it with the run found."""
+
+    def write(attempt: ExportNetwork) -> tuple[ExportNetwork, str]:
+        target = as_torchvision(attempt) if format == "torchvision" else attempt
+        return target, _written(target, format, out, _Check(attempt, format, out))
+
+    *attempts, last = source.attempts()
+    for attempt in attempts:
+        with suppress(RunError):
+            return write(attempt)
+    return write(last)
 
 
 def _converted(target: ExportNetwork, format: str) -> Any:
@@ -118,9 +138,11 @@ def _converted(target: ExportNetwork, format: str) -> Any:
     except RunError:
         raise
     except Exception as error:  # tracing raises any kind for operations that it does not know
-        raise RunError(
-            f"{target.recipe.model.backbone} cannot be converted ({_first_line(error)}): choose --format timm or safetensors"
-        ) from error
+        words = f"{target.recipe.model.backbone} cannot be converted ({_first_line(error)})"
+        if isinstance(target, ExportSegmenter):
+            other = "torch_export" if format == "onnx" else "onnx"
+            raise RunError(f"the segmenter of {words}: choose --format {other}, or use wildfern segment") from error
+        raise RunError(f"{words}: choose --format timm or safetensors") from error
 
 
 def _written(target: ExportNetwork, format: str, out: Path, check: "_Check") -> str:
@@ -161,40 +183,51 @@ def _code(target: ExportNetwork, format: str, out: Path) -> str:
 
 
 def _written_words(target: ExportNetwork, format: str, out: Path) -> str:
-    return onnx_words(target, out) if format == "onnx" else f"written to {printable(out)}"
+    words = f"written to {printable(out)}"
+    if format == "onnx" or isinstance(target, ExportSegmenter):
+        words += f": {target.images_words()} -> {target.output_words()}"
+    return words
 
 
 @dataclass(frozen=True)
 class _Check:
-    """Compares features of what was written with those of the run, on random images."""
+    """Compares the output of what was written, features or probabilities, with that of the run, on random images."""
 
     source: ExportNetwork
     format: str
     out: Path
 
     def __call__(self, read: Callable[[], Callable[[Tensor], Tensor]], path: Path) -> str:
-        """What was found, in words. Raises RunError for features that differ, or are not finite."""
+        """What was found, in words. Raises RunError for outputs that differ, or are not finite."""
         if not (path.is_file() or path.is_dir()):
             return "not compared with the run, as it cannot be read back"
-        images, limit = self.source.random_images(), TOLERANCES.get(self.format, TOLERANCE)
-        expected = features(self.source.network, images)
-        if not expected.isfinite().all():
+        source, output = self.source, self.source.output
+        limit = TOLERANCES.get(self.format, TOLERANCE)
+        if isinstance(source, ExportSegmenter):
+            limit = SEGMENTER_TOLERANCE
+        batches = source.compared_images()
+        expected = [source.expected(images) for images in batches]
+        if not all(one.isfinite().all() for one in expected):
             raise RunError(
-                f"the backbone of {self.source.folder.path} gives features that are not finite; {self.out} was not written"
+                f"the backbone of {source.folder.path} gives {output} that are not finite; {self.out} was not written"
             )
         try:
-            difference = largest_difference(expected, features(read(), images))
+            network = read()
+            difference = max(
+                largest_difference(one, features(network, images))
+                for one, images in zip(expected, batches, strict=True)
+            )
         except Exception as error:  # of many libraries
             raise RunError(f"{self.out} was not written: read back, it fails: {_first_line(error)}") from error
         if not difference <= limit:  # also not a number
             raise RunError(
-                f"{self.out} was not written: read back, its features differ from the run's by {difference:.1e} of the largest "
+                f"{self.out} was not written: read back, its {output} differ from the run's by {difference:.1e} of the largest "
                 f"one, more than {limit:.0e}"
             )
         words = "are those of the run"
         if difference:
             words = f"differ from the run's by at most {difference:.1e} of the largest one (limit {limit:.0e})"
-        return f"read back, the features of {COMPARED} random images {words}"
+        return f"read back, the {output} of {sum(map(len, batches))} random images {words}"
 
 
 @contextmanager

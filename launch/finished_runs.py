@@ -301,16 +301,25 @@ def export(
         Path | None,
         typer.Option(help="File to write; huggingface: folder (default: exported… in the run folder)"),
     ] = None,
+    segmenter: Annotated[
+        bool,
+        typer.Option(
+            "--segmenter",
+            help="Export backbone and decoder of a run that segments, from images to probabilities; for onnx and torch_export",
+        ),
+    ] = False,
     plugin: PluginOption = None,
 ) -> None:
-    """Export the pretrained backbone, with a model card.
+    """Export the pretrained backbone, or with --segmenter the whole segmenter, with a model card.
 
-    What was written is read back, and its features are compared with those of the run.
+    What was written is read back, and its features or probabilities are compared with those of the run.
     """
     from wildfern.launch.exporting import export_backbone
 
     run_plugins(plugin)
-    print(printable_lines(export_backbone(run, format, out)))  # without rich, which would wrap and mark up the code
+    print(
+        printable_lines(export_backbone(run, format, out, segmenter))
+    )  # without rich, which would wrap and mark up the code
 
 
 def report(

@@ -1,6 +1,6 @@
 """A model card (Mitchell et al., 2019) of a run: what was trained, on which images under which licenses, and its scores."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,25 +29,27 @@ _IDENTITY = {
 }
 
 
-def write_model_card(folder: RunFolder, out: Path, loading: str, checked: str) -> Path:
+def write_model_card(folder: RunFolder, out: Path, loading: str, checked: str, segmenter: Sequence[str] = ()) -> Path:
     """Write model_card.md beside the exported file `out` and return its path.
 
-    `loading` is code that loads the file from its folder; `checked` says what comparing its features with the run's found.
+    `loading` is code that loads the file from its folder; `checked` says what comparing its output with the run's found.
+    `segmenter` says what the file maps to what, if it is a backbone with its decoder.
     """
     path = out.parent / CARD
-    write_text(path, "\n".join(model_card(folder, out.name, loading, checked)) + "\n")
+    write_text(path, "\n".join(model_card(folder, out.name, loading, checked, segmenter)) + "\n")
     return path
 
 
-def model_card(folder: RunFolder, file: str, loading: str, checked: str) -> Iterator[str]:
+def model_card(
+    folder: RunFolder, file: str, loading: str, checked: str, segmenter: Sequence[str] = ()
+) -> Iterator[str]:
     """The lines of the card, in Markdown; `file` is the exported one, or a folder."""
     recipe = folder.recipe(needs=())
     training, sha256 = recipe.training, folder.backbone_sha256()
     yield f"# {plain(recipe.model.backbone)}, pretrained by {plain(recipe.method.name)}"
     yield ""
-    yield (
-        f"A backbone without a classifier, from the run `{plain(folder.path.name)}`, written by wildfern {version('wildfern')}."
-    )
+    what = "A segmenter: a backbone and its decoder" if segmenter else "A backbone without a classifier"
+    yield f"{what}, from the run `{plain(folder.path.name)}`, written by wildfern {version('wildfern')}."
     yield ""
     yield f"- file: `{plain(file)}`; weights of the run: SHA-256 `{sha256}`"
     yield f"- {plain(checked)}"
@@ -62,6 +64,11 @@ def model_card(folder: RunFolder, file: str, loading: str, checked: str) -> Iter
     yield ""
     yield from fenced("python", (line.removeprefix("    ") for line in loading.splitlines()))
     yield ""
+    if segmenter:
+        yield "## Segmenter"
+        yield ""
+        yield from (f"- {plain(line)}" for line in segmenter)
+        yield ""
     yield "## Images"
     yield ""
     yield from _images(folder, recipe)

@@ -5,6 +5,8 @@ Each pixel is compared with the eight nearest ones below, above, right and left 
 change of intensities that keeps 0 at 0, and at pixels eight or more from the border to any strictly increasing change.
 """
 
+from collections.abc import Iterator
+
 import torch
 from kornia.augmentation import IntensityAugmentationBase2D
 from torch import Tensor
@@ -28,15 +30,20 @@ def local_intensity_order(gray: Tensor) -> Tensor:
     height, width = gray.shape[1:]
     padded = torch.nn.functional.pad(gray, (NEIGHBORS,) * 4)
     codes = torch.zeros(len(gray), 4, height, width, dtype=torch.uint8, device=gray.device)
+    for channel, bit, down, right in comparisons():
+        top, left = NEIGHBORS + down, NEIGHBORS + right
+        darker = gray > padded[:, top : top + height, left : left + width]
+        codes[:, channel].bitwise_or_(darker.to(torch.uint8) << bit)
+    return codes
+
+
+def comparisons() -> Iterator[tuple[int, int, int, int]]:
+    """Channel, bit, and place of the neighbor: pixels down and right, of each comparison of a pixel."""
     for channel, (down, right, nearest_first) in enumerate(
         ((1, 0, True), (-1, 0, False), (0, 1, True), (0, -1, False))
     ):
         for distance in range(1, NEIGHBORS + 1):
-            top, left = NEIGHBORS + down * distance, NEIGHBORS + right * distance
-            darker = gray > padded[:, top : top + height, left : left + width]
-            bit = distance - 1 if nearest_first else NEIGHBORS - distance
-            codes[:, channel].bitwise_or_(darker.to(torch.uint8) << bit)
-    return codes
+            yield channel, distance - 1 if nearest_first else NEIGHBORS - distance, down * distance, right * distance
 
 
 class LocalIntensityOrder(IntensityAugmentationBase2D):
