@@ -262,8 +262,8 @@ def _check_masks(recipe: Recipe, mixture: Mixture, method: Method) -> None:
     sources = ", ".join(entry.source for entry in recipe.data)
     if not any(with_masks):
         raise RunError(
-            f"{name} needs images with masks, but {sources} has none; masks:PATH and the generators lsystem, contours and "
-            "dead_leaves have"
+            f"{name} needs masks, but no source of `data` has any ({sources}); masks:PATH and the generators lsystem, contours "
+            "and dead_leaves have"
         )
     if method.needs.unmasked and all(with_masks):
         raise RunError(

@@ -122,7 +122,8 @@ class ExportSegmenter(ExportNetwork):
         """How large images are to be, so that objects have the width of training."""
         if self.settings.crop_pixels is None:
             share = (sum(self.settings.crop_scale) / 2) ** 0.5
-            return f"windows of images that were resized so that {share:.4g} of the shorter side is {self.settings.size} px"
+            side = f"{share:.4g} of the shorter side"
+            return f"windows of images that were resized so that {side} is {self.settings.size} px"
         scale = self._scale()
         return f"windows of images that were {'not resized' if scale == 1 else f'resized by {scale:g}'}"
 

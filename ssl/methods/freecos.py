@@ -42,7 +42,7 @@ class FreeCOS(Method):
     """
 
     needs = Needs(views=(1, 1), masks=True, float32_views=False)
-    usual = Usual("Shi et al., ICCV 2023, section 4.1", optimizers=("sgd",), weight_decay=True)
+    usual = Usual("Shi et al., ICCV 2023, section 4.1", weight_decay=True)
 
     def __init__(
         self,

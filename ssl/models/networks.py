@@ -54,7 +54,8 @@ def build_network(name: str, stem: Stem = "standard", in_chans: int = 3, **argum
         raise ValueError(f"{name} takes 3 channels, in_chans is {in_chans}: choose a timm model or unet")
     if name in OWN:
         if stem != "standard":
-            raise ValueError(f"{name} has no stem to replace: leave stem at 'standard'")
+            why = "is already a network for small images" if name == "small_alexnet" else "has no stem to replace"
+            raise ValueError(f"{name} {why}: leave stem at 'standard'")
         return _made(OWN[name], name, arguments | ({} if name != "unet" else {"in_chans": in_chans}))
     if not is_timm:
         network = _made(_torchvision, name.removeprefix(TORCHVISION), arguments)

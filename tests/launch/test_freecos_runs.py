@@ -87,7 +87,7 @@ def test_a_run_at_stage_3_is_continued_by_the_torch_engine(whole, tmp_path):
     [
         (
             ["data={source: retina}", "views.fourier_adaptation=null"],
-            "freecos needs images with masks, but retina has none",
+            "freecos needs masks, but no source of `data` has any",
         ),
         (
             ["data={source: lsystem, size: 64}", "views.fourier_adaptation=null"],

@@ -37,7 +37,7 @@ def test_every_optimized_parameter_gets_a_gradient(name):
 
 
 def test_methods_that_compare_views_give_embeddings_for_the_diagnostics():
-    predictive = {"mae", "simmim", "ijepa", "denoising_autoencoder", "supervised", "parameter_regression"}
+    predictive = {"mae", "simmim", "ijepa", "denoising_autoencoder", "supervised", "parameter_regression", "freecos"}
     plain = {"instance_identity, linear", "queue"}  # no normalized embeddings; a plugin
     for name, case in CASES.items():
         if case.method not in predictive and name not in {*plain, "masks"}:
