@@ -32,6 +32,10 @@ def segment(
         float,
         typer.Option(help="Side of a pixel, for example in micrometers: the unit of lengths and widths in the tables"),
     ] = 1.0,
+    smallest: Annotated[
+        float,
+        typer.Option(help="Remove objects of a smaller area from the masks; in the square of the unit of --pixel-size"),
+    ] = 0.0,
     shortest: Annotated[
         float,
         typer.Option(help="Leave shorter segments with a free end out of the tables; in the unit of --pixel-size"),
@@ -73,6 +77,7 @@ def segment(
             scale=scale,
             overlap=overlap,
             pixel_size=pixel_size,
+            smallest=smallest,
             shortest=shortest,
             overlays=overlays,
             probabilities=probabilities,

@@ -29,6 +29,7 @@ from wildfern.ssl.data import UnreadableImage
 from wildfern.ssl.evaluation.features import frozen
 from wildfern.ssl.models.segmentation_settings import SegmentationSettings
 from wildfern.ssl.segmentation.overlay import overlay
+from wildfern.ssl.segmentation.small_objects import without_small_objects
 from wildfern.ssl.segmentation.windows import probability_map
 from wildfern.ssl.tracking import Progress, progress_of
 
@@ -58,6 +59,7 @@ def segment(
     scale: float | None = None,
     overlap: float = 0.25,
     pixel_size: float = 1.0,
+    smallest: float = 0.0,
     shortest: float = 0.0,
     overlays: bool = True,
     probabilities: bool = False,
@@ -72,8 +74,9 @@ def segment(
     threshold: of the probabilities, in (0, 1); None: the one that the run chose on rendered images, else 0.5.
     scale: by which images are resized before they are segmented; None: so that objects are as wide as in training.
     overlap: of neighboring windows, a share of their side in [0, 0.95].
-    pixel_size: side of a pixel of the images, in any unit; lengths and widths in the tables are in it. shortest: segments with a
-        free end that are shorter, in that unit, are left out of the tables.
+    pixel_size: side of a pixel of the images, in any unit; lengths and widths in the tables are in it.
+    smallest: objects of a smaller area, in the square of that unit, are removed from the masks. shortest: segments with a free
+        end that are shorter, in that unit, are left out of the tables.
 
     `out` gets NAME.png (0 and 255), overlays/NAME.jpg, probabilities/NAME.png (0 to 255) if wanted, images.csv with a row for
     each image, segments.csv with a row for each segment of the skeletons, and segmentation.json. An image in a sub-folder,
@@ -83,7 +86,7 @@ def segment(
     Raises RunError for a run without a decoder, for numbers out of range, for folders that cannot be used, and if no image can
     be read; DataError for a source that cannot be opened.
     """
-    _check(threshold, scale, overlap, pixel_size, shortest, batch_size)
+    _check(threshold, scale, overlap, pixel_size, smallest, shortest, batch_size)
     folder, progress = RunFolder.for_reading(run), progress_of(announce)
     recipe = folder.recipe()
     device = choose_device(recipe.training.device)
@@ -113,6 +116,7 @@ def segment(
             "window": settings.size,
             "overlap": overlap,
             "pixel_size": pixel_size,
+            "smallest": smallest,
             "shortest": shortest,
         }
         all_names = sorted({*earlier, *found.written})
@@ -141,7 +145,7 @@ def segment(
                 )
             if not np.isfinite(probability).all():
                 raise RunError(f"{folder.path}: the network gives NaN or infinity: its training has diverged")
-            mask = probability >= chosen
+            mask = without_small_objects(probability >= chosen, smallest / pixel_size**2)
             with disk_errors(place):
                 _write_image(place / f"{own}.png", mask.astype(np.uint8) * 255)
                 if overlays:
@@ -196,6 +200,7 @@ def _check(
     scale: float | None,
     overlap: float,
     pixel_size: float,
+    smallest: float,
     shortest: float,
     batch_size: int,
 ) -> None:
@@ -207,6 +212,8 @@ def _check(
         raise RunError(f"--overlap is a share of a window's side, 0 to 0.95, got {overlap:g}")
     if not 0 < pixel_size < float("inf"):
         raise RunError(f"--pixel-size is the side of a pixel, above 0, got {pixel_size:g}")
+    if not 0 <= smallest < float("inf"):
+        raise RunError(f"--smallest is an area, 0 or more, got {smallest:g}")
     if not 0 <= shortest < float("inf"):
         raise RunError(f"--shortest is a length, 0 or more, got {shortest:g}")
     if batch_size < 1:

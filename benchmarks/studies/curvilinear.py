@@ -20,7 +20,7 @@ Scores are means over 40 test images, in %. Those of networks are at the thresho
 best on 64 rendered images not used in training; all scores of filters are at a threshold that is chosen in the same way. Thin:
 recall of branches of up to 2 px. Masks of test images are used for these scores alone.
 
-Runs are kept in the folder --keep, with the images and scores: what is finished is not repeated. On images of your own, or a
+Runs are kept in the folder --runs, with the images and scores: what is finished is not repeated. On images of your own, or a
 published set such as DRIVE, unpacked in the folder `drive`, a run is scored by
 
     wildfern evaluate RUN --on masks:drive --protocol segmentation
@@ -254,7 +254,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=seeds, default=[0, 1, 2], help="for example 0,1,2")
     parser.add_argument("--rows", help="rows whose names contain this, or one of several texts with commas")
     parser.add_argument(
-        "--keep", type=Path, default=Path("runs/studies/curvilinear"), help="folder of the images, runs and scores"
+        "--runs", type=Path, default=Path("runs/studies/curvilinear"), help="folder of the images, runs and scores"
     )
     parser.add_argument("--json", type=Path, default=Path("study_curvilinear.json"), help="file of the results")
     parser.add_argument("changes", nargs="*", help="further changes to the recipes: key.sub=value")
@@ -264,9 +264,9 @@ def main() -> None:
         from wildfern.launch.output_paths import output_file, write_json_file
 
         file = output_file(given.json)
-        whole = study(given.steps, given.keep)
+        whole = study(given.steps, given.runs)
         chosen, filters = selected(whole, given.rows)
-        result = run(chosen, filters, given.seeds, given.keep, given.changes)
+        result = run(chosen, filters, given.seeds, given.runs, given.changes)
         write_json_file(file, result)
         print(f"\n{whole.protocol}\n\n{text_table(result['rows'])}\n\nwritten: {given.json}")
 

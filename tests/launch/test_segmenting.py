@@ -19,6 +19,7 @@ from wildfern.launch.segmented_images import names_of_files
 from wildfern.launch.segmenting import segment
 from wildfern.ssl.data import DataError, open_source
 from wildfern.ssl.models.segmentation_settings import SegmentationSettings
+from wildfern.ssl.segmentation.small_objects import without_small_objects
 
 SMALL = [
     *["data.0.size=64", "data.1.source=retina", "views.size=48", "views.crop_pixels=[48, 48]"],
@@ -96,6 +97,16 @@ def test_masks_overlays_and_tables_fit_together(run, images, tmp_path):
     assert (written["images"], len(written["unreadable"])) == (3, 1)
 
 
+def test_small_objects_are_left_out_of_masks_and_tables(run, images, tmp_path):
+    first = segment(run, images, tmp_path / "all", threshold=0.5)
+    second = segment(run, images, tmp_path / "large", threshold=0.5, smallest=40.0, pixel_size=2.0)
+    for row in rows(tmp_path / "large" / "images.csv"):
+        whole, found = (np.asarray(Image.open(tmp_path / name / row["mask"])) for name in ("all", "large"))
+        np.testing.assert_array_equal(found > 0, without_small_objects(whole > 0, 10))
+        assert float(row["area"]) == 4.0 * (found > 0).sum()
+    assert second.segments < first.segments
+
+
 def test_the_network_is_that_of_the_training(run, images, tmp_path):
     """The probabilities are those of backbone and decoder, put together by hand, in one window."""
     image = np.asarray(Image.open(images / "a.png"))[:48, :48]
@@ -140,6 +151,7 @@ def test_a_segmentation_may_be_repeated_and_its_folder_is_not_mistaken(run, imag
         ({"overlap": 1.0}, "--overlap is a share of a window's side, 0 to 0.95, got 1"),
         ({"pixel_size": 0.0}, "--pixel-size is the side of a pixel, above 0"),
         ({"shortest": -1.0}, "--shortest is a length, 0 or more"),
+        ({"smallest": -1.0}, "--smallest is an area, 0 or more"),
         ({"batch_size": 0}, "--batch-size must be at least 1"),
     ],
 )
