@@ -79,6 +79,7 @@ def pretrain(
 
     compile_ahead(recipe, overrides or [])
     with Startup() as startup:
+        from wildfern.launch.run_decoder import has_decoder
         from wildfern.launch.summary import show_run
         from wildfern.launch.training_run import pretrain
 
@@ -86,7 +87,8 @@ def pretrain(
     with output_may_be_lost():
         show_run(folder, console)
         said = shlex.quote(str(folder))
-        say(f"next: wildfern neighbors {said} · wildfern export {said}")
+        segment = f"wildfern segment {said} IMAGES --out MASKS · " if has_decoder(folder) else ""
+        say(f"next: {segment}wildfern neighbors {said} · wildfern export {said}")
 
 
 MOST_GPUS, MOST_IMAGES = 10**6, 10**15  # of `plan`, as LEAST and MOST, so that its results are finite

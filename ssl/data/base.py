@@ -219,14 +219,13 @@ class Source(ABC):
 
 
 class NoImages(Source):
-    """A split without images, of `channels` channels, for what reads the other split of a data set alone."""
+    """A split without images, of `channels` channels, for what reads the other split alone; `why` there are none."""
 
     num_items = 0
 
     def __init__(self, channels: int, why: str) -> None:
         super().__init__()
-        self.channels, self.split_words = channels, "no images"
-        self.note(why)
+        self.channels, self.split_words, self.why = channels, "no images", why
 
     def read(self, items: ArrayLike) -> Images:
-        raise IndexError("this split has no images")
+        raise IndexError(f"this split has no images: {self.why}")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from wildfern.ssl.data.base import NoImages
 from wildfern.ssl.data.image_source import ImageSource
 from wildfern.ssl.evaluation.evaluator import MaskedImage
 from wildfern.ssl.evaluation.labeled_chunks import readable
@@ -18,10 +19,12 @@ def masked_images(source: "Source", name: str, progress: Progress = SILENT, deta
     """All images of a finite source, in order; each is counted when the next one is asked for.
 
     Left out are images that cannot be read, in whose place sources read another one, and those with an empty field of view.
-    Raises ValueError, naming `name`, for an endless source and for one without masks.
+    Raises ValueError, naming `name`, for an endless source, one without masks, and a split that has no images.
     """
     if source.num_items is None:
         raise ValueError(f"{name}: an endless stream cannot be evaluated on; name a set of images with masks")
+    if isinstance(source, NoImages):
+        raise ValueError(f"{name}: {source.why}")
     progress.count(0, source.num_items, "images", detail)
     for item in range(source.num_items):
         items = np.array([item], np.int64)

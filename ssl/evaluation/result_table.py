@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 TITLE = "Scores on test"
 GAP = 2  # blanks between the columns of the text
+BESIDE = (
+    "worst_group_accuracy",
+    "dice_validation_threshold",
+)  # metrics that are shown beside the main one, if there are any
 
 
 @dataclass(frozen=True)
@@ -155,9 +159,9 @@ def _content(result: "EvaluationResult") -> _Content:
 
 
 def _shown(result: "EvaluationResult", backbones: set[str] | None) -> list[Row]:
-    """The main metric of each protocol, and the accuracy of the worst group of images where there are groups."""
+    """The main metric of each protocol and what is read beside it: accuracy of the worst group, Dice at the chosen threshold."""
     main = {id(row) for row in result.main_rows()}
-    rows = [row for row in result.rows if id(row) in main or row["metric"].startswith("worst_group_accuracy")]
+    rows = [row for row in result.rows if id(row) in main or row["metric"].startswith(BESIDE)]
     return [row for row in rows if backbones is None or row["backbone"] in backbones]
 
 
@@ -165,9 +169,8 @@ def _gain_words(result: "EvaluationResult", rows: list[Row], compared: bool) -> 
     """What the gain is over, and its unit."""
     if not compared:
         return []
-    alone = {
-        row["backbone"] for row in rows if result.difference(row) is None and not result.is_baseline(row["backbone"])
-    }
+    gains = {row["backbone"] for row in rows if result.difference(row) is not None}
+    alone = {row["backbone"] for row in rows if not result.is_baseline(row["backbone"])} - gains
     rest = [
         "no gain where no random network of the same kind was evaluated; --against ROW compares all with one"
     ] * bool(alone)

@@ -25,6 +25,8 @@ def short_name(protocol: str) -> str:
 
 def metric_words(metric: str) -> str:
     """A metric as people read it: `top5_accuracy` → "top-5 accuracy"."""
+    if metric.endswith("_threshold"):  # dice_validation_threshold → "dice, validation threshold"
+        metric = metric.replace("_", ", ", 1)
     return metric.replace("top5", "top-5").replace("_", " ")
 
 

@@ -68,6 +68,11 @@ def test_a_run_writes_its_decoder_and_a_threshold(run):
     assert all(torch.equal(decoder[name], of_method[name]) for name in decoder)
 
 
+def test_training_says_what_comes_next(wildfern):
+    done = wildfern("pretrain", "freecos_quick", "--run", "run", *SMALL)
+    assert "next: wildfern segment run IMAGES --out MASKS · wildfern neighbors run" in done.stdout
+
+
 def test_masks_overlays_and_tables_fit_together(run, images, tmp_path):
     said = []
     found = segment(run, images, tmp_path / "out", threshold=0.5, pixel_size=2.0, probabilities=True, say=said.append)
@@ -210,7 +215,7 @@ def test_a_run_without_a_decoder_or_with_a_damaged_one_is_refused(run, images, t
     assert segment(copied, images / "a.png", tmp_path / "fixed").threshold == 0.5
 
 
-def test_the_run_is_evaluated_on_images_with_masks(run, tmp_path):
+def test_the_run_is_evaluated_on_images_with_masks(run, tmp_path, monkeypatch):
     folder = tmp_path / "labeled"
     for part in ("images", "masks"):
         (folder / part).mkdir(parents=True)
@@ -230,6 +235,13 @@ def test_the_run_is_evaluated_on_images_with_masks(run, tmp_path):
     masks = [np.asarray(Image.open(tmp_path / "out" / f"{number}.png")) > 0 for number in range(5)]
     both = [2 * (m & (t > 0)).sum() / (m.sum() + (t > 0).sum()) for m, t in zip(masks, rendered.masks, strict=True)]
     assert main["pretrained"]["value"] == pytest.approx(np.mean(both), abs=1e-6)
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = str(found)
+    assert "dice, validation threshold" in shown
+    assert "no gain where" not in shown
+    assert "leaves no image" not in shown  # train is not read
+    with pytest.raises(ValueError, match="leaves no image for the train split"):
+        evaluate(run, {"source": f"masks:{folder}", "test_fraction": 1.0}, "segmentation_probe")
 
 
 def test_scales():

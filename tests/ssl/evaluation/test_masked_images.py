@@ -6,6 +6,7 @@ from masked_squares import Squares
 from PIL import Image
 
 from wildfern.ssl.data import open_source
+from wildfern.ssl.data.base import NoImages
 from wildfern.ssl.evaluation.masked_images import masked_images
 from wildfern.ssl.tracking import Progress
 
@@ -31,6 +32,11 @@ def test_an_image_is_counted_when_the_next_one_is_asked_for():
         told.append("given")
     lines = [f"dice: reading test, {done}/2 images" for done in range(3)]
     assert told == [lines[0], "given", lines[1], "given", lines[2]]
+
+
+def test_a_split_without_images_says_why():
+    with pytest.raises(ValueError, match=r"squares \(train\): all are test"):
+        next(masked_images(NoImages(3, "all are test"), "squares (train)"))
 
 
 @pytest.fixture
