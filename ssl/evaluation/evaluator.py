@@ -51,7 +51,7 @@ class SegmentationDetails:
 
     `counts` int64[2, 1001]: pixels of masks, and others, of all images, with at least each of `pixel_ranking.CURVE_THRESHOLDS`.
     `threshold`: the one that was chosen without test, if any. Of some images `items` int64[k] of the source, `dice` float32[k] at
-    the threshold 0.5, and `overlays`: JPEG files that show what was found and missed there.
+    that threshold, else at 0.5, and `overlays`: JPEG files that show what was found and missed there.
     """
 
     counts: NDArray[np.int64]

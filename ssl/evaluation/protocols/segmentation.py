@@ -121,13 +121,15 @@ def segmentation_scores(
 ) -> list[Score]:
     """The scores of `Segmentation`, each the mean over images with its interval; `threshold` is one chosen without test.
 
-    The main score has the details of the segmentation. Each image is read once and none is kept.
-    Raises ValueError if there are no images, and for probabilities that are not finite.
+    The main score has the details of the segmentation, with images at `threshold` where there is one. Each image is read once
+    and none is kept. Raises ValueError if there are no images, and for probabilities that are not finite.
     """
     values: dict[str, list[float]] = defaultdict(list)
     by_threshold: list[NDArray[np.float64]] = []
     counts = np.zeros((2, len(CURVE_THRESHOLDS)), np.int64)
     overlays = SpreadOverlays()
+    nearest = None if threshold is None else int(np.abs(THRESHOLDS - threshold).argmin())
+    shown = FIXED if nearest is None else float(THRESHOLDS[nearest])
     for probability, image in images:
         if not np.isfinite(probability).all():
             raise ValueError("the segmentation contains NaN or infinity: the network has diverged")
@@ -138,7 +140,8 @@ def segmentation_scores(
         positive, negative = sorted_pixels(probability, image.mask, inside)
         by_threshold.append(_dice(positive, negative))
         counts += curve_counts(positive, negative)
-        overlays.add(image, at_least(probability, FIXED), inside, scores["dice"])
+        dice = scores["dice"] if nearest is None else float(by_threshold[-1][nearest])
+        overlays.add(image, at_least(probability, shown), inside, dice)
     if not by_threshold:
         raise ValueError("there is no image to segment")
     where = REGION_WORDS[region]
@@ -146,8 +149,8 @@ def segmentation_scores(
     found = [mean_score(name, torch.tensor(v), fixed, name not in NOT_SHARES) for name, v in values.items()]
     found[0] = replace(found[0], segmentation=SegmentationDetails(counts, threshold, *overlays.spread()))
     table = np.stack(by_threshold)
-    if threshold is not None:
-        chosen = table[:, int(np.abs(THRESHOLDS - threshold).argmin())]
+    if nearest is not None:
+        chosen = table[:, nearest]
         how = joined(f"threshold {threshold:.2f}, chosen on {chosen_on}", where)
         found.append(mean_score("dice_validation_threshold", torch.from_numpy(chosen), how))
     best = int(table.mean(axis=0).argmax())

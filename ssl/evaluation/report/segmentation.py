@@ -138,11 +138,12 @@ def _overlays(name: str, details: SegmentationDetails) -> str:
             )
     if not tiles:
         return ""
+    at = FIXED if details.threshold is None else f"{details.threshold:.2f}, the chosen threshold"
     colors = "".join(
         f'<span><i class=dot style="background: rgb{rgb}"></i>{meaning}</span>' for meaning, rgb in MEANING.items()
     )
     return (
         f"<h3>Test images segmented by {escape(name, 200)}</h3>"
-        f"<p class=legend>{colors}<span>predicted: probability of at least {FIXED}</span></p>"
+        f"<p class=legend>{colors}<span>predicted: probability of at least {at}</span></p>"
         f"<ol class=overlays>{''.join(tiles)}</ol>"
     )

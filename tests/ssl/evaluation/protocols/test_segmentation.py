@@ -73,6 +73,9 @@ def test_scores_are_means_over_images_of_counts_of_pixels(region):
     assert f"oracle threshold {(1 + np.argmax(table)) / 100:.2f}" in found["dice_oracle_threshold"].detail
     assert found["dice_validation_threshold"].detail.startswith("threshold 0.31, chosen on rendered images; ")
     assert ("inside the field of view" in scores[0].detail) == inside
+    at_chosen = [counts(image, 0.31, inside) for image in images]
+    dice = [2 * right / (2 * right + wrong + missed) for right, wrong, missed in at_chosen]
+    assert scores[0].segmentation.dice == pytest.approx(dice)
 
 
 def test_without_a_threshold_of_the_run_there_is_no_score_at_it():

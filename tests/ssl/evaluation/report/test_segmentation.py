@@ -242,6 +242,7 @@ def test_the_page_has_curves_of_all_backbones_and_overlays_of_the_pretrained_one
     assert re.findall("Dice <b>(.*?)</b>", page) == shares
     assert re.findall("</i>([a-z ]+)</span>", page) == ["found", "missed", "false alarm"]
     assert "Test images segmented by pretrained" in page
+    assert "predicted: probability of at least 0.31, the chosen threshold" in page
     assert page.count("<polyline") == 2
     assert (page.count("<circle"), page.count("<polygon")) == (2, 1)  # one has a chosen threshold
     fixed, chosen = (point_at(curve_points(expected), threshold) for threshold in (0.5, 0.31))
