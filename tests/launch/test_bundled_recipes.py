@@ -105,6 +105,12 @@ CHANGES = {
     "freecos_quick": SMALL_SEGMENTATION,
     "freecos_xcad": ["data.1.source=folder:{images}", *SMALL_SEGMENTATION],
     "freecos_drive": ["data.1.source=folder:{images}", *SMALL_SEGMENTATION],
+    "textured_lines_quick": [
+        "data.size=48",
+        "views.size=32",
+        "views.crop_pixels=[32, 32]",
+        "model.arguments.widths=[4, 6, 8]",
+    ],
     "textured_lines_resnet18": [
         "data.size=48",
         "views.size=32",
