@@ -26,10 +26,8 @@ if TYPE_CHECKING:
 
 TITLE = "Scores on test"
 GAP = 2  # blanks between the columns of the text
-BESIDE = (
-    "worst_group_accuracy",
-    "dice_validation_threshold",
-)  # metrics that are shown beside the main one, if there are any
+#: Metrics that are shown beside the main one, where there are any.
+BESIDE = ("worst_group_accuracy", "dice_validation_threshold")
 
 
 @dataclass(frozen=True)
